@@ -1,0 +1,175 @@
+"""Cameras, rays, projections, orbits, and conversions from other conventions.
+
+One convention everywhere: camera-to-world 4 x 4 with OpenCV axes (x right, y down, z forward); intrinsics normalised by the image size
+(fx/W, fy/H, cx/W, cy/H), so they survive resizing; pixel centres at +0.5; ray parameter = Euclidean distance (unit directions).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Right-multiply a camera-to-world matrix with OpenGL/Blender axes (x right, y up, z backward) to get OpenCV axes. Its own inverse.
+OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+#: The same for PyTorch3D axes (x left, y up, z forward). Its own inverse.
+PYTORCH3D_TO_OPENCV = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of pinhole cameras; ``...`` is any batch shape.
+
+    c2w: (..., 4, 4) camera-to-world, OpenCV axes. K: (..., 3, 3) normalised intrinsics. near, far: (...) Euclidean distances in world units.
+    """
+
+    c2w: Tensor
+    K: Tensor
+    near: Tensor
+    far: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The batch shape."""
+        return self.near.shape
+
+    @property
+    def centers(self) -> Tensor:
+        """(..., 3) positions in the world."""
+        return self.c2w[..., :3, 3]
+
+    def __getitem__(self, index) -> "Cameras":
+        return Cameras(self.c2w[index], self.K[index], self.near[index], self.far[index])
+
+    def to(self, *args, **kwargs) -> "Cameras":
+        """Move every tensor, as ``Tensor.to`` does."""
+        return Cameras(*(x.to(*args, **kwargs) for x in (self.c2w, self.K, self.near, self.far)))
+
+    def reshape(self, *shape: int) -> "Cameras":
+        """The same cameras in another batch shape."""
+        return Cameras(
+            self.c2w.reshape(*shape, 4, 4), self.K.reshape(*shape, 3, 3), self.near.reshape(shape), self.far.reshape(shape)
+        )
+
+    def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Rays through all pixel centres: origins and unit directions, each (..., height * width, 3), row by row."""
+        return self.rays_at(pixel_centers(height, width, self.c2w.device, self.c2w.dtype))
+
+    def rays_at(self, uv: Tensor) -> tuple[Tensor, Tensor]:
+        """Rays through image points ``uv``: (n, 2) or (..., n, 2), normalised, (0, 0) top left and (1, 1) bottom right corner.
+
+        Returns origins and unit directions in the world, each (..., n, 3).
+        """
+        focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]], -1)[..., None, :]
+        xy = (uv - self.K[..., None, :2, 2]) / focal
+        local = torch.nn.functional.normalize(torch.cat([xy, torch.ones_like(xy[..., :1])], -1), dim=-1)
+        directions = local @ self.c2w[..., :3, :3].transpose(-1, -2)
+        return self.centers[..., None, :].expand_as(directions), directions
+
+    def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """World points (..., n, 3) -> normalised image points (..., n, 2) and z-depth (..., n), negative behind the camera."""
+        local = (points - self.centers[..., None, :]) @ self.c2w[..., :3, :3]
+        z = local[..., 2]
+        focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]], -1)[..., None, :]
+        return local[..., :2] / z[..., None] * focal + self.K[..., None, :2, 2], z
+
+
+def pixel_centers(height: int, width: int, device=None, dtype=torch.float32) -> Tensor:
+    """(height * width, 2) normalised (u, v) of all pixel centres, row by row: u = (column + 0.5) / width."""
+    v, u = torch.meshgrid(
+        (torch.arange(height, device=device, dtype=dtype) + 0.5) / height,
+        (torch.arange(width, device=device, dtype=dtype) + 0.5) / width,
+        indexing="ij",
+    )
+    return torch.stack([u, v], -1).reshape(-1, 2)
+
+
+def pinhole(focal_x: float, focal_y: float | None = None, center_x: float = 0.5, center_y: float = 0.5) -> Tensor:
+    """(3, 3) intrinsics from values already normalised by width (x) and height (y)."""
+    focal_y = focal_x if focal_y is None else focal_y
+    return torch.tensor([[focal_x, 0.0, center_x], [0.0, focal_y, center_y], [0.0, 0.0, 1.0]])
+
+
+def normalise_intrinsics(K_pixels: Tensor, height: int, width: int) -> Tensor:
+    """(..., 3, 3) intrinsics in pixels -> normalised."""
+    return K_pixels / torch.tensor([width, height, 1.0], dtype=K_pixels.dtype, device=K_pixels.device)[:, None]
+
+
+def rigid_inverse(transform: Tensor) -> Tensor:
+    """Inverse of (..., 4, 4) rigid transforms, exact for orthonormal rotations."""
+    rotation_t = transform[..., :3, :3].transpose(-1, -2)
+    inverse = torch.zeros_like(transform)
+    inverse[..., :3, :3] = rotation_t
+    inverse[..., :3, 3] = -(rotation_t @ transform[..., :3, 3:])[..., 0]
+    inverse[..., 3, 3] = 1
+    return inverse
+
+
+def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """Camera-to-world (..., 4, 4) at ``eye`` looking at ``target`` with image-up towards ``up``; all (..., 3) in the world."""
+    forward = torch.nn.functional.normalize(target - eye, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1)
+    down = torch.linalg.cross(forward, right)
+    c2w = torch.zeros(*eye.shape[:-1], 4, 4, dtype=eye.dtype, device=eye.device)
+    c2w[..., :3, :] = torch.stack([right, down, forward, eye], -1)
+    c2w[..., 3, 3] = 1
+    return c2w
+
+
+def orbit(azimuth: Tensor, elevation: Tensor, distance: float, K: Tensor, near: float, far: float) -> Cameras:
+    """Cameras on a sphere around the origin of a z-up world, looking at the origin.
+
+    azimuth, elevation: (n,) degrees; azimuth 0 looks along +y from -y and grows counter-clockwise seen from above. K: (3, 3) normalised.
+    """
+    a, e = torch.deg2rad(azimuth - 90), torch.deg2rad(elevation)
+    eye = distance * torch.stack([e.cos() * a.cos(), e.cos() * a.sin(), e.sin()], -1)
+    c2w = look_at(eye, torch.zeros_like(eye), torch.tensor([0.0, 0.0, 1.0], dtype=eye.dtype, device=eye.device))
+    full = torch.ones(len(eye), dtype=eye.dtype, device=eye.device)
+    return Cameras(c2w, K.to(eye).expand(len(eye), 3, 3), near * full, far * full)
+
+
+def view_angles(centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Azimuth and elevation in degrees of positions (..., 3) in a z-up world; the inverse of :func:`orbit`."""
+    azimuth = torch.rad2deg(torch.atan2(centers[..., 1], centers[..., 0])) + 90
+    elevation = torch.rad2deg(torch.asin(centers[..., 2] / centers.norm(dim=-1)))
+    return torch.remainder(azimuth, 360), elevation
+
+
+def pytorch3d_to_c2w(R: Tensor, T: Tensor) -> Tensor:
+    """PyTorch3D's world-to-camera ``x_cam = x_world R + T`` (row vectors; R (..., 3, 3), T (..., 3)) -> OpenCV camera-to-world."""
+    w2c = torch.zeros(*R.shape[:-2], 4, 4, dtype=R.dtype, device=R.device)
+    w2c[..., :3, :3] = R.transpose(-1, -2)
+    w2c[..., :3, 3] = T
+    w2c[..., 3, 3] = 1
+    return rigid_inverse(w2c) @ PYTORCH3D_TO_OPENCV.to(R)
+
+
+def c2w_to_pytorch3d(c2w: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`pytorch3d_to_c2w`."""
+    w2c = rigid_inverse(c2w @ PYTORCH3D_TO_OPENCV.to(c2w))
+    return w2c[..., :3, :3].transpose(-1, -2), w2c[..., :3, 3]
+
+
+def colmap_to_c2w(quaternion: Tensor, translation: Tensor) -> Tensor:
+    """COLMAP's world-to-camera quaternion (..., 4) as (w, x, y, z) and translation (..., 3) -> OpenCV camera-to-world."""
+    w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
+    ]
+    w2c = torch.zeros(*quaternion.shape[:-1], 4, 4, dtype=quaternion.dtype, device=quaternion.device)
+    w2c[..., :3, :3] = torch.stack(rows, -2)
+    w2c[..., :3, 3] = translation
+    w2c[..., 3, 3] = 1
+    return rigid_inverse(w2c)
+
+
+def field_of_view(K: Tensor) -> Tensor:
+    """Horizontal field of view in degrees of normalised intrinsics (..., 3, 3) with a centred principal point."""
+    return torch.rad2deg(2 * torch.atan(0.5 / K[..., 0, 0]))
+
+
+def focal_from_fov(degrees: float) -> float:
+    """Normalised focal length of a horizontal field of view in degrees."""
+    return 0.5 / math.tan(math.radians(degrees) / 2)

@@ -1,0 +1,56 @@
+"""The ``vcgen`` command: a table of commands; nothing heavy is imported until one is chosen."""
+
+import importlib
+import sys
+
+from vcgen import __version__
+from vcgen.errors import UserError
+
+TRAINER = "vcgen.systems.fit:main"
+
+#: command words -> (``module:function`` taking the remaining arguments, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": (TRAINER, "train: vcgen fit -c configs/cars64.yaml [--key value]"),
+    "validate": (TRAINER, "run the validation loop of a configuration"),
+    "data pack": ("vcgen.data.pack:main", "turn posed images into shards: vcgen data pack FORMAT SOURCE OUT"),
+    "data inspect": ("vcgen.data.inspect:main", "summarise shards and draw contact sheet, cameras and epipolar lines"),
+    "evaluate": ("vcgen.evaluation.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
+    "export": ("vcgen.export.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),
+    "render": ("vcgen.export.render:main", "one image -> novel views, turntable, depth, mesh"),
+}
+
+
+def usage() -> str:
+    """The text of ``vcgen --help``."""
+    lines = [f"vcgen {__version__}: view-conditioned 3D generation", "", "usage: vcgen COMMAND [arguments]", ""]
+    lines += [f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", "`vcgen COMMAND --help` explains a command."])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status. Errors the user can mend are printed as one line, with status 2."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    count = 2 if " ".join(words[:2]) in COMMANDS else 1
+    name = " ".join(words[:count])
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"vcgen: error: unknown command {name!r}; the commands are: {known}", file=sys.stderr)
+        return 2
+    module, function = COMMANDS[name][0].split(":")
+    run = getattr(importlib.import_module(module), function)
+    try:
+        run(words if COMMANDS[name][0] == TRAINER else words[count:])
+    except UserError as error:
+        print(f"vcgen: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

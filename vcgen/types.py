@@ -1,0 +1,89 @@
+"""The data that flows through vcgen: Views in, a Field between, a Rendering out."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from vcgen.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Views:
+    """Pictures with the cameras that took them; ``...`` are any equal batch dimensions, usually (batch, views).
+
+    images: (..., 3, height, width) float in [0, 1]; *straight* (not premultiplied) colour where ``alpha`` is given, final colour otherwise.
+    cameras: batch shape (...).
+    alpha: (..., 1, height, width) coverage in [0, 1], or None for pictures that are opaque throughout.
+    """
+
+    images: Tensor
+    cameras: Cameras
+    alpha: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    def on(self, background: Tensor | float) -> Tensor:
+        """Composite over a colour: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views are returned unchanged."""
+        if self.alpha is None:
+            return self.images
+        return self.images * self.alpha + (1 - self.alpha) * background
+
+    def __getitem__(self, index) -> "Views":
+        return Views(self.images[index], self.cameras[index], None if self.alpha is None else self.alpha[index])
+
+    def to(self, *args, **kwargs) -> "Views":
+        """Move every tensor, as ``Tensor.to`` does."""
+        alpha = None if self.alpha is None else self.alpha.to(*args, **kwargs)
+        return Views(self.images.to(*args, **kwargs), self.cameras.to(*args, **kwargs), alpha)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A batch of scenes: what the model sees (``context``, (batch, n) views) and must predict (``target``, (batch, m) views).
+
+    keys: the scene names, one per batch entry. cursor: the stream position after this batch (see ``data/stream.py``).
+    """
+
+    context: Views
+    target: Views
+    keys: tuple[str, ...] = ()
+    cursor: int = 0
+
+    def to(self, *args, **kwargs) -> "Example":
+        """Move every tensor, as ``Tensor.to`` does."""
+        return Example(self.context.to(*args, **kwargs), self.target.to(*args, **kwargs), self.keys, self.cursor)
+
+
+class Rendering(NamedTuple):
+    """What a camera sees. rgb: (..., 3, height, width) in [0, 1], over the background; alpha: (..., 1, height, width) opacity in [0, 1];
+    depth: (..., 1, height, width) expected Euclidean distance along the ray in world units, ``far`` where nothing is hit."""
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+
+
+@runtime_checkable
+class Field(Protocol):
+    """Where radiance lives: a batch of scenes, each with density and colour at world points inside a sphere.
+
+    center: (batch, 3) and radius: (batch,), world units: density is zero outside this sphere.
+    proposal: the field that the coarse pass of the renderer samples to place the fine samples; None means this field itself.
+    """
+
+    center: Tensor
+    radius: Tensor
+    proposal: "Field | None"
+
+    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, n, 3) world points and unit view directions -> density (batch, n) >= 0 per world unit, colour (batch, n, 3) in [0, 1]."""
+        ...
+
+    def density(self, points: Tensor) -> Tensor:
+        """(batch, n, 3) world points -> density (batch, n); cheaper than the full call where the field allows it."""
+        ...
