@@ -1,0 +1,185 @@
+"""One posed scene as it is stored: PNG pictures, their cameras, and where they came from. Imports numpy and Pillow, never torch."""
+
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vcgen.errors import UserError
+
+VERSION = 1
+BACKGROUNDS = ("white", "black", "alpha", "none")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+_PNG_COLOUR, _PNG_COLOUR_ALPHA = 2, 6
+_JSON_FIELDS = ("t_near", "t_far", "distance", "background", "scale", "source", "split", "licence", "group")
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """A scene: V >= 2 pictures of one thing with calibrated cameras. The stored form of ``cameras.json`` plus pictures.
+
+    key: unique name; letters, digits, ``_`` and ``-``, at most 80 (it names files in a tar, where a dot ends the name).
+    images: V PNG files as bytes, 8-bit RGB, or 8-bit RGBA with *straight* colour where ``background`` is "alpha".
+    c2w: (V, 4, 4) float64 camera-to-world, OpenCV axes (x right, y down, z forward).
+    K: (V, 3, 3) float64 intrinsics normalised by the image size (fx/W, fy/H, cx/W, cy/H; pixel centres at +0.5).
+    size: (height, width) in pixels, the same for all pictures. t_near, t_far: ray bounds in world units, Euclidean distance.
+    views: V unique names of the pictures in their source, in natural order ("r_2" before "r_10").
+    background: what is behind the object: "white", "black", "alpha" (the PNGs carry coverage) or "none" (a real backdrop).
+    up: the world's up vector. scale: world units stored / world units of the source. group: scenes with one group are variants of one
+    model and count as one in statistics. source, split, licence: free text.
+    """
+
+    key: str
+    images: list[bytes]
+    c2w: np.ndarray
+    K: np.ndarray
+    size: tuple[int, int]
+    t_near: float
+    t_far: float
+    views: list[str]
+    background: str = "none"
+    distance: str = "euclidean"
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    scale: float = 1.0
+    source: str = ""
+    split: str = ""
+    licence: str = ""
+    group: str = ""
+
+    def validate(self) -> "SceneRecord":
+        """Check everything that can be checked without decoding pixels; returns itself, raises UserError naming scene and view."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", self.key):
+            raise UserError(f"scene key {self.key!r}: use 1 to 80 letters, digits, '_' or '-' only")
+        self._check_settings()
+        self._check_counts()
+        for index, view in enumerate(self.views):
+            where = f"scene {self.key}, view {view}"
+            check_pose(self.c2w[index], where)
+            check_intrinsics(self.K[index], where)
+            check_png(self.images[index], self.size, self.background == "alpha", where)
+        return self
+
+    def _check_settings(self) -> None:
+        where = f"scene {self.key}"
+        if self.distance != "euclidean":
+            raise UserError(f"{where}: distance kind {self.distance!r} is not supported, near and far must be 'euclidean'")
+        if self.background not in BACKGROUNDS:
+            raise UserError(f"{where}: background {self.background!r} is not one of {', '.join(BACKGROUNDS)}")
+        if not 0 <= self.t_near < self.t_far < np.inf:
+            raise UserError(f"{where}: near {self.t_near} and far {self.t_far} must satisfy 0 <= near < far")
+        if len(self.up) != 3 or not np.isfinite(self.up).all() or np.linalg.norm(self.up) < 1e-6:
+            raise UserError(f"{where}: up vector {self.up} must be three finite numbers, not all zero")
+        if not 0 < self.scale < np.inf:
+            raise UserError(f"{where}: scale {self.scale} must be positive and finite")
+
+    def _check_counts(self) -> None:
+        where, count = f"scene {self.key}", len(self.views)
+        if count < 2:
+            raise UserError(f"{where}: has {count} view(s), at least 2 are needed")
+        if len(self.images) != count or self.c2w.shape != (count, 4, 4) or self.K.shape != (count, 3, 3):
+            raise UserError(
+                f"{where}: {count} view names, {len(self.images)} images, poses {self.c2w.shape}, K {self.K.shape} do not agree"
+            )
+        if len(set(self.views)) != count:
+            twice = next(view for view in self.views if self.views.count(view) > 1)
+            raise UserError(f"{where}: view name {twice!r} occurs more than once")
+        if list(self.views) != sorted(self.views, key=natural_order):
+            raise UserError(f"{where}: views are not in natural order of their names")
+
+    def cameras_json(self) -> dict:
+        """Everything but key and pictures as a JSON-ready dict; :meth:`from_cameras_json` is the inverse."""
+        values = {name: getattr(self, name) for name in _JSON_FIELDS}
+        arrays = {"c2w": self.c2w.tolist(), "K": self.K.tolist(), "size": list(self.size), "up": list(self.up), "views": self.views}
+        return {"version": VERSION, **arrays, **values, "group": self.group or self.key}
+
+    @staticmethod
+    def from_cameras_json(key: str, cameras: dict, images: list[bytes]) -> "SceneRecord":
+        """Read a ``cameras.json`` dict; raises UserError for another version or missing and malformed entries. Does not validate."""
+        if not isinstance(cameras, dict) or cameras.get("version") != VERSION:
+            raise UserError(f"scene {key}: cameras.json is not version {VERSION}; pack the data again with this vcgen")
+        try:
+            return SceneRecord(
+                key=key,
+                images=images,
+                c2w=np.asarray(cameras["c2w"], dtype=np.float64),
+                K=np.asarray(cameras["K"], dtype=np.float64),
+                size=tuple(int(x) for x in cameras["size"]),
+                up=tuple(float(x) for x in cameras["up"]),
+                views=[str(x) for x in cameras.get("views", [f"{i:06d}" for i in range(len(images))])],
+                **{name: cameras[name] for name in _JSON_FIELDS if name in cameras},
+            ).with_group_default()
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"scene {key}: cameras.json is malformed ({type(error).__name__}: {error})") from error
+
+    def with_group_default(self) -> "SceneRecord":
+        """The same record, its group named after the key where none is given."""
+        return self if self.group else dataclasses.replace(self, group=self.key)
+
+
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """Sort key in which numbers inside names count as numbers: r_2 < r_10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts if part]
+
+
+def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
+    """Raise UserError unless (4, 4) ``c2w`` is finite and rigid: orthonormal rotation, det +1, last row 0 0 0 1, within ``tolerance``."""
+    if not np.isfinite(c2w).all():
+        raise UserError(f"{where}: the camera pose has a NaN or infinite entry")
+    rotation = c2w[:3, :3]
+    deviation = np.abs(rotation.T @ rotation - np.eye(3)).max()
+    if deviation > tolerance:
+        raise UserError(f"{where}: the pose's rotation is not orthonormal (off by {deviation:.2g}, allowed {tolerance:g})")
+    if np.linalg.det(rotation) < 0:
+        raise UserError(f"{where}: the pose's rotation is a mirror (det -1); an axis is flipped in the source")
+    if np.abs(c2w[3] - [0, 0, 0, 1]).max() > tolerance:
+        raise UserError(f"{where}: the pose's last row is {c2w[3].tolist()}, expected [0, 0, 0, 1]")
+
+
+def check_intrinsics(K: np.ndarray, where: str) -> None:
+    """Raise UserError unless (3, 3) normalised ``K`` is a plausible pinhole: focal lengths 0.1 to 50 image sizes, centre inside."""
+    if not np.isfinite(K).all():
+        raise UserError(f"{where}: the intrinsics have a NaN or infinite entry")
+    if not (0.1 <= K[0, 0] <= 50 and 0.1 <= K[1, 1] <= 50):
+        raise UserError(f"{where}: normalised focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by mistake?)")
+    if not (0 <= K[0, 2] <= 1 and 0 <= K[1, 2] <= 1):
+        raise UserError(f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalised) is outside the image")
+    if np.abs(K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-6 or abs(K[2, 2] - 1) > 1e-6:
+        raise UserError(f"{where}: the intrinsics have skew or an unusual last row; only [[fx,0,cx],[0,fy,cy],[0,0,1]] is supported")
+
+
+def check_png(data: bytes, size: tuple[int, int], has_alpha: bool, where: str) -> None:
+    """Raise UserError unless ``data`` starts and ends as a complete 8-bit PNG of ``size``, RGBA if ``has_alpha`` else RGB."""
+    if not data.startswith(_PNG_START) or len(data) < 33:
+        raise UserError(f"{where}: the image is not a PNG file ({len(data)} bytes)")
+    if not data.endswith(_PNG_END):
+        raise UserError(f"{where}: the PNG is truncated ({len(data)} bytes, no end mark)")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if (height, width) != tuple(size):
+        raise UserError(f"{where}: the image is {height} x {width} (height x width), the scene's size is {size[0]} x {size[1]}")
+    expected = _PNG_COLOUR_ALPHA if has_alpha else _PNG_COLOUR
+    if (data[24], data[25]) != (8, expected):
+        kinds = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
+        found = f"{data[24]}-bit {kinds.get(data[25], data[25])}"
+        raise UserError(f"{where}: the PNG is {found}, the scene needs 8-bit {kinds[expected]}; all views must be alike")
+
+
+def decode_views(record: SceneRecord, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode chosen views. Returns straight colour (n, 3, H, W) float32 in [0, 1] and alpha (n, 1, H, W), None for opaque pictures."""
+    pixels = np.stack([_decode(record.images[i], f"scene {record.key}, view {record.views[i]}") for i in indices])
+    pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    return pixels[:, :3], (pixels[:, 3:] if record.background == "alpha" else None)
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{where}: the PNG cannot be decoded ({error})") from error
