@@ -20,7 +20,8 @@ PYTORCH3D_TO_OPENCV = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
 class Cameras:
     """A batch of pinhole cameras; ``...`` is any batch shape.
 
-    c2w: (..., 4, 4) camera-to-world, OpenCV axes. K: (..., 3, 3) normalised intrinsics. near, far: (...) Euclidean distances in world units.
+    c2w: (..., 4, 4) camera-to-world, OpenCV axes. K: (..., 3, 3) normalised intrinsics, no skew.
+    near, far: (...) Euclidean distances in world units.
     """
 
     c2w: Tensor
@@ -39,6 +40,8 @@ class Cameras:
         return self.c2w[..., :3, 3]
 
     def __getitem__(self, index) -> "Cameras":
+        if any(part is ... for part in (index if isinstance(index, tuple) else (index,))):
+            raise IndexError("Cameras and Views cannot be indexed with `...`, which would reach into the matrices; write out the `:`")
         return Cameras(self.c2w[index], self.K[index], self.near[index], self.far[index])
 
     def to(self, *args, **kwargs) -> "Cameras":
@@ -63,15 +66,26 @@ class Cameras:
         focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]], -1)[..., None, :]
         xy = (uv - self.K[..., None, :2, 2]) / focal
         local = torch.nn.functional.normalize(torch.cat([xy, torch.ones_like(xy[..., :1])], -1), dim=-1)
-        directions = local @ self.c2w[..., :3, :3].transpose(-1, -2)
+        directions = rotate(local, self.c2w[..., :3, :3])
         return self.centers[..., None, :].expand_as(directions), directions
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points (..., n, 3) -> normalised image points (..., n, 2) and z-depth (..., n), negative behind the camera."""
-        local = (points - self.centers[..., None, :]) @ self.c2w[..., :3, :3]
+        local = rotate(points - self.centers[..., None, :], self.c2w[..., :3, :3].transpose(-1, -2))
         z = local[..., 2]
         focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]], -1)[..., None, :]
         return local[..., :2] / z[..., None] * focal + self.K[..., None, :2, 2], z
+
+
+def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
+    """Multiply vectors (..., n, 3) by matrices (..., 3, 3), in the precision of the inputs.
+
+    Written out because a matrix product would be rounded to bfloat16 by autocast, or to TF32 by ``set_float32_matmul_precision``:
+    half a pixel at 128 x 128.
+    """
+    x, y, z = vectors.split(1, dim=-1)
+    columns = rotation[..., None, :, :]
+    return x * columns[..., 0] + y * columns[..., 1] + z * columns[..., 2]
 
 
 def pixel_centers(height: int, width: int, device=None, dtype=torch.float32) -> Tensor:
@@ -100,18 +114,24 @@ def rigid_inverse(transform: Tensor) -> Tensor:
     rotation_t = transform[..., :3, :3].transpose(-1, -2)
     inverse = torch.zeros_like(transform)
     inverse[..., :3, :3] = rotation_t
-    inverse[..., :3, 3] = -(rotation_t @ transform[..., :3, 3:])[..., 0]
+    inverse[..., :3, 3] = -rotate(transform[..., None, :3, 3], rotation_t)[..., 0, :]
     inverse[..., 3, 3] = 1
     return inverse
 
 
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Camera-to-world (..., 4, 4) at ``eye`` looking at ``target`` with image-up towards ``up``; all (..., 3) in the world."""
+    """Camera-to-world (..., 4, 4) at ``eye`` looking at ``target`` with image-up towards ``up``; all (..., 3) in the world.
+
+    Raises ValueError where ``up`` is parallel to the viewing direction (or ``eye`` is ``target``): the roll is then undefined.
+    """
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1)
+    right = torch.linalg.cross(forward, torch.nn.functional.normalize(up, dim=-1).expand_as(forward))
+    if bool((right.norm(dim=-1) < 1e-6).any()):
+        raise ValueError("look_at: `up` is parallel to the viewing direction, or `eye` equals `target`; choose another `up`")
+    right = torch.nn.functional.normalize(right, dim=-1)
     down = torch.linalg.cross(forward, right)
-    c2w = torch.zeros(*eye.shape[:-1], 4, 4, dtype=eye.dtype, device=eye.device)
-    c2w[..., :3, :] = torch.stack([right, down, forward, eye], -1)
+    c2w = torch.zeros(*forward.shape[:-1], 4, 4, dtype=forward.dtype, device=forward.device)
+    c2w[..., :3, :] = torch.stack([right, down, forward, eye.expand_as(forward)], -1)
     c2w[..., 3, 3] = 1
     return c2w
 
@@ -123,7 +143,9 @@ def orbit(azimuth: Tensor, elevation: Tensor, distance: float, K: Tensor, near: 
     """
     a, e = torch.deg2rad(azimuth - 90), torch.deg2rad(elevation)
     eye = distance * torch.stack([e.cos() * a.cos(), e.cos() * a.sin(), e.sin()], -1)
-    c2w = look_at(eye, torch.zeros_like(eye), torch.tensor([0.0, 0.0, 1.0], dtype=eye.dtype, device=eye.device))
+    # the direction of growing elevation: towards the world's up, and defined at the poles, where the world's up is not
+    up = torch.stack([-e.sin() * a.cos(), -e.sin() * a.sin(), e.cos()], -1)
+    c2w = look_at(eye, torch.zeros_like(eye), up)
     full = torch.ones(len(eye), dtype=eye.dtype, device=eye.device)
     return Cameras(c2w, K.to(eye).expand(len(eye), 3, 3), near * full, far * full)
 
@@ -131,7 +153,8 @@ def orbit(azimuth: Tensor, elevation: Tensor, distance: float, K: Tensor, near: 
 def view_angles(centers: Tensor) -> tuple[Tensor, Tensor]:
     """Azimuth and elevation in degrees of positions (..., 3) in a z-up world; the inverse of :func:`orbit`."""
     azimuth = torch.rad2deg(torch.atan2(centers[..., 1], centers[..., 0])) + 90
-    elevation = torch.rad2deg(torch.asin(centers[..., 2] / centers.norm(dim=-1)))
+    # not asin(z / norm): at the poles it loses half the digits, or rounds past 1 to NaN
+    elevation = torch.rad2deg(torch.atan2(centers[..., 2], centers[..., :2].norm(dim=-1)))
     return torch.remainder(azimuth, 360), elevation
 
 
