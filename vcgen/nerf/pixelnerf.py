@@ -100,7 +100,7 @@ class PixelField:
 
         Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution centred its window.
         """
-        uv = self.cameras.project(points[:, None])[0].nan_to_num(nan=0.5)  # 0 / 0 at the camera's own centre
+        uv = self.cameras.project(points[:, None])[0]
         cells, pixels = uv.new_tensor(self.features.shape[:-3:-1]), uv.new_tensor(self.size[::-1])
         grid = 2 * uv - 1 + 1 / cells - 1 / pixels
         grid = grid.flatten(0, 1)[:, :, None]
