@@ -1,0 +1,35 @@
+# The commands of a developer's day. `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+STAMP  := $(VENV)/.installed
+PYTEST := $(VENV)/bin/python -m pytest
+
+.PHONY: help install test test-slow demo clean
+.DEFAULT_GOAL := help
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+install: $(STAMP)  ## create or reuse .venv with vcgen and the pinned versions of all it needs (PYTHON=... chooses the interpreter)
+
+test: $(STAMP)  ## the quick tests: minutes on a laptop, no GPU
+	$(PYTEST) -m "not slow"
+
+# pytest says 5 when it selects nothing: having no slow tests is no failure, but it is said.
+test-slow: $(STAMP)  ## the slow tests: short trainings and end-to-end runs
+	@$(PYTEST) -m slow; status=$$?; \
+	if [ $$status -eq 5 ]; then echo "no slow tests: none carries the marker 'slow'"; else exit $$status; fi
+
+demo: $(STAMP)  ## train, measure and render on the bundled data
+	$(VENV)/bin/python benchmarks/demo.py
+
+clean:  ## remove .venv; outputs/ stays
+	rm -rf $(VENV)
+
+# The stamp is older than either file when an install is due, so reuse costs nothing.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "vcgen needs Python 3.11 or newer, and $(PYTHON) is not; try: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
