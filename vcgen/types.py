@@ -28,7 +28,7 @@ class Views:
         return self.images.shape[-2], self.images.shape[-1]
 
     def on(self, background: Tensor | float) -> Tensor:
-        """Composite over a colour: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views are returned unchanged."""
+        """Composite over a colour: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views stay as they are."""
         if self.alpha is None:
             return self.images
         return self.images * self.alpha + (1 - self.alpha) * background

@@ -1,0 +1,79 @@
+"""The vcgen command: quick help without torch, clear one-line errors, exit statuses."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vcgen import __version__, cli
+from vcgen.errors import UserError
+
+
+def vcgen(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "vcgen.cli", *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_help_takes_well_under_a_second_and_names_every_command():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = vcgen("--help")
+        times.append(time.perf_counter() - start)
+        assert result.returncode == 0
+    assert min(times) < 0.8  # importing torch alone takes longer
+    assert all(f"  {name} " in result.stdout for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("statement", ["import vcgen", "from vcgen import cli; cli.main(['--help'])"])
+def test_heavy_packages_are_not_imported(statement):
+    heavy = {"torch", "torchvision", "lightning", "lpips", "transformers", "diffusers", "nerfacc", "numpy", "trimesh"}
+    code = f"import sys; {statement}; print('LOADED', *({heavy!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_no_arguments_print_the_help(capsys):
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out.strip() == cli.usage()
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_the_packages(flag):
+    result = vcgen(flag)
+    assert (result.returncode, result.stdout.strip()) == (0, __version__)
+
+
+@pytest.mark.parametrize("words", [["trian"], ["data"], ["data", "unpack"], ["--verbose"]])
+def test_unknown_command_is_one_line_and_status_2(words):
+    result = vcgen(*words)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("vcgen: error: unknown command")
+    assert "evaluate" in result.stderr and "data pack" in result.stderr
+
+
+def command(arguments: list[str]) -> None:
+    """Stands in for a command below."""
+    if arguments == ["--broken"]:
+        raise UserError("no shards in somewhere; run vcgen data pack")
+    print(arguments)
+
+
+def test_commands_get_their_own_arguments_only(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "COMMANDS", {"data pack": (f"{__name__}:command", ""), "fit": (cli.TRAINER, "")})
+    assert cli.main(["data", "pack", "srn", "--out", "x"]) == 0
+    assert capsys.readouterr().out == "['srn', '--out', 'x']\n"
+
+
+def test_trainer_also_gets_the_word_that_chose_it(monkeypatch, capsys):
+    trainer = f"{__name__}:command"
+    monkeypatch.setattr(cli, "TRAINER", trainer)
+    monkeypatch.setattr(cli, "COMMANDS", {"fit": (trainer, ""), "validate": (trainer, "")})
+    cli.main(["validate", "-c", "a.yaml"])
+    assert capsys.readouterr().out == "['validate', '-c', 'a.yaml']\n"
+
+
+def test_user_errors_are_one_line_and_status_2(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "COMMANDS", {"data pack": (f"{__name__}:command", "")})
+    assert cli.main(["data", "pack", "--broken"]) == 2
+    assert capsys.readouterr().err == "vcgen: error: no shards in somewhere; run vcgen data pack\n"

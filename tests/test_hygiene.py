@@ -1,0 +1,101 @@
+"""Rules of the house that a program can check: nothing is unpickled, imports point one way, files stay small and explained."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vcgen"
+FILES = sorted(PACKAGE.rglob("*.py"))
+PICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
+#: The name of the error that torch.load raises, which unpickles nothing.
+HARMLESS = "pickle.UnpicklingError"
+#: What each part of the package may import from the rest of it; parts that wire the others together are not listed.
+ARROWS = {
+    "errors": set(),
+    "cameras": set(),
+    "types": {"cameras"},
+    "nerf": {"cameras", "types", "errors"},
+    "diffusion": {"cameras", "types", "errors"},
+    "data": {"cameras", "types", "errors"},
+    "callbacks": {"cameras", "types", "errors"},
+    "evaluation": {"cameras", "types", "errors", "data", "export"},
+    "export": {"cameras", "types", "errors", "data", "nerf"},
+}
+#: The one function that turns a configuration into a system: the door through which export sees systems.
+DOOR = "vcgen.systems.build"
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """The full names a module imports, at its top or inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write imports in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def keywords(call: ast.Call) -> dict[str, object]:
+    return {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
+
+
+def undocumented(tree: ast.Module) -> Iterator[str]:
+    """Public functions, classes and methods without a docstring."""
+    scopes = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_"))]
+    for scope in scopes:
+        for node in scope.body:
+            named = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+            if named and ast.get_docstring(node) is None and not is_override(scope, node):
+                yield f"{node.name} (line {node.lineno})"
+
+
+def is_override(scope: ast.AST, node: ast.AST) -> bool:
+    """A method of a class that has bases, whose documentation may be the base's."""
+    return isinstance(scope, ast.ClassDef) and bool(scope.bases) and isinstance(node, ast.FunctionDef)
+
+
+def test_the_package_is_found():
+    assert PACKAGE / "cameras.py" in FILES
+
+
+@every_file
+def test_nothing_is_unpickled(path):
+    tree = ast.parse(path.read_text())
+    assert not {name.split(".")[0] for name in imports(tree) if name != HARMLESS} & PICKLING
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert keywords(node).get("weights_only") is True, f"line {node.lineno}: torch.load without weights_only=True"
+        if isinstance(node, ast.Call):
+            assert keywords(node).get("allow_pickle") is not True, f"line {node.lineno}: allow_pickle=True"
+            assert keywords(node).get("weights_only") is not False, f"line {node.lineno}: weights_only=False"
+
+
+@every_file
+def test_imports_point_one_way(path):
+    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    names = [name for name in imports(ast.parse(path.read_text())) if name.startswith("vcgen.")]
+    used = {name.split(".")[1] for name in names if not (part == "export" and name.startswith(DOOR))}
+    assert used - {part, "__version__"} <= ARROWS.get(part, used)
+
+
+@every_file
+def test_files_and_functions_stay_small(path):
+    assert len(path.read_text().splitlines()) <= 300
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert [f.name for f in functions if f.end_lineno - f.lineno >= 50] == []
+
+
+@every_file
+def test_lines_fit_140_columns(path):
+    assert [number for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > 140] == []
+
+
+@every_file
+def test_public_names_are_documented(path):
+    tree = ast.parse(path.read_text())
+    assert not path.read_text().strip() or ast.get_docstring(tree), "the module has no docstring"
+    assert list(undocumented(tree)) == []
