@@ -1,0 +1,69 @@
+"""What every converter shares: the settings of a pack, a scene on disk, and the walk that finds scenes in nested folders."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How scenes become records. size: (height, width) to shrink to, None keeps the source's. near, far: Euclidean ray bounds, in stored
+    world units (after ``scale``). background: what opaque pictures show behind the object. group_pattern: regular expression whose first
+    group, matched against the whole key, names the statistical group ("" means each scene is its own). scale: factor on all positions.
+    recentre: move the point nearest to all optical axes to the origin (before scaling).
+    """
+
+    size: tuple[int, int] | None
+    near: float
+    far: float
+    background: str
+    source: str
+    split: str
+    licence: str
+    group_pattern: str
+    scale: float = 1.0
+    recentre: bool = False
+
+    def group(self, key: str) -> str:
+        """The statistical group of a scene; its key where the pattern does not match."""
+        match = re.fullmatch(self.group_pattern, key) if self.group_pattern else None
+        return match.group(1) if match else key
+
+
+@dataclass(frozen=True)
+class SceneFolder:
+    """A scene in its source layout: the key it will have in the shards, and where it lies."""
+
+    key: str
+    folder: Path
+
+
+def find_scenes(source: Path, is_scene: Callable[[Path], bool], depth: int = 5) -> list[Path]:
+    """All folders at or below ``source``, in sorted order, for which ``is_scene`` holds; the walk does not enter scenes.
+
+    Empty folders are scenes too (an object that failed to unpack): they reach the converter, which reports them.
+    """
+    if is_scene(source):
+        return [source]
+    inside = sorted(entry for entry in source.iterdir() if not entry.name.startswith((".", "__MACOSX")))
+    folders = [entry for entry in inside if entry.is_dir()]
+    if not inside:
+        return [source]
+    return [] if depth == 0 else [scene for folder in folders for scene in find_scenes(folder, is_scene, depth - 1)]
+
+
+def require_folder(source: Path) -> None:
+    """Raise UserError unless ``source`` is a folder that can be listed."""
+    if not source.is_dir():
+        raise UserError(f"{source}: not a folder; give the unpacked data set")
+    if not os.access(source, os.R_OK | os.X_OK):
+        raise UserError(f"{source}: permission denied")
+
+
+def scene_key(name: str) -> str:
+    """A folder name as a shard key: other characters than letters, digits, '_' and '-' become '_'."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]

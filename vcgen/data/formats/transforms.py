@@ -1,0 +1,173 @@
+"""``transforms.json`` scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
+
+Poses are camera-to-world with OpenGL axes (x right, y up, z backward). Values of a frame beat those of the file, and a focal length in
+pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same level.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from vcgen.data.distortion import Distortion, undistort
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, require_folder, scene_key
+from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
+from vcgen.data.record import SceneRecord, natural_order
+from vcgen.errors import UserError
+
+OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+EXTENSIONS = ("", ".png", ".jpg", ".jpeg")
+PINHOLES = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+
+
+def list_scenes(source: Path, settings: Settings) -> list[SceneFolder]:
+    """``source`` itself if it has a transforms file of the split, else the folders below it. Raises UserError where there is none."""
+    require_folder(source)
+    folders = find_scenes(source, lambda folder: _transforms_file(folder, settings.split) is not None)
+    found = [folder for folder in folders if _transforms_file(folder, settings.split)]
+    if not found:
+        others = sorted({path.name for path in source.glob("**/transforms*.json")})
+        hint = f"; there is {', '.join(others[:4])}: choose with --split" if others else ""
+        raise UserError(f"{source}: no transforms_{settings.split}.json or transforms.json in here{hint}")
+    if found == [source]:
+        return [SceneFolder(scene_key(source.resolve().name), source)]
+    return [SceneFolder(scene_key("_".join(folder.relative_to(source).parts)), folder) for folder in folders]
+
+
+def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
+    """Convert one scene; raises UserError listing missing images, or saying which entry is wrong."""
+    path = _transforms_file(scene.folder, settings.split)
+    if path is None:
+        raise UserError(f"{scene.folder}: empty, no transforms file")
+    content, frames = _read_json(path)
+    views, pictures = _find_pictures(path, frames)
+    pixels, c2w, K = [], [], []
+    for number in sorted(range(len(frames)), key=lambda i: natural_order(views[i])):
+        frame, where = frames[number], f"{path}, frame {views[number]}"
+        picture = load_picture(pictures[number])
+        try:
+            picture, intrinsics = undistort(picture, read_intrinsics(frame, content, picture.shape[:2]), read_distortion(frame, content))
+            pixels.append(to_bytes(area_resize(picture, settings.size or picture.shape[:2])))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        K.append(intrinsics)
+        c2w.append(read_pose(frame, where))
+    if len(shapes := {picture.shape[:2] for picture in pixels}) > 1:
+        raise UserError(f"{path}: images of several sizes (height, width): {sorted(shapes)}; give --size")
+    images, has_alpha = encode_scene(pixels)
+    return SceneRecord(
+        key=scene.key,
+        images=images,
+        c2w=place(np.stack(c2w), settings),
+        K=np.stack(K),
+        size=pixels[0].shape[:2],
+        t_near=settings.near,
+        t_far=settings.far,
+        views=sorted(views, key=natural_order),
+        background="alpha" if has_alpha else settings.background,
+        scale=settings.scale,
+        source=settings.source,
+        split=settings.split,
+        licence=settings.licence,
+        group=settings.group(scene.key),
+    )
+
+
+def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int]) -> np.ndarray:
+    """Normalised (3, 3) intrinsics of a frame; pixel values refer to ``w`` x ``h`` where given, else to the image itself.
+
+    Raises UserError if nothing states a focal length, a number is malformed, or ``w`` x ``h`` has another shape than the image.
+    """
+    height = _number(frame, content, "h", image_size[0])
+    width = _number(frame, content, "w", image_size[1])
+    if abs(image_size[0] * width - image_size[1] * height) > max(width, height, *image_size):
+        raise UserError(f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x {width:g}")
+    level = next((part for part in (frame, content) if "fl_x" in part or "camera_angle_x" in part), None)
+    if level is None:
+        raise UserError("neither fl_x nor camera_angle_x is given")
+    if "fl_x" in level:
+        focal_x = _number(level, {}, "fl_x", None) / width
+        focal_y = _number(frame, content, "fl_y", focal_x * width) / height
+    else:
+        focal_x = 0.5 / math.tan(_number(level, {}, "camera_angle_x", None) / 2)
+        angle_y = _number(level, {}, "camera_angle_y", None)
+        focal_y = focal_x * width / height if angle_y is None else 0.5 / math.tan(angle_y / 2)
+    center_x = _number(frame, content, "cx", width / 2) / width
+    center_y = _number(frame, content, "cy", height / 2) / height
+    return np.array([[focal_x, 0, center_x], [0, focal_y, center_y], [0, 0, 1]])
+
+
+def read_distortion(frame: dict, content: dict) -> Distortion:
+    """Lens coefficients of a frame, 0 where absent. Raises UserError for fisheye and other lenses that are not pinholes."""
+    model = str(frame.get("camera_model", content.get("camera_model", "")))
+    if model.upper() not in PINHOLES or frame.get("is_fisheye", content.get("is_fisheye", False)):
+        raise UserError(f"camera model {model or 'fisheye'!r} is not supported; undistort to a pinhole with your camera solver first")
+    return Distortion(**{name: _number(frame, content, name, 0.0) for name in Distortion._fields})
+
+
+def read_pose(frame: dict, where: str) -> np.ndarray:
+    """The frame's camera-to-world with OpenCV axes, (4, 4) float64; a 3 x 4 matrix gets its last row. Raises UserError if malformed."""
+    if "transform_matrix" not in frame:
+        raise UserError(f"{where}: missing pose (no transform_matrix)")
+    try:
+        matrix = np.array(frame["transform_matrix"], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: transform_matrix is not a matrix of numbers") from error
+    if matrix.shape == (3, 4):
+        matrix = np.concatenate([matrix, [[0, 0, 0, 1]]])
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise UserError(f"{where}: transform_matrix must be 4 x 4 and finite, found shape {matrix.shape}")
+    return matrix @ OPENGL_TO_OPENCV
+
+
+def place(c2w: np.ndarray, settings: Settings) -> np.ndarray:
+    """Move the point nearest to all optical axes to the origin (if ``recentre``) and scale positions; (V, 4, 4) -> (V, 4, 4)."""
+    placed = c2w.copy()
+    if settings.recentre:
+        placed[:, :3, 3] -= nearest_to_axes(c2w)
+    placed[:, :3, 3] *= settings.scale
+    return placed
+
+
+def nearest_to_axes(c2w: np.ndarray) -> np.ndarray:
+    """The world point (3,) with the least sum of squared distances to the optical axes of (V, 4, 4) cameras."""
+    axes, centers = c2w[:, :3, 2], c2w[:, :3, 3]
+    projectors = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    return np.linalg.lstsq(projectors.sum(0), (projectors @ centers[:, :, None]).sum(0)[:, 0], rcond=None)[0]
+
+
+def _transforms_file(folder: Path, split: str) -> Path | None:
+    candidates = (folder / f"transforms_{split}.json", folder / "transforms.json")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_json(path: Path) -> tuple[dict, list[dict]]:
+    try:
+        content = json.loads(path.read_bytes())
+        frames = content["frames"]
+        if not frames or not all(isinstance(frame, dict) for frame in frames):
+            raise UserError(f"{path}: 'frames' is empty or malformed")
+        return content, frames
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a transforms file ({type(error).__name__}: {error})") from error
+
+
+def _find_pictures(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]:
+    """View names and picture paths of all frames; raises UserError listing those that are missing."""
+    names = [str(frame.get("file_path", "")) for frame in frames]
+    found = [next((p for ext in EXTENSIONS if (p := path.parent / (name + ext)).is_file()), None) for name in names]
+    if missing := [name or "(no file_path)" for name, picture in zip(names, found, strict=True) if picture is None]:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise UserError(f"{path}: {len(missing)} of {len(names)} images are missing: {listed}")
+    return [str(Path(name).with_suffix("")) if Path(name).suffix in EXTENSIONS else name for name in names], found
+
+
+def _number(first: dict, second: dict, name: str, default: float | None) -> float | None:
+    """A finite number from the first dict that has the name."""
+    value = first.get(name, second.get(name, default))
+    if value is None and default is None and name not in first:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, found {value!r}")
+    return value

@@ -1,0 +1,145 @@
+"""``vcgen data pack FORMAT SOURCE OUT``: the command line of the converters; the work is in ``packing.py`` and ``formats/``."""
+
+import re
+from typing import Literal
+
+from vcgen.data.formats.scene import Settings
+from vcgen.errors import UserError
+
+Backdrop = Literal["white", "black", "none"]
+SWITCHES = ("--skip_broken", "--overwrite", "--recentre")
+
+
+def main(arguments: list[str]) -> None:
+    """Parse ``arguments`` (everything after ``vcgen data pack``) and run the converter of the named format."""
+    from jsonargparse import auto_cli
+
+    auto_cli({"srn": srn, "transforms": transforms}, args=spell_out(arguments), prog="vcgen data pack", as_positional=True)
+
+
+def spell_out(arguments: list[str]) -> list[str]:
+    """Accept the usual spellings: ``--skip-broken`` for ``--skip_broken true``."""
+    spelled = []
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            word = "--" + option[2:].replace("-", "_") + equals + value
+        is_bare_switch = word in SWITCHES and following not in ("true", "false")
+        spelled += [word, "true"] if is_bare_switch else [word]
+    return spelled
+
+
+def srn(
+    source: str,
+    out: str,
+    size: str | None = None,
+    near: float = 0.8,
+    far: float = 1.8,
+    split: str = "train",
+    background: Backdrop = "white",
+    name: str = "srn",
+    licence: str = "",
+    group_pattern: str = "",
+    scale: float = 1.0,
+    samples_per_shard: int = 64,
+    workers: int = 1,
+    skip_broken: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pack a data set in the ShapeNet-SRN layout: OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}.
+
+    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenCV axes, world z up.
+
+    Args:
+        source: folder of one split; objects may lie deeper, as in srn_cars/cars_train or chairs_train/chairs_2.0_train.
+        out: shard folder to make; it appears under this name only when complete.
+        size: shrink pictures: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
+        near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need 1.25.
+        far: farthest ray distance. The default suits SRN cars; chairs need 2.75.
+        split: name stored with every scene.
+        background: what lies behind the object in pictures without transparency.
+        name: data set name stored with every scene.
+        licence: licence stored with every scene.
+        group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
+        scale: factor on camera positions; near and far are in scaled units.
+        samples_per_shard: scenes in one tar file.
+        workers: processes that convert scenes; the bytes written do not depend on it.
+        skip_broken: leave out broken objects (listed at the end) instead of refusing.
+        overwrite: replace a shard folder that was packed from other data or with other settings.
+    """
+    from vcgen.data.formats.srn import list_scenes, read_scene
+    from vcgen.data.packing import pack
+
+    settings = Settings(parse_size(size), near, far, background, name, split, licence, check_pattern(group_pattern), scale)
+    pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+
+
+def transforms(
+    source: str,
+    out: str,
+    near: float | None = None,
+    far: float | None = None,
+    size: str | None = None,
+    split: str = "train",
+    background: Backdrop = "none",
+    name: str = "transforms",
+    licence: str = "",
+    group_pattern: str = "",
+    scale: float = 1.0,
+    recentre: bool = False,
+    samples_per_shard: int = 64,
+    workers: int = 1,
+    skip_broken: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pack transforms.json scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
+
+    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenGL axes, world z up. Lens
+    distortion (k1 to k4, p1, p2) is removed; fisheye lenses are refused.
+
+    Args:
+        source: folder with transforms_SPLIT.json or transforms.json (one scene), or a folder of such folders (many scenes).
+        out: shard folder to make; it appears under this name only when complete.
+        near: nearest ray distance from the camera, Euclidean, in stored units. Required; 2 for NeRF-synthetic.
+        far: farthest ray distance. Required; 6 for NeRF-synthetic.
+        size: shrink pictures: "256" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
+        split: which transforms_SPLIT.json to read; transforms.json where there is none of that name.
+        background: what lies behind the object in pictures without transparency.
+        name: data set name stored with every scene.
+        licence: licence stored with every scene.
+        group_pattern: regular expression whose first group names the model a scene is a variant of.
+        scale: factor on camera positions, after recentring; near and far are in scaled units.
+        recentre: move the point nearest to all optical axes to the origin.
+        samples_per_shard: scenes in one tar file.
+        workers: processes that convert scenes; the bytes written do not depend on it.
+        skip_broken: leave out broken scenes (listed at the end) instead of refusing.
+        overwrite: replace a shard folder that was packed from other data or with other settings.
+    """
+    from vcgen.data.formats.transforms import list_scenes, read_scene
+    from vcgen.data.packing import pack
+
+    if near is None or far is None:
+        raise UserError("transforms files do not state ray bounds: give --near and --far (2 and 6 for NeRF-synthetic)")
+    pattern = check_pattern(group_pattern)
+    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre)
+    pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """"64" -> (64, 64), "480x270" -> (480, 270) as (height, width); None stays None. Raises UserError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    if not match:
+        raise UserError(f"--size {text!r}: give one number for square pictures or HEIGHTxWIDTH, e.g. 64 or 480x270")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def check_pattern(pattern: str) -> str:
+    """Return a regular expression with at least one group unchanged; raises UserError for others."""
+    try:
+        if pattern and re.compile(pattern).groups < 1:
+            raise UserError(f"--group-pattern {pattern!r}: needs a group in parentheses, e.g. '(.+)_[0-9]+'")
+    except re.error as error:
+        raise UserError(f"--group-pattern {pattern!r}: not a regular expression ({error})") from error
+    return pattern
