@@ -31,5 +31,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	{ echo "vcgen needs Python 3.11 or newer, and $(PYTHON) is not; try: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@echo "installing into $(VENV): the first time some gigabytes, most of them PyTorch with CUDA"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
