@@ -4,6 +4,7 @@ import re
 from typing import Literal
 
 from vcgen.data.formats.scene import Settings
+from vcgen.data.packing import ListScenes, ReadScene, pack
 from vcgen.errors import UserError
 
 Backdrop = Literal["white", "black", "none"]
@@ -30,21 +31,7 @@ def spell_out(arguments: list[str]) -> list[str]:
 
 
 def srn(
-    source: str,
-    out: str,
-    size: str | None = None,
-    near: float = 0.8,
-    far: float = 1.8,
-    split: str = "train",
-    background: Backdrop = "white",
-    name: str = "srn",
-    licence: str = "",
-    group_pattern: str = "",
-    scale: float = 1.0,
-    samples_per_shard: int = 64,
-    workers: int = 1,
-    skip_broken: bool = False,
-    overwrite: bool = False,
+    source: str, out: str, near: float = 0.8, far: float = 1.8, background: Backdrop = "white", name: str = "srn", **options
 ) -> None:
     """Pack a data set in the ShapeNet-SRN layout: OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}.
 
@@ -53,25 +40,14 @@ def srn(
     Args:
         source: folder of one split; objects may lie deeper, as in srn_cars/cars_train or chairs_train/chairs_2.0_train.
         out: shard folder to make; it appears under this name only when complete.
-        size: shrink pictures: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
         near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need 1.25.
         far: farthest ray distance. The default suits SRN cars; chairs need 2.75.
-        split: name stored with every scene.
         background: what lies behind the object in pictures without transparency.
         name: data set name stored with every scene.
-        licence: licence stored with every scene.
-        group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
-        scale: factor on camera positions; near and far are in scaled units.
-        samples_per_shard: scenes in one tar file.
-        workers: processes that convert scenes; the bytes written do not depend on it.
-        skip_broken: leave out broken objects (listed at the end) instead of refusing.
-        overwrite: replace a shard folder that was packed from other data or with other settings.
     """
     from vcgen.data.formats.srn import list_scenes, read_scene
-    from vcgen.data.packing import pack
 
-    settings = Settings(parse_size(size), near, far, background, name, split, licence, check_pattern(group_pattern), scale)
-    pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+    run(list_scenes, read_scene, source, out, near, far, background, name, **options)
 
 
 def transforms(
@@ -79,18 +55,9 @@ def transforms(
     out: str,
     near: float | None = None,
     far: float | None = None,
-    size: str | None = None,
-    split: str = "train",
     background: Backdrop = "none",
     name: str = "transforms",
-    licence: str = "",
-    group_pattern: str = "",
-    scale: float = 1.0,
-    recentre: bool = False,
-    samples_per_shard: int = 64,
-    workers: int = 1,
-    skip_broken: bool = False,
-    overwrite: bool = False,
+    **options,
 ) -> None:
     """Pack transforms.json scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
 
@@ -102,24 +69,51 @@ def transforms(
         out: shard folder to make; it appears under this name only when complete.
         near: nearest ray distance from the camera, Euclidean, in stored units. Required; 2 for NeRF-synthetic.
         far: farthest ray distance. Required; 6 for NeRF-synthetic.
-        size: shrink pictures: "256" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
-        split: which transforms_SPLIT.json to read; transforms.json where there is none of that name.
         background: what lies behind the object in pictures without transparency.
         name: data set name stored with every scene.
+    """
+    from vcgen.data.formats.transforms import list_scenes, read_scene
+
+    if near is None or far is None:
+        raise UserError("transforms files do not state ray bounds: give --near and --far (2 and 6 for NeRF-synthetic)")
+    run(list_scenes, read_scene, source, out, near, far, background, name, **options)
+
+
+def run(
+    list_scenes: ListScenes,
+    read_scene: ReadScene,
+    source: str,
+    out: str,
+    near: float,
+    far: float,
+    background: str,
+    name: str,
+    *,
+    size: str | None = None,
+    split: str = "train",
+    licence: str = "",
+    group_pattern: str = "",
+    scale: float = 1.0,
+    recentre: bool = False,
+    samples_per_shard: int = 64,
+    workers: int = 1,
+    skip_broken: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pack with the options that all formats share.
+
+    Args:
+        size: shrink pictures: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
+        split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else transforms.json).
         licence: licence stored with every scene.
-        group_pattern: regular expression whose first group names the model a scene is a variant of.
-        scale: factor on camera positions, after recentring; near and far are in scaled units.
+        group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
         recentre: move the point nearest to all optical axes to the origin.
+        scale: factor on camera positions, after recentring; near and far are in scaled units.
         samples_per_shard: scenes in one tar file.
         workers: processes that convert scenes; the bytes written do not depend on it.
         skip_broken: leave out broken scenes (listed at the end) instead of refusing.
         overwrite: replace a shard folder that was packed from other data or with other settings.
     """
-    from vcgen.data.formats.transforms import list_scenes, read_scene
-    from vcgen.data.packing import pack
-
-    if near is None or far is None:
-        raise UserError("transforms files do not state ray bounds: give --near and --far (2 and 6 for NeRF-synthetic)")
     pattern = check_pattern(group_pattern)
     settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre)
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)

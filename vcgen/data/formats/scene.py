@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vcgen.errors import UserError
 
 
@@ -67,3 +69,19 @@ def require_folder(source: Path) -> None:
 def scene_key(name: str) -> str:
     """A folder name as a shard key: other characters than letters, digits, '_' and '-' become '_'."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]
+
+
+def place(c2w: np.ndarray, settings: Settings) -> np.ndarray:
+    """Move the point nearest to all optical axes to the origin (if ``recentre``) and scale positions; (V, 4, 4) -> (V, 4, 4)."""
+    placed = c2w.copy()
+    if settings.recentre:
+        placed[:, :3, 3] -= nearest_to_axes(c2w)
+    placed[:, :3, 3] *= settings.scale
+    return placed
+
+
+def nearest_to_axes(c2w: np.ndarray) -> np.ndarray:
+    """The world point (3,) with the least sum of squared distances to the optical axes of (V, 4, 4) cameras."""
+    axes, centers = c2w[:, :3, 2], c2w[:, :3, 3]
+    projectors = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    return np.linalg.lstsq(projectors.sum(0), (projectors @ centers[:, :, None]).sum(0)[:, 0], rcond=None)[0]

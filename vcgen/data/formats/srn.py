@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, require_folder, scene_key
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
 from vcgen.data.record import SceneRecord, natural_order
 from vcgen.errors import UserError
@@ -43,7 +43,6 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     c2w = np.stack([read_pose(scene.folder / "pose" / f"{name}.txt") for name in names])
     if is_world_to_camera:
         c2w = np.linalg.inv(c2w)
-    c2w[:, :3, 3] *= settings.scale
     pixels = [_read_picture(path, (height, width), settings.size) for path in names.values()]
     if len({picture.shape[:2] for picture in pixels}) > 1:
         raise UserError(f"{scene.folder / 'rgb'}: pictures of several sizes; give --size")
@@ -51,7 +50,7 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     return SceneRecord(
         key=scene.key,
         images=images,
-        c2w=c2w,
+        c2w=place(c2w, settings),
         K=np.tile(K, (len(names), 1, 1)),
         size=pixels[0].shape[:2],
         t_near=settings.near,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.distortion import Distortion, undistort
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, require_folder, scene_key
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
 from vcgen.data.record import SceneRecord, natural_order
 from vcgen.errors import UserError
@@ -119,22 +119,6 @@ def read_pose(frame: dict, where: str) -> np.ndarray:
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise UserError(f"{where}: transform_matrix must be 4 x 4 and finite, found shape {matrix.shape}")
     return matrix @ OPENGL_TO_OPENCV
-
-
-def place(c2w: np.ndarray, settings: Settings) -> np.ndarray:
-    """Move the point nearest to all optical axes to the origin (if ``recentre``) and scale positions; (V, 4, 4) -> (V, 4, 4)."""
-    placed = c2w.copy()
-    if settings.recentre:
-        placed[:, :3, 3] -= nearest_to_axes(c2w)
-    placed[:, :3, 3] *= settings.scale
-    return placed
-
-
-def nearest_to_axes(c2w: np.ndarray) -> np.ndarray:
-    """The world point (3,) with the least sum of squared distances to the optical axes of (V, 4, 4) cameras."""
-    axes, centers = c2w[:, :3, 2], c2w[:, :3, 3]
-    projectors = np.eye(3) - axes[:, :, None] * axes[:, None, :]
-    return np.linalg.lstsq(projectors.sum(0), (projectors @ centers[:, :, None]).sum(0)[:, 0], rcond=None)[0]
 
 
 def _transforms_file(folder: Path, split: str) -> Path | None:

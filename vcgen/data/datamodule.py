@@ -1,0 +1,70 @@
+"""The LightningDataModule: shard folders in, training stream and validation scenes out, with the stream's position in every checkpoint."""
+
+import os
+from pathlib import Path
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes, SceneStream
+from vcgen.types import Example
+
+
+class ShardData(pl.LightningDataModule):
+    """Posed images from shard folders (``vcgen data pack``).
+
+    train, val: shard folders. batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one
+    encoding of the input view. val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
+    num_workers: loader processes per rank; the data order does not depend on it.
+    """
+
+    def __init__(
+        self, train: Path, val: Path | None = None, batch_size: int = 8, targets: int = 4, val_scenes: int = 8, val_targets: int = 4,
+        context: int = 0, num_workers: int = 1,
+    ):
+        super().__init__()
+        self.train_folder, self.val_folder = train, val
+        self.batch_size, self.targets = batch_size, targets
+        self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
+        self.num_workers = num_workers
+        self.cursor = 0
+
+    def setup(self, stage: str) -> None:
+        """Read the tables of contents; damaged folders are refused here, before anything is trained."""
+        self.train_index = read_index(self.train_folder)
+        self.val_index = read_index(self.val_folder) if self.val_folder else None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        return self.train_index.image_size
+
+    def train_dataloader(self) -> DataLoader:
+        """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
+        stream = SceneStream(
+            self.train_index, self.batch_size, self.targets, int(os.environ.get("PL_GLOBAL_SEED", 0)), self.cursor,
+            self.trainer.global_rank, self.trainer.world_size,
+        )
+        return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """One scene per batch, the same scenes every time; dealt out to the ranks without repetition."""
+        if self.val_index is None:
+            return []
+        scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context)
+        world = self.trainer.world_size
+        scenes.numbers = scenes.numbers[: len(scenes) // world * world][self.trainer.global_rank :: world]
+        return DataLoader(scenes, batch_size=None)
+
+    def commit(self, example: Example) -> None:
+        """Note that a batch has been trained on."""
+        self.cursor = example.cursor
+
+    def state_dict(self) -> dict:
+        """Lightning stores this in the checkpoint."""
+        return {"cursor": self.cursor}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Lightning calls this before the loaders are built."""
+        self.cursor = state["cursor"]

@@ -1,0 +1,91 @@
+"""``vcgen data inspect FOLDER``: what is in a shard folder, in numbers and in pictures that show a wrong camera convention at once."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vcgen.data.record import SceneRecord, decode_views
+from vcgen.data.shards import ShardIndex, create_folder, read_index
+
+
+def main(arguments: list[str]) -> None:
+    """Parse ``arguments`` (everything after ``vcgen data inspect``), print the summary and draw the pictures."""
+    from jsonargparse import auto_cli
+
+    auto_cli(inspect, args=arguments, prog="vcgen data inspect", as_positional=True)
+
+
+def inspect(folder: str, out: str | None = None, scene: str | None = None) -> None:
+    """Check a shard folder scene by scene, print a summary, and draw pictures of it.
+
+    With --out three pictures are written. contact_sheet.png: views of several scenes. cameras.png: camera positions and viewing
+    directions of one scene from above and from the side; object data shows cameras around the origin, all looking inwards.
+    epipolar.png: points marked in one view and, in other views, the lines on which they must lie; where a line misses the marked
+    spot of the object, the camera convention is wrong.
+
+    Args:
+        folder: shard folder, made by `vcgen data pack`.
+        out: folder for the pictures; none are drawn without it.
+        scene: key of the scene in cameras.png and epipolar.png; the first one by default.
+    """
+    from vcgen.errors import UserError
+
+    index = read_index(folder)
+    keys = [sample.key for _, sample in index.samples]
+    if scene is not None and scene not in keys:
+        raise UserError(f"{folder}: has no scene {scene!r}; the first are {', '.join(keys[:5])}")
+    index.verify_checksums()
+    print("\n".join(f"{name + ':':<17}{value}" for name, value in summarise(index).items()))
+    if out is not None:
+        chosen = index.read(keys.index(scene) if scene else 0)
+        print("\n".join(str(path) for path in draw(index, chosen, Path(out))))
+
+
+def summarise(index: ShardIndex) -> dict[str, str]:
+    """Name -> value lines over all scenes; reads and validates each and decodes one picture of each. Raises UserError for the first bad one."""
+    distances, elevations, bounds, backgrounds = [], [], set(), set()
+    for number in range(len(index.samples)):
+        record = index.read(number)
+        decode_views(record, [0])
+        centers = record.c2w[:, :3, 3]
+        distance = np.linalg.norm(centers, axis=-1)
+        distances += distance.tolist()
+        up = np.asarray(record.up) / np.linalg.norm(record.up)
+        elevations += np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-9), -1, 1))).tolist()
+        bounds.add((record.t_near, record.t_far))
+        backgrounds.add(record.background)
+    views = [sample.views for _, sample in index.samples]
+    groups = {sample.group for _, sample in index.samples}
+    return {
+        "data set": f"{index.source or 'unnamed'}, split {index.split or 'unnamed'}, licence {index.licence or 'not stated'}",
+        "scenes": f"{len(views)} in {len(groups)} groups, {len(index.shards)} shards, checksums good",
+        "views": f"{sum(views)} ({_range(views)} a scene)",
+        "picture size": f"{index.image_size[0]} x {index.image_size[1]} (height x width)",
+        "bytes": f"{sum(shard.bytes for shard in index.shards):,}",
+        "near, far": "; ".join(f"{near:g}, {far:g}" for near, far in sorted(bounds)) + " (Euclidean)",
+        "camera distance": f"{_range(distances)} from the origin",
+        "elevation": f"{_range(elevations)} degrees above the horizon",
+        "background": ", ".join(sorted(backgrounds)) + (" (pictures carry coverage)" if backgrounds == {"alpha"} else ""),
+    }
+
+
+def draw(index: ShardIndex, record: SceneRecord, out: Path) -> list[Path]:
+    """Write contact_sheet.png, cameras.png and epipolar.png into ``out``; returns their paths."""
+    from vcgen.data.drawing import contact_sheet, draw_cameras, draw_epipolar_lines
+    from vcgen.data.shards import write_atomically
+
+    create_folder(out)
+    chosen = np.unique(np.linspace(0, len(index.samples) - 1, 8).astype(int))
+    pictures = {
+        "contact_sheet.png": contact_sheet([index.read(int(number)) for number in chosen]),
+        "cameras.png": draw_cameras(record),
+        "epipolar.png": draw_epipolar_lines(record),
+    }
+    for name, data in pictures.items():
+        write_atomically(out / name, data)
+    return [out / name for name in pictures]
+
+
+def _range(values: list) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.4g}" if np.isclose(low, high) else f"{low:.4g} to {high:.4g}"

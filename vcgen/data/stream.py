@@ -1,0 +1,101 @@
+"""Endless training batches from a shard folder, in an order that is a pure function of (seed, position): the state of the stream is one integer.
+
+Batch k of rank r belongs to epoch ``k // batches_per_epoch``; each epoch is a fresh permutation of all scenes, dealt out to the ranks; the
+views of a scene are drawn anew each time. Workers take batches k, k + workers, ... in turn, so DataLoader's round-robin keeps the order
+whatever their number (the design of ``lightning_and_slurm``: order, skip and cursor, here without epochs to restart).
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from vcgen.cameras import Cameras
+from vcgen.data.record import SceneRecord, decode_views
+from vcgen.data.shards import ShardIndex
+from vcgen.errors import UserError
+from vcgen.types import Example, Views
+
+
+def scene_views(record: SceneRecord, indices: list[int]) -> Views:
+    """Decode some views of a scene: Views with batch shape (len(indices),)."""
+    rgb, alpha = decode_views(record, indices)
+    count = len(indices)
+    cameras = Cameras(
+        torch.from_numpy(record.c2w[indices].astype(np.float32)), torch.from_numpy(record.K[indices].astype(np.float32)),
+        torch.full((count,), record.t_near), torch.full((count,), record.t_far),
+    )
+    return Views(torch.from_numpy(rgb), cameras, None if alpha is None else torch.from_numpy(alpha))
+
+
+def stack_views(scenes: list[Views]) -> Views:
+    """Scenes with equally many views -> Views with batch shape (scenes, views). Alpha is kept only if all scenes have it."""
+    if any(scene.alpha is None for scene in scenes):
+        images, alpha = torch.stack([scene.on(1.0) for scene in scenes]), None
+    else:
+        images, alpha = torch.stack([s.images for s in scenes]), torch.stack([s.alpha for s in scenes])
+    cameras = Cameras(*(torch.stack([getattr(s.cameras, name) for s in scenes]) for name in ("c2w", "K", "near", "far")))
+    return Views(images, cameras, alpha)
+
+
+class SceneStream(IterableDataset):
+    """Batches of :class:`vcgen.types.Example`: ``context`` (batch, 1) and ``target`` (batch, targets) views, all different, of shuffled scenes.
+
+    batch_size: scenes per batch and rank. targets: target views per scene. skip: batches to skip (resume). rank, world: this process among
+    all. Every rank gets equally many batches per epoch; the scenes that do not fill a last batch wait for another epoch's shuffle.
+    Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
+    """
+
+    def __init__(self, index: ShardIndex, batch_size: int, targets: int, seed: int, skip: int = 0, rank: int = 0, world: int = 1):
+        self.index, self.batch_size, self.targets = index, batch_size, targets
+        self.seed, self.skip, self.rank, self.world = seed, skip, rank, world
+        count = len(index.samples)
+        self.batches_per_epoch = count // (batch_size * world)
+        if self.batches_per_epoch == 0:
+            raise UserError(f"{index.folder}: {count} scenes cannot fill a batch of {batch_size} on {world} ranks; lower data.batch_size")
+        short = [entry.key for _, entry in index.samples if entry.views < targets + 1]
+        if short:
+            raise UserError(f"{index.folder}: {len(short)} scenes, e.g. {short[0]}, have fewer than {targets + 1} views; lower data.targets")
+
+    def __iter__(self) -> Iterator[Example]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for k in itertools.count(self.skip + worker, workers):
+            yield self.batch(k)
+
+    def batch(self, k: int) -> Example:
+        """The k-th batch of this rank, counted from the start of training."""
+        epoch, position = divmod(k, self.batches_per_epoch)
+        order = torch.randperm(len(self.index.samples), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+        first = (position * self.world + self.rank) * self.batch_size
+        draw = torch.Generator().manual_seed((self.seed * 1_000_003 + k) * 4096 + self.rank)
+        scenes, keys = [], []
+        for number in order[first : first + self.batch_size].tolist():
+            record = self.index.read(number)
+            chosen = torch.randperm(len(record.views), generator=draw)[: self.targets + 1].tolist()
+            scenes.append(scene_views(record, chosen))
+            keys.append(record.key)
+        views = stack_views(scenes)
+        return Example(views[:, :1], views[:, 1:], tuple(keys), cursor=k + 1)
+
+
+class FixedScenes(Dataset):
+    """Validation examples, the same every time: of the first ``scenes`` scenes, view ``context`` and ``targets`` evenly spaced other views."""
+
+    def __init__(self, index: ShardIndex, scenes: int, targets: int, context: int = 0):
+        self.index, self.targets, self.context = index, targets, context
+        total = len(index.samples)
+        # Evenly spaced, because neighbours in a shard are often variants of one model.
+        self.numbers = [i * total // min(scenes, total) for i in range(min(scenes, total))]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, position: int) -> Example:
+        record = self.index.read(self.numbers[position])
+        others = [i for i in range(len(record.views)) if i != self.context]
+        chosen = [others[i * len(others) // self.targets] for i in range(self.targets)]
+        views = stack_views([scene_views(record, [self.context, *chosen])])
+        return Example(views[:, :1], views[:, 1:], (record.key,))
