@@ -52,6 +52,14 @@ def test_unknown_command_is_one_line_and_status_2(words):
     assert "evaluate" in result.stderr and "data pack" in result.stderr
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main([*name.split(), "--help"])
+    assert exit.value.code in (0, None)
+    assert "usage:" in capsys.readouterr().out
+
+
 def command(arguments: list[str]) -> None:
     """Stands in for a command below."""
     if arguments == ["--broken"]:
