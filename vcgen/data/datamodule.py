@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 from torch.utils.data import DataLoader
 
 from vcgen.data.shards import read_index
@@ -39,6 +40,18 @@ class ShardData(pl.LightningDataModule):
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the pictures."""
         return self.train_index.image_size
+
+    def input_camera(self) -> dict[str, float]:
+        """The camera to assume of a picture without pose: that of the first scene's views (focal normalised by width, median distance of the
+        centres from the origin and median elevation in degrees, near and far in world units)."""
+        record = self.train_index.read(0)
+        centers = record.c2w[:, :3, 3]
+        distance = np.linalg.norm(centers, axis=1)
+        elevation = np.degrees(np.arcsin(np.clip(centers @ np.asarray(record.up) / distance, -1, 1)))
+        return {
+            "focal": float(record.K[0, 0, 0]), "distance": float(np.median(distance)), "elevation": float(np.median(elevation)),
+            "near": float(record.t_near), "far": float(record.t_far),
+        }
 
     def train_dataloader(self) -> DataLoader:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""

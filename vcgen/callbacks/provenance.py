@@ -1,0 +1,63 @@
+"""What a run was: versions and git commit in its folder, and in every checkpoint all that export needs."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+import vcgen
+
+PACKAGES = ("torch", "lightning", "diffusers", "nerfacc", "webdataset", "jsonargparse", "omegaconf", "numpy")
+
+
+def git_commit() -> str:
+    """The commit of the source tree vcgen runs from, with "+" appended when it has local changes; "" outside a git checkout."""
+    folder = Path(vcgen.__file__).parent
+    try:
+        ask = dict(cwd=folder, capture_output=True, text=True, check=True)
+        if not subprocess.run(["git", "ls-files", "__init__.py"], **ask).stdout:
+            return ""
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()
+        return commit + ("+" if subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+class Provenance(pl.Callback):
+    """Writes ``run.json`` into the run folder and a ``vcgen`` entry into every checkpoint.
+
+    model: {"class_path", "init_args"} of the system as configured.
+    """
+
+    def __init__(self, model: dict[str, Any]):
+        self.model = model
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Record command, versions and machine before anything can fail."""
+        if not trainer.is_global_zero:
+            return
+        facts = {
+            "command": sys.argv, "vcgen": vcgen.__version__, "git": git_commit(), "python": platform.python_version(),
+            "versions": {name: version(name) for name in PACKAGES}, "processor": platform.processor() or platform.machine(),
+            "device": str(module.device), "ranks": trainer.world_size,
+            "parameters": sum(p.numel() for p in module.parameters()),
+        }
+        path = Path(trainer.default_root_dir) / "run.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(facts, indent=2) + "\n")
+        os.replace(temporary, path)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add what ``vcgen export`` needs: how to build the model, and the camera its training pictures were taken with."""
+        data = trainer.datamodule
+        checkpoint["vcgen"] = {
+            **self.model, "image_size": list(data.image_size), "camera": data.input_camera(), "background": 1.0,
+            "data": str(data.train_folder), "version": vcgen.__version__, "git": git_commit(),
+        }

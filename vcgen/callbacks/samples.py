@@ -1,0 +1,86 @@
+"""Pictures in TensorBoard: input, target, rendering and depth side by side, and a turntable."""
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from vcgen.cameras import orbit, view_angles
+from vcgen.export.video import contact_sheet, depth_picture, gif_bytes
+from vcgen.types import Example
+
+
+class Samples(pl.Callback):
+    """At each validation logs a sheet of the first scenes and, of the first one, a turntable.
+
+    scenes: rows of the sheet. turntable: frames of the turntable, 0 for none. every: validations between two turntables.
+    """
+
+    def __init__(self, scenes: int = 4, turntable: int = 24, every: int = 4):
+        self.scenes, self.turntable, self.every = scenes, turntable, every
+        self.rows: list[np.ndarray] = []
+        self.validations = 0
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """A new sheet."""
+        self.rows = []
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Render the first target view of a scene once more, with its depth."""
+        if batch_idx >= self.scenes or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        field = module.field(batch.context)
+        self.rows.append(picture_row(module, field, batch))
+        if batch_idx == 0 and self.turntable and self.validations % self.every == 0:
+            self._log_turntable(trainer, module, field, batch)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log the sheet."""
+        if not self.rows or not trainer.is_global_zero:
+            return
+        self.validations += 1
+        sheet = contact_sheet(np.concatenate(self.rows), columns=4)
+        for writer in tensorboards(trainer):
+            writer.add_image("val/input_target_rendering_depth", sheet, trainer.global_step, dataformats="HWC")
+
+    def _log_turntable(self, trainer: pl.Trainer, module: pl.LightningModule, field, batch: Example) -> None:
+        frames = turntable_frames(module, field, batch, self.turntable)
+        gif = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=gif_bytes(frames, fps=12))
+        for writer in tensorboards(trainer):
+            # add_video needs moviepy and writes nothing with its version 2: an animated GIF goes in as an image instead.
+            writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag="val/turntable", image=gif)]), trainer.global_step)
+
+
+def picture_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
+    """(4, H, W, 3) uint8: input, first target, its rendering, its depth."""
+    cameras = batch.target.cameras[:, :1]
+    rendering = module.render(field, cameras, batch.target.size)
+    depth, alpha = rendering.depth[0, 0, 0].float().cpu().numpy(), rendering.alpha[0, 0, 0].float().cpu().numpy()
+    coloured = depth_picture(depth, float(cameras.near[0, 0]), float(cameras.far[0, 0]), alpha)
+    pictures = [batch.context.on(1.0)[0, 0], batch.target.on(1.0)[0, 0], rendering.rgb[0, 0]]
+    return np.stack([*map(to_uint8, pictures), coloured])
+
+
+def turntable_frames(module: pl.LightningModule, field, batch: Example, count: int) -> np.ndarray:
+    """(count, H, W, 3) uint8: once round the world's z axis at the input view's distance, focal length and (at least 10 degrees) elevation."""
+    camera = batch.context.cameras[0, 0]
+    azimuth, elevation = view_angles(camera.centers)
+    angles = azimuth + torch.arange(count, device=azimuth.device) * 360 / count
+    cameras = orbit(
+        angles, elevation.clamp(10, 60).expand(count), float(camera.centers.norm()), camera.K, float(camera.near), float(camera.far)
+    )
+    pictures = module.render(field, cameras.reshape(1, count), batch.target.size).rgb[0]
+    return np.stack([to_uint8(picture) for picture in pictures])
+
+
+def to_uint8(picture: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped and rounded."""
+    return (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def tensorboards(trainer: pl.Trainer) -> list[SummaryWriter]:
+    """The TensorBoard writers among the trainer's loggers."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

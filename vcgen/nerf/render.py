@@ -1,0 +1,196 @@
+"""Volume rendering: place samples along rays, query a field, composite through nerfacc's batched functions.
+
+The renderer knows nothing of networks: it takes any :class:`vcgen.types.Field`. Samples are *intervals* that tile [near, far] without gaps, so a
+homogeneous medium is composited exactly whatever the number of samples (Max 1995, eq. 12).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import nerfacc
+import torch
+from torch import Tensor
+
+from vcgen.cameras import Cameras
+from vcgen.types import Field, Rendering
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How rays are sampled.
+
+    samples: intervals of the first pass, uniform (stratified when training) between the ray's entry into the field's sphere and its exit.
+    importance: intervals of the second pass, drawn from the weights of the first (NeRF, section 5.2); 0 means one pass.
+    keep_coarse: the second pass also uses the first one's intervals (NeRF, pixelNeRF); otherwise only its own (mip-NeRF 360's proposals),
+        and the first pass is then not differentiated unless the field has a trainable proposal.
+    around_depth: further intervals of the second pass drawn from a Gaussian around the first pass's expected depth (pixelNeRF), with
+        standard deviation ``depth_std`` in world units.
+    max_points: upper bound on points per field query in :func:`render_image`; bounds memory, never changes the picture.
+    """
+
+    samples: int = 32
+    importance: int = 0
+    keep_coarse: bool = False
+    around_depth: int = 0
+    depth_std: float = 0.01
+    max_points: int = 1 << 18
+
+    def __post_init__(self):
+        if self.samples < 1 or self.importance < 0 or self.around_depth < 0:
+            raise ValueError(f"samples must be >= 1, importance and around_depth >= 0; got {self}")
+
+
+class RayRendering(NamedTuple):
+    """Premultiplied colour (batch, rays, 3), opacity (batch, rays), expected distance (batch, rays) where opaque (premultiplied by opacity).
+
+    coarse: the first pass's rendering when it was differentiated, for supervision; None otherwise.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    coarse: "RayRendering | None" = None
+
+    def over(self, background: Tensor | float) -> Tensor:
+        """(batch, rays, 3) composited over a colour that broadcasts to that shape."""
+        return self.rgb + (1 - self.alpha[..., None]) * background
+
+
+def ray_sphere(origins: Tensor, directions: Tensor, center: Tensor, radius: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """Clip rays to spheres: entry and exit distance (batch, rays), equal where the ray misses.
+
+    origins, directions (unit): (batch, rays, 3); center: (batch, 3); radius: (batch,), may be infinite; near, far: (batch, rays).
+    """
+    offset = origins - center[:, None]
+    half_b = (offset * directions).sum(-1)
+    discriminant = half_b.square() - offset.square().sum(-1) + radius[:, None].square()
+    root = discriminant.clamp(min=0).sqrt()
+    entry = torch.maximum(-half_b - root, near)
+    return entry, torch.maximum(torch.minimum(-half_b + root, far), entry)
+
+
+def uniform_edges(near: Tensor, far: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Edges (..., count + 1) of ``count`` intervals tiling [near, far]; the inner ones jittered by up to half an interval with a generator."""
+    steps = torch.linspace(0, 1, count + 1, device=near.device, dtype=near.dtype).expand(*near.shape, -1)
+    if generator is not None:
+        jitter = torch.rand(*near.shape, count + 1, device=near.device, dtype=near.dtype, generator=generator) - 0.5
+        jitter[..., 0] = jitter[..., -1] = 0
+        steps = steps + jitter / count
+    return near[..., None] + (far - near)[..., None] * steps
+
+
+def importance_edges(edges: Tensor, weights: Tensor, count: int, generator: torch.Generator | None, padding: float = 0.01) -> Tensor:
+    """Edges (..., count + 1) that cut the weights into equal shares, by inverting their piecewise linear distribution function.
+
+    edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the share of the probability spread uniformly, so that what the
+    first pass missed can be found. Jittered with a generator, else deterministic. First and last edge stay, so the ray remains tiled.
+    """
+    weights = weights + padding * weights.sum(-1, keepdim=True) / weights.shape[-1] + 1e-6
+    cdf = torch.cat([torch.zeros_like(weights[..., :1]), weights.cumsum(-1)], -1)
+    cdf = cdf / cdf[..., -1:]
+    u = torch.linspace(0, 1, count + 1, device=edges.device, dtype=edges.dtype).expand(*edges.shape[:-1], -1).clone()
+    if generator is not None:
+        jitter = torch.rand(*edges.shape[:-1], count - 1, device=edges.device, dtype=edges.dtype, generator=generator) - 0.5
+        u[..., 1:-1] += jitter / count
+    above = torch.searchsorted(cdf, u.contiguous(), right=True).clamp(1, edges.shape[-1] - 1)
+    low, high = cdf.gather(-1, above - 1), cdf.gather(-1, above)
+    left, right = edges.gather(-1, above - 1), edges.gather(-1, above)
+    share = ((u - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return left + share * (right - left)
+
+
+def composite(density: Tensor, colour: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:
+    """Composite intervals of constant density (..., n) and colour (..., n, 3) between edges (..., n + 1); also returns weights (..., n)."""
+    start, end = edges[..., :-1], edges[..., 1:]
+    weights, _, _ = nerfacc.render_weight_from_density(start, end, density)
+    rgb = (weights[..., None] * colour).sum(-2)
+    return RayRendering(rgb, weights.sum(-1), (weights * (start + end) / 2).sum(-1)), weights
+
+
+def render_rays(
+    field: Field, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, options: RenderOptions,
+    generator: torch.Generator | None = None,
+) -> RayRendering:
+    """Render rays (batch, rays, 3) with unit directions; near, far: (batch, rays) distances.
+
+    With a generator the intervals are jittered (training); without, sampling is deterministic. Differentiable with respect to the field.
+    """
+    entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
+    edges = uniform_edges(entry, leave, options.samples, generator)
+    if options.importance == 0:
+        return composite(*_query(field, origins, directions, edges), edges)[0]
+    coarse, weights = None, None
+    if field.proposal is not None and torch.is_grad_enabled():
+        coarse, weights = composite(*_query(field.proposal, origins, directions, edges), edges)
+        expected = coarse.depth / coarse.alpha.clamp(min=1e-6)
+    else:
+        with torch.no_grad():
+            density = _density(field.proposal or field, origins, directions, edges)
+            weights, _, _ = nerfacc.render_weight_from_density(edges[..., :-1], edges[..., 1:], density)
+            middle = (edges[..., 1:] + edges[..., :-1]) / 2
+            expected = (weights * middle).sum(-1) / weights.sum(-1).clamp(min=1e-6)
+    fine = importance_edges(edges, weights.detach(), options.importance, generator)
+    if options.keep_coarse:
+        parts = [edges, fine[..., 1:-1]]
+        if options.around_depth:
+            noise = _gaussian(expected, options.around_depth, generator) * options.depth_std
+            parts.append(torch.minimum(torch.maximum(expected.detach()[..., None] + noise, entry[..., None]), leave[..., None]))
+        fine = torch.cat(parts, -1).sort(-1).values
+    return composite(*_query(field, origins, directions, fine), fine)[0]._replace(coarse=coarse)
+
+
+def render_image(
+    field: Field, cameras: Cameras, size: tuple[int, int], options: RenderOptions, background: float | Tensor = 1.0
+) -> Rendering:
+    """Render whole pictures. cameras: (batch, views), one batch entry per scene of the field; size: (height, width) in pixels.
+
+    Only rays that meet the field's sphere are sampled, in chunks of at most ``options.max_points`` points. Deterministic.
+    """
+    height, width = size
+    batch, views = cameras.shape
+    origins, directions = (x.reshape(batch, -1, 3) for x in cameras.rays(height, width))
+    near, far = (x[..., None].expand(batch, views, height * width).reshape(batch, -1) for x in (cameras.near, cameras.far))
+    entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
+    hit = leave > entry
+    count = int(hit.sum(1).max())
+    # Scenes of a batch may be hit by different numbers of rays: take the hits first, pad with misses (they cost time, not correctness).
+    order = hit.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    per_ray = (options.samples if options.keep_coarse else 0) + max(options.samples, options.importance) + options.around_depth
+    chunk = max(1, options.max_points // (per_ray * batch))
+    parts = []
+    for index in order.split(chunk, dim=1):
+        pick = index[..., None].expand(-1, -1, 3)
+        parts.append(render_rays(field, origins.gather(1, pick), directions.gather(1, pick), near.gather(1, index), far.gather(1, index), options))
+    rgb, alpha, depth = (torch.zeros(batch, height * width * views, channels, device=origins.device) for channels in (3, 1, 1))
+    if parts:
+        rgb.scatter_(1, order[..., None].expand(-1, -1, 3), torch.cat([p.rgb for p in parts], 1).float())
+        alpha.scatter_(1, order[..., None], torch.cat([p.alpha for p in parts], 1)[..., None].float())
+        depth.scatter_(1, order[..., None], torch.cat([p.depth for p in parts], 1)[..., None].float())
+    depth = depth + (1 - alpha) * far[..., None]
+    rgb, alpha, depth = (x.reshape(batch, views, height, width, -1).movedim(-1, 2) for x in (rgb, alpha, depth))
+    return Rendering(rgb + (1 - alpha) * background, alpha, depth)
+
+
+def _points(origins: Tensor, directions: Tensor, edges: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    middle = (edges[..., 1:] + edges[..., :-1]) / 2
+    points = origins[..., None, :] + middle[..., None] * directions[..., None, :]
+    return points.reshape(len(points), -1, 3), middle.shape
+
+
+def _query(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    points, shape = _points(origins, directions, edges)
+    density, colour = field(points, directions[..., None, :].expand(*shape, 3).reshape(points.shape))
+    return density.reshape(shape), colour.reshape(*shape, 3)
+
+
+def _density(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> Tensor:
+    points, shape = _points(origins, directions, edges)
+    return field.density(points).reshape(shape)
+
+
+def _gaussian(like: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """(..., count) standard normal draws; without a generator the midpoint quantiles, so that evaluation is deterministic."""
+    if generator is not None:
+        return torch.randn(*like.shape, count, device=like.device, dtype=like.dtype, generator=generator)
+    quantile = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count
+    return torch.special.ndtri(quantile).expand(*like.shape, count)

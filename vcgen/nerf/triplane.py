@@ -1,0 +1,96 @@
+"""Triplane fields: three feature planes and a small MLP (EG3D, arXiv 2112.07945), aligned with the input camera as in NerfDiff (arXiv 2302.10109)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Projection = Literal["orthographic", "perspective"]
+Aggregation = Literal["sum", "concat"]
+
+
+class TriplaneDecoder(nn.Module):
+    """Plane features -> density and colour, shared by all scenes.
+
+    channels: features per plane. hidden: width; depth: hidden layers. aggregate: how the three planes' features meet, summed or concatenated.
+    density_bias: added before the softplus; with ``density_scale`` it sets the initial density (per world unit), moderate on
+    purpose: opaque fields get no gradient behind their surface, empty ones collapse to an all-background solution.
+    """
+
+    def __init__(
+        self, channels: int = 32, hidden: int = 64, depth: int = 1, aggregate: Aggregation = "sum",
+        density_bias: float = -1.0, density_scale: float = 10.0,
+    ):
+        super().__init__()
+        widths = [channels * (3 if aggregate == "concat" else 1)] + [hidden] * depth
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths, widths[1:]))
+        self.head = nn.Linear(widths[-1], 4)
+        self.aggregate = aggregate
+        self.density_bias, self.density_scale = density_bias, density_scale
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., width) features -> density (...) >= 0 per world unit, colour (..., 3) in [0, 1], both float32."""
+        for layer in self.hidden:
+            features = F.relu(layer(features))
+        out = self.head(features).float()
+        density = self.density_scale * F.softplus(out[..., 0] + self.density_bias)
+        # Widened sigmoid (mip-NeRF): pure white and black are reached at finite pre-activations.
+        return density, torch.sigmoid(out[..., 1:]) * 1.002 - 0.001
+
+
+@dataclass
+class TriplaneField:
+    """A batch of triplane scenes; satisfies :class:`vcgen.types.Field`.
+
+    planes: (batch, 3, channels, R, R) for the (x, y), (x, z), (y, z) planes of a box frame; index order [.., row, column] = [.., second, first] axis.
+    frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's centre. half_size: half the box's side in world units.
+    radius: (batch,) sphere inside which density may be non-zero.
+    eye_distance: perspective only: distance of the camera from the box centre along the box's -z axis, in world units.
+    """
+
+    planes: Tensor
+    decoder: TriplaneDecoder
+    frame: Tensor
+    half_size: float
+    radius: Tensor
+    projection: Projection = "orthographic"
+    eye_distance: float = 0.0
+    proposal: None = None
+
+    @property
+    def center(self) -> Tensor:
+        """(batch, 3) in the world."""
+        return self.frame[:, :3, 3]
+
+    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`vcgen.types.Field`; the colour does not depend on the direction."""
+        return self.decoder(self.features(points))
+
+    def density(self, points: Tensor) -> Tensor:
+        """(batch, n, 3) -> (batch, n)."""
+        return self.decoder(self.features(points))[0]
+
+    def features(self, points: Tensor) -> Tensor:
+        """World points (batch, n, 3) -> bilinear plane features (batch, n, channels), or 3 * channels when concatenated."""
+        coordinates = self.plane_coordinates(points)
+        batch, _, channels, height, width = self.planes.shape
+        sampled = F.grid_sample(
+            self.planes.reshape(batch * 3, channels, height, width).float(), coordinates.reshape(batch * 3, -1, 1, 2),
+            align_corners=False, padding_mode="border",
+        ).reshape(batch, 3, channels, -1)
+        if self.decoder.aggregate == "sum":
+            return sampled.sum(1).transpose(1, 2)
+        return sampled.reshape(batch, 3 * channels, -1).transpose(1, 2)
+
+    def plane_coordinates(self, points: Tensor) -> Tensor:
+        """World points (batch, n, 3) -> (batch, 3, n, 2) coordinates in the planes, [-1, 1] over the box."""
+        local = ((points - self.center[:, None]) @ self.frame[:, :3, :3]) / self.half_size
+        x, y, z = local.unbind(-1)
+        u, v = x, y
+        if self.projection == "perspective":
+            # Similar triangles: where the ray from the eye through the point crosses the box's middle plane z = 0.
+            scale = self.eye_distance / (self.eye_distance + z * self.half_size)
+            u, v = x * scale, y * scale
+        return torch.stack([torch.stack([u, v], -1), torch.stack([x, z], -1), torch.stack([y, z], -1)], 1)

@@ -1,0 +1,102 @@
+"""What all systems share: one training step, one optimiser set-up, randomness as a function of (seed, step, rank)."""
+
+import math
+import os
+from abc import abstractmethod
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+
+from vcgen.cameras import Cameras
+from vcgen.errors import UserError
+from vcgen.types import Example, Field, Rendering, Views
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW and its schedule.
+
+    lr: peak learning rate. betas, weight_decay: AdamW's. warmup_steps: linear rise from 0.
+    schedule: "cosine" falls from lr to lr * final over the run (over ``trainer.max_steps``, else over ``trainer.max_time``); "constant" stays.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final: float = 0.02
+
+    def factor(self, step: int, progress: float) -> float:
+        """Multiplier of ``lr`` at a step, where ``progress`` in [0, 1] is the share of the run that is over."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.schedule == "constant":
+            return warm
+        return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+class System(pl.LightningModule):
+    """A training stage: named losses, their weights, an optimiser.
+
+    Subclasses implement ``losses``, ``field`` and ``render``: all that evaluation, callbacks and export use.
+    """
+
+    def __init__(self, optimizer: OptimizerOptions, loss_weights: dict[str, float]):
+        super().__init__()
+        self.optimizer_options = optimizer
+        self.loss_weights = loss_weights
+
+    @abstractmethod
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named scalar losses of a batch; each system states sum or mean, and over what."""
+
+    @abstractmethod
+    def field(self, context: Views) -> Field:
+        """The scenes behind ``context``: (batch, n) views -> a field of ``batch`` scenes."""
+
+    @abstractmethod
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """Pictures of a field: cameras (batch, views), size (height, width) in pixels."""
+
+    def training_step(self, example: Example, batch_index: int) -> Tensor:
+        """One optimisation step: the weighted sum of the losses."""
+        losses = self.losses(example, self.step_generator())
+        total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
+        if not torch.isfinite(total):
+            found = ", ".join(f"{name} = {float(value):.3g}" for name, value in losses.items())
+            raise UserError(f"loss is not finite at step {self.global_step} ({found}); scenes {', '.join(example.keys)}: lower optimizer.lr or check them with `vcgen data inspect`")
+        values = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict({"train/loss": total.detach(), **values}, batch_size=len(example.keys), prog_bar=False)
+        return total
+
+    def step_generator(self) -> torch.Generator:
+        """Noise of this step: different at every step and on every rank, the same after a resume."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        return torch.Generator(self.device).manual_seed((seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+
+    def transfer_batch_to_device(self, batch: Example, device: torch.device, dataloader_idx: int) -> Example:
+        """Lightning's hook; it cannot walk frozen dataclasses by itself."""
+        return batch.to(device)
+
+    def configure_optimizers(self):
+        """AdamW over the trainable parameters, scheduled every step."""
+        options = self.optimizer_options
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.factor(step, self.progress(step)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def progress(self, step: int) -> float:
+        """Share of the run that is over: by steps where ``trainer.max_steps`` is set (reproducible), else by ``trainer.max_time``, else 0."""
+        trainer = self.trainer
+        if trainer.max_steps > 0:
+            return step / trainer.max_steps
+        timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)
+        if timer is None or timer._duration is None:
+            return 0.0
+        return timer.time_elapsed() / timedelta(seconds=timer._duration).total_seconds()

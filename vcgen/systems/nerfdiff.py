@@ -1,0 +1,104 @@
+"""NerfDiff (arXiv 2302.10109): an amortised NeRF learnt from posed views. The view-conditioned diffusion prior joins as ``prior``."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vcgen.cameras import Cameras
+from vcgen.nerf.render import RayRendering, RenderOptions, ray_sphere, render_image, render_rays
+from vcgen.systems.base import OptimizerOptions, System
+from vcgen.types import Example, Field, Rendering, Views
+
+Background = Literal["white", "random", "learned"]
+
+
+class NerfDiff(System):
+    """One image -> a field, trained on the colours of rays of other views of the same scene.
+
+    encoder: module that turns context Views (batch, n) into a Field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).
+    render: how training rays are sampled; render_eval: how pictures are (default: as in training).
+    rays_per_view: training rays per target view, drawn uniformly from the pixels whose ray meets the field's sphere.
+    background: what rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": a colour
+        per view, uniform in [0, 1]^3; needs targets with alpha. "learned": one trainable colour, for opaque pictures of unknown background.
+    loss_weights: per loss; "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared error.
+    prior: the diffusion prior; None trains the field alone.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, render: RenderOptions = RenderOptions(), render_eval: RenderOptions | None = None,
+        rays_per_view: int = 128, background: Background = "random", optimizer: OptimizerOptions = OptimizerOptions(),
+        loss_weights: dict[str, float] = {"rgb": 1.0, "coarse": 1.0}, prior: None = None,
+    ):
+        super().__init__(optimizer, loss_weights)
+        self.encoder = encoder
+        self.render_options, self.render_eval = render, render_eval or render
+        self.rays_per_view, self.background = rays_per_view, background
+        self.background_logit = nn.Parameter(torch.zeros(3)) if background == "learned" else None
+
+    def field(self, context: Views) -> Field:
+        """See :meth:`System.field`."""
+        return self.encoder(context)
+
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """See :meth:`System.render`."""
+        return render_image(field, cameras, size, self.render_eval, background)
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """"rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the proposal."""
+        field = self.field(example.context)
+        target = example.target
+        origins, directions, pixels = self.draw_rays(field, target, generator)
+        batch, views, rays = pixels.shape
+        near, far = (x[..., None].expand(batch, views, rays).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far))
+        rendering = render_rays(
+            field, origins.reshape(batch, -1, 3), directions.reshape(batch, -1, 3), near, far, self.render_options, generator
+        )
+        colour = self.background_colour(target, generator).expand(batch, views, rays, 3).reshape(batch, -1, 3)
+        truth = gather_pixels(target, pixels).over(colour)
+        losses = {"rgb": (rendering.over(colour) - truth).square().mean()}
+        if rendering.coarse is not None:
+            losses["coarse"] = (rendering.coarse.over(colour) - truth).square().mean()
+        return losses
+
+    def draw_rays(self, field: Field, target: Views, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Origins, directions (batch, views, rays, 3) and pixel indices (batch, views, rays) of random pixels.
+
+        Twice as many candidates are drawn as needed and those whose ray meets the field's sphere go first: the others teach nothing.
+        """
+        height, width = target.size
+        batch, views = target.cameras.shape
+        count = 2 * self.rays_per_view
+        pixels = torch.randint(height * width, (batch, views, count), generator=generator, device=generator.device)
+        uv = torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1)
+        origins, directions = target.cameras.rays_at(uv)
+        flat = (x.reshape(batch, -1, 3) for x in (origins, directions))
+        near, far = (x[..., None].expand(batch, views, count).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far))
+        entry, leave = ray_sphere(*flat, field.center, field.radius, near, far)
+        hits = (leave > entry).reshape(batch, views, count)
+        first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., : self.rays_per_view]
+        pick = first[..., None].expand(-1, -1, -1, 3)
+        return origins.gather(2, pick), directions.gather(2, pick), pixels.gather(2, first)
+
+    def background_colour(self, target: Views, generator: torch.Generator) -> Tensor:
+        """Colour (batch or 1, views or 1, 1, 3) to composite over; opaque targets cannot be re-composited and are taken as on white."""
+        if self.background == "learned":
+            return self.background_logit.sigmoid().expand(1, 1, 1, 3)
+        if self.background == "random" and target.alpha is not None:
+            batch, views = target.cameras.shape
+            return torch.rand(batch, views, 1, 3, generator=generator, device=generator.device)
+        return torch.ones(1, 1, 1, 3, device=target.images.device)
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs ``val/psnr``: dB per image over white, averaged over images."""
+        prediction = self.render(self.field(example.context), example.target.cameras, example.target.size).rgb.clamp(0, 1)
+        error = (prediction - example.target.on(1.0)).square().mean((-3, -2, -1))
+        self.log("val/psnr", -10 * error.log10().mean(), prog_bar=True, batch_size=error.numel(), sync_dist=True)
+
+
+def gather_pixels(views: Views, pixels: Tensor) -> RayRendering:
+    """The true colour and opacity at pixel indices (batch, views, rays), as premultiplied (batch, views * rays, ...)."""
+    alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
+    stacked = torch.cat([views.images * alpha, alpha], 2).flatten(-2)
+    chosen = stacked.gather(-1, pixels[:, :, None].expand(-1, -1, 4, -1)).movedim(2, -1).flatten(1, 2)
+    return RayRendering(chosen[..., :3], chosen[..., 3], torch.zeros_like(chosen[..., 3]))
