@@ -19,7 +19,7 @@ ARROWS = {
     "nerf": {"cameras", "types", "errors"},
     "diffusion": {"cameras", "types", "errors"},
     "data": {"cameras", "types", "errors"},
-    "callbacks": {"cameras", "types", "errors"},
+    "callbacks": {"cameras", "types", "errors", "export"},
     "evaluation": {"cameras", "types", "errors", "data", "export"},
     "export": {"cameras", "types", "errors", "data", "nerf"},
 }
@@ -41,6 +41,13 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 def keywords(call: ast.Call) -> dict[str, object]:
     return {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
+
+
+def code_lines(function: ast.FunctionDef) -> int:
+    """Lines without the docstring, which for a command is the text of its --help."""
+    first = function.body[0]
+    explained = first.end_lineno - first.lineno + 1 if ast.get_docstring(function) else 0
+    return function.end_lineno - function.lineno + 1 - explained
 
 
 def undocumented(tree: ast.Module) -> Iterator[str]:
@@ -86,7 +93,7 @@ def test_imports_point_one_way(path):
 def test_files_and_functions_stay_small(path):
     assert len(path.read_text().splitlines()) <= 300
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
-    assert [f.name for f in functions if f.end_lineno - f.lineno >= 50] == []
+    assert [f.name for f in functions if code_lines(f) >= 50] == []
 
 
 @every_file
