@@ -1,0 +1,68 @@
+"""Two predictors that know no geometry, with the contract of a system: what a model must beat before its numbers mean anything."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vcgen.cameras import Cameras
+from vcgen.data.record import decode_views
+from vcgen.data.shards import read_index
+from vcgen.types import Rendering, Views
+
+
+class CopyInput:
+    """Predicts the first input view, whatever the camera. ``name`` labels its results, ``hashes`` say what it is."""
+
+    name = "copy the input view"
+    hashes = {"predictor": "copy the input view"}
+
+    def field(self, context: Views) -> Views:
+        """The context itself, (batch, n) views: there is no field to predict."""
+        return context
+
+    def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """The first input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of the input."""
+        return _flat(field.on(background)[:, :1], cameras)
+
+
+@dataclass(frozen=True)
+class MeanImage:
+    """Predicts one picture for every object and camera: the mean of a training set. image: (3, height, width) in [0, 1]. hashes: the
+    SHA-256 of its float32 values."""
+
+    image: Tensor
+    hashes: dict[str, str]
+    name: str = "mean training image"
+
+    @staticmethod
+    def of(folder: Path, background: float = 1.0) -> "MeanImage":
+        """The mean over all views of all scenes of a shard folder, composited over a grey level in [0, 1]."""
+        index = read_index(folder)
+        total, count = torch.zeros(3, *index.image_size, dtype=torch.float64), 0
+        for number in range(len(index.samples)):
+            record = index.read(number)
+            images, alpha = (None if x is None else torch.from_numpy(x) for x in decode_views(record, range(len(record.images))))
+            if alpha is not None:
+                images = images * alpha + (1 - alpha) * background
+            total += images.double().sum(0)
+            count += len(images)
+        mean = (total / count).float()
+        return MeanImage(mean, {"predictor": hashlib.sha256(mean.numpy().tobytes()).hexdigest()})
+
+    def field(self, context: Views) -> Views:
+        """The context itself; it is not looked at."""
+        return context
+
+    def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """The mean image for every one of the (batch, V) cameras."""
+        return _flat(self.image.to(cameras.c2w.device)[None, None], cameras)
+
+
+def _flat(images: Tensor, cameras: Cameras) -> Rendering:
+    """One picture, (batch or 1, 1, 3, height, width), for all cameras: opaque, and as far away as the cameras see."""
+    rgb = images.expand(*cameras.shape, *images.shape[-3:])
+    alpha = torch.ones_like(rgb[..., :1, :, :])
+    return Rendering(rgb, alpha, alpha * cameras.far[..., None, None, None])

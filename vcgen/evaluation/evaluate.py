@@ -1,0 +1,163 @@
+"""``vcgen evaluate``: measure a model folder on a shard folder under a protocol file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vcgen.errors import UserError
+
+if TYPE_CHECKING:
+    from vcgen.evaluation.protocol import Protocol
+    from vcgen.evaluation.results import Results
+    from vcgen.evaluation.scoring import Settings
+
+EXAMPLE = """example:
+  vcgen evaluate --model outputs/cars/model --data data/cars64/test --protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
+
+An interrupted evaluation goes on where it stopped when the same command is given again. To share the work among n processes, give each
+--part 0/n, 1/n, ... and the same --out; the last to finish writes the results."""
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of ``vcgen evaluate``."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="vcgen evaluate", description=evaluate.__doc__.split("\n\n    Args:")[0], epilog=EXAMPLE)
+    parser.add_function_arguments(evaluate, as_positional=False, skip={"lpips", "offline", "overwrite", "baselines", "compare"})
+    parser.add_argument(
+        "--lpips", nargs="+", choices=["vgg", "squeeze", "alex", "none"], default=["vgg"],
+        help="networks to compute LPIPS with, one column each; published tables use vgg. none leaves LPIPS out. (default: vgg)",
+    )  # fmt: skip
+    parser.add_argument("--offline", action="store_true", help="never download LPIPS weights (as VCGEN_OFFLINE=1 does)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier evaluation in --out")
+    parser.add_argument("--baselines", action="store_true", help="also score copying the input, and with --train the mean training image")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="--out folders of other methods to set beside this one")
+    chosen = parser.parse_args(arguments).as_dict()
+    chosen["lpips"] = [network for network in chosen["lpips"] if network != "none"]
+    chosen.pop("config", None)
+    evaluate(**chosen)
+
+
+def evaluate(
+    model: str,
+    data: str,
+    protocol: str,
+    out: str,
+    lpips: list[Literal["vgg", "squeeze", "alex"]],
+    offline: bool = False,
+    device: str = "auto",
+    views_per_call: int = 8,
+    part: str = "0/1",
+    overwrite: bool = False,
+    baselines: bool = False,
+    train: str | None = None,
+    compare: list[str] | None = None,
+) -> None:
+    """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
+
+    Args:
+        model: the model folder, written by vcgen export.
+        data: a shard folder, written by vcgen data pack (the folder that holds index.json).
+        protocol: the protocol file; those shipped lie in configs/protocols.
+        out: the folder for the results.
+        lpips: networks to compute LPIPS with.
+        offline: never download LPIPS weights.
+        device: cpu, cuda, or auto, which takes a GPU if there is one.
+        views_per_call: views rendered together; lower it if memory runs out.
+        part: i/n scores every n-th object from the i-th on, counted from 0.
+        overwrite: replace the results of an earlier evaluation in out.
+        baselines: also score two methods that know no geometry.
+        train: the training shards, for the mean training image of the baselines.
+        compare: result folders of other methods.
+    """
+    import vcgen
+    from vcgen.evaluation.protocol import load_protocol
+    from vcgen.evaluation.results import load_results
+    from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
+
+    parsed_part = parse_part(part)
+    if baselines and parsed_part != (0, 1):
+        raise UserError("--baselines cannot be given with --part; score the parts first, then give the whole command with --baselines")
+    if views_per_call < 1:
+        raise UserError(f"--views_per_call {views_per_call}: must be at least 1")
+    settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parsed_part, overwrite)
+    loaded_protocol = load_protocol(protocol)
+    system = vcgen.load(model, device=settings.device)
+    places = Places(Path(data), Path(out), Path(train) if train else None)
+    others = [load_results(folder) for folder in compare or []]
+    others += score_baselines(places, loaded_protocol, settings) if baselines else []
+    origin = Origin(Path(model).resolve().name, model_hashes(Path(model)), dict(getattr(system, "config", {})))
+    results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
+    _announce(results, places.out)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of an evaluation. train: training shards, or None."""
+
+    data: Path
+    out: Path
+    train: Path | None
+
+
+def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") -> "list[Results]":
+    """Score "copy the input" and, where training shards are given, "mean training image", into OUT/baselines."""
+    from vcgen.evaluation.baselines import CopyInput, MeanImage
+    from vcgen.evaluation.scoring import Origin, evaluate_system
+
+    systems = {"copy_input": CopyInput()}
+    if places.train is not None:
+        systems["mean_image"] = MeanImage.of(places.train, protocol.background)
+    folder = places.out / "baselines"
+    return [
+        evaluate_system(system, places.data, protocol, folder / name, Origin(system.name, system.hashes), settings)
+        for name, system in systems.items()
+    ]
+
+
+def model_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of a model folder's weights and config.json."""
+    from vcgen.data.shards import file_sha256
+
+    return {name: file_sha256(folder / file) for name, file in {"weights": "model.safetensors", "config": "config.json"}.items()}
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``"2/8"`` -> (2, 8); UserError unless 0 <= 2 < 8."""
+    first, slash, count = text.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+        raise UserError(f"--part {text}: must be i/n with i from 0 to n - 1, such as 0/4")
+    return int(first), int(count)
+
+
+def choose_device(name: str) -> str:
+    """``auto`` -> cuda if there is a GPU, else cpu; UserError for a device that cannot be used."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use auto, cpu or cuda") from error
+    return name
+
+
+def _announce(results: "Results | None", out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if results is None:
+        console.print(f"{out}: this part is done; the results follow when the other parts are", highlight=False)
+        return
+    from vcgen.evaluation.report import rows
+
+    heading, *body = rows(results)
+    table = Table(heading[0], title=f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images")
+    for name in heading[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in body:
+        table.add_row(*(cell.replace(" [", "\n\\[") for cell in row))  # the interval under its mean, its bracket no markup
+    console.print(table)
+    console.print(f"{out / 'report.html'}, report.md, results.json", highlight=False, soft_wrap=True)

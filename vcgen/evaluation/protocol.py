@@ -1,0 +1,118 @@
+"""An evaluation protocol is a file, not flags: which views go in, which are predicted, at what size, before what, measured how."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vcgen.errors import UserError
+
+#: The definitions this version computes; a protocol must name them, so that a later change cannot pass unnoticed.
+SUPPORTED_METRICS = {"psnr": "db-per-image", "ssim": "scikit-image", "ssim_gauss": "gaussian-11-zero-padded", "lpips": "v0.1"}
+SUPPORTED_QUANTISATION = "8-bit-rounded"
+ALL_OTHERS = "all others"
+_REQUIRED = {"version", "name", "context", "targets", "size", "background", "quantisation", "metrics"}
+_OPTIONAL = {"description", "split", "views"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A frozen protocol. Indices are 0-based positions in an object's views, which are in natural order of their names.
+
+    name: printed beside every number. context: input views. targets: views to predict, or "all others". size: (height, width) in pixels.
+    background: grey level in [0, 1] behind everything. split: the split the shards must carry, "" for any. views: the number of views
+    every object must have, 0 for any. description: free text for the report. sha256: hash of the file.
+    """
+
+    name: str
+    context: tuple[int, ...]
+    targets: tuple[int, ...] | Literal["all others"]
+    size: tuple[int, int]
+    background: float = 1.0
+    split: str = ""
+    views: int = 0
+    description: str = ""
+    sha256: str = ""
+
+    def __post_init__(self):
+        indices = (*self.context, *(() if self.targets == ALL_OTHERS else self.targets))
+        if not self.context or self.targets == ():
+            raise UserError(f"protocol {self.name}: needs at least one context view and one target")
+        if any(not isinstance(index, int) or index < 0 for index in indices):
+            raise UserError(f"protocol {self.name}: view indices must be whole numbers from 0 on")
+        if len(set(indices)) != len(indices):
+            twice = next(index for index in indices if indices.count(index) > 1)
+            raise UserError(
+                f"protocol {self.name}: view {twice} occurs twice; a context view must not be a target, and no view counts twice; remove one"
+            )
+        if not 0 <= self.background <= 1:
+            raise UserError(f"protocol {self.name}: background {self.background} must lie in [0, 1] (1 is white)")
+
+    def target_indices(self, views: int, key: str) -> list[int]:
+        """The views to predict of object ``key``, which has ``views`` views, in ascending order. UserError if an index is out of range."""
+        if self.views and views != self.views:
+            raise UserError(f"object {key}: has {views} views, protocol {self.name} is for objects with {self.views}; check the data set")
+        targets = sorted(set(range(views)) - set(self.context) if self.targets == ALL_OTHERS else self.targets)
+        largest = max(*self.context, *targets, 0)
+        if largest >= views:
+            raise UserError(f"object {key}: protocol {self.name} wants view {largest}, but it has only views 0 to {views - 1}")
+        if not targets:
+            raise UserError(f"object {key}: no view is left to predict under protocol {self.name}")
+        return targets
+
+    def check_data(self, image_size: tuple[int, int], split: str, folder: Path) -> None:
+        """Raise UserError unless shards of this size (height, width) and split can be scored under this protocol."""
+        if tuple(image_size) != self.size:
+            raise UserError(
+                f"{folder}: images are {image_size[0]} x {image_size[1]}, protocol {self.name} wants {self.size[0]} x {self.size[1]}; "
+                f"pack the data again with --size {self.size[0]}"
+            )
+        if self.split and split != self.split:
+            raise UserError(f"{folder}: holds split {split!r}, protocol {self.name} scores split {self.split!r}; give that folder")
+
+
+def load_protocol(path: Path | str) -> Protocol:
+    """Read a protocol file (JSON; those shipped lie in configs/protocols). Raises UserError naming the file and the entry at fault."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        content = json.loads(data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this protocol ({error.strerror}); those shipped lie in configs/protocols") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); compare it with configs/protocols") from error
+    _check_entries(content, path)
+    try:
+        return Protocol(
+            name=str(content["name"]),
+            context=tuple(content["context"]),
+            targets=ALL_OTHERS if content["targets"] == ALL_OTHERS else tuple(content["targets"]),
+            size=_size(content["size"]),
+            background=float(content["background"]),
+            split=str(content.get("split", "")),
+            views=int(content.get("views", 0)),
+            description=str(content.get("description", "")),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _size(value: list[int]) -> tuple[int, int]:
+    height, width = value
+    return int(height), int(width)
+
+
+def _check_entries(content: object, path: Path) -> None:
+    if not isinstance(content, dict) or content.get("version") != 1:
+        raise UserError(f'{path}: not a version 1 protocol; it must be a JSON object with "version": 1')
+    missing, unknown = sorted(_REQUIRED - content.keys()), sorted(content.keys() - _REQUIRED - _OPTIONAL)
+    if missing or unknown:
+        fault = f"misses {', '.join(missing)}" if missing else f"has unknown entries {', '.join(unknown)}"
+        raise UserError(f"{path}: the protocol {fault}; compare it with configs/protocols")
+    if content["metrics"] != SUPPORTED_METRICS or content["quantisation"] != SUPPORTED_QUANTISATION:
+        raise UserError(
+            f"{path}: wants other metric definitions than this version computes; "
+            f"metrics must be {json.dumps(SUPPORTED_METRICS)}, quantisation {json.dumps(SUPPORTED_QUANTISATION)}"
+        )
