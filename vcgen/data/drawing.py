@@ -72,15 +72,18 @@ def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
 
 
 def choose_points(record: SceneRecord, index: int, count: int) -> np.ndarray:
-    """(count, 2) normalised points where the view has most detail, spread out, and on the object where coverage or background tells."""
+    """(n, 2) normalised points, n <= count, where the view has most detail, spread out, on the object where coverage or background tells.
+
+    Fewer than ``count`` are returned where the object is too small to hold them apart.
+    """
     rgb, alpha = decode_views(record, [index])
     picture = rgb[0] if alpha is None else rgb[0] * alpha[0] + 1 - alpha[0]
-    rows, columns = np.gradient(picture.mean(0))
-    score = np.hypot(rows, columns)
-    score = score * (object_mask(record, index) if record.background != "none" else 1) + 1e-9
+    mask = object_mask(record, index)
+    # The small constant lets points fall on featureless parts of the object, never beside it.
+    score = (np.hypot(*np.gradient(picture.mean(0))) + 1e-6) * (mask if mask.any() else 1)
     v, u = np.meshgrid(np.arange(record.size[0]) + 0.5, np.arange(record.size[1]) + 0.5, indexing="ij")
     points = []
-    for _ in range(count):
+    while len(points) < count and score.max() > 0:
         row, column = np.unravel_index(np.argmax(score), score.shape)
         points.append([(column + 0.5) / record.size[1], (row + 0.5) / record.size[0]])
         score = score * (np.hypot(v - v[row, column], u - u[row, column]) > max(record.size) / 8)
@@ -101,8 +104,9 @@ def _neighbours(record: SceneRecord, first: int, count: int) -> list[int]:
     """Views taken from nearby, nearest first, spread over the closest third: enough baseline, still much in common."""
     distances = np.linalg.norm(record.c2w[:, :3, 3] - record.c2w[first, :3, 3], axis=-1)
     order = [int(i) for i in np.argsort(distances, kind="stable") if i != first]
-    ranks = np.linspace(len(order) / 20, len(order) / 3, count).astype(int)
-    return [order[rank] for rank in dict.fromkeys(ranks.tolist())]
+    count = min(count, len(order))
+    ranks = np.linspace(len(order) / 20, max(len(order) / 3, count - 1), count).astype(int)
+    return [order[rank] for rank in ranks]
 
 
 def _picture(record: SceneRecord, index: int, longest: int) -> Image.Image:

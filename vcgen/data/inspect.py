@@ -42,7 +42,7 @@ def inspect(folder: str, out: str | None = None, scene: str | None = None) -> No
 
 
 def summarise(index: ShardIndex) -> dict[str, str]:
-    """Name -> value lines over all scenes; reads and validates each and decodes one picture of each. Raises UserError for the first bad one."""
+    """Name -> value over all scenes; validates each and decodes one picture of each. Raises UserError for the first bad one."""
     distances, elevations, bounds, backgrounds = [], [], set(), set()
     for number in range(len(index.samples)):
         record = index.read(number)

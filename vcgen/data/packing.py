@@ -18,7 +18,17 @@ from pathlib import Path
 
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.record import SceneRecord
-from vcgen.data.shards import INDEX, ShardEntry, ShardIndex, create_folder, read_index, shard_entry, write_atomically, write_index, write_shard
+from vcgen.data.shards import (
+    INDEX,
+    ShardEntry,
+    ShardIndex,
+    create_folder,
+    read_index,
+    shard_entry,
+    write_atomically,
+    write_index,
+    write_shard,
+)
 from vcgen.errors import UserError
 
 ListScenes = Callable[[Path, Settings], list[SceneFolder]]

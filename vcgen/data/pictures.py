@@ -13,7 +13,7 @@ from vcgen.errors import UserError
 
 
 def load_picture(path: Path) -> np.ndarray:
-    """Read an 8-bit picture of any format Pillow knows; EXIF rotation is ignored, as camera solvers do. Raises UserError naming the file."""
+    """Read an 8-bit picture; EXIF rotation is ignored, as camera solvers do. Raises UserError naming the file."""
     from PIL import Image
 
     try:
@@ -37,8 +37,9 @@ def unpremultiply(picture: np.ndarray) -> np.ndarray:
     """The inverse of :func:`premultiply`; colour is 0 where coverage is 0."""
     if picture.shape[2] == 3:
         return picture
-    alpha = picture[..., 3:]
-    return np.concatenate([np.clip(np.divide(picture[..., :3], alpha, out=np.zeros_like(picture[..., :3]), where=alpha > 0), 0, 1), alpha], -1)
+    colour, alpha = picture[..., :3], picture[..., 3:]
+    straight = np.divide(colour, alpha, out=np.zeros_like(colour), where=alpha > 0)
+    return np.concatenate([np.clip(straight, 0, 1), alpha], -1)
 
 
 def area_resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -110,7 +110,7 @@ def _view_names(folder: Path) -> dict[str, Path]:
 def _read_picture(path: Path, stated: tuple[int, int], size: tuple[int, int] | None) -> np.ndarray:
     picture = load_picture(path)
     height, width = picture.shape[:2]
-    if abs(height * stated[1] - width * stated[0]) > max(stated):
+    if abs(height * stated[1] - width * stated[0]) > 0.5 * max(stated):
         raise UserError(f"{path}: {height} x {width}, but intrinsics.txt is for {stated[0]} x {stated[1]} (height x width)")
     try:
         return to_bytes(area_resize(picture, size or (height, width)))

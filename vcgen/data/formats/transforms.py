@@ -81,7 +81,7 @@ def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int]) -> 
     """
     height = _number(frame, content, "h", image_size[0])
     width = _number(frame, content, "w", image_size[1])
-    if abs(image_size[0] * width - image_size[1] * height) > max(width, height, *image_size):
+    if abs(image_size[0] * width - image_size[1] * height) > 0.5 * max(width, height):
         raise UserError(f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x {width:g}")
     level = next((part for part in (frame, content) if "fl_x" in part or "camera_angle_x" in part), None)
     if level is None:

@@ -1,0 +1,121 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from scenes import make_record, noise, png
+
+from vcgen.data.record import SceneRecord, decode_views, natural_order
+from vcgen.errors import UserError
+
+
+def changed(values: np.ndarray, index: tuple, value: float) -> np.ndarray:
+    copy = values.copy()
+    copy[index] = value
+    return copy
+
+
+def refuses(record: SceneRecord, *words: str) -> None:
+    with pytest.raises(UserError) as error:
+        record.validate()
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_valid_record_passes_and_cameras_survive_json():
+    record = make_record(up=(0.0, 1.0, 0.0), scale=0.5, source="s", split="test", licence="CC0", group="g").validate()
+    again = SceneRecord.from_cameras_json(record.key, json.loads(json.dumps(record.cameras_json())), record.images)
+    for field in dataclasses.fields(record):
+        assert np.array_equal(getattr(again, field.name), getattr(record, field.name)), field.name
+
+
+def test_the_group_is_the_key_unless_given():
+    record = make_record("car_1")
+    assert SceneRecord.from_cameras_json("car_1", record.cameras_json(), record.images).group == "car_1"
+
+
+def test_decoded_views_are_the_stored_pixels():
+    pixels = [noise(i) for i in range(3)]
+    rgb, alpha = decode_views(make_record(images=[png(p) for p in pixels]), [2, 0])
+    assert rgb.dtype == np.float32 and rgb.shape == (2, 3, 8, 6) and alpha.shape == (2, 1, 8, 6)
+    assert np.array_equal(np.round(rgb[0] * 255), pixels[2][..., :3].transpose(2, 0, 1))
+    assert np.array_equal(np.round(alpha[1] * 255), pixels[0][..., 3:].transpose(2, 0, 1))
+
+
+def test_opaque_pictures_have_no_alpha():
+    record = make_record(images=[png(noise(i, channels=3)) for i in range(3)], background="white").validate()
+    assert decode_views(record, [0])[1] is None
+
+
+def test_a_pose_with_nan_is_refused_by_scene_and_view():
+    record = make_record("car")
+    refuses(dataclasses.replace(record, c2w=changed(record.c2w, (1, 0, 3), np.nan)), "scene car, view 000001", "NaN")
+
+
+def test_a_rotation_that_is_not_orthonormal_is_refused_and_rounding_is_not():
+    record = make_record()
+    bent = record.c2w.copy()
+    bent[2, :3, :3] *= 1.001
+    refuses(dataclasses.replace(record, c2w=bent), "view 000002", "not orthonormal")
+    dataclasses.replace(record, c2w=record.c2w.astype(np.float32).astype(np.float64)).validate()
+
+
+def test_a_mirrored_pose_is_refused():
+    record = make_record()
+    refuses(dataclasses.replace(record, c2w=record.c2w @ np.diag([-1.0, 1, 1, 1])), "mirror")
+
+
+def test_intrinsics_in_pixels_are_refused():
+    record = make_record()
+    refuses(dataclasses.replace(record, K=changed(record.K, (0, 0, 0), 131.25)), "in pixels by mistake")
+    refuses(dataclasses.replace(record, K=changed(record.K, (0, 0, 2), 32.0)), "principal point")
+    refuses(dataclasses.replace(record, K=changed(record.K, (0, 0, 1), 0.1)), "skew")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"views": ["a", "a", "b"]}, "more than once"),
+        ({"views": ["r_1", "r_10", "r_2"]}, "natural order"),
+        ({"t_near": 1.8, "t_far": 0.8}, "near"),
+        ({"distance": "z"}, "euclidean"),
+        ({"background": "green"}, "background"),
+        ({"key": "a.b"}, "key"),
+        ({"key": ""}, "key"),
+        ({"up": (0, 0, 0)}, "up"),
+        ({"scale": 0.0}, "scale"),
+    ],
+)
+def test_malformed_settings_are_refused(changes, word):
+    refuses(make_record(**changes), word)
+
+
+def test_one_view_is_too_few():
+    refuses(make_record(count=1), "at least 2")
+
+
+def test_pictures_that_are_damaged_or_differ_are_refused():
+    good = make_record().images
+    refuses(make_record(images=[good[0], good[1][:-20], good[2]]), "view 000001", "truncated")
+    refuses(make_record(images=[good[0], b"", good[2]]), "not a PNG")
+    refuses(make_record(images=[good[0], good[1], png(noise(2, 9, 6))]), "view 000002", "9 x 6")
+    refuses(make_record(images=[good[0], good[1], png(noise(2, channels=3))]), "RGB", "RGBA")
+
+
+def test_damage_inside_a_picture_is_found_when_it_is_decoded():
+    images = make_record().images
+    middle = len(images[1]) // 2
+    images[1] = images[1][:middle] + bytes(8) + images[1][middle + 8 :]
+    with pytest.raises(UserError, match="view 000001"):
+        decode_views(make_record(images=images), [0, 1])
+
+
+def test_another_version_is_refused():
+    with pytest.raises(UserError, match="version"):
+        SceneRecord.from_cameras_json("k", {"version": 2}, [])
+
+
+def test_numbers_in_names_count_as_numbers():
+    assert sorted(["r_10", "r_2", "a", "r_1b"], key=natural_order) == ["a", "r_1b", "r_2", "r_10"]

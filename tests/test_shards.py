@@ -1,0 +1,136 @@
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import webdataset
+from scenes import listing, make_record, noise, png
+
+from vcgen.data.shards import read_index, read_sample, write_shards
+from vcgen.errors import UserError
+
+
+@pytest.fixture
+def index(tmp_path):
+    return write_shards((make_record(f"k{i}", count=2 + i) for i in range(5)), tmp_path / "out", (8, 6), samples_per_shard=2, source="s")
+
+
+def test_scenes_come_back_as_they_were_written(index):
+    assert [sample.key for _, sample in index.samples] == [f"k{i}" for i in range(5)]
+    assert [len(shard.samples) for shard in index.shards] == [2, 2, 1]
+    for number in range(5):
+        written, read = make_record(f"k{number}", count=2 + number), index.read(number)
+        assert read.images == written.images and read.views == written.views
+        assert np.array_equal(read.c2w, written.c2w) and np.array_equal(read.K, written.K)
+
+
+def test_webdataset_reads_the_same_scenes(index):
+    samples = webdataset.WebDataset([str(index.folder / shard.name) for shard in index.shards], shardshuffle=False)
+    found = {sample["__key__"]: sample for sample in samples}
+    assert sorted(found) == [f"k{i}" for i in range(5)]
+    assert found["k3"]["004.png"] == index.read(3).images[4]
+
+
+def test_tar_tools_read_the_shards(index):
+    with tarfile.open(index.folder / "000000.tar") as tar:
+        k0 = ["k0.cameras.json", "k0.000.png", "k0.001.png"]
+        assert tar.getnames() == [*k0, "k1.cameras.json", "k1.000.png", "k1.001.png", "k1.002.png"]
+
+
+def test_bytes_depend_on_the_records_alone(index, tmp_path):
+    write_shards((make_record(f"k{i}", count=2 + i) for i in range(5)), tmp_path / "again", (8, 6), samples_per_shard=2, source="s")
+    assert listing(tmp_path / "again") == listing(index.folder)
+
+
+def test_more_than_a_thousand_views_keep_their_order(tmp_path):
+    images = [png(np.full((1, 1, 3), i % 256, dtype=np.uint8)) for i in range(1002)]
+    record = make_record(count=1002, images=images, size=(1, 1), background="none")
+    assert write_shards([record], tmp_path / "out", (1, 1)).read(0).images == images
+
+
+def test_nothing_is_left_behind_when_a_record_is_bad(tmp_path):
+    records = [make_record("a"), make_record("b", t_near=-1.0)]
+    with pytest.raises(UserError, match="scene b"):
+        write_shards(records, tmp_path / "out", (8, 6))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("records", "word"),
+    [
+        ([], "no scene"),
+        ([make_record("a"), make_record("a")], "'a' occurs more than once"),
+        ([make_record("a", images=[png(noise(i, 9, 6)) for i in range(3)], size=(9, 6))], "give one --size"),
+    ],
+)
+def test_unusable_sets_of_records_are_refused(tmp_path, records, word):
+    with pytest.raises(UserError, match=word):
+        write_shards(records, tmp_path / "out", (8, 6))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_not_written_into(index):
+    with pytest.raises(UserError, match="exists already"):
+        write_shards([make_record()], index.folder, (8, 6))
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot create"):
+        write_shards([make_record()], tmp_path / "file" / "out", (8, 6))
+
+
+def test_a_truncated_shard_is_refused_by_name(index):
+    shard = index.folder / "000001.tar"
+    shard.write_bytes(shard.read_bytes()[:3000])
+    with pytest.raises(UserError, match="000001.tar: 3000 bytes"):
+        read_index(index.folder)
+    sample = index.shards[1].samples[1]
+    with pytest.raises(UserError, match="000001.tar: truncated"):
+        read_sample(index.folder, "000001.tar", sample.offset, sample.size)
+
+
+def test_an_empty_or_missing_shard_is_refused_by_name(index):
+    (index.folder / "000002.tar").write_bytes(b"")
+    with pytest.raises(UserError, match="000002.tar: 0 bytes"):
+        read_index(index.folder)
+    (index.folder / "000002.tar").unlink()
+    with pytest.raises(UserError, match="000002.tar: missing"):
+        read_index(index.folder)
+
+
+def test_flipped_bytes_are_found_by_checksum_and_a_broken_header_on_reading(index):
+    shard = index.folder / "000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[100:140] = b"x" * 40
+    shard.write_bytes(data)
+    with pytest.raises(UserError, match="000000.tar: checksum"):
+        index.verify_checksums()
+    with pytest.raises(UserError, match="000000.tar, scene at byte 0"):
+        index.read(0)
+
+
+def test_a_png_cut_inside_the_shard_names_shard_scene_and_view(index):
+    sample = index.shards[0].samples[0]
+    data = bytearray((index.folder / "000000.tar").read_bytes())
+    end = data.index(b"IEND", sample.offset)
+    data[end : end + 4] = bytes(4)
+    (index.folder / "000000.tar").write_bytes(data)
+    with pytest.raises(UserError, match="000000.tar.*scene k0, view 000000.*truncated"):
+        index.read(0)
+
+
+def test_an_index_of_another_kind_is_refused(tmp_path, index):
+    with pytest.raises(UserError, match="no index.json"):
+        read_index(tmp_path)
+    path = index.folder / "index.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "version": 7}))
+    with pytest.raises(UserError, match="version 7"):
+        read_index(index.folder)
+    path.write_text("{")
+    with pytest.raises(UserError, match="not a valid shard index"):
+        read_index(index.folder)
+    path.write_text(json.dumps({**content, "shards": []}))
+    with pytest.raises(UserError, match="lists no scene"):
+        read_index(index.folder)
