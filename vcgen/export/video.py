@@ -1,0 +1,107 @@
+"""Pictures and animations from arrays: PNG, GIF, MP4, contact sheets, coloured depth.
+
+Frames are numpy uint8 (n, height, width, 3), RGB. Nothing here imports torch.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vcgen.export.atomic import replacing
+
+#: Turbo colour map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by Anton Mikhailov and
+#: Ruofei Du, "Turbo, an improved rainbow colormap for visualization" (2019), Apache-2.0.
+TURBO = np.array([
+    [0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943],
+    [0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604],
+    [0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973],
+])
+
+
+def write_png(path: Path | str, pixels: NDArray) -> Path:
+    """Write uint8 (height, width, 3 or 4) or uint16 (height, width) as PNG, atomically."""
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+    return Path(path)
+
+
+def gif_bytes(frames: NDArray[np.uint8], fps: float = 20) -> bytes:
+    """A looping animated GIF as bytes. frames: uint8 (n, height, width, 3).
+
+    GIF counts time in hundredths of a second, and most players slow down delays below 2: ``fps`` above 50 becomes 50. Every frame has
+    its own palette of 256 colours. Viewers show n frames; identical neighbours are stored once with the sum of their delays.
+    """
+    hundredths = max(2, round(100 / fps))
+    pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in _checked(frames)]
+    stream = io.BytesIO()
+    pictures[0].save(stream, format="GIF", save_all=True, append_images=pictures[1:], duration=10 * hundredths, loop=0, optimize=False)
+    return stream.getvalue()
+
+
+def write_gif(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> Path:
+    """Write :func:`gif_bytes` to ``path``, atomically."""
+    content = gif_bytes(frames, fps)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
+
+
+def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> Path:
+    """Write H.264 in yuv420p with the index up front, which plays in browsers, slides and phones; atomically.
+
+    yuv420p halves the colour resolution, so odd sizes are padded to even by repeating the last row or column. Uses the ffmpeg binary that
+    the package imageio-ffmpeg brings along.
+    """
+    import imageio_ffmpeg
+
+    _, height, width, _ = _checked(frames).shape
+    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    quality = ["-crf", "16", "-preset", "medium", "-movflags", "+faststart"]
+    with replacing(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary), (even.shape[2], even.shape[1]), fps=fps, codec="libx264", quality=None, macro_block_size=1,
+            output_params=quality, ffmpeg_log_level="error",
+        )
+        writer.send(None)
+        for frame in even:
+            writer.send(np.ascontiguousarray(frame))
+        writer.close()
+    return Path(path)
+
+
+def depth_picture(depth: NDArray, near: float, far: float, alpha: NDArray | None = None) -> NDArray[np.uint8]:
+    """Depth as colours: red at ``near``, through yellow and green, to blue at ``far``; values outside are clamped.
+
+    Uses the middle 80 % of Turbo, whose ends are nearly black.
+    depth: (..., height, width). alpha: the same shape, opacity in [0, 1]; what is transparent fades to white. Returns uint8 (..., 3).
+    """
+    nearness = 1 - np.clip((np.asarray(depth, np.float64) - near) / (far - near), 0, 1)
+    position = 0.1 + 0.8 * nearness
+    colour = np.clip((position[..., None] ** np.arange(6)) @ TURBO.T, 0, 1)
+    if alpha is not None:
+        coverage = np.asarray(alpha, np.float64)[..., None]
+        colour = colour * coverage + (1 - coverage)
+    return np.round(colour * 255).astype(np.uint8)
+
+
+def contact_sheet(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], columns: int, gap: int = 2) -> NDArray[np.uint8]:
+    """Pictures of one size, uint8 (n, height, width, 3), row by row in ``columns`` columns on white, ``gap`` white pixels between them."""
+    frames = _checked(np.asarray(images))
+    count, height, width, _ = frames.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, frame in enumerate(frames):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = frame
+    return sheet
+
+
+def _checked(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ValueError(f"frames must be uint8 (n >= 1, height, width, 3), not {frames.dtype} {frames.shape}")
+    return frames
