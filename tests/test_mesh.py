@@ -1,0 +1,157 @@
+"""Meshes of balls, whose radius, volume and colours are known."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from stand_in import Balls
+
+from vcgen.errors import UserError
+from vcgen.export.mesh import srgb_to_linear, write_mesh
+from vcgen.nerf.mesh import automatic_opacity, density_grid, extract_mesh, surface_colours
+
+RESOLUTION = 64
+VOXEL = 1 / (RESOLUTION - 1)
+MIDDLE = torch.tensor([[0.1, -0.05, 0.08]])
+
+
+def ball(**options):
+    return Balls(MIDDLE, torch.tensor([0.3]), **options)
+
+
+@pytest.fixture(scope="module")
+def surface():
+    return extract_mesh(ball(), RESOLUTION)
+
+
+def test_a_ball_becomes_a_closed_ball(surface):
+    mesh = surface.mesh
+    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.euler_number == 2
+    distances = np.linalg.norm(mesh.vertices - MIDDLE.numpy(), axis=1)
+    assert np.abs(distances - 0.3).max() < VOXEL
+    assert np.abs(mesh.centroid - MIDDLE.numpy()).max() < VOXEL / 4
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.02)
+
+
+def test_vertex_colours_are_those_of_the_surface(surface):
+    outward = (surface.mesh.vertices - MIDDLE.numpy()) / np.linalg.norm(surface.mesh.vertices - MIDDLE.numpy(), axis=1, keepdims=True)
+    expected = 255 * (1 + outward) / 2
+    assert np.abs(surface.mesh.visual.vertex_colors[:, :3] - expected).max() < 5
+
+
+def test_colours_are_asked_for_from_outside(surface):
+    class Watched(Balls):
+        def __call__(self, points, directions):
+            outward = torch.nn.functional.normalize(points - MIDDLE, dim=-1)
+            assert (outward * directions).sum(-1).max() < -0.5
+            return super().__call__(points, directions)
+
+    colours = surface_colours(Watched(MIDDLE, torch.tensor([0.3])), surface.mesh, VOXEL)
+    np.testing.assert_array_equal(colours, surface.mesh.visual.vertex_colors[:, :3])
+
+
+def radius_at(density, peak, skin):
+    """Where peak / (1 + exp((r - 0.3) / skin)) equals ``density``."""
+    return 0.3 + skin * math.log(peak / density - 1)
+
+
+@pytest.mark.parametrize(("peak", "skin"), [(20.0, 0.001), (200.0, 0.02), (5000.0, 0.001)])
+def test_the_surface_lies_where_the_density_is_the_threshold(peak, skin):
+    surface = extract_mesh(ball(density=peak, skin=skin), RESOLUTION)
+    radius = (surface.mesh.volume * 3 / 4 / math.pi) ** (1 / 3)
+    assert radius == pytest.approx(radius_at(surface.threshold, peak, skin), abs=VOXEL / 8)
+
+
+def test_the_automatic_surface_is_where_the_rendering_ends():
+    """Seen from afar, the ball's outline in the picture (half opacity) and in the mesh have the same radius."""
+    field = ball(density=100.0, skin=0.01)
+    across = torch.linspace(0.25, 0.4, 301)
+    along = torch.linspace(-0.5, 0.5, 2001)
+    points = torch.stack([across[:, None].expand(-1, 2001), along.expand(301, -1), torch.zeros(301, 2001)], -1) + MIDDLE
+    thickness = torch.trapezoid(field.density(points), along, dim=1)
+    outline = across[(thickness > math.log(2)).nonzero().max()].item()
+    mesh = extract_mesh(field, RESOLUTION).mesh
+    assert (mesh.volume * 3 / 4 / math.pi) ** (1 / 3) == pytest.approx(outline, abs=1.5 * VOXEL)
+
+
+def test_a_given_threshold_is_the_density_of_the_surface():
+    surface = extract_mesh(ball(skin=0.02), RESOLUTION, threshold=30.0)
+    assert surface.threshold == pytest.approx(30, rel=1e-3)
+    assert (surface.mesh.volume * 3 / 4 / math.pi) ** (1 / 3) == pytest.approx(radius_at(30, 200, 0.02), abs=VOXEL / 8)
+
+
+def test_only_the_largest_of_two_balls_is_kept():
+    balls = Balls(torch.tensor([[-0.2, 0, 0], [0.3, 0, 0.0]]), torch.tensor([0.2, 0.1]))
+    mesh = extract_mesh(balls, RESOLUTION).mesh
+    assert mesh.bounds[:, 0] == pytest.approx([-0.4, 0.0], abs=VOXEL) and mesh.body_count == 1
+
+
+def test_an_object_that_leaves_the_cube_is_closed_there():
+    mesh = extract_mesh(Balls(torch.zeros(1, 3), torch.tensor([0.6])), 32).mesh
+    assert mesh.is_watertight and mesh.volume > 0.8
+
+
+def test_a_field_without_bounds_needs_a_radius():
+    endless = ball(bound=math.inf)
+    assert extract_mesh(endless, RESOLUTION, radius=0.5).mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.02)
+
+
+def test_the_grid_is_the_field_at_its_corners_whatever_the_chunk():
+    whole, chunked = density_grid(ball(), 9, 0.5), density_grid(ball(), 9, 0.5, chunk=10)
+    np.testing.assert_allclose(whole, chunked, rtol=1e-5)
+    assert whole[3, 4, 5] == pytest.approx(ball().density(torch.tensor([[[-0.125, 0.0, 0.125]]])).item())
+
+
+def test_the_automatic_level_of_two_plateaus_is_their_midpoint():
+    assert automatic_opacity(np.array([0.1] * 900 + [0.7] * 100, np.float32)) == pytest.approx(0.4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"density": 0.01}, r"between .* and 0.01.*train for longer"),
+    ({"density": math.inf}, "diverged"),
+    ({"threshold": 500.0}, "no surface at density 500: .*200; choose a threshold between"),
+    ({"threshold": -1.0}, "positive"),
+    ({"resolution": 2}, "at least 8"),
+])
+def test_nothing_to_extract_says_why(options, message):
+    field = ball(density=options.pop("density", 200.0))
+    with pytest.raises(UserError, match=message):
+        extract_mesh(field, **{"resolution": 24, **options})
+
+
+def test_glb_is_y_up_linear_and_unlit(tmp_path, surface):
+    path = write_mesh(tmp_path / "ball.glb", surface.mesh)
+    loaded = trimesh.load(path, force="mesh", skip_materials=True, process=False)
+    x, y, z = MIDDLE[0].tolist()
+    assert loaded.centroid == pytest.approx([x, z, -y], abs=1e-3) and loaded.volume == pytest.approx(surface.mesh.volume, rel=1e-4)
+    top = loaded.visual.vertex_colors[loaded.vertices[:, 1].argmax(), :3]
+    # The top of the ball has the normal (0, 0, 1) of the z-up world, so sRGB (128, 128, 255): linear light 0.2140.
+    assert np.abs(top.astype(int) - [55, 55, 255]).max() <= 6
+    header = path.read_bytes()
+    tree = json.loads(header[20 : 20 + int.from_bytes(header[12:16], "little")])
+    assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}} and tree["meshes"][0]["primitives"][0]["material"] == 0
+
+
+def test_glb_keeps_vertex_colours_with_its_material(tmp_path, surface):
+    (loaded,) = trimesh.load(write_mesh(tmp_path / "ball.glb", surface.mesh)).geometry.values()
+    colours = loaded.visual.vertex_attributes["color"]
+    assert len(colours) == len(loaded.vertices) and np.ptp(colours[:, :3], axis=0).min() > 200
+
+
+@pytest.mark.parametrize("name", ["ball.ply", "ball.obj"])
+def test_other_formats_keep_the_world_and_the_colours(tmp_path, surface, name):
+    loaded = trimesh.load(write_mesh(tmp_path / name, surface.mesh), process=False)
+    assert loaded.vertices == pytest.approx(surface.mesh.vertices, abs=1e-6)
+    assert np.abs(loaded.visual.vertex_colors.astype(int) - surface.mesh.visual.vertex_colors).max() <= 1
+
+
+def test_another_format_is_refused(tmp_path, surface):
+    with pytest.raises(UserError, match="glb, .ply or .obj"):
+        write_mesh(tmp_path / "ball.stl", surface.mesh)
+
+
+def test_linear_light_at_known_points():
+    assert srgb_to_linear(np.array([0, 10, 128, 188, 255], np.uint8)).tolist() == [0, 1, 55, 128, 255]
