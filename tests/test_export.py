@@ -1,0 +1,215 @@
+"""Model folders: what goes in comes out, and what is wrong is said in one line."""
+
+import json
+import re
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from stand_in import BallSystem
+
+import vcgen
+from vcgen.cameras import orbit, pinhole
+from vcgen.errors import UserError
+from vcgen.export import folder
+from vcgen.export.export import main
+from vcgen.types import Views
+
+CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
+ENTRY = {
+    "class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "camera": CAMERA,
+    "data": "balls/train", "version": "0.1.0", "git": "abc123",
+}
+CONFIG = {**{key: ENTRY[key] for key in ("class_path", "init_args", "image_size", "camera")}, "background": 1.0}
+
+
+def trained_system():
+    system = BallSystem(density=50.0)
+    with torch.no_grad():
+        system.size.fill_(0.25)
+        system.tint.copy_(torch.tensor([0.9, 0.4, 0.2]))
+    return system
+
+
+def checkpoint(path, **changes):
+    """What training writes: the raw weights, and averages that differ from them."""
+    content = {
+        "state_dict": trained_system().state_dict(),
+        "global_step": 1200,
+        "vcgen": ENTRY,
+        "callbacks": {
+            "EMA": {"weights": {"size": torch.tensor([0.35]), "tint": torch.tensor([0.1, 0.2, 0.9])}},
+            "ModelCheckpoint{'monitor': 'val/psnr'}": {"monitor": "val/psnr", "current_score": torch.tensor(21.5)},
+        },
+        **changes,
+    }
+    torch.save(content, path)
+    return path
+
+
+def picture(system):
+    cameras = orbit(torch.tensor([30.0]), torch.tensor([20.0]), 1.3, pinhole(1.0254), 0.8, 1.8)[None]
+    return system.render(system.field(Views(torch.ones(1, 1, 3, 16, 16), cameras)), cameras, (16, 16)).rgb
+
+
+def export(path, out, *options):
+    main(["--checkpoint", str(path), "--out", str(out), *options])
+    return out
+
+
+def one_line(error):
+    return "\n" not in str(error.value)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return folder.save(tmp_path / "model", trained_system().state_dict(), CONFIG)
+
+
+def test_a_saved_model_renders_the_same_pixels(model):
+    loaded = vcgen.load(model)
+    assert torch.equal(picture(loaded), picture(trained_system()))
+    assert not loaded.training and loaded.config["camera"] == CAMERA and loaded.config["format"] == 1
+
+
+def test_export_takes_the_moving_average(tmp_path, capsys):
+    averaged = trained_system()
+    with torch.no_grad():
+        averaged.size.fill_(0.35)
+        averaged.tint.copy_(torch.tensor([0.1, 0.2, 0.9]))
+    out = export(checkpoint(tmp_path / "last.ckpt"), tmp_path / "model")
+    assert torch.equal(picture(folder.load(out)), picture(averaged)) and "ema weights" in capsys.readouterr().out
+
+
+def test_export_takes_raw_weights_when_told(tmp_path):
+    out = export(checkpoint(tmp_path / "last.ckpt"), tmp_path / "model", "--weights", "raw")
+    assert torch.equal(picture(folder.load(out)), picture(trained_system()))
+
+
+def test_the_config_says_where_the_model_comes_from(tmp_path):
+    config = json.loads((export(checkpoint(tmp_path / "last.ckpt"), tmp_path / "model") / "config.json").read_text())
+    assert (config["vcgen"], config["git"], config["background"]) == ("0.1.0", "abc123", 1.0)
+    assert config["training"] == {"step": 1200, "data": "balls/train", "weights": "ema", "metrics": {"val/psnr": 21.5}}
+
+
+def test_a_checkpoint_of_the_trainer_is_read(tmp_path):
+    """Lightning's own file, with the entries that vcgen's callbacks add."""
+    class Callbacks(pl.Callback):
+        def on_save_checkpoint(self, trainer, module, content):
+            content["vcgen"] = ENTRY
+            content["callbacks"]["EMA"] = {"weights": {name: p.detach() / 2 for name, p in module.named_parameters()}}
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(**quiet, callbacks=[Callbacks()])
+    trainer.strategy.connect(trained_system())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    out = export(tmp_path / "last.ckpt", tmp_path / "model")
+    assert load_file(out / "model.safetensors")["size"].item() == 0.125
+
+
+@pytest.mark.parametrize(("changes", "options", "message"), [
+    ({"vcgen": None}, [], "not written by vcgen fit"),
+    ({"callbacks": {}}, [], "no EMA weights: add --weights raw"),
+    ({"callbacks": {"EMA": {"weights": {"size": torch.zeros(1)}}}}, [], r"do not cover the model: 1 missing \(tint\)"),
+    ({"state_dict": {"size": torch.zeros(2), "other": torch.zeros(1)}}, [],
+     r"2 missing \(tint, steps\); 1 unexpected \(other\); 1 of another shape \(size \(2,\) instead of \(1,\)\)"),
+    ({"vcgen": {**ENTRY, "class_path": "nowhere.Model"}}, [], "nowhere.Model"),
+    ({"vcgen": {**ENTRY, "init_args": {"radius": 3}}}, [], "radius"),
+])
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, changes, options, message):
+    path = checkpoint(tmp_path / "last.ckpt", **changes)
+    with pytest.raises(UserError, match=message) as error:
+        export(path, tmp_path / "model", *options)
+    assert one_line(error) and str(path) in str(error.value) and not (tmp_path / "model").exists()
+
+
+def test_unreadable_checkpoints_are_refused(tmp_path):
+    whole = checkpoint(tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.ckpt").write_text("hello")
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    (tmp_path / "folder.ckpt").mkdir()
+    expected = {
+        "cut": "cannot be read", "text": "cannot be read", "empty": "cannot be read", "list": "not a training checkpoint",
+        "folder": "is a folder", "absent": "is missing",
+    }
+    for name, message in expected.items():
+        with pytest.raises(UserError, match=message) as error:
+            export(tmp_path / f"{name}.ckpt", tmp_path / "model")
+        assert one_line(error) and f"{name}.ckpt" in str(error.value)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    path = checkpoint(tmp_path / "trap.ckpt", callbacks={"Trap": Trap()})
+    with pytest.raises(UserError, match="cannot be read"):
+        export(path, tmp_path / "model")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_older_model_is_replaced_and_nothing_else_is(tmp_path, model):
+    other = BallSystem(density=50.0, size=0.1)
+    folder.save(model, other.state_dict(), CONFIG)
+    assert folder.load(model).size.item() == pytest.approx(0.1) and [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_text("precious")
+    with pytest.raises(UserError, match="not a model folder"):
+        folder.save(tmp_path / "photos", other.state_dict(), CONFIG)
+    assert (tmp_path / "photos" / "cat.png").read_text() == "precious"
+
+
+def test_a_failed_save_leaves_the_old_model(tmp_path, model):
+    with pytest.raises(TypeError):
+        folder.save(model, trained_system().state_dict(), {**CONFIG, "training": object()})
+    assert folder.load(model).size.item() == 0.25 and [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_tied_weights_are_written(tmp_path):
+    shared = torch.ones(3)
+    folder.save(tmp_path / "tied", {"a": shared, "b": shared}, CONFIG)
+    assert set(load_file(tmp_path / "tied" / "model.safetensors")) == {"a", "b"}
+
+
+def damage(model, name, content):
+    path = model / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("config.json", None, "not a model folder"),
+    ("config.json", b"{", "not valid JSON"),
+    ("config.json", b'{"model_type": "bert"}', "not of vcgen's model format 1"),
+    ("config.json", b'{"format": 1, "class_path": "a.B"}', "lacks or misstates init_args.*camera.focal"),
+    ("config.json", json.dumps({**CONFIG, "format": 9}).encode(), "found 9"),
+    ("model.safetensors", None, "is missing"),
+    ("model.safetensors", b"not tensors", "damaged"),
+])
+def test_a_damaged_folder_is_refused(model, name, content, message):
+    damage(model, name, content)
+    with pytest.raises(UserError, match=message) as error:
+        folder.load(model)
+    assert one_line(error) and str(model) in str(error.value)
+
+
+def test_a_truncated_weight_file_is_refused(model):
+    damage(model, "model.safetensors", (model / "model.safetensors").read_bytes()[:-4])
+    with pytest.raises(UserError, match="damaged"):
+        folder.load(model)
+
+
+def test_foreign_weights_are_named(model):
+    save_file({"size": torch.zeros(1), "tint": torch.zeros(4), "steps": torch.zeros(1)}, model / "model.safetensors")
+    with pytest.raises(UserError, match=re.escape("tint (4,) instead of (3,)")):
+        folder.load(model)
+
+
+def test_an_absent_device_is_refused(model):
+    with pytest.raises(UserError, match="device 'nonsense'"):
+        folder.load(model, "nonsense")

@@ -1,0 +1,140 @@
+"""The model folder: what a trained model is when it leaves training.
+
+``model.safetensors`` holds the weights, ``config.json`` how to build the model and how to photograph its input. Nothing is unpickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vcgen.errors import UserError
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+#: The keys that config.json must have, with the type of each. camera: ``focal`` (normalised by the width), ``distance``, ``near``, ``far``
+#: (world units) and ``elevation`` (degrees) assumed of a picture without pose. background: grey level in [0, 1] behind every view.
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "class_path": str, "init_args": dict, "image_size": list, "camera": dict, "background": (int, float),
+}
+CAMERA_FIELDS = ("focal", "distance", "elevation", "near", "far")
+
+
+def save(folder: Path | str, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+    """Write a model folder, all or nothing: it appears under its name only when complete. An older model folder is replaced.
+
+    config: the keys of FIELDS, and whatever else JSON can hold. Raises UserError when ``folder`` exists and holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not a model folder: choose another --out, or remove it")
+    content = {"format": FORMAT, **config}
+    _check_config(content, folder / CONFIG)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        temporary.mkdir()
+        # Tied parameters share memory, which safetensors refuses: every name gets its own copy.
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, temporary / WEIGHTS)
+        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+        _put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path | str, device: torch.device | str = "cpu") -> LightningModule:
+    """The system of a model folder, with its weights, in eval mode on ``device``; ``.config`` holds the parsed config.json.
+
+    Raises UserError in one line for a folder that is missing, foreign, damaged, or does not fit the model it names.
+    """
+    from vcgen.systems.build import build_system
+
+    folder = Path(folder)
+    config = read_config(folder)
+    weights = _read_weights(folder / WEIGHTS)
+    try:
+        system = build_system(config["class_path"], config["init_args"])
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}, exported by vcgen {config.get('vcgen')}: {error}") from error
+    if difference := mismatch(system.state_dict(), weights):
+        raise UserError(f"{folder / WEIGHTS} does not fit {config['class_path']}: {difference}; export the checkpoint again")
+    system.load_state_dict(weights)
+    system.config = config
+    return system.to(_device(device)).eval()
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The checked config.json of a model folder; UserError when it is missing, not JSON, of another format or incomplete."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} is not a model folder (it has no {CONFIG}): make one with vcgen export --checkpoint CKPT --out FOLDER")
+    try:
+        config = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): export the checkpoint again") from error
+    _check_config(config, path)
+    return config
+
+
+def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps ``given`` from loading strictly into ``expected``, in a few words with the first names; "" when it fits."""
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    shapes = [
+        f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected if name in given and given[name].shape != expected[name].shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    return "; ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _check_config(config: Any, path: Path) -> None:
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise UserError(f"{path} is not of vcgen's model format {FORMAT} (found {found!r}): export the checkpoint with this version")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(config.get(name), kind)]
+    wrong += [f"camera.{name}" for name in CAMERA_FIELDS if not isinstance((config.get("camera") or {}).get(name), (int, float))]
+    if wrong:
+        raise UserError(f"{path} lacks or misstates {', '.join(wrong)}: export the checkpoint again")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: export the checkpoint again")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or not safetensors ({error}): copy it again or export the checkpoint again") from error
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {device!r} cannot be used ({reason}): use cpu, or cuda on a machine with a GPU") from error
+    return chosen
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    # A folder cannot be replaced in one step unless it is empty, so the old one steps aside first.
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.replace(folder, aside)
+    os.replace(temporary, folder)
+    shutil.rmtree(aside, ignore_errors=True)
