@@ -1,0 +1,252 @@
+"""``vcgen render`` from a picture on disk to everything it writes, with a model whose renderings are known."""
+
+import json
+import math
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image, ImageDraw
+from stand_in import BallSystem
+
+from vcgen import cli
+from vcgen.cameras import view_angles
+from vcgen.errors import UserError
+from vcgen.export import folder
+from vcgen.export.picture import prepare
+from vcgen.export.render import main, plain_words
+from vcgen.export.stage import Stage
+
+SIZE = 32
+CONFIG = {
+    "class_path": "stand_in.BallSystem", "init_args": {}, "image_size": [SIZE, SIZE], "background": 1.0,
+    "camera": {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8},
+}
+QUICK = ["--turntable-frames", "0", "--mesh-resolution", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return folder.save(tmp_path_factory.mktemp("models") / "ball", BallSystem(size=0.3).state_dict(), CONFIG)
+
+
+def red_box(path, mode="RGBA", background=(0, 0, 0, 0), size=(200, 120), box=(20, 30, 59, 49)):
+    image = Image.new(mode, size, background)
+    ImageDraw.Draw(image).rectangle(box, fill=(200, 30, 30, 255)[: len(mode)])
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return red_box(tmp_path / "box.png")
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+@pytest.fixture(scope="session")
+def rendered(model, tmp_path_factory):
+    """Everything the command writes with its own defaults but for a few numbers."""
+    base = tmp_path_factory.mktemp("all")
+    main(["--model", str(model), "--image", str(red_box(base / "box.png")), "--out", str(base / "out"), "--views", "4",
+          "--elevation", "0", "--size", "48", "--turntable-frames", "6", "--mesh-resolution", "48", "--device", "cpu"])
+    return base / "out"
+
+
+def test_it_writes_what_its_help_promises(rendered):
+    names = sorted(str(path.relative_to(rendered)) for path in rendered.rglob("*") if path.is_file())
+    views = [f"{index:03d}_azimuth_{90 * index:03d}.png" for index in range(4)]
+    expected = ["contact_sheet.png", "input.png", "mesh.glb", "render.json", "turntable.gif", "turntable.mp4"]
+    assert names == sorted(expected + [f"{kind}/{name}" for kind in ("views", "depth", "depth_colour") for name in views])
+
+
+def test_views_show_the_side_that_their_name_says(rendered):
+    # The ball shows (1 + normal) / 2; from azimuth a at elevation 0 its middle has the normal (sin a, -cos a, 0).
+    for index, (x, y) in enumerate([(0, -1), (1, 0), (0, 1), (-1, 0)]):
+        view = read(rendered / "views" / f"{index:03d}_azimuth_{90 * index:03d}.png")
+        assert view.shape == (48, 48, 3) and view[0, 0].tolist() == [255] * 3
+        assert np.abs(view[23:25, 23:25].mean((0, 1)) - 127.5 * np.array([1 + x, 1 + y, 1])).max() < 8
+
+
+def test_depth_is_the_distance_in_world_units(rendered):
+    unit = json.loads((rendered / "render.json").read_text())["depth_unit"]
+    depth = read(rendered / "depth" / "000_azimuth_000.png") * unit
+    assert depth[24, 24] == pytest.approx(1.3 - 0.3, abs=0.01) and depth[0, 0] == 0
+    # Half opacity at the outline: a sphere of radius r seen from d has the angular radius asin(r / d).
+    radius = 48 * 1.0254 * math.tan(math.asin(0.3 / 1.3))
+    assert (depth > 0).sum() == pytest.approx(math.pi * radius**2, rel=0.04)
+
+
+def test_the_record_has_the_cameras(rendered):
+    record = json.loads((rendered / "render.json").read_text())
+    centers = torch.tensor([view["c2w"] for view in record["views"]])[:, :3, 3]
+    azimuth, elevation = view_angles(centers)
+    assert azimuth.tolist() == pytest.approx([0, 90, 180, 270], abs=1e-3) and elevation.tolist() == pytest.approx([0] * 4, abs=1e-3)
+    assert centers.norm(dim=1).tolist() == pytest.approx([1.3] * 4)
+    assert record["input_camera"]["elevation"] == 20 and record["mesh"]["faces"] > 1000
+
+
+def test_turntables_have_all_frames(rendered):
+    with Image.open(rendered / "turntable.gif") as image:
+        assert (image.n_frames, image.size) == (6, (48, 48))
+    assert imageio_ffmpeg.count_frames_and_secs(str(rendered / "turntable.mp4"))[0] == 6
+
+
+def test_the_mesh_is_the_ball(rendered):
+    mesh = trimesh.load(rendered / "mesh.glb", force="mesh", skip_materials=True)
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.05) and len(mesh.visual.vertex_colors) == len(mesh.vertices)
+
+
+def test_the_sheet_shows_views_above_depth(rendered):
+    sheet = read(rendered / "contact_sheet.png")
+    assert sheet.shape == (2 * 48 + 2, 4 * 48 + 3 * 2, 3)
+    np.testing.assert_array_equal(sheet[:48, 50:98], read(rendered / "views" / "001_azimuth_090.png"))
+    np.testing.assert_array_equal(sheet[50:, :48], read(rendered / "depth_colour" / "000_azimuth_000.png"))
+
+
+def test_several_pictures_and_given_angles(tmp_path, model, photo, capsys):
+    other = red_box(tmp_path / "other.png")
+    out = tmp_path / "out"
+    main(["--model", str(model), "--image", str(photo), str(other), "--azimuths", "-30", "45.5", "--out", str(out), *QUICK])
+    assert {path.name for path in out.iterdir()} == {"box", "other"}
+    assert {path.name for path in (out / "box" / "views").iterdir()} == {"000_azimuth_330.png", "001_azimuth_046.png"}
+    assert str(out / "other" / "views") in capsys.readouterr().out
+
+
+def test_the_model_sees_the_object_from_the_input_camera(tmp_path, model, photo, monkeypatch):
+    seen = []
+    monkeypatch.setattr(BallSystem, "field", lambda self, context, real=BallSystem.field: (seen.append(context), real(self, context))[1])
+    options = ["--input-elevation", "35", "--input-distance", "1.5", "--fov", "60", "--views", "1"]
+    main(["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), *options, *QUICK])
+    (context,) = seen
+    azimuth, elevation = view_angles(context.cameras.centers[0, 0])
+    assert (azimuth.item() % 360, elevation.item()) == pytest.approx((0, 35), abs=1e-3)
+    assert context.cameras.centers.norm().item() == pytest.approx(1.5)
+    assert (context.cameras.near.item(), context.cameras.far.item()) == pytest.approx((1.0, 2.0))
+    assert context.cameras.K[0, 0, 0, 0].item() == pytest.approx(0.5 / math.tan(math.radians(30)))
+    assert context.images.shape == (1, 1, 3, SIZE, SIZE) and context.alpha.shape == (1, 1, 1, SIZE, SIZE)
+    assert context.images[0, 0, :, 16, 16].tolist() == pytest.approx([200 / 255, 30 / 255, 30 / 255], abs=0.01)
+
+
+def test_a_model_without_surface_keeps_its_views(tmp_path, photo):
+    empty = folder.save(tmp_path / "empty", BallSystem().state_dict(), {**CONFIG, "init_args": {"density": 0.01}})
+    with pytest.raises(UserError, match="no mesh was written: no surface: the density"):
+        main(["--model", str(empty), "--image", str(photo), "--out", str(tmp_path / "out"), "--views", "1", "--turntable-frames", "0",
+              "--mesh-resolution", "16"])
+    assert (tmp_path / "out" / "contact_sheet.png").is_file() and not (tmp_path / "out" / "mesh.glb").exists()
+
+
+def alpha_box(picture):
+    rows, columns = np.nonzero(picture.alpha.max(1) > 0.5)[0], np.nonzero(picture.alpha.max(0) > 0.5)[0]
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+@pytest.mark.parametrize(("mode", "background"), [("RGBA", (9, 200, 9, 0)), ("RGB", (255, 255, 255)), ("RGB", (60, 90, 120))])
+def test_the_object_is_centred_and_scaled(tmp_path, mode, background):
+    picture = prepare(red_box(tmp_path / "a.png", mode, background), (64, 64), fill=0.75)
+    # 40 x 20 pixels -> 48 x 24 of 64, in the middle.
+    assert alpha_box(picture) == (8, 20, 56, 44)
+    assert picture.alpha[32, 32] == 1 and picture.alpha[10, 10] == 0
+    inside = picture.alpha > 0.02
+    assert np.abs(picture.colour[inside] * 255 - [200, 30, 30]).max() < 2, "the background's colour bleeds into the edge"
+
+
+def test_frames_need_not_be_square(tmp_path):
+    assert alpha_box(prepare(red_box(tmp_path / "a.png"), (32, 64), fill=0.75)) == (8, 4, 56, 28)
+
+
+def test_light_parts_inside_an_object_stay(tmp_path):
+    path = red_box(tmp_path / "a.png", "RGB", (255, 255, 255), (80, 80), (20, 20, 59, 59))
+    image = Image.open(path)
+    ImageDraw.Draw(image).rectangle((30, 30, 49, 49), fill=(255, 255, 255))
+    image.save(path)
+    picture = prepare(path, (40, 40), fill=0.8)
+    assert picture.alpha[20, 20] == 1 and picture.colour[20, 20].min() > 0.99
+
+
+def test_shrinking_averages_areas(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    picture = prepare(tmp_path / "noise.png", (16, 16), as_is=True)
+    np.testing.assert_allclose(picture.colour, pixels.reshape(16, 4, 16, 4, 3).mean((1, 3)) / 255, atol=1e-5)
+    assert picture.alpha.min() == 1
+
+
+def test_as_is_keeps_the_framing(tmp_path):
+    picture = prepare(red_box(tmp_path / "a.png", size=(100, 100), box=(10, 20, 29, 39)), (50, 50), as_is=True)
+    assert alpha_box(picture) == (5, 10, 15, 20)
+
+
+def test_pictures_turn_as_the_camera_noted(tmp_path):
+    image = Image.new("RGB", (40, 20), (255, 255, 255))
+    ImageDraw.Draw(image).rectangle((0, 0, 9, 19), fill=(200, 30, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top of the picture is on the right side: turn clockwise
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert prepare(tmp_path / "a.jpg", (40, 40), as_is=True).colour[2, 20, 1] < 0.3
+
+
+def test_busy_transparent_and_unreadable_pictures_are_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "busy.png")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "clear.png")
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "plain.png")
+    (tmp_path / "text.png").write_text("hello")
+    expected = {
+        "busy": "alpha or plain background", "clear": "no object", "plain": "no object", "text": "cannot be read", "gone": "missing",
+    }
+    for name, message in expected.items():
+        with pytest.raises(UserError, match=message) as error:
+            prepare(tmp_path / f"{name}.png", (32, 32))
+        assert f"{name}.png" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--views", "0"], "--views must be at least 1"),
+    (["--turntable-frames", "1"], "--turntable-frames"),
+    (["--mesh-resolution", "3"], "--mesh-resolution"),
+    (["--size", "4"], "--size"),
+    (["--fps", "100"], "--fps"),
+    (["--elevation", "90"], "between -90 and 90"),
+    (["--fill", "0"], "--fill"),
+    (["--fov", "170"], "field of view"),
+    (["--input-distance", "0.4"], "must exceed 0.5"),
+    (["--image", "nowhere.png"], "nowhere.png is missing"),
+])
+def test_impossible_wishes_are_refused(tmp_path, model, photo, options, message):
+    arguments = ["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), *QUICK]
+    with pytest.raises(UserError, match=message):
+        main(arguments + options)
+
+
+def test_the_command_line_tells_in_one_line(tmp_path, photo, capsys):
+    assert cli.main(["render", "--model", str(tmp_path / "none"), "--image", str(photo), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vcgen: error:") and "not a model folder" in error and error.count("\n") == 1
+
+
+def test_unknown_options_are_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--model", "m", "--image", "a.png", "--out", "o", "--azimut", "3"])
+    assert end.value.code == 2 and "azimut" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "parsed"), [
+    (["--image", "a b.png", "c.png", "--views", "3"], ['--image=["a b.png", "c.png"]', "--views=3"]),
+    (["--azimuths", "-30", "5"], ['--azimuths=["-30", "5"]']),
+    (["--image=[a.png,b.png]", "--image=a.png"], ["--image=[a.png,b.png]", '--image=["a.png"]']),
+    (["--as-is", "--mesh-resolution", "64", "--as-is=false"], ["--as_is=true", "--mesh_resolution=64", "--as_is=false"]),
+    (["--input-elevation", "-5", "stray", "--help"], ["--input_elevation=-5", "stray", "--help"]),
+])
+def test_options_may_be_typed_as_people_do(typed, parsed):
+    assert plain_words(typed, lists=("--image", "--azimuths"), flags=("--as_is",)) == parsed
+
+
+def test_pixels_stay_square_in_frames_that_are_not():
+    stage = Stage.of({**CONFIG, "image_size": [32, 64]})
+    K = stage.cameras([0.0], 10.0).K[0]
+    assert K[0, 0] * 64 == pytest.approx((K[1, 1] * 32).item())

@@ -1,0 +1,117 @@
+"""A user's picture becomes the view that a model expects: cut out, centred, scaled, resized."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vcgen.errors import UserError
+
+#: Largest channel difference from the background colour (of 255) that still counts as background: JPEG noise lies below it.
+BACKGROUND_TOLERANCE = 12
+#: The difference from which a pixel is fully object; between the two, coverage grows linearly.
+OBJECT_DIFFERENCE = 48
+#: The share of border pixels that must have the background's colour; the rest may belong to an object that touches the border.
+PLAIN_BORDER = 0.8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as floats in [0, 1]: straight colour (height, width, 3) and coverage (height, width)."""
+
+    colour: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+
+
+def prepare(path: Path, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> Picture:
+    """Read a picture and make it (height, width) = ``size``.
+
+    The object is found by the alpha channel, or else by a plain border colour; it is centred and scaled so that its bounding box fills
+    the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages premultiplied colour over each new pixel's
+    area, so that transparent pixels, whatever their colour, leave no fringe. Raises UserError when there is no object to be found.
+    """
+    if not 0.1 <= fill <= 1:
+        raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
+    pixels, has_alpha = read(path)
+    if has_alpha:
+        picture = Picture(pixels[..., :3], pixels[..., 3])
+    elif as_is:
+        picture = Picture(pixels[..., :3], np.ones_like(pixels[..., 3]))
+    else:
+        picture = cut_out(pixels[..., :3], path)
+    height, width = picture.alpha.shape
+    if as_is:
+        return resample(picture, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)
+    return resample(picture, bounding_box(picture.alpha, path), size, fill)
+
+
+def read(path: Path) -> tuple[NDArray[np.float32], bool]:
+    """Float RGBA (height, width, 4) in [0, 1], turned upright as the camera noted, and whether its alpha says anything."""
+    try:
+        with Image.open(path) as image:
+            upright = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"), np.float32) / 255
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: --image takes PNG or JPEG files") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a picture ({error}): --image takes PNG or JPEG files") from error
+    return upright, bool((upright[..., 3] < 1).any())
+
+
+def cut_out(colour: NDArray[np.float32], path: Path) -> Picture:
+    """Separate an object from a plain background: what resembles the border's colour *and* is connected to the border.
+
+    Light parts inside the object stay. Mixed edge pixels are unmixed: colour = alpha * object + (1 - alpha) * background.
+    """
+    from skimage.measure import label
+
+    border = np.concatenate([colour[0], colour[-1], colour[:, 0], colour[:, -1]])
+    background = np.median(border, axis=0)
+    plain = (np.abs(border - background).max(-1) * 255 <= BACKGROUND_TOLERANCE).mean()
+    if plain < PLAIN_BORDER:
+        raise UserError(
+            f"{path} has no alpha and its border is not of one colour ({plain:.0%} is): use a picture with alpha or plain background, "
+            "or pass --as-is for a picture framed like the training data"
+        )
+    difference = np.abs(colour - background).max(-1) * 255
+    regions = label(difference < OBJECT_DIFFERENCE, connectivity=1)
+    outside = np.isin(regions, np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])))
+    outside &= regions > 0
+    ramp = np.clip((difference - BACKGROUND_TOLERANCE) / (OBJECT_DIFFERENCE - BACKGROUND_TOLERANCE), 0, 1)
+    alpha = np.where(outside, ramp, 1).astype(np.float32)
+    unmixed = (colour - (1 - alpha[..., None]) * background) / np.maximum(alpha[..., None], 1e-3)
+    return Picture(np.clip(unmixed, 0, 1).astype(np.float32), alpha)
+
+
+def bounding_box(alpha: NDArray[np.float32], path: Path) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in pixels, of what is at least half covered."""
+    rows, columns = np.nonzero((alpha >= 0.5).any(1))[0], np.nonzero((alpha >= 0.5).any(0))[0]
+    if not len(rows):
+        raise UserError(f"{path} shows no object: everything is transparent, or of the background's colour")
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def resample(
+    picture: Picture, box: tuple[float, float, float, float], size: tuple[int, int], fill: float, pad: bool = False
+) -> Picture:
+    """Place ``box`` in the middle of a frame of (height, width) = ``size``, its longer side (relative to the frame) filling ``fill`` of it.
+
+    Beyond the picture all is transparent, or repeats the picture's edge with ``pad``.
+    """
+    left, top, right, bottom = box
+    height, width = size
+    scale = max((right - left) / width, (bottom - top) / height) / fill
+    margin = int(np.ceil(scale * max(height, width))) + 1
+    premultiplied = np.concatenate([picture.colour * picture.alpha[..., None], picture.alpha[..., None]], -1)
+    padded = np.pad(premultiplied, ((margin, margin), (margin, margin), (0, 0)), mode="edge" if pad else "constant")
+    x, y = (left + right) / 2 + margin, (top + bottom) / 2 + margin
+    frame = (x - scale * width / 2, y - scale * height / 2, x + scale * width / 2, y + scale * height / 2)
+    method = Image.Resampling.BOX if scale >= 1 else Image.Resampling.BILINEAR
+    channels = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(padded[..., i])).resize((width, height), method, box=frame)) for i in range(4)
+    ]
+    resized = np.stack(channels, -1)
+    alpha = np.clip(resized[..., 3], 0, 1)
+    colour = np.where(alpha[..., None] > 1e-4, resized[..., :3] / np.maximum(alpha[..., None], 1e-4), 1)
+    return Picture(np.clip(colour, 0, 1).astype(np.float32), alpha.astype(np.float32))

@@ -1,0 +1,64 @@
+"""Where the cameras of ``vcgen render`` stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
+from vcgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The set-up of a picture without pose: an orbit around the origin of a z-up world, with the input camera at azimuth 0.
+
+    image_size: (height, width) of the model's input. focal: normalised by the width; pixels are square. distance, near, far: world units.
+    elevation: of the input camera, degrees. background: grey level behind the object, in [0, 1].
+    """
+
+    image_size: tuple[int, int]
+    focal: float
+    distance: float
+    elevation: float
+    near: float
+    far: float
+    background: float
+
+    @classmethod
+    def of(
+        cls, config: dict[str, Any], elevation: float | None = None, distance: float | None = None, fov: float | None = None
+    ) -> "Stage":
+        """The default camera of a model folder's config, with what the user knows better: degrees, world units, degrees.
+
+        Another distance moves near and far along, since the object stays at the origin. Raises UserError for impossible values.
+        """
+        camera = config["camera"]
+        shift = 0.0 if distance is None else distance - camera["distance"]
+        if camera["near"] + shift <= 0:
+            closest = camera["distance"] - camera["near"]
+            raise UserError(f"an input distance of {distance} lies inside the object's space: it must exceed {closest:.3g}")
+        if fov is not None and not 1 <= fov <= 150:
+            raise UserError(f"a field of view must lie between 1 and 150 degrees, not {fov}")
+        return cls(
+            image_size=tuple(config["image_size"]),
+            focal=camera["focal"] if fov is None else focal_from_fov(fov),
+            distance=camera["distance"] + shift,
+            elevation=float(camera["elevation"] if elevation is None else elevation),
+            near=camera["near"] + shift,
+            far=camera["far"] + shift,
+            background=float(config["background"]),
+        )
+
+    def cameras(self, azimuths: Sequence[float], elevation: float, device: torch.device | str = "cpu") -> Cameras:
+        """Cameras (n,) at azimuths relative to the input camera, degrees."""
+        height, width = self.image_size
+        around = torch.tensor(azimuths, dtype=torch.float32)
+        K = pinhole(self.focal, self.focal * width / height)
+        return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far).to(device)
+
+    @property
+    def radius(self) -> float:
+        """Half of the depth range: objects lie within this distance of the origin."""
+        return (self.far - self.near) / 2
