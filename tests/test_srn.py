@@ -5,6 +5,7 @@ import pytest
 from scenes import listing, noise, png, write_srn_object
 
 from vcgen.cli import main
+from vcgen.data import packing
 from vcgen.data.formats.srn import read_intrinsics, read_pose
 from vcgen.data.record import decode_views
 from vcgen.data.shards import read_index
@@ -109,9 +110,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path, source):
     assert listing(tmp_path / "one") == listing(tmp_path / "two")
 
 
-def test_an_interrupted_pack_continues_and_ends_as_if_it_had_not_been(tmp_path, source, monkeypatch):
-    from vcgen.data import packing
-
+def test_an_interrupted_pack_continues_and_ends_as_if_it_had_not_been(tmp_path, source, monkeypatch, capsys):
     options = ("--samples-per-shard", "2")
     assert pack(source, tmp_path / "whole", *options) == 0
     converted = []
@@ -122,10 +121,10 @@ def test_an_interrupted_pack_continues_and_ends_as_if_it_had_not_been(tmp_path, 
         converted.append(scene.key)
         return original(read_scene, scene, settings)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(packing, "convert_one", convert_some)
-        pack(source, tmp_path / "out", *options)
-    assert not (tmp_path / "out").exists()
+        assert pack(source, tmp_path / "out", *options) == 2
+    assert "the same command continues" in capsys.readouterr().err and not (tmp_path / "out").exists()
     converted.clear()
     monkeypatch.setattr(packing, "convert_one", lambda *a, original=packing.convert_one: converted.append(a[1].key) or original(*a))
     assert pack(source, tmp_path / "out", *options) == 0
@@ -145,6 +144,14 @@ def test_a_second_run_does_nothing_and_other_settings_need_overwrite(tmp_path, s
     assert pack(source, out, "--near", "0.7", "--overwrite") == 0
     assert read_index(out).read(0).t_near == 0.7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cars_train", "out"]
+
+
+def test_two_packs_into_one_folder_do_not_mix(tmp_path, source, capsys):
+    (tmp_path / "out.partial").mkdir()
+    with packing.hold_lock(tmp_path / "out.partial"):
+        fails(capsys, source, tmp_path / "out", "another `vcgen data pack`")
+    assert pack(source, tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.tar", "index.json", "pack.json"]
 
 
 def test_a_folder_that_is_no_shard_folder_is_never_replaced(tmp_path, source, capsys):

@@ -89,7 +89,12 @@ def test_the_principal_point_is_normalised_by_width_and_height():
 
 @pytest.mark.parametrize(
     ("top", "word"),
-    [({}, "neither fl_x"), ({"fl_x": "9"}, "fl_x must be"), ({"fl_x": 9, "w": 8, "h": 6}, "w and h say"), ({"fl_x": float("nan")}, "finite")],
+    [
+        ({}, "neither fl_x"),
+        ({"fl_x": "9"}, "fl_x must be"),
+        ({"fl_x": 9, "w": 8, "h": 6}, "w and h say"),
+        ({"fl_x": float("nan")}, "finite"),
+    ],
 )
 def test_unusable_intrinsics_are_refused(top, word):
     with pytest.raises(UserError, match=word):

@@ -4,17 +4,21 @@ While it runs everything lies in ``OUT.partial``: ``000000.tar`` and beside it `
 A later run keeps each shard whose record still matches its source and settings.
 """
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.record import SceneRecord
@@ -79,15 +83,29 @@ def pack(
         return
     partial = target.with_name(target.name + ".partial")
     create_folder(partial)
-    made = make_shards(plans, partial, read_scene, settings, workers, skip_broken)
-    broken = [item for shard in made for item in shard.broken]
-    if broken and not skip_broken:
-        raise UserError(broken_message(broken, len(scenes), source))
-    publish(made, partial, target, settings, fingerprint)
+    with hold_lock(partial):
+        try:
+            made = make_shards(plans, partial, read_scene, settings, workers, skip_broken)
+        except KeyboardInterrupt as interrupt:
+            raise UserError(f"interrupted; finished shards are kept in {out}.partial, the same command continues") from interrupt
+        broken = [item for shard in made for item in shard.broken]
+        if broken and not skip_broken:
+            raise UserError(broken_message(broken, len(scenes), source))
+        publish(made, partial, target, settings, fingerprint)
     index = read_index(target)
     print(f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards, {sum(s.bytes for s in index.shards) / 1e6:.1f} MB")
     if broken:
         print("\n".join([f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken)]))
+
+
+def hold_lock(partial: Path) -> IO:
+    """Claim a folder for this process until the returned file is closed; raises UserError while another process packs into it."""
+    file = open(partial / "lock", "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{partial}: another `vcgen data pack` is writing here; wait for it, or choose another OUT") from error
+    return file
 
 
 def refuse_equal_keys(scenes: list[SceneFolder]) -> None:
@@ -166,7 +184,7 @@ def convert(scenes: list[SceneFolder], read_scene: ReadScene, settings: Settings
         yield from (convert_one(read_scene, scene, settings) for scene in scenes)
         return
     pending: deque = deque()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
         try:
             for scene in scenes:
                 pending.append(pool.submit(convert_one, read_scene, scene, settings))
@@ -179,6 +197,17 @@ def convert(scenes: list[SceneFolder], read_scene: ReadScene, settings: Settings
             raise UserError("a worker process died (out of memory?); run the command again to continue, with fewer --workers") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def follow_parent() -> None:
+    """Make a worker leave Ctrl-C to its parent and end when the parent does, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def convert_one(read_scene: ReadScene, scene: SceneFolder, settings: Settings) -> SceneRecord | str:
