@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from jsonargparse.typing import PositiveInt
+
 from vcgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,13 +22,20 @@ An interrupted evaluation goes on where it stopped when the same command is give
 
 def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen evaluate``."""
-    from jsonargparse import ArgumentParser
+    from argparse import RawDescriptionHelpFormatter
 
-    parser = ArgumentParser(prog="vcgen evaluate", description=evaluate.__doc__.split("\n\n    Args:")[0], epilog=EXAMPLE)
-    parser.add_function_arguments(evaluate, as_positional=False, skip={"lpips", "offline", "overwrite", "baselines", "compare"})
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Keeps the lines of the example whole, so that it can be copied."""
+
+    description = evaluate.__doc__.split("\n\n")[0]
+    parser = ArgumentParser(prog="vcgen evaluate", description=description, epilog=EXAMPLE, formatter_class=Formatter)
+    skip = {"lpips", "offline", "overwrite", "baselines", "compare"}
+    parser.add_function_arguments(evaluate, as_group=False, as_positional=False, skip=skip)
     parser.add_argument(
         "--lpips", nargs="+", choices=["vgg", "squeeze", "alex", "none"], default=["vgg"],
-        help="networks to compute LPIPS with, one column each; published tables use vgg. none leaves LPIPS out. (default: vgg)",
+        help="networks to compute LPIPS with, one column each; published tables use vgg. none leaves LPIPS out",
     )  # fmt: skip
     parser.add_argument("--offline", action="store_true", help="never download LPIPS weights (as VCGEN_OFFLINE=1 does)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier evaluation in --out")
@@ -46,7 +55,7 @@ def evaluate(
     lpips: list[Literal["vgg", "squeeze", "alex"]],
     offline: bool = False,
     device: str = "auto",
-    views_per_call: int = 8,
+    views_per_call: PositiveInt = 8,
     part: str = "0/1",
     overwrite: bool = False,
     baselines: bool = False,
@@ -78,8 +87,6 @@ def evaluate(
     parsed_part = parse_part(part)
     if baselines and parsed_part != (0, 1):
         raise UserError("--baselines cannot be given with --part; score the parts first, then give the whole command with --baselines")
-    if views_per_call < 1:
-        raise UserError(f"--views_per_call {views_per_call}: must be at least 1")
     settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parsed_part, overwrite)
     loaded_protocol = load_protocol(protocol)
     system = vcgen.load(model, device=settings.device)
@@ -154,7 +161,8 @@ def _announce(results: "Results | None", out: Path) -> None:
     from vcgen.evaluation.report import rows
 
     heading, *body = rows(results)
-    table = Table(heading[0], title=f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images")
+    table = Table(title=f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images")
+    table.add_column(heading[0], overflow="fold")
     for name in heading[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for row in body:

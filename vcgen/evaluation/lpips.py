@@ -12,6 +12,7 @@ hold the convolutional part alone (keys ``features.N...``).
 """
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # what torch.load raises for a file that holds no weights
@@ -53,7 +54,9 @@ class PerceptualDistance:
 
         self.network, self.path, self.sha256 = network, path, file_sha256(path)
         # pnet_rand: the package's other way, pretrained=True, downloads without a word. Every random value is overwritten below.
-        self.model = lpips.LPIPS(net=network, version="0.1", pnet_rand=True, verbose=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # the package calls it in an old way
+            self.model = lpips.LPIPS(net=network, version="0.1", pnet_rand=True, verbose=False)
         _fill(self.model.net, path)
         self.model.to(device)
 
@@ -94,8 +97,7 @@ def find_weights(network: Network, offline: bool = False) -> Path:
     try:
         return _download(source, cache)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(_missing(source, network, f"the download failed ({reason})")) from error
+        raise UserError(_missing(source, network, f"the download failed ({_first_line(error)})")) from error
 
 
 def load_lpips(network: Network, device: torch.device | str = "cpu", offline: bool = False) -> PerceptualDistance:
@@ -135,5 +137,8 @@ def _fill(network: torch.nn.Module, path: Path) -> None:
         state = {key: stored[f"features.{key.split('.', 1)[1]}"] for key in network.state_dict()}
         network.load_state_dict(state)
     except (KeyError, RuntimeError, TypeError, EOFError, ValueError, UnpicklingError) as error:
-        raise UserError(f"{path}: not the weights of this network ({str(error).splitlines()[0]}); replace the file") from error
+        raise UserError(f"{path}: not the weights of this network ({_first_line(error)}); replace the file") from error
 
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -9,15 +9,15 @@ from torch.nn.functional import avg_pool2d, conv2d
 
 from vcgen.evaluation.lpips import PerceptualDistance
 
-#: Identical images have infinite PSNR; they count as this many dB, and results say how many there were. No pair of 8-bit images that
-#: differ reaches it below 2600 x 2600 pixels.
+#: Identical images have infinite PSNR; they count as this many dB, and results say how many reached it. At 128 x 128 pixels the smallest
+#: possible difference of two 8-bit images, one level in one channel of one pixel, is 95 dB.
 PSNR_CAP = 100.0
 
 #: metric -> the definition printed beside it. A protocol file names the short form (left of the colon) and is refused if it wants another.
 DEFINITIONS = {
     "psnr": "db-per-image: -10 log10 of the mean squared error over all pixels and channels of one image, range 1; averaged in dB",
-    "ssim": "scikit-image: 7 x 7 uniform window, sample covariance N/(N-1), K1 0.01, K2 0.03, range 1, 3-pixel border dropped, channels averaged",
-    "ssim_gauss": "gaussian-11-zero-padded: 11 x 11 Gaussian window, std 1.5, population covariance, zero padding, range 1, channels averaged",
+    "ssim": "scikit-image: 7 x 7 uniform window, sample covariance N/(N-1), range 1, 3-pixel border dropped, channels averaged",
+    "ssim_gauss": "gaussian-11-zero-padded: 11 x 11 Gaussian window, std 1.5, population covariance, zero padding, channels averaged",
     "lpips": "v0.1: learned perceptual distance, inputs in [-1, 1], the package's linear heads on an ImageNet network named in the column",
 }
 

@@ -7,11 +7,15 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dfe7; --paper: #ffffff; --band: #f4f6f9; --mark: #2f6fb7; }
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dfe7; --paper: #ffffff;
+  --band: #f4f6f9; --mark: #2f6fb7; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6eaf0; --soft: #9aa5b4; --line: #343d4a; --paper: #151a21; --band: #1e252f; --mark: #6ba6e8; }
 }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 2.5rem auto; padding: 0 1.2rem; }
+body {
+  font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 62rem; margin: 2.5rem auto; padding: 0 1.2rem;
+}
 h1 { font-size: 1.7rem; line-height: 1.2; margin-bottom: .3rem; }
 h2 { font-size: 1.2rem; margin-top: 2.4rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .5rem; }
@@ -48,7 +52,8 @@ $paired
 $definitions
 <h2>Pictures</h2>
 <p class="lead">Best, median and worst object by mean PSNR; of each, its best, median and worst view. Error: mean absolute difference over
-the channels, white for none, darkest from $error_scale. Depth: yellow near, violet far, white where nothing is hit or all is equally far.</p>
+the channels, white for none, darkest from $error_scale. Depth: yellow near, violet far, white where nothing is hit
+or all is equally far.</p>
 $examples
 <h2>PSNR per object</h2>
 $histogram

@@ -44,7 +44,7 @@ class Protocol:
         if len(set(indices)) != len(indices):
             twice = next(index for index in indices if indices.count(index) > 1)
             raise UserError(
-                f"protocol {self.name}: view {twice} occurs twice; a context view must not be a target, and no view counts twice; remove one"
+                f"protocol {self.name}: view {twice} occurs twice; a context view must not be a target, nor any view count twice"
             )
         if not 0 <= self.background <= 1:
             raise UserError(f"protocol {self.name}: background {self.background} must lie in [0, 1] (1 is white)")

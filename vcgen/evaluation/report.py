@@ -77,7 +77,7 @@ def summary(results: Results) -> str:
     counts, protocol = results.counts, results.protocol
     targets = protocol["targets"] if isinstance(protocol["targets"], str) else f"{len(protocol['targets'])} views"
     few = " So few groups make rough intervals." if counts["groups"] < FEW_GROUPS else ""
-    capped = f", {counts['psnr_capped']} of them identical to the truth" if counts["psnr_capped"] else ""
+    capped = f", {counts['psnr_capped']} of them at the PSNR cap, as identical pictures are" if counts["psnr_capped"] else ""
     return (
         f"Protocol {protocol['name']}: input view {', '.join(map(str, protocol['context']))}, targets {targets}, "
         f"{protocol['size'][0]} x {protocol['size'][1]} pixels on grey level {protocol['background']:g}; "
@@ -104,7 +104,8 @@ def page(results: Results, pictures: Pictures) -> str:
     paired = f"<h2>Paired differences on the same objects</h2>{_html_table(differences)}" if differences else ""
     headings = ["object", "group", "views", *(title(metric) for metric in results.metrics)]
     objects = [
-        [entry["object"], entry["group"], str(entry["views"]), *(number(m, entry[m]) for m in results.metrics)] for entry in results.ranked()
+        [entry["object"], entry["group"], str(entry["views"]), *(number(m, entry[m]) for m in results.metrics)]
+        for entry in results.ranked()
     ]
     return Template(PAGE).substitute(
         title=_text(f"{results.name} on {results.protocol['name']}"),
@@ -139,7 +140,8 @@ def histogram(values: Sequence[float], bins: int = 24, width: int = 640, height:
     bar, base = width / bins, height - 24
     bars = "".join(
         f"<rect x='{i * bar + 1:.1f}' y='{base - base * count / max(counts):.1f}' width='{bar - 2:.1f}' "
-        f"height='{base * count / max(counts):.1f}'><title>{count} objects, {low + i * step:.2f} to {low + (i + 1) * step:.2f} dB</title></rect>"
+        f"height='{base * count / max(counts):.1f}'>"
+        f"<title>{count} objects, {low + i * step:.2f} to {low + (i + 1) * step:.2f} dB</title></rect>"
         for i, count in enumerate(counts)
     )
     ends = f"<text x='0' y='{height - 6}'>{low:.2f} dB</text><text x='{width}' y='{height - 6}' text-anchor='end'>{high:.2f} dB</text>"
@@ -179,7 +181,7 @@ def _markdown_table(table: list[list[str]]) -> list[str]:
 
 def _html_table(table: list[list[str]]) -> str:
     head = "".join(f"<th>{_text(cell)}</th>" for cell in table[0])
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table[1:])
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell).replace('; ', '<br>')}</td>" for cell in row) + "</tr>" for row in table[1:])
     return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 

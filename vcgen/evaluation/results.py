@@ -121,7 +121,7 @@ def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, 
     for other in others:
         for item in ("protocol", "data"):
             if other.hashes[item] != results.hashes[item]:
-                raise UserError(f"{other.name}: was scored with another {item} than {results.name}, so the two cannot be compared; score it again")
+                raise UserError(f"{other.name}: used another {item} than {results.name}, so they cannot be compared; score it again")
         shared = [metric for metric in results.metrics if metric in other.mean]
         differences = {
             metric: asdict(

@@ -77,8 +77,8 @@ def evaluate_system(
     index = read_index(data)
     protocol.check_data(index.image_size, index.split, data)
     samples = sorted((entry.key, number) for number, (_, entry) in enumerate(index.samples))
-    for number in (number for _, number in samples):
-        protocol.target_indices(index.samples[number][1].views, index.samples[number][1].key)
+    for _, entry in index.samples:
+        protocol.target_indices(entry.views, entry.key)
     metrics, missing = _metrics(settings)
     hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
     hashes |= {f"lpips_{net}": distance.sha256 for net, distance in metrics.perceptual.items()}
@@ -156,7 +156,7 @@ def score_object(system: Renderer, record: SceneRecord, protocol: Protocol, metr
 def pictures(
     system: Renderer, index: ShardIndex, key: str, views: Sequence[int], protocol: Protocol, device: str
 ) -> tuple[Tensor, Tensor, Rendering]:
-    """For a report: the first input picture (3, H, W), the true pictures (V, 3, H, W) and the Rendering (V, ...) of chosen views, on CPU."""
+    """For a report: first input picture (3, H, W), true pictures (V, 3, H, W) and Rendering (V, ...) of chosen views, on CPU."""
     record = index.read([entry.key for _, entry in index.samples].index(key))
     with torch.inference_mode():
         context, truth = (views_of(record, chosen, protocol, device) for chosen in (protocol.context, views))
@@ -182,10 +182,12 @@ def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, de
 
 def _check_rendering(rgb: Tensor, truth: Views, key: str, views: Sequence[int]) -> None:
     if rgb.shape != truth.images.shape:
-        raise UserError(f"object {key}: the model rendered {tuple(rgb.shape)}, expected {tuple(truth.images.shape)}; its render() is at fault")
+        shapes = f"{tuple(rgb.shape)}, expected {tuple(truth.images.shape)}"
+        raise UserError(f"object {key}: the model rendered {shapes}; its render() is at fault")
     finite = torch.isfinite(rgb[0]).all(dim=(1, 2, 3)).tolist()
     if not all(finite):
-        raise UserError(f"object {key}, view {views[finite.index(False)]}: the rendering has NaN or infinite pixels; check the model's weights")
+        view = views[finite.index(False)]
+        raise UserError(f"object {key}, view {view}: the rendering has NaN or infinite pixels; check the model's weights")
 
 
 def _console():

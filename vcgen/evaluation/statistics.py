@@ -1,4 +1,4 @@
-"""Averages and intervals in which the object, or the group of objects that share one model, is the unit: views of an object are one draw."""
+"""Averages and intervals whose unit is the object, or the group of objects that share one model: views of an object are one draw."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SEED = 0
 class Difference:
     """Method A minus method B on the same objects.
 
-    mean: average difference. interval: its 95 % interval, None for fewer than two groups. improved: share in [0, 1] of objects where A wins.
+    mean: average difference. interval: its 95 % interval, None for fewer than two groups. improved: share of objects where A wins.
     """
 
     mean: float
@@ -50,11 +50,12 @@ def bootstrap_interval(
 def paired_difference(
     first: Mapping[str, float], second: Mapping[str, float], groups: Mapping[str, str], higher_is_better: bool = True
 ) -> Difference:
-    """Compare two methods on the same objects. first, second, groups: object -> value, value, group. Raises ValueError if objects differ."""
+    """Compare two methods on the same objects. first, second, groups: object -> value, value, group. ValueError if objects differ."""
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
         raise ValueError(f"a paired comparison needs the same objects in both; {len(odd)} differ, for instance {odd[0]}")
     objects = sorted(first)
     differences = [first[name] - second[name] for name in objects]
     interval = bootstrap_interval(differences, [groups[name] for name in objects])
-    return Difference(mean(differences), interval, mean([float(difference > 0 if higher_is_better else difference < 0) for difference in differences]))
+    wins = [float(difference > 0 if higher_is_better else difference < 0) for difference in differences]
+    return Difference(mean(differences), interval, mean(wins))

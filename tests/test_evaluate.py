@@ -1,0 +1,252 @@
+"""The whole evaluation on tiny scenes with systems whose score is known beforehand."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vcgen.data.record import SceneRecord
+from vcgen.data.shards import write_shards
+from vcgen.errors import UserError
+from vcgen.evaluation import evaluate as command
+from vcgen.evaluation.baselines import CopyInput, MeanImage
+from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol
+from vcgen.evaluation.records import ImageScore, ObjectScore
+from vcgen.evaluation.results import collect, load_results
+from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
+from vcgen.types import Rendering
+
+SIZE, VIEWS = 16, 6
+PROTOCOL = Protocol("tiny", (0,), "all others", (SIZE, SIZE), sha256="hash of tiny")
+SETTINGS = Settings(lpips=(), views_per_call=2)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def record(key: str, pictures: np.ndarray, group: str = "") -> SceneRecord:
+    """A scene of (V, 16, 16, 3 or 4) 8-bit pictures; camera v stands at x = v, so that a system can tell views apart."""
+    c2w = np.tile(np.eye(4), (len(pictures), 1, 1))
+    c2w[:, 0, 3] = range(len(pictures))
+    K = np.tile(np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]), (len(pictures), 1, 1))
+    names = [f"{v:06d}" for v in range(len(pictures))]
+    background = "alpha" if pictures.shape[-1] == 4 else "white"
+    return SceneRecord(key, [png(x) for x in pictures], c2w, K, (SIZE, SIZE), 0.5, 2.0, names, background, group=group)
+
+
+def level(key: str, view: int) -> int:
+    """The grey level of a view: differs between views and scenes, and leaves room for an offset of 51."""
+    return 20 * view + 10 * ("abcd".index(key[0]) + 1)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Four scenes a1, a2 (one model), b1, c1 of six uniform grey views."""
+    scenes = {key: np.stack([np.full((SIZE, SIZE, 3), level(key, v), np.uint8) for v in range(VIEWS)]) for key in ("c1", "a2", "b1", "a1")}
+    records = [record(key, images, group=key[0]) for key, images in scenes.items()]
+    write_shards(records, tmp_path / "shards", (SIZE, SIZE), samples_per_shard=2)
+    return tmp_path / "shards"
+
+
+class Oracle:
+    """Knows the truth of the grey scenes, which it recognises by their input view, and misses it by ``offset`` levels."""
+
+    def __init__(self, offset: float):
+        self.offset, self.rendered = offset, []
+
+    def field(self, context):
+        return context.images[0, 0, 0, 0, 0] * 255  # the level of view 0
+
+    def render(self, field, cameras, size, background=1.0):
+        self.rendered += cameras.centers[0, :, 0].tolist()
+        levels = (field + 20 * cameras.centers[..., 0] + self.offset) / 255
+        rgb = levels[..., None, None, None].expand(*cameras.shape, 3, *size)
+        return Rendering(rgb, torch.ones_like(rgb[:, :, :1]), torch.ones_like(rgb[:, :, :1]))
+
+
+def run(shards, out, offset=51, protocol=PROTOCOL, settings=SETTINGS, others=(), name="oracle"):
+    system = Oracle(offset)
+    return evaluate_system(system, shards, protocol, out, Origin(name, {"weights": f"offset {offset}"}), settings, others), system
+
+
+def test_offset_of_a_fifth_scores_exactly_its_closed_form(shards, tmp_path):
+    results, _ = run(shards, tmp_path / "out")
+    assert results.mean["psnr"] == pytest.approx(-20 * np.log10(0.2), abs=1e-6)
+    assert results.interval95["psnr"] == pytest.approx((results.mean["psnr"],) * 2, abs=1e-6)
+    assert results.counts == {"objects": 4, "groups": 3, "images": 20, "psnr_capped": 0}
+
+
+def test_ssim_of_uniform_images_is_its_luminance_term(shards, tmp_path):
+    results, _ = run(shards, tmp_path / "out")
+    image = next(i for i in results.images if i["object"] == "b1" and i["view"] == 3)
+    truth, prediction = level("b1", 3) / 255, (level("b1", 3) + 51) / 255
+    assert image["ssim"] == pytest.approx((2 * truth * prediction + 1e-4) / (truth**2 + prediction**2 + 1e-4), abs=1e-6)
+
+
+def test_perfect_predictions_are_capped_and_counted(shards, tmp_path):
+    results, _ = run(shards, tmp_path / "out", offset=0)
+    assert results.mean["psnr"] == 100 and results.counts["psnr_capped"] == 20
+
+
+def test_every_view_but_the_input_is_scored_once_sorted_by_object_and_view(shards, tmp_path):
+    results, _ = run(shards, tmp_path / "out")
+    assert [(i["object"], i["view"]) for i in results.images] == [(key, v) for key in ("a1", "a2", "b1", "c1") for v in range(1, VIEWS)]
+
+
+def test_stored_results_equal_the_returned_ones_and_say_what_they_mean(shards, tmp_path):
+    results, _ = run(shards, tmp_path / "out")
+    stored = load_results(tmp_path / "out")
+    assert (stored.mean, stored.images, stored.hashes) == (results.mean, results.images, results.hashes)
+    assert set(stored.metrics) <= set(stored.definitions)
+    assert {"weights", "protocol", "data"} <= set(stored.hashes)
+    assert {"vcgen", "torch", "lpips"} <= set(stored.versions) and {"command", "seconds", "hardware"} <= set(stored.run)
+
+
+def numbers(results) -> tuple:
+    return results.mean, results.interval95, results.objects, results.images
+
+
+def test_two_runs_and_two_parts_give_identical_numbers(shards, tmp_path):
+    whole, _ = run(shards, tmp_path / "whole", offset=7)
+    again, _ = run(shards, tmp_path / "again", offset=7)
+    first, _ = run(shards, tmp_path / "parts", offset=7, settings=replace(SETTINGS, part=(0, 2)))
+    second, _ = run(shards, tmp_path / "parts", offset=7, settings=replace(SETTINGS, part=(1, 2)))
+    assert first is None
+    assert numbers(whole) == numbers(again) == numbers(second)
+
+
+def test_views_per_call_does_not_change_the_numbers(shards, tmp_path):
+    one, _ = run(shards, tmp_path / "one", settings=replace(SETTINGS, views_per_call=1))
+    many, _ = run(shards, tmp_path / "many", settings=replace(SETTINGS, views_per_call=99))
+    assert numbers(one) == numbers(many)
+
+
+def test_resuming_renders_only_what_is_missing(shards, tmp_path):
+    whole, complete = run(shards, tmp_path / "out")
+    (tmp_path / "out" / "records" / "b1.json").unlink()
+    resumed, rest = run(shards, tmp_path / "out")
+    report_views = 3 * 3  # best, median and worst object, three views each
+    assert len(complete.rendered) == 20 + report_views and len(rest.rendered) == 5 + report_views
+    assert numbers(resumed) == numbers(whole)
+
+
+@pytest.mark.parametrize("change", ["protocol", "model"])
+def test_results_of_another_protocol_or_model_are_refused_unless_overwritten(shards, tmp_path, change):
+    run(shards, tmp_path / "out")
+    other = {"protocol": replace(PROTOCOL, sha256="other")} if change == "protocol" else {"offset": 30}
+    with pytest.raises(UserError, match=f"another evaluation .other {change}.*--overwrite"):
+        run(shards, tmp_path / "out", **other)
+    results, _ = run(shards, tmp_path / "out", settings=replace(SETTINGS, overwrite=True), **other)
+    assert numbers(load_results(tmp_path / "out"))[0] == numbers(results)[0]
+
+
+def test_shards_of_another_size_are_refused_before_any_rendering(shards, tmp_path):
+    with pytest.raises(UserError, match="16 x 16.*wants 32 x 32"):
+        run(shards, tmp_path / "out", protocol=replace(PROTOCOL, size=(32, 32)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_view_out_of_range_names_the_object(shards, tmp_path):
+    with pytest.raises(UserError, match="object c1: .*view 6"):
+        run(shards, tmp_path / "out", protocol=replace(PROTOCOL, targets=(1, 6)))
+
+
+def test_pictures_painted_on_white_are_not_scored_on_black(shards, tmp_path):
+    with pytest.raises(UserError, match="lie on white"):
+        run(shards, tmp_path / "out", protocol=replace(PROTOCOL, background=0.0))
+
+
+def test_rendering_with_nan_names_object_and_view(shards, tmp_path):
+    with pytest.raises(UserError, match="object a1, view 1: .*NaN"):
+        run(shards, tmp_path / "out", offset=float("nan"))
+
+
+def test_copying_the_input_scores_the_difference_to_view_zero(shards, tmp_path):
+    system = CopyInput()
+    results = evaluate_system(system, shards, PROTOCOL, tmp_path / "out", Origin(system.name, system.hashes), SETTINGS)
+    expected = np.mean([-20 * np.log10(20 * v / 255) for v in range(1, VIEWS)])
+    assert results.mean["psnr"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_mean_image_is_the_mean_over_views_composited_on_the_background(tmp_path):
+    pictures = np.zeros((2, SIZE, SIZE, 4), np.uint8)
+    pictures[0, ..., :3], pictures[0, ..., 3] = 200, 255  # opaque, level 200
+    pictures[1, ..., 0], pictures[1, ..., 3] = 255, 51  # red at coverage 0.2
+    write_shards([record("a1", pictures)], tmp_path / "shards", (SIZE, SIZE))
+    image = MeanImage.of(tmp_path / "shards", background=1.0).image
+    assert image[:, 3, 5].tolist() == pytest.approx([(200 / 255 + 1) / 2, (200 / 255 + 0.8) / 2, (200 / 255 + 0.8) / 2], abs=1e-6)
+    on_black = MeanImage.of(tmp_path / "shards", background=0.0).image
+    assert on_black[:, 3, 5].tolist() == pytest.approx([(200 / 255 + 0.2) / 2, 100 / 255, 100 / 255], abs=1e-6)
+
+
+def test_comparison_is_paired_by_object(shards, tmp_path):
+    worse, _ = run(shards, tmp_path / "worse", offset=51, name="worse")
+    better, _ = run(shards, tmp_path / "better", offset=25, name="better", others=[worse])
+    difference = better.baselines["worse"]["difference"]["psnr"]
+    assert difference["mean"] == pytest.approx(20 * np.log10(51 / 25), abs=1e-6)
+    assert difference["improved"] == 1.0
+    with pytest.raises(UserError, match="used another protocol"):
+        run(shards, tmp_path / "third", protocol=replace(PROTOCOL, sha256="other"), others=[worse])
+
+
+def test_missing_lpips_weights_leave_the_other_metrics_and_a_reason(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VCGEN_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    results, _ = run(shards, tmp_path / "out", settings=replace(SETTINGS, lpips=("vgg",), offline=True))
+    assert results.metrics == ["psnr", "ssim", "ssim_gauss"]
+    assert "vgg16-397923af.pth" in results.missing["lpips_vgg"] and "vgg16-397923af.pth" in capsys.readouterr().err
+    assert "lpips_vgg is missing" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_report_is_self_contained_and_shows_the_table_and_its_definitions(shards, tmp_path):
+    results, _ = run(shards, tmp_path / "out", name="<model>")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 * 3 * 5
+    assert not any(word in page for word in ("<script", "http://", "https://", "<model>"))
+    text = (tmp_path / "out" / "report.md").read_text()
+    for content in (page, text):
+        assert "13.98 [13.98, 13.98]" in content
+        assert all(name in content for name in results.definitions)
+
+
+def test_mean_over_objects_weights_objects_alike_whatever_their_view_counts():
+    scores = [
+        ObjectScore("b", "b", 1.0, (ImageScore(1, "x", {"psnr": 10.0}),)),
+        ObjectScore("a", "a", 1.0, tuple(ImageScore(v, "y", {"psnr": 20.0}) for v in range(9))),
+    ]
+    assert collect("m", scores, PROTOCOL, versions={}, hashes={}, run={}).mean["psnr"] == 15.0
+
+
+def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "config.json").write_text("{}")
+    monkeypatch.setattr("vcgen.load", lambda folder, device: Oracle(51))
+    entries = {"version": 1, "name": "file", "context": [0], "targets": "all others", "size": [SIZE, SIZE], "background": 1.0}
+    entries |= {"quantisation": SUPPORTED_QUANTISATION, "metrics": SUPPORTED_METRICS}
+    (tmp_path / "protocol.json").write_text(json.dumps(entries))
+    places = {"model": model, "data": shards, "train": shards, "protocol": tmp_path / "protocol.json", "out": tmp_path / "out"}
+    arguments = [word for name, path in places.items() for word in (f"--{name}", str(path))]
+    command.main([*arguments, "--lpips", "none", "--device", "cpu", "--baselines"])
+    assert set(load_results(tmp_path / "out").baselines) == {"copy the input view", "mean training image"}
+    assert "13.98" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["1", "2/2", "-1/3", "a/b", "/2"])
+def test_parts_that_do_not_exist_are_refused(text):
+    with pytest.raises(UserError, match="--part"):
+        command.parse_part(text)
+
+
+def test_unknown_option_exits_with_status_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--modle", "x"])
+    assert stop.value.code == 2

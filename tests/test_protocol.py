@@ -1,0 +1,118 @@
+"""Protocol files: what is accepted, what is refused and in which words."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vcgen.errors import UserError
+from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol, load_protocol
+
+SHIPPED = sorted((Path(__file__).parents[1] / "configs" / "protocols").glob("*.json"))
+
+
+def make(**changes) -> Protocol:
+    return Protocol(**({"name": "test", "context": (0,), "targets": "all others", "size": (8, 8)} | changes))
+
+
+def content(**changes) -> dict:
+    entries = {"version": 1, "name": "test", "context": [0], "targets": "all others", "size": [8, 8], "background": 1.0}
+    return entries | {"quantisation": SUPPORTED_QUANTISATION, "metrics": SUPPORTED_METRICS} | changes
+
+
+def write(folder: Path, entries: object) -> Path:
+    path = folder / "protocol.json"
+    path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    return path
+
+
+def test_with_input_64_of_251_views_exactly_view_64_is_missing_from_250_targets():
+    targets = make(context=(64,)).target_indices(251, "car")
+    assert len(targets) == 250
+    assert set(range(251)) - set(targets) == {64}
+
+
+def test_listed_targets_come_in_ascending_order():
+    assert make(targets=(5, 2, 9)).target_indices(10, "car") == [2, 5, 9]
+
+
+@pytest.mark.parametrize("indices", [{"context": (3,), "targets": (1, 3)}, {"targets": (1, 1)}, {"context": (2, 2)}])
+def test_input_view_among_the_targets_or_view_named_twice_is_refused(indices):
+    with pytest.raises(UserError, match="occurs twice"):
+        make(**indices)
+
+
+@pytest.mark.parametrize("indices", [{"context": (-1,)}, {"targets": (0.5,)}, {"context": ()}, {"targets": ()}])
+def test_indices_that_are_no_views_are_refused(indices):
+    with pytest.raises(UserError):
+        make(**indices)
+
+
+@pytest.mark.parametrize("indices", [{"context": (64,)}, {"targets": (1, 24)}])
+def test_index_out_of_range_names_the_object(indices):
+    with pytest.raises(UserError, match="object teapot: .* only views 0 to 23"):
+        make(**indices).target_indices(24, "teapot")
+
+
+def test_object_with_another_number_of_views_than_promised_is_named():
+    with pytest.raises(UserError, match="object teapot: has 250 views.*251"):
+        make(views=251).target_indices(250, "teapot")
+
+
+def test_object_without_any_view_left_is_refused():
+    with pytest.raises(UserError, match="no view is left"):
+        make(context=(0, 1)).target_indices(2, "teapot")
+
+
+def test_other_resolution_says_at_which_size_to_pack():
+    with pytest.raises(UserError, match="64 x 64.*128 x 128.*--size 128"):
+        make(size=(128, 128)).check_data((64, 64), "test", Path("shards"))
+
+
+def test_other_split_is_refused_and_no_split_accepts_any():
+    with pytest.raises(UserError, match="holds split 'train'"):
+        make(split="test").check_data((8, 8), "train", Path("shards"))
+    assert make().check_data((8, 8), "train", Path("shards")) is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ("{", "not valid JSON"),
+        ([], "version 1"),
+        (content(version=2), "version 1"),
+        (content(contxt=[0]), "unknown entries contxt"),
+        ({key: value for key, value in content().items() if key != "background"}, "misses background"),
+        (content(metrics={"psnr": "pooled"}), "other metric definitions"),
+        (content(quantisation="8-bit-truncated"), "other metric definitions"),
+        (content(size=[8]), "values to unpack"),
+        (content(targets="some"), "whole numbers"),
+        (content(background=255), r"must lie in \[0, 1\]"),
+    ],
+)
+def test_bad_files_are_refused_with_their_name(tmp_path, entries, words):
+    path = write(tmp_path, entries)
+    with pytest.raises(UserError, match=words) as error:
+        load_protocol(path)
+    assert str(path) in str(error.value)
+
+
+def test_missing_file_points_to_the_shipped_ones(tmp_path):
+    with pytest.raises(UserError, match="configs/protocols"):
+        load_protocol(tmp_path / "absent.json")
+
+
+def test_hash_follows_the_file(tmp_path):
+    first = load_protocol(write(tmp_path, content())).sha256
+    assert load_protocol(write(tmp_path, content())).sha256 == first
+    assert load_protocol(write(tmp_path, content(background=0.0))).sha256 != first
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_protocols_load_and_are_named_after_their_file(path):
+    assert load_protocol(path).name == path.stem
+
+
+def test_srn_protocol_is_the_published_one():
+    protocol = load_protocol(next(path for path in SHIPPED if path.stem == "srn128"))
+    assert (protocol.context, protocol.size, protocol.background, protocol.views) == ((64,), (128, 128), 1.0, 251)
