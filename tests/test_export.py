@@ -14,6 +14,7 @@ from vcgen.cameras import orbit, pinhole
 from vcgen.errors import UserError
 from vcgen.export import folder
 from vcgen.export.export import main
+from vcgen.systems.build import build_system
 from vcgen.types import Views
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
@@ -106,6 +107,24 @@ def test_a_checkpoint_of_the_trainer_is_read(tmp_path):
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     out = export(tmp_path / "last.ckpt", tmp_path / "model")
     assert load_file(out / "model.safetensors")["size"].item() == 0.125
+
+
+def test_nerfdiff_survives_the_round_trip(tmp_path):
+    part = "vcgen.nerf.triplane.TriplaneDecoder", "vcgen.nerf.encoder.TriplaneEncoder"
+    sizes = {"plane_size": 16, "plane_channels": 4, "channels": [16, 32], "layers": 1, "attention": [False, False]}
+    decoder = {"class_path": part[0], "init_args": {"channels": 4, "hidden": 8}}
+    arguments = {"encoder": {"class_path": part[1], "init_args": {"decoder": decoder, **sizes}}, "render": {"samples": 8}}
+    entry = {**ENTRY, "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": arguments}
+    system = build_system(entry["class_path"], arguments).eval()
+    with torch.no_grad():
+        for parameter in system.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    average = {name: p.detach().clone() for name, p in system.named_parameters()}
+    raw = {name: torch.zeros_like(value) for name, value in system.state_dict().items()}
+    path = checkpoint(tmp_path / "last.ckpt", vcgen=entry, state_dict=raw, callbacks={"EMA": {"weights": average}})
+    with torch.no_grad():
+        expected = picture(system)
+        assert torch.equal(picture(folder.load(export(path, tmp_path / "model"))), expected) and expected.std() > 1e-3
 
 
 @pytest.mark.parametrize(("changes", "options", "message"), [

@@ -1,5 +1,6 @@
 """``vcgen export``: a training checkpoint becomes a model folder."""
 
+from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen export``."""
     from jsonargparse import auto_cli
 
-    auto_cli(export, args=arguments, prog="vcgen export", as_positional=False)
+    auto_cli(export, args=arguments, prog="vcgen export", as_positional=False, description=getdoc(export).split("Args:")[0])
 
 
 def export(checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema") -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from inspect import getdoc
 from pathlib import Path
 
 from vcgen.errors import UserError
@@ -12,7 +13,7 @@ def main(arguments: list[str]) -> None:
     from jsonargparse import auto_cli
 
     words = plain_words(arguments, lists=("--image", "--azimuths"), flags=("--as_is",))
-    auto_cli(render, args=words, prog="vcgen render", as_positional=False)
+    auto_cli(render, args=words, prog="vcgen render", as_positional=False, description=getdoc(render).split("Args:")[0])
 
 
 def plain_words(arguments: list[str], lists: tuple[str, ...], flags: tuple[str, ...] = ()) -> list[str]:
@@ -70,7 +71,8 @@ def render(
         mesh_resolution: grid points along each edge of the cube that the mesh is extracted from; 0 writes none.
         threshold: the density (per world unit) of the mesh's surface; found automatically by default.
         input_elevation: elevation in degrees from which the picture was taken; the model's default camera otherwise.
-        input_distance: distance between the picture's camera and the object's middle, in world units; the model's default otherwise.
+        input_distance: distance between the picture's camera and the object's middle, in world units; the model's default otherwise, and
+            the only one that suits models trained at a single distance.
         fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
         fill: share of the frame that the object is scaled to fill, between 0.1 and 1.
         as_is: keep the picture's framing (only pad and resize), for pictures framed like the training data.
