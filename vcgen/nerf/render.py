@@ -125,7 +125,7 @@ def render_rays(
         expected = coarse.depth / coarse.alpha.clamp(min=1e-6)
     else:
         with torch.no_grad():
-            density = _density(field.proposal or field, origins, directions, edges)
+            density = _density(field, origins, directions, edges)
             weights, _, _ = nerfacc.render_weight_from_density(edges[..., :-1], edges[..., 1:], density)
             middle = (edges[..., 1:] + edges[..., :-1]) / 2
             expected = (weights * middle).sum(-1) / weights.sum(-1).clamp(min=1e-6)
@@ -184,6 +184,8 @@ def _query(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> 
 
 
 def _density(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> Tensor:
+    if field.proposal is not None:
+        return _query(field.proposal, origins, directions, edges)[0]
     points, shape = _points(origins, directions, edges)
     return field.density(points).reshape(shape)
 

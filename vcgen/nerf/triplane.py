@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vcgen.cameras import rotate
+from vcgen.nerf.lookup import sample_planes
+
 Projection = Literal["orthographic", "perspective"]
 Aggregation = Literal["sum", "concat"]
 
@@ -74,23 +77,15 @@ class TriplaneField:
 
     def features(self, points: Tensor) -> Tensor:
         """World points (batch, n, 3) -> bilinear plane features (batch, n, channels), or 3 * channels when concatenated."""
-        coordinates = self.plane_coordinates(points)
-        batch, _, channels, height, width = self.planes.shape
-        sampled = F.grid_sample(
-            self.planes.reshape(batch * 3, channels, height, width).float(), coordinates.reshape(batch * 3, -1, 1, 2),
-            align_corners=False, padding_mode="border",
-        ).reshape(batch, 3, channels, -1)
-        if self.decoder.aggregate == "sum":
-            return sampled.sum(1).transpose(1, 2)
-        return sampled.reshape(batch, 3 * channels, -1).transpose(1, 2)
+        return sample_planes(self.planes, self.plane_coordinates(points), self.decoder.aggregate == "sum")
 
     def plane_coordinates(self, points: Tensor) -> Tensor:
-        """World points (batch, n, 3) -> (batch, 3, n, 2) coordinates in the planes, [-1, 1] over the box."""
-        local = ((points - self.center[:, None]) @ self.frame[:, :3, :3]) / self.half_size
+        """World points (batch, n, 3) -> (batch, n, 3, 2) coordinates in the planes, [-1, 1] over the box."""
+        local = rotate(points - self.center[:, None], self.frame[:, :3, :3].mT) / self.half_size
         x, y, z = local.unbind(-1)
         u, v = x, y
         if self.projection == "perspective":
             # Similar triangles: where the ray from the eye through the point crosses the box's middle plane z = 0.
             scale = self.eye_distance / (self.eye_distance + z * self.half_size)
             u, v = x * scale, y * scale
-        return torch.stack([torch.stack([u, v], -1), torch.stack([x, z], -1), torch.stack([y, z], -1)], 1)
+        return torch.stack([u, v, x, z, y, z], -1).unflatten(-1, (3, 2))

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 import vcgen.nerf.encoder
 import vcgen.nerf.pixelnerf
+import vcgen.nerf.scene
 import vcgen.systems.nerfdiff  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen.callbacks.cursor import Cursor
 from vcgen.callbacks.ema import EMA

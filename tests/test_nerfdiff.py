@@ -1,0 +1,110 @@
+"""The system: its losses against closed forms, its rays, its randomness."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vcgen.cameras import orbit, pinhole
+from vcgen.nerf.encoder import TriplaneEncoder
+from vcgen.nerf.pixelnerf import PixelNerf
+from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems.base import OptimizerOptions
+from vcgen.systems.nerfdiff import NerfDiff, gather_pixels
+from vcgen.types import Example, Views
+
+
+class EmptySpace(nn.Module):
+    """An encoder whose field is empty: every ray shows the background."""
+
+    def forward(self, context):
+        return self
+
+    center, radius, proposal = torch.zeros(2, 3), torch.full((2,), 0.5), None
+
+    def __call__(self, *arguments):
+        if len(arguments) == 1:
+            return self
+        points, _ = arguments
+        return torch.zeros(points.shape[:-1]), torch.zeros(points.shape)
+
+
+def views(batch=2, n=3, size=16, alpha=True):
+    cameras = orbit(torch.rand(batch * n) * 360, torch.rand(batch * n) * 40, 1.3, pinhole(1.0254), 0.8, 1.8).reshape(batch, n)
+    return Views(torch.rand(batch, n, 3, size, size), cameras, torch.rand(batch, n, 1, size, size) if alpha else None)
+
+
+def example(alpha=True):
+    made = views(alpha=alpha)
+    return Example(made[:, :1], made[:, 1:], ("a", "b"))
+
+
+def test_loss_of_empty_space_is_the_distance_of_the_pictures_from_the_background():
+    """Over white, the premultiplied truth a c + (1 - a) differs from white by a (1 - c): the loss is the mean of its square over hit pixels."""
+    system = NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=4096, background="white")
+    batch = example()
+    made = Views(torch.full_like(batch.target.images, 0.25), batch.target.cameras, torch.full_like(batch.target.alpha, 0.5))
+    loss = system.losses(Example(batch.context, made, batch.keys), torch.Generator().manual_seed(0))
+    assert float(loss["rgb"]) == pytest.approx((0.5 * 0.75) ** 2, rel=1e-5)
+
+
+def test_random_backgrounds_make_the_loss_see_opacity():
+    """White pictures on white: with a white background the empty field is perfect, with random ones it is not."""
+    batch = example()
+    white = Example(batch.context, Views(torch.ones_like(batch.target.images), batch.target.cameras, torch.ones_like(batch.target.alpha)), batch.keys)
+    losses = {
+        name: float(NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=64, background=name).losses(white, torch.Generator().manual_seed(0))["rgb"])
+        for name in ("white", "random")
+    }
+    assert losses["white"] == pytest.approx(0, abs=1e-12) and losses["random"] > 0.05
+
+
+def test_the_learned_background_gets_the_gradient():
+    system = NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=32, background="learned")
+    system.losses(example(alpha=False), torch.Generator().manual_seed(0))["rgb"].backward()
+    assert system.background_logit.grad.abs().min() > 0
+
+
+def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_colour():
+    system = NerfDiff(EmptySpace(), rays_per_view=40)
+    target = views(size=32)
+    origins, directions, pixels = system.draw_rays(system.encoder, target, torch.Generator().manual_seed(0))
+    closest = (origins - directions * (origins * directions).sum(-1, keepdim=True)).norm(dim=-1)
+    assert (closest < 0.5).float().mean() > 0.97
+    whole = target.cameras.rays(32, 32)[1]
+    torch.testing.assert_close(directions, whole.gather(2, pixels[..., None].expand(-1, -1, -1, 3)))
+    truth = gather_pixels(target, pixels)
+    expected = (target.images * target.alpha).flatten(-2)[1, 2, :, pixels[1, 2, 5]]
+    torch.testing.assert_close(truth.rgb[1, 2 * 40 + 5], expected)
+
+
+def small_encoder():
+    return TriplaneEncoder(TriplaneDecoder(4, 16), plane_size=16, plane_channels=4, channels=(16, 32), layers=1, attention=(False, True))
+
+
+@pytest.mark.parametrize("make, names", [(small_encoder, {"rgb"}), (lambda: PixelNerf(width=16, first_pool=False), {"rgb", "coarse"})])
+def test_both_fields_train_on_the_same_system(make, names):
+    """The seams: an encoder is all that differs between NerfDiff and the pixelNeRF baseline. Twenty steps on one batch lower the loss."""
+    system = NerfDiff(make(), RenderOptions(8, importance=8 if "coarse" in names else 0, keep_coarse=True), rays_per_view=32)
+    batch, optimizer = example(), torch.optim.Adam(system.parameters(), 3e-3)
+    history = []
+    for step in range(20):
+        losses = system.losses(batch, torch.Generator().manual_seed(0))
+        assert set(losses) == names
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append(float(losses["rgb"]))
+    assert history[-1] < 0.9 * history[0]
+    seen = system.render(system.field(batch.context), batch.target.cameras, (8, 8))
+    assert seen.rgb.shape == (2, 2, 3, 8, 8) and seen.alpha.shape == seen.depth.shape == (2, 2, 1, 8, 8)
+
+
+def test_schedule_follows_its_definition():
+    options = OptimizerOptions(warmup_steps=10, schedule="cosine", final=0.1)
+    assert options.factor(0, 0.0) == pytest.approx(0.1) and options.factor(9, 0.0) == pytest.approx(1.0)
+    assert options.factor(100, 0.5) == pytest.approx(0.55) and options.factor(100, 1.0) == pytest.approx(0.1)
+    assert options.factor(100, 0.25) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
+    assert OptimizerOptions(warmup_steps=0, schedule="constant").factor(0, 0.7) == 1

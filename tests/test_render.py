@@ -1,0 +1,155 @@
+"""The renderer against closed forms, against nerfacc's own `rendering`, and against finite differences."""
+
+from dataclasses import dataclass
+
+import nerfacc
+import pytest
+import torch
+
+from vcgen.cameras import Cameras, look_at, orbit, pinhole
+from vcgen.nerf.render import RenderOptions, composite, importance_edges, ray_sphere, render_image, render_rays, uniform_edges
+
+
+@dataclass
+class FunctionField:
+    """A field from a density function and a colour function of world points."""
+
+    density_of: object
+    colour_of: object
+    center: torch.Tensor
+    radius: torch.Tensor
+    proposal: object = None
+
+    def __call__(self, points, directions):
+        return self.density_of(points), self.colour_of(points)
+
+    def density(self, points):
+        return self.density_of(points)
+
+
+def medium(sigma, colour, radius=float("inf"), dtype=torch.float64):
+    colour = torch.tensor(colour, dtype=dtype)
+    return FunctionField(
+        lambda p: torch.full(p.shape[:-1], sigma, dtype=dtype), lambda p: colour.expand(p.shape),
+        torch.zeros(1, 3, dtype=dtype), torch.tensor([radius], dtype=dtype),
+    )
+
+
+def along_z(count=1, dtype=torch.float64):
+    origins = torch.zeros(1, count, 3, dtype=dtype)
+    directions = torch.zeros(1, count, 3, dtype=dtype)
+    directions[..., 2] = 1
+    return origins, directions
+
+
+def full(value, count=1, dtype=torch.float64):
+    return torch.full((1, count), value, dtype=dtype)
+
+
+@pytest.mark.parametrize("generator", [None, 7])
+@pytest.mark.parametrize("options", [RenderOptions(5), RenderOptions(6, importance=9), RenderOptions(6, importance=9, keep_coarse=True, around_depth=4)])
+def test_homogeneous_medium_is_exact_for_any_sampling(options, generator):
+    generator = generator and torch.Generator().manual_seed(generator)
+    colour = [0.2, 0.5, 0.9]
+    result = render_rays(medium(1.7, colour), *along_z(3), full(0.5, 3), full(2.0, 3), options, generator)
+    opacity = 1 - torch.exp(torch.tensor(-1.7 * 1.5, dtype=torch.float64))
+    torch.testing.assert_close(result.alpha, full(float(opacity), 3))
+    torch.testing.assert_close(result.over(1.0), (opacity * torch.tensor(colour, dtype=torch.float64) + 1 - opacity).expand(1, 3, 3))
+
+
+def test_layered_medium_matches_the_closed_form():
+    """Three slabs whose borders lie on interval edges: red 1.0, empty, blue 2.5."""
+    density = lambda p: torch.where(p[..., 2] < 1, 1.0, torch.where(p[..., 2] < 2, 0.0, 2.5)).double()
+    red, blue = torch.tensor([1.0, 0, 0], dtype=torch.float64), torch.tensor([0, 0, 1.0], dtype=torch.float64)
+    colour = lambda p: torch.where((p[..., 2] < 1)[..., None], red, blue)
+    field = FunctionField(density, colour, torch.zeros(1, 3, dtype=torch.float64), torch.tensor([float("inf")], dtype=torch.float64))
+    result = render_rays(field, *along_z(), full(0.0), full(3.0), RenderOptions(12))
+    e = torch.exp
+    first, second = 1 - e(torch.tensor(-1.0).double()), e(torch.tensor(-1.0).double()) * (1 - e(torch.tensor(-2.5).double()))
+    torch.testing.assert_close(result.rgb[0, 0], first * red + second * blue)
+    torch.testing.assert_close(result.alpha[0, 0], first + second)
+
+
+def test_compositing_equals_nerfacc_rendering():
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.rand(4, 9, generator=generator).sort(-1).values
+    density, colour = torch.rand(4, 8, generator=generator) * 20, torch.rand(4, 8, 3, generator=generator)
+    mine, weights = composite(density, colour, edges)
+    rgb, opacity, depth, extras = nerfacc.rendering(edges[:, :-1], edges[:, 1:], rgb_sigma_fn=lambda s, e, i: (colour, density))
+    torch.testing.assert_close(mine.rgb, rgb)
+    torch.testing.assert_close(mine.alpha[:, None], opacity)
+    torch.testing.assert_close(mine.depth[:, None] / mine.alpha[:, None], depth)  # nerfacc divides by the opacity
+    torch.testing.assert_close(weights, extras["weights"])
+
+
+def test_gradients_equal_finite_differences():
+    generator = torch.Generator().manual_seed(1)
+    edges = torch.rand(2, 7, generator=generator, dtype=torch.float64).sort(-1).values
+    density = (torch.rand(2, 6, generator=generator, dtype=torch.float64) * 5).requires_grad_()
+    colour = torch.rand(2, 6, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d, c: tuple(composite(d, c, edges)[0][:3]), (density, colour))
+
+
+@pytest.mark.parametrize("options", [RenderOptions(64), RenderOptions(24, importance=24)])
+def test_dense_sphere_renders_the_analytic_silhouette_and_depth(options):
+    """An opaque ball of radius 0.3 off the axis: alpha against exact ray-sphere intersection, at two resolutions."""
+    center = torch.tensor([[0.1, -0.05, 0.08]])
+    field = FunctionField(
+        lambda p: 2000.0 * ((p - center).norm(dim=-1) < 0.3), lambda p: torch.full(p.shape, 0.25), torch.zeros(1, 3), torch.tensor([0.5])
+    )
+    camera = orbit(torch.tensor([30.0]), torch.tensor([20.0]), 1.3, pinhole(1.0254), 0.8, 1.8).reshape(1, 1)
+    for size in ((64, 64), (48, 96)):
+        seen = render_image(field, camera, size, options)
+        origins, directions = camera.rays(*size)
+        entry, leave = ray_sphere(origins[:, 0], directions[:, 0], center, torch.tensor([0.3]), torch.zeros(1, 1), torch.full((1, 1), 9.0))
+        chord = (leave - entry).reshape(size)
+        deep = chord > 0.06  # thin rims are missed between samples
+        assert (seen.alpha[0, 0, 0][deep] > 0.99).all()
+        assert (seen.alpha[0, 0, 0][chord == 0] == 0).all()
+        torch.testing.assert_close(seen.depth[0, 0, 0][deep], entry.reshape(size)[deep], atol=0.03, rtol=0)
+        # Pixel centres: the silhouette's centroid is where the ball's centre projects (perspective shifts it by far less than 0.1 px here).
+        alpha = (chord > 0).float()
+        v, u = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+        centroid = torch.stack([(alpha * u).sum() / size[1], (alpha * v).sum() / size[0]]) / alpha.sum()
+        torch.testing.assert_close(centroid, camera[0, 0].project(center)[0][0], atol=4e-3, rtol=0)
+
+
+def test_chunking_never_changes_the_picture():
+    field = FunctionField(
+        lambda p: 5 * (p.sin().sum(-1) + 2), lambda p: p.cos().abs(), torch.zeros(2, 3), torch.tensor([0.5, 0.3])
+    )
+    cameras = orbit(torch.tensor([0.0, 90.0, 180.0, 45.0]), torch.tensor([10.0, 20.0, 30.0, 40.0]), 1.3, pinhole(1.0), 0.8, 1.8).reshape(2, 2)
+    whole = render_image(field, cameras, (16, 12), RenderOptions(8, importance=8))
+    parts = render_image(field, cameras, (16, 12), RenderOptions(8, importance=8, max_points=100))
+    for a, b in zip(whole, parts):
+        torch.testing.assert_close(a, b)
+
+
+def test_missed_rays_show_the_background_at_far():
+    field = medium(5.0, [0.0, 0.0, 0.0], radius=0.1, dtype=torch.float32)
+    camera = Cameras(look_at(torch.tensor([[[0.0, -1, 0]]]), torch.zeros(1, 1, 3), torch.tensor([0.0, 0, 1])), pinhole(1.0)[None, None], full(0.5, dtype=torch.float32), full(1.5, dtype=torch.float32))
+    seen = render_image(field, camera, (9, 9), RenderOptions(4), background=0.5)
+    assert seen.rgb[0, 0, 0, 0, 0] == 0.5 and seen.depth[0, 0, 0, 0, 0] == 1.5 and seen.alpha[0, 0, 0, 0, 0] == 0
+    assert seen.alpha[0, 0, 0, 4, 4] == pytest.approx(1 - 2.718281828 ** -1.0, abs=1e-5)
+    away = render_image(medium(5.0, [0.0] * 3, radius=0.1, dtype=torch.float32), Cameras(camera.c2w @ torch.diag(torch.tensor([-1.0, 1, -1, 1])), camera.K, camera.near, camera.far), (9, 9), RenderOptions(4))
+    assert (away.rgb == 1).all()
+
+
+def test_importance_edges_follow_the_weights():
+    edges = uniform_edges(torch.zeros(1), torch.ones(1), 10, None)
+    weights = torch.zeros(1, 10)
+    weights[0, 6] = 1.0
+    fine = importance_edges(edges, weights, 100, None)
+    assert ((fine >= 0.6) & (fine <= 0.7)).float().mean() > 0.95
+    assert fine[0, 0] == 0 and fine[0, -1] == 1 and (fine.diff() >= 0).all()
+    jittered = importance_edges(edges, weights, 100, torch.Generator().manual_seed(0))
+    assert (jittered.diff() >= 0).all() and not torch.equal(jittered, fine)
+
+
+def test_ray_sphere_clips_to_the_chord():
+    origins, directions = along_z()
+    center, radius = torch.tensor([[0.3, 0, 2.0]]).double(), torch.tensor([0.5]).double()
+    entry, leave = ray_sphere(origins, directions, center, radius, full(0.1), full(9.0))
+    torch.testing.assert_close([float(entry), float(leave)], [2 - 0.4, 2 + 0.4])
+    entry, leave = ray_sphere(origins, directions, center, radius, full(1.9), full(2.1))
+    torch.testing.assert_close([float(entry), float(leave)], [1.9, 2.1])

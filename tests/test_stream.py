@@ -1,0 +1,67 @@
+"""The training stream: a pure function of (seed, position), whatever the number of workers and ranks."""
+
+import itertools
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes, SceneStream
+from vcgen.errors import UserError
+
+CARS = "data/cars64/train"
+
+
+@pytest.fixture(scope="module")
+def index():
+    return read_index(CARS)
+
+
+def take(stream, count, workers=0):
+    return list(itertools.islice(DataLoader(stream, batch_size=None, num_workers=workers), count))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_order_does_not_depend_on_the_number_of_workers(index, workers):
+    alone, shared = (take(SceneStream(index, 2, 1, seed=3), 7, w) for w in (0, workers))
+    for a, b in zip(alone, shared):
+        assert a.keys == b.keys and a.cursor == b.cursor
+        assert torch.equal(a.target.images, b.target.images) and torch.equal(a.context.cameras.c2w, b.context.cameras.c2w)
+
+
+def test_skipping_equals_never_having_stopped(index):
+    whole, rest = take(SceneStream(index, 2, 1, seed=3), 6), take(SceneStream(index, 2, 1, seed=3, skip=4), 2)
+    for a, b in zip(whole[4:], rest):
+        assert a.keys == b.keys and torch.equal(a.context.images, b.context.images)
+
+
+def test_an_epoch_visits_every_scene_at_most_once_and_ranks_share_it(index):
+    streams = [SceneStream(index, 5, 1, seed=0, rank=rank, world=2) for rank in range(2)]
+    assert streams[0].batches_per_epoch == len(index.samples) // 10
+    keys = [key for stream in streams for k in range(stream.batches_per_epoch) for key in stream.batch(k).keys]
+    assert len(keys) == len(set(keys)) == len(index.samples) // 10 * 10
+    second = [key for key in streams[0].batch(streams[0].batches_per_epoch).keys]
+    assert second != list(streams[0].batch(0).keys)
+
+
+def test_context_and_targets_are_different_views_with_straight_colour(index):
+    example = SceneStream(index, 3, 4, seed=1).batch(0)
+    assert example.context.images.shape == (3, 1, 3, 64, 64) and example.target.alpha.shape == (3, 4, 1, 64, 64)
+    poses = torch.cat([example.context.cameras.c2w, example.target.cameras.c2w], 1)
+    for scene in poses:
+        assert len({tuple(pose.flatten().tolist()) for pose in scene}) == 5
+    assert example.target.images.min() >= 0 and example.target.images.max() <= 1
+
+
+def test_validation_scenes_are_fixed_and_leave_the_input_view_out(index):
+    scenes = FixedScenes(index, scenes=4, targets=3, context=2)
+    assert len(scenes) == 4 and len({scenes[i].keys for i in range(4)}) == 4
+    assert torch.equal(scenes[1].target.images, scenes[1].target.images)
+    assert not (scenes[1].target.cameras.c2w == scenes[1].context.cameras.c2w).all((-1, -2)).any()
+
+
+@pytest.mark.parametrize("change, words", [(dict(batch_size=1000), "cannot fill a batch"), (dict(targets=20), "fewer than 21 views")])
+def test_impossible_requests_are_refused_with_the_numbers(index, change, words):
+    with pytest.raises(UserError, match=words):
+        SceneStream(index, **(dict(batch_size=2, targets=1, seed=0) | change))

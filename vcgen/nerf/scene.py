@@ -1,0 +1,32 @@
+"""A triplane fitted to one scene: the planes are parameters, in world space. No input view is used."""
+
+import torch
+from torch import Tensor, nn
+
+from vcgen.nerf.triplane import TriplaneDecoder, TriplaneField
+from vcgen.types import Views
+
+
+class SceneTriplane(nn.Module):
+    """The field of the amortised encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
+
+    center, half_size: the box that the planes span, in world units; the scene must fit the sphere of ``radius`` around the centre.
+    scale: standard deviation of the initial planes.
+    """
+
+    def __init__(
+        self, decoder: TriplaneDecoder, plane_size: int = 128, plane_channels: int = 32, half_size: float = 1.5, radius: float = 1.5,
+        center: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float = 0.1,
+    ):
+        super().__init__()
+        self.decoder = decoder
+        self.planes = nn.Parameter(scale * torch.randn(1, 3, plane_channels, plane_size, plane_size))
+        self.half_size, self.radius, self.center = half_size, radius, center
+
+    def forward(self, context: Views) -> TriplaneField:
+        """``context`` gives only the batch size."""
+        batch = len(context.images)
+        frame = torch.eye(4, device=self.planes.device).repeat(batch, 1, 1)
+        frame[:, :3, 3] = frame.new_tensor(self.center)
+        planes: Tensor = self.planes.expand(batch, -1, -1, -1, -1)
+        return TriplaneField(planes, self.decoder, frame, self.half_size, frame.new_full((batch,), self.radius))
