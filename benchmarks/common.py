@@ -1,0 +1,45 @@
+"""What the benchmark programs share: where things are, what machine this is, how results are filed."""
+
+import json
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def hardware() -> dict[str, object]:
+    """Processor, cores that this process may use, and GPU, for the record."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "torch": torch.__version__}
+
+
+def days(minutes: float) -> str:
+    """Lightning's DD:HH:MM:SS."""
+    seconds = round(minutes * 60)
+    return f"00:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def weights_environment() -> dict[str, str]:
+    """Developers keep LPIPS weights beside the checkout; users have them downloaded, or left out when offline."""
+    folder = ROOT.parent / "shared" / "data" / "weights"
+    return {"VCGEN_WEIGHTS": str(folder)} if folder.is_dir() and "VCGEN_WEIGHTS" not in os.environ else {}
+
+
+def save_results(program: str, figures: dict, table: list[str], quick: bool = False) -> None:
+    """File a full run as benchmarks/results/DATE_PROGRAM_HARDWARE.json and .md; quick runs are not filed."""
+    if quick:
+        return
+    machine = figures.get("hardware") or hardware()
+    label = "_".join(str(machine["gpu"] or f"{machine['cores']}x_{machine['processor']}").split()).replace("/", "-")
+    stem = RESULTS / f"{date.today()}_{program}_{label}"
+    stem.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(f"# {program}, {date.today()}, {label}\n\n" + "\n".join(table) + "\n")

@@ -1,0 +1,94 @@
+"""The main job on the bundled cars, start to end: train, export, measure on the test split, render one car. Run by `make demo`.
+
+Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, views/ (one test car),
+run/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what `vcgen.load` opens) and log.txt.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import ROOT, days, weights_environment
+
+from vcgen.data.record import decode_views
+from vcgen.data.shards import read_index
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=9.5, help="training time (default: 9.5)")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
+    options = parser.parse_args()
+    started = time.time()
+    out = options.out.resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+    def vcgen(*arguments: object) -> None:
+        run(out / "log.txt", *map(str, arguments))
+
+    vcgen("fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", out / "run", "--trainer.max_time", days(options.minutes))
+    vcgen("export", "--checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
+    vcgen(
+        "evaluate", "--model", out / "model", "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0.json",
+        "--out", out, "--lpips", "squeeze", "--baselines", "--train", "data/cars64/train",
+    )
+    picture = write_input(out / "input_car.png")
+    vcgen("render", "--model", out / "model", "--image", picture, "--out", out / "car", "--as_is", "true", "--elevation", "20")
+    for name in ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png"):
+        if (out / "car" / name).exists():
+            shutil.copy(out / "car" / name, out / name)
+    report(out, time.time() - started)
+
+
+def run(log: Path, *arguments: str) -> None:
+    """Run a vcgen command from the repository's root; its last words go to the terminal as they come, all of them also to the log."""
+    print(f"\n$ vcgen {' '.join(arguments)}", flush=True)
+    environment = {**os.environ, **weights_environment(), "COLUMNS": os.environ.get("COLUMNS", "120")}
+    with log.open("a") as file:
+        file.write(f"$ vcgen {' '.join(arguments)}\n")
+        command = [sys.executable, "-m", "vcgen.cli", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+        while piece := process.stdout.read(256):
+            text = piece.decode(errors="replace")
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            file.write(text)
+    if process.wait():
+        sys.exit(f"demo: `vcgen {arguments[0]}` failed with status {process.returncode}; see {log}")
+
+
+def write_input(path: Path) -> Path:
+    """Picture 0 of the first test car, as a PNG with alpha."""
+    import numpy as np
+    from PIL import Image
+
+    rgb, alpha = decode_views(read_index(ROOT / "data" / "cars64" / "test").read(0), [0])
+    pixels = np.concatenate([rgb, alpha], 1)[0].transpose(1, 2, 0)
+    Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(path)
+    return path
+
+
+def report(out: Path, seconds: float) -> None:
+    """The table, the paths, and one line of JSON."""
+    results = json.loads((out / "results.json").read_text())
+    rows = {"vcgen": results["mean"]}
+    for name in ("copy_input", "mean_image"):
+        rows[name] = json.loads((out / "baselines" / name / "results.json").read_text())["mean"]
+    metrics = [name for name in results["mean"] if name in ("psnr", "ssim") or name.startswith("lpips")]
+    print("\n" + f"{'test cars, input view 0':<26}" + "".join(f"{name:>15}" for name in metrics))
+    for name, means in rows.items():
+        print(f"{name:<26}" + "".join(f"{means[m]:>15.3f}" if m in means else f"{'-':>15}" for m in metrics))
+    print(f"\n{seconds / 60:.1f} minutes. Written to {os.path.relpath(out)}/:")
+    for name in ("results.json", "report.html", "turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "run/config.yaml", "log.txt"):
+        print(f"  {name}" if (out / name).exists() else f"  {name}: missing")
+    print(json.dumps({"program": "demo", "minutes": round(seconds / 60, 2), "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
