@@ -1,8 +1,5 @@
 """Exponential moving average of the trained weights (Polyak averaging, with the warm-up of the diffusion codes)."""
 
-import contextlib
-from collections.abc import Iterator
-
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
@@ -11,8 +8,10 @@ from torch import Tensor
 class EMA(pl.Callback):
     """Keeps averaged weights, uses them in validation and stores them in the checkpoint, from where ``vcgen export`` takes them.
 
-    decay: upper bound of the decay; after n steps min(decay, (1 + n) / (10 + n)) is used, so early weights are forgotten fast.
     Only parameters that are trained (``requires_grad``) are averaged: frozen networks cost no memory.
+
+    Args:
+        decay: Upper bound of the decay, in [0, 1); after n steps min(decay, (1 + n) / (10 + n)) is used: early weights are forgotten fast.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -31,9 +30,12 @@ class EMA(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start from the initial weights, or move restored ones to the module's device."""
-        self.step = trainer.global_step
         current = self._parameters(module)
         self.weights = {name: self.weights.get(name, p).detach().clone().to(p.device) for name, p in current.items()}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Only now does a resumed trainer know its step."""
+        self.step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
         """Average once per optimiser step (not per accumulated batch)."""
@@ -44,15 +46,6 @@ class EMA(pl.Callback):
         self.updates += 1
         current = self._parameters(module)
         torch._foreach_lerp_(list(self.weights.values()), [current[name].detach() for name in self.weights], 1 - decay)
-
-    @contextlib.contextmanager
-    def averaged(self, module: pl.LightningModule) -> Iterator[None]:
-        """Run a block with the averaged weights in place; the trained ones come back whatever happens."""
-        self._swap_in(module)
-        try:
-            yield
-        finally:
-            self._swap_out(module)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Validate the averaged weights."""

@@ -16,7 +16,10 @@ from vcgen.types import Example
 class Samples(pl.Callback):
     """At each validation logs a sheet of the first scenes and, of the first one, a turntable.
 
-    scenes: rows of the sheet. turntable: frames of the turntable, 0 for none. every: validations between two turntables.
+    Args:
+        scenes: Rows of the sheet, one scene each: input, target, rendering, depth.
+        turntable: Frames of the turntable, 0 for none.
+        every: A turntable is drawn at the first of this many validations.
     """
 
     def __init__(self, scenes: int = 4, turntable: int = 24, every: int = 4):
@@ -65,7 +68,7 @@ def picture_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray
 
 
 def turntable_frames(module: pl.LightningModule, field, batch: Example, count: int) -> np.ndarray:
-    """(count, H, W, 3) uint8: once round the world's z axis at the input view's distance, focal length and (at least 10 degrees) elevation."""
+    """(count, H, W, 3) uint8: once round the world's z axis at the input view's distance, focal length and elevation (10 to 60 degrees)."""
     camera = batch.context.cameras[0, 0]
     azimuth, elevation = view_angles(camera.centers)
     angles = azimuth + torch.arange(count, device=azimuth.device) * 360 / count

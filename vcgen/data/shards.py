@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from webdataset.tariterators import tar_file_iterator
+
 from vcgen.data.record import VERSION, SceneRecord
 from vcgen.errors import UserError
 
@@ -180,8 +182,7 @@ def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> 
 
 def _parse(data: bytes) -> SceneRecord:
     """The bytes of a scene's tar members -> its record; raises UserError, TarError, TypeError or ValueError."""
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
+    members = {member["fname"]: member["data"] for member in tar_file_iterator(io.BytesIO(data))}
     names = list(members)
     key = names[0].split(".", 1)[0] if names else ""
     expected = [f"{key}.cameras.json", *(f"{key}.{number:03d}.png" for number in range(len(names) - 1))]

@@ -1,4 +1,4 @@
-"""Image -> triplane: the amortised part of NerfDiff (arXiv 2302.10109, section 3.1): a U-Net on the input view, planes aligned with its camera."""
+"""Image -> triplane, the amortised part of NerfDiff (arXiv 2302.10109, section 3.1): a U-Net; planes aligned with the input camera."""
 
 from collections.abc import Sequence
 
@@ -32,26 +32,34 @@ class TriplaneEncoder(nn.Module):
         self.plane_size, self.plane_channels, self.patch = plane_size, plane_channels, patch
         self.distance, self.radius, self.half_size, self.projection = distance, radius, half_size, projection
         self.unet = UNet2DModel(
-            sample_size=plane_size // patch, in_channels=3 * patch**2, out_channels=3 * plane_channels * patch**2, layers_per_block=layers, attention_head_dim=32,
+            sample_size=plane_size // patch, in_channels=3 * patch**2, out_channels=3 * plane_channels * patch**2,
+            layers_per_block=layers, attention_head_dim=32,
             block_out_channels=tuple(channels), norm_num_groups=16,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         )
 
+        # The (x, y) plane lies on the picture: its colours get there by a short way, which trains faster than the long one (ours).
+        self.skip = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, plane_channels, 3, padding=1))
+
     def forward(self, context: Views) -> TriplaneField:
         """context: (batch, 1) views -> a field of ``batch`` scenes."""
         camera = context.cameras[:, 0]
         image = self.resample(context[:, 0].on(1.0), camera)
-        cells = F.pixel_unshuffle(image * 2 - 1, self.patch)
-        out = self.unet(cells, timestep=0).sample
-        planes = F.pixel_shuffle(out, self.patch).unflatten(1, (3, self.plane_channels))
+        signed = image * 2 - 1
+        out = self.unet(F.pixel_unshuffle(signed, self.patch), timestep=0).sample
+        xy, xz, yz = F.pixel_shuffle(out, self.patch).unflatten(1, (3, self.plane_channels)).unbind(1)
+        planes = torch.stack([xy + self.skip(signed), xz, yz], 1)
         frame = camera.c2w.clone()
         frame[:, :3, 3] = camera.centers + self.distance * camera.c2w[:, :3, 2]
         radius = torch.full_like(camera.near, self.radius)
         return TriplaneField(planes, self.decoder, frame, self.half_size, radius, self.projection, self.distance)
 
     def resample(self, image: Tensor, camera: Cameras) -> Tensor:
-        """Crop (batch, 3, H, W) to what the box's middle plane spans, plane_size x plane_size: the picture then lies on the (x, y) plane, whatever the focal length."""
+        """Crop (batch, 3, H, W) to what the box's middle plane spans, plane_size x plane_size.
+
+        The picture then lies on the (x, y) plane, whatever the focal length.
+        """
         steps = (torch.arange(self.plane_size, device=image.device, dtype=image.dtype) + 0.5) / self.plane_size * 2 - 1
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         focal = torch.stack([camera.K[:, 0, 0], camera.K[:, 1, 1]], -1)[:, None, None]

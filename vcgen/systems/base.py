@@ -22,7 +22,7 @@ class OptimizerOptions:
     """AdamW and its schedule.
 
     lr: peak learning rate. betas, weight_decay: AdamW's. warmup_steps: linear rise from 0.
-    schedule: "cosine" falls from lr to lr * final over the run (over ``trainer.max_steps``, else over ``trainer.max_time``); "constant" stays.
+    schedule: "cosine" falls from lr to lr * final over the run (``trainer.max_steps``, else ``trainer.max_time``); "constant" stays.
     """
 
     lr: float = 1e-4
@@ -69,9 +69,15 @@ class System(pl.LightningModule):
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         if not torch.isfinite(total):
             found = ", ".join(f"{name} = {float(value):.3g}" for name, value in losses.items())
-            raise UserError(f"loss is not finite at step {self.global_step} ({found}); scenes {', '.join(example.keys)}: lower optimizer.lr or check them with `vcgen data inspect`")
-        values = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict({"train/loss": total.detach(), **values}, batch_size=len(example.keys), prog_bar=False)
+            raise UserError(
+                f"loss is not finite at step {self.global_step} ({found}); scenes {', '.join(example.keys)}: "
+                "lower optimizer.lr, or check them with `vcgen data inspect`"
+            )
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(example.keys))
+        self.log("train/loss", total.detach(), batch_size=len(example.keys), prog_bar=True)
+        if "rgb" in losses:
+            # of rays that meet the object's sphere, over the training background: some dB below val/psnr, which counts empty pixels too
+            self.log("train/psnr", -10 * losses["rgb"].detach().log10(), batch_size=len(example.keys), prog_bar=True)
         return total
 
     def step_generator(self) -> torch.Generator:
@@ -92,7 +98,7 @@ class System(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def progress(self, step: int) -> float:
-        """Share of the run that is over: by steps where ``trainer.max_steps`` is set (reproducible), else by ``trainer.max_time``, else 0."""
+        """Share of the run that is over: by ``trainer.max_steps`` where set (reproducible), else by ``trainer.max_time``, else 0."""
         trainer = self.trainer
         if trainer.max_steps > 0:
             return step / trainer.max_steps

@@ -18,9 +18,12 @@ def build_system(class_path: str, init_args: dict[str, Any]) -> pl.LightningModu
     try:
         system = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"model class {class_path!r} is unknown here; install the package that has it, or export the model again") from error
+        advice = "install the package that has it, or export the model again"
+        raise UserError(f"model class {class_path!r} is unknown here; {advice}") from error
     if not (isinstance(system, type) and issubclass(system, pl.LightningModule)):
-        raise UserError(f"model class {class_path!r} is not a LightningModule; config.json must name a system such as vcgen.systems.nerfdiff.NerfDiff")
+        raise UserError(
+            f"model class {class_path!r} is not a LightningModule; config.json must name a system such as vcgen.systems.nerfdiff.NerfDiff"
+        )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(system, "model")
     try:

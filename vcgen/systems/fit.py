@@ -3,27 +3,41 @@
 import logging
 import sys
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf.errors import OmegaConfBaseException
 
 import vcgen.nerf.encoder
 import vcgen.nerf.pixelnerf
 import vcgen.nerf.scene
 import vcgen.systems.nerfdiff  # noqa: F401  (imported so that their classes are known by short names)
+from vcgen.callbacks.checkpoints import Checkpoints
 from vcgen.callbacks.cursor import Cursor
 from vcgen.callbacks.ema import EMA
+from vcgen.callbacks.progress import Progress
 from vcgen.callbacks.provenance import Provenance
 from vcgen.callbacks.samples import Samples
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import UserError
 from vcgen.systems.base import System
+from vcgen.systems.checkpoint_files import CheckpointFiles
+from vcgen.systems.refusals import parse_refusal, worker_refusal
 
 DEFAULT_ROOT = "outputs/run"
+#: Warnings that users cannot act on, or that are wrong for an endless stream.
+IRRELEVANT = (
+    ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*", ".*You have overridden `transfer_batch.*",
+    ".*not supported by the model summary.*", ".*treespec, LeafSpec.*", ".*Total length of `list` across ranks is zero.*",
+    ".*could not find the monitored key.*",
+)
 
 
 class VcgenCLI(LightningCLI):
@@ -33,25 +47,33 @@ class VcgenCLI(LightningCLI):
         """Standing callbacks live in code, their knobs in the config: a second config file replaces lists, and would drop them."""
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Samples, "samples")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({
-            "checkpoint.monitor": "val/psnr", "checkpoint.mode": "max", "checkpoint.save_last": True, "checkpoint.save_top_k": 1,
-            "checkpoint.filename": "best", "checkpoint.enable_version_counter": False,
-        })
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoint_folder)
 
     def before_instantiate_classes(self) -> None:
-        """Callbacks and logger that need the config as a whole. The run's folder is ``trainer.default_root_dir``."""
+        """Callbacks and checkpoint path that need the config as a whole. The run's folder is ``trainer.default_root_dir``."""
         config = self.config[self.subcommand]
         config.trainer.default_root_dir = str(config.trainer.default_root_dir or DEFAULT_ROOT)
-        model = plain(config.model.clone().as_dict())
-        self.trainer_defaults["callbacks"] = [Provenance(model), Cursor(), LearningRateMonitor("step"), RichProgressBar(leave=True)]
+        config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
+        self.model_config = plain(config.model.clone().as_dict())
+        rates = [LearningRateMonitor("step")] if config.trainer.logger is not False else []
+        self.trainer_defaults["callbacks"] = [Provenance(self.model_config), Cursor(), *rates, Progress()]
 
-    def instantiate_trainer(self, **kwargs) -> pl.Trainer:
-        """TensorBoard straight into the run's folder, unless the config names another logger."""
+    def instantiate_classes(self) -> None:
+        """A class that refuses its arguments, or a device that is not there, is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, ArgumentError) as error:
+            raise UserError(parse_refusal(str(error))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """TensorBoard straight into the run's folder, unless the config names another logger; checkpoints by our own reader and writer."""
         trainer = self.config_init[self.subcommand].trainer
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="")
+        plugins = trainer.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
         return super().instantiate_trainer(**kwargs)
 
     def _parse_ckpt_path(self) -> None:
@@ -63,7 +85,20 @@ def checkpoint_folder(root: str | None) -> str:
     return str(Path(root or DEFAULT_ROOT) / "checkpoints")
 
 
-def plain(value):
+def resolve_checkpoint(name: str | None, root: str, may_start_afresh: bool) -> str | None:
+    """"best" and "last" are files of the run's folder, other names are paths.
+
+    A job that always says ``--ckpt_path last`` must run its first time, too: then there is none yet, and None is returned.
+    """
+    if name not in ("best", "last"):
+        return name
+    path = Path(checkpoint_folder(root)) / f"{name}.ckpt"
+    if name == "last" and may_start_afresh and not path.exists():
+        return None
+    return str(path)
+
+
+def plain(value: Any) -> Any:
     """Config values as JSON can hold them: tuples become lists, paths become strings."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
@@ -76,12 +111,22 @@ def main(words: list[str]) -> None:
     """Entry point of ``vcgen fit`` and ``vcgen validate``: ``words`` is the command line after ``vcgen``."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quieten()
-    sys.argv = ["vcgen", *words]
+    # The first word stays what started this process: Lightning starts the other ranks with it.
+    sys.argv = [sys.argv[0], *words]
     try:
         VcgenCLI(
-            System, ShardData, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False, seed_everything_default=0,
-            save_config_kwargs={"overwrite": True}, parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "prog": "vcgen"},
+            System, ShardData, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
+            seed_everything_default=0, save_config_kwargs={"overwrite": True},
+            # The data part deals out scenes to ranks by itself.
+            trainer_defaults={"use_distributed_sampler": False},
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "prog": "vcgen", "exit_on_error": False},
         )
+    except ArgumentError as error:
+        raise UserError(f"{parse_refusal(str(error))}; see `vcgen {words[0]} --help`") from error
+    except UserError as error:
+        raise UserError(worker_refusal(str(error))) from error
+    except (MisconfigurationException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split())) from error
     except OSError as error:
         if error.filename is None:
             raise
@@ -90,6 +135,6 @@ def main(words: list[str]) -> None:
 
 def quieten() -> None:
     """Keep what users must act on; drop Lightning's tips and its advice that does not hold for an endless stream."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "tip" not in record.getMessage().lower())
-    for text in (".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*", ".*You have overridden `transfer_batch.*", ".*not supported by the model summary.*"):
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    for text in IRRELEVANT:
         warnings.filterwarnings("ignore", text)

@@ -1,0 +1,25 @@
+"""Make one line of the long messages in which libraries refuse."""
+
+import re
+
+#: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
+NOISE = re.compile(r"Does not validate against|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:|Given value:")
+CLASS = re.compile(r"Problem with given class_path '(?:\w+\.)*(\w+)':")
+KEY = re.compile(r'Parser key "([^"]+)":')
+
+
+def parse_refusal(message: str) -> str:
+    """jsonargparse's explanation, indented and over many lines -> "model.layers: NerfDiff: expected int. Got value: many"."""
+    lines = [line.strip() for line in message.splitlines()]
+    lines = [line.removeprefix("- ") for line in lines if line and not NOISE.match(line)]
+    keys = [key for line in lines for key in KEY.findall(line)]
+    reasons = [CLASS.sub(r"\1:", KEY.sub("", line).strip()) for line in lines]
+    reasons = [re.sub(r"Expected an? (?:<class '(\w+)'>|typing\.(\w+))", r"expected \1\2", reason) for reason in reasons]
+    place = ".".join(keys)
+    return " ".join([f"{place}:", *filter(None, reasons)] if place else filter(None, reasons))
+
+
+def worker_refusal(message: str) -> str:
+    """An error that a loader process raised carries its traceback; the last line is what was raised."""
+    last = message.strip().splitlines()[-1] if message.strip() else message
+    return re.sub(r"^(?:\w+\.)*UserError: ", "", last)
