@@ -17,11 +17,11 @@ from vcgen.cameras import Cameras
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
 from vcgen.export.mesh import write_mesh
-from vcgen.export.picture import Picture, prepare
+from vcgen.export.picture import prepare
 from vcgen.export.stage import Stage
 from vcgen.export.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
 from vcgen.nerf.mesh import extract_mesh
-from vcgen.types import Field, Rendering, Views
+from vcgen.types import Field, Rendering
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def render_picture(
     write_png(target / "input.png", _bytes(pixels))
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
-        field = system.field(_context(picture, stage, system.device))
+        field = system.field(stage.context(picture, system.device))
         cameras = stage.cameras(options.azimuths, options.elevation, system.device)
         views = _render(system, field, cameras, options.size, stage.background, bar, f"{path.name}: views")
         lines = [f"{path} -> {target}"] + _write_views(views, stage, target, options)
@@ -72,12 +72,6 @@ def render_picture(
     with replacing(target / "render.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
     return Report([*lines, _line(target / "render.json", "cameras and settings")], [f"{path}: {problem}" for problem in problems])
-
-
-def _context(picture: Picture, stage: Stage, device: torch.device) -> Views:
-    images = torch.from_numpy(picture.colour).permute(2, 0, 1)[None, None]
-    alpha = torch.from_numpy(picture.alpha)[None, None, None]
-    return Views(images, stage.cameras([0.0], stage.elevation)[None], alpha).to(device)
 
 
 def _render(
