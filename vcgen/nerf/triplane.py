@@ -1,4 +1,4 @@
-"""Triplane fields: three feature planes and a small MLP (EG3D, arXiv 2112.07945), aligned with the input camera as in NerfDiff (arXiv 2302.10109)."""
+"""Triplane fields: three feature planes and a small MLP (EG3D, arXiv 2112.07945), in the input camera's frame (NerfDiff, 2302.10109)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import rotate
-from vcgen.nerf.lookup import sample_planes
+from vcgen.nerf.lookup import channels_last, sample_planes
 
 Projection = Literal["orthographic", "perspective"]
 Aggregation = Literal["sum", "concat"]
@@ -17,7 +17,7 @@ Aggregation = Literal["sum", "concat"]
 class TriplaneDecoder(nn.Module):
     """Plane features -> density and colour, shared by all scenes.
 
-    channels: features per plane. hidden: width; depth: hidden layers. aggregate: how the three planes' features meet, summed or concatenated.
+    channels: features per plane. hidden: width; depth: hidden layers. aggregate: the three planes' features are summed or concatenated.
     density_bias: added before the softplus; with ``density_scale`` it sets the initial density (per world unit), moderate on
     purpose: opaque fields get no gradient behind their surface, empty ones collapse to an all-background solution.
     """
@@ -36,7 +36,7 @@ class TriplaneDecoder(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(..., width) features -> density (...) >= 0 per world unit, colour (..., 3) in [0, 1], both float32."""
         for layer in self.hidden:
-            features = F.relu(layer(features))
+            features = F.relu(layer(features), inplace=True)
         out = self.head(features).float()
         density = self.density_scale * F.softplus(out[..., 0] + self.density_bias)
         # Widened sigmoid (mip-NeRF): pure white and black are reached at finite pre-activations.
@@ -47,7 +47,8 @@ class TriplaneDecoder(nn.Module):
 class TriplaneField:
     """A batch of triplane scenes; satisfies :class:`vcgen.types.Field`.
 
-    planes: (batch, 3, channels, R, R) for the (x, y), (x, z), (y, z) planes of a box frame; index order [.., row, column] = [.., second, first] axis.
+    planes: (batch, 3, channels, R, R) for the (x, y), (x, z), (y, z) planes of a box frame; row = second, column = first of the two axes.
+        On a CPU they are laid out in memory for fast look-ups, in float32.
     frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's centre. half_size: half the box's side in world units.
     radius: (batch,) sphere inside which density may be non-zero.
     eye_distance: perspective only: distance of the camera from the box centre along the box's -z axis, in world units.
@@ -61,6 +62,10 @@ class TriplaneField:
     projection: Projection = "orthographic"
     eye_distance: float = 0.0
     proposal: None = None
+
+    def __post_init__(self):
+        if self.planes.device.type == "cpu":
+            self.planes = channels_last(self.planes)
 
     @property
     def center(self) -> Tensor:
