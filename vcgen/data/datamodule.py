@@ -7,8 +7,10 @@ import lightning.pytorch as pl
 import numpy as np
 from torch.utils.data import DataLoader
 
+from vcgen.data.augment import Augmentation
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes, SceneStream
+from vcgen.errors import UserError
 from vcgen.types import Example
 
 
@@ -18,17 +20,19 @@ class ShardData(pl.LightningDataModule):
     train, val: shard folders. batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one
     encoding of the input view. val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
     num_workers: loader processes per rank; the data order does not depend on it.
+    mirror, permute_colours: train on mirror images and with swapped colour channels too, each scene as a whole.
     """
 
     def __init__(
         self, train: Path, val: Path | None = None, batch_size: int = 8, targets: int = 4, val_scenes: int = 8, val_targets: int = 4,
-        context: int = 0, num_workers: int = 1,
+        context: int = 0, num_workers: int = 1, mirror: bool = False, permute_colours: bool = False,
     ):
         super().__init__()
         self.train_folder, self.val_folder = train, val
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers = num_workers
+        self.augment = Augmentation(mirror, permute_colours)
         self.cursor = 0
 
     def setup(self, stage: str) -> None:
@@ -42,8 +46,8 @@ class ShardData(pl.LightningDataModule):
         return self.train_index.image_size
 
     def input_camera(self) -> dict[str, float]:
-        """The camera to assume of a picture without pose: that of the first scene's views (focal normalised by width, median distance of the
-        centres from the origin and median elevation in degrees, near and far in world units)."""
+        """The camera to assume of a picture without pose, from the first scene: focal length normalised by the width, median distance of
+        the centres from the origin, median elevation in degrees, near and far in world units."""
         record = self.train_index.read(0)
         centers = record.c2w[:, :3, 3]
         distance = np.linalg.norm(centers, axis=1)
@@ -57,7 +61,7 @@ class ShardData(pl.LightningDataModule):
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
         stream = SceneStream(
             self.train_index, self.batch_size, self.targets, int(os.environ.get("PL_GLOBAL_SEED", 0)), self.cursor,
-            self.trainer.global_rank, self.trainer.world_size,
+            self.trainer.global_rank, self.trainer.world_size, self.augment,
         )
         return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
 
@@ -67,6 +71,8 @@ class ShardData(pl.LightningDataModule):
             return []
         scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context)
         world = self.trainer.world_size
+        if len(scenes) < world:
+            raise UserError(f"{self.val_folder}: {len(scenes)} validation scenes for {world} ranks; raise data.val_scenes or pack more")
         scenes.numbers = scenes.numbers[: len(scenes) // world * world][self.trainer.global_rank :: world]
         return DataLoader(scenes, batch_size=None)
 

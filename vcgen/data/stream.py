@@ -1,8 +1,8 @@
-"""Endless training batches from a shard folder, in an order that is a pure function of (seed, position): the state of the stream is one integer.
+"""Endless training batches from a shard folder; their order is a pure function of (seed, position), so the stream's state is one integer.
 
 Batch k of rank r belongs to epoch ``k // batches_per_epoch``; each epoch is a fresh permutation of all scenes, dealt out to the ranks; the
 views of a scene are drawn anew each time. Workers take batches k, k + workers, ... in turn, so DataLoader's round-robin keeps the order
-whatever their number (the design of ``lightning_and_slurm``: order, skip and cursor, here without epochs to restart).
+whatever their number.
 """
 
 import itertools
@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vcgen.cameras import Cameras
+from vcgen.data.augment import Augmentation
 from vcgen.data.record import SceneRecord, decode_views
 from vcgen.data.shards import ShardIndex
 from vcgen.errors import UserError
@@ -41,23 +42,28 @@ def stack_views(scenes: list[Views]) -> Views:
 
 
 class SceneStream(IterableDataset):
-    """Batches of :class:`vcgen.types.Example`: ``context`` (batch, 1) and ``target`` (batch, targets) views, all different, of shuffled scenes.
+    """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch, targets) views.
 
     batch_size: scenes per batch and rank. targets: target views per scene. skip: batches to skip (resume). rank, world: this process among
-    all. Every rank gets equally many batches per epoch; the scenes that do not fill a last batch wait for another epoch's shuffle.
+    all. augment: random changes made to whole scenes. Every rank gets equally many batches per epoch; the scenes that do not fill a last batch wait for another epoch's shuffle.
     Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
     """
 
-    def __init__(self, index: ShardIndex, batch_size: int, targets: int, seed: int, skip: int = 0, rank: int = 0, world: int = 1):
+    def __init__(
+        self, index: ShardIndex, batch_size: int, targets: int, seed: int, skip: int = 0, rank: int = 0, world: int = 1,
+        augment: Augmentation = Augmentation(),
+    ):
         self.index, self.batch_size, self.targets = index, batch_size, targets
         self.seed, self.skip, self.rank, self.world = seed, skip, rank, world
+        self.augment = augment
         count = len(index.samples)
         self.batches_per_epoch = count // (batch_size * world)
         if self.batches_per_epoch == 0:
             raise UserError(f"{index.folder}: {count} scenes cannot fill a batch of {batch_size} on {world} ranks; lower data.batch_size")
         short = [entry.key for _, entry in index.samples if entry.views < targets + 1]
         if short:
-            raise UserError(f"{index.folder}: {len(short)} scenes, e.g. {short[0]}, have fewer than {targets + 1} views; lower data.targets")
+            found = f"{len(short)} scenes, e.g. {short[0]}, have fewer than {targets + 1} views"
+            raise UserError(f"{index.folder}: {found}; lower data.targets")
 
     def __iter__(self) -> Iterator[Example]:
         info = get_worker_info()
@@ -75,14 +81,14 @@ class SceneStream(IterableDataset):
         for number in order[first : first + self.batch_size].tolist():
             record = self.index.read(number)
             chosen = torch.randperm(len(record.views), generator=draw)[: self.targets + 1].tolist()
-            scenes.append(scene_views(record, chosen))
+            scenes.append(self.augment(scene_views(record, chosen), draw))
             keys.append(record.key)
         views = stack_views(scenes)
         return Example(views[:, :1], views[:, 1:], tuple(keys), cursor=k + 1)
 
 
 class FixedScenes(Dataset):
-    """Validation examples, the same every time: of the first ``scenes`` scenes, view ``context`` and ``targets`` evenly spaced other views."""
+    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets`` spaced others."""
 
     def __init__(self, index: ShardIndex, scenes: int, targets: int, context: int = 0):
         self.index, self.targets, self.context = index, targets, context
