@@ -68,7 +68,7 @@ class System(pl.LightningModule):
         losses = self.losses(example, self.step_generator())
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         if not torch.isfinite(total):
-            found = ", ".join(f"{name} = {float(value):.3g}" for name, value in losses.items())
+            found = ", ".join(f"{name} = {float(value.detach()):.3g}" for name, value in losses.items())
             raise UserError(
                 f"loss is not finite at step {self.global_step} ({found}); scenes {', '.join(example.keys)}: "
                 "lower optimizer.lr, or check them with `vcgen data inspect`"

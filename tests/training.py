@@ -1,0 +1,99 @@
+"""A training of seconds, for the tests of the fit command: a tiny model on the bundled cars."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from vcgen import cli
+from vcgen.types import Example
+
+CONFIG = """
+seed_everything: 0
+trainer:
+  max_steps: 4
+  accelerator: cpu
+  val_check_interval: 2
+  check_val_every_n_epoch: null
+  num_sanity_val_steps: 0
+  log_every_n_steps: 1
+data:
+  class_path: ShardData
+  init_args: {train: data/cars64/train, val: data/cars64/test, batch_size: 2, targets: 1, val_scenes: 2, val_targets: 1, num_workers: 0}
+model:
+  class_path: NerfDiff
+  init_args:
+    encoder:
+      class_path: TriplaneEncoder
+      init_args:
+        decoder: {channels: 8, hidden: 8, depth: 1, aggregate: sum}
+        plane_size: 16
+        plane_channels: 8
+        channels: [32, 32]
+        layers: 1
+        attention: [false, false]
+        patch: 2
+        distance: 1.3
+        radius: 0.51
+        half_size: 0.56
+        projection: orthographic
+    render: {samples: 4}
+    render_eval: {samples: 4}
+    rays_per_view: 16
+    optimizer: {lr: 1.0e-3, warmup_steps: 1, schedule: constant}
+    prior: null
+samples: {scenes: 2, turntable: 0}
+"""
+
+
+class Witness(pl.Callback):
+    """Notes the scenes of every batch that is trained on; asks the trainer to stop after ``stop`` steps of the whole training."""
+
+    seen: list[tuple[str, ...]] = []
+
+    def __init__(self, stop: int = 0):
+        self.stop = stop
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
+        Witness.seen.append(batch.keys)
+        if trainer.global_step == self.stop:
+            trainer.should_stop = True
+
+
+class Fault(pl.Callback):
+    """Fails in the middle of the first validation."""
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        raise RuntimeError("a fault in validation")
+
+
+class Ranks(pl.Callback):
+    """Each process writes what it trained on, its noise, and its weights at the end."""
+
+    def __init__(self, folder: str):
+        self.folder, self.scenes, self.validated, self.noise = Path(folder), [], [], None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Example, batch_idx: int) -> None:
+        self.scenes += batch.keys
+        self.noise = torch.rand(8, generator=module.step_generator())
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        self.validated += batch.keys
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        found = {"weights": module.state_dict(), "noise": self.noise, "scenes": self.scenes, "validated": self.validated}
+        torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+def vcgen(command: str, config: Path | str, folder: Path, /, **options: Any) -> int:
+    """Run ``vcgen COMMAND -c CONFIG`` in this process, with options such as ``trainer__max_steps=2``; returns the exit status."""
+    words = [command, "-c", str(config), "--trainer.default_root_dir", str(folder)]
+    for name, value in options.items():
+        words += ["--" + name.replace("__plus", "+").replace("__", "."), *([] if value == "" else [str(value)])]
+    return cli.main(words)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint, without unpickling anything."""
+    return torch.load(path, weights_only=True)
