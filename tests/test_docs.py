@@ -1,0 +1,259 @@
+"""The documentation says what the program does: commands parse, Python runs, links lead somewhere, tables agree with the code."""
+
+import ast
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import jsonargparse
+import numpy as np
+import pytest
+from PIL import Image
+
+from vcgen import cli
+from vcgen.data.shards import INDEX, read_index
+from vcgen.evaluation.lpips import SOURCES
+from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, family
+from vcgen.evaluation.results import Results
+from vcgen.export import folder
+from vcgen.nerf.encoder import TriplaneEncoder
+from vcgen.nerf.pixelnerf import PixelNerf
+from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.scene import SceneTriplane
+from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems.nerfdiff import NerfDiff
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.
+SHIPPED = ("configs/", "data/cars64", "benchmarks/", "slurm/")
+#: Stands for a configuration that the reader has.
+OWN_CONFIG = "configs/cars64.yaml"
+#: Marks the line that explains a command's form.
+PLACEHOLDER = "FORMAT"
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+class Parsed(BaseException):
+    """Raised where a command has understood its arguments and would start to work."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command line in the page's bash and indented blocks; backslashes joined, comments and redirections dropped."""
+    indented = re.findall(r"^    ((?:vcgen|make) (?:.*\\\n)*.*)$", page.read_text(), re.MULTILINE)
+    for block in [*blocks(page, "bash"), *(text for text in indented if PLACEHOLDER not in text)]:
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in re.split(r" && | > \S+", line):
+                if words := shlex.split(command, comments=True):
+                    yield [OWN_CONFIG if word.endswith(".yaml") and not word.startswith("configs/") else word for word in words]
+
+
+def table(page: Path, heading: str, columns: int = 2) -> dict[str, list[str]]:
+    """The first table below a heading (or any other line): the names in backticks in its first column -> the other cells."""
+    text = page.read_text().split(f"\n{heading}\n", 1)[1]
+    rows = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
+    split = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+    assert all(len(row) >= columns for row in split)
+    return {name: row[1:] for row in split for name in re.findall(r"`([^`]+)`", row[0])}
+
+
+def is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the program would start to work: its own parser takes the words (read from the repository's root)."""
+    original = jsonargparse.ArgumentParser.parse_args
+
+    def parse_only(parser, *args, **kwargs):
+        original(parser, *args, **kwargs)
+        raise Parsed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jsonargparse.ArgumentParser, "parse_args", parse_only)
+        patch.setattr("sys.argv", ["vcgen"])
+        patch.chdir(ROOT)
+        try:
+            cli.main(words)
+        except Parsed:
+            return True
+        except SystemExit as end:
+            return end.code in (0, None)  # --help, --print_config
+    return False
+
+
+ALL_COMMANDS = [(page, words) for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize("page, words", ALL_COMMANDS, ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else value.stem)
+def test_commands_are_understood_by_the_program(page, words, monkeypatch):
+    assert [word for word in words if word.startswith(SHIPPED) and not (ROOT / word).exists()] == []
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target {words[1]}"
+    if words[0] == "vcgen":
+        assert is_understood(words[1:], monkeypatch)
+
+
+@pytest.mark.parametrize("line", [
+    "export --checkpoint a --output b", "data pack srn a b --sizes 64", "evaluate --model a --data b --protocol c --out d --part",
+    "fit -c configs/cars64.yaml --data.trian x", "fit -c configs/absent.yaml", "render --model a --image b",
+])
+def test_a_wrong_command_would_be_noticed(line, monkeypatch, capsys):
+    assert not is_understood(line.split(), monkeypatch)
+
+
+def test_the_pages_show_every_command():
+    shown = {" ".join(words[1:]) for _, words in ALL_COMMANDS if words[0] == "vcgen"}
+    assert [name for name in cli.COMMANDS if not any(line.startswith(name) for line in shown)] == []
+
+
+def test_flags_named_in_the_text_exist(capsys):
+    named = {flag for page in PAGES for flag in re.findall(r"`--([\w-]+)[^`]*`", page.read_text())}
+    assert {"scale", "skip-broken", "threshold"} <= named
+    for line in (*cli.COMMANDS, "data pack srn", "data pack transforms"):
+        with pytest.raises(SystemExit):
+            cli.main([*line.split(), "--help"])
+    known = set(re.findall(r"--([\w.]+)", capsys.readouterr().out))
+    assert {flag for flag in named if flag.replace("-", "_") not in known} == set()
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty folder with a small model where the pages suppose one, and a picture of a red disc."""
+    decoder = {"channels": 8, "hidden": 8, "density_bias": 2.0}
+    sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
+    init_args = {
+        "encoder": {"class_path": "vcgen.nerf.encoder.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
+        "render": {"samples": 8},
+    }
+    model = NerfDiff(TriplaneEncoder(TriplaneDecoder(**decoder), **sizes), RenderOptions(samples=8))
+    config = {
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": init_args, "image_size": [16, 16], "background": 1.0,
+        "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8},
+    }
+    folder.save(tmp_path / "outputs" / "demo" / "model", model.state_dict(), config)
+    y, x = np.mgrid[:48, :48] - 23.5
+    disc = np.where((x**2 + y**2 < 400)[..., None], [200, 30, 30, 255], [0, 0, 0, 0]).astype(np.uint8)
+    Image.fromarray(disc).save(tmp_path / "car.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_python_of_the_inference_page_renders_and_writes_a_mesh(workplace):
+    names: dict = {}
+    for block in blocks(ROOT / "docs" / "inference.md", "python"):
+        exec(compile(block, "docs/inference.md", "exec"), names)
+    assert Image.open(workplace / "car_from_the_right.png").size == (128, 128)
+    assert (workplace / "car.glb").read_bytes()[:4] == b"glTF"
+    assert names["density"].shape == (1, 1) and names["view"].depth.shape == (1, 1, 1, 128, 128)
+
+
+def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    for block in blocks(ROOT / "docs" / "data.md", "python"):
+        exec(compile(block, "docs/data.md", "exec"), names)
+    assert names["colour"].shape == (2, 3, 64, 64) and names["alpha"].shape == (2, 1, 64, 64)
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_links_between_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not fragment or fragment in anchors(file), target
+
+
+@every_page
+def test_code_named_in_a_page_exists(page):
+    for path in re.findall(r"`((?:configs|vcgen|benchmarks|slurm|data/cars64)/[\w./-]*\w)`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("part", [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, SceneTriplane], ids=lambda part: part.__name__)
+def test_the_model_page_lists_every_option_with_its_default(part):
+    assert documented_defaults(table(ROOT / "docs" / "model.md", f"### {part.__name__}")) == defaults(part)
+
+
+def test_the_model_page_lists_the_options_of_pixelnerf():
+    text = (ROOT / "docs" / "model.md").read_text().split("## The baseline: pixelNeRF")[1]
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)
+    assert {name: value for name, value in rows} == defaults(PixelNerf)
+
+
+def documented_defaults(rows: dict[str, list[str]]) -> dict[str, str]:
+    return {name: cells[0].strip("`").replace('"', "'") for name, cells in rows.items()}
+
+
+def defaults(part: type) -> dict[str, str]:
+    """Option -> its default as Python prints it; dataclasses as a call, because their own defaults are listed elsewhere."""
+    parameters = inspect.signature(part).parameters.values()
+    return {p.name: "required" if p.default is p.empty else re.sub(r"^(\w+)\(\w+=.*\)$", r"\1()", repr(p.default)) for p in parameters}
+
+
+def test_the_data_page_lists_the_fields_of_the_shard_format():
+    page, bundled = ROOT / "docs" / "data.md", ROOT / "data" / "cars64" / "test"
+    assert table(page, "`KEY.cameras.json`, V views:").keys() == read_index(bundled).read(0).cameras_json().keys()
+    index = json.loads((bundled / INDEX).read_bytes())
+    shard = index["shards"][0]
+    names = {name.split(".")[-1] for name in table(page, "`index.json`:")}
+    assert names == index.keys() | shard.keys() | shard["samples"][0].keys()
+
+
+def test_the_data_page_quotes_messages_that_exist():
+    texts = []
+    for path in (ROOT / "vcgen" / "data").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.JoinedStr, ast.Constant)):
+                texts.append(spoken(node))
+    cells = re.findall(r"^\| [^|]+\|", (ROOT / "docs" / "data.md").read_text().split("## Messages")[1], re.MULTILINE)
+    quoted = re.findall(r"`([^`]+)`", "".join(cells))
+    assert len(quoted) > 20
+    assert [text for text in quoted if not any(text in message for message in texts)] == []
+
+
+def spoken(node: ast.JoinedStr | ast.Constant) -> str:
+    """A string literal, the name of the index file filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    names = (part.value if isinstance(part, ast.Constant) else getattr(part.value, "id", None) for part in node.values)
+    return "".join(INDEX if name == "INDEX" else str(name) for name in names)
+
+
+def test_the_evaluation_page_lists_metrics_weights_protocol_and_results():
+    page = ROOT / "docs" / "evaluation.md"
+    metrics = table(page, "## Metrics", columns=3)
+    assert {family(name) for name in metrics} == DEFINITIONS.keys()
+    assert all((cells[-1].strip("| ") == "higher") == HIGHER_IS_BETTER[family(name)] for name, cells in metrics.items())
+    weights = table(page, "## LPIPS weights")
+    assert {name: re.findall(r"`([^`]+)`", cells[0]) for name, cells in weights.items()} == {
+        name: [source.published, source.features] for name, source in SOURCES.items()
+    }
+    assert table(page, "## results.json").keys() == {field.name for field in fields(Results)}
+    protocols = sorted((ROOT / "configs" / "protocols").glob("*.json"))
+    assert table(page, "## Protocol files").keys() == {path.name for path in protocols}
+    entries = set().union(*(json.loads(path.read_text()) for path in protocols))
+    assert entries == set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", protocol_entries(page), re.M))))
+
+
+def protocol_entries(page: Path) -> str:
+    return page.read_text().split("| entry | meaning |")[1].split("\n\n")[0]
+
+
+def test_pictures_are_small():
+    assert sum(path.stat().st_size for path in (ROOT / "docs" / "images").iterdir() if path.name != "teaser.png") < 300_000
