@@ -114,8 +114,11 @@ def test_foreign_and_truncated_checkpoints_are_refused(capsys, config, finished,
 
 def test_a_checkpoint_of_another_model_is_refused_with_the_keys_that_differ(capsys, config, finished, tmp_path):
     path = finished / "checkpoints" / "last.ckpt"
-    line = refusal(capsys, vcgen("fit", config, tmp_path / "run", ckpt_path=path, model__encoder__plane_channels=16))
+    config_of_run = (finished / "config.yaml").read_bytes()
+    line = refusal(capsys, vcgen("fit", config, finished, ckpt_path=path, model__encoder__plane_channels=16))
     assert "encoder.plane_channels = 8, here 16;" in line and "optimizer" not in line
+    assert "weights: encoder." in line
+    assert (finished / "config.yaml").read_bytes() == config_of_run
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(capsys, config, tmp_path, monkeypatch):
@@ -230,14 +233,16 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 
 def test_validation_of_the_best_checkpoint_uses_its_averaged_weights(capsys, config, finished, tmp_path):
-    # the averaged weights of this checkpoint say nothing but zero: an all-black or all-white picture, whatever the trained weights
     checkpoint = load(finished / "checkpoints" / "best.ckpt")
-    assert vcgen("validate", config, finished, ckpt_path="best") == 0
+    config_of_run = (finished / "config.yaml").read_bytes()
+    assert vcgen("validate", config, finished, ckpt_path="best", ema__decay=0.5) == 0
+    assert (finished / "config.yaml").read_bytes() == config_of_run
     usual = float(re.search(r"val/psnr\D+([\d.]+)", capsys.readouterr().out)[1])
     best = checkpoint["callbacks"]["Checkpoints"]["best_model_score"]
     assert usual == pytest.approx(float(best), abs=1e-4)
     changed = tmp_path / "run" / "checkpoints"
     changed.mkdir(parents=True)
+    # averaged weights of zero draw another picture, though the trained weights are the same
     for weight in checkpoint["callbacks"]["EMA"]["weights"].values():
         weight.zero_()
     torch.save(checkpoint, changed / "best.ckpt")

@@ -1,5 +1,6 @@
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,17 @@ def test_a_png_cut_inside_the_shard_names_shard_scene_and_view(index):
     (index.folder / "000000.tar").write_bytes(data)
     with pytest.raises(UserError, match="000000.tar.*scene k0, view 000000.*truncated"):
         index.read(0)
+
+
+def test_plain_webdataset_reads_the_bundled_shards_as_the_index_does():
+    index = read_index(Path(__file__).parents[1] / "data" / "cars64" / "train")
+    urls = [str(index.folder / shard.name) for shard in index.shards]
+    read = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in read] == [entry.key for _, entry in index.samples]
+    for number in (0, len(read) - 1):
+        record, sample = index.read(number), read[number]
+        assert [sample[f"{view:03d}.png"] for view in range(len(record.images))] == record.images
+        assert json.loads(sample["cameras.json"])["views"] == record.views
 
 
 def test_an_index_of_another_kind_is_refused(tmp_path, index):

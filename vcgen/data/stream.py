@@ -45,7 +45,8 @@ class SceneStream(IterableDataset):
     """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch, targets) views.
 
     batch_size: scenes per batch and rank. targets: target views per scene. skip: batches to skip (resume). rank, world: this process among
-    all. augment: random changes made to whole scenes. Every rank gets equally many batches per epoch; the scenes that do not fill a last batch wait for another epoch's shuffle.
+    all. augment: random changes made to whole scenes. Every rank gets equally many batches per epoch; the scenes that do not fill a last
+    batch wait for another epoch's shuffle.
     Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
     """
 

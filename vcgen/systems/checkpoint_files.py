@@ -50,20 +50,21 @@ class CheckpointFiles(TorchCheckpointIO):
             raise UserError(f"{path}: damaged or not a checkpoint ({type(error).__name__}); give a file that `vcgen fit` wrote") from error
         expected = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
         if shapes != expected:
-            differences = config_differences(checkpoint.get("vcgen", {}), self.model) or weight_differences(shapes, expected)
-            raise UserError(f"{path}: does not fit this model: {differences}; train with the config.yaml beside it, or without --ckpt_path")
+            found = [config_differences(checkpoint.get("vcgen", {}), self.model), weight_differences(shapes, expected)]
+            advice = "take the config.yaml of its run, or train without --ckpt_path"
+            raise UserError(f"{path}: does not fit this model: {'; weights: '.join(filter(None, found))}; {advice}")
         return checkpoint
 
 
-def config_differences(stored: dict[str, Any], current: dict[str, Any], limit: int = 4) -> str:
+def config_differences(stored: dict[str, Any], current: dict[str, Any], limit: int = 6) -> str:
     """The keys in which two model configurations differ, with both values: "encoder.layers = 1, here 2"."""
-    there, here = (flatten({"class_path": x.get("class_path"), **x.get("init_args", {})}) for x in (stored, current))
     if not stored:
         return ""
+    there, here = (flatten({"class_path": x["class_path"], **x["init_args"]}) for x in (stored, current))
     return enumerate_few([f"{k} = {there.get(k)}, here {here.get(k)}" for k in {**here, **there} if there.get(k) != here.get(k)], limit)
 
 
-def weight_differences(stored: dict[str, tuple], expected: dict[str, tuple], limit: int = 4) -> str:
+def weight_differences(stored: dict[str, tuple], expected: dict[str, tuple], limit: int = 2) -> str:
     """The same for the names and shapes of weights."""
     names = [name for name in {**expected, **stored} if stored.get(name) != expected.get(name)]
     return enumerate_few([f"{n} is {stored.get(n, 'missing')}, here {expected.get(n, 'unknown')}" for n in names], limit)

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,6 +38,17 @@ IRRELEVANT = (
     ".*not supported by the model summary.*", ".*treespec, LeafSpec.*", ".*Total length of `list` across ranks is zero.*",
     ".*could not find the monitored key.*",
 )
+
+
+class ConfigOfRun(SaveConfigCallback):
+    """Writes ``config.yaml`` into the run's folder, once nothing is left that could refuse it: a checkpoint that does not fit, for one."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Not yet, and not in validation, which has its own settings."""
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Data and checkpoint have been read."""
+        super().setup(trainer, module, "fit")
 
 
 class VcgenCLI(LightningCLI):
@@ -116,7 +127,7 @@ def main(words: list[str]) -> None:
     try:
         VcgenCLI(
             System, ShardData, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
-            seed_everything_default=0, save_config_kwargs={"overwrite": True},
+            seed_everything_default=0, save_config_callback=ConfigOfRun, save_config_kwargs={"overwrite": True},
             # The data part deals out scenes to ranks by itself.
             trainer_defaults={"use_distributed_sampler": False},
             parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "prog": "vcgen", "exit_on_error": False},
