@@ -1,0 +1,113 @@
+"""Parts of the triplane model, each timed by itself, and the time that training takes to a given quality."""
+
+import copy
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timing import measure, table
+
+from vcgen.nerf.lookup import sample_by_bags, sample_by_grid
+from vcgen.nerf.render import RenderOptions
+
+if TYPE_CHECKING:
+    from field_speed import Subject
+
+SAMPLING = [RenderOptions(n) for n in (16, 24, 32, 48)] + [RenderOptions(n, importance=n) for n in (12, 16, 32)]
+TITLES = {
+    "lookup": "Look-ups of one training step's points", "precision": "Precision of the triplane model",
+    "samples": "Intervals per ray (first pass + second pass)", "rays": "Training step by rays per target view",
+}
+
+
+def ablations(subject: "Subject", rounds: int, found: dict[str, Any]) -> list[str]:
+    """Lines of the parts' tables; their figures, in milliseconds, are added to ``found``."""
+    parts = {
+        "lookup": lookups(subject, rounds), "precision": precisions(subject, rounds), "samples": sampling(subject, rounds),
+        "rays": ray_counts(subject, rounds),
+    }
+    found["parts_ms"] = parts
+    tables = [table(TITLES[key], ["variant", "ms"], [[name, f"{ms:.1f}"] for name, ms in part.items()]) for key, part in parts.items()]
+    return sum(tables, [])
+
+
+def lookups(subject: "Subject", rounds: int) -> dict[str, float]:
+    """The two implementations on the points of a training step: milliseconds forward, and forward with backward."""
+    batch = len(subject.example.keys)
+    planes = subject.field.planes.clone().repeat(batch, 1, 1, 1, 1).requires_grad_()
+    points = torch.rand(batch, subject.rays * subject.points // batch, 3, 2) * 2 - 1
+
+    def forward(sample):
+        with torch.no_grad():
+            sample(planes, points, True)
+
+    def both(sample):
+        planes.grad = None
+        sample(planes, points, True).sum().backward()
+
+    implementations = {"grid_sample": sample_by_grid, "embedding_bag": sample_by_bags}
+    runs = {f"{name}, forward": lambda s=s: forward(s) for name, s in implementations.items()}
+    runs |= {f"{name}, forward + backward": lambda s=s: both(s) for name, s in implementations.items()}
+    return milliseconds(runs, rounds)
+
+
+def precisions(subject: "Subject", rounds: int) -> dict[str, float]:
+    """Training step and picture in single precision and with bfloat16 autocast, in milliseconds."""
+    runs = {}
+    for precision in ("32-true", "bf16-mixed"):
+        config = copy.deepcopy(subject.config)
+        config["trainer"]["precision"] = precision
+        variant = dataclasses.replace(subject, config=config)
+        runs |= {f"{precision}, training step": variant.train, f"{precision}, picture": variant.render}
+    return milliseconds(runs, rounds)
+
+
+def sampling(subject: "Subject", rounds: int) -> dict[str, float]:
+    """Training step and picture with other numbers of intervals per ray, in milliseconds."""
+    runs = {}
+    for options in SAMPLING:
+        name = f"{options.samples}" + (f" + {options.importance}" if options.importance else "")
+
+        def run(kind: str, options: RenderOptions = options) -> None:
+            subject.system.render_options, subject.system.render_eval = options, options
+            getattr(subject, kind)()
+
+        runs |= {f"{name}, training step": lambda run=run: run("train"), f"{name}, picture": lambda run=run: run("render")}
+    kept = subject.system.render_options, subject.system.render_eval
+    try:
+        return milliseconds(runs, rounds)
+    finally:
+        subject.system.render_options, subject.system.render_eval = kept
+
+
+def ray_counts(subject: "Subject", rounds: int) -> dict[str, float]:
+    """Training step with other numbers of rays per target view, in milliseconds: the encoder's share does not grow with them."""
+    kept = subject.system.rays_per_view
+
+    def run(rays: int) -> None:
+        subject.system.rays_per_view = rays
+        subject.train()
+
+    try:
+        return milliseconds({f"{rays} rays": lambda rays=rays: run(rays) for rays in (64, 128, 256, 512)}, rounds)
+    finally:
+        subject.system.rays_per_view = kept
+
+
+def milliseconds(runs: dict, rounds: int) -> dict[str, float]:
+    """Median wall time of each run."""
+    return {name: timing.wall * 1e3 for name, timing in measure(runs, rounds).items()}
+
+
+def learning_times(path: Path, found: dict[str, Any]) -> list[str]:
+    """Quality after equal training times, from results of benchmarks/learning.py, and the shortest run that equals pixelNeRF's best."""
+    rows = [row for row in json.loads(path.read_text())["rows"] if re.fullmatch(r"\w+_[\d.]+min", row["name"])]
+    fewest = min(row["images"] for row in rows)
+    runs = [(*row["name"].removesuffix("min").rsplit("_", 1), row["psnr"]) for row in rows if row["images"] == fewest]
+    best = max((psnr for method, _, psnr in runs if method == "pixelnerf"), default=None)
+    equal = [float(minutes) for method, minutes, psnr in runs if method == "vcgen" and best is not None and psnr >= best]
+    found["time_to_quality"] = {"runs": runs, "pixelnerf_best_psnr": best, "vcgen_minutes_to_equal": min(equal, default=None)}
+    return table("Quality after training", ["model", "minutes", "PSNR dB"], [[m, minutes, f"{psnr:.2f}"] for m, minutes, psnr in runs])
