@@ -41,5 +41,6 @@ def save_results(program: str, figures: dict, table: list[str], quick: bool = Fa
     machine = figures.get("hardware") or hardware()
     label = "_".join(str(machine["gpu"] or f"{machine['cores']}x_{machine['processor']}").split()).replace("/", "-")
     stem = RESULTS / f"{date.today()}_{program}_{label}"
-    stem.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(f"# {program}, {date.today()}, {label}\n\n" + "\n".join(table) + "\n")
+    # Not with_suffix: a processor's name may hold a dot.
+    Path(f"{stem}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    Path(f"{stem}.md").write_text(f"# {program}, {date.today()}, {label}\n\n" + "\n".join(table) + "\n")

@@ -1,7 +1,7 @@
 """Does it learn? vcgen and the pixelNeRF baseline, trained for equal wall-clock on the bundled cars, measured on held-out cars.
 
 Rows: copying the input view, the mean training image, and per training budget vcgen (configs/cars64.yaml) and pixelNeRF
-(configs/pixelnerf64.yaml). pixelNeRF needs some 20 s per picture on two cores, so both methods are compared on three views per object
+(configs/pixelnerf64.yaml). pixelNeRF needs some 40 s per picture on two cores, so both methods are compared on one view per object
 (configs/protocols/cars64_view0_sparse.json); vcgen is also measured on all 39.
 
   python benchmarks/learning.py                       10 and 60 minutes each, one after the other

@@ -1,6 +1,6 @@
 """What the model's options are worth: one change at a time from configs/cars64.yaml, equal steps, same seed, same held-out pictures.
 
-Prints PSNR, SSIM and LPIPS-squeeze on three views of each test car (configs/protocols/cars64_view0_sparse.json) and seconds per step.
+Prints PSNR, SSIM and LPIPS-squeeze on the test cars (configs/protocols/cars64_view0.json) and seconds per step.
 One seed each: differences below about 0.1 dB are noise. `--quick` trains 20 steps and shows only that the program works.
 """
 
@@ -63,7 +63,7 @@ def measure(name: str, changes: list[str], steps: int, out: Path) -> dict:
         vcgen("export", "--checkpoint", folder / "run" / "checkpoints" / "last.ckpt", "--out", folder / "model")
         vcgen(
             "evaluate", "--model", folder / "model", "--data", "data/cars64/test", "--out", folder / "eval", "--lpips", "squeeze", "--offline",
-            "--protocol", "configs/protocols/cars64_view0_sparse.json",
+            "--protocol", "configs/protocols/cars64_view0.json",
         )
     means = json.loads((folder / "eval" / "results.json").read_text())["mean"]
     kept = {key: round(value, 4) for key, value in means.items() if key in ("psnr", "ssim", "lpips_squeeze")}
