@@ -18,12 +18,12 @@ from common import ROOT, hardware, save_results, weights_environment
 ENCODER, MODEL = "--model.encoder.init_args", "--model.init_args"
 #: name -> what differs from the default
 OPTIONS: dict[str, list[str]] = {
-    "default (orthographic, sum, 24 samples, random background, bf16)": [],
+    "default (orthographic, sum, 16 samples, random background, bf16)": [],
     "perspective xy plane": [f"{ENCODER}.projection", "perspective"],
     "concatenated planes": [f"{ENCODER}.decoder.aggregate", "concat"],
-    "12 samples": [f"{MODEL}.render.samples", "12"],
+    "24 samples": [f"{MODEL}.render.samples", "24"],
     "48 samples": [f"{MODEL}.render.samples", "48"],
-    "12 + 12 samples (importance)": [f"{MODEL}.render.samples", "12", f"{MODEL}.render.importance", "12"],
+    "8 + 8 samples (importance)": [f"{MODEL}.render.samples", "8", f"{MODEL}.render.importance", "8"],
     "white background": [f"{MODEL}.background", "white"],
     "learned background": [f"{MODEL}.background", "learned"],
     "no mirroring, no colour permutation": ["--data.init_args.mirror", "false", "--data.init_args.permute_colours", "false"],
