@@ -5,8 +5,10 @@ run/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what `vcgen.load
 """
 
 import argparse
+import codecs
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from common import ROOT, days, weights_environment
 
 from vcgen.data.record import decode_views
 from vcgen.data.shards import read_index
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def main() -> None:
@@ -47,18 +51,21 @@ def main() -> None:
 
 
 def run(log: Path, *arguments: str) -> None:
-    """Run a vcgen command from the repository's root; its last words go to the terminal as they come, all of them also to the log."""
+    """Run a vcgen command from the repository's root; what it says goes to the terminal as it comes, and into the log."""
     print(f"\n$ vcgen {' '.join(arguments)}", flush=True)
     environment = {**os.environ, **weights_environment(), "COLUMNS": os.environ.get("COLUMNS", "120")}
+    if sys.stdout.isatty():
+        environment |= {"FORCE_COLOR": "1", "TTY_INTERACTIVE": "1"}  # rich draws its bars through the pipe, too
     with log.open("a") as file:
         file.write(f"$ vcgen {' '.join(arguments)}\n")
         command = [sys.executable, "-m", "vcgen.cli", *arguments]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+        decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode  # a piece may end inside a character
         while piece := process.stdout.read(256):
-            text = piece.decode(errors="replace")
+            text = decode(piece)
             sys.stdout.write(text)
             sys.stdout.flush()
-            file.write(text)
+            file.write(ESCAPES.sub("", text))
     if process.wait():
         sys.exit(f"demo: `vcgen {arguments[0]}` failed with status {process.returncode}; see {log}")
 

@@ -13,7 +13,7 @@ import vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.errors import UserError
 from vcgen.export import folder
-from vcgen.export.export import main
+from vcgen.export.export import main, without_starting_weights
 from vcgen.systems.build import build_system
 from vcgen.types import Views
 
@@ -232,3 +232,9 @@ def test_foreign_weights_are_named(model):
 def test_an_absent_device_is_refused(model):
     with pytest.raises(UserError, match="device 'nonsense'"):
         folder.load(model, "nonsense")
+
+
+def test_the_file_that_training_started_from_is_not_needed_afterwards():
+    given = {"encoder": {"class_path": "PixelNerf", "init_args": {"pretrained": "/home/someone/resnet34.pth", "width": 16}}, "list": [1, 2]}
+    kept = without_starting_weights(given)
+    assert kept["encoder"]["init_args"] == {"pretrained": None, "width": 16} and kept["list"] == [1, 2]

@@ -183,7 +183,7 @@ def test_transparent_views_are_seen_on_white(model):
 
 
 def test_random_initialisation_is_announced(caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         SpatialEncoder()
     assert "random weights" in caplog.text
 

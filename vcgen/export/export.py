@@ -91,7 +91,7 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
     entry = content["vcgen"]
     return {
         "class_path": entry["class_path"],
-        "init_args": entry["init_args"],
+        "init_args": without_starting_weights(entry["init_args"]),
         "image_size": list(entry["image_size"]),
         "camera": entry["camera"],
         "background": entry.get("background", 1.0),
@@ -101,6 +101,13 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
             "step": content.get("global_step"), "data": entry.get("data"), "weights": weights, "metrics": _best_scores(content),
         },
     }
+
+
+def without_starting_weights(arguments: Any) -> Any:
+    """The arguments with every ``pretrained`` set to None: that file gave training its start, and the model folder must open without it."""
+    if isinstance(arguments, dict):
+        return {key: None if key == "pretrained" else without_starting_weights(value) for key, value in arguments.items()}
+    return [without_starting_weights(value) for value in arguments] if isinstance(arguments, list) else arguments
 
 
 def _best_scores(content: dict[str, Any]) -> dict[str, float]:

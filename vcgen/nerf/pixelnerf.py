@@ -118,7 +118,7 @@ class SpatialEncoder(nn.Module):
 
         network = resnet34(weights=None)
         if pretrained is None:
-            logger.warning("pixelNeRF's encoder starts from random weights; the published model starts from ImageNet's (`pretrained`)")
+            logger.info("pixelNeRF's encoder starts from random weights; the published model starts from ImageNet's (`pretrained`)")
         else:
             load_resnet_weights(network, pretrained)
         self.first_pool = first_pool
