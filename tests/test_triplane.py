@@ -109,4 +109,4 @@ def test_a_free_triplane_keeps_its_planes_in_the_world():
     made = SceneTriplane(TriplaneDecoder(4, 16), plane_size=8, plane_channels=4, half_size=2.0, center=(1.0, 0.0, 0.0))
     scene = made(Views(torch.rand(2, 1, 3, 4, 4), cameras(2)))
     uv = scene.plane_coordinates(torch.tensor([[[1.0, 0, 0], [3.0, 2.0, -2.0]]]).expand(2, -1, -1))
-    torch.testing.assert_close(uv[0], torch.tensor([[[0.0, 0]] * 3, [[1.0, 1], [1, -1], [1, -1]]]))
+    torch.testing.assert_close(uv[0], torch.tensor([[[0.0, 0]] * 3, [[1.0, 1], [1, -1], [-1, 1]]]))

@@ -47,7 +47,8 @@ class TriplaneDecoder(nn.Module):
 class TriplaneField:
     """A batch of triplane scenes; satisfies :class:`vcgen.types.Field`.
 
-    planes: (batch, 3, channels, R, R) for the (x, y), (x, z), (y, z) planes of a box frame; row = second, column = first of the two axes.
+    planes: (batch, 3, channels, R, R) of a box frame, as [row, column]: [y, x], [z, x] and [y, z]. Like a picture's, columns are x and rows
+        are y wherever the plane has that axis: a convolution cannot transpose.
         On a CPU they are laid out in memory for fast look-ups, in float32.
     frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's centre. half_size: half the box's side in world units.
     radius: (batch,) sphere inside which density may be non-zero.
@@ -93,4 +94,4 @@ class TriplaneField:
             # Similar triangles: where the ray from the eye through the point crosses the box's middle plane z = 0.
             scale = self.eye_distance / (self.eye_distance + z * self.half_size)
             u, v = x * scale, y * scale
-        return torch.stack([u, v, x, z, y, z], -1).unflatten(-1, (3, 2))
+        return torch.stack([u, v, x, z, z, y], -1).unflatten(-1, (3, 2))
