@@ -96,7 +96,7 @@ def test_both_fields_train_on_the_same_system(make, names):
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-        history.append(float(losses["rgb"]))
+        history.append(float(losses["rgb"].detach()))
     assert history[-1] < 0.9 * history[0]
     seen = system.render(system.field(batch.context), batch.target.cameras, (8, 8))
     assert seen.rgb.shape == (2, 2, 3, 8, 8) and seen.alpha.shape == seen.depth.shape == (2, 2, 1, 8, 8)
