@@ -39,7 +39,7 @@ class TriplaneEncoder(nn.Module):
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         )
 
-        # The (x, y) plane lies on the picture: its colours get there by a short way, which trains faster than the long one (ours).
+        # The (x, y) plane lies on the picture: its colours get there by a short way, past the bottleneck (ours).
         self.skip = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, plane_channels, 3, padding=1))
 
     def forward(self, context: Views) -> TriplaneField:

@@ -1,7 +1,7 @@
 """Bilinear look-ups in feature planes: the inner loop of a triplane field.
 
 Two implementations of one function. The plain one is ``grid_sample``. The other writes the interpolation as a sparse matrix product, rows
-of a table of texels gathered with weights by ``embedding_bag``, which on CPU is several times faster because a texel's channels lie
+of a table of texels gathered with weights by ``embedding_bag``, which on CPU is faster because a texel's channels lie
 together in memory (``benchmarks/field_speed.py --parts`` measures both); it is used there unless gradients with respect to the
 coordinates are needed.
 """
@@ -59,7 +59,7 @@ def bilinear_rows(coordinates: Tensor, size: int) -> tuple[Tensor, Tensor]:
     Rows number the texels of (batch, planes, size, size); the four corners are in the order (0, 0), (0, 1), (1, 0), (1, 1).
     """
     batch, n, count, _ = coordinates.shape
-    # Each step runs over long contiguous stretches, one per coordinate; only its result is interleaved. Thrice as fast on CPU.
+    # Each step runs over long contiguous stretches, one per coordinate; only its result is interleaved.
     texel = (coordinates.permute(2, 3, 0, 1).float() * (size / 2) + (size / 2 - 0.5)).clamp_(0, size - 1)
     corner = texel.floor().clamp_(max=size - 2)
     high = texel - corner
