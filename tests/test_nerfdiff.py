@@ -9,10 +9,10 @@ from torch import nn
 from vcgen.cameras import orbit, pinhole
 from vcgen.nerf.encoder import TriplaneEncoder
 from vcgen.nerf.pixelnerf import PixelNerf
-from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.render import RayRendering, RenderOptions
 from vcgen.nerf.triplane import TriplaneDecoder
-from vcgen.systems.base import OptimizerOptions
 from vcgen.systems.nerfdiff import NerfDiff, gather_pixels
+from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.types import Example, Views
 
 
@@ -59,6 +59,17 @@ def test_random_backgrounds_make_the_loss_see_opacity():
         for name in ("white", "random")
     }
     assert losses["white"] == pytest.approx(0, abs=1e-12) and losses["random"] > 0.05
+
+
+def test_the_random_background_loss_is_the_mean_over_colours():
+    torch.manual_seed(0)
+    batch = example()
+    system = NerfDiff(EmptySpace(), background="random")
+    rendering, truth = (RayRendering(torch.rand(2, 40, 3), torch.rand(2, 40), torch.zeros(2, 40)) for _ in range(2))
+    # Simpson's rule is exact: the error is quadratic in the background.
+    at = [(rendering.over(b) - truth.over(b)).square().mean() for b in (0.0, 0.5, 1.0)]
+    expected = (at[0] + 4 * at[1] + at[2]) / 6
+    torch.testing.assert_close(system.squared_error(rendering, truth, batch.target), expected)
 
 
 def test_the_learned_background_gets_the_gradient():

@@ -146,3 +146,18 @@ def test_an_index_of_another_kind_is_refused(tmp_path, index):
     path.write_text(json.dumps({**content, "shards": []}))
     with pytest.raises(UserError, match="lists no scene"):
         read_index(index.folder)
+
+
+def test_held_out_objects_keep_their_variants_together_and_nothing_is_lost():
+    index = read_index("data/cars64/train")
+    kept, held = index.hold_out(5)
+    groups = [{entry.group for _, entry in part.samples} for part in (kept, held)]
+    assert len(groups[1]) == 5 and not groups[0] & groups[1]
+    assert sorted(e.key for part in (kept, held) for _, e in part.samples) == sorted(e.key for _, e in index.samples)
+    assert held.read(0).key == held.samples[0][1].key
+
+
+@pytest.mark.parametrize("count", [0, -1, 31])
+def test_holding_out_no_object_or_all_is_refused(count):
+    with pytest.raises(UserError, match="31 objects"):
+        read_index("data/cars64/train").hold_out(count)

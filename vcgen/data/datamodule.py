@@ -17,18 +17,21 @@ from vcgen.types import Example
 class ShardData(pl.LightningDataModule):
     """Posed images from shard folders (``vcgen data pack``).
 
-    train, val: shard folders. batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one
-    encoding of the input view. val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
+    train, val: shard folders. hold_out: without ``val``, this many objects of ``train``, evenly spaced, are kept from training for validation.
+    batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one encoding of the input view.
+    val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
     num_workers: loader processes per rank; the data order does not depend on it.
     mirror, permute_colours: train on mirror images and with swapped colour channels too, each scene as a whole.
     """
 
     def __init__(
-        self, train: Path, val: Path | None = None, batch_size: int = 8, targets: int = 4, val_scenes: int = 8, val_targets: int = 4,
-        context: int = 0, num_workers: int = 1, mirror: bool = False, permute_colours: bool = False,
+        self, train: Path, val: Path | None = None, hold_out: int = 0, batch_size: int = 8, targets: int = 4, val_scenes: int = 8,
+        val_targets: int = 4, context: int = 0, num_workers: int = 1, mirror: bool = False, permute_colours: bool = False,
     ):
         super().__init__()
-        self.train_folder, self.val_folder = train, val
+        if val is not None and hold_out:
+            raise UserError(f"data.val is {val}, so data.hold_out must be 0 (it is {hold_out}): give one of the two")
+        self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers = num_workers
@@ -39,6 +42,8 @@ class ShardData(pl.LightningDataModule):
         """Read the tables of contents; damaged folders are refused here, before anything is trained."""
         self.train_index = read_index(self.train_folder)
         self.val_index = read_index(self.val_folder) if self.val_folder else None
+        if self.hold_out:
+            self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -72,7 +77,7 @@ class ShardData(pl.LightningDataModule):
         scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context)
         world = self.trainer.world_size
         if len(scenes) < world:
-            raise UserError(f"{self.val_folder}: {len(scenes)} validation scenes for {world} ranks; raise data.val_scenes or pack more")
+            raise UserError(f"{self.val_index.folder}: {len(scenes)} validation scenes for {world} ranks; raise data.val_scenes or pack more")
         scenes.numbers = scenes.numbers[: len(scenes) // world * world][self.trainer.global_rank :: world]
         return DataLoader(scenes, batch_size=None)
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from webdataset.tariterators import tar_file_iterator
@@ -63,6 +63,22 @@ class ShardIndex:
         """The scene at a position of :attr:`samples`."""
         name, sample = self.samples[number]
         return read_sample(self.folder, name, sample.offset, sample.size)
+
+    def hold_out(self, count: int) -> tuple["ShardIndex", "ShardIndex"]:
+        """Split by object: (the scenes that stay, those of ``count`` groups evenly spaced among all). Variants of an object stay together.
+
+        Raises UserError unless 0 < count < number of groups.
+        """
+        groups = list(dict.fromkeys(sample.group for _, sample in self.samples))
+        if not 0 < count < len(groups):
+            raise UserError(f"{self.folder}: {count} of {len(groups)} objects cannot be held out; give 1 to {len(groups) - 1}")
+        held = {groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)}
+
+        def keep(inside: bool) -> "ShardIndex":
+            shards = (replace(h, samples=tuple(s for s in h.samples if (s.group in held) == inside)) for h in self.shards)
+            return replace(self, shards=tuple(shard for shard in shards if shard.samples))
+
+        return keep(False), keep(True)
 
     def verify_checksums(self) -> None:
         """Read every shard and raise UserError where its SHA-256 is not the one in the index."""

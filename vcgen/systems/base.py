@@ -1,11 +1,8 @@
 """What all systems share: one training step, one optimiser set-up, randomness as a function of (seed, step, rank)."""
 
-import math
 import os
 from abc import abstractmethod
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -14,30 +11,8 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
+from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.types import Example, Field, Rendering, Views
-
-
-@dataclass(frozen=True)
-class OptimizerOptions:
-    """AdamW and its schedule.
-
-    lr: peak learning rate. betas, weight_decay: AdamW's. warmup_steps: linear rise from 0.
-    schedule: "cosine" falls from lr to lr * final over the run (``trainer.max_steps``, else ``trainer.max_time``); "constant" stays.
-    """
-
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    warmup_steps: int = 100
-    schedule: Literal["cosine", "constant"] = "cosine"
-    final: float = 0.02
-
-    def factor(self, step: int, progress: float) -> float:
-        """Multiplier of ``lr`` at a step, where ``progress`` in [0, 1] is the share of the run that is over."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        if self.schedule == "constant":
-            return warm
-        return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 class System(pl.LightningModule):
@@ -90,10 +65,9 @@ class System(pl.LightningModule):
         return batch.to(device)
 
     def configure_optimizers(self):
-        """AdamW over the trainable parameters, scheduled every step."""
+        """The optimiser of all trainable parameters, scheduled every step."""
         options = self.optimizer_options
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
+        optimizer = options.build(self.parameters())
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.factor(step, self.progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
 from vcgen.nerf.render import RayRendering, RenderOptions, ray_sphere, render_image, render_rays
-from vcgen.systems.base import OptimizerOptions, System
+from vcgen.systems.base import System
+from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.types import Example, Field, Rendering, Views
 
 Background = Literal["white", "random", "learned"]
@@ -19,8 +20,8 @@ class NerfDiff(System):
     encoder: module that turns context Views (batch, n) into a Field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).
     render: how training rays are sampled; render_eval: how pictures are (default: as in training).
     rays_per_view: training rays per target view, drawn uniformly from the pixels whose ray meets the field's sphere.
-    background: what rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": a colour
-        per view, uniform in [0, 1]^3; needs targets with alpha. "learned": one trainable colour, for opaque pictures of unknown background.
+    background: what rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": the mean over
+        all colours in [0, 1]^3; needs targets with alpha. "learned": one trainable colour, for opaque pictures of unknown background.
     loss_weights: per loss; "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared error.
     prior: the diffusion prior; None trains the field alone.
     """
@@ -54,12 +55,23 @@ class NerfDiff(System):
         rendering = render_rays(
             field, origins.reshape(batch, -1, 3), directions.reshape(batch, -1, 3), near, far, self.render_options, generator
         )
-        colour = self.background_colour(target, generator).expand(batch, views, rays, 3).reshape(batch, -1, 3)
-        truth = gather_pixels(target, pixels).over(colour)
-        losses = {"rgb": (rendering.over(colour) - truth).square().mean()}
+        truth = gather_pixels(target, pixels)
+        losses = {"rgb": self.squared_error(rendering, truth, target)}
         if rendering.coarse is not None:
-            losses["coarse"] = (rendering.coarse.over(colour) - truth).square().mean()
+            losses["coarse"] = self.squared_error(rendering.coarse, truth, target)
         return losses
+
+    def squared_error(self, rendering: RayRendering, truth: RayRendering, target: Views) -> Tensor:
+        """Mean squared error over rays and channels, both sides composited over the loss's background.
+
+        "random" takes the expectation over b, uniform in [0, 1], of (c - a b)^2 with the errors c of colour and a of opacity: c^2 - c a + a^2 / 3.
+        Drawing b instead gives the same gradient plus noise. Opaque targets cannot be re-composited and are taken as on white.
+        """
+        colour, opacity = rendering.rgb - truth.rgb, (rendering.alpha - truth.alpha)[..., None]
+        if self.background == "random" and target.alpha is not None:
+            return (colour.square() - colour * opacity + opacity.square() / 3).mean()
+        background = self.background_logit.sigmoid() if self.background == "learned" else 1.0
+        return (colour - opacity * background).square().mean()
 
     def draw_rays(self, field: Field, target: Views, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Origins, directions (batch, views, rays, 3) and pixel indices (batch, views, rays) of random pixels.
@@ -79,15 +91,6 @@ class NerfDiff(System):
         first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., : self.rays_per_view]
         pick = first[..., None].expand(-1, -1, -1, 3)
         return origins.gather(2, pick), directions.gather(2, pick), pixels.gather(2, first)
-
-    def background_colour(self, target: Views, generator: torch.Generator) -> Tensor:
-        """Colour (batch or 1, views or 1, 1, 3) to composite over; opaque targets cannot be re-composited and are taken as on white."""
-        if self.background == "learned":
-            return self.background_logit.sigmoid().expand(1, 1, 1, 3)
-        if self.background == "random" and target.alpha is not None:
-            batch, views = target.cameras.shape
-            return torch.rand(batch, views, 1, 3, generator=generator, device=generator.device)
-        return torch.ones(1, 1, 1, 3, device=target.images.device)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``: dB per image over white, averaged over images."""

@@ -1,0 +1,84 @@
+"""The optimisers agree with PyTorch's own; Muon's step is orthogonal; the options decide which weights it takes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from vcgen.systems.optimizer import MuonAdamW, OptimizerOptions, orthogonalise
+
+
+def gradients(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=generator)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(12, 40), nn.LayerNorm(40), nn.Linear(40, 8))
+
+
+def test_matrices_and_vectors_move_as_with_pytorchs_own_optimisers():
+    ours, theirs = network(), network()
+    optimizer = OptimizerOptions(lr=1e-3, muon_lr=0.02, weight_decay=0.1).build(ours.parameters())
+    matrices, vectors = ([p for p in theirs.parameters() if (p.ndim == 2) == flag] for flag in (True, False))
+    reference = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1), torch.optim.AdamW(vectors, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    for step in range(5):
+        gradients(ours, step)
+        gradients(theirs, step)
+        optimizer.step()
+        for r in reference:
+            r.step()
+    for a, b in zip(ours.parameters(), theirs.parameters()):
+        # The iteration runs in bfloat16, whose rounding depends on the order of operations: compare the way moved.
+        torch.testing.assert_close(a, b, atol=2e-3 if a.ndim == 2 else 0, rtol=0)
+    moved = (ours[0].weight - network()[0].weight).abs().mean()
+    assert moved > 0.01
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 4, 3, 3)])
+def test_a_step_turns_all_directions_equally(shape):
+    torch.manual_seed(1)
+    weight = nn.Parameter(torch.zeros(shape))
+    optimizer = MuonAdamW([weight], [], muon_lr=1.0, lr=1.0)
+    weight.grad = torch.randn(shape) * torch.logspace(-1, 0, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    optimizer.step()
+    rows, columns = weight.flatten(1).shape
+    singular = torch.linalg.svdvals(weight.detach().flatten(1)) / max(1, rows / columns) ** 0.5
+    assert singular.min() > 0.6 and singular.max() < 1.25
+
+
+def test_orthogonalisation_keeps_the_singular_vectors():
+    torch.manual_seed(2)
+    matrix = torch.randn(16, 48)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    diagonal = torch.diag(u.T @ orthogonalise(matrix) @ v.T)
+    assert diagonal.min() > 0.6 and ((u.T @ orthogonalise(matrix) @ v.T) - torch.diag(diagonal)).abs().max() < 0.1
+
+
+def test_a_saved_state_continues_exactly():
+    options = OptimizerOptions(muon_lr=0.02)
+    whole = network()
+    first = options.build(whole.parameters())
+    gradients(whole, 0)
+    first.step()
+    resumed = copy.deepcopy(whole)
+    second = options.build(resumed.parameters())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for model, optimizer in ((whole, first), (resumed, second)):
+        gradients(model, 1)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
+
+
+def test_without_a_rate_for_muon_all_is_adamw():
+    assert type(OptimizerOptions().build(network().parameters())) is torch.optim.AdamW
+
+
+def test_frozen_parameters_are_left_out():
+    model = network().requires_grad_(False)
+    model[0].requires_grad_(True)
+    groups = OptimizerOptions(muon_lr=0.02).build(model.parameters()).param_groups
+    assert sum(len(group["params"]) for group in groups) == 2
