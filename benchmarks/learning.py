@@ -66,7 +66,7 @@ def train(runs: list[Run], side_by_side: bool, data: str) -> None:
         prefix = ["taskset", "-c", str(core)] if side_by_side else []
         command = [
             *prefix, sys.executable, "-m", "vcgen.cli", "fit", "-c", CONFIGS[run.method], "--trainer.default_root_dir", str(run.folder / "run"),
-            "--trainer.max_time", days(run.minutes), "--data.train", f"{data}/train", "--data.val", f"{data}/test",
+            "--trainer.max_time", days(run.minutes), "--data.train", f"{data}/train",
         ]
         run.folder.mkdir(parents=True, exist_ok=True)
         print(f"training {run.name}", flush=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from vcgen.data.datamodule import ShardData
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes, SceneStream
 from vcgen.errors import UserError
@@ -65,3 +66,16 @@ def test_validation_scenes_are_fixed_and_leave_the_input_view_out(index):
 def test_impossible_requests_are_refused_with_the_numbers(index, change, words):
     with pytest.raises(UserError, match=words):
         SceneStream(index, **(dict(batch_size=2, targets=1, seed=0) | change))
+
+
+def test_objects_are_held_out_only_where_there_is_no_validation_folder(index):
+    data = ShardData(CARS, hold_out=3)
+    data.setup("fit")
+    groups = [{entry.group for _, entry in part.samples} for part in (data.train_index, data.val_index)]
+    assert len(groups[1]) == 3 and not groups[0] & groups[1]
+    both = ShardData(CARS, "data/cars64/test", hold_out=3)
+    both.setup("fit")
+    assert len(both.train_index.samples) == len(index.samples) and both.val_index.split == "test"
+    neither = ShardData(CARS)
+    neither.setup("fit")
+    assert neither.val_index is None and neither.val_dataloader() == []

@@ -17,7 +17,7 @@ from vcgen.types import Example
 class ShardData(pl.LightningDataModule):
     """Posed images from shard folders (``vcgen data pack``).
 
-    train, val: shard folders. hold_out: without ``val``, this many objects of ``train``, evenly spaced, are kept from training for validation.
+    train, val: shard folders. hold_out: without ``val``, this many objects of ``train``, evenly spaced, are validated on, not trained on.
     batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one encoding of the input view.
     val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
     num_workers: loader processes per rank; the data order does not depend on it.
@@ -29,8 +29,6 @@ class ShardData(pl.LightningDataModule):
         val_targets: int = 4, context: int = 0, num_workers: int = 1, mirror: bool = False, permute_colours: bool = False,
     ):
         super().__init__()
-        if val is not None and hold_out:
-            raise UserError(f"data.val is {val}, so data.hold_out must be 0 (it is {hold_out}): give one of the two")
         self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
@@ -41,8 +39,10 @@ class ShardData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the tables of contents; damaged folders are refused here, before anything is trained."""
         self.train_index = read_index(self.train_folder)
-        self.val_index = read_index(self.val_folder) if self.val_folder else None
-        if self.hold_out:
+        self.val_index = None
+        if self.val_folder:
+            self.val_index = read_index(self.val_folder)
+        elif self.hold_out:
             self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
 
     @property
