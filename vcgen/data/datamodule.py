@@ -77,7 +77,8 @@ class ShardData(pl.LightningDataModule):
         scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context)
         world = self.trainer.world_size
         if len(scenes) < world:
-            raise UserError(f"{self.val_index.folder}: {len(scenes)} validation scenes for {world} ranks; raise data.val_scenes or pack more")
+            found = f"{self.val_index.folder}: {len(scenes)} validation scenes for {world} ranks"
+            raise UserError(f"{found}; raise data.val_scenes, or validate on more")
         scenes.numbers = scenes.numbers[: len(scenes) // world * world][self.trainer.global_rank :: world]
         return DataLoader(scenes, batch_size=None)
 

@@ -16,7 +16,8 @@ class OptimizerOptions:
     lr: peak learning rate of AdamW. betas, weight_decay: AdamW's. muon_lr: peak learning rate of Muon for all weights of two and
         more dimensions (about 0.02, it does not depend on their size); None trains them by AdamW, too.
     warmup_steps: linear rise from 0.
-    schedule: "cosine" falls to the share ``final`` of the peak over the run (``trainer.max_steps``, else ``trainer.max_time``); "constant" stays.
+    schedule: "cosine" falls to the share ``final`` of the peak over the run (``trainer.max_steps``, else ``trainer.max_time``);
+        "constant" stays.
     """
 
     lr: float = 1e-4
@@ -47,7 +48,7 @@ class MuonAdamW(torch.optim.AdamW):
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for weights of two and more dimensions, AdamW for the others.
 
     Muon takes the momentum's nearest orthogonal matrix as its step, so that all directions of a layer learn at one rate.
-    torch.optim.Muon, with which this agrees, takes matrices only; here a convolution's kernel counts as a matrix (out, in * height * width).
+    torch.optim.Muon, with which this agrees, takes matrices only; here a convolution's kernel is a matrix (out, in * height * width).
     """
 
     def __init__(
