@@ -64,8 +64,8 @@ class NerfDiff(System):
     def squared_error(self, rendering: RayRendering, truth: RayRendering, target: Views) -> Tensor:
         """Mean squared error over rays and channels, both sides composited over the loss's background.
 
-        "random" takes the expectation over b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied colour and a of opacity:
-        c^2 - c a + a^2 / 3. Drawing b instead gives the same gradient plus noise. Opaque targets cannot be re-composited and are taken as on white.
+        "random": the expectation over b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied colour and a of opacity,
+        c^2 - c a + a^2 / 3. Drawing b would give the same gradient plus noise. Opaque targets are taken as on white.
         """
         colour, opacity = rendering.rgb - truth.rgb, (rendering.alpha - truth.alpha)[..., None]
         if self.background == "random" and target.alpha is not None:
