@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vcgen.systems.optimizer import MuonAdamW, OptimizerOptions, orthogonalise
+from vcgen.systems.optimizer import MuonAdamW, OptimizerOptions, iterate, iterate_gram, orthogonalise
 
 
 def gradients(model, seed):
@@ -50,12 +50,22 @@ def test_a_step_turns_all_directions_equally(shape):
     assert singular.min() > 0.6 and singular.max() < 1.25
 
 
-def test_orthogonalisation_keeps_the_singular_vectors():
+@pytest.mark.parametrize("shape", [(16, 24), (16, 48), (48, 16)])
+def test_orthogonalisation_keeps_the_singular_vectors(shape):
     torch.manual_seed(2)
-    matrix = torch.randn(16, 48)
+    matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    diagonal = torch.diag(u.T @ orthogonalise(matrix) @ v.T)
-    assert diagonal.min() > 0.6 and ((u.T @ orthogonalise(matrix) @ v.T) - torch.diag(diagonal)).abs().max() < 0.1
+    rotated = u.mT @ orthogonalise(matrix[None])[0] @ v.mT
+    diagonal = rotated.diagonal()
+    assert diagonal.min() > 0.6 and diagonal.max() < 1.25 and (rotated - torch.diag(diagonal)).abs().max() < 0.1
+
+
+def test_both_ways_to_iterate_agree():
+    torch.manual_seed(3)
+    x = torch.randn(3, 24, 60, dtype=torch.float64)
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    torch.testing.assert_close(iterate(x, 5), iterate_gram(x, 5), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(iterate(x, 5).float(), iterate_gram(x.float(), 5), atol=1e-3, rtol=1e-3)
 
 
 def test_a_saved_state_continues_exactly():

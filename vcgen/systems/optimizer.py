@@ -1,6 +1,7 @@
 """The optimisers and the learning rate's course: AdamW for everything, or Muon for the weight matrices and AdamW for the rest."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -70,33 +71,60 @@ class MuonAdamW(torch.optim.AdamW):
             super().step()
         finally:
             self.param_groups.append(matrices)
+        # Matrices of one shape go together: one call for many small ones is twice as fast.
+        shapes = defaultdict(list)
         for parameter in matrices["params"]:
             if parameter.grad is not None:
-                self.step_matrix(parameter, matrices["lr"], matrices["weight_decay"])
+                shapes[parameter.flatten(1).shape].append(parameter)
+        for (rows, columns), parameters in shapes.items():
+            updates = orthogonalise(torch.stack([self.momentum_of(p).flatten(1) for p in parameters]))
+            rate = matrices["lr"] * max(1.0, rows / columns) ** 0.5  # tall matrices: as large an effect per output
+            for parameter, update in zip(parameters, updates):
+                parameter.mul_(1 - matrices["lr"] * matrices["weight_decay"])
+                parameter.add_(update.reshape(parameter.shape), alpha=-rate)
         return loss
 
-    def step_matrix(self, parameter: nn.Parameter, lr: float, weight_decay: float) -> None:
-        """Nesterov momentum, orthogonalised; the step's size grows with the height of tall matrices, which keeps its effect per output."""
+    def momentum_of(self, parameter: nn.Parameter) -> Tensor:
+        """The Nesterov momentum after this step's gradient."""
         state = self.state[parameter]
         if not state:
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(parameter))  # AdamW's loading asks for the step
         state["step"] += 1
         state["momentum"].lerp_(parameter.grad, 1 - self.momentum)
-        update = parameter.grad.lerp(state["momentum"], self.momentum).flatten(1)
-        rows, columns = update.shape
-        parameter.mul_(1 - lr * weight_decay)
-        parameter.add_(orthogonalise(update).reshape(parameter.shape), alpha=-lr * max(1.0, rows / columns) ** 0.5)
+        return parameter.grad.lerp(state["momentum"], self.momentum)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About the nearest (semi-)orthogonal matrix of (rows, columns): singular values become 0.7 to 1.2.
+#: Coefficients a, b, c of the Newton-Schulz iteration x <- (a + b g + c g^2) x with g = x x^T (the Muon post).
+COEFFICIENTS = 3.4445, -4.7750, 2.0315
 
-    Newton-Schulz iteration of fifth order in bfloat16, coefficients of the Muon post.
-    """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
-    x = (x / x.norm().clamp(min=1e-7)).bfloat16()
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """About the nearest (semi-)orthogonal matrices of (n, rows, columns): their singular values become 0.7 to 1.2. float32."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).float()
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = iterate_gram(x, steps) if x.shape[-1] >= 2 * x.shape[-2] else iterate(x.bfloat16(), steps).float()
+    return x.mT if tall else x
+
+
+def iterate(x: Tensor, steps: int) -> Tensor:
+    """The iteration as it is written; bfloat16 is enough for it."""
+    a, b, c = COEFFICIENTS
     for _ in range(steps):
         gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def iterate_gram(x: Tensor, steps: int) -> Tensor:
+    """The same, cheaper for wide matrices. The polynomials commute, so they are gathered in a small square matrix that multiplies x
+    once. Squaring the singular values costs digits: needs float32."""
+    a, b, c = COEFFICIENTS
+    gram, product = x @ x.mT, None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else factor @ product
+        if step < steps - 1:
+            gram = factor @ gram @ factor
+    return product @ x
