@@ -1,0 +1,152 @@
+"""Guidance against closed forms: hand-computed steps, Gaussian priors, the clip of the guidance weight."""
+
+import math
+
+import pytest
+import torch
+
+from vcgen.diffusion.guidance import NGD, SDS, Round
+from vcgen.diffusion.prior import Denoised
+from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
+
+SCHEDULE = noise_schedule()
+
+
+def gaussian(mean, deviation):
+    """The exact denoiser of pictures whose pixels are N(mean, deviation^2), independent."""
+
+    def denoise(noisy, times):
+        alpha, sigma = signal_and_noise(SCHEDULE, times, noisy)
+        gain = alpha * deviation**2 / (alpha.square() * deviation**2 + sigma.square())
+        picture = mean + gain * (noisy - alpha * mean)
+        return Denoised(picture, (noisy - alpha * picture) / sigma)
+
+    return denoise
+
+
+def walk(guidance, renderings, denoise, fit=lambda targets, renderings: renderings, seed=0):
+    """All rounds; ``fit`` makes the next renderings of the targets."""
+    generator = torch.Generator().manual_seed(seed)
+    state = guidance.begin(renderings, generator)
+    for number in range(guidance.rounds):
+        state = guidance.step(number, state, renderings, denoise, SCHEDULE, generator)
+        renderings = fit(state.targets, renderings)
+    return state, renderings
+
+
+def test_one_step_of_two_views_by_hand():
+    guidance = NGD(gamma=0.5, max_weight=10.0, start=0.4, end=0.1, rounds=4)
+    pictures, noise = torch.tensor([0.2, -0.4]).reshape(2, 1, 1, 1), torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
+    renderings = torch.tensor([0.3, 0.1]).reshape(2, 1, 1, 1)
+    predicted = torch.tensor([0.8, 0.6]).reshape(2, 1, 1, 1)  # the noise that the prior sees
+
+    def denoise(noisy, times):
+        alpha, sigma = signal_and_noise(SCHEDULE, times, noisy)
+        return Denoised((noisy - sigma * predicted) / alpha, predicted)
+
+    step = guidance.step(2, Round(pictures, noise, 0, 0, 0), renderings, denoise, SCHEDULE, torch.Generator())
+    alpha = math.sqrt(float(SCHEDULE.alphas_cumprod[200]))  # 0.4 + (0.1 - 0.4) * 2 / 3 = 0.2
+    sigma = math.sqrt(1 - alpha**2)
+    for view, (x, e, i, p) in enumerate(zip((0.2, -0.4), (1.0, 1.0), (0.3, 0.1), (0.8, 0.6))):
+        z = alpha * x + sigma * e
+        x_prior = (z - sigma * p) / alpha
+        guided = p + 0.5 * sigma / alpha * (x_prior - i)  # the paper's form: guidance on the noise
+        assert float(step.noise[view]) == pytest.approx(guided, abs=1e-4)
+        assert float(step.targets[view]) == pytest.approx((z - sigma * guided) / alpha, abs=1e-4)
+    assert step.timestep == 200 and step.weight == pytest.approx(0.5 * (sigma / alpha) ** 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("time", [100, 300, 500, 700, 900])
+def test_the_weight_is_noise_over_signal(time):
+    """On the cosine schedule sigma / alpha is a tangent."""
+    alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([time]), torch.zeros(1))
+    ratio = math.tan(((time + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+    assert NGD(gamma=0.5, max_weight=math.inf).weight(float(alpha), float(sigma)) == pytest.approx(0.5 * ratio, rel=0.01)
+    assert NGD(max_weight=0.85).weight(float(alpha), float(sigma)) == pytest.approx(min(0.85, ratio), rel=0.01)
+
+
+def test_without_guidance_the_walk_is_the_closed_form_of_a_gaussian_prior():
+    """The probability flow keeps (z - alpha mean) / sqrt(alpha^2 s^2 + sigma^2) (arXiv 2011.13456, eq. 13)."""
+    mean, deviation = 0.3, 0.5
+    guidance = NGD(gamma=0.0, start=0.9, end=0.0, rounds=500)
+    renderings = torch.full((4, 3, 2, 2), -0.2)
+    start = guidance.begin(renderings, torch.Generator().manual_seed(0))
+    alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([900]), torch.zeros(1))
+    score = (alpha * -0.2 + sigma * start.noise - alpha * mean) / (alpha**2 * deviation**2 + sigma**2).sqrt()
+    state, _ = walk(guidance, renderings, gaussian(mean, deviation))
+    torch.testing.assert_close(state.targets, mean + deviation * score, atol=0.02, rtol=0)
+
+
+def test_without_guidance_the_walk_is_diffusers_ddim():
+    from diffusers import DDIMScheduler
+
+    guidance = NGD(gamma=0.0, start=0.8, end=0.1, rounds=8)
+    denoise, renderings = gaussian(0.1, 0.4), torch.rand(2, 3, 4, 4)
+    state, _ = walk(guidance, renderings, denoise)
+    solver = DDIMScheduler.from_config(SCHEDULE.config, prediction_type="epsilon")
+    solver.set_timesteps(10)
+    sample = solver.add_noise(renderings, guidance.begin(renderings, torch.Generator().manual_seed(0)).noise, torch.tensor([800, 800]))
+    # diffusers' step goes 100 timesteps down, as ours does
+    for time in range(800, 0, -100):
+        picture, noise = denoise(sample, torch.full((2,), time))
+        sample = solver.step(noise, time, sample).prev_sample
+    torch.testing.assert_close(state.targets, picture, atol=1e-4, rtol=1e-3)
+
+
+def test_full_weight_returns_exactly_the_rendering():
+    guidance = NGD(gamma=1e9, max_weight=1.0, rounds=5)
+    renderings = torch.rand(2, 3, 4, 4)
+    assert torch.equal(walk(guidance, renderings, gaussian(0.0, 0.3))[0].targets, renderings)
+
+
+def test_a_brighter_rendering_makes_a_brighter_estimate():
+    for gamma in (0.05, 1.0):
+        guidance = NGD(gamma=gamma, rounds=1)
+        empty = lambda noisy, times: Denoised(torch.zeros_like(noisy), noisy)  # noqa: E731
+        dark, bright = (walk(guidance, torch.full((1, 3, 2, 2), v), empty)[0].targets for v in (0.1, 0.6))
+        assert (bright > dark).all()
+
+
+def test_noise_is_shared_by_all_views():
+    state = NGD().begin(torch.rand(5, 3, 4, 4), torch.Generator().manual_seed(0))
+    assert all(torch.equal(state.noise[0], other) for other in state.noise) and state.noise[0].std() > 0.5
+
+
+def disagreeing_views(guidance):
+    """Two views whose priors want -0.5 and 0.5; the scene is one number, fitted to the mean of the targets. Returns its largest error."""
+    mean = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1)
+    fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731
+    state, _ = walk(guidance, torch.zeros(2, 1, 1, 1), gaussian(mean, 0.2), fit)
+    return float(state.targets.abs().max())
+
+
+def test_weights_above_one_diverge_and_the_clip_prevents_it():
+    unclipped, clipped = (disagreeing_views(NGD(start=0.98, rounds=40, max_weight=clip)) for clip in (math.inf, 0.85))
+    assert unclipped > 100 and clipped < 1.0
+
+
+def test_an_oracle_prior_leads_the_field_to_the_truth():
+    truth = torch.rand(3, 3, 4, 4)
+    fit = lambda targets, renderings: renderings + 0.5 * (targets - renderings)  # noqa: E731
+    state, renderings = walk(NGD(rounds=40), torch.zeros(3, 3, 4, 4), lambda z, t: Denoised(truth, z), fit)
+    torch.testing.assert_close(renderings, truth, atol=0.01, rtol=0)
+
+
+def test_the_gradient_of_sds_is_the_closed_form_of_a_gaussian_prior():
+    """E over noise of sigma^2 (e_phi - e) = sigma alpha (1 - gain alpha) (I - mean), averaged over timesteps."""
+    mean, deviation, value, count = 0.2, 0.4, -0.5, 4000
+    renderings = torch.full((count, 1, 2, 2), value)
+    guidance = SDS(start=0.9, end=0.1, rounds=1)
+    generator = torch.Generator().manual_seed(0)
+    state = guidance.step(0, guidance.begin(renderings, generator), renderings, gaussian(mean, deviation), SCHEDULE, generator)
+    times = torch.arange(100, 901)
+    alpha, sigma = signal_and_noise(SCHEDULE, times, torch.zeros(len(times)))
+    gain = alpha * deviation**2 / (alpha**2 * deviation**2 + sigma**2)
+    expected = (sigma * alpha * (1 - gain * alpha)).mean() * (value - mean)
+    assert float((renderings - state.targets).mean()) == pytest.approx(float(expected), rel=0.03)
+
+
+@pytest.mark.parametrize("wrong", [dict(start=0.1, end=0.2), dict(rounds=0), dict(gamma=-1.0), dict(start=1.5)])
+def test_impossible_walks_are_refused(wrong):
+    with pytest.raises(ValueError, match="need 0 <= end < start"):
+        NGD(**wrong)

@@ -1,0 +1,188 @@
+"""The view prior: its schedule against diffusers', its algebra against known noise, its condition, its range."""
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
+
+from vcgen.cameras import orbit, pinhole
+from vcgen.diffusion.prior import Condition, ViewPrior, to_signed, to_unit
+from vcgen.diffusion.schedule import noise_schedule, signal_and_noise, timestep
+from vcgen.types import Rendering, Views
+
+SMALL = dict(channels=(16, 32), attention=(False, True), size=16)
+
+
+def cameras(count):
+    return orbit(torch.linspace(0, 300, count), torch.full((count,), 20.0), 1.3, pinhole(1.0254), 0.8, 1.8).reshape(1, count)
+
+
+def rendering(views=2, size=16):
+    torch.manual_seed(0)
+    depth = torch.rand(1, views, 1, size, size) + 0.8
+    return Rendering(torch.rand(1, views, 3, size, size), torch.rand(1, views, 1, size, size), depth)
+
+
+def condition(prior, views=2, size=16):
+    context = Views(torch.rand(1, 1, 3, size, size), cameras(1), None)
+    near, far = torch.full((1, views), 0.8), torch.full((1, views), 1.8)
+    return prior.condition(rendering(views, size), context, near, far)
+
+
+class Oracle(ViewPrior):
+    """Knows the clean pictures, so its output is exact."""
+
+    def forward(self, noisy, timesteps, condition):
+        alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
+        noise = (noisy - alpha * self.clean) / sigma
+        return noise if self.schedule.config.prediction_type == "epsilon" else alpha * noise - sigma * self.clean
+
+
+def test_the_schedule_at_64_pixels_is_diffusers_cosine():
+    ours, theirs = noise_schedule(size=64), DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, atol=2e-5, rtol=1e-3)
+
+
+def test_twice_the_size_is_as_noisy_as_a_downsampled_picture():
+    """Averaging 2 x 2 pixels halves the noise: log SNR at 128 px + 2 log 2 is that at 64 px."""
+    snr = [torch.logit(noise_schedule(size=size).alphas_cumprod.double()) for size in (64, 128)]
+    torch.testing.assert_close(snr[1][10:990], snr[0][10:990] - 2 * torch.log(torch.tensor(2.0).double()), atol=2e-3, rtol=1e-3)
+
+
+def test_noise_and_velocity_are_diffusers():
+    schedule, clean, noise = noise_schedule(), torch.rand(3, 3, 8, 8), torch.randn(3, 3, 8, 8)
+    times = torch.tensor([5, 500, 990])
+    alpha, sigma = signal_and_noise(schedule, times, clean)
+    torch.testing.assert_close(alpha * clean + sigma * noise, schedule.add_noise(clean, noise, times))
+    torch.testing.assert_close(alpha * noise - sigma * clean, schedule.get_velocity(clean, noise, times))
+    assert timestep(schedule, 0) == 0 and timestep(schedule, 0.5) == 500 and timestep(schedule, 1) == 999
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_picture_and_noise_follow_from_the_output(prediction):
+    prior = Oracle(prediction=prediction, **SMALL)
+    prior.clean, noise = torch.rand(2, 3, 16, 16) * 2 - 1, torch.randn(2, 3, 16, 16)
+    times = torch.tensor([100, 800])
+    alpha, sigma = signal_and_noise(prior.schedule, times, noise)
+    found = prior.denoise(alpha * prior.clean + sigma * noise, times, condition(prior))
+    torch.testing.assert_close(found.picture, prior.clean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.noise, noise, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_sampling_an_oracle_returns_its_picture(prediction, sampler):
+    prior = Oracle(prediction=prediction, **SMALL)
+    prior.clean = torch.rand(2, 3, 16, 16) * 1.8 - 0.9
+    for start, strength in ((None, 1.0), (torch.rand(2, 3, 16, 16), 0.6)):
+        pictures = prior.sample(condition(prior), torch.Generator().manual_seed(0), 12, sampler=sampler, start=start, strength=strength)
+        torch.testing.assert_close(pictures, to_unit(prior.clean), atol=0.02, rtol=0)
+
+
+def test_sampling_with_little_strength_stays_near_the_start():
+    torch.manual_seed(0)
+    prior = ViewPrior(**SMALL).eval()
+    start = torch.rand(2, 3, 16, 16)
+    near, far = (prior.sample(condition(prior), torch.Generator().manual_seed(0), 20, start=start, strength=s) for s in (0.05, 0.9))
+    assert (near - start).square().mean() < 0.1 * (far - start).square().mean()
+
+
+def test_both_predictions_weigh_the_error_of_the_picture_alike():
+    alpha = torch.tensor([0.99, 0.7, 0.1])
+    sigma = (1 - alpha.square()).sqrt()
+    per_picture = (alpha / sigma).square().clamp(max=5.0)
+    epsilon, velocity = (ViewPrior(prediction=p, **SMALL).loss_weight(alpha, sigma) for p in ("epsilon", "v_prediction"))
+    # An error d of the picture is (alpha / sigma) d of the noise, and d / sigma of v.
+    torch.testing.assert_close(epsilon * (alpha / sigma).square(), per_picture)
+    torch.testing.assert_close(velocity / sigma.square(), per_picture)
+    plain = ViewPrior(prediction="epsilon", min_snr=None, **SMALL).loss_weight(alpha, sigma)
+    torch.testing.assert_close(plain, torch.ones(3))
+
+
+def test_guidance_one_is_conditional_zero_is_unconditional_and_between_is_linear():
+    torch.manual_seed(0)
+    prior = ViewPrior(**SMALL).eval()
+    given, noisy, times = condition(prior), torch.randn(2, 3, 16, 16), torch.tensor([400, 700])
+    nothing = Condition(torch.zeros_like(given.maps), torch.zeros_like(given.tokens))
+    with torch.no_grad():
+        conditional, unconditional = prior(noisy, times, given), prior(noisy, times, nothing)
+        torch.testing.assert_close(prior.guided(noisy, times, given, 1.0), conditional)
+        torch.testing.assert_close(prior.guided(noisy, times, given, 0.0), unconditional, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(prior.guided(noisy, times, given, 3.0), 3 * conditional - 2 * unconditional, atol=1e-4, rtol=1e-3)
+    assert (conditional - unconditional).abs().max() > 1e-3
+
+
+def test_the_share_without_condition_is_as_asked():
+    prior = ViewPrior(condition_dropout=0.25, **SMALL)
+    seen = []
+    prior.forward = lambda noisy, times, given: seen.append(given.maps.abs().amax((1, 2, 3)) > 0) or noisy
+    given = Condition(torch.ones(400, 4, 4, 4), None)
+    prior.loss(torch.rand(400, 3, 4, 4), given, torch.Generator().manual_seed(0))
+    assert 0.18 < 1 - seen[0].float().mean() < 0.32
+
+
+def test_timesteps_of_a_batch_are_spread_over_the_schedule():
+    prior = ViewPrior(**SMALL)
+    prior.forward = lambda noisy, times, given: noisy
+    _, times = prior.loss(torch.rand(8, 3, 4, 4), Condition(torch.zeros(8, 4, 4, 4), None), torch.Generator().manual_seed(0))
+    assert sorted((times // 125).tolist()) == list(range(8)) or len(set((times // 125).tolist())) >= 7
+
+
+def test_the_loss_learns_the_condition():
+    torch.manual_seed(0)
+    prior = ViewPrior(condition_dropout=0.0, **SMALL)
+    given = condition(prior)
+    pictures = to_unit(given.maps[:, :3])
+    optimizer = torch.optim.Adam(prior.parameters(), 2e-3)
+    losses = []
+    for step in range(60):
+        given = condition(prior)
+        loss = prior.loss(pictures, given, torch.Generator().manual_seed(step))[0].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert all(p.grad is not None for p in prior.tokens.parameters())
+
+
+def test_pictures_in_another_range_are_refused_and_the_ranges_invert_each_other():
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+        to_signed(torch.tensor([-1.0, 1.0]))
+    picture = torch.rand(10)
+    torch.testing.assert_close(to_unit(to_signed(picture)), picture)
+
+
+@pytest.mark.parametrize("depth, channels", [(False, 4), (True, 5)])
+def test_the_condition_holds_what_was_asked_for(depth, channels):
+    prior = ViewPrior(depth=depth, **SMALL)
+    given = condition(prior)
+    assert given.maps.shape == (2, channels, 16, 16) and given.tokens.shape == (2, 4, 64)
+    seen = rendering()
+    torch.testing.assert_close(given.maps[:, :3], seen.rgb[0] * 2 - 1)
+    if depth:
+        torch.testing.assert_close(given.maps[:, 4:], (seen.depth[0] - 0.8) / 1.0 * 2 - 1)
+    assert given.repeat(3).maps.shape[0] == 6
+
+
+@pytest.mark.parametrize("input_attention, kind", [(True, UNet2DConditionModel), (False, UNet2DModel)])
+def test_diffusers_opens_the_saved_network_by_itself(tmp_path, input_attention, kind):
+    prior = ViewPrior(input_attention=input_attention, **SMALL).eval()
+    prior.unet.save_pretrained(tmp_path / "unet")
+    prior.schedule.save_pretrained(tmp_path / "scheduler")
+    unet, schedule = kind.from_pretrained(tmp_path / "unet").eval(), DDPMScheduler.from_pretrained(tmp_path / "scheduler")
+    noisy, times = torch.randn(1, 7, 16, 16), torch.tensor([300])
+    extra = {"encoder_hidden_states": torch.randn(1, 4, 64)} if input_attention else {}
+    with torch.no_grad():
+        torch.testing.assert_close(unet(noisy, times, **extra).sample, prior.unet(noisy, times, **extra).sample, atol=1e-5, rtol=1e-4)
+    assert torch.equal(schedule.alphas_cumprod, prior.schedule.alphas_cumprod)
+
+
+@pytest.mark.parametrize("millions, options", [
+    (5, {}),
+    (100, dict(channels=(128, 224, 320, 416), layers=2, attention=(False, True, True, True), size=128)),
+    (400, dict(channels=(208, 208, 416, 624, 832), layers=2, attention=(False, False, True, True, True), size=128)),
+])  # fmt: skip
+def test_the_presets_have_about_the_parameters_they_claim(millions, options):
+    with torch.device("meta"):
+        prior = ViewPrior(**options)
+    assert 0.9 * millions < sum(p.numel() for p in prior.parameters()) / 1e6 < 1.1 * millions

@@ -1,0 +1,128 @@
+"""Guidance: from a prior and renderings of virtual views to pictures that the field is pulled towards, round after round.
+
+A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n virtual views and a function that denoises pictures of
+these views, and answers with targets of the same shape. Fitting the field to them is the caller's part.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from vcgen.diffusion.prior import Denoised
+from vcgen.diffusion.schedule import signal_and_noise, timestep
+
+#: noisy pictures (n, 3, H, W) in [-1, 1], timesteps (n,) -> what the prior makes of them
+Denoise = Callable[[Tensor, Tensor], Denoised]
+
+
+class Round(NamedTuple):
+    """The outcome of one round.
+
+    targets: (n, 3, H, W) in [-1, 1]. noise: (n, 3, H, W), as the next round needs it. timestep: of the round, -1 before the first.
+    weight: of the rendering in the targets, in [0, 1]. disagreement: root mean square of the prior's clean pictures minus the renderings.
+    """
+
+    targets: Tensor
+    noise: Tensor
+    timestep: int
+    weight: float
+    disagreement: float
+
+
+class Guidance(Protocol):
+    """rounds: how often targets are made. updates: optimiser steps of the field after each round."""
+
+    rounds: int
+    updates: int
+
+    def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
+        """The state before the first round."""
+        ...
+
+    def step(
+        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+    ) -> Round:
+        """Round ``number`` (0 ... rounds - 1): new targets from the last round's and the field's present renderings."""
+        ...
+
+
+@dataclass(frozen=True)
+class NGD:
+    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one deterministic DDIM walk of all virtual views, drawn towards
+    each other by the field's renderings. gamma = 0 is plain sampling, to which the field is fitted on the way.
+
+    gamma: guidance weight. The rendering's weight in the clean picture is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
+    high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). start, end: shares of the noise schedule,
+    1 is pure noise. rounds: denoising steps. updates: field updates after each. All values are ours; the paper states none.
+    """
+
+    gamma: float = 1.0
+    max_weight: float = 0.85
+    start: float = 0.8
+    end: float = 0.02
+    rounds: int = 24
+    updates: int = 64
+
+    def __post_init__(self):
+        if not 0 <= self.end < self.start <= 1 or self.rounds < 1 or self.updates < 1 or self.gamma < 0 or self.max_weight < 0:
+            raise ValueError(f"need 0 <= end < start <= 1, rounds and updates >= 1, gamma and max_weight >= 0; got {self}")
+
+    def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
+        """The walk starts at the noised renderings; one draw of noise is shared by all views."""
+        shared = torch.randn(renderings.shape[1:], generator=generator, device=renderings.device)
+        return Round(renderings, shared.expand_as(renderings), -1, 1.0, 0.0)
+
+    def step(
+        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+    ) -> Round:
+        """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with the noise estimate
+        e + gamma (sigma / alpha) (x - I), the clean picture is x <- (1 - w) x + w I."""
+        share = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
+        time = timestep(schedule, share)
+        times = torch.full((len(renderings),), time, device=renderings.device)
+        alpha, sigma = signal_and_noise(schedule, times, renderings)
+        noisy = alpha * last.targets + sigma * last.noise
+        clean = denoise(noisy, times).picture
+        weight = self.weight(float(alpha[0, 0, 0, 0]), float(sigma[0, 0, 0, 0]))
+        targets = (1 - weight) * clean + weight * renderings
+        return Round(targets, (noisy - alpha * targets) / sigma, time, weight, float((clean - renderings).square().mean().sqrt()))
+
+    def weight(self, alpha: float, sigma: float) -> float:
+        """w = min(max_weight, gamma sigma^2 / alpha^2)."""
+        return min(self.max_weight, self.gamma * (sigma / alpha) ** 2)
+
+
+@dataclass(frozen=True)
+class SDS:
+    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3), the yardstick: every round noises the renderings afresh.
+
+    The gradient with respect to a rendering I is omega (e_phi - e), with omega = sigma^2; a target I - gradient under half the squared
+    error has exactly this gradient. start, end: range of the uniformly drawn noise level, as shares of the schedule.
+    """
+
+    start: float = 0.98
+    end: float = 0.02
+    rounds: int = 1000
+    updates: int = 1
+
+    def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
+        """Nothing is carried from round to round."""
+        return Round(renderings, torch.zeros_like(renderings), -1, 0.0, 0.0)
+
+    def step(
+        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+    ) -> Round:
+        """One draw of noise level and noise per view."""
+        count, device = len(renderings), renderings.device
+        low, high = timestep(schedule, self.end), timestep(schedule, self.start)
+        times = torch.randint(low, high + 1, (count,), generator=generator, device=device)
+        noise = torch.randn(renderings.shape, generator=generator, device=device)
+        alpha, sigma = signal_and_noise(schedule, times, renderings)
+        prediction = denoise(alpha * renderings + sigma * noise, times)
+        targets = renderings - sigma.square() * (prediction.noise - noise)
+        disagreement = float((prediction.picture - renderings).square().mean().sqrt())
+        return Round(targets, noise, int(times.float().mean()), 0.0, disagreement)

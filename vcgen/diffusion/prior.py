@@ -1,0 +1,159 @@
+"""The view-conditioned diffusion prior of NerfDiff (arXiv 2302.10109, section 3.2): denoises a view, given what the field shows of it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor, nn
+
+from vcgen.diffusion.networks import PictureTokens, view_unet
+from vcgen.diffusion.schedule import Prediction, noise_schedule, signal_and_noise
+from vcgen.types import Rendering, Views
+
+SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
+
+
+class Condition(NamedTuple):
+    """What the prior is told about n pictures.
+
+    maps: (n, channels, H, W) in [-1, 1], the field's rendering: colour over white, opacity, and distance where asked for.
+    tokens: (n, length, width) features of the input view, or None.
+    """
+
+    maps: Tensor
+    tokens: Tensor | None
+
+    def where(self, keep: Tensor) -> "Condition":
+        """The condition where ``keep`` (n,) is true, nothing (zeros) elsewhere."""
+        tokens = None if self.tokens is None else self.tokens * keep[:, None, None]
+        return Condition(self.maps * keep[:, None, None, None], tokens)
+
+    def repeat(self, count: int) -> "Condition":
+        """(n * count) conditions, each ``count`` times in a row."""
+        tokens = None if self.tokens is None else self.tokens.repeat_interleave(count, 0)
+        return Condition(self.maps.repeat_interleave(count, 0), tokens)
+
+
+class Denoised(NamedTuple):
+    """A prediction: the clean picture and the noise, both (n, 3, H, W), float32, consistent with z = alpha x + sigma e."""
+
+    picture: Tensor
+    noise: Tensor
+
+
+class ViewPrior(nn.Module):
+    """p(view | rendering of the field at that camera, input view). Pictures are over white, in [-1, 1] inside, in [0, 1] outside.
+
+    channels: U-Net widths, finest level first; layers: residual blocks per level; attention: levels that attend, finest first.
+    input_attention: the attending levels also look at the input view's features (cross-attention). depth: the condition has distances, too.
+    prediction: what the network predicts: the noise, or v = alpha e - sigma x (arXiv 2202.00512, appendix D).
+    size: picture side in pixels, which sets the schedule's shift. condition_dropout: share of training pictures without condition,
+    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: weights 1.
+    gradient_checkpointing: recompute activations in the backward pass; less memory, a third more time.
+
+    About 5 million parameters: the defaults; 100 million: channels (128, 224, 320, 416), layers 2; 400 million, the
+    proportions of ADM at 128 px: channels (208, 208, 416, 624, 832), layers 2, with attention on all but the finest one or two levels.
+    """
+
+    def __init__(
+        self, channels: Sequence[int] = (32, 64, 128), layers: int = 1, attention: Sequence[bool] = (False, True, True),
+        input_attention: bool = True, depth: bool = False, prediction: Prediction = "v_prediction", size: int = 64,
+        condition_dropout: float = 0.1, min_snr: float | None = 5.0, gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.depth, self.condition_dropout, self.min_snr = depth, condition_dropout, min_snr
+        self.schedule = noise_schedule(prediction, size)
+        self.tokens = PictureTokens(width=4 * channels[0]) if input_attention else None
+        self.unet = view_unet(channels, layers, attention, 5 if depth else 4, self.tokens.width if self.tokens else None, size)
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+
+    def condition(self, rendering: Rendering, context: Views, near: Tensor, far: Tensor) -> Condition:
+        """Renderings over white (batch, views, ...) of scenes whose input views are ``context`` (batch, 1) -> batch * views conditions.
+
+        near, far: (batch, views) in world units; they scale the distances.
+        """
+        maps = [to_signed(rendering.rgb), to_signed(rendering.alpha)]
+        if self.depth:
+            near, far = near[..., None, None, None], far[..., None, None, None]
+            maps.append(to_signed((rendering.depth - near) / (far - near)))
+        views = rendering.rgb.shape[1]
+        tokens = None if self.tokens is None else self.tokens(to_signed(context[:, 0].on(1.0))).repeat_interleave(views, 0)
+        return Condition(torch.cat(maps, 2).flatten(0, 1), tokens)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """The network's output (n, 3, H, W), float32, for noisy pictures (n, 3, H, W) at ``timesteps`` (n,)."""
+        stacked = torch.cat([noisy, condition.maps], 1)
+        extra = {} if condition.tokens is None else {"encoder_hidden_states": condition.tokens}
+        return self.unet(stacked, timesteps, **extra).sample.float()
+
+    def guided(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Tensor:
+        """The network's output under classifier-free guidance, u + guidance (c - u): 1 is the conditional one, 0 the unconditional."""
+        output = self(noisy, timesteps, condition)
+        if guidance == 1.0:
+            return output
+        unconditional = self(noisy, timesteps, condition.where(torch.zeros(len(noisy), device=noisy.device)))
+        return unconditional + guidance * (output - unconditional)
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Denoised:
+        """Predict the clean pictures, in [-1, 1], and the noise of ``noisy`` (n, 3, H, W)."""
+        output = self.guided(noisy, timesteps, condition, guidance)
+        alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
+        if self.schedule.config.prediction_type == "epsilon":
+            return Denoised((noisy - sigma * output) / alpha, output)
+        return Denoised(alpha * noisy - sigma * output, sigma * noisy + alpha * output)
+
+    def loss(self, pictures: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Denoising loss of pictures (n, 3, H, W) in [0, 1]: per-picture means (n,), already weighted, and their timesteps (n,)."""
+        clean = to_signed(pictures)
+        count, device = len(clean), clean.device
+        total = self.schedule.config.num_train_timesteps
+        # Stratified: the timesteps of a batch are spread evenly, which takes noise out of the loss (VDM, arXiv 2107.00630, appendix I).
+        offset = torch.rand((), generator=generator, device=device)
+        timesteps = (((offset + torch.arange(count, device=device) / count) % 1) * total).long()
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        alpha, sigma = signal_and_noise(self.schedule, timesteps, clean)
+        keep = torch.rand(count, generator=generator, device=device) >= self.condition_dropout
+        output = self(alpha * clean + sigma * noise, timesteps, condition.where(keep))
+        target = noise if self.schedule.config.prediction_type == "epsilon" else alpha * noise - sigma * clean
+        error = (output - target).square().mean((1, 2, 3))
+        return error * self.loss_weight(alpha, sigma).flatten(), timesteps
+
+    def loss_weight(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """min(SNR, gamma) on the clean picture's error, as a weight of the predicted quantity's (arXiv 2303.09556, section 3.4)."""
+        snr = (alpha / sigma).square()
+        clipped = snr if self.min_snr is None else snr.clamp(max=self.min_snr)
+        return clipped / snr if self.schedule.config.prediction_type == "epsilon" else clipped / (snr + 1)
+
+    @torch.no_grad()
+    def sample(
+        self, condition: Condition, generator: torch.Generator, steps: int = 25, guidance: float = 1.0, sampler: str = "ddim",
+        start: Tensor | None = None, strength: float = 1.0,
+    ) -> Tensor:
+        """Draw pictures (n, 3, H, W) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers). With ``start``, pictures in [0, 1], sampling begins
+        from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073)."""
+        solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
+        solver.set_timesteps(steps, device=condition.maps.device)
+        times = solver.timesteps if start is None else solver.timesteps[round((1 - strength) * steps):]
+        state = torch.randn((len(condition.maps), 3, *condition.maps.shape[-2:]), generator=generator, device=condition.maps.device)
+        if start is not None:
+            alpha, sigma = signal_and_noise(self.schedule, times[:1].expand(len(state)), state)
+            state = alpha * to_signed(start) + sigma * state
+        for time in times:
+            state = solver.step(self.guided(state, time.expand(len(state)), condition, guidance), time, state).prev_sample
+        return to_unit(state)
+
+
+def to_signed(pictures: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1], the range inside the prior. Raises ValueError for values that cannot be in [0, 1]: a range mixed up is silent
+    otherwise, and spoils training, sampling and distillation alike."""
+    low, high = pictures.detach().aminmax()
+    if low < -0.1 or high > 1.1:
+        raise ValueError(f"pictures must be in [0, 1] here, these are in [{float(low):.2f}, {float(high):.2f}]")
+    return pictures * 2 - 1
+
+
+def to_unit(pictures: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], clamped."""
+    return (pictures / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,38 @@
+"""Noise schedules, as diffusers schedulers: z_t = alpha_t x + sigma_t e with alpha^2 + sigma^2 = 1, t = 0 ... steps - 1."""
+
+import math
+from typing import Literal
+
+import numpy as np
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction"]
+
+#: Resolution, in pixels, at which a schedule needs no shift (simple diffusion, arXiv 2301.11093, section 2).
+REFERENCE_SIZE = 64
+
+
+def noise_schedule(prediction: Prediction = "v_prediction", size: int = REFERENCE_SIZE, steps: int = 1000) -> DDPMScheduler:
+    """The cosine schedule (arXiv 2102.09672, eq. 17), shifted to more noise for pictures larger than 64 px.
+
+    Neighbouring pixels of larger pictures say the same, so the same noise hides less: log SNR is lowered by 2 log(size / 64)
+    (arXiv 2301.11093, eq. 4). The result is a plain diffusers configuration from which every diffusers sampler can be made.
+    """
+    times = np.arange(steps + 1) / steps
+    cosine = np.clip(np.cos((times + 0.008) / 1.008 * math.pi / 2) ** 2, 1e-12, 1 - 1e-12)
+    shift = (REFERENCE_SIZE / size) ** 2
+    survival = cosine * shift / (1 - cosine + cosine * shift)
+    betas = np.clip(1 - survival[1:] / survival[:-1], 1e-8, 0.999)
+    return DDPMScheduler(num_train_timesteps=steps, trained_betas=betas.tolist(), prediction_type=prediction, clip_sample=False)
+
+
+def signal_and_noise(scheduler: DDPMScheduler, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha_t and sigma_t of integer ``timesteps`` (n,), in float32, shaped to broadcast against ``like`` (n, ...)."""
+    survival = scheduler.alphas_cumprod.to(like.device)[timesteps].float().reshape(-1, *[1] * (like.ndim - 1))
+    return survival.sqrt(), (1 - survival).sqrt()
+
+
+def timestep(scheduler: DDPMScheduler, share: float) -> int:
+    """The integer timestep at a share of the way from clean (0) to noise (1)."""
+    return min(round(share * scheduler.config.num_train_timesteps), scheduler.config.num_train_timesteps - 1)
