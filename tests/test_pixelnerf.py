@@ -63,6 +63,8 @@ def test_radius_is_the_constructors():
     assert torch.equal(PixelNerf(width=8, radius=0.7)(context()).radius, torch.full((2,), 0.7))
     with pytest.raises(UserError, match="radius"):
         PixelNerf(radius=0.0)
+    with pytest.raises(UserError, match="null for no limit"):
+        PixelNerf(radius=math.inf)  # JSON, in which models and results are written, has no infinity
 
 
 def test_octave_encoding_against_the_formula():

@@ -45,7 +45,7 @@ def save(folder: Path | str, weights: Mapping[str, Tensor], config: Mapping[str,
         temporary.mkdir()
         # Tied parameters share memory, which safetensors refuses: every name gets its own copy.
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, temporary / WEIGHTS)
-        (temporary / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+        (temporary / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

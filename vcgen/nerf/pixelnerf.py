@@ -34,14 +34,14 @@ class PixelNerf(nn.Module):
     pretrained: a torchvision ResNet-34 state dict (``.pth``), for instance the ImageNet weights the published model starts from. The
         default, None, starts the encoder from *random* weights, which differs from the published model and learns more slowly.
     width: hidden units of the two MLPs; published: 512.
-    radius: the field is empty farther than this from the world's origin, in world units; the default keeps everything in [near, far].
+    radius: the field is empty farther than this from the world's origin, in world units; None keeps everything in [near, far].
     """
 
-    def __init__(self, first_pool: bool = True, pretrained: str | None = None, width: int = 512, radius: float = math.inf):
+    def __init__(self, first_pool: bool = True, pretrained: str | None = None, width: int = 512, radius: float | None = None):
         super().__init__()
-        if not radius > 0:
-            raise UserError(f"PixelNerf: radius is {radius}; give a positive number of world units, or inf")
-        self.radius = radius
+        if radius is not None and not 0 < radius < math.inf:
+            raise UserError(f"PixelNerf: radius is {radius}; give a positive number of world units, or null for no limit")
+        self.radius = math.inf if radius is None else radius
         self.encoder = SpatialEncoder(first_pool, pretrained)
         self.mlp_coarse = ResnetFC(width)
         self.mlp_fine = ResnetFC(width)
