@@ -54,11 +54,12 @@ class Subject:
         small = quick and name == MODELS["pixelNeRF"]
         if small:
             config["data"]["init_args"]["batch_size"] = 1
+        if name == MODELS["pixelNeRF"]:
+            config["model"]["init_args"]["encoder"]["init_args"]["radius"] = None  # published: every pixel is rendered, from near to far
         system = load_system(config)
         data = config["data"]["init_args"]
         example = SceneStream(read_index(ROOT / data["train"]), data["batch_size"], data["targets"], seed=0).batch(0)
-        options = system.optimizer_options
-        optimizer = torch.optim.AdamW(system.parameters(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay)
+        optimizer = system.optimizer_options.build(system.parameters())
         subject = cls(config, system, example, optimizer, None, QUICK_PICTURE if small else PICTURE)
         subject.field = subject.encode()
         return subject
