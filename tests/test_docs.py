@@ -16,6 +16,7 @@ from PIL import Image
 
 from vcgen import cli
 from vcgen.data.shards import INDEX, read_index
+from vcgen.diffusion.prior import ViewPrior
 from vcgen.evaluation.lpips import SOURCES
 from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, family
 from vcgen.evaluation.results import Results
@@ -25,7 +26,7 @@ from vcgen.nerf.pixelnerf import PixelNerf
 from vcgen.nerf.render import RenderOptions
 from vcgen.nerf.scene import SceneTriplane
 from vcgen.nerf.triplane import TriplaneDecoder
-from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -185,7 +186,7 @@ def test_code_named_in_a_page_exists(page):
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("part", [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, SceneTriplane], ids=lambda part: part.__name__)
+@pytest.mark.parametrize("part", [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane], ids=lambda part: part.__name__)
 def test_the_model_page_lists_every_option_with_its_default(part):
     assert documented_defaults(table(ROOT / "docs" / "model.md", f"### {part.__name__}")) == defaults(part)
 

@@ -25,6 +25,8 @@ class System(pl.LightningModule):
         super().__init__()
         self.optimizer_options = optimizer
         self.loss_weights = loss_weights
+        #: What a training step wants to log beside its losses, by its name in TensorBoard; emptied at every step.
+        self.monitored: dict[str, Tensor] = {}
 
     @abstractmethod
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
@@ -40,6 +42,7 @@ class System(pl.LightningModule):
 
     def training_step(self, example: Example, batch_index: int) -> Tensor:
         """One optimisation step: the weighted sum of the losses."""
+        self.monitored.clear()
         losses = self.losses(example, self.step_generator())
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         if not torch.isfinite(total):
@@ -48,7 +51,8 @@ class System(pl.LightningModule):
                 f"loss is not finite at step {self.global_step} ({found}); scenes {', '.join(example.keys)}: "
                 "lower optimizer.lr, or check them with `vcgen data inspect`"
             )
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(example.keys))
+        logged = {f"train/{name}": value.detach() for name, value in losses.items()} | self.monitored
+        self.log_dict(logged, batch_size=len(example.keys))
         self.log("train/loss", total.detach(), batch_size=len(example.keys), prog_bar=True)
         if "rgb" in losses:
             # of rays that meet the object's sphere, over the training background: some dB below val/psnr, which counts empty pixels too

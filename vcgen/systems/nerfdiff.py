@@ -1,17 +1,35 @@
-"""NerfDiff (arXiv 2302.10109): an amortised NeRF learnt from posed views. The view-conditioned diffusion prior joins as ``prior``."""
+"""NerfDiff (arXiv 2302.10109): an amortised NeRF learnt from posed views, jointly with a diffusion prior conditioned on its renderings."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
+from vcgen.diffusion.prior import ViewPrior
+from vcgen.errors import UserError
 from vcgen.nerf.render import RayRendering, RenderOptions, ray_sphere, render_image, render_rays
 from vcgen.systems.base import System
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.types import Example, Field, Rendering, Views
 
 Background = Literal["white", "random", "learned"]
+
+
+@dataclass(frozen=True)
+class PriorOptions:
+    """How prior and field are trained together.
+
+    views: target views per scene that the prior denoises at every step. condition_size: side in pixels at which the field is rendered for
+    the prior, enlarged to the picture's; None: the picture's own. field_gradient_from: step from which the prior's loss also trains the
+    field; None: never (its blurred first renderings would be gamed).
+    """
+
+    views: int = 1
+    condition_size: int | None = None
+    field_gradient_from: int | None = None
 
 
 class NerfDiff(System):
@@ -22,16 +40,19 @@ class NerfDiff(System):
     rays_per_view: training rays per target view, drawn uniformly from the pixels whose ray meets the field's sphere.
     background: what rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": the mean over
         all colours in [0, 1]^3; needs targets with alpha. "learned": one trainable colour, for opaque pictures of unknown background.
-    loss_weights: per loss; "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared error.
-    prior: the diffusion prior; None trains the field alone.
+    loss_weights: per loss; "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared error,
+        "denoising" is the prior's weighted mean over pictures and pixels.
+    prior: the diffusion prior; None trains the field alone. prior_options: how the two meet.
     """
 
     def __init__(
         self, encoder: nn.Module, render: RenderOptions = RenderOptions(), render_eval: RenderOptions | None = None,
         rays_per_view: int = 128, background: Background = "random", optimizer: OptimizerOptions = OptimizerOptions(),
-        loss_weights: dict[str, float] = {"rgb": 1.0, "coarse": 1.0}, prior: None = None,
+        loss_weights: dict[str, float] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}, prior: ViewPrior | None = None,
+        prior_options: PriorOptions = PriorOptions(),
     ):
         super().__init__(optimizer, loss_weights)
+        self.prior, self.prior_options = prior, prior_options
         self.encoder = encoder
         self.render_options, self.render_eval = render, render_eval or render
         self.rays_per_view, self.background = rays_per_view, background
@@ -46,9 +67,16 @@ class NerfDiff(System):
         return render_image(field, cameras, size, self.render_eval, background)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """"rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the proposal."""
+        """"rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the proposal;
+        "denoising": the prior's, of the first target views."""
         field = self.field(example.context)
-        target = example.target
+        losses = self.ray_losses(field, example.target, generator)
+        if self.prior is not None:
+            losses["denoising"] = self.denoising_loss(field, example, generator)
+        return losses
+
+    def ray_losses(self, field: Field, target: Views, generator: torch.Generator) -> dict[str, Tensor]:
+        """Errors of random rays of the target views."""
         origins, directions, pixels = self.draw_rays(field, target, generator)
         batch, views, rays = pixels.shape
         near, far = (x[..., None].expand(batch, views, rays).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far))
@@ -60,6 +88,45 @@ class NerfDiff(System):
         if rendering.coarse is not None:
             losses["coarse"] = self.squared_error(rendering.coarse, truth, target)
         return losses
+
+    def denoising_loss(self, field: Field, example: Example, generator: torch.Generator) -> Tensor:
+        """The prior's loss on the first target views of every scene, over white, given the field's renderings at their cameras."""
+        target = example.target[:, : self.prior_options.views]
+        flows = self.prior_options.field_gradient_from
+        with torch.set_grad_enabled(torch.is_grad_enabled() and flows is not None and self.global_step >= flows):
+            seen = self.render_condition(field, target.cameras, target.size)
+        condition = self.prior.condition(seen, example.context, target.cameras.near, target.cameras.far)
+        losses, times = self.prior.loss(target.on(1.0).flatten(0, 1), condition, generator)
+        share = times / self.prior.schedule.config.num_train_timesteps
+        for low in (0.0, 0.25, 0.5, 0.75):
+            inside = (share >= low) & (share < low + 0.25)
+            if inside.any():
+                self.monitored[f"denoising/t_{low:g}_to_{low + 0.25:g}"] = losses[inside].mean().detach()
+        return losses.mean()
+
+    def render_condition(self, field: Field, cameras: Cameras, size: tuple[int, int]) -> Rendering:
+        """What the prior is shown: pictures over white, rendered at ``prior_options.condition_size`` and enlarged to ``size``."""
+        small = self.prior_options.condition_size
+        rendering = self.render(field, cameras, size if small is None else (small, small))
+        if small is None:
+            return rendering
+        enlarged = (F.interpolate(x.flatten(0, 1), size, mode="bilinear").unflatten(0, cameras.shape) for x in rendering)
+        return Rendering(*enlarged)
+
+    @torch.no_grad()
+    def sample(
+        self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 25,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Pictures (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
+
+        Raises UserError without a prior.
+        """
+        if self.prior is None:
+            raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
+        seen = self.render_condition(self.field(context), cameras, size or context.size)
+        condition = self.prior.condition(seen, context, cameras.near, cameras.far)
+        return self.prior.sample(condition, generator, steps, guidance).unflatten(0, cameras.shape)
 
     def squared_error(self, rendering: RayRendering, truth: RayRendering, target: Views) -> Tensor:
         """Mean squared error over rays and channels, both sides composited over the loss's background.
