@@ -186,7 +186,10 @@ def test_code_named_in_a_page_exists(page):
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("part", [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane], ids=lambda part: part.__name__)
+OPTIONS = [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane]
+
+
+@pytest.mark.parametrize("part", OPTIONS, ids=lambda part: part.__name__)
 def test_the_model_page_lists_every_option_with_its_default(part):
     assert documented_defaults(table(ROOT / "docs" / "model.md", f"### {part.__name__}")) == defaults(part)
 
