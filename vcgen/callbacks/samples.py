@@ -1,4 +1,4 @@
-"""Pictures in TensorBoard: input, target, rendering and depth side by side, and a turntable."""
+"""Pictures in TensorBoard: input, target, rendering, depth and the prior's sample side by side, and a turntable."""
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,7 +17,7 @@ class Samples(pl.Callback):
     """At each validation logs a sheet of the first scenes and, of the first one, a turntable.
 
     Args:
-        scenes: Rows of the sheet, one scene each: input, target, rendering, depth.
+        scenes: Rows of the sheet, one scene each: input, target, rendering, depth, and the prior's sample where there is a prior.
         turntable: Frames of the turntable, 0 for none.
         every: A turntable is drawn at the first of this many validations.
     """
@@ -45,9 +45,11 @@ class Samples(pl.Callback):
         if not self.rows or not trainer.is_global_zero:
             return
         self.validations += 1
-        sheet = contact_sheet(np.concatenate(self.rows), columns=4)
+        columns = len(self.rows[0])
+        sheet = contact_sheet(np.concatenate(self.rows), columns)
+        name = "val/input_target_rendering_depth" + ("_sample" if columns == 5 else "")
         for writer in tensorboards(trainer):
-            writer.add_image("val/input_target_rendering_depth", sheet, trainer.global_step, dataformats="HWC")
+            writer.add_image(name, sheet, trainer.global_step, dataformats="HWC")
 
     def _log_turntable(self, trainer: pl.Trainer, module: pl.LightningModule, field, batch: Example) -> None:
         frames = turntable_frames(module, field, batch, self.turntable)
@@ -58,13 +60,17 @@ class Samples(pl.Callback):
 
 
 def picture_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
-    """(4, H, W, 3) uint8: input, first target, its rendering, its depth."""
+    """(4 or 5, H, W, 3) uint8: input, first target, its rendering, its depth, and where the system has a prior its sample."""
     cameras = batch.target.cameras[:, :1]
     rendering = module.render(field, cameras, batch.target.size)
     depth, alpha = rendering.depth[0, 0, 0].float().cpu().numpy(), rendering.alpha[0, 0, 0].float().cpu().numpy()
     coloured = depth_picture(depth, float(cameras.near[0, 0]), float(cameras.far[0, 0]), alpha)
     pictures = [batch.context.on(1.0)[0, 0], batch.target.on(1.0)[0, 0], rendering.rgb[0, 0]]
-    return np.stack([*map(to_uint8, pictures), coloured])
+    row = [*map(to_uint8, pictures), coloured]
+    if getattr(module, "prior", None) is not None:
+        noise = torch.Generator(module.device).manual_seed(0)
+        row.append(to_uint8(module.sample(batch.context, cameras, noise)[0, 0]))
+    return np.stack(row)
 
 
 def turntable_frames(module: pl.LightningModule, field, batch: Example, count: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vcgen.diffusion.networks import PictureTokens, view_unet
 from vcgen.diffusion.schedule import Prediction, noise_schedule, signal_and_noise
@@ -29,11 +30,6 @@ class Condition(NamedTuple):
         tokens = None if self.tokens is None else self.tokens * keep[:, None, None]
         return Condition(self.maps * keep[:, None, None, None], tokens)
 
-    def repeat(self, count: int) -> "Condition":
-        """(n * count) conditions, each ``count`` times in a row."""
-        tokens = None if self.tokens is None else self.tokens.repeat_interleave(count, 0)
-        return Condition(self.maps.repeat_interleave(count, 0), tokens)
-
 
 class Denoised(NamedTuple):
     """A prediction: the clean picture and the noise, both (n, 3, H, W), float32, consistent with z = alpha x + sigma e."""
@@ -47,9 +43,10 @@ class ViewPrior(nn.Module):
 
     channels: U-Net widths, finest level first; layers: residual blocks per level; attention: levels that attend, finest first.
     input_attention: the attending levels also look at the input view's features (cross-attention). depth: the condition has distances, too.
+    patch: pixels per U-Net cell along each side (as in patch diffusion and DiT): 2 makes a network of the same cost wider.
     prediction: what the network predicts: the noise, or v = alpha e - sigma x (arXiv 2202.00512, appendix D).
     size: picture side in pixels, which sets the schedule's shift. condition_dropout: share of training pictures without condition,
-    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: weights 1.
+    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: the noise's error, unweighted.
     gradient_checkpointing: recompute activations in the backward pass; less memory, a third more time.
 
     About 5 million parameters: the defaults; 100 million: channels (128, 224, 320, 416), layers 2; 400 million, the
@@ -58,14 +55,15 @@ class ViewPrior(nn.Module):
 
     def __init__(
         self, channels: Sequence[int] = (32, 64, 128), layers: int = 1, attention: Sequence[bool] = (False, True, True),
-        input_attention: bool = True, depth: bool = False, prediction: Prediction = "v_prediction", size: int = 64,
+        input_attention: bool = True, depth: bool = False, patch: int = 1, prediction: Prediction = "v_prediction", size: int = 64,
         condition_dropout: float = 0.1, min_snr: float | None = 5.0, gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        self.depth, self.condition_dropout, self.min_snr = depth, condition_dropout, min_snr
+        self.depth, self.patch, self.condition_dropout, self.min_snr = depth, patch, condition_dropout, min_snr
         self.schedule = noise_schedule(prediction, size)
         self.tokens = PictureTokens(width=4 * channels[0]) if input_attention else None
-        self.unet = view_unet(channels, layers, attention, 5 if depth else 4, self.tokens.width if self.tokens else None, size)
+        width = self.tokens.width if self.tokens else None
+        self.unet = view_unet(channels, layers, attention, 5 if depth else 4, width, size, patch)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
 
@@ -84,9 +82,9 @@ class ViewPrior(nn.Module):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The network's output (n, 3, H, W), float32, for noisy pictures (n, 3, H, W) at ``timesteps`` (n,)."""
-        stacked = torch.cat([noisy, condition.maps], 1)
+        cells = F.pixel_unshuffle(torch.cat([noisy, condition.maps], 1), self.patch)
         extra = {} if condition.tokens is None else {"encoder_hidden_states": condition.tokens}
-        return self.unet(stacked, timesteps, **extra).sample.float()
+        return F.pixel_shuffle(self.unet(cells, timesteps, **extra).sample.float(), self.patch)
 
     def guided(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Tensor:
         """The network's output under classifier-free guidance, u + guidance (c - u): 1 is the conditional one, 0 the unconditional."""

@@ -61,7 +61,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> LightningMod
 
     folder = Path(folder)
     config = read_config(folder)
-    weights = _read_weights(folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS)
     try:
         system = build_system(config["class_path"], config["init_args"])
     except UserError as error:
@@ -112,9 +112,10 @@ def _check_config(config: Any, path: Path) -> None:
         raise UserError(f"{path} lacks or misstates {', '.join(wrong)}: export the checkpoint again")
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a model folder's ``model.safetensors``; UserError when it is missing or damaged."""
     if not path.is_file():
-        raise UserError(f"{path} is missing: export the checkpoint again")
+        raise UserError(f"{path} is missing: give a model folder that `vcgen export` wrote")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

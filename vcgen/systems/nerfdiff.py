@@ -1,6 +1,7 @@
 """NerfDiff (arXiv 2302.10109): an amortised NeRF learnt from posed views, jointly with a diffusion prior conditioned on its renderings."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from vcgen.errors import UserError
 from vcgen.nerf.render import RayRendering, RenderOptions, ray_sphere, render_image, render_rays
 from vcgen.systems.base import System
 from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.systems.pretrained import start_from
 from vcgen.types import Example, Field, Rendering, Views
 
 Background = Literal["white", "random", "learned"]
@@ -31,6 +33,10 @@ class PriorOptions:
     condition_size: int | None = None
     field_gradient_from: int | None = None
 
+    def __post_init__(self):
+        if self.views < 1 or (self.condition_size or 1) < 1:
+            raise ValueError(f"prior_options: views and condition_size must be at least 1; got {self}")
+
 
 class NerfDiff(System):
     """One image -> a field, trained on the colours of rays of other views of the same scene.
@@ -43,13 +49,15 @@ class NerfDiff(System):
     loss_weights: per loss; "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared error,
         "denoising" is the prior's weighted mean over pictures and pixels.
     prior: the diffusion prior; None trains the field alone. prior_options: how the two meet.
+    pretrained: model folder whose field, and prior where it has one, this one starts from. train_field: False freezes the field: only
+        the prior is trained.
     """
 
     def __init__(
         self, encoder: nn.Module, render: RenderOptions = RenderOptions(), render_eval: RenderOptions | None = None,
         rays_per_view: int = 128, background: Background = "random", optimizer: OptimizerOptions = OptimizerOptions(),
         loss_weights: dict[str, float] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}, prior: ViewPrior | None = None,
-        prior_options: PriorOptions = PriorOptions(),
+        prior_options: PriorOptions = PriorOptions(), pretrained: Path | None = None, train_field: bool = True,
     ):
         super().__init__(optimizer, loss_weights)
         self.prior, self.prior_options = prior, prior_options
@@ -57,6 +65,18 @@ class NerfDiff(System):
         self.render_options, self.render_eval = render, render_eval or render
         self.rays_per_view, self.background = rays_per_view, background
         self.background_logit = nn.Parameter(torch.zeros(3)) if background == "learned" else None
+        self.pretrained, self.train_field = pretrained, train_field
+        if pretrained is not None:
+            start_from(self, pretrained)
+        self.encoder.requires_grad_(train_field)
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook. Raises UserError where there is nothing sensible to train."""
+        if stage == "fit" and not self.train_field:
+            if self.prior is None:
+                raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")
+            if self.pretrained is None and self.trainer.ckpt_path is None:
+                raise UserError("model.train_field is false: give the trained field, --model.pretrained FOLDER (from `vcgen export`)")
 
     def field(self, context: Views) -> Field:
         """See :meth:`System.field`."""
@@ -69,8 +89,9 @@ class NerfDiff(System):
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """"rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the proposal;
         "denoising": the prior's, of the first target views."""
-        field = self.field(example.context)
-        losses = self.ray_losses(field, example.target, generator)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
+            field = self.field(example.context)
+        losses = self.ray_losses(field, example.target, generator) if self.train_field else {}
         if self.prior is not None:
             losses["denoising"] = self.denoising_loss(field, example, generator)
         return losses
@@ -160,8 +181,13 @@ class NerfDiff(System):
         return origins.gather(2, pick), directions.gather(2, pick), pixels.gather(2, first)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr``: dB per image over white, averaged over images."""
-        prediction = self.render(self.field(example.context), example.target.cameras, example.target.size).rgb.clamp(0, 1)
+        """Logs ``val/psnr``: dB per image over white, averaged over images; with a prior ``val/denoising``, its loss with the same noise
+        each time."""
+        field = self.field(example.context)
+        if self.prior is not None:
+            noise = torch.Generator(self.device).manual_seed(batch_index)
+            self.log("val/denoising", self.denoising_loss(field, example, noise), prog_bar=True, batch_size=1, sync_dist=True)
+        prediction = self.render(field, example.target.cameras, example.target.size).rgb.clamp(0, 1)
         error = (prediction - example.target.on(1.0)).square().mean((-3, -2, -1))
         self.log("val/psnr", -10 * error.log10().mean(), prog_bar=True, batch_size=error.numel(), sync_dist=True)
 
