@@ -11,7 +11,8 @@ from vcgen.nerf.encoder import TriplaneEncoder
 from vcgen.nerf.pixelnerf import PixelNerf
 from vcgen.nerf.render import RayRendering, RenderOptions
 from vcgen.nerf.triplane import TriplaneDecoder
-from vcgen.systems.nerfdiff import NerfDiff, gather_pixels
+from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.rays import draw_rays, gather_pixels, squared_error
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.types import Example, Views
 
@@ -63,13 +64,11 @@ def test_random_backgrounds_make_the_loss_see_opacity():
 
 def test_the_random_background_loss_is_the_mean_over_colours():
     torch.manual_seed(0)
-    batch = example()
-    system = NerfDiff(EmptySpace(), background="random")
     rendering, truth = (RayRendering(torch.rand(2, 40, 3), torch.rand(2, 40), torch.zeros(2, 40)) for _ in range(2))
     # Simpson's rule is exact: the error is quadratic in the background.
     at = [(rendering.over(b) - truth.over(b)).square().mean() for b in (0.0, 0.5, 1.0)]
     expected = (at[0] + 4 * at[1] + at[2]) / 6
-    torch.testing.assert_close(system.squared_error(rendering, truth, batch.target), expected)
+    torch.testing.assert_close(squared_error(rendering, truth, spread=True), expected)
 
 
 def test_the_learned_background_gets_the_gradient():
@@ -79,9 +78,8 @@ def test_the_learned_background_gets_the_gradient():
 
 
 def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_colour():
-    system = NerfDiff(EmptySpace(), rays_per_view=40)
     target = views(size=32)
-    origins, directions, pixels = system.draw_rays(system.encoder, target, torch.Generator().manual_seed(0))
+    origins, directions, pixels = draw_rays(EmptySpace(), target, 40, torch.Generator().manual_seed(0))
     closest = (origins - directions * (origins * directions).sum(-1, keepdim=True)).norm(dim=-1)
     assert (closest < 0.5).float().mean() > 0.97
     whole = target.cameras.rays(32, 32)[1]

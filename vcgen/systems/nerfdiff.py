@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,12 @@ from torch.nn import functional as F
 from vcgen.cameras import Cameras
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.errors import UserError
-from vcgen.nerf.render import RayRendering, RenderOptions, ray_sphere, render_image, render_rays
+from vcgen.nerf.render import RenderOptions, render_image
 from vcgen.systems.base import System
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.pretrained import start_from
+from vcgen.systems.rays import Background, ray_losses
 from vcgen.types import Example, Field, Rendering, Views
-
-Background = Literal["white", "random", "learned"]
-
 
 @dataclass(frozen=True)
 class PriorOptions:
@@ -91,23 +88,12 @@ class NerfDiff(System):
         "denoising": the prior's, of the first target views."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
             field = self.field(example.context)
-        losses = self.ray_losses(field, example.target, generator) if self.train_field else {}
+        losses = {}
+        if self.train_field:
+            learned = None if self.background_logit is None else self.background_logit.sigmoid()
+            losses = ray_losses(field, example.target, self.rays_per_view, self.render_options, generator, self.background, learned)
         if self.prior is not None:
             losses["denoising"] = self.denoising_loss(field, example, generator)
-        return losses
-
-    def ray_losses(self, field: Field, target: Views, generator: torch.Generator) -> dict[str, Tensor]:
-        """Errors of random rays of the target views."""
-        origins, directions, pixels = self.draw_rays(field, target, generator)
-        batch, views, rays = pixels.shape
-        near, far = (x[..., None].expand(batch, views, rays).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far))
-        rendering = render_rays(
-            field, origins.reshape(batch, -1, 3), directions.reshape(batch, -1, 3), near, far, self.render_options, generator
-        )
-        truth = gather_pixels(target, pixels)
-        losses = {"rgb": self.squared_error(rendering, truth, target)}
-        if rendering.coarse is not None:
-            losses["coarse"] = self.squared_error(rendering.coarse, truth, target)
         return losses
 
     def denoising_loss(self, field: Field, example: Example, generator: torch.Generator) -> Tensor:
@@ -149,37 +135,6 @@ class NerfDiff(System):
         condition = self.prior.condition(seen, context, cameras.near, cameras.far)
         return self.prior.sample(condition, generator, steps, guidance).unflatten(0, cameras.shape)
 
-    def squared_error(self, rendering: RayRendering, truth: RayRendering, target: Views) -> Tensor:
-        """Mean squared error over rays and channels, both sides composited over the loss's background.
-
-        "random": the expectation over b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied colour and a of opacity,
-        c^2 - c a + a^2 / 3. Drawing b would give the same gradient plus noise. Opaque targets are taken as on white.
-        """
-        colour, opacity = rendering.rgb - truth.rgb, (rendering.alpha - truth.alpha)[..., None]
-        if self.background == "random" and target.alpha is not None:
-            return (colour.square() - colour * opacity + opacity.square() / 3).mean()
-        background = self.background_logit.sigmoid() if self.background == "learned" else 1.0
-        return (colour - opacity * background).square().mean()
-
-    def draw_rays(self, field: Field, target: Views, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Origins, directions (batch, views, rays, 3) and pixel indices (batch, views, rays) of random pixels.
-
-        Twice as many candidates are drawn as needed and those whose ray meets the field's sphere go first: the others teach nothing.
-        """
-        height, width = target.size
-        batch, views = target.cameras.shape
-        count = 2 * self.rays_per_view
-        pixels = torch.randint(height * width, (batch, views, count), generator=generator, device=generator.device)
-        uv = torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1)
-        origins, directions = target.cameras.rays_at(uv)
-        flat = (x.reshape(batch, -1, 3) for x in (origins, directions))
-        near, far = (x[..., None].expand(batch, views, count).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far))
-        entry, leave = ray_sphere(*flat, field.center, field.radius, near, far)
-        hits = (leave > entry).reshape(batch, views, count)
-        first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., : self.rays_per_view]
-        pick = first[..., None].expand(-1, -1, -1, 3)
-        return origins.gather(2, pick), directions.gather(2, pick), pixels.gather(2, first)
-
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``: dB per image over white, averaged over images; with a prior ``val/denoising``, its loss with the same noise
         each time."""
@@ -190,11 +145,3 @@ class NerfDiff(System):
         prediction = self.render(field, example.target.cameras, example.target.size).rgb.clamp(0, 1)
         error = (prediction - example.target.on(1.0)).square().mean((-3, -2, -1))
         self.log("val/psnr", -10 * error.log10().mean(), prog_bar=True, batch_size=error.numel(), sync_dist=True)
-
-
-def gather_pixels(views: Views, pixels: Tensor) -> RayRendering:
-    """The true colour and opacity at pixel indices (batch, views, rays), as premultiplied (batch, views * rays, ...)."""
-    alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
-    stacked = torch.cat([views.images * alpha, alpha], 2).flatten(-2)
-    chosen = stacked.gather(-1, pixels[:, :, None].expand(-1, -1, 4, -1)).movedim(2, -1).flatten(1, 2)
-    return RayRendering(chosen[..., :3], chosen[..., 3], torch.zeros_like(chosen[..., 3]))
