@@ -1,0 +1,158 @@
+"""Distillation: virtual cameras, an oracle prior that must lead to the true field, and what must not change."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from vcgen.cameras import view_angles
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.diffusion.guidance import NGD, SDS
+from vcgen.diffusion.prior import Condition, Denoised, ViewPrior
+from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
+from vcgen.errors import UserError
+from vcgen.nerf.encoder import TriplaneEncoder
+from vcgen.nerf.pixelnerf import PixelNerf
+from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems.distillation import Distillation, DistillOptions, distil, virtual_cameras
+from vcgen.systems.nerfdiff import NerfDiff
+
+
+class Oracle(nn.Module):
+    """A prior that knows the true pictures (n, 3, H, W) in [-1, 1], whatever it is asked."""
+
+    def __init__(self, pictures):
+        super().__init__()
+        self.pictures, self.schedule = pictures, noise_schedule()
+
+    def condition(self, rendering, context, near, far):
+        return Condition(rendering.rgb.flatten(0, 1), None)
+
+    def denoise(self, noisy, times, condition, scale):
+        alpha, sigma = signal_and_noise(self.schedule, times, noisy)
+        return Denoised(self.pictures, (noisy - alpha * self.pictures) / sigma)
+
+
+def system(prior=None) -> NerfDiff:
+    torch.manual_seed(0)
+    encoder = TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32, 32), layers=1, attention=(False, False))
+    return NerfDiff(encoder, RenderOptions(16), prior=prior).eval()
+
+
+@pytest.fixture(scope="module")
+def example():
+    return FixedScenes(read_index("data/cars64/test"), 3, 3)[1]
+
+
+def small_prior() -> ViewPrior:
+    return ViewPrior(channels=(32, 32), attention=(False, False), input_attention=False, patch=4)
+
+
+FEW = DistillOptions(views=4, rays=512, input_rays=64)
+
+
+def test_virtual_cameras_look_at_the_object_from_the_inputs_distance(example):
+    camera = example.context.cameras[:, 0]
+    center = torch.tensor([[0.1, -0.05, 0.02]])
+    cameras = virtual_cameras(camera, center, 40, (-5.0, 70.0))
+    assert cameras.shape == (1, 40)
+    uv, depth = cameras.project(center[:, None, None].expand(1, 40, 1, 3))
+    torch.testing.assert_close(uv, torch.full_like(uv, 0.5))
+    torch.testing.assert_close(depth, (camera.centers - center).norm().expand_as(depth))
+    _, elevation = view_angles(cameras.centers - center[:, None])
+    assert elevation.min() > -5 and elevation.max() < 70
+    # Equal areas: the mean height is the middle of the zone's.
+    low, high = torch.deg2rad(torch.tensor([-5.0, 70.0])).sin()
+    torch.testing.assert_close(torch.deg2rad(elevation).sin().mean(), (low + high) / 2)
+    first = view_angles(cameras.centers[0, 0] - center[0])[0]
+    torch.testing.assert_close(first, view_angles(camera.centers[0] - center[0])[0])
+
+
+@pytest.mark.parametrize("guidance", [
+    NGD(rounds=8, updates=40), NGD(gamma=0.0, rounds=8, updates=40), SDS(rounds=160, start=0.5),
+], ids=["ngd", "ngd_gamma0", "sds"])
+def test_with_a_prior_that_knows_the_truth_the_field_becomes_the_truth(example, guidance):
+    """The true field has other planes; the input view is shown by it, too. Every guidance must bring it back from all virtual views."""
+    model = system()
+    with torch.no_grad():
+        field = model.field(example.context)
+        truth = replace(field, planes=field.planes + 0.5 * torch.randn(field.planes.shape, generator=torch.Generator().manual_seed(1)))
+        cameras = virtual_cameras(example.context.cameras[:, 0], field.center, 4, FEW.elevations)
+        pictures = model.render(truth, cameras, (64, 64)).rgb[0]
+        seen = model.render(truth, example.context.cameras, (64, 64))
+        context = replace(example.context, images=seen.rgb, alpha=None)
+        before = (model.render(field, cameras, (64, 64)).rgb[0] - pictures).square().mean()
+        model.prior = Oracle(pictures * 2 - 1)
+        model.field = lambda views: field
+    state = distil(model, context, guidance, replace(FEW, planes_lr=0.03))
+    with torch.no_grad():
+        after = (model.render(state.field, cameras, (64, 64)).rgb[0] - pictures).square().mean()
+    assert after < 0.15 * before
+
+
+def test_distillation_leaves_the_model_as_it_was(example):
+    model = system(small_prior())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = distil(model, example.context, NGD(rounds=2, updates=2), replace(FEW, decoder_lr=1e-3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not torch.equal(state.planes, state.first.planes)
+    assert any(not torch.equal(a, b) for a, b in zip(state.decoder.parameters(), state.first.decoder.parameters()))
+
+
+def test_the_same_seed_gives_the_same_field_and_another_one_another(example):
+    model = system(small_prior())
+    fields = [distil(model, example.context, NGD(rounds=2, updates=2), FEW, seed).planes for seed in (0, 0, 1)]
+    assert torch.equal(fields[0], fields[1]) and not torch.equal(fields[0], fields[2])
+
+
+def test_objects_distilled_together_keep_apart(example):
+    """Only one object's targets pull at its planes: an object's gradient does not reach its neighbour."""
+    model = system(small_prior())
+    both = replace(example.context, **{
+        "images": example.context.images.repeat(2, 1, 1, 1, 1), "alpha": example.context.alpha.repeat(2, 1, 1, 1, 1),
+        "cameras": example.context.cameras[[0, 0]],
+    })
+    state = Distillation(model, both, NGD(), FEW, torch.Generator().manual_seed(0))
+    state.advance(0, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        state.targets[4:] = 1.0
+    gradients = []
+    for target in (state.targets.clone(), torch.cat([state.targets[:4], -state.targets[4:]])):
+        state.targets.copy_(target)
+        state.planes.grad = None
+        torch.stack(list(state.losses(1, torch.Generator().manual_seed(0)).values())).sum().backward()
+        gradients.append(state.planes.grad.clone())
+    assert torch.equal(gradients[0][0], gradients[1][0]) and not torch.equal(gradients[0][1], gradients[1][1])
+    with pytest.raises(UserError, match="one at a time"):
+        Distillation(model, both, NGD(), replace(FEW, decoder_lr=1e-3), torch.Generator())
+
+
+def test_the_condition_is_the_first_rendering_or_the_current_one(example):
+    model = system(small_prior())
+    shown = []
+    original = model.prior.denoise
+    model.prior.denoise = lambda noisy, times, condition, scale: (shown.append(condition.maps.clone()), original(noisy, times, condition, scale))[1]
+    for condition in ("first", "current"):
+        shown.clear()
+        distil(model, example.context, NGD(rounds=2, updates=3), replace(FEW, condition=condition))
+        assert torch.equal(shown[0], shown[1]) == (condition == "first")
+
+
+def test_what_cannot_be_distilled_is_refused(example):
+    with pytest.raises(UserError, match="no diffusion prior"):
+        distil(system(), example.context, NGD())
+    pixelnerf = NerfDiff(PixelNerf(width=16, first_pool=False), prior=small_prior())
+    with pytest.raises(UserError, match="only triplane fields"):
+        distil(pixelnerf, example.context, NGD())
+
+
+@pytest.mark.parametrize("wrong", [
+    {"views": 0}, {"rays": 3, "views": 4}, {"elevations": (20.0, 10.0)}, {"elevations": (0.0, 90.0)}, {"planes_lr": 0.0}, {"input_weight": -1.0},
+])
+def test_impossible_options_are_refused(wrong):
+    with pytest.raises(ValueError):
+        DistillOptions(**wrong)
