@@ -29,7 +29,7 @@ class Oracle(nn.Module):
         self.pictures, self.schedule = pictures, noise_schedule()
 
     def condition(self, rendering, context, near, far):
-        return Condition(rendering.rgb.flatten(0, 1), None)
+        return Condition(rendering.rgb.flatten(0, 1), None, torch.ones(len(self.pictures)))
 
     def denoise(self, noisy, times, condition, scale):
         alpha, sigma = signal_and_noise(self.schedule, times, noisy)

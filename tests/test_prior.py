@@ -90,11 +90,11 @@ def test_both_predictions_weigh_the_error_of_the_picture_alike():
     alpha = torch.tensor([0.99, 0.7, 0.1])
     sigma = (1 - alpha.square()).sqrt()
     per_picture = (alpha / sigma).square().clamp(max=5.0)
-    epsilon, velocity = (ViewPrior(prediction=p, **SMALL).loss_weight(alpha, sigma) for p in ("epsilon", "v_prediction"))
+    epsilon, velocity = (ViewPrior(prediction=p, **SMALL).loss_weight(alpha, sigma, None) for p in ("epsilon", "v_prediction"))
     # An error d of the picture is (alpha / sigma) d of the noise, and d / sigma of v.
     torch.testing.assert_close(epsilon * (alpha / sigma).square(), per_picture)
     torch.testing.assert_close(velocity / sigma.square(), per_picture)
-    plain = ViewPrior(prediction="epsilon", min_snr=None, **SMALL).loss_weight(alpha, sigma)
+    plain = ViewPrior(prediction="epsilon", min_snr=None, **SMALL).loss_weight(alpha, sigma, None)
     torch.testing.assert_close(plain, torch.ones(3))
 
 
@@ -102,7 +102,7 @@ def test_guidance_one_is_conditional_zero_is_unconditional_and_between_is_linear
     torch.manual_seed(0)
     prior = ViewPrior(**SMALL).eval()
     given, noisy, times = condition(prior), torch.randn(2, 3, 16, 16), torch.tensor([400, 700])
-    nothing = Condition(torch.zeros_like(given.maps), torch.zeros_like(given.tokens))
+    nothing = Condition(torch.zeros_like(given.maps), torch.zeros_like(given.tokens), torch.zeros(2))
     with torch.no_grad():
         conditional, unconditional = prior(noisy, times, given), prior(noisy, times, nothing)
         torch.testing.assert_close(prior.guided(noisy, times, given, 1.0), conditional)
@@ -115,7 +115,7 @@ def test_the_share_without_condition_is_as_asked():
     prior = ViewPrior(condition_dropout=0.25, **SMALL)
     seen = []
     prior.forward = lambda noisy, times, given: seen.append(given.maps.abs().amax((1, 2, 3)) > 0) or noisy
-    given = Condition(torch.ones(400, 4, 4, 4), None)
+    given = Condition(torch.ones(400, 4, 4, 4), None, torch.ones(400))
     prior.loss(torch.rand(400, 3, 4, 4), given, torch.Generator().manual_seed(0))
     assert 0.18 < 1 - seen[0].float().mean() < 0.32
 
@@ -123,7 +123,7 @@ def test_the_share_without_condition_is_as_asked():
 def test_timesteps_of_a_batch_are_spread_over_the_schedule():
     prior = ViewPrior(**SMALL)
     prior.forward = lambda noisy, times, given: noisy
-    _, times = prior.loss(torch.rand(8, 3, 4, 4), Condition(torch.zeros(8, 4, 4, 4), None), torch.Generator().manual_seed(0))
+    _, times = prior.loss(torch.rand(8, 3, 4, 4), Condition(torch.zeros(8, 4, 4, 4), None, torch.ones(8)), torch.Generator().manual_seed(0))
     assert sorted((times // 125).tolist()) == list(range(8)) or len(set((times // 125).tolist())) >= 7
 
 
@@ -186,3 +186,29 @@ def test_the_presets_have_about_the_parameters_they_claim(millions, options):
     with torch.device("meta"):
         prior = ViewPrior(**options)
     assert 0.9 * millions < sum(p.numel() for p in prior.parameters()) / 1e6 < 1.1 * millions
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_before_it_learns_anything_a_prior_with_spread_is_the_gaussian_about_the_rendering(prediction):
+    """x ~ N(m, s^2), z = alpha x + sigma e: the posterior mean of x is m + s^2 alpha (z - alpha m) / (alpha^2 s^2 + sigma^2)."""
+    prior = ViewPrior(prediction=prediction, spread=0.3, **SMALL)
+    prior.network = lambda pictures, timesteps, condition: torch.zeros_like(pictures)
+    given = condition(prior)
+    noisy, times = torch.randn(2, 3, 16, 16), torch.tensor([30, 700])
+    alpha, sigma = signal_and_noise(prior.schedule, times, noisy)
+    for shown, mean, s in ((given, given.maps[:, :3], 0.3), (given.where(torch.zeros(2)), torch.zeros(2, 3, 16, 16), 1.0)):
+        expected = mean + s**2 * alpha * (noisy - alpha * mean) / (alpha**2 * s**2 + sigma**2)
+        torch.testing.assert_close(prior.denoise(noisy, times, shown).picture, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_with_spread_the_loss_is_the_networks_own_error_at_every_noise_level(prediction):
+    """Pictures that do scatter about the rendering with the given spread: a network that answers nothing is off by 1, whatever the noise."""
+    torch.manual_seed(0)
+    prior = ViewPrior(prediction=prediction, spread=0.1, condition_dropout=0.0, **SMALL)
+    prior.network = lambda pictures, timesteps, condition: torch.zeros_like(pictures)
+    mean = torch.rand(64, 3, 16, 16) * 0.5 + 0.25
+    given = Condition(torch.cat([mean * 2 - 1, torch.ones(64, 1, 16, 16)], 1), None, torch.ones(64))
+    pictures = mean + 0.05 * torch.randn(mean.shape)  # 0.1 in [-1, 1]
+    losses, times = prior.loss(pictures, given, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses, torch.ones(64), atol=0.2, rtol=0)

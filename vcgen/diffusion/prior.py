@@ -19,16 +19,17 @@ class Condition(NamedTuple):
     """What the prior is told about n pictures.
 
     maps: (n, channels, H, W) in [-1, 1], the field's rendering: colour over white, opacity, and distance where asked for.
-    tokens: (n, length, width) features of the input view, or None.
+    tokens: (n, length, width) features of the input view, or None. given: (n,) 1, or 0 where there is no condition, and zeros stand for it.
     """
 
     maps: Tensor
     tokens: Tensor | None
+    given: Tensor
 
     def where(self, keep: Tensor) -> "Condition":
         """The condition where ``keep`` (n,) is true, nothing (zeros) elsewhere."""
         tokens = None if self.tokens is None else self.tokens * keep[:, None, None]
-        return Condition(self.maps * keep[:, None, None, None], tokens)
+        return Condition(self.maps * keep[:, None, None, None], tokens, self.given * keep)
 
 
 class Denoised(NamedTuple):
@@ -45,8 +46,12 @@ class ViewPrior(nn.Module):
     input_attention: the attending levels also look at the input view's features (cross-attention). depth: the condition has distances, too.
     patch: pixels per U-Net cell along each side (as in patch diffusion and DiT): 2 makes a network of the same cost wider.
     prediction: what the network predicts: the noise, or v = alpha e - sigma x (arXiv 2202.00512, appendix D).
+    spread: the standard deviation, in [-1, 1] units, with which pictures are taken to scatter about the rendering. The network then learns
+    what the best guess for such Gaussians leaves over, at unit variance: the preconditioning of EDM (arXiv 2206.00364, table 1), about
+    the rendering instead of 0 (ours). None: the network's output is the prediction.
     size: picture side in pixels, which sets the schedule's shift. condition_dropout: share of training pictures without condition,
-    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: the noise's error, unweighted.
+    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: the noise's error, unweighted. With
+    ``spread`` the loss is the network's own error at all noise levels, as in EDM.
     gradient_checkpointing: recompute activations in the backward pass; less memory, a third more time.
 
     About 5 million parameters: the defaults; 100 million: channels (128, 224, 320, 416), layers 2; 400 million, the
@@ -55,11 +60,14 @@ class ViewPrior(nn.Module):
 
     def __init__(
         self, channels: Sequence[int] = (32, 64, 128), layers: int = 1, attention: Sequence[bool] = (False, True, True),
-        input_attention: bool = True, depth: bool = False, patch: int = 1, prediction: Prediction = "v_prediction", size: int = 64,
-        condition_dropout: float = 0.1, min_snr: float | None = 5.0, gradient_checkpointing: bool = False,
+        input_attention: bool = True, depth: bool = False, patch: int = 1, prediction: Prediction = "v_prediction",
+        spread: float | None = None, size: int = 64, condition_dropout: float = 0.1, min_snr: float | None = 5.0,
+        gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        self.depth, self.patch, self.condition_dropout, self.min_snr = depth, patch, condition_dropout, min_snr
+        if spread is not None and spread <= 0:
+            raise ValueError(f"spread must be positive, or null, not {spread}")
+        self.depth, self.patch, self.spread, self.condition_dropout, self.min_snr = depth, patch, spread, condition_dropout, min_snr
         self.schedule = noise_schedule(prediction, size)
         self.tokens = PictureTokens(width=4 * channels[0]) if input_attention else None
         width = self.tokens.width if self.tokens else None
@@ -78,11 +86,32 @@ class ViewPrior(nn.Module):
             maps.append(to_signed((rendering.depth - near) / (far - near)))
         views = rendering.rgb.shape[1]
         tokens = None if self.tokens is None else self.tokens(to_signed(context[:, 0].on(1.0))).repeat_interleave(views, 0)
-        return Condition(torch.cat(maps, 2).flatten(0, 1), tokens)
+        maps = torch.cat(maps, 2).flatten(0, 1)
+        return Condition(maps, tokens, maps.new_ones(len(maps)))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """The network's output (n, 3, H, W), float32, for noisy pictures (n, 3, H, W) at ``timesteps`` (n,)."""
-        cells = F.pixel_unshuffle(torch.cat([noisy, condition.maps], 1), self.patch)
+        """The prediction (n, 3, H, W), float32, for noisy pictures (n, 3, H, W) at ``timesteps`` (n,)."""
+        if self.spread is None:
+            return self.network(noisy, timesteps, condition)
+        alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
+        spread, total = self.scales(alpha, sigma, condition)
+        mean = condition.maps[:, :3]
+        offset = noisy - alpha * mean
+        output = self.network(offset / total, timesteps, condition)
+        # With x = mean + k offset + (sigma spread / total) output, k = alpha spread^2 / total^2, in z = alpha x + sigma e:
+        if self.schedule.config.prediction_type == "epsilon":
+            return sigma / total.square() * offset - alpha * spread / total * output
+        return alpha * sigma * (1 - spread.square()) / total.square() * offset - spread / total * output - sigma * mean
+
+    def scales(self, alpha: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """The spread about the rendering, 1 about nothing where there is none, and the deviation of z - alpha mean; (n, 1, 1, 1) each."""
+        given = condition.given[:, None, None, None]
+        spread = self.spread * given + (1 - given)
+        return spread, (alpha.square() * spread.square() + sigma.square()).sqrt()
+
+    def network(self, pictures: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """The U-Net's output (n, 3, H, W), float32."""
+        cells = F.pixel_unshuffle(torch.cat([pictures, condition.maps], 1), self.patch)
         extra = {} if condition.tokens is None else {"encoder_hidden_states": condition.tokens}
         return F.pixel_shuffle(self.unet(cells, timesteps, **extra).sample.float(), self.patch)
 
@@ -112,14 +141,19 @@ class ViewPrior(nn.Module):
         timesteps = (((offset + torch.arange(count, device=device) / count) % 1) * total).long()
         noise = torch.randn(clean.shape, generator=generator, device=device)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, clean)
-        keep = torch.rand(count, generator=generator, device=device) >= self.condition_dropout
-        output = self(alpha * clean + sigma * noise, timesteps, condition.where(keep))
+        condition = condition.where(torch.rand(count, generator=generator, device=device) >= self.condition_dropout)
+        output = self(alpha * clean + sigma * noise, timesteps, condition)
         target = noise if self.schedule.config.prediction_type == "epsilon" else alpha * noise - sigma * clean
         error = (output - target).square().mean((1, 2, 3))
-        return error * self.loss_weight(alpha, sigma).flatten(), timesteps
+        return error * self.loss_weight(alpha, sigma, condition).flatten(), timesteps
 
-    def loss_weight(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """min(SNR, gamma) on the clean picture's error, as a weight of the predicted quantity's (arXiv 2303.09556, section 3.4)."""
+    def loss_weight(self, alpha: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """Weight of the predicted quantity's squared error: min(SNR, gamma) on the clean picture's (arXiv 2303.09556, section 3.4), or
+        with ``spread`` 1 on the network's output."""
+        if self.spread is not None:
+            spread, total = self.scales(alpha, sigma, condition)
+            scale = alpha if self.schedule.config.prediction_type == "epsilon" else torch.ones_like(alpha)
+            return (total / (scale * spread)).square()
         snr = (alpha / sigma).square()
         clipped = snr if self.min_snr is None else snr.clamp(max=self.min_snr)
         return clipped / snr if self.schedule.config.prediction_type == "epsilon" else clipped / (snr + 1)
