@@ -79,21 +79,21 @@ def evaluate(
         train: the training shards, for the mean training image of the baselines.
         compare: result folders of other methods.
     """
-    import vcgen
     from vcgen.evaluation.protocol import load_protocol
     from vcgen.evaluation.results import load_results
     from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
+    from vcgen.export import folder
 
     parsed_part = parse_part(part)
     if baselines and parsed_part != (0, 1):
         raise UserError("--baselines cannot be given with --part; score the parts first, then give the whole command with --baselines")
     settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parsed_part, overwrite)
     loaded_protocol = load_protocol(protocol)
-    system = vcgen.load(model, device=settings.device)
+    system = folder.load(model, device=settings.device)
     places = Places(Path(data), Path(out), Path(train) if train else None)
-    others = [load_results(folder) for folder in compare or []]
+    others = [load_results(other) for other in compare or []]
     others += score_baselines(places, loaded_protocol, settings) if baselines else []
-    origin = Origin(Path(model).resolve().name, model_hashes(Path(model)), dict(getattr(system, "config", {})))
+    origin = Origin(Path(model).resolve().name, folder.hashes(model), dict(getattr(system, "config", {})))
     results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
     _announce(results, places.out)
 
@@ -120,13 +120,6 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
         evaluate_system(system, places.data, protocol, folder / name, Origin(system.name, system.hashes), settings)
         for name, system in systems.items()
     ]
-
-
-def model_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of a model folder's weights and config.json."""
-    from vcgen.data.shards import file_sha256
-
-    return {name: file_sha256(folder / file) for name, file in {"weights": "model.safetensors", "config": "config.json"}.items()}
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -15,23 +15,30 @@ def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen export``."""
     from jsonargparse import auto_cli
 
-    auto_cli(export, args=arguments, prog="vcgen export", as_positional=False, description=getdoc(export).split("Args:")[0])
+    from vcgen.export.render import plain_words
+
+    words = plain_words(arguments, lists=(), flags=("--half",))
+    auto_cli(export, args=words, prog="vcgen export", as_positional=False, description=getdoc(export).split("Args:")[0])
 
 
-def export(checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema") -> None:
+def export(checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema", half: bool = False) -> None:
     """Turn a training checkpoint into a model folder: model.safetensors and config.json, without optimiser state.
+
+    A diffusion prior's network and noise schedule go to unet/ and scheduler/, where diffusers opens them by itself.
 
     Args:
         checkpoint: the .ckpt file that training wrote.
         out: the model folder to write; an older model folder there is replaced.
         weights: ema takes the moving average of the weights, which is what validation measured; raw takes the last step's weights.
+        half: store the weights in half precision (float16), in half the space; the model still computes in float32.
     """
-    folder = export_checkpoint(Path(checkpoint), Path(out), weights)
-    size = (folder / "model.safetensors").stat().st_size
-    print(f"{folder}: {weights} weights, {size / 1e6:.1f} MB; use it with vcgen render --model {folder} --image PNG --out DIR")
+    folder = export_checkpoint(Path(checkpoint), Path(out), weights, half)
+    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    kind = f"{weights} weights{' in half precision' if half else ''}"
+    print(f"{folder}: {kind}, {size / 1e6:.1f} MB; use it with vcgen render --model {folder} --image PNG --out DIR")
 
 
-def export_checkpoint(checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema") -> Path:
+def export_checkpoint(checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False) -> Path:
     """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has no EMA weights."""
     from vcgen.export import folder
 
@@ -43,7 +50,7 @@ def export_checkpoint(checkpoint: Path, out: Path, weights: Literal["ema", "raw"
         raise UserError(f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}")
     if weights == "ema":
         state.update(_ema_weights(content, system, checkpoint))
-    return folder.save(out, state, _config(content, weights))
+    return folder.save(out, state, _config(content, weights), getattr(system, "prior", None), half)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

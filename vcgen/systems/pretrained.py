@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from vcgen.errors import UserError
-from vcgen.export.folder import WEIGHTS, mismatch, read_weights
+from vcgen.export.folder import mismatch, read_weights
 
 
 def start_from(system: nn.Module, folder: Path) -> None:
@@ -13,7 +13,7 @@ def start_from(system: nn.Module, folder: Path) -> None:
 
     Raises UserError when the folder is missing or damaged, or a part's weights do not fit.
     """
-    weights = read_weights(folder / WEIGHTS)
+    weights = read_weights(folder)
     found = {name.split(".")[0] for name in weights}
     for part, module in system.named_children():
         if part not in found:
