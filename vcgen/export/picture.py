@@ -9,6 +9,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vcgen.errors import UserError
 
+#: What counts as a picture: a file, an opened picture, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], straight colour.
+Source = Path | str | Image.Image | NDArray
+
 #: Largest channel difference from the background colour (of 255) that still counts as background: JPEG noise lies below it.
 BACKGROUND_TOLERANCE = 12
 #: The difference from which a pixel is fully object; between the two, coverage grows linearly.
@@ -25,8 +28,8 @@ class Picture:
     alpha: NDArray[np.float32]
 
 
-def prepare(path: Path, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> Picture:
-    """Read a picture and make it (height, width) = ``size``.
+def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> Picture:
+    """Read a picture of any size and make it (height, width) = ``size``.
 
     The object is found by the alpha channel, or else by a plain border colour; it is centred and scaled so that its bounding box fills
     the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages premultiplied colour over each new pixel's
@@ -34,35 +37,59 @@ def prepare(path: Path, size: tuple[int, int], fill: float = 0.78, as_is: bool =
     """
     if not 0.1 <= fill <= 1:
         raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
-    pixels, has_alpha = read(path)
+    pixels, has_alpha = read(source)
+    name = str(source) if isinstance(source, (Path, str)) else "the picture"
     if has_alpha:
         picture = Picture(pixels[..., :3], pixels[..., 3])
     elif as_is:
         picture = Picture(pixels[..., :3], np.ones_like(pixels[..., 3]))
     else:
-        picture = cut_out(pixels[..., :3], path)
+        picture = cut_out(pixels[..., :3], name)
     height, width = picture.alpha.shape
     if as_is:
         return resample(picture, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)
-    return resample(picture, bounding_box(picture.alpha, path), size, fill)
+    return resample(picture, bounding_box(picture.alpha, name), size, fill)
 
 
-def read(path: Path) -> tuple[NDArray[np.float32], bool]:
+def read(source: Source) -> tuple[NDArray[np.float32], bool]:
     """Float RGBA (height, width, 4) in [0, 1], turned upright as the camera noted, and whether its alpha says anything."""
-    try:
-        with Image.open(path) as image:
-            upright = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"), np.float32) / 255
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: --image takes PNG or JPEG files") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as a picture ({error}): --image takes PNG or JPEG files") from error
-    return upright, bool((upright[..., 3] < 1).any())
+    if isinstance(source, np.ndarray):
+        pixels = _from_array(source)
+    elif isinstance(source, Image.Image):
+        pixels = _upright(source)
+    else:
+        try:
+            with Image.open(source) as image:
+                pixels = _upright(image)
+        except FileNotFoundError as error:
+            raise UserError(f"{source} is missing: --image takes PNG or JPEG files") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"{source} cannot be read as a picture ({error}): --image takes PNG or JPEG files") from error
+    return pixels, bool((pixels[..., 3] < 1).any())
 
 
-def cut_out(colour: NDArray[np.float32], path: Path) -> Picture:
+def _upright(image: Image.Image) -> NDArray[np.float32]:
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"), np.float32) / 255
+
+
+def _from_array(array: NDArray) -> NDArray[np.float32]:
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
+        raise UserError(f"a picture as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels last")
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"a picture as an array must be uint8 or floating-point, not {array.dtype}: convert it with .astype(numpy.uint8)")
+    pixels = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # not the other way round, which would let NaN pass
+        found = f"[{pixels.min():.3g}, {pixels.max():.3g}]"
+        raise UserError(f"a picture of floats must lie in [0, 1], not in {found}: scale it, or give uint8")
+    opaque = np.ones_like(pixels[..., :1])
+    return pixels if pixels.shape[2] == 4 else np.concatenate([pixels, opaque], -1)
+
+
+def cut_out(colour: NDArray[np.float32], name: str) -> Picture:
     """Separate an object from a plain background: what resembles the border's colour *and* is connected to the border.
 
-    Light parts inside the object stay. Mixed edge pixels are unmixed: colour = alpha * object + (1 - alpha) * background.
+    Light parts inside the object stay. Mixed edge pixels are unmixed: colour = alpha * object + (1 - alpha) * background. name: what
+    messages call the picture.
     """
     from skimage.measure import label
 
@@ -71,7 +98,7 @@ def cut_out(colour: NDArray[np.float32], path: Path) -> Picture:
     plain = (np.abs(border - background).max(-1) * 255 <= BACKGROUND_TOLERANCE).mean()
     if plain < PLAIN_BORDER:
         raise UserError(
-            f"{path} has no alpha and its border is not of one colour ({plain:.0%} is): use a picture with alpha or plain background, "
+            f"{name} has no alpha and its border is not of one colour ({plain:.0%} is): use a picture with alpha or plain background, "
             "or pass --as-is for a picture framed like the training data"
         )
     difference = np.abs(colour - background).max(-1) * 255
@@ -84,11 +111,11 @@ def cut_out(colour: NDArray[np.float32], path: Path) -> Picture:
     return Picture(np.clip(unmixed, 0, 1).astype(np.float32), alpha)
 
 
-def bounding_box(alpha: NDArray[np.float32], path: Path) -> tuple[float, float, float, float]:
+def bounding_box(alpha: NDArray[np.float32], name: str) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) in pixels, of what is at least half covered."""
     rows, columns = np.nonzero((alpha >= 0.5).any(1))[0], np.nonzero((alpha >= 0.5).any(0))[0]
     if not len(rows):
-        raise UserError(f"{path} shows no object: everything is transparent, or of the background's colour")
+        raise UserError(f"{name} shows no object: everything is transparent, or of the background's colour")
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
