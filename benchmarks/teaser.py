@@ -11,10 +11,10 @@ import torch
 from common import ROOT
 from PIL import Image
 
-import vcgen
 from vcgen.callbacks.samples import to_uint8
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes
+from vcgen.export import folder
 from vcgen.export.video import contact_sheet
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    model = vcgen.load(options.model)
+    model = folder.load(options.model)
     scenes = FixedScenes(read_index(ROOT / "data" / "cars64" / "test"), scenes=5, targets=3)
     pictures = [picture for i in range(len(scenes)) for picture in row(model, scenes[i])]
     sheet = Image.fromarray(contact_sheet(np.stack(pictures), columns=7, gap=4))

@@ -129,16 +129,18 @@ def workplace(tmp_path, monkeypatch) -> Path:
     """An empty folder with a small model where the pages suppose one, and a picture of a red disc."""
     decoder = {"channels": 8, "hidden": 8, "density_bias": 2.0}
     sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
+    network = {"channels": [16, 32], "attention": [False, True], "size": 16}
     init_args = {
         "encoder": {"class_path": "vcgen.nerf.encoder.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
-        "render": {"samples": 8},
+        "render": {"samples": 8}, "prior": {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": network},
     }
-    model = NerfDiff(TriplaneEncoder(TriplaneDecoder(**decoder), **sizes), RenderOptions(samples=8))
+    encoder = TriplaneEncoder(TriplaneDecoder(**decoder), **sizes)
+    model = NerfDiff(encoder, RenderOptions(samples=8), prior=ViewPrior(**network))
     config = {
         "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": init_args, "image_size": [16, 16], "background": 1.0,
         "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8},
     }
-    folder.save(tmp_path / "outputs" / "demo" / "model", model.state_dict(), config)
+    folder.save(tmp_path / "outputs" / "demo" / "model", model.state_dict(), config, model.prior)
     y, x = np.mgrid[:48, :48] - 23.5
     disc = np.where((x**2 + y**2 < 400)[..., None], [200, 30, 30, 255], [0, 0, 0, 0]).astype(np.uint8)
     Image.fromarray(disc).save(tmp_path / "car.png")
@@ -146,13 +148,15 @@ def workplace(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_the_python_of_the_inference_page_renders_and_writes_a_mesh(workplace):
+def test_the_python_of_the_inference_page_renders_samples_and_writes_a_mesh(workplace):
     names: dict = {}
     for block in blocks(ROOT / "docs" / "inference.md", "python"):
         exec(compile(block, "docs/inference.md", "exec"), names)
     assert Image.open(workplace / "car_from_the_right.png").size == (128, 128)
     assert (workplace / "car.glb").read_bytes()[:4] == b"glTF"
-    assert names["density"].shape == (1, 1) and names["view"].depth.shape == (1, 1, 1, 128, 128)
+    assert names["density"].shape == (1, 1) and names["view"].depth.shape == (2, 1, 128, 128)
+    assert names["pictures"].shape == (2, 3, 16, 16) and len(names["schedule"].alphas_cumprod) == 1000
+    assert names["unet"].config.sample_size == 16
 
 
 def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from stand_in import BallSystem
 
-import vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.errors import UserError
 from vcgen.export import folder
@@ -69,7 +68,7 @@ def model(tmp_path):
 
 
 def test_a_saved_model_renders_the_same_pixels(model):
-    loaded = vcgen.load(model)
+    loaded = folder.load(model)
     assert torch.equal(picture(loaded), picture(trained_system()))
     assert not loaded.training and loaded.config["camera"] == CAMERA and loaded.config["format"] == 1
 

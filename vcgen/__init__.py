@@ -1,17 +1,35 @@
 """vcgen: view-conditioned 3D generation with PyTorch Lightning.
 
-Three lines give novel views from a trained model::
+A trained model shows the object of one picture from all sides::
 
     import vcgen
     model = vcgen.load("outputs/demo/model")
-    field = model.field(context)          # context: vcgen.types.Views with one input view
+    field = model.reconstruct("car.png")
+    views = model.render(field, model.cameras([0, 90, 180, 270])).rgb    # (4, 3, H, W) in [0, 1]
+
+and, where it has a diffusion prior, draws sharper views from it: ``model.sample("car.png", model.cameras([90]))``.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vcgen.export.model import Model
 
 __version__ = "0.1.0"
 
 
-def load(folder, device="cpu"):
-    """Open a model folder written by ``vcgen export``; see :func:`vcgen.export.folder.load`."""
-    from vcgen.export.folder import load as load_folder  # torch stays out of `import vcgen`
+def load(
+    folder: "Path | str", device: str = "cpu", input_elevation: float | None = None, input_distance: float | None = None,
+    fov: float | None = None,
+) -> "Model":
+    """Open a model folder written by ``vcgen export``; see :class:`vcgen.export.model.Model`.
 
-    return load_folder(folder, device=device)
+    input_elevation: of the pictures that will be given, in degrees; input_distance: of their camera from the object's middle, in world
+    units; fov: horizontal field of view of all cameras, in degrees; each the model's default unless given. Raises vcgen.errors.UserError
+    in one line for a folder that is missing, damaged or foreign, a device that cannot be used, or an impossible camera.
+    """
+    from vcgen.export.model import open_model  # torch stays out of `import vcgen`
+
+    return open_model(folder, device, input_elevation, input_distance, fov)

@@ -54,7 +54,12 @@ class Stage:
         )
 
     def cameras(self, azimuths: Sequence[float], elevation: float, device: torch.device | str = "cpu") -> Cameras:
-        """Cameras (n,) at azimuths relative to the input camera, degrees."""
+        """Cameras (n,) at azimuths relative to the input camera, all at one elevation; degrees.
+
+        Raises UserError for an elevation at the poles or beyond, where the direction of image-up is undefined.
+        """
+        if not -90 < elevation < 90:
+            raise UserError(f"an elevation must lie between -90 and 90 degrees, not {elevation:g}")
         height, width = self.image_size
         around = torch.tensor(azimuths, dtype=torch.float32)
         K = pinhole(self.focal, self.focal * width / height)
