@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from vcgen.data.augment import Augmentation
+from vcgen.data.record import SceneRecord
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes, SceneStream
 from vcgen.errors import UserError
@@ -53,14 +54,7 @@ class ShardData(pl.LightningDataModule):
     def input_camera(self) -> dict[str, float]:
         """The camera to assume of a picture without pose, from the first scene: focal length normalised by the width, median distance of
         the centres from the origin, median elevation in degrees, near and far in world units."""
-        record = self.train_index.read(0)
-        centers = record.c2w[:, :3, 3]
-        distance = np.linalg.norm(centers, axis=1)
-        elevation = np.degrees(np.arcsin(np.clip(centers @ np.asarray(record.up) / distance, -1, 1)))
-        return {
-            "focal": float(record.K[0, 0, 0]), "distance": float(np.median(distance)), "elevation": float(np.median(elevation)),
-            "near": float(record.t_near), "far": float(record.t_far),
-        }
+        return camera_of(self.train_index.read(0))
 
     def train_dataloader(self) -> DataLoader:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
@@ -93,3 +87,14 @@ class ShardData(pl.LightningDataModule):
     def load_state_dict(self, state: dict) -> None:
         """Lightning calls this before the loaders are built."""
         self.cursor = state["cursor"]
+
+
+def camera_of(record: SceneRecord) -> dict[str, float]:
+    """The typical camera of a scene; see :meth:`ShardData.input_camera`."""
+    centers = record.c2w[:, :3, 3]
+    distance = np.linalg.norm(centers, axis=1)
+    elevation = np.degrees(np.arcsin(np.clip(centers @ np.asarray(record.up) / distance, -1, 1)))
+    return {
+        "focal": float(record.K[0, 0, 0]), "distance": float(np.median(distance)), "elevation": float(np.median(elevation)),
+        "near": float(record.t_near), "far": float(record.t_far),
+    }

@@ -4,9 +4,10 @@ A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n
 these views, and answers with targets of the same shape. Fitting the field to them is the caller's part.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from diffusers import DDPMScheduler
@@ -33,25 +34,25 @@ class Round(NamedTuple):
     disagreement: float
 
 
-class Guidance(Protocol):
+class Guidance(ABC):
     """rounds: how often targets are made. updates: optimiser steps of the field after each round."""
 
     rounds: int
     updates: int
 
+    @abstractmethod
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """The state before the first round."""
-        ...
 
+    @abstractmethod
     def step(
         self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
     ) -> Round:
         """Round ``number`` (0 ... rounds - 1): new targets from the last round's and the field's present renderings."""
-        ...
 
 
 @dataclass(frozen=True)
-class NGD:
+class NGD(Guidance):
     """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one deterministic DDIM walk of all virtual views, drawn towards
     each other by the field's renderings. gamma = 0 is plain sampling, to which the field is fitted on the way.
 
@@ -97,7 +98,7 @@ class NGD:
 
 
 @dataclass(frozen=True)
-class SDS:
+class SDS(Guidance):
     """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3), the yardstick: every round noises the renderings afresh.
 
     The gradient with respect to a rendering I is omega (e_phi - e), with omega = sigma^2; a target I - gradient under half the squared

@@ -15,9 +15,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf.errors import OmegaConfBaseException
 
+import vcgen.data.single
+import vcgen.diffusion.guidance
+import vcgen.diffusion.prior
 import vcgen.nerf.encoder
 import vcgen.nerf.pixelnerf
 import vcgen.nerf.scene
+import vcgen.systems.distill
 import vcgen.systems.nerfdiff  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen.callbacks.checkpoints import Checkpoints
 from vcgen.callbacks.cursor import Cursor
@@ -126,7 +130,7 @@ def main(words: list[str]) -> None:
     sys.argv = [sys.argv[0], *words]
     try:
         VcgenCLI(
-            System, ShardData, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
+            System, pl.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
             seed_everything_default=0, save_config_callback=ConfigOfRun, save_config_kwargs={"overwrite": True},
             # The data part deals out scenes to ranks by itself.
             trainer_defaults={"use_distributed_sampler": False},

@@ -1,0 +1,137 @@
+"""The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortised field of one image is finetuned by its prior."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.cameras import Cameras
+from vcgen.diffusion.guidance import NGD, Guidance
+from vcgen.errors import UserError
+from vcgen.export import folder as model_folder
+from vcgen.export.video import contact_sheet
+from vcgen.systems.base import System
+from vcgen.systems.distillation import Distillation, DistillOptions, distil
+from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.types import Example, Field, Rendering, Views
+
+
+class Distill(System):
+    """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard, checkpoints, resume.
+
+    model: model folder with a prior. guidance: NGD or SDS; None is NGD with its defaults. options: the field's part.
+    pictures_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
+    """
+
+    def __init__(
+        self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), pictures_every: int = 4,
+    ):
+        super().__init__(OptimizerOptions(), {})
+        self.guidance, self.options, self.pictures_every = guidance or NGD(), options, pictures_every
+        self.model = model
+        self.state: Distillation | None = None
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: the amortised field, from where the distillation starts."""
+        system = model_folder.load(self.model, self.device)
+        context = self.trainer.datamodule.example.context.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options, self.step_generator())
+        # The guidance ends the run; a smaller trainer.max_steps may end it before.
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.max_steps = self.state.updates if loop.max_steps < 0 else min(loop.max_steps, self.state.updates)
+
+    def field(self, context: Views) -> Field:
+        """The field as it is now; ``context`` has been given before."""
+        return self.state.field
+
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """See :meth:`System.render`."""
+        return self.state.system.render(field, cameras, size, background)
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """Those of :meth:`Distillation.losses`."""
+        update, last = self.global_step, self.state.last
+        losses = self.state.losses(update, generator)
+        if self.state.last is not last:
+            now = self.state.last
+            self.monitored |= {"guidance/weight": torch.tensor(now.weight), "guidance/disagreement": torch.tensor(now.disagreement)}
+            if self.pictures_every and (update // self.guidance.updates) % self.pictures_every == 0:
+                self.log_pictures()
+        return losses
+
+    def configure_optimizers(self):
+        """Adam on planes and, where asked for, decoder."""
+        optimizer = self.state.optimizer()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.state.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs ``val/psnr``: dB per image over white, of the views that the data module knows besides the input."""
+        prediction = self.render(self.state.field, example.target.cameras, example.target.size).rgb.clamp(0, 1)
+        error = (prediction - example.target.on(1.0)).square().mean((-3, -2, -1))
+        self.log("val/psnr", -10 * error.log10().mean(), prog_bar=True, batch_size=error.numel())
+
+    def log_pictures(self) -> None:
+        """The first virtual views: renderings above the targets they are pulled towards."""
+        with torch.no_grad():
+            pairs = [x[:8] / 2 + 0.5 for x in (self.state.renderings(), self.state.targets)]
+        sheet = contact_sheet(np.stack([to_uint8(picture) for pictures in pairs for picture in pictures]), len(pairs[0]))
+        for writer in tensorboards(self.trainer):
+            writer.add_image("virtual/renderings_above_targets", sheet, self.global_step, dataformats="HWC")
+
+
+class Distilled:
+    """A trained system whose fields are distilled before anything is rendered: what evaluation and export see of a distillation.
+
+    Satisfies the contract ``field``, ``render``. seed: of the noise; every object gets the same.
+    """
+
+    def __init__(self, system: NerfDiff, guidance: Guidance, options: DistillOptions, seed: int = 0):
+        self.system, self.guidance, self.options, self.seed = system, guidance, options, seed
+        self.config = getattr(system, "config", {})
+        self.device = next(system.parameters()).device
+
+    @property
+    def settings(self) -> str:
+        """What determines the result, besides the system: one line of JSON."""
+        guidance = {"class": type(self.guidance).__name__, **asdict(self.guidance)}
+        return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
+
+    def field(self, context: Views) -> Field:
+        """(batch, 1) views -> their distilled fields; minutes on a CPU."""
+        return distil(self.system, context, self.guidance, self.options, self.seed).field
+
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """See :meth:`System.render`."""
+        return self.system.render(field, cameras, size, background)
+
+
+def distilled(system: NerfDiff, config: Path | None, seed: int = 0) -> Distilled:
+    """``--distill``: with the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill, or with the defaults.
+
+    Raises UserError for a file that is missing or of another kind.
+    """
+    if config is None:
+        return Distilled(system, NGD(), DistillOptions(), seed)
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from vcgen.systems.build import build_system
+
+    try:
+        model = OmegaConf.to_container(OmegaConf.load(config))["model"]
+        arguments = dict(model.get("init_args", {}))
+    except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--distill {config}: no configuration of a distillation ({reason}); see configs/distill.yaml") from error
+    if model.get("class_path", "").rpartition(".")[2] != "Distill":
+        raise UserError(f"--distill {config}: its model is {model.get('class_path')}, not Distill; see configs/distill.yaml")
+    stage = build_system("vcgen.systems.distill.Distill", {**arguments, "model": "."})
+    return Distilled(system, stage.guidance, stage.options, seed)
