@@ -243,7 +243,7 @@ def test_unknown_options_are_refused(capsys):
     (["--input-elevation", "-5", "stray", "--help"], ["--input_elevation=-5", "stray", "--help"]),
 ])
 def test_options_may_be_typed_as_people_do(typed, parsed):
-    assert plain_words(typed, lists=("--image", "--azimuths"), flags=("--as_is",)) == parsed
+    assert plain_words(typed, lists=("--image", "--azimuths"), flags={"--as_is": "true"}) == parsed
 
 
 def test_pixels_stay_square_in_frames_that_are_not():

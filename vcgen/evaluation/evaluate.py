@@ -1,6 +1,6 @@
 """``vcgen evaluate``: measure a model folder on a shard folder under a protocol file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,13 +31,17 @@ def main(arguments: list[str]) -> None:
 
     description = evaluate.__doc__.split("\n\n")[0]
     parser = ArgumentParser(prog="vcgen evaluate", description=description, epilog=EXAMPLE, formatter_class=Formatter)
-    skip = {"lpips", "offline", "overwrite", "baselines", "compare"}
+    skip = {"lpips", "offline", "overwrite", "baselines", "compare", "distill"}
     parser.add_function_arguments(evaluate, as_group=False, as_positional=False, skip=skip)
     parser.add_argument(
         "--lpips", nargs="+", choices=["vgg", "squeeze", "alex", "none"], default=["vgg"],
         help="networks to compute LPIPS with, one column each; published tables use vgg. none leaves LPIPS out",
     )  # fmt: skip
     parser.add_argument("--offline", action="store_true", help="never download LPIPS weights (as VCGEN_OFFLINE=1 does)")
+    parser.add_argument(
+        "--distill", nargs="?", const="default", metavar="CONFIG",
+        help="distil every object's field by the model's prior before it is scored, with the model part of CONFIG (configs/distill.yaml)",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier evaluation in --out")
     parser.add_argument("--baselines", action="store_true", help="also score copying the input, and with --train the mean training image")
     parser.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="--out folders of other methods to set beside this one")
@@ -61,6 +65,8 @@ def evaluate(
     baselines: bool = False,
     train: str | None = None,
     compare: list[str] | None = None,
+    distill: str | None = None,
+    seed: int = 0,
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
 
@@ -78,6 +84,8 @@ def evaluate(
         baselines: also score two methods that know no geometry.
         train: the training shards, for the mean training image of the baselines.
         compare: result folders of other methods.
+        distill: a configuration of a distillation, or "default".
+        seed: of the distillation's noise.
     """
     from vcgen.evaluation.protocol import load_protocol
     from vcgen.evaluation.results import load_results
@@ -94,6 +102,11 @@ def evaluate(
     others = [load_results(other) for other in compare or []]
     others += score_baselines(places, loaded_protocol, settings) if baselines else []
     origin = Origin(Path(model).resolve().name, folder.hashes(model), dict(getattr(system, "config", {})))
+    if distill:
+        from vcgen.systems.distilled import distilled
+
+        system = distilled(system, distill, seed, keep=places.out / "fields")
+        origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})
     results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
     _announce(results, places.out)
 

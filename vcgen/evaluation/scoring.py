@@ -141,7 +141,7 @@ def score_object(system: Renderer, record: SceneRecord, protocol: Protocol, metr
     started = time.perf_counter()
     targets = protocol.target_indices(len(record.images), record.key)
     images = []
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: a distillation needs gradients inside
         scene = system.field(views_of(record, protocol.context, protocol, settings.device))
         for start in range(0, len(targets), settings.views_per_call):
             chunk = targets[start : start + settings.views_per_call]
@@ -158,7 +158,7 @@ def pictures(
 ) -> tuple[Tensor, Tensor, Rendering]:
     """For a report: first input picture (3, H, W), true pictures (V, 3, H, W) and Rendering (V, ...) of chosen views, on CPU."""
     record = index.read([entry.key for _, entry in index.samples].index(key))
-    with torch.inference_mode():
+    with torch.no_grad():
         context, truth = (views_of(record, chosen, protocol, device) for chosen in (protocol.context, views))
         rendering = system.render(system.field(context), truth.cameras, truth.size, protocol.background)
     parts = Rendering(*(part[0].float().cpu() for part in rendering))

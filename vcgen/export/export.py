@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
 
     from vcgen.export.render import plain_words
 
-    words = plain_words(arguments, lists=(), flags=("--half",))
+    words = plain_words(arguments, lists=(), flags={"--half": "true"})
     auto_cli(export, args=words, prog="vcgen export", as_positional=False, description=getdoc(export).split("Args:")[0])
 
 

@@ -12,15 +12,15 @@ def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen render``."""
     from jsonargparse import auto_cli
 
-    words = plain_words(arguments, lists=("--image", "--azimuths"), flags=("--as_is",))
+    words = plain_words(arguments, lists=("--image", "--azimuths"), flags={"--as_is": "true", "--distill": "default"})
     auto_cli(render, args=words, prog="vcgen render", as_positional=False, description=getdoc(render).split("Args:")[0])
 
 
-def plain_words(arguments: list[str], lists: tuple[str, ...], flags: tuple[str, ...] = ()) -> list[str]:
+def plain_words(arguments: list[str], lists: tuple[str, ...], flags: dict[str, str]) -> list[str]:
     """What people type -> the form that the parser knows.
 
-    ``lists`` take several words: ``--image a.png b.png`` -> ``--image=["a.png", "b.png"]``. ``flags`` need no value: ``--as_is`` ->
-    ``--as_is=true``. Hyphens do for underscores in the names of options: ``--mesh-resolution`` -> ``--mesh_resolution``.
+    ``lists`` take several words: ``--image a.png b.png`` -> ``--image=["a.png", "b.png"]``. ``flags`` need no value, they have
+    one: ``--as_is`` -> ``--as_is=true``. Hyphens do for underscores in the names of options: ``--mesh-resolution`` -> ``--mesh_resolution``.
     """
     words: list[str] = []
     position = 0
@@ -38,7 +38,7 @@ def plain_words(arguments: list[str], lists: tuple[str, ...], flags: tuple[str, 
         if name in lists and not (len(values) == 1 and values[0].startswith("[")):
             words.append(f"{name}={json.dumps(values)}")
         elif name in flags and not values:
-            words.append(f"{name}=true")
+            words.append(f"{name}={flags[name]}")
         else:
             words += [f"{name}={values[0]}", *values[1:]] if values else [name]
     return words
@@ -48,7 +48,7 @@ def render(
     model: str, image: list[str], out: str, views: int = 8, azimuths: list[float] | None = None, elevation: float | None = None,
     size: int | None = None, turntable_frames: int = 60, fps: float = 20.0, mesh_resolution: int = 128, threshold: float | None = None,
     input_elevation: float | None = None, input_distance: float | None = None, fov: float | None = None, fill: float = 0.78,
-    as_is: bool = False, device: str = "auto", seed: int = 0,
+    as_is: bool = False, distill: str | None = None, device: str = "auto", seed: int = 0,
 ) -> None:
     """Show one object from all sides, given one picture of it.
 
@@ -76,8 +76,10 @@ def render(
         fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
         fill: share of the frame that the object is scaled to fill, between 0.1 and 1.
         as_is: keep the picture's framing (only pad and resize), for pictures framed like the training data.
+        distill: finetune the field by the model's diffusion prior first (half a minute or more on a CPU): a configuration such as
+            configs/distill.yaml, or nothing for the defaults.
         device: cpu, cuda, cuda:1, ... ; auto takes a GPU when there is one.
-        seed: random seed, for models that sample.
+        seed: of the distillation's noise.
     """
     _check(views, turntable_frames, mesh_resolution, size, fps, elevation, input_elevation)
     targets = _targets(image, Path(out))
@@ -88,6 +90,10 @@ def render(
     from vcgen.export.stage import Stage
 
     system = folder.load(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if distill is not None:
+        from vcgen.systems.distilled import distilled
+
+        system = distilled(system, distill, seed)
     stage = Stage.of(system.config, input_elevation, input_distance, fov)
     options = OutputOptions(
         azimuths=tuple(360 * i / views for i in range(views)) if azimuths is None else tuple(azimuths),
@@ -98,7 +104,7 @@ def render(
     problems = []
     for picture, target in targets.items():
         torch.manual_seed(seed)
-        report = render_picture(system, stage, picture, target, options, {"model": str(model), "seed": seed})
+        report = render_picture(system, stage, picture, target, options, {"model": str(model), "distill": distill, "seed": seed})
         print("\n".join(report.lines))
         problems += report.problems
     if problems:

@@ -1,7 +1,5 @@
 """The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortised field of one image is finetuned by its prior."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +9,10 @@ from torch import Tensor
 from vcgen.callbacks.samples import tensorboards, to_uint8
 from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import NGD, Guidance
-from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
 from vcgen.export.video import contact_sheet
 from vcgen.systems.base import System
-from vcgen.systems.distillation import Distillation, DistillOptions, distil
-from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.distillation import Distillation, DistillOptions
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.types import Example, Field, Rendering, Views
 
@@ -84,54 +80,3 @@ class Distill(System):
         sheet = contact_sheet(np.stack([to_uint8(picture) for pictures in pairs for picture in pictures]), len(pairs[0]))
         for writer in tensorboards(self.trainer):
             writer.add_image("virtual/renderings_above_targets", sheet, self.global_step, dataformats="HWC")
-
-
-class Distilled:
-    """A trained system whose fields are distilled before anything is rendered: what evaluation and export see of a distillation.
-
-    Satisfies the contract ``field``, ``render``. seed: of the noise; every object gets the same.
-    """
-
-    def __init__(self, system: NerfDiff, guidance: Guidance, options: DistillOptions, seed: int = 0):
-        self.system, self.guidance, self.options, self.seed = system, guidance, options, seed
-        self.config = getattr(system, "config", {})
-        self.device = next(system.parameters()).device
-
-    @property
-    def settings(self) -> str:
-        """What determines the result, besides the system: one line of JSON."""
-        guidance = {"class": type(self.guidance).__name__, **asdict(self.guidance)}
-        return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
-
-    def field(self, context: Views) -> Field:
-        """(batch, 1) views -> their distilled fields; minutes on a CPU."""
-        return distil(self.system, context, self.guidance, self.options, self.seed).field
-
-    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """See :meth:`System.render`."""
-        return self.system.render(field, cameras, size, background)
-
-
-def distilled(system: NerfDiff, config: Path | None, seed: int = 0) -> Distilled:
-    """``--distill``: with the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill, or with the defaults.
-
-    Raises UserError for a file that is missing or of another kind.
-    """
-    if config is None:
-        return Distilled(system, NGD(), DistillOptions(), seed)
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    from vcgen.systems.build import build_system
-
-    try:
-        model = OmegaConf.to_container(OmegaConf.load(config))["model"]
-        arguments = dict(model.get("init_args", {}))
-    except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--distill {config}: no configuration of a distillation ({reason}); see configs/distill.yaml") from error
-    if model.get("class_path", "").rpartition(".")[2] != "Distill":
-        raise UserError(f"--distill {config}: its model is {model.get('class_path')}, not Distill; see configs/distill.yaml")
-    stage = build_system("vcgen.systems.distill.Distill", {**arguments, "model": "."})
-    return Distilled(system, stage.guidance, stage.options, seed)

@@ -93,6 +93,11 @@ class Distillation(nn.Module):
         return replace(self.first, planes=self.planes, decoder=self.decoder)
 
     @property
+    def result(self) -> TriplaneField:
+        """The same, to keep: it holds nothing that training needs."""
+        return replace(self.first, planes=self.planes.detach().clone(), decoder=copy.deepcopy(self.decoder).requires_grad_(False))
+
+    @property
     def updates(self) -> int:
         """Field updates of the whole distillation."""
         return self.guidance.rounds * self.guidance.updates

@@ -1,0 +1,168 @@
+"""Distillation from the command line: evaluate --distill, render --distill, fit -c configs/distill.yaml, and Model.distill."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from training import load, vcgen
+
+from vcgen import cli
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.diffusion.guidance import NGD, SDS
+from vcgen.diffusion.prior import ViewPrior
+from vcgen.errors import UserError
+from vcgen.export import folder
+from vcgen.export.model import open_model
+from vcgen.nerf.encoder import TriplaneEncoder
+from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems.distillation import DistillOptions
+from vcgen.systems.distilled import Distilled, distilled
+from vcgen.systems.nerfdiff import NerfDiff
+
+CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
+PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {
+    "channels": [32, 32], "attention": [False, False], "input_attention": False, "patch": 4,
+}}
+ARGUMENTS = {
+    "encoder": {"class_path": "vcgen.nerf.encoder.TriplaneEncoder", "init_args": {
+        "decoder": {"channels": 8, "hidden": 16}, "plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1,
+        "attention": [False, False],
+    }},
+    "render": {"samples": 8},
+}
+STAGE = {"class_path": "Distill", "init_args": {
+    "model": "unused", "guidance": {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2}},
+    "options": {"views": 2, "rays": 64, "input_rays": 16},
+}}
+
+
+def make_folder(path: Path, prior: bool = True) -> Path:
+    torch.manual_seed(0)
+    encoder = TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32, 32), layers=1, attention=(False, False))
+    network = ViewPrior(**PRIOR["init_args"]) if prior else None
+    system = NerfDiff(encoder, RenderOptions(8), prior=network)
+    config = {
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": {**ARGUMENTS, "prior": PRIOR if prior else None},
+        "image_size": [64, 64], "camera": CAMERA, "background": 1.0,
+    }
+    return folder.save(path, system.state_dict(), config, prior=system.prior)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "distill.yaml"
+    path.write_text(yaml.safe_dump({"model": STAGE}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def context():
+    return FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
+
+
+def test_kept_fields_are_found_again_and_leave_the_model_as_it_is(model, context, tmp_path):
+    system = folder.load(model)
+    weights = {name: value.clone() for name, value in system.state_dict().items()}
+    options = DistillOptions(views=2, rays=64, input_rays=16, decoder_lr=0.01)
+    first = Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path).field(context)
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    again = Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path).field(context)
+    points = torch.rand(1, 100, 3) * 0.5 - 0.25
+    for a, b in zip(first(points, points), again(points, points)):
+        torch.testing.assert_close(a, b)
+    assert file.stat().st_mtime_ns == written
+    assert all(torch.equal(value, weights[name]) for name, value in system.state_dict().items())
+    for other in (Distilled(system, NGD(rounds=2, updates=2), options, seed=1, keep=tmp_path), Distilled(system, SDS(rounds=4), options, keep=tmp_path)):
+        other.field(context)
+    assert len(list(tmp_path.iterdir())) == 3
+    file.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="damaged"):
+        Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path).field(context)
+
+
+def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(model, config, tmp_path):
+    system = folder.load(model)
+    found = distilled(system, str(config))
+    assert found.guidance == NGD(rounds=2, updates=2) and found.options.views == 2
+    assert distilled(system, "default").guidance == NGD()
+    for wrong, words in (("configs/cars64.yaml", "not Distill"), (str(tmp_path / "absent.yaml"), "see configs/distill.yaml")):
+        with pytest.raises(UserError, match=words):
+            distilled(system, wrong)
+    config.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], "guidance": {"class_path": "NGD", "init_args": {"round": 2}}}}}))
+    with pytest.raises(UserError, match="round"):
+        distilled(system, str(config))
+    with pytest.raises(UserError, match="no diffusion prior"):
+        distilled(folder.load(make_folder(tmp_path / "bare", prior=False)), "default")
+
+
+def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
+    words = [
+        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
+        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config),
+    ]
+    assert cli.main(words) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["counts"]["objects"] == 15 and "NGD" in results["hashes"]["distillation"]
+    fields = sorted((tmp_path / "out" / "fields").iterdir())
+    assert len(fields) == 15
+    times = [file.stat().st_mtime_ns for file in fields]
+    (next(iter((tmp_path / "out" / "records").glob("*.json")))).unlink()
+    assert cli.main(words) == 0  # the object's score is made anew, from the kept field
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["mean"] == results["mean"]
+    assert [file.stat().st_mtime_ns for file in fields] == times
+    assert cli.main(words[:-2]) == 2 and "another" in capsys.readouterr().err.replace("different", "another")
+
+
+@pytest.mark.parametrize("mode, size", [("RGBA", (64, 64)), ("RGB", (90, 50))])
+def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, mode, size):
+    from PIL import Image, ImageDraw
+
+    picture = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
+    ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
+    picture.save(tmp_path / "car.png")
+    words = ["render", "--model", str(model), "--image", str(tmp_path / "car.png"), "--views", "2", "--turntable-frames", "0", "--mesh-resolution", "0"]
+    assert cli.main([*words, "--out", str(tmp_path / "a"), "--distill", str(config)]) == 0
+    assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "a/contact_sheet.png").read_bytes() != (tmp_path / "b/contact_sheet.png").read_bytes()
+    distil = open_model(model).distill(tmp_path / "car.png", NGD(rounds=2, updates=2), DistillOptions(views=2, rays=64, input_rays=16))
+    assert distil.planes.shape == (1, 3, 8, 16, 16)
+
+
+def test_a_picture_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "empty.png")
+    words = ["render", "--model", str(model), "--image", str(tmp_path / "empty.png"), "--out", str(tmp_path / "out"), "--distill", str(config)]
+    assert cli.main(words) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not (tmp_path / "out" / "views").exists()
+
+
+SMALL = dict(
+    model__guidance__rounds=3, model__guidance__updates=2, model__options__views=2, model__options__rays=64, trainer__accelerator="cpu",
+    trainer__val_check_interval=2, samples__turntable=0,
+)
+
+
+def run(out: Path, model: Path, **options) -> dict:
+    assert vcgen("fit", "configs/distill.yaml", out, model__model=model, **SMALL, **options) == 0
+    return load(out / "checkpoints" / "last.ckpt")
+
+
+def test_fit_ends_by_itself_and_resumes_exactly(model, tmp_path):
+    whole = run(tmp_path / "whole", model)
+    assert whole["global_step"] == 6
+    run(tmp_path / "parts", model, trainer__max_steps=3)
+    resumed = run(tmp_path / "parts", model, ckpt_path="last")
+    assert resumed["global_step"] == 6
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name

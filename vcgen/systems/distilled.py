@@ -1,0 +1,121 @@
+"""What evaluation and rendering see of a distillation: a system whose fields are distilled before they are shown."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vcgen.cameras import Cameras
+from vcgen.diffusion.guidance import NGD, Guidance
+from vcgen.errors import UserError
+from vcgen.export.atomic import replacing
+from vcgen.nerf.triplane import TriplaneField
+from vcgen.systems.build import build_system
+from vcgen.systems.distillation import DistillOptions, distil
+from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.types import Rendering, Views
+
+
+class Distilled:
+    """A trained system with the contract ``field``, ``render``, whose fields are distilled.
+
+    seed: of the noise; every object gets the same. keep: folder that finished fields are kept in, and found again; None keeps none.
+    """
+
+    def __init__(self, system: NerfDiff, guidance: Guidance, options: DistillOptions, seed: int = 0, keep: Path | None = None):
+        self.system, self.guidance, self.options, self.seed, self.keep = system, guidance, options, seed, keep
+
+    @property
+    def config(self) -> dict:
+        """The model folder's."""
+        return self.system.config
+
+    @property
+    def device(self) -> torch.device:
+        """The system's."""
+        return self.system.device
+
+    @property
+    def settings(self) -> str:
+        """What determines the result besides system and picture, as one line of JSON."""
+        guidance = {"class": type(self.guidance).__name__, **asdict(self.guidance)}
+        return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
+
+    def field(self, context: Views) -> TriplaneField:
+        """(batch, 1) views -> their distilled fields; half a minute or more on a CPU, unless they have been kept."""
+        path = None if self.keep is None else self.keep / f"{self.name_of(context)}.safetensors"
+        if path is not None and path.is_file():
+            return self.restored(context, path)
+        field = distil(self.system, context, self.guidance, self.options, self.seed).result
+        if path is not None:
+            weights = {f"decoder.{name}": value for name, value in field.decoder.state_dict().items()}
+            with replacing(path) as temporary:
+                save_file({"planes": field.planes.contiguous(), **weights}, temporary)
+        return field
+
+    def restored(self, context: Views, path: Path) -> TriplaneField:
+        """A kept field. Raises UserError when its file is damaged."""
+        try:
+            stored = load_file(path, device=str(self.device))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it, and its object will be distilled again") from error
+        with torch.no_grad():
+            field = self.system.field(context)
+        decoder = copy.deepcopy(field.decoder)  # the system's own stays as it is
+        decoder.load_state_dict({name.removeprefix("decoder."): value for name, value in stored.items() if name != "planes"})
+        return replace(field, planes=stored["planes"], decoder=decoder)
+
+    def name_of(self, context: Views) -> str:
+        """A file name for what determines the result: settings, weights, pictures and cameras."""
+        parts = (context.on(1.0), context.cameras.c2w, context.cameras.K)
+        return hashlib.sha256(f"{self.settings} {self.weights} {digest(parts)}".encode()).hexdigest()[:16]
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 of the system's weights."""
+        return digest(self.system.state_dict().values())
+
+    def render(self, field: TriplaneField, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """See :meth:`vcgen.systems.base.System.render`."""
+        return self.system.render(field, cameras, size, background)
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 of the values of tensors."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def distilled(system: NerfDiff, config: str, seed: int = 0, keep: Path | None = None) -> Distilled:
+    """``--distill CONFIG``: the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill; "default": NGD as it comes.
+
+    Raises UserError for a file that is missing or of another kind, and for a model without a prior.
+    """
+    if getattr(system, "prior", None) is None:
+        raise UserError("--distill: this model has no diffusion prior; train one with model.prior, or leave --distill out")
+    if config == "default":
+        return Distilled(system, NGD(), DistillOptions(), seed, keep)
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        model = OmegaConf.to_container(OmegaConf.load(config))["model"]
+        kind, arguments = model["class_path"].rpartition(".")[2], dict(model.get("init_args", {}))
+    except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--distill {config}: no configuration of a distillation ({reason}); see configs/distill.yaml") from error
+    if kind != "Distill":
+        raise UserError(f"--distill {config}: its model is {kind}, not Distill; see configs/distill.yaml")
+    stage = build_system("vcgen.systems.distill.Distill", {**arguments, "model": "."})
+    return Distilled(system, stage.guidance, stage.options, seed, keep)
