@@ -15,7 +15,7 @@ class OptimizerOptions:
     """Optimiser and schedule.
 
     lr: peak learning rate of AdamW. betas, weight_decay: AdamW's. muon_lr: peak learning rate of Muon for all weights of two and
-        more dimensions (about 0.02, it does not depend on their size); None trains them by AdamW, too.
+        more dimensions (0.01 was the best here; it does not depend on their size); None trains them by AdamW, too.
     warmup_steps: linear rise from 0.
     schedule: "cosine" falls to the share ``final`` of the peak over the run (``trainer.max_steps``, else ``trainer.max_time``);
         "constant" stays.
