@@ -146,7 +146,17 @@ def test_the_gradient_of_sds_is_the_closed_form_of_a_gaussian_prior():
     assert float((renderings - state.targets).mean()) == pytest.approx(float(expected), rel=0.03)
 
 
-@pytest.mark.parametrize("wrong", [dict(start=0.1, end=0.2), dict(rounds=0), dict(gamma=-1.0), dict(start=1.5)])
-def test_impossible_walks_are_refused(wrong):
+@pytest.mark.parametrize("kind", [NGD, SDS])
+@pytest.mark.parametrize("wrong", [
+    dict(start=0.1, end=0.2), dict(start=0.5, end=0.5), dict(start=1.5), dict(end=-0.1), dict(start=math.nan), dict(rounds=0),
+    dict(updates=0),
+])  # fmt: skip
+def test_impossible_rounds_are_refused(kind, wrong):
     with pytest.raises(ValueError, match="need 0 <= end < start"):
+        kind(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1)])
+def test_impossible_weights_are_refused(wrong):
+    with pytest.raises(ValueError, match="need gamma and max_weight >= 0"):
         NGD(**wrong)

@@ -51,6 +51,12 @@ class Guidance(ABC):
         """Round ``number`` (0 ... rounds - 1): new targets from the last round's and the field's present renderings."""
 
 
+def check_rounds(guidance: "NGD | SDS") -> None:
+    """Raises ValueError where noise levels or counts are impossible; both guidances have the same."""
+    if not 0 <= guidance.end < guidance.start <= 1 or guidance.rounds < 1 or guidance.updates < 1:
+        raise ValueError(f"need 0 <= end < start <= 1, rounds and updates >= 1; got {guidance}")
+
+
 @dataclass(frozen=True)
 class NGD(Guidance):
     """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one deterministic DDIM walk of all virtual views, drawn towards
@@ -69,8 +75,9 @@ class NGD(Guidance):
     updates: int = 64
 
     def __post_init__(self):
-        if not 0 <= self.end < self.start <= 1 or self.rounds < 1 or self.updates < 1 or self.gamma < 0 or self.max_weight < 0:
-            raise ValueError(f"need 0 <= end < start <= 1, rounds and updates >= 1, gamma and max_weight >= 0; got {self}")
+        check_rounds(self)
+        if not (self.gamma >= 0 and self.max_weight >= 0):
+            raise ValueError(f"need gamma and max_weight >= 0; got {self}")
 
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """The walk starts at the noised renderings; one draw of noise is shared by all views."""
@@ -103,12 +110,16 @@ class SDS(Guidance):
 
     The gradient with respect to a rendering I is omega (e_phi - e), with omega = sigma^2; a target I - gradient under half the squared
     error has exactly this gradient. start, end: range of the uniformly drawn noise level, as shares of the schedule.
+    rounds, updates: as in :class:`NGD`.
     """
 
     start: float = 0.98
     end: float = 0.02
     rounds: int = 1000
     updates: int = 1
+
+    def __post_init__(self):
+        check_rounds(self)
 
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """Nothing is carried from round to round."""
