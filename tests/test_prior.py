@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.prior import Condition, ViewPrior, to_signed, to_unit
@@ -86,6 +87,22 @@ def test_sampling_with_little_strength_stays_near_the_start():
     assert (near - start).square().mean() < 0.1 * (far - start).square().mean()
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("strength", [0.0, 0.02])
+def test_sampling_without_strength_returns_the_start_clamped(sampler, strength):
+    prior = ViewPrior(**SMALL).eval()
+    start = torch.rand(2, 3, 16, 16) * 1.1 - 0.05
+    pictures = prior.sample(condition(prior), torch.Generator(), 20, sampler=sampler, start=start, strength=strength)
+    assert torch.equal(pictures, start.clamp(0, 1))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_a_strength_that_is_no_share_is_refused(strength):
+    prior = ViewPrior(**SMALL).eval()
+    with pytest.raises(ValueError, match=r"strength is a share .* in \[0, 1\]; got"):
+        prior.sample(condition(prior), torch.Generator(), 2, start=torch.rand(2, 3, 16, 16), strength=strength)
+
+
 def test_both_predictions_weigh_the_error_of_the_picture_alike():
     alpha = torch.tensor([0.99, 0.7, 0.1])
     sigma = (1 - alpha.square()).sqrt()
@@ -150,6 +167,25 @@ def test_pictures_in_another_range_are_refused_and_the_ranges_invert_each_other(
         to_signed(torch.tensor([-1.0, 1.0]))
     picture = torch.rand(10)
     torch.testing.assert_close(to_unit(to_signed(picture)), picture)
+
+
+def test_values_that_are_not_finite_are_left_to_the_training_step():
+    assert to_signed(torch.tensor([0.5, float("nan")])).isnan().any()
+
+
+def test_the_range_is_checked_without_waiting_for_the_gpu():
+    """Fake tensors refuse whatever needs their values, as bool(), which would wait."""
+    with FakeTensorMode():
+        pictures = torch.empty(4, device="cuda")
+        with pytest.raises(DataDependentOutputException):
+            bool(pictures.amax() > 1)
+        assert to_signed(pictures).is_cuda
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_accepts_pictures_in_range():
+    torch.testing.assert_close(to_signed(torch.tensor([0.0, 0.5, 1.0], device="cuda")).cpu(), torch.tensor([-1.0, 0.0, 1.0]))
+    torch.cuda.synchronize()
 
 
 @pytest.mark.parametrize("depth, channels", [(False, 4), (True, 5)])

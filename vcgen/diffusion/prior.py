@@ -50,8 +50,8 @@ class ViewPrior(nn.Module):
     what the best guess for such Gaussians leaves over, at unit variance: the preconditioning of EDM (arXiv 2206.00364, table 1), about
     the rendering instead of 0 (ours). None: the network's output is the prediction.
     size: picture side in pixels, which sets the schedule's shift. condition_dropout: share of training pictures without condition,
-    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: the noise's error, unweighted. With
-    ``spread`` the loss is the network's own error at all noise levels, as in EDM.
+    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: the noise's
+    error, unweighted. With ``spread`` the loss is the network's own error at all noise levels, as in EDM.
     gradient_checkpointing: recompute activations in the backward pass; less memory, a third more time.
 
     About 5 million parameters: the defaults; 100 million: channels (128, 224, 320, 416), layers 2; 400 million, the
@@ -164,14 +164,20 @@ class ViewPrior(nn.Module):
         start: Tensor | None = None, strength: float = 1.0,
     ) -> Tensor:
         """Draw pictures (n, 3, H, W) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers). With ``start``, pictures in [0, 1], sampling begins
-        from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073)."""
+        from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A share of less than half a step, as 0,
+        returns the start, clamped. Raises ValueError for a strength outside [0, 1]."""
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength is a share of the noise schedule, in [0, 1]; got {strength}")
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
         solver.set_timesteps(steps, device=condition.maps.device)
-        times = solver.timesteps if start is None else solver.timesteps[round((1 - strength) * steps):]
+        times = solver.timesteps
         state = torch.randn((len(condition.maps), 3, *condition.maps.shape[-2:]), generator=generator, device=condition.maps.device)
         if start is not None:
+            clean, times = to_signed(start), times[round((1 - strength) * steps):]
+            if len(times) == 0:
+                return start.clamp(0, 1)
             alpha, sigma = signal_and_noise(self.schedule, times[:1].expand(len(state)), state)
-            state = alpha * to_signed(start) + sigma * state
+            state = alpha * clean + sigma * state
         for time in times:
             state = solver.step(self.guided(state, time.expand(len(state)), condition, guidance), time, state).prev_sample
         return to_unit(state)
@@ -179,9 +185,14 @@ class ViewPrior(nn.Module):
 
 def to_signed(pictures: Tensor) -> Tensor:
     """[0, 1] -> [-1, 1], the range inside the prior. Raises ValueError for values that cannot be in [0, 1]: a range mixed up is silent
-    otherwise, and spoils training, sampling and distillation alike."""
+    otherwise, and spoils training, sampling and distillation alike. On CUDA the GPU itself asserts it, because looking at the values here
+    would wait for all that it has to do: the process then ends with a device-side assertion at a later call. NaNs pass: the training step
+    reports them."""
     low, high = pictures.detach().aminmax()
-    if low < -0.1 or high > 1.1:
+    wrong = (low < -0.1) | (high > 1.1)
+    if pictures.is_cuda:
+        torch._assert_async(~wrong, "pictures must be in [0, 1] here")
+    elif wrong:
         raise ValueError(f"pictures must be in [0, 1] here, these are in [{float(low):.2f}, {float(high):.2f}]")
     return pictures * 2 - 1
 
