@@ -213,6 +213,12 @@ def test_diffusers_opens_the_saved_network_by_itself(tmp_path, input_attention, 
     assert torch.equal(schedule.alphas_cumprod, prior.schedule.alphas_cumprod)
 
 
+@pytest.mark.parametrize("patch", [0, 3, 16])
+def test_patches_that_do_not_divide_the_picture_are_refused(patch):
+    with pytest.raises(ValueError, match=f"size 16 is no multiple of patch {patch} x 2"):
+        ViewPrior(**SMALL, patch=patch)
+
+
 @pytest.mark.parametrize("millions, options", [
     (5, {}),
     (100, dict(channels=(128, 224, 320, 416), layers=2, attention=(False, True, True, True), size=128)),

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 def view_unet(
     channels: Sequence[int], layers: int, attention: Sequence[bool], conditions: int, token_width: int | None, size: int, patch: int = 1,
 ) -> UNet2DModel | UNet2DConditionModel:
-    """A U-Net (ADM's shape, arXiv 2105.05233) from 3 noisy channels and ``conditions`` others to 3, on cells of ``patch`` x ``patch`` pixels.
-
-    With ``token_width`` the levels that attend also attend to tokens of that width.
+    """A U-Net (ADM's shape, arXiv 2105.05233) from 3 noisy channels and ``conditions`` others to 3, on cells of ``patch`` x
+    ``patch`` pixels. With ``token_width`` the levels that attend also attend to tokens of that width.
     """
     if len(attention) != len(channels):
         raise ValueError(f"attention has {len(attention)} entries, channels {len(channels)}; give one per level")
-    if size % (patch * 2 ** (len(channels) - 1)):
+    if patch < 1 or size % (patch * 2 ** (len(channels) - 1)):
         raise ValueError(f"size {size} is no multiple of patch {patch} x 2^{len(channels) - 1}, which {len(channels)} levels need")
     kind = "Attn" if token_width is None else "CrossAttn"
     common = dict(
-        sample_size=size // patch, in_channels=(3 + conditions) * patch**2, out_channels=3 * patch**2, layers_per_block=layers, block_out_channels=tuple(channels),
+        sample_size=size // patch, in_channels=(3 + conditions) * patch**2, out_channels=3 * patch**2,
+        layers_per_block=layers, block_out_channels=tuple(channels),
         down_block_types=tuple(f"{kind}DownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple(f"{kind}UpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         norm_num_groups=16, resnet_time_scale_shift="scale_shift",
