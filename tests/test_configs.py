@@ -1,6 +1,8 @@
 """Every shipped configuration is parsed and trains two steps, as it is or with a smaller model where that would take minutes on a CPU."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from scenes import looking_inwards, make_record, noise, png
 from training import load, vcgen
 
 from vcgen.data.shards import write_shards
+from vcgen.export import folder
+from vcgen.systems import fit  # noqa: F401  (makes the classes known by short names)
+from vcgen.systems.build import build_system
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -22,6 +27,7 @@ SMALLER = {
         "model__render__samples": 8, "model__render__importance": 4, "model__render__around_depth": 4, "model__rays_per_view": 16,
         "data__batch_size": 1, "samples__scenes": 0,
     },
+    "cars64_prior": {"model__prior__channels": "[32, 32, 32]", "model__prior_options__views": 1, "model__render_eval__samples": 4},
     "one_scene": {"model__encoder__plane_size": 32, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
 }  # fmt: skip
 
@@ -41,20 +47,42 @@ def generated(tmp_path_factory):
     return write_shards(records, tmp_path_factory.mktemp("data") / "shards", size).folder
 
 
+def base_of(path: Path) -> Path:
+    """The configuration on top of which this one lies, as the command in its head says; itself, where it stands alone."""
+    found = re.search(rf"^#   vcgen fit -c configs/(\w+)\.yaml -c configs/{path.name}", path.read_text(), re.MULTILINE)
+    return path.with_name(f"{found[1]}.yaml") if found else path
+
+
+def untrained(base: Path, place: Path) -> Path:
+    """A model folder as `vcgen export` would make it of a training with this configuration, but with random weights."""
+    model = yaml.safe_load(base.read_text())["model"]
+    config: dict[str, Any] = {
+        "class_path": f"vcgen.systems.nerfdiff.{model['class_path']}", "init_args": model["init_args"], "image_size": [64, 64],
+        "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}, "background": 1.0,
+    }  # fmt: skip
+    return folder.save(place, build_system(config["class_path"], config["init_args"]).state_dict(), config)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     options = {
         "trainer__accelerator": "cpu", "trainer__devices": 1, "trainer__max_steps": 2, "trainer__max_time": "null",
-        "trainer__val_check_interval": 2, "data__val_scenes": 1, "data__val_targets": 1, "samples__turntable": 0, **SMALLER.get(path.stem, {}),
+        "trainer__val_check_interval": 2, "data__val_scenes": 1, "data__val_targets": 1, "samples__turntable": 0,
+        **SMALLER.get(path.stem, {}),
     }  # fmt: skip
-    data = yaml.safe_load(path.read_text())["data"]["init_args"]
+    base = base_of(path)
+    if base != path:
+        place = {"trainer__default_root_dir": tmp_path / "run", "model__pretrained": untrained(base, tmp_path / "model")}
+        options = {"config": path, **place, **options}  # later ones win: the overlay names a folder, too
+    data = yaml.safe_load(base.read_text())["data"]["init_args"]
     if not (ROOT / data["train"]).is_dir():
         options |= {"data__train": generated, "data__val": generated}
-    assert vcgen("fit", path, tmp_path, **options) == 0
-    checkpoint = load(tmp_path / "checkpoints" / "last.ckpt")
+    assert vcgen("fit", base, tmp_path / "run", **options) == 0
+    checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
 
 
-def test_the_configurations_are_found():
-    assert ROOT / "configs" / "cars64.yaml" in CONFIGS
+def test_the_configurations_and_what_they_lie_on_are_found():
+    cars, prior = (ROOT / "configs" / name for name in ("cars64.yaml", "cars64_prior.yaml"))
+    assert cars in CONFIGS and base_of(prior) == cars == base_of(cars)
