@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training import CONFIG, Witness, load, vcgen
+from training import CONFIG, Witness, load, refusal, vcgen
 
 from vcgen.callbacks.ema import EMA
 from vcgen.errors import UserError
@@ -39,14 +39,6 @@ def finished(tmp_path_factory):
     (folder / "tiny.yaml").write_text(CONFIG)
     assert vcgen("fit", folder / "tiny.yaml", folder / "run") == 0
     return folder / "run"
-
-
-def refusal(capsys, status: int) -> str:
-    """The one line that a refused command leaves on stderr."""
-    assert status == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line or "Traceback" in line]
-    assert len(lines) == 1 and lines[0].startswith("vcgen: error: ")
-    return lines[0]
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""NerfDiff's joint training: field and prior on the same views, and the ways their gradients may take."""
+"""NerfDiff's joint training: field and prior on the same views, the ways their gradients may take, and the prior on a frozen field."""
 
 from pathlib import Path
 
@@ -6,24 +6,53 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import CONFIG, load, vcgen
+from training import CONFIG, load, refusal, vcgen
 
+from vcgen import cli
 from vcgen.data.shards import read_index
 from vcgen.data.stream import SceneStream
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.errors import UserError
+from vcgen.export import folder
 from vcgen.nerf.encoder import TriplaneEncoder
 from vcgen.nerf.render import RenderOptions
 from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 
 
-def system(prior: bool = True, **options) -> NerfDiff:
-    torch.manual_seed(0)
+def system(prior: bool = True, pretrained: Path | None = None, train_field: bool = True, seed: int = 0, **options) -> NerfDiff:
+    torch.manual_seed(seed)
     decoder = TriplaneDecoder(channels=8, hidden=8)
     encoder = TriplaneEncoder(decoder, 16, 8, channels=(32, 32), layers=1, attention=(False, False))
     network = ViewPrior(channels=(16, 32), attention=(False, True), condition_dropout=0.0) if prior else None
-    return NerfDiff(encoder, RenderOptions(4), rays_per_view=16, prior=network, prior_options=PriorOptions(**options))
+    return NerfDiff(
+        encoder, RenderOptions(4), rays_per_view=16, prior=network, prior_options=PriorOptions(**options), pretrained=pretrained,
+        train_field=train_field,
+    )
+
+
+PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True]}}
+
+
+def write_config(place: Path, **model) -> Path:
+    """The tiny configuration with a prior and other arguments of the model."""
+    config = yaml.safe_load(CONFIG)
+    config["model"]["init_args"] |= {"prior": PRIOR, **model}
+    place.write_text(yaml.safe_dump(config))
+    return place
+
+
+def save(model: NerfDiff, place: Path) -> Path:
+    """A model folder; only its weights matter here."""
+    camera = {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
+    config = {"class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": {}, "image_size": [64, 64], "camera": camera, "background": 1.0}
+    return folder.save(place, model.state_dict(), config)
+
+
+def equal_part(first: dict, second: dict, part: str) -> bool:
+    """Whether all weights of a part are the same in both; there are some."""
+    names = [name for name in first if name.startswith(f"{part}.")]
+    return bool(names) and all(torch.equal(first[name], second[name]) for name in names)
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +106,10 @@ def test_a_model_without_a_prior_says_so(example):
 
 
 def test_fit_trains_both_logs_the_buckets_and_resumes_exactly(tmp_path: Path):
-    config = yaml.safe_load(CONFIG)
-    config["model"]["init_args"]["prior"] = {
-        "class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True]},
-    }
-    path = tmp_path / "joint.yaml"
-    path.write_text(yaml.safe_dump(config))
-    assert vcgen("fit", path, tmp_path / "whole") == 0
-    assert vcgen("fit", path, tmp_path / "half", trainer__max_steps=2) == 0
-    assert vcgen("fit", path, tmp_path / "half", ckpt_path="last") == 0
+    path = write_config(tmp_path / "joint.yaml")
+    assert vcgen("fit", path, tmp_path / "whole", samples__scenes=0) == 0
+    assert vcgen("fit", path, tmp_path / "half", trainer__max_steps=2, samples__scenes=0) == 0
+    assert vcgen("fit", path, tmp_path / "half", ckpt_path="last", samples__scenes=0) == 0
     whole, resumed = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "half"))
     assert any(name.startswith("prior.unet") for name in whole)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -93,3 +117,55 @@ def test_fit_trains_both_logs_the_buckets_and_resumes_exactly(tmp_path: Path):
     events.Reload()
     logged = events.Tags()["scalars"]
     assert "train/denoising" in logged and any(name.startswith("denoising/t_") for name in logged)
+
+
+def test_training_starts_from_the_parts_that_the_folder_has(tmp_path):
+    field, both = (save(system(prior=prior), tmp_path / name) for prior, name in ((False, "field"), (True, "both")))
+    first, fresh = system().state_dict(), system(seed=1).state_dict()
+    assert not equal_part(first, fresh, "encoder") and not equal_part(first, fresh, "prior")
+    from_field, from_both = (system(pretrained=place, seed=1).state_dict() for place in (field, both))
+    assert equal_part(from_field, first, "encoder") and equal_part(from_field, fresh, "prior")
+    assert equal_part(from_both, first, "encoder") and equal_part(from_both, first, "prior")
+
+
+def test_a_frozen_field_has_no_losses_of_its_own_and_no_gradients(example, tmp_path):
+    frozen = system(pretrained=save(system(prior=False), tmp_path / "model"), train_field=False, field_gradient_from=0)
+    losses = frozen.losses(example, torch.Generator().manual_seed(0))
+    assert set(losses) == {"denoising"} and losses["denoising"].requires_grad
+    assert field_gradient(frozen, example) == 0
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in frozen.prior.parameters())
+
+
+def test_fit_leaves_a_frozen_field_as_it_was_and_trains_the_prior(tmp_path):
+    assert vcgen("fit", write_config(tmp_path / "field.yaml", prior=None), tmp_path / "field", trainer__max_steps=2, samples__scenes=0) == 0
+    last = tmp_path / "field" / "checkpoints" / "last.ckpt"
+    assert cli.main(["export", "--checkpoint", str(last), "--out", str(tmp_path / "model")]) == 0
+    path = write_config(tmp_path / "prior.yaml", pretrained=str(tmp_path / "model"), train_field=False)
+    assert vcgen("fit", path, tmp_path / "prior", samples__scenes=0) == 0
+    start = folder.load(tmp_path / "model").state_dict()
+    early, late = (load(tmp_path / "prior" / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
+    assert (early["global_step"], late["global_step"]) == (2, 4)  # the field's val/psnr does not change: the first is the best
+    for checkpoint in (early, late):
+        assert equal_part(start, checkpoint["state_dict"], "encoder")
+        averaged = checkpoint["callbacks"]["EMA"]["weights"]
+        assert averaged and all(name.startswith("prior.") for name in averaged)
+    assert not equal_part(early["state_dict"], late["state_dict"], "prior")
+
+
+def test_a_folder_of_another_shape_is_refused_in_one_line(capsys, tmp_path):
+    place = save(system(prior=False), tmp_path / "model")
+    path = write_config(tmp_path / "prior.yaml", pretrained=str(place), train_field=False)
+    line = refusal(capsys, vcgen("fit", path, tmp_path / "run", model__encoder__channels="[32, 64]"))
+    assert f"model.pretrained {place}: its encoder does not fit this configuration" in line and "instead of" in line
+    line = refusal(capsys, vcgen("fit", path, tmp_path / "run", model__pretrained=tmp_path / "absent"))
+    assert "absent is not a model folder" in line
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("without, message", [
+    ({}, "give the trained field, --model.pretrained FOLDER"), ({"prior": None}, "there is no model.prior: nothing is left to train"),
+])  # fmt: skip
+def test_a_frozen_field_that_nobody_trained_is_refused_in_one_line(capsys, tmp_path, without, message):
+    path = write_config(tmp_path / "prior.yaml", train_field=False, **without)
+    assert message in refusal(capsys, vcgen("fit", path, tmp_path / "run"))
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -97,3 +97,11 @@ def vcgen(command: str, config: Path | str, folder: Path, /, **options: Any) -> 
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint, without unpickling anything."""
     return torch.load(path, weights_only=True)
+
+
+def refusal(capsys, status: int) -> str:
+    """The one line that a refused command leaves on stderr."""
+    assert status == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line or "Traceback" in line]
+    assert len(lines) == 1 and lines[0].startswith("vcgen: error: ")
+    return lines[0]
