@@ -1,0 +1,64 @@
+"""How a training ends before its last step: by the clock, and by Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training import CONFIG, Witness, load, vcgen
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The tiny configuration as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_the_clock_ends_a_run_with_a_checkpoint_of_the_last_step(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Witness, "seen", [])
+    # No validation comes in these seconds: it would save a checkpoint, too.
+    options = {"trainer__max_steps": -1, "trainer__max_time": "00:00:00:03", "trainer__val_check_interval": 100_000}
+    assert vcgen("fit", config, tmp_path / "run", trainer__callbacks__plus="training.Witness", **options) == 0
+    checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == len(Witness.seen) > 0
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> None:
+    """Until a file is there; the process must not end before."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < end, f"no {path.name} yet"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_checkpoint_of_the_last_validation_from_which_the_run_goes_on(config, tmp_path):
+    command = [
+        sys.executable, "-m", "vcgen.cli", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
+        "--trainer.max_steps", "100000", "--data.num_workers", "1", "--samples.scenes", "0",
+    ]  # fmt: skip
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "log.txt", "w") as log:
+        # A terminal sends the signal to all processes of its foreground group: the loader, too.
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(last, process)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(120) == 1
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+    assert sorted(path.name for path in last.parent.iterdir()) == ["best.ckpt", "last.ckpt"]  # nothing half written
+    step = load(last)["global_step"]
+    assert step > 0 and step % 2 == 0  # validations come every two steps
+    assert vcgen("fit", config, tmp_path / "run", ckpt_path="last", trainer__max_steps=step + 1, samples__scenes=0) == 0
+    assert load(last)["global_step"] == step + 1
