@@ -158,6 +158,23 @@ def run(out: Path, model: Path, **options) -> dict:
     return load(out / "checkpoints" / "last.ckpt")
 
 
+def test_the_saved_field_renders_without_the_model(model, tmp_path):
+    run(tmp_path, model)
+    alone = folder.load(tmp_path / "field")
+    assert alone.prior is None
+    example = FixedScenes(read_index("data/cars64/test"), 1, 2)[0]
+    system = folder.load(model)
+    with torch.no_grad():
+        seen = alone.render(alone.field(example.context), example.target.cameras, (64, 64)).rgb
+        before = system.render(system.field(example.context), example.target.cameras, (64, 64)).rgb
+        stored = load(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+        field = system.field(example.context)
+        field = type(field)(stored["state.planes"], field.decoder, field.frame, field.half_size, field.radius, field.projection, field.eye_distance)
+        expected = system.render(field, example.target.cameras, (64, 64)).rgb
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(seen, before, atol=1e-3)
+
+
 def test_fit_ends_by_itself_and_resumes_exactly(model, tmp_path):
     whole = run(tmp_path / "whole", model)
     assert whole["global_step"] == 6

@@ -1,9 +1,9 @@
-"""A triplane fitted to one scene: the planes are parameters, in world space. No input view is used."""
+"""A triplane of one scene: the planes are parameters. No input view is used."""
 
 import torch
 from torch import Tensor, nn
 
-from vcgen.nerf.triplane import TriplaneDecoder, TriplaneField
+from vcgen.nerf.triplane import Projection, TriplaneDecoder, TriplaneField
 from vcgen.types import Views
 
 
@@ -11,22 +11,29 @@ class SceneTriplane(nn.Module):
     """The field of the amortised encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
 
     center, half_size: the box that the planes span, in world units; the scene must fit the sphere of ``radius`` around the centre.
-    scale: standard deviation of the initial planes.
+    scale: standard deviation of the initial planes. projection, eye_distance: see :class:`TriplaneField`. The box has the world's axes,
+    unless the field was taken over from elsewhere (``frame`` is stored with the weights).
     """
+
+    frame: Tensor
 
     def __init__(
         self, decoder: TriplaneDecoder, plane_size: int = 128, plane_channels: int = 32, half_size: float = 1.5, radius: float = 1.5,
-        center: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float = 0.1,
+        center: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float = 0.1, projection: Projection = "orthographic",
+        eye_distance: float = 0.0,
     ):
         super().__init__()
         self.decoder = decoder
         self.planes = nn.Parameter(scale * torch.randn(1, 3, plane_channels, plane_size, plane_size))
-        self.half_size, self.radius, self.center = half_size, radius, center
+        self.half_size, self.radius, self.projection, self.eye_distance = half_size, radius, projection, eye_distance
+        frame = torch.eye(4)
+        frame[:3, 3] = torch.tensor(center)
+        self.register_buffer("frame", frame)
 
     def forward(self, context: Views) -> TriplaneField:
         """``context`` gives only the batch size."""
         batch = len(context.images)
-        frame = torch.eye(4, device=self.planes.device).repeat(batch, 1, 1)
-        frame[:, :3, 3] = frame.new_tensor(self.center)
+        frame = self.frame.expand(batch, 4, 4)
         planes: Tensor = self.planes.expand(batch, -1, -1, -1, -1)
-        return TriplaneField(planes, self.decoder, frame, self.half_size, frame.new_full((batch,), self.radius))
+        radius = frame.new_full((batch,), self.radius)
+        return TriplaneField(planes, self.decoder, frame, self.half_size, radius, self.projection, self.eye_distance)

@@ -1,5 +1,6 @@
 """The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortised field of one image is finetuned by its prior."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,11 @@ class Distill(System):
         error = (prediction - example.target.on(1.0)).square().mean((-3, -2, -1))
         self.log("val/psnr", -10 * error.log10().mean(), prog_bar=True, batch_size=error.numel())
 
+    def on_train_end(self) -> None:
+        """Write ``field/`` into the run's folder: a model folder that holds the field alone and renders without encoder and prior."""
+        if self.trainer.is_global_zero:
+            save_field(self.state, Path(self.trainer.default_root_dir) / "field")
+
     def log_pictures(self) -> None:
         """The first virtual views: renderings above the targets they are pulled towards."""
         with torch.no_grad():
@@ -80,3 +86,23 @@ class Distill(System):
         sheet = contact_sheet(np.stack([to_uint8(picture) for pictures in pairs for picture in pictures]), len(pairs[0]))
         for writer in tensorboards(self.trainer):
             writer.add_image("virtual/renderings_above_targets", sheet, self.global_step, dataformats="HWC")
+
+
+def save_field(state: Distillation, folder: Path) -> Path:
+    """The distilled field of one image as a model folder; the picture that is given to it does not matter."""
+    field, system = state.result, state.system
+    given = system.config["init_args"]["encoder"]["init_args"]
+    arguments = {
+        "decoder": given["decoder"], "plane_size": field.planes.shape[-1], "plane_channels": field.planes.shape[2],
+        "half_size": field.half_size, "radius": float(field.radius[0]), "projection": field.projection, "eye_distance": field.eye_distance,
+    }
+    config = {
+        **system.config, "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": {
+            "encoder": {"class_path": "vcgen.nerf.scene.SceneTriplane", "init_args": arguments},
+            "render": asdict(system.render_options), "render_eval": asdict(system.render_eval),
+        },
+    }
+    weights = {"encoder.planes": field.planes, "encoder.frame": field.frame[0]}
+    weights |= {f"encoder.decoder.{name}": value for name, value in field.decoder.state_dict().items()}
+    return model_folder.save(folder, weights, config)

@@ -40,7 +40,7 @@ DEFAULT_ROOT = "outputs/run"
 IRRELEVANT = (
     ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*", ".*You have overridden `transfer_batch.*",
     ".*not supported by the model summary.*", ".*treespec, LeafSpec.*", ".*Total length of `list` across ranks is zero.*",
-    ".*could not find the monitored key.*",
+    ".*could not find the monitored key.*", ".*in eval mode at the start of training.*", ".*ended before the epoch ended.*",
 )
 
 
