@@ -19,7 +19,7 @@ from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
 from vcgen.nerf.triplane import TriplaneField
 from vcgen.systems.build import build_system
-from vcgen.systems.distillation import DistillOptions, distil
+from vcgen.systems.distillation import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Rendering, Views
 
@@ -28,10 +28,12 @@ class Distilled:
     """A trained system with the contract ``field``, ``render``, whose fields are distilled.
 
     seed: of the noise; every object gets the same. keep: folder that finished fields are kept in, and found again; None keeps none.
+    last: the state of the latest distillation, for whoever wants to look into it; None when fields were found.
     """
 
     def __init__(self, system: NerfDiff, guidance: Guidance, options: DistillOptions, seed: int = 0, keep: Path | None = None):
         self.system, self.guidance, self.options, self.seed, self.keep = system, guidance, options, seed, keep
+        self.last: Distillation | None = None
 
     @property
     def config(self) -> dict:
@@ -54,7 +56,8 @@ class Distilled:
         path = None if self.keep is None else self.keep / f"{self.name_of(context)}.safetensors"
         if path is not None and path.is_file():
             return self.restored(context, path)
-        field = distil(self.system, context, self.guidance, self.options, self.seed).result
+        self.last = distil(self.system, context, self.guidance, self.options, self.seed)
+        field = self.last.result
         if path is not None:
             weights = {f"decoder.{name}": value for name, value in field.decoder.state_dict().items()}
             with replacing(path) as temporary:

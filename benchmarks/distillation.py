@@ -1,0 +1,207 @@
+"""What distillation is worth: the amortised field, the prior's samples, and fields distilled by SDS, NGD with gamma 0, and NGD.
+
+All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIPS-squeeze, paired differences to the amortised field), and
+KID on SqueezeNet features against the true views, which noise cannot please. "virtual" is how well each distilled field shows the
+pictures it was fitted to, in dB: with gamma 0 these are samples made view by view, and what is missing is their inconsistency.
+
+  python benchmarks/distillation.py data/pretrained/cars64            all 585 views; about 50 minutes on two cores
+  python benchmarks/distillation.py FOLDER --quick                    one view per car and few rounds: shows only that the program works
+"""
+
+import argparse
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import ROOT, hardware, save_results, weights_environment
+from PIL import Image
+from torch import nn
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from vcgen.callbacks.samples import to_uint8
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes, scene_views
+from vcgen.diffusion.guidance import NGD, SDS
+from vcgen.evaluation.evaluate import choose_device
+from vcgen.evaluation.lpips import load_lpips
+from vcgen.evaluation.protocol import load_protocol
+from vcgen.evaluation.results import Results, compare, load_results
+from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
+from vcgen.export import folder
+from vcgen.export.video import contact_sheet
+from vcgen.systems.distilled import Distilled, distilled
+from vcgen.types import Rendering
+
+DATA = ROOT / "data" / "cars64" / "test"
+
+
+class Samples:
+    """The prior's pictures, each view by itself, with the contract of a system. The "field" is the input view."""
+
+    def __init__(self, system, steps: int):
+        self.system, self.steps = system, steps
+
+    def field(self, context):
+        return context
+
+    def render(self, context, cameras, size, background=1.0):
+        noise = torch.Generator(self.system.device).manual_seed(0)
+        with torch.autocast(self.system.device.type, torch.bfloat16):
+            rgb = self.system.sample(context, cameras, noise, size, self.steps)
+        return Rendering(rgb, torch.ones_like(rgb[:, :, :1]), torch.ones_like(rgb[:, :, :1]))
+
+
+class Recorder:
+    """Passes everything on and keeps the pictures; after each distillation, how well the field shows the pictures it was fitted to."""
+
+    def __init__(self, system):
+        self.system, self.pictures, self.virtual = system, [], []
+
+    def field(self, context):
+        field = self.system.field(context)
+        state = getattr(self.system, "last", None)
+        if state is not None:
+            with torch.no_grad():
+                error = (state.renderings() - state.targets).square().mean() / 4  # in [0, 1]
+            self.virtual.append(float(-10 * error.log10()))
+        return field
+
+    def render(self, field, cameras, size, background=1.0):
+        rendering = self.system.render(field, cameras, size, background)
+        self.pictures += [to_uint8(picture) for picture in rendering.rgb[0]]
+        return rendering
+
+
+class SqueezeFeatures(nn.Module):
+    """uint8 pictures (n, 3, H, W) -> (n, 512): the last features of the LPIPS trunk, of unit mean square at every place as LPIPS has them
+    up to a factor, averaged over the picture."""
+
+    def __init__(self, device: str):
+        super().__init__()
+        model = load_lpips("squeeze", device, offline=True).model
+        self.scaling, self.net = model.scaling_layer, model.net
+
+    def forward(self, pictures):
+        features = self.net(self.scaling(pictures.float() / 127.5 - 1))[-1]
+        return (features / features.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)).mean((2, 3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a model folder with a prior")
+    parser.add_argument("--config", default="configs/distill.yaml", help="the distillation; NGD with gamma 0 and SDS differ from it alone")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "distillation")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    os.environ.update(weights_environment())
+    device = choose_device(chosen.device)
+    methods = systems(folder.load(chosen.model, device), chosen.config, chosen.quick)
+    protocol = "cars64_view0_sparse" if chosen.quick else "cars64_view0"
+    out = chosen.out / ("quick" if chosen.quick else "full")
+    rows, results = [], []
+    for name, system in methods.items():
+        result, kept = score(name, system, chosen.model, ROOT / "configs" / "protocols" / f"{protocol}.json", out / name, device)
+        results.append(result)
+        rows.append(row(name, result, kept, results[0]))
+        print(table(rows)[-1], flush=True)
+    add_kid(rows, out, device)
+    sheet(methods, out / "pictures.png", device)
+    print("\n".join(table(rows)))
+    figures = {"program": "distillation", "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows}
+    figures["settings"] = {name: json.loads(system.settings) for name, system in methods.items() if isinstance(system, Distilled)}
+    save_results("distillation", figures, table(rows), chosen.quick)
+    print(json.dumps(figures))
+
+
+def systems(system, config: str, quick: bool) -> dict:
+    """The five methods. SDS gets as many prior evaluations and field updates as NGD."""
+    ngd = distilled(system, str(ROOT / config))
+    if quick:
+        ngd.guidance, ngd.options = replace(ngd.guidance, rounds=2, updates=2), replace(ngd.options, views=4)
+    sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
+    others = {"sds": sds, "ngd_gamma0": replace(ngd.guidance, gamma=0.0), "ngd": ngd.guidance}
+    assert isinstance(ngd.guidance, NGD)
+    return {
+        "amortised": system, "samples": Samples(system, 2 if quick else 25),
+        **{name: Distilled(system, guidance, ngd.options) for name, guidance in others.items()},
+    }
+
+
+def score(name: str, system, model: Path, protocol: Path, out: Path, device: str) -> tuple[Results, dict]:
+    """Evaluate a method, or read what an earlier run of this program left; with its pictures and virtual-view figures."""
+    kept = out / "kept.json"
+    if kept.is_file():
+        return load_results(out), json.loads(kept.read_text())
+    recorder = Recorder(system)
+    origin = Origin(name, {**folder.hashes(model), "method": getattr(system, "settings", name)})
+    evaluate_system(recorder, DATA, load_protocol(protocol), out, origin, Settings(("squeeze",), True, device, 8, overwrite=True))
+    result = load_results(out)
+    # The report draws some pictures again: those after the scored ones.
+    np.savez_compressed(out / "pictures.npz", pictures=np.stack(recorder.pictures[: len(result.images)]))
+    virtual = recorder.virtual[: result.counts["objects"]]
+    found = {"virtual": float(np.mean(virtual)) if virtual else None}
+    kept.write_text(json.dumps(found))
+    return result, found
+
+
+def row(name: str, result: Results, kept: dict, first: Results) -> dict:
+    """Means, 95 % intervals, seconds per object, and paired differences to the first method."""
+    names = {"psnr": "psnr", "ssim": "ssim", "lpips": "lpips_squeeze"}
+    difference = compare(result, [first])[first.name]["difference"] if name != first.name else None
+    return {
+        "name": name, **{short: result.mean[long] for short, long in names.items()},
+        "interval95": {short: result.interval95[long] for short, long in names.items()},
+        "seconds": result.run["seconds_per_view"] * len(result.images) / result.counts["objects"], "virtual_psnr": kept["virtual"], "difference": difference,
+    }
+
+
+def add_kid(rows: list[dict], out: Path, device: str) -> None:
+    """KID x 1000 of each method's pictures against the true views (Binkowski et al. 2018, arXiv 1801.01401)."""
+    features = SqueezeFeatures(device)
+    protocol_views = {int(image["view"]) for image in load_results(out / "amortised").images}
+    index = read_index(DATA)
+    truth = [to_uint8(p) for n in range(len(index.samples)) for p in scene_views(index.read(n), sorted(protocol_views)).on(1.0)]
+    for entry in rows:
+        pictures = np.load(out / entry["name"] / "pictures.npz")["pictures"]
+        torch.manual_seed(0)
+        kid = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(300, len(pictures) // 2))
+        for part, real in ((truth, True), (pictures, False)):
+            kid.update(torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).to(device), real=real)
+        entry["kid_x1000"] = 1000 * float(kid.compute()[0])
+
+
+@torch.no_grad()
+def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2) -> None:
+    """A picture: per view of some test cars the input, the truth, and each method."""
+    scenes = FixedScenes(read_index(DATA), cars, views)
+    tiles = []
+    for number in range(cars):
+        example = scenes[number].to(device)
+        shown = [m.render(m.field(example.context), example.target.cameras, example.target.size).rgb[0] for m in methods.values()]
+        for view in range(views):
+            tiles += [to_uint8(example.context.on(1.0)[0, 0]), to_uint8(example.target.on(1.0)[0, view])]
+            tiles += [to_uint8(pictures[view]) for pictures in shown]
+    picture = Image.fromarray(contact_sheet(np.stack(tiles), columns=2 + len(methods), gap=4))
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.LANCZOS).save(path, optimize=True)
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Markdown."""
+    lines = [
+        "| method | PSNR dB (95 %) | SSIM | LPIPS-squeeze | KID x 1000 | virtual views dB | s / object |", "| --- | --- | --- | --- | --- | --- | --- |"
+    ]
+    for r in rows:
+        low, high = r["interval95"]["psnr"]
+        virtual = "" if r["virtual_psnr"] is None else f"{r['virtual_psnr']:.1f}"
+        kid = f"{r['kid_x1000']:.1f}" if "kid_x1000" in r else ""
+        scores = f"{r['psnr']:.2f} ({low:.2f} to {high:.2f}) | {r['ssim']:.3f} | {r['lpips']:.3f}"
+        lines.append(f"| {r['name']} | {scores} | {kid} | {virtual} | {r['seconds']:.1f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
