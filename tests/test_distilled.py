@@ -134,8 +134,10 @@ def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, m
     assert cli.main([*words, "--out", str(tmp_path / "a"), "--distill", str(config)]) == 0
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
     assert (tmp_path / "a/contact_sheet.png").read_bytes() != (tmp_path / "b/contact_sheet.png").read_bytes()
-    distil = open_model(model).distill(tmp_path / "car.png", NGD(rounds=2, updates=2), DistillOptions(views=2, rays=64, input_rays=16))
-    assert distil.planes.shape == (1, 3, 8, 16, 16)
+    field = open_model(model).distill(tmp_path / "car.png", steps=1, config=config)
+    assert field.planes.shape == (1, 3, 8, 16, 16)
+    with pytest.raises(UserError, match="at least 1 step"):
+        open_model(model).distill(tmp_path / "car.png", steps=0)
 
 
 def test_a_picture_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):

@@ -21,12 +21,13 @@ def context(batch: int = 2, views: int = 1, height: int = 32, width: int = 48, d
 
 @pytest.fixture(scope="module")
 def model() -> PixelNerf:
-    """A small network, in evaluation mode, whose residual blocks are not at their zero initialisation."""
+    """A small network, in evaluation mode, whose residual blocks and last layer are not at their zero initialisation."""
     torch.manual_seed(1)
     network = PixelNerf(first_pool=False, width=32).eval()
     for mlp in (network.mlp_coarse, network.mlp_fine):
         for block in mlp.blocks:
             torch.nn.init.normal_(block.fc_1.weight, std=0.1)
+        torch.nn.init.normal_(mlp.lin_out.weight, std=0.2)
     return network
 
 
@@ -142,6 +143,8 @@ def test_axes_are_opengls_in_the_source_camera(model):
 
 def test_gradients_reach_encoder_and_both_mlps():
     network = PixelNerf(width=32)
+    for mlp in (network.mlp_coarse, network.mlp_fine):
+        torch.nn.init.normal_(mlp.lin_out.weight)  # it starts at zero, too
     field, (points, directions) = network(context()), queries()
     loss = sum(density.sum() + colour.sum() for density, colour in (field(points, directions), field.proposal(points, directions)))
     loss.backward()

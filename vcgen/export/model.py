@@ -8,12 +8,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
 from vcgen.export.picture import Source, prepare
 from vcgen.export.stage import Stage
-from vcgen.systems.distillation import DistillOptions, distil
 from vcgen.types import Field, Rendering, Views
 
 
@@ -55,14 +53,17 @@ class Model:
         return self.system.field(self.context(image, fill, as_is))
 
     def distill(
-        self, image: Source, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), seed: int = 0,
-        fill: float = 0.78, as_is: bool = False,
+        self, image: Source, steps: int | None = None, config: Path | str = "default", seed: int = 0, fill: float = 0.78,
+        as_is: bool = False,
     ) -> Field:
-        """The field (batch of 1) behind a picture, finetuned by the diffusion prior; half a minute to minutes on a CPU.
+        """The field (batch of 1) behind a picture, finetuned by the diffusion prior; half a minute or more on a CPU.
 
-        guidance: NGD or SDS of vcgen.diffusion.guidance; None is NGD with its defaults. Raises UserError for a model without a prior.
+        steps: rounds of the guidance, each of which denoises the virtual views once; the configuration's own unless given. config: a YAML
+        file such as configs/distill.yaml, or "default". seed: of the noise. Raises UserError for a model without a prior.
         """
-        return distil(self.system, self.context(image, fill, as_is), guidance or NGD(), options, seed).result
+        from vcgen.systems.distilled import distilled
+
+        return distilled(self.system, str(config), seed, rounds=steps).field(self.context(image, fill, as_is))
 
     @torch.no_grad()
     def render(self, field: Field, cameras: Cameras, size: int | tuple[int, int] | None = None) -> Rendering:

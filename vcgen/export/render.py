@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> None:
 def plain_words(arguments: list[str], lists: tuple[str, ...], flags: dict[str, str]) -> list[str]:
     """What people type -> the form that the parser knows.
 
-    ``lists`` take several words: ``--image a.png b.png`` -> ``--image=["a.png", "b.png"]``. ``flags`` need no value, they have
-    one: ``--as_is`` -> ``--as_is=true``. Hyphens do for underscores in the names of options: ``--mesh-resolution`` -> ``--mesh_resolution``.
+    ``lists`` take several words: ``--image a.png b.png`` -> ``--image=["a.png", "b.png"]``. ``flags`` have a value for when none is given:
+    ``--as_is`` -> ``--as_is=true``. Hyphens do for underscores in the names of options: ``--mesh-resolution`` -> ``--mesh_resolution``.
     """
     words: list[str] = []
     position = 0

@@ -167,7 +167,7 @@ class ResnetFC(nn.Module):
         nn.init.zeros_(self.lin_out.weight)
 
     def forward(self, features: Tensor, query: Tensor) -> Tensor:
-        """features (batch, n, p, 512) and query (batch, n, p, 42) of n views -> (batch, p, 4): colour logits, then density before softplus."""
+        """features (batch, n, p, 512) and query (batch, n, p, 42) of n views -> (batch, p, 4): colour logits, raw density."""
         x = self.lin_in(query)
         for block, enter in zip(self.blocks[:3], self.lin_z, strict=True):
             x = block(x + enter(features))

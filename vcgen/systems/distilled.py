@@ -9,9 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from yaml import YAMLError
 
 from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import NGD, Guidance
@@ -99,19 +102,24 @@ def digest(tensors: Iterable[Tensor]) -> str:
     return total.hexdigest()
 
 
-def distilled(system: NerfDiff, config: str, seed: int = 0, keep: Path | None = None) -> Distilled:
+def distilled(system: NerfDiff, config: str, seed: int = 0, keep: Path | None = None, rounds: int | None = None) -> Distilled:
     """``--distill CONFIG``: the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill; "default": NGD as it comes.
 
-    Raises UserError for a file that is missing or of another kind, and for a model without a prior.
+    rounds: of the guidance, instead of the configuration's. Raises UserError for a file that is missing or of another kind, for rounds
+    below 1, and for a model without a prior.
     """
     if getattr(system, "prior", None) is None:
-        raise UserError("--distill: this model has no diffusion prior; train one with model.prior, or leave --distill out")
-    if config == "default":
-        return Distilled(system, NGD(), DistillOptions(), seed, keep)
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+        raise UserError("this model has no diffusion prior to distil: train one with model.prior, or do without distillation")
+    guidance, options = (NGD(), DistillOptions()) if config == "default" else read_stage(config)
+    if rounds is not None:
+        if rounds < 1:
+            raise UserError(f"a distillation takes at least 1 step, not {rounds}")
+        guidance = replace(guidance, rounds=rounds)
+    return Distilled(system, guidance, options, seed, keep)
 
+
+def read_stage(config: str) -> tuple[Guidance, DistillOptions]:
+    """Guidance and options of a configuration file."""
     try:
         model = OmegaConf.to_container(OmegaConf.load(config))["model"]
         kind, arguments = model["class_path"].rpartition(".")[2], dict(model.get("init_args", {}))
@@ -121,4 +129,4 @@ def distilled(system: NerfDiff, config: str, seed: int = 0, keep: Path | None = 
     if kind != "Distill":
         raise UserError(f"--distill {config}: its model is {kind}, not Distill; see configs/distill.yaml")
     stage = build_system("vcgen.systems.distill.Distill", {**arguments, "model": "."})
-    return Distilled(system, stage.guidance, stage.options, seed, keep)
+    return stage.guidance, stage.options

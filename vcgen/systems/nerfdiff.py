@@ -66,6 +66,14 @@ class NerfDiff(System):
         if pretrained is not None:
             start_from(self, pretrained)
         self.encoder.requires_grad_(train_field)
+        if self.background_logit is not None:
+            self.background_logit.requires_grad_(train_field)
+
+    def train(self, mode: bool = True) -> "NerfDiff":
+        """A frozen field stays as it is: its batch normalisation, too."""
+        super().train(mode)
+        self.encoder.train(mode and self.train_field)
+        return self
 
     def setup(self, stage: str) -> None:
         """Lightning's hook. Raises UserError where there is nothing sensible to train."""
