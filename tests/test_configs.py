@@ -23,6 +23,7 @@ SMALLER = {
     "nerfdiff": {
         "model__encoder__channels": "[32, 32, 32, 32]", "model__encoder__layers": 1, "model__encoder__plane_channels": 8,
         "model__encoder__decoder__channels": 8, "model__render__samples": 4, "model__render_eval__samples": 4, "model__rays_per_view": 16,
+        "model__prior__channels": "[32, 32, 32, 32]", "model__prior__layers": 1, "model__prior_options__condition_size": 16, "samples__scenes": 1,
     },
     "pixelnerf64": {
         "model__render__samples": 8, "model__render__importance": 4, "model__render__around_depth": 4, "model__rays_per_view": 16,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from vcgen import cli
 from vcgen.data.shards import INDEX, read_index
+from vcgen.diffusion.guidance import NGD
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.evaluation.lpips import SOURCES
 from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, family
@@ -26,6 +27,7 @@ from vcgen.nerf.pixelnerf import PixelNerf
 from vcgen.nerf.render import RenderOptions
 from vcgen.nerf.scene import SceneTriplane
 from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +159,19 @@ def test_the_python_of_the_inference_page_renders_samples_and_writes_a_mesh(work
     assert names["density"].shape == (1, 1) and names["view"].depth.shape == (2, 1, 128, 128)
     assert names["pictures"].shape == (2, 3, 16, 16) and len(names["schedule"].alphas_cumprod) == 1000
     assert names["unet"].config.sample_size == 16
+
+
+def test_the_python_of_the_distillation_page_samples(workplace):
+    (workplace / "outputs" / "demo").rename(workplace / "outputs" / "cars64_prior")
+    names: dict = {}
+    for block in blocks(ROOT / "docs" / "distillation.md", "python"):
+        exec(compile(block, "docs/distillation.md", "exec"), names)
+    assert names["pictures"].shape == (4, 3, 16, 16)
+
+
+def test_the_distillation_page_lists_every_option_with_its_default():
+    listed = documented_defaults(table(ROOT / "docs" / "distillation.md", "Options, all ours but the algorithm:"))
+    assert listed == defaults(NGD) | defaults(DistillOptions)
 
 
 def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):
