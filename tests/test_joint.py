@@ -117,6 +117,11 @@ def test_fit_trains_both_logs_the_buckets_and_resumes_exactly(tmp_path: Path):
     events.Reload()
     logged = events.Tags()["scalars"]
     assert "train/denoising" in logged and any(name.startswith("denoising/t_") for name in logged)
+    value = {name: events.Scalars(name)[-1].value for name in logged}
+    assert value["gradient_norm/encoder"] > 0 and value["gradient_norm/prior"] > 0 and value["memory/peak_gb"] > 0.01
+    # two scenes, one target view each, of 16 rays; the prior sees one picture per scene
+    assert value["speed/rays_per_s"] / value["speed/steps_per_s"] == pytest.approx(2 * 16, rel=1e-4)
+    assert value["speed/images_per_s"] / value["speed/steps_per_s"] == pytest.approx(2, rel=1e-4)
 
 
 def test_training_starts_from_the_parts_that_the_folder_has(tmp_path):

@@ -27,6 +27,8 @@ class System(pl.LightningModule):
         self.loss_weights = loss_weights
         #: What a training step wants to log beside its losses, by its name in TensorBoard; emptied at every step.
         self.monitored: dict[str, Tensor] = {}
+        #: What the last training step worked on, such as {"rays": 16384, "images": 8}; see callbacks/speed.py.
+        self.work: dict[str, int] = {}
 
     @abstractmethod
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:

@@ -55,6 +55,7 @@ class Distill(System):
         """Those of :meth:`Distillation.losses`."""
         update, last = self.global_step, self.state.last
         losses = self.state.losses(update, generator)
+        self.work = {"rays": len(example.context.images) * (self.options.rays + self.options.input_rays)}
         if self.state.last is not last:
             now = self.state.last
             self.monitored |= {"guidance/weight": torch.tensor(now.weight), "guidance/disagreement": torch.tensor(now.disagreement)}

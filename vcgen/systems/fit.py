@@ -29,6 +29,7 @@ from vcgen.callbacks.ema import EMA
 from vcgen.callbacks.progress import Progress
 from vcgen.callbacks.provenance import Provenance
 from vcgen.callbacks.samples import Samples
+from vcgen.callbacks.speed import Speed
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import UserError
 from vcgen.systems.base import System
@@ -72,7 +73,7 @@ class VcgenCLI(LightningCLI):
         config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
         self.model_config = plain(config.model.clone().as_dict())
         rates = [LearningRateMonitor("step")] if config.trainer.logger is not False else []
-        self.trainer_defaults["callbacks"] = [Provenance(self.model_config), Cursor(), *rates, Progress()]
+        self.trainer_defaults["callbacks"] = [Provenance(self.model_config), Cursor(), *rates, Speed(), Progress()]
 
     def instantiate_classes(self) -> None:
         """A class that refuses its arguments, or a device that is not there, is the user's to mend."""

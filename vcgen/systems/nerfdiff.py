@@ -96,8 +96,9 @@ class NerfDiff(System):
         "denoising": the prior's, of the first target views."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
             field = self.field(example.context)
-        losses = {}
+        losses, self.work = {}, {}
         if self.train_field:
+            self.work["rays"] = example.target.cameras.near.numel() * self.rays_per_view
             learned = None if self.background_logit is None else self.background_logit.sigmoid()
             losses = ray_losses(field, example.target, self.rays_per_view, self.render_options, generator, self.background, learned)
         if self.prior is not None:
@@ -107,6 +108,7 @@ class NerfDiff(System):
     def denoising_loss(self, field: Field, example: Example, generator: torch.Generator) -> Tensor:
         """The prior's loss on the first target views of every scene, over white, given the field's renderings at their cameras."""
         target = example.target[:, : self.prior_options.views]
+        self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from
         with torch.set_grad_enabled(torch.is_grad_enabled() and flows is not None and self.global_step >= flows):
             seen = self.render_condition(field, target.cameras, target.size)
