@@ -70,13 +70,17 @@ def measure(functions: Mapping[str, Callable[[], object]], rounds: int, least_se
     return {name: Timing(statistics.median(wall), min(wall), statistics.median(cpu)) for name, (wall, cpu) in columns.items()}
 
 
-def matmul_peak(dtype: torch.dtype, seconds: float = 2.0, size: int = 2048) -> float:
+def matmul_peak(dtype: torch.dtype, seconds: float = 2.0, size: int | None = None, device: str = "cpu") -> float:
     """The best rate, in FLOP/s, of square matrix products within ``seconds``: what this machine can reach now."""
-    a = torch.randn(size, size).to(dtype)
+    cuda = torch.device(device).type == "cuda"
+    size = size or (8192 if cuda else 2048)
+    a = torch.randn(size, size, device=device).to(dtype)
     best, end = math.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
         a @ a
+        if cuda:
+            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 

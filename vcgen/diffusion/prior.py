@@ -68,7 +68,7 @@ class ViewPrior(nn.Module):
         if spread is not None and spread <= 0:
             raise ValueError(f"spread must be positive, or null, not {spread}")
         self.depth, self.patch, self.spread, self.condition_dropout, self.min_snr = depth, patch, spread, condition_dropout, min_snr
-        self.schedule = noise_schedule(prediction, size)
+        self.size, self.schedule = size, noise_schedule(prediction, size)
         self.tokens = PictureTokens(width=4 * channels[0]) if input_attention else None
         width = self.tokens.width if self.tokens else None
         self.unet = view_unet(channels, layers, attention, 5 if depth else 4, width, size, patch)
