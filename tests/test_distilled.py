@@ -123,6 +123,23 @@ def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, 
     assert cli.main(words[:-2]) == 2 and "another" in capsys.readouterr().err.replace("different", "another")
 
 
+def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
+    words = [
+        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
+        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--part", "0/3",
+    ]
+    assert cli.main(words) == 0
+    fields = list((tmp_path / "out" / "fields").iterdir())
+    assert len(fields) == 5 and len(list((tmp_path / "out" / "records").glob("*.json"))) == 5
+    # Alone, an object meets the same noise, but other rays: nearly the same field.
+    system = folder.load(model)
+    context = FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
+    alone, grouped = distilled(system, str(config)), distilled(system, str(config), keep=tmp_path / "out" / "fields")
+    assert grouped.path_of(context).is_file()
+    before, a, b = (f.planes for f in (system.field(context), alone.field(context), grouped.field(context)))
+    assert (a - b).norm() < (a - before).norm()
+
+
 @pytest.mark.parametrize("mode, size", [("RGBA", (64, 64)), ("RGB", (90, 50))])
 def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, mode, size):
     from PIL import Image, ImageDraw

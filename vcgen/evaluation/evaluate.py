@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vcgen.evaluation.protocol import Protocol
     from vcgen.evaluation.results import Results
     from vcgen.evaluation.scoring import Settings
+    from vcgen.systems.distilled import Distilled
 
 EXAMPLE = """example:
   vcgen evaluate --model outputs/cars/model --data data/cars64/test --protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
@@ -66,6 +67,7 @@ def evaluate(
     train: str | None = None,
     compare: list[str] | None = None,
     distill: str | None = None,
+    together: PositiveInt = 1,
     seed: int = 0,
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
@@ -85,6 +87,7 @@ def evaluate(
         train: the training shards, for the mean training image of the baselines.
         compare: result folders of other methods.
         distill: a configuration of a distillation, or "default".
+        together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
     """
     from vcgen.evaluation.protocol import load_protocol
@@ -106,9 +109,27 @@ def evaluate(
         from vcgen.systems.distilled import distilled
 
         system = distilled(system, distill, seed, keep=places.out / "fields")
+        if together > 1:
+            distil_in_groups(system, places.data, loaded_protocol, settings, together)
         origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})
     results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
     _announce(results, places.out)
+
+
+def distil_in_groups(system: "Distilled", data: Path, protocol: "Protocol", settings: "Settings", together: int) -> None:
+    """Distil the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
+    from rich.progress import track
+
+    from vcgen.data.shards import read_index
+    from vcgen.data.stream import stack_views
+    from vcgen.evaluation.scoring import part_of, views_of
+
+    index = read_index(data)
+    numbers = [number for _, number in part_of(index, settings.part)]
+    groups = [numbers[i : i + together] for i in range(0, len(numbers), together)]
+    for group in track(groups, f"distilling, {together} at a time"):
+        views = [views_of(index.read(number), protocol.context, protocol, settings.device)[0] for number in group]
+        system.distil_together(stack_views(views))
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def evaluate_system(
     started = time.perf_counter()
     index = read_index(data)
     protocol.check_data(index.image_size, index.split, data)
-    samples = sorted((entry.key, number) for number, (_, entry) in enumerate(index.samples))
+    samples = part_of(index, (0, 1))
     for _, entry in index.samples:
         protocol.target_indices(entry.views, entry.key)
     metrics, missing = _metrics(settings)
@@ -86,8 +86,7 @@ def evaluate_system(
     records = RecordFolder(out / "records", fingerprint, settings.overwrite)
     if isinstance(system, torch.nn.Module):
         system.to(settings.device).eval()
-    mine = [sample for position, sample in enumerate(samples) if position % settings.part[1] == settings.part[0]]
-    _score_all(system, index, mine, protocol, metrics, records, settings, origin.name)
+    _score_all(system, index, part_of(index, settings.part), protocol, metrics, records, settings, origin.name)
     scores = [records.read(key) for key, _ in samples]
     if any(score is None for score in scores):
         return None
@@ -101,6 +100,12 @@ def evaluate_system(
 
     write_report(results, out, lambda key, views: pictures(system, index, key, views, protocol, settings.device))
     return results
+
+
+def part_of(index: ShardIndex, part: tuple[int, int]) -> list[tuple[str, int]]:
+    """The objects of a part (see Settings.part), by key, with their numbers in the index."""
+    samples = sorted((entry.key, number) for number, (_, entry) in enumerate(index.samples))
+    return [sample for position, sample in enumerate(samples) if position % part[1] == part[0]]
 
 
 def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:

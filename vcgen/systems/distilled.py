@@ -56,16 +56,33 @@ class Distilled:
 
     def field(self, context: Views) -> TriplaneField:
         """(batch, 1) views -> their distilled fields; half a minute or more on a CPU, unless they have been kept."""
-        path = None if self.keep is None else self.keep / f"{self.name_of(context)}.safetensors"
+        path = self.path_of(context)
         if path is not None and path.is_file():
             return self.restored(context, path)
         self.last = distil(self.system, context, self.guidance, self.options, self.seed)
         field = self.last.result
         if path is not None:
-            weights = {f"decoder.{name}": value for name, value in field.decoder.state_dict().items()}
-            with replacing(path) as temporary:
-                save_file({"planes": field.planes.contiguous(), **weights}, temporary)
+            store(field, path)
         return field
+
+    def distil_together(self, context: Views) -> None:
+        """Distil the fields of (batch, 1) views at the same time, which suits a GPU, and keep each; those kept already are left out.
+
+        An object's random rays depend on its place in the batch, its noise does not. Raises UserError where objects cannot share a batch.
+        """
+        views = [context[i : i + 1] for i in range(len(context.images))]
+        missing = [i for i, view in enumerate(views) if not self.path_of(view).is_file()]
+        if not missing:
+            return
+        fields = distil(self.system, context[missing], self.guidance, self.options, self.seed).result
+        for place, number in enumerate(missing):
+            one = slice(place, place + 1)
+            field = replace(fields, planes=fields.planes[one], frame=fields.frame[one], radius=fields.radius[one])
+            store(field, self.path_of(views[number]))
+
+    def path_of(self, context: Views) -> Path | None:
+        """The file that keeps the field of an input view; None where none is kept."""
+        return None if self.keep is None else self.keep / f"{self.name_of(context)}.safetensors"
 
     def restored(self, context: Views, path: Path) -> TriplaneField:
         """A kept field. Raises UserError when its file is damaged."""
@@ -92,6 +109,13 @@ class Distilled:
     def render(self, field: TriplaneField, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """See :meth:`vcgen.systems.base.System.render`."""
         return self.system.render(field, cameras, size, background)
+
+
+def store(field: TriplaneField, path: Path) -> None:
+    """Write what distillation changes of a field."""
+    weights = {f"decoder.{name}": value for name, value in field.decoder.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file({"planes": field.planes.contiguous(), **weights}, temporary)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
