@@ -111,7 +111,9 @@ def main() -> None:
     add_kid(rows, out, device)
     sheet(methods, out / "pictures.png", device)
     print("\n".join(table(rows)))
-    figures = {"program": "distillation", "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows}
+    figures = {
+        "program": "distillation", "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows,
+    }
     figures["settings"] = {name: json.loads(system.settings) for name, system in methods.items() if isinstance(system, Distilled)}
     save_results("distillation", figures, table(rows), chosen.quick)
     print(json.dumps(figures))
@@ -192,7 +194,8 @@ def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2)
 def table(rows: list[dict]) -> list[str]:
     """Markdown."""
     lines = [
-        "| method | PSNR dB (95 %) | SSIM | LPIPS-squeeze | KID x 1000 | virtual views dB | s / object |", "| --- | --- | --- | --- | --- | --- | --- |"
+        "| method | PSNR dB (95 %) | SSIM | LPIPS-squeeze | KID x 1000 | virtual views dB | s / object |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in rows:
         low, high = r["interval95"]["psnr"]
