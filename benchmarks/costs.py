@@ -1,8 +1,8 @@
 """What NerfDiff costs, part by part: FLOPs, seconds and memory of using a model, and of a joint training step.
 
-FLOPs are those of matrix products and convolutions (torch.utils.flop_counter; a multiplication with its addition counts two), so look-ups and
-compositing count nothing. "of peak" is the share of what a large matrix product reaches on the same machine in the same precision. Weights are
-random: they do not matter here. Memory is the peak of the GPU's tensors during the part, or the process's so far on a CPU.
+FLOPs are those of matrix products and convolutions (torch.utils.flop_counter; a multiplication with its addition counts two), so look-ups
+and compositing count nothing. "of peak" is the share of what a large matrix product reaches on the same machine in the same precision.
+Weights are random: they do not matter here. Memory is the peak of the GPU's tensors during the part, or the process's so far on a CPU.
 
   python benchmarks/costs.py                                                  the 64 px model, as configs/cars64.yaml with its prior
   python benchmarks/costs.py --configs configs/nerfdiff.yaml --device cuda    the 128 px one
