@@ -1,7 +1,10 @@
 """The main job on the bundled cars, start to end: train, export, measure on the test split, render one car. Run by `make demo`.
 
-Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, views/ (one test car),
-run/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what `vcgen.load` opens) and log.txt.
+Then the same car by the shipped model, trained longer and with a diffusion prior: its field as it is, and distilled.
+
+Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, contact_sheet.png (one test
+car), shipped.png (the shipped model's views of it, above distilled ones), run/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what
+`vcgen.load` opens) and log.txt.
 """
 
 import argparse
@@ -47,7 +50,23 @@ def main() -> None:
     for name in ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png"):
         if (out / "car" / name).exists():
             shutil.copy(out / "car" / name, out / name)
+    shipped = ("render", "--model", "data/pretrained/cars64", "--image", picture, "--as_is", "--elevation", "20", "--mesh-resolution", "0")
+    vcgen(*shipped, "--out", out / "shipped", "--turntable-frames", "0")
+    vcgen(*shipped, "--out", out / "distilled", "--distill", "configs/distill.yaml")
+    stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
     report(out, time.time() - started)
+
+
+def stack(sheets: list[Path], path: Path) -> None:
+    """Pictures of equal size, one below the other."""
+    from PIL import Image
+
+    pictures = [Image.open(sheet) for sheet in sheets]
+    width, height = pictures[0].size
+    whole = Image.new("RGB", (width, height * len(pictures)))
+    for number, picture in enumerate(pictures):
+        whole.paste(picture, (0, number * height))
+    whole.save(path)
 
 
 def run(log: Path, *arguments: str) -> None:
@@ -92,7 +111,8 @@ def report(out: Path, seconds: float) -> None:
     for name, means in rows.items():
         print(f"{name:<26}" + "".join(f"{means[m]:>15.3f}" if m in means else f"{'-':>15}" for m in metrics))
     print(f"\n{seconds / 60:.1f} minutes. Written to {os.path.relpath(out)}/:")
-    for name in ("results.json", "report.html", "turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "run/config.yaml", "log.txt"):
+    pictures = ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "shipped.png", "distilled/turntable.gif")
+    for name in ("results.json", "report.html", *pictures, "run/config.yaml", "log.txt"):
         print(f"  {name}" if (out / name).exists() else f"  {name}: missing")
     print(json.dumps({"program": "demo", "minutes": round(seconds / 60, 2), "rows": rows}))
 

@@ -33,7 +33,7 @@ from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.
-SHIPPED = ("configs/", "data/cars64", "benchmarks/", "slurm/")
+SHIPPED = ("configs/", "data/cars64", "data/pretrained", "benchmarks/", "slurm/")
 #: Stands for a configuration that the reader has.
 OWN_CONFIG = "configs/cars64.yaml"
 #: Marks the line that explains a command's form.

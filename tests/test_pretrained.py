@@ -1,0 +1,52 @@
+"""The model that ships with the repository: it opens, it is small, it shows what its card says."""
+
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+
+import vcgen
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.evaluation.metrics import psnr
+
+FOLDER = Path(__file__).parents[1] / "data" / "pretrained" / "cars64"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return vcgen.load(FOLDER)
+
+
+def test_it_is_small_and_has_a_card():
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*")) < 25e6
+    assert "Licence" in (FOLDER / "README.md").read_text()
+
+
+def test_its_field_shows_test_cars_better_than_a_blank_page(model):
+    """15 cars, input view 0, 4 other views each. The card's figure is over all 39 views; empty white is at 13 dB."""
+    scenes, values = FixedScenes(read_index("data/cars64/test"), 15, 4), []
+    with torch.inference_mode():
+        for number in range(len(scenes)):
+            example = scenes[number]
+            seen = model.system.render(model.system.field(example.context), example.target.cameras, example.target.size).rgb
+            values.append(psnr(seen[0].clamp(0, 1), example.target.on(1.0)[0]).mean())
+    assert torch.stack(values).mean() > 19.5
+
+
+def test_its_prior_draws_pictures_near_the_rendering_but_not_the_rendering(model):
+    example = FixedScenes(read_index("data/cars64/test"), 1, 2)[0]
+    system = model.system
+    with torch.no_grad():
+        rendering = system.render(system.field(example.context), example.target.cameras, (64, 64)).rgb
+    first, second = (system.sample(example.context, example.target.cameras, torch.Generator().manual_seed(s), steps=10) for s in (0, 1))
+    for sample in (first, second):
+        assert 15 < psnr(sample[0], rendering[0].clamp(0, 1)).mean() < 35
+    assert (first - second).abs().mean() > 0.005
+
+
+def test_diffusers_opens_its_network_and_schedule():
+    unet = diffusers.UNet2DModel.from_pretrained(FOLDER / "unet")
+    schedule = diffusers.DDIMScheduler.from_pretrained(FOLDER / "scheduler")
+    assert sum(p.numel() for p in unet.parameters()) > 5e6 and len(schedule.alphas_cumprod) == 1000
