@@ -2,9 +2,9 @@
 
 Then the same car by the shipped model, trained longer and with a diffusion prior: its field as it is, and distilled.
 
-Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, contact_sheet.png (one test
-car), shipped.png (the shipped model's views of it, above distilled ones), run/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what
-`vcgen.load` opens) and log.txt.
+Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, contact_sheet.png (one
+test car), shipped.png (the shipped model's views of it, above distilled ones), run/ (config.yaml, run.json, TensorBoard, checkpoints),
+model/ (what `vcgen.load` opens) and log.txt.
 """
 
 import argparse
