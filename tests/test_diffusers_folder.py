@@ -175,3 +175,9 @@ def test_a_folder_that_diffusers_wrote_is_no_older_model(copy, system):
     with pytest.raises(UserError, match="not a model folder"):
         folder.save(copy / "unet", system.state_dict(), folder.read_config(copy), system.prior)
     assert (copy / UNET).is_file()
+
+
+def test_the_files_have_the_modes_that_the_umask_gives(model):
+    """A model folder on a cluster is for others to read, too."""
+    modes = {path.stat().st_mode & 0o777 for path in model.rglob("*") if path.is_file()}
+    assert len(modes) == 1

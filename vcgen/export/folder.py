@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from vcgen.errors import UserError
@@ -163,7 +164,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     # Tied parameters share memory, which safetensors refuses: every name gets its own copy. Readers of the Hugging Face kind want "format".
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    # save_file would keep the file from other users, whatever the umask.
+    path.write_bytes(save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, {"format": "pt"}))
 
 
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
