@@ -26,6 +26,7 @@ from vcgen.callbacks.samples import to_uint8
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes, scene_views
 from vcgen.diffusion.guidance import NGD, SDS
+from vcgen.errors import UserError
 from vcgen.evaluation.evaluate import choose_device
 from vcgen.evaluation.lpips import load_lpips
 from vcgen.evaluation.protocol import load_protocol
@@ -123,11 +124,12 @@ def main() -> None:
 def systems(system, config: str, quick: bool, out: Path) -> dict:
     """The five methods. SDS gets as many prior evaluations and field updates as NGD. Fields are kept for the report and the sheet."""
     ngd = distilled(system, str(ROOT / config))
+    if not isinstance(ngd.guidance, NGD):
+        raise UserError(f"--config {config}: its guidance must be NGD, from which the others are made")
     if quick:
         ngd.guidance, ngd.options = replace(ngd.guidance, rounds=2, updates=2), replace(ngd.options, views=4)
     sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
     others = {"sds": sds, "ngd_gamma0": replace(ngd.guidance, gamma=0.0), "ngd": ngd.guidance}
-    assert isinstance(ngd.guidance, NGD)
     return {
         "amortised": system, "samples": Samples(system, 2 if quick else 25),
         **{name: Distilled(system, guidance, ngd.options, keep=out / name / "fields") for name, guidance in others.items()},

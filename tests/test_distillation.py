@@ -26,7 +26,7 @@ class Oracle(nn.Module):
 
     def __init__(self, pictures):
         super().__init__()
-        self.pictures, self.schedule = pictures, noise_schedule()
+        self.pictures, self.schedule, self.size = pictures, noise_schedule(), pictures.shape[-1]
 
     def condition(self, rendering, context, near, far):
         return Condition(rendering.rgb.flatten(0, 1), None, torch.ones(len(self.pictures)))
@@ -145,6 +145,8 @@ def test_the_condition_is_the_first_rendering_or_the_current_one(example):
 def test_what_cannot_be_distilled_is_refused(example):
     with pytest.raises(UserError, match="no diffusion prior"):
         distil(system(), example.context, NGD())
+    with pytest.raises(UserError, match="64 x 64 pixels, the prior knows 32 x 32"):
+        distil(system(ViewPrior(channels=(32, 32), attention=(False, False), input_attention=False, size=32)), example.context, NGD())
     pixelnerf = NerfDiff(PixelNerf(width=16, first_pool=False), prior=small_prior())
     with pytest.raises(UserError, match="only triplane fields"):
         distil(pixelnerf, example.context, NGD())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training import load, vcgen
+from training import load, refusal, vcgen
 
 from vcgen import cli
 from vcgen.data.shards import read_index
@@ -175,6 +175,22 @@ SMALL = dict(
 def run(out: Path, model: Path, **options) -> dict:
     assert vcgen("fit", "configs/distill.yaml", out, model__model=model, **SMALL, **options) == 0
     return load(out / "checkpoints" / "last.ckpt")
+
+
+def test_the_data_of_another_stage_is_refused(capsys, model, tmp_path):
+    config = yaml.safe_load(Path("configs/distill.yaml").read_text())
+    config["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train"}}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
+    line = refusal(capsys, vcgen("fit", tmp_path / "wrong.yaml", tmp_path / "run", model__model=model))
+    assert "SceneData, not ShardData" in line
+
+
+def test_together_without_distill_is_refused(capsys, model, tmp_path):
+    words = [
+        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
+        "--out", str(tmp_path / "out"), "--lpips", "none", "--together", "4",
+    ]
+    assert "--distill" in refusal(capsys, cli.main(words))
 
 
 def test_the_saved_field_renders_without_the_model(model, tmp_path):

@@ -53,22 +53,9 @@ def main(arguments: list[str]) -> None:
 
 
 def evaluate(
-    model: str,
-    data: str,
-    protocol: str,
-    out: str,
-    lpips: list[Literal["vgg", "squeeze", "alex"]],
-    offline: bool = False,
-    device: str = "auto",
-    views_per_call: PositiveInt = 8,
-    part: str = "0/1",
-    overwrite: bool = False,
-    baselines: bool = False,
-    train: str | None = None,
-    compare: list[str] | None = None,
-    distill: str | None = None,
-    together: PositiveInt = 1,
-    seed: int = 0,
+    model: str, data: str, protocol: str, out: str, lpips: list[Literal["vgg", "squeeze", "alex"]], offline: bool = False,
+    device: str = "auto", views_per_call: PositiveInt = 8, part: str = "0/1", overwrite: bool = False, baselines: bool = False,
+    train: str | None = None, compare: list[str] | None = None, distill: str | None = None, together: PositiveInt = 1, seed: int = 0,
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
 
@@ -98,6 +85,8 @@ def evaluate(
     parsed_part = parse_part(part)
     if baselines and parsed_part != (0, 1):
         raise UserError("--baselines cannot be given with --part; score the parts first, then give the whole command with --baselines")
+    if together > 1 and not distill:
+        raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
     settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parsed_part, overwrite)
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, device=settings.device)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from vcgen.callbacks.samples import tensorboards, to_uint8
 from vcgen.cameras import Cameras
+from vcgen.data.single import SceneData
 from vcgen.diffusion.guidance import NGD, Guidance
+from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
 from vcgen.export.video import contact_sheet
 from vcgen.systems.base import System
@@ -35,6 +37,8 @@ class Distill(System):
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: the amortised field, from where the distillation starts."""
+        if not isinstance(self.trainer.datamodule, SceneData):
+            raise UserError(f"a distillation takes one scene: set data to SceneData, not {type(self.trainer.datamodule).__name__}")
         system = model_folder.load(self.model, self.device)
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):

@@ -57,7 +57,8 @@ class Distillation(nn.Module):
     """The state of a distillation: the fields being finetuned, and where the guidance stands.
 
     system: the trained model with its prior, left as it is. context: (batch, 1) input views over any background. A checkpoint of this
-    module (and of the optimiser) is all that is needed to go on. Raises UserError for a model without prior or without planes.
+    module (and of the optimiser) is all that is needed to go on. Raises UserError for a model without prior or
+    without planes, and for input views of another size than the prior's.
     """
 
     targets: Tensor
@@ -68,6 +69,9 @@ class Distillation(nn.Module):
         object.__setattr__(self, "system", system)  # not a submodule: its weights are neither trained nor stored here
         if system.prior is None:
             raise UserError("this model has no diffusion prior to distil: train one with model.prior")
+        if context.size != (system.prior.size,) * 2:
+            found, side = "{} x {}".format(*context.size), system.prior.size
+            raise UserError(f"the input view has {found} pixels, the prior knows {side} x {side}: pack the data with --size {side}")
         self.context, self.guidance, self.options = context, guidance, options
         with torch.no_grad():
             first = system.field(context)
