@@ -4,8 +4,16 @@ import json
 import sys
 from inspect import getdoc
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vcgen.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    from vcgen.export.outputs import OutputOptions
+    from vcgen.export.stage import Stage
+    from vcgen.systems.distilled import Distilled
 
 
 def main(arguments: list[str]) -> None:
@@ -83,17 +91,10 @@ def render(
     """
     _check(views, turntable_frames, mesh_resolution, size, fps, elevation, input_elevation)
     targets = _targets(image, Path(out))
-    import torch
-
-    from vcgen.export import folder
-    from vcgen.export.outputs import OutputOptions, render_picture
+    from vcgen.export.outputs import OutputOptions
     from vcgen.export.stage import Stage
 
-    system = folder.load(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    if distill is not None:
-        from vcgen.systems.distilled import distilled
-
-        system = distilled(system, distill, seed)
+    system = _open(model, device, distill, seed)
     stage = Stage.of(system.config, input_elevation, input_distance, fov)
     options = OutputOptions(
         azimuths=tuple(360 * i / views for i in range(views)) if azimuths is None else tuple(azimuths),
@@ -101,10 +102,34 @@ def render(
         size=stage.image_size if size is None else (round(size * stage.image_size[0] / stage.image_size[1]), size),
         turntable_frames=turntable_frames, fps=fps, mesh_resolution=mesh_resolution, threshold=threshold, fill=fill, as_is=as_is,
     )
+    _render_all(system, stage, targets, options, {"model": str(model), "distill": distill, "seed": seed})
+
+
+def _open(model: str, device: str, distill: str | None, seed: int) -> "LightningModule | Distilled":
+    import torch
+
+    from vcgen.export import folder
+
+    system = folder.load(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if distill is None:
+        return system
+    from vcgen.systems.distilled import distilled
+
+    return distilled(system, distill, seed)
+
+
+def _render_all(
+    system: "LightningModule | Distilled", stage: "Stage", targets: dict[Path, Path], options: "OutputOptions", record: dict[str, Any]
+) -> None:
+    """Every picture, even when an earlier one had problems; these end the command."""
+    import torch
+
+    from vcgen.export.outputs import render_picture
+
     problems = []
     for picture, target in targets.items():
-        torch.manual_seed(seed)
-        report = render_picture(system, stage, picture, target, options, {"model": str(model), "distill": distill, "seed": seed})
+        torch.manual_seed(record["seed"])
+        report = render_picture(system, stage, picture, target, options, record)
         print("\n".join(report.lines))
         problems += report.problems
     if problems:
