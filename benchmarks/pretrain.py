@@ -21,7 +21,7 @@ CARD = """# cars64: a small NerfDiff of low-poly cars, 64 x 64 pixels
 
 One picture of a car in; a radiance field, novel views, samples and a distilled field out. For trying vcgen, not for production.
 
-    vcgen render --model data/pretrained/cars64 --image car.png --out outputs/car --distill
+    vcgen render --model data/pretrained/cars64 --image car.png --out outputs/car --distill configs/distill.yaml
 
 | | |
 | --- | --- |
