@@ -1,6 +1,7 @@
 """The LightningDataModule: shard folders in, training stream and validation scenes out, with the stream's position in every checkpoint."""
 
 import os
+import signal
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -62,7 +63,7 @@ class ShardData(pl.LightningDataModule):
             self.train_index, self.batch_size, self.targets, int(os.environ.get("PL_GLOBAL_SEED", 0)), self.cursor,
             self.trainer.global_rank, self.trainer.world_size, self.augment,
         )
-        return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
+        return DataLoader(stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
 
     def val_dataloader(self) -> DataLoader | list:
         """One scene per batch, the same scenes every time; dealt out to the ranks without repetition."""
@@ -98,3 +99,9 @@ def camera_of(record: SceneRecord) -> dict[str, float]:
         "focal": float(record.K[0, 0, 0]), "distance": float(np.median(distance)), "elevation": float(np.median(elevation)),
         "near": float(record.t_near), "far": float(record.t_far),
     }
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """For loader processes: SLURM signals every process of a job step, and SIGUSR1 or SIGTERM would kill those that do not expect it."""
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
