@@ -205,6 +205,15 @@ def test_code_named_in_a_page_exists(page):
         assert (ROOT / path).exists(), path
 
 
+def test_the_reliability_page_names_a_test_for_every_fault():
+    rows = re.findall(r"^\|(.+)\|$", (ROOT / "docs" / "reliability.md").read_text().split("## Faults")[1], re.MULTILINE)[2:]
+    assert len(rows) > 5
+    for row in rows:
+        fault, *_, tests = (cell.strip() for cell in row.split(" | "))
+        files = re.findall(r"`(tests/\w+\.py)`", tests)
+        assert files and all((ROOT / file).exists() for file in files), fault
+
+
 OPTIONS = [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane]
 
 
