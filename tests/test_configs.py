@@ -17,7 +17,7 @@ from vcgen.systems.build import build_system
 
 ROOT = Path(__file__).parents[1]
 #: Without the per-image stage, which starts from a trained model with a prior: test_distilled.py has it.
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "distill")
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("distill"))
 #: What does not change which parts of a configuration are used, only how much they work.
 SMALLER = {
     "nerfdiff": {

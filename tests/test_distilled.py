@@ -22,6 +22,7 @@ from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.distilled import Distilled, distilled
 from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.picture_data import PictureData
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
 PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {
@@ -182,7 +183,36 @@ def test_the_data_of_another_stage_is_refused(capsys, model, tmp_path):
     config["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train"}}
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
     line = refusal(capsys, vcgen("fit", tmp_path / "wrong.yaml", tmp_path / "run", model__model=model))
-    assert "SceneData, not ShardData" in line
+    assert "SceneData or PictureData, not ShardData" in line
+
+
+def test_a_picture_is_distilled_as_a_training_run(capsys, model, tmp_path):
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (90, 50), "white")
+    ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30))
+    picture.save(tmp_path / "car.png")
+
+    def fit(out: Path) -> int:
+        overlay = dict(config="configs/distill_picture.yaml", trainer__default_root_dir=out, data__image=tmp_path / "car.png")
+        return vcgen("fit", "configs/distill.yaml", out, **overlay, model__model=model, **SMALL)
+
+    assert fit(tmp_path / "run") == 0
+    # The very view that `vcgen render` and `vcgen.load` would take from the file.
+    data = PictureData(tmp_path / "car.png", model)
+    data.setup("fit")
+    expected = open_model(model).context(tmp_path / "car.png")
+    assert torch.equal(data.example.context.images, expected.images) and torch.equal(data.example.context.cameras.c2w, expected.cameras.c2w)
+    cameras, system = expected.cameras, folder.load(model)
+    with torch.no_grad():
+        before = system.render(system.field(expected), cameras, (64, 64)).rgb
+        alone = folder.load(tmp_path / "run" / "field")
+        after = alone.render(alone.field(expected), cameras, (64, 64)).rgb
+    truth = expected.on(1.0)
+    assert (after - truth).square().mean() < (before - truth).square().mean()
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "car.png")
+    assert "shows no object" in refusal(capsys, fit(tmp_path / "empty"))
+    assert not (tmp_path / "empty" / "checkpoints").exists()
 
 
 def test_together_without_distill_is_refused(capsys, model, tmp_path):

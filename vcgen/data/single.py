@@ -49,17 +49,17 @@ class SceneData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """The scene, endlessly."""
-        return DataLoader(_Same(self.example, 1 << 40), batch_size=None)
+        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
 
     def val_dataloader(self) -> DataLoader | list:
         """The scene, once; nothing where it has no other views."""
-        return DataLoader(_Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
+        return DataLoader(Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
 
     def commit(self, example: Example) -> None:
         """There is no position to keep."""
 
 
-class _Same(Dataset):
+class Same(Dataset):
     """One example under ``count`` numbers."""
 
     def __init__(self, example: Example, count: int):

@@ -17,6 +17,7 @@ from vcgen.export.video import contact_sheet
 from vcgen.systems.base import System
 from vcgen.systems.distillation import Distillation, DistillOptions
 from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.systems.picture_data import PictureData
 from vcgen.types import Example, Field, Rendering, Views
 
 
@@ -37,8 +38,9 @@ class Distill(System):
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: the amortised field, from where the distillation starts."""
-        if not isinstance(self.trainer.datamodule, SceneData):
-            raise UserError(f"a distillation takes one scene: set data to SceneData, not {type(self.trainer.datamodule).__name__}")
+        if not isinstance(self.trainer.datamodule, (SceneData, PictureData)):
+            found = type(self.trainer.datamodule).__name__
+            raise UserError(f"a distillation takes one scene: set data to SceneData or PictureData, not {found}")
         system = model_folder.load(self.model, self.device)
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):

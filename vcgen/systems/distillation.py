@@ -28,6 +28,7 @@ class DistillOptions:
 
     views: virtual views per object, spread evenly over the elevations (lowest, highest), degrees, at the input camera's distance.
     rays: per update and object, over all virtual views; input_rays: of the input view, whose error weighs ``input_weight``.
+    samples: per ray; None: as many as in the model's training.
     planes_lr, decoder_lr: Adam's learning rates; they fall linearly to a tenth. decoder_lr None keeps the decoder, which objects share.
     condition: what the prior is shown: "first", the amortised field's renderings, as in its training, or "current", the field's as it is.
     classifier_free: scale of classifier-free guidance; 1 is the conditional prediction.
@@ -37,6 +38,7 @@ class DistillOptions:
     elevations: tuple[float, float] = (-5.0, 70.0)
     rays: int = 2048
     input_rays: int = 256
+    samples: int | None = None
     input_weight: float = 1.0
     planes_lr: float = 1e-2
     decoder_lr: float | None = None
@@ -128,6 +130,8 @@ class Distillation(nn.Module):
         field, options = self.field, self.options
         pictures = (self.targets / 2 + 0.5).unflatten(0, self.cameras.shape)
         render = self.system.render_options
+        if options.samples is not None:
+            render = replace(render, samples=options.samples)
         virtual = ray_losses(field, Views(pictures, self.cameras), options.rays // options.views, render, generator)
         given = ray_losses(field, self.context, options.input_rays, render, generator, self.system.background)
         return {"virtual": virtual["rgb"], "input": options.input_weight * given["rgb"]}
