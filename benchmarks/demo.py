@@ -1,10 +1,11 @@
 """The main job on the bundled cars, start to end: train, export, measure on the test split, render one car. Run by `make demo`.
 
-Then the same car by the shipped model, trained longer and with a diffusion prior: its field as it is, and distilled.
+Then field and diffusion prior together for two minutes, to see the prior's loss fall; and the same car by the shipped model, whose prior
+was trained longer: its field as it is, and distilled.
 
 Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, contact_sheet.png (one
-test car), shipped.png (the shipped model's views of it, above distilled ones), run/ (config.yaml, run.json, TensorBoard, checkpoints),
-model/ (what `vcgen.load` opens) and log.txt.
+test car), joint.png (the prior's loss over the steps), shipped.png (the shipped model's views of the car, above distilled ones), run/ and
+joint/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what `vcgen.load` opens) and log.txt.
 """
 
 import argparse
@@ -28,7 +29,8 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9.5, help="training time (default: 9.5)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="training time of the field (default: 9)")
+    parser.add_argument("--joint-minutes", type=float, default=2.0, help="training time of field and prior together (default: 2)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
     options = parser.parse_args()
     started = time.time()
@@ -50,11 +52,44 @@ def main() -> None:
     for name in ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png"):
         if (out / "car" / name).exists():
             shutil.copy(out / "car" / name, out / name)
+    vcgen(
+        "fit", "-c", "configs/cars64.yaml", "-c", "configs/cars64_prior.yaml", "--model.pretrained", out / "model",
+        "--model.train_field", "true", "--model.optimizer.warmup_steps", "20", "--trainer.default_root_dir", out / "joint",
+        "--trainer.max_time", days(options.joint_minutes), "--trainer.log_every_n_steps", "1",
+    )
+    losses = denoising_losses(out / "joint")
+    draw_curve(losses, out / "joint.png")
     shipped = ("render", "--model", "data/pretrained/cars64", "--image", picture, "--as_is", "--elevation", "20", "--mesh-resolution", "0")
     vcgen(*shipped, "--out", out / "shipped", "--turntable-frames", "0")
     vcgen(*shipped, "--out", out / "distilled", "--distill", "configs/distill.yaml")
     stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
-    report(out, time.time() - started)
+    report(out, losses, time.time() - started)
+
+
+def denoising_losses(run: Path, parts: int = 12) -> list[tuple[int, float]]:
+    """(step, the prior's loss) from a run's TensorBoard files, in means over parts of the run: single batches are noisy."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    points = [(event.step + 1, event.value) for event in events.Scalars("train/denoising")]
+    size = -(-len(points) // parts)
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(group[len(group) // 2][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def draw_curve(points: list[tuple[int, float]], path: Path, size: tuple[int, int] = (480, 240), margin: int = 40) -> None:
+    """A line through the points, from zero up."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(picture)
+    width, height = (side - 2 * margin for side in size)
+    right, top = max(x for x, _ in points), max(y for _, y in points)
+    pen.rectangle((margin, margin, margin + width, margin + height), outline="grey")
+    pen.line([(margin + width * x / right, margin + height * (1 - y / top)) for x, y in points], fill=(0, 90, 200), width=2)
+    pen.text((margin, margin - 16), f"the prior's loss, 0 to {top:.2f}, over {right} steps of joint training", fill="black")
+    picture.save(path)
 
 
 def stack(sheets: list[Path], path: Path) -> None:
@@ -100,7 +135,7 @@ def write_input(path: Path) -> Path:
     return path
 
 
-def report(out: Path, seconds: float) -> None:
+def report(out: Path, losses: list[tuple[int, float]], seconds: float) -> None:
     """The table, the paths, and one line of JSON."""
     results = json.loads((out / "results.json").read_text())
     rows = {"vcgen": results["mean"]}
@@ -110,11 +145,13 @@ def report(out: Path, seconds: float) -> None:
     print("\n" + f"{'test cars, input view 0':<26}" + "".join(f"{name:>15}" for name in metrics))
     for name, means in rows.items():
         print(f"{name:<26}" + "".join(f"{means[m]:>15.3f}" if m in means else f"{'-':>15}" for m in metrics))
+    (start, first), (end, last) = losses[0], losses[-1]
+    print(f"\njoint training, the prior's loss: {first:.3f} at step {start}, {last:.3f} at step {end}")
     print(f"\n{seconds / 60:.1f} minutes. Written to {os.path.relpath(out)}/:")
-    pictures = ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "shipped.png", "distilled/turntable.gif")
+    pictures = ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "joint.png", "shipped.png", "distilled/turntable.gif")
     for name in ("results.json", "report.html", *pictures, "run/config.yaml", "log.txt"):
         print(f"  {name}" if (out / name).exists() else f"  {name}: missing")
-    print(json.dumps({"program": "demo", "minutes": round(seconds / 60, 2), "rows": rows}))
+    print(json.dumps({"program": "demo", "minutes": round(seconds / 60, 2), "rows": rows, "denoising": losses}))
 
 
 if __name__ == "__main__":
