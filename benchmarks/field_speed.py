@@ -58,7 +58,7 @@ class Subject:
             config["model"]["init_args"]["encoder"]["init_args"]["radius"] = None  # published: every pixel is rendered, from near to far
         system = load_system(config)
         data = config["data"]["init_args"]
-        example = SceneStream(read_index(ROOT / data["train"]), data["batch_size"], data["targets"], seed=0).batch(0)
+        example = SceneStream(read_index(ROOT / data["train"]), data["batch_size"], data["targets"], seed=0).batch()
         optimizer = system.optimizer_options.build(system.parameters())
         subject = cls(config, system, example, optimizer, None, QUICK_PICTURE if small else PICTURE)
         subject.field = subject.encode()

@@ -57,7 +57,7 @@ def equal_part(first: dict, second: dict, part: str) -> bool:
 
 @pytest.fixture(scope="module")
 def example():
-    return SceneStream(read_index("data/cars64/train"), 2, 2, seed=0).batch(0)
+    return SceneStream(read_index("data/cars64/train"), 2, 2, seed=0).batch()
 
 
 def field_gradient(model: NerfDiff, example) -> float:

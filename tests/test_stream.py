@@ -4,12 +4,15 @@ import itertools
 
 import pytest
 import torch
+from scenes import make_record
 from torch.utils.data import DataLoader
 
+from vcgen.data.augment import Augmentation
 from vcgen.data.datamodule import ShardData
-from vcgen.data.shards import read_index
+from vcgen.data.shards import read_index, write_shards
 from vcgen.data.stream import FixedScenes, SceneStream
 from vcgen.errors import UserError
+from vcgen.types import Position
 
 CARS = "data/cars64/train"
 
@@ -31,23 +34,38 @@ def test_the_order_does_not_depend_on_the_number_of_workers(index, workers):
         assert torch.equal(a.target.images, b.target.images) and torch.equal(a.context.cameras.c2w, b.context.cameras.c2w)
 
 
-def test_skipping_equals_never_having_stopped(index):
-    whole, rest = take(SceneStream(index, 2, 1, seed=3), 6), take(SceneStream(index, 2, 1, seed=3, skip=4), 2)
-    for a, b in zip(whole[4:], rest):
-        assert a.keys == b.keys and torch.equal(a.context.images, b.context.images)
+def test_starting_in_the_middle_equals_never_having_stopped(index):
+    whole = take(SceneStream(index, 2, 1, seed=3), 6)
+    rest = take(SceneStream(index, 2, 1, seed=3, start=whole[3].cursor), 2)
+    for a, b in zip(whole[4:], rest, strict=True):
+        assert a.keys == b.keys and a.cursor == b.cursor and torch.equal(a.context.images, b.context.images)
 
 
-def test_an_epoch_visits_every_scene_at_most_once_and_ranks_share_it(index):
-    streams = [SceneStream(index, 5, 1, seed=0, rank=rank, world=2) for rank in range(2)]
-    assert streams[0].batches_per_epoch == len(index.samples) // 10
-    keys = [key for stream in streams for k in range(stream.batches_per_epoch) for key in stream.batch(k).keys]
-    assert len(keys) == len(set(keys)) == len(index.samples) // 10 * 10
-    second = [key for key in streams[0].batch(streams[0].batches_per_epoch).keys]
-    assert second != list(streams[0].batch(0).keys)
+def test_any_number_of_ranks_makes_the_same_global_batch_of_the_same_pictures(index):
+    """Shuffled views and augmentation included: the last batches are of the second epoch."""
+    change = Augmentation(mirror=True, permute_colours=True)
+    steps = len(index.samples) // 8 + 2
+    whole = take(SceneStream(index, 8, 1, seed=5, augment=change), steps)
+    for world in (2, 4):
+        ranks = [take(SceneStream(index, 8 // world, 1, 5, Position(), rank, world, change), steps) for rank in range(world)]
+        for step, parts in enumerate(zip(*ranks, strict=True)):
+            assert sum((part.keys for part in parts), ()) == whole[step].keys
+            assert torch.equal(torch.cat([part.target.images for part in parts]), whole[step].target.images)
+            assert {part.cursor for part in parts} == {whole[step].cursor}
+    assert whole[-1].cursor == Position(1, 16)
+
+
+@pytest.mark.parametrize("ranks, workers", [(2, 3), (3, 2)])
+def test_one_shard_feeds_more_loader_processes_than_there_are_shards(tmp_path, ranks, workers):
+    index = write_shards((make_record(f"k{i}") for i in range(12)), tmp_path / "one", (8, 6))
+    assert len(index.shards) == 1
+    streams = [SceneStream(index, 1, 1, seed=0, rank=rank, world=ranks) for rank in range(ranks)]
+    keys = [key for stream in streams for example in take(stream, 12 // ranks, workers) for key in example.keys]
+    assert sorted(keys) == sorted(entry.key for _, entry in index.samples)
 
 
 def test_context_and_targets_are_different_views_with_straight_colour(index):
-    example = SceneStream(index, 3, 4, seed=1).batch(0)
+    example = SceneStream(index, 3, 4, seed=1).batch()
     assert example.context.images.shape == (3, 1, 3, 64, 64) and example.target.alpha.shape == (3, 4, 1, 64, 64)
     poses = torch.cat([example.context.cameras.c2w, example.target.cameras.c2w], 1)
     for scene in poses:

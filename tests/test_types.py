@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vcgen.cameras import Cameras, pinhole
-from vcgen.types import Example, Field, Views
+from vcgen.types import Example, Field, Position, Views
 
 
 def some_views(batch: int = 2, count: int = 3, height: int = 4, width: int = 6) -> Views:
@@ -42,11 +42,11 @@ def test_indexing_takes_images_alpha_and_cameras_alike():
 
 
 def test_moving_converts_every_tensor_and_keeps_the_rest():
-    example = Example(some_views(), some_views(), ("a", "b"), cursor=7).to(torch.float64)
+    example = Example(some_views(), some_views(), ("a", "b"), cursor=Position(2, 7)).to(torch.float64)
     views = example.target
     tensors = (views.images, views.alpha, views.cameras.c2w, views.cameras.K, views.cameras.near, views.cameras.far)
     assert {x.dtype for x in (*tensors, example.context.images)} == {torch.float64}
-    assert (example.keys, example.cursor) == (("a", "b"), 7)
+    assert (example.keys, example.cursor) == (("a", "b"), Position(2, 7))
 
 
 def test_field_protocol_asks_for_bounds_and_density():

@@ -42,17 +42,24 @@ class Views:
         return Views(self.images.to(*args, **kwargs), self.cameras.to(*args, **kwargs), alpha)
 
 
+class Position(NamedTuple):
+    """A place in the training data: all ranks together have taken ``scenes`` scenes of epoch ``epoch`` (see ``data/order.py``)."""
+
+    epoch: int = 0
+    scenes: int = 0
+
+
 @dataclass(frozen=True)
 class Example:
     """A batch of scenes: what the model sees (``context``, (batch, n) views) and must predict (``target``, (batch, m) views).
 
-    keys: the scene names, one per batch entry. cursor: the stream position after this batch (see ``data/stream.py``).
+    keys: the scene names, one per batch entry. cursor: where the training data goes on after this batch.
     """
 
     context: Views
     target: Views
     keys: tuple[str, ...] = ()
-    cursor: int = 0
+    cursor: Position = Position()
 
     def to(self, *args, **kwargs) -> "Example":
         """Move every tensor, as ``Tensor.to`` does."""

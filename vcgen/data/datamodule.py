@@ -6,14 +6,17 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from vcgen.data.augment import Augmentation
+from vcgen.data.order import identity, resume_position
 from vcgen.data.record import SceneRecord
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes, SceneStream
 from vcgen.errors import UserError
-from vcgen.types import Example
+from vcgen.types import Example, Position
 
 
 class ShardData(pl.LightningDataModule):
@@ -36,7 +39,7 @@ class ShardData(pl.LightningDataModule):
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers = num_workers
         self.augment = Augmentation(mirror, permute_colours)
-        self.cursor = 0
+        self.position = Position()
 
     def setup(self, stage: str) -> None:
         """Read the tables of contents; damaged folders are refused here, before anything is trained."""
@@ -46,6 +49,7 @@ class ShardData(pl.LightningDataModule):
             self.val_index = read_index(self.val_folder)
         elif self.hold_out:
             self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
+        self.identity = identity(entry.key for _, entry in self.train_index.samples)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -60,7 +64,7 @@ class ShardData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
         stream = SceneStream(
-            self.train_index, self.batch_size, self.targets, int(os.environ.get("PL_GLOBAL_SEED", 0)), self.cursor,
+            self.train_index, self.batch_size, self.targets, run_seed(), self.position,
             self.trainer.global_rank, self.trainer.world_size, self.augment,
         )
         return DataLoader(stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
@@ -79,15 +83,29 @@ class ShardData(pl.LightningDataModule):
 
     def commit(self, example: Example) -> None:
         """Note that a batch has been trained on."""
-        self.cursor = example.cursor
+        self.position = example.cursor
 
     def state_dict(self) -> dict:
-        """Lightning stores this in the checkpoint."""
-        return {"cursor": self.cursor}
+        """Where the run is in which data; Lightning stores this in the checkpoint."""
+        return {
+            **self.position._asdict(), "seed": run_seed(), "data": self.identity, "ranks": self.trainer.world_size,
+            "batch_size": self.batch_size,
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        """Lightning calls this before the loaders are built."""
-        self.cursor = state["cursor"]
+        """Go on from there; Lightning calls this between ``setup`` and the loaders. Commands other than fit may read any data."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        here = self.state_dict()
+        self.position = resume_position(state, here)
+        then, now = (f"{x['ranks']} rank(s) x {x['batch_size']} scenes" for x in (state, here))
+        if then != now:
+            rank_zero_info(f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an undisturbed run")
+
+
+def run_seed() -> int:
+    """What ``--seed_everything`` set."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def camera_of(record: SceneRecord) -> dict[str, float]:

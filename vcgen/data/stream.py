@@ -1,8 +1,7 @@
-"""Endless training batches from a shard folder; their order is a pure function of (seed, position), so the stream's state is one integer.
+"""Endless training batches from a shard folder, in the order of ``order.py``, and the fixed examples of validation.
 
-Batch k of rank r belongs to epoch ``k // batches_per_epoch``; each epoch is a fresh permutation of all scenes, dealt out to the ranks; the
-views of a scene are drawn anew each time. Workers take batches k, k + workers, ... in turn, so DataLoader's round-robin keeps the order
-whatever their number.
+Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-robin keeps the order whatever their number. Any worker of any
+rank can read any scene: shards may be fewer than workers.
 """
 
 import itertools
@@ -14,10 +13,11 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vcgen.cameras import Cameras
 from vcgen.data.augment import Augmentation
+from vcgen.data.order import batch_starts, epoch_order, scene_generator
 from vcgen.data.record import SceneRecord, decode_views
 from vcgen.data.shards import ShardIndex
 from vcgen.errors import UserError
-from vcgen.types import Example, Views
+from vcgen.types import Example, Position, Views
 
 
 def scene_views(record: SceneRecord, indices: list[int]) -> Views:
@@ -44,23 +44,22 @@ def stack_views(scenes: list[Views]) -> Views:
 class SceneStream(IterableDataset):
     """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch, targets) views.
 
-    batch_size: scenes per batch and rank. targets: target views per scene. skip: batches to skip (resume). rank, world: this process among
-    all. augment: random changes made to whole scenes. Every rank gets equally many batches per epoch; the scenes that do not fill a last
-    batch wait for another epoch's shuffle.
+    batch_size: scenes per batch and rank. targets: target views per scene. start: where to begin (resume). rank, world: this process among
+    all. augment: random changes made to whole scenes. Every rank gets equally many batches per epoch.
     Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
     """
 
     def __init__(
-        self, index: ShardIndex, batch_size: int, targets: int, seed: int, skip: int = 0, rank: int = 0, world: int = 1,
+        self, index: ShardIndex, batch_size: int, targets: int, seed: int, start: Position = Position(), rank: int = 0, world: int = 1,
         augment: Augmentation = Augmentation(),
     ):
         self.index, self.batch_size, self.targets = index, batch_size, targets
-        self.seed, self.skip, self.rank, self.world = seed, skip, rank, world
+        self.seed, self.start, self.rank, self.world = seed, start, rank, world
         self.augment = augment
-        count = len(index.samples)
-        self.batches_per_epoch = count // (batch_size * world)
-        if self.batches_per_epoch == 0:
-            raise UserError(f"{index.folder}: {count} scenes cannot fill a batch of {batch_size} on {world} ranks; lower data.batch_size")
+        self.total = len(index.samples)
+        if self.total < batch_size * world:
+            found = f"{self.total} scenes cannot fill a batch of {batch_size} on {world} ranks"
+            raise UserError(f"{index.folder}: {found}; lower data.batch_size")
         short = [entry.key for _, entry in index.samples if entry.views < targets + 1]
         if short:
             found = f"{len(short)} scenes, e.g. {short[0]}, have fewer than {targets + 1} views"
@@ -69,23 +68,22 @@ class SceneStream(IterableDataset):
     def __iter__(self) -> Iterator[Example]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for k in itertools.count(self.skip + worker, workers):
-            yield self.batch(k)
+        starts = batch_starts(self.total, self.batch_size * self.world, self.start)
+        return map(self.batch, itertools.islice(starts, worker, None, workers))
 
-    def batch(self, k: int) -> Example:
-        """The k-th batch of this rank, counted from the start of training."""
-        epoch, position = divmod(k, self.batches_per_epoch)
-        order = torch.randperm(len(self.index.samples), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
-        first = (position * self.world + self.rank) * self.batch_size
-        draw = torch.Generator().manual_seed((self.seed * 1_000_003 + k) * 4096 + self.rank)
+    def batch(self, start: Position = Position()) -> Example:
+        """This rank's part of the batch that begins at a position."""
+        first = start.scenes + self.rank * self.batch_size
         scenes, keys = [], []
-        for number in order[first : first + self.batch_size].tolist():
-            record = self.index.read(number)
+        for place in range(first, first + self.batch_size):
+            draw = scene_generator(self.seed, start.epoch, place)
+            record = self.index.read(int(epoch_order(self.total, self.seed, start.epoch)[place]))
             chosen = torch.randperm(len(record.views), generator=draw)[: self.targets + 1].tolist()
             scenes.append(self.augment(scene_views(record, chosen), draw))
             keys.append(record.key)
         views = stack_views(scenes)
-        return Example(views[:, :1], views[:, 1:], tuple(keys), cursor=k + 1)
+        after = Position(start.epoch, start.scenes + self.batch_size * self.world)
+        return Example(views[:, :1], views[:, 1:], tuple(keys), after)
 
 
 class FixedScenes(Dataset):

@@ -1,0 +1,65 @@
+"""The order of the training data: pure functions of (seed, position), so that the state of a stream is two integers.
+
+Each epoch is a fresh permutation of all scenes. A position counts the scenes of it that all ranks together have taken, so it means the
+same to any number of ranks and workers and to any batch size. What is drawn at random for a scene (its views, its augmentation) depends
+on the seed, the epoch and its place in the epoch's order alone: two ranks with four scenes each make the batch that one makes of eight.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcgen.errors import UserError
+from vcgen.types import Position
+
+
+def batch_starts(total: int, batch: int, start: Position = Position()) -> Iterator[Position]:
+    """Where each batch of ``batch`` scenes (of all ranks together) begins, endlessly, from ``start`` on.
+
+    Scenes that do not fill a last batch wait for the shuffle of the next of the epochs of ``total`` scenes.
+    """
+    epoch, scenes = start
+    while True:
+        if scenes + batch > total:
+            epoch, scenes = epoch + 1, 0
+        yield Position(epoch, scenes)
+        scenes += batch
+
+
+# A batch needs the order of its epoch only; making it anew for each would take longer than reading, with many scenes.
+@functools.lru_cache(maxsize=2)
+def epoch_order(total: int, seed: int, epoch: int) -> Tensor:
+    """(total,) int64: the numbers of all scenes in the order of an epoch. Shared between calls: do not write into it."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def scene_generator(seed: int, epoch: int, place: int) -> torch.Generator:
+    """The random draws for the scene at a place of an epoch's order."""
+    # Mixed by SeedSequence: PyTorch's generator on CPUs looks at 32 bits of its seed, too few for a product of the three.
+    mixed = np.random.SeedSequence((seed, epoch, place)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
+
+def identity(keys: Iterable[str]) -> str:
+    """What scenes, in what order, the numbers of a stream refer to: hexadecimal SHA-256 of their keys."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
+def resume_position(stored: dict, here: dict) -> Position:
+    """The position in a checkpoint's state of a stream. stored, here: that state and this run's, by ``ShardData.state_dict``.
+
+    Raises UserError where the position means nothing here: another order of other scenes.
+    """
+    advice = "to start from its weights instead, `vcgen export` it and give --model.pretrained FOLDER"
+    if not {"epoch", "scenes", "seed", "data"} <= stored.keys():
+        raise UserError(f"the checkpoint's position in the data is of an older vcgen, which counted batches; {advice}")
+    if stored["data"] != here["data"]:
+        raise UserError(f"the checkpoint was trained on other scenes than data.train and data.hold_out give; give those, or {advice}")
+    if stored["seed"] != here["seed"]:
+        found = f"the checkpoint was trained with seed {stored['seed']}, here it is {here['seed']}"
+        raise UserError(f"{found}; give --seed_everything {stored['seed']}, or {advice}")
+    return Position(stored["epoch"], stored["scenes"])
