@@ -43,8 +43,8 @@ DATA = ROOT / "data" / "cars64" / "test"
 class Samples:
     """The prior's pictures, each view by itself, with the contract of a system. The "field" is the input view."""
 
-    def __init__(self, system, steps: int):
-        self.system, self.steps = system, steps
+    def __init__(self, system, steps: int, strength: float = 1.0):
+        self.system, self.steps, self.strength = system, steps, strength
 
     def field(self, context):
         return context
@@ -52,7 +52,7 @@ class Samples:
     def render(self, context, cameras, size, background=1.0):
         noise = torch.Generator(self.system.device).manual_seed(0)
         with torch.autocast(self.system.device.type, torch.bfloat16):
-            rgb = self.system.sample(context, cameras, noise, size, self.steps)
+            rgb = self.system.sample(context, cameras, noise, size, self.steps, strength=self.strength)
         return Rendering(rgb, torch.ones_like(rgb[:, :, :1]), torch.ones_like(rgb[:, :, :1]))
 
 
@@ -122,7 +122,8 @@ def main() -> None:
 
 
 def systems(system, config: str, quick: bool, out: Path) -> dict:
-    """The five methods. SDS gets as many prior evaluations and field updates as NGD. Fields are kept for the report and the sheet."""
+    """The methods. Samples start from pure noise, or from the rendering noised to 0.6 of the schedule. SDS gets as many prior evaluations
+    and field updates as NGD. Fields are kept for the report and the sheet."""
     ngd = distilled(system, str(ROOT / config))
     if not isinstance(ngd.guidance, NGD):
         raise UserError(f"--config {config}: its guidance must be NGD, from which the others are made")
@@ -130,8 +131,9 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
         ngd.guidance, ngd.options = replace(ngd.guidance, rounds=2, updates=2), replace(ngd.options, views=4)
     sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
     others = {"sds": sds, "ngd_gamma0": replace(ngd.guidance, gamma=0.0), "ngd": ngd.guidance}
+    steps = 2 if quick else 25
     return {
-        "amortised": system, "samples": Samples(system, 2 if quick else 25),
+        "amortised": system, "samples": Samples(system, steps), "samples_from_rendering": Samples(system, steps, strength=0.6),
         **{name: Distilled(system, guidance, ngd.options, keep=out / name / "fields") for name, guidance in others.items()},
     }
 

@@ -100,6 +100,21 @@ def test_samples_have_a_picture_per_camera_and_depend_on_the_generator_alone(exa
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_samples_can_start_from_the_rendering(example):
+    model, cameras = system().eval(), example.target.cameras
+    with torch.no_grad():
+        seen = model.render(model.field(example.context), cameras, (64, 64)).rgb.clamp(0, 1)
+
+    def draw(strength: float) -> torch.Tensor:
+        return model.sample(example.context, cameras, torch.Generator().manual_seed(0), steps=10, strength=strength)
+
+    torch.testing.assert_close(draw(0.0), seen)
+    errors = [float((draw(strength) - seen).square().mean()) for strength in (0.1, 0.5, 1.0)]
+    assert 0 < errors[0] < errors[1] < errors[2]
+    with pytest.raises(UserError, match="strength"):
+        draw(1.5)
+
+
 def test_a_model_without_a_prior_says_so(example):
     with pytest.raises(UserError, match="no diffusion prior"):
         system(prior=False).sample(example.context, example.target.cameras, torch.Generator())

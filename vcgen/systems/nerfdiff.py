@@ -133,17 +133,21 @@ class NerfDiff(System):
     @torch.no_grad()
     def sample(
         self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 25,
-        guidance: float = 1.0,
+        guidance: float = 1.0, strength: float = 1.0,
     ) -> Tensor:
         """Pictures (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
 
-        Raises UserError without a prior.
+        strength: share of the noise schedule at which sampling starts, from the field's noised rendering: 1 starts from pure noise, 0
+        returns the rendering. Raises UserError without a prior and for a strength outside [0, 1].
         """
         if self.prior is None:
             raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
+        if not 0 <= strength <= 1:
+            raise UserError(f"strength is a share of the noise schedule: it must lie in [0, 1], {strength} does not")
         seen = self.render_condition(self.field(context), cameras, size or context.size)
         condition = self.prior.condition(seen, context, cameras.near, cameras.far)
-        return self.prior.sample(condition, generator, steps, guidance).unflatten(0, cameras.shape)
+        start = None if strength == 1 else seen.rgb.flatten(0, 1)
+        return self.prior.sample(condition, generator, steps, guidance, start=start, strength=strength).unflatten(0, cameras.shape)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``: dB per image over white, averaged over images; with a prior ``val/denoising``, its loss with the same noise
