@@ -10,27 +10,18 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from webdataset.tariterators import tar_file_iterator
 
 from vcgen.data.record import VERSION, SceneRecord
+from vcgen.data.table import SampleEntry, SceneTable
 from vcgen.errors import UserError
 
 INDEX = "index.json"
-
-
-@dataclass(frozen=True)
-class SampleEntry:
-    """Where a scene lies: byte range [offset, offset + size) of its shard, its number of views, its statistical group."""
-
-    key: str
-    offset: int
-    size: int
-    views: int
-    group: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +31,7 @@ class ShardEntry:
     name: str
     bytes: int
     sha256: str
-    samples: tuple[SampleEntry, ...]
+    samples: Sequence[SampleEntry]
 
 
 @dataclass(frozen=True)
@@ -54,10 +45,24 @@ class ShardIndex:
     licence: str
     shards: tuple[ShardEntry, ...]
 
+    def __post_init__(self) -> None:
+        # One table, of which each shard's samples are a slice: loader processes touch no other object per scene.
+        tables = [shard.samples if isinstance(shard.samples, SceneTable) else SceneTable.of(shard.samples) for shard in self.shards]
+        ends = np.cumsum([len(table) for table in tables], dtype=np.int64)
+        scenes = SceneTable.join(tables)
+        slices = (scenes[end - len(table) : end] for table, end in zip(tables, ends, strict=True))
+        shards = tuple(replace(shard, samples=samples) for shard, samples in zip(self.shards, slices, strict=True))
+        for name, value in (("shards", shards), ("scenes", scenes), ("_ends", ends)):
+            object.__setattr__(self, name, value)
+
     @property
-    def samples(self) -> list[tuple[str, SampleEntry]]:
-        """(shard name, entry) of every scene, in stored order."""
-        return [(shard.name, sample) for shard in self.shards for sample in shard.samples]
+    def samples(self) -> "Samples":
+        """(shard name, entry) of every scene, in stored order: a sequence, in constant time. ``scenes`` has the entries alone."""
+        return Samples(self)
+
+    def shard_of(self, number: int) -> ShardEntry:
+        """The shard that holds the scene at a position of :attr:`samples`."""
+        return self.shards[int(np.searchsorted(self._ends, number, side="right"))]
 
     def read(self, number: int) -> SceneRecord:
         """The scene at a position of :attr:`samples`."""
@@ -69,13 +74,14 @@ class ShardIndex:
 
         Raises UserError unless 0 < count < number of groups.
         """
-        groups = list(dict.fromkeys(sample.group for _, sample in self.samples))
+        groups = list(dict.fromkeys(self.scenes.column("group").tolist()))
         if not 0 < count < len(groups):
             raise UserError(f"{self.folder}: {count} of {len(groups)} objects cannot be held out; give 1 to {len(groups) - 1}")
-        held = {groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)}
+        held = [groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)]
 
         def keep(inside: bool) -> "ShardIndex":
-            shards = (replace(h, samples=tuple(s for s in h.samples if (s.group in held) == inside)) for h in self.shards)
+            parts = [SceneTable(t.rows[np.isin(t.column("group"), held) == inside]) for t in (shard.samples for shard in self.shards)]
+            shards = (replace(shard, samples=part) for shard, part in zip(self.shards, parts, strict=True))
             return replace(self, shards=tuple(shard for shard in shards if shard.samples))
 
         return keep(False), keep(True)
@@ -85,6 +91,23 @@ class ShardIndex:
         for shard in self.shards:
             if file_sha256(self.folder / shard.name) != shard.sha256:
                 raise UserError(f"{self.folder / shard.name}: checksum differs from index.json; the file is damaged, copy or pack it again")
+
+
+class Samples(Sequence[tuple[str, SampleEntry]]):
+    """See :attr:`ShardIndex.samples`."""
+
+    def __init__(self, index: ShardIndex):
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index.scenes)
+
+    def __getitem__(self, number: int) -> tuple[str, SampleEntry]:
+        number = range(len(self))[number]
+        return self.index.shard_of(number).name, self.index.scenes[number]
+
+    def __iter__(self) -> Iterator[tuple[str, SampleEntry]]:
+        return ((shard.name, sample) for shard in self.index.shards for sample in shard.samples)
 
 
 def write_shards(
@@ -145,8 +168,9 @@ def write_index(index: ShardIndex) -> None:
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise UserError(f"{index.folder}: the scene key {twice!r} occurs more than once")
-    content = {"version": VERSION, **asdict(index)}
-    del content["folder"]
+    shards = [{**vars(shard), "samples": [asdict(sample) for sample in shard.samples]} for shard in index.shards]
+    content = {"version": VERSION, "image_size": index.image_size, "source": index.source, "split": index.split, "licence": index.licence}
+    content["shards"] = shards
     write_atomically(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -157,13 +181,13 @@ def read_index(folder: Path | str) -> ShardIndex:
     if not path.is_file():
         raise UserError(f"{folder}: no {INDEX} here; give a folder made by `vcgen data pack` (which may lie one level deeper)")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_hook=_compact)
         if content["version"] != VERSION:
             raise UserError(f"{path}: version {content['version']}, this vcgen reads version {VERSION}; pack the data again")
-        shards = tuple(shard_entry(shard) for shard in content["shards"])
+        shards = tuple(shard if isinstance(shard, ShardEntry) else shard_entry(shard) for shard in content["shards"])
         height, width = (int(x) for x in content["image_size"])
         index = ShardIndex(folder, (height, width), content["source"], content["split"], content["licence"], shards)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a valid shard index ({type(error).__name__}: {error}); pack the data again") from error
     for shard in index.shards:
         _check_shard(folder / shard.name, shard)
@@ -177,6 +201,14 @@ def shard_entry(content: dict) -> ShardEntry:
     return ShardEntry(
         str(content["name"]), int(content["bytes"]), str(content["sha256"]), tuple(SampleEntry(**s) for s in content["samples"])
     )
+
+
+def _compact(content: dict) -> ShardEntry | dict:
+    """Make a shard's entry of each as soon as it is parsed: dictionaries of a million scenes would take a gigabyte, for a moment."""
+    if "samples" not in content:
+        return content
+    shard = shard_entry(content)
+    return replace(shard, samples=SceneTable.of(shard.samples))
 
 
 def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> SceneRecord:
@@ -220,7 +252,8 @@ def _check_shard(path: Path, shard: ShardEntry) -> None:
         raise UserError(f"{path}: missing, but listed in {INDEX}; copy or pack the folder again")
     if path.stat().st_size != shard.bytes:
         raise UserError(f"{path}: {path.stat().st_size} bytes, {INDEX} says {shard.bytes}; the copy is incomplete, make it again")
-    if not shard.samples or any(s.offset + s.size > shard.bytes for s in shard.samples):
+    scenes = shard.samples
+    if not scenes or (scenes.column("offset") + scenes.column("size")).max() > shard.bytes:
         raise UserError(f"{path}: {INDEX} lists no scene, or scenes beyond its end; pack the folder again")
 
 

@@ -60,9 +60,9 @@ class SceneStream(IterableDataset):
         if self.total < batch_size * world:
             found = f"{self.total} scenes cannot fill a batch of {batch_size} on {world} ranks"
             raise UserError(f"{index.folder}: {found}; lower data.batch_size")
-        short = [entry.key for _, entry in index.samples if entry.views < targets + 1]
-        if short:
-            found = f"{len(short)} scenes, e.g. {short[0]}, have fewer than {targets + 1} views"
+        short = np.flatnonzero(index.scenes.column("views") < targets + 1)
+        if len(short):
+            found = f"{len(short)} scenes, e.g. {index.scenes[short[0]].key}, have fewer than {targets + 1} views"
             raise UserError(f"{index.folder}: {found}; lower data.targets")
 
     def __iter__(self) -> Iterator[Example]:

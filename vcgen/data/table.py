@@ -1,0 +1,64 @@
+"""Where the scenes of a shard folder lie, in one NumPy array: a million of them in some hundred megabytes, found in constant time.
+
+Loader processes are forks that share their parent's memory until it is written to, and looking at a Python object writes to it (its
+reference count). A list of a million entries would so be copied, page by page, into every loader process over an epoch; an array is not.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SampleEntry:
+    """Where a scene lies: byte range [offset, offset + size) of its shard, its number of views, its statistical group."""
+
+    key: str
+    offset: int
+    size: int
+    views: int
+    group: str
+
+
+class SceneTable(Sequence[SampleEntry]):
+    """Read-only sequence of entries. rows: structured array with the fields of :class:`SampleEntry`, text as UTF-8 bytes."""
+
+    def __init__(self, rows: np.ndarray):
+        self.rows = rows
+
+    @staticmethod
+    def of(entries: Iterable[SampleEntry]) -> "SceneTable":
+        """Pack entries, as wide as the longest key and group need."""
+        values = [(e.key.encode(), int(e.offset), int(e.size), int(e.views), e.group.encode()) for e in entries]
+        key, group = (max((len(value[i]) for value in values), default=1) or 1 for i in (0, 4))
+        return SceneTable(np.array(values, [("key", f"S{key}"), ("offset", "i8"), ("size", "i8"), ("views", "i4"), ("group", f"S{group}")]))
+
+    @staticmethod
+    def join(tables: Sequence["SceneTable"]) -> "SceneTable":
+        """One after the other."""
+        return SceneTable(np.concatenate([table.rows for table in tables])) if tables else SceneTable.of([])
+
+    def column(self, name: str) -> np.ndarray:
+        """All values of a field; a view, not a copy."""
+        return self.rows[name]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        if isinstance(number, slice):
+            return SceneTable(self.rows[number])
+        return _entry(self.rows[number].item())
+
+    def __iter__(self) -> Iterator[SampleEntry]:
+        for start in range(0, len(self), 4096):
+            yield from map(_entry, self.rows[start : start + 4096].tolist())
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(astuple(a) == astuple(b) for a, b in zip(self, other))
+
+
+def _entry(row: tuple) -> SampleEntry:
+    key, offset, size, views, group = row
+    return SampleEntry(key.decode(), offset, size, views, group.decode())
