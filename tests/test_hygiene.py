@@ -14,12 +14,13 @@ HARMLESS = "pickle.UnpicklingError"
 #: What each part of the package may import from the rest of it; parts that wire the others together are not listed.
 ARROWS = {
     "errors": set(),
+    "stopping": set(),
     "cameras": set(),
     "types": {"cameras"},
     "nerf": {"cameras", "types", "errors"},
     "diffusion": {"cameras", "types", "errors"},
     "data": {"cameras", "types", "errors"},
-    "callbacks": {"cameras", "types", "errors", "export"},
+    "callbacks": {"cameras", "types", "errors", "export", "stopping"},
     "evaluation": {"cameras", "types", "errors", "data", "export"},
     "export": {"cameras", "types", "errors", "data", "nerf"},
 }

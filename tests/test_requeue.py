@@ -3,10 +3,14 @@
 import os
 import signal
 
+import lightning.pytorch as pl
 import pytest
+from test_fit import equal
 from torch.utils.data import DataLoader, IterableDataset
+from training import CONFIG, load, vcgen
 
 from vcgen.data.datamodule import leave_signals_to_the_trainer
+from vcgen.stopping import SIGNALS, Stopped, StopSignals, conclude
 
 
 class Processes(IterableDataset):
@@ -24,3 +28,175 @@ def test_loader_processes_outlive_the_signals(number):
     assert worker != os.getpid()
     os.kill(worker, number)
     assert [next(stream) for _ in range(20)] == [worker] * 20  # more than are fetched ahead
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The tiny configuration as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def outside_slurm(monkeypatch):
+    """As on a computer without SLURM, wherever the tests run."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+
+
+class Kill(pl.Callback):
+    """Sends this process a signal: in set-up, in validation, or after ``step`` batches of the whole training."""
+
+    def __init__(self, number: int, moment: str = "batch", step: int = 3):
+        self.number, self.moment, self.step = number, moment, step
+
+    def _at(self, moment: str) -> None:
+        if moment == self.moment:
+            self.moment = ""
+            os.kill(os.getpid(), self.number)
+
+    def setup(self, trainer, pl_module, stage) -> None:
+        self._at("setup")
+
+    def on_sanity_check_start(self, trainer, module) -> None:
+        handlers = [signal.getsignal(number) for number in SIGNALS]
+        assert all(getattr(handler, "__self__", None).__class__ is StopSignals for handler in handlers)
+        self._at("sanity check")
+
+    def on_validation_start(self, trainer, module) -> None:
+        if not trainer.sanity_checking:
+            self._at("validation")
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        if batch.cursor == self.step:
+            self._at("batch")
+
+
+def stop(config, folder, number, moment="batch", step=3, **options) -> int:
+    """A training of six steps that gets a signal; returns its exit status."""
+    kill = {"trainer__callbacks__plus": "test_requeue.Kill", "trainer__callbacks__number": int(number)}
+    kill |= {"trainer__callbacks__moment": moment, "trainer__callbacks__step": step}
+    return vcgen("fit", config, folder, **{"trainer__max_steps": 6, **options}, **kill)
+
+
+def last(folder) -> dict:
+    return load(folder / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("number, moment, step", [
+    (signal.SIGUSR1, "setup", 1), (signal.SIGTERM, "sanity check", 1), (signal.SIGUSR1, "batch", 3), (signal.SIGTERM, "validation", 3),
+])  # fmt: skip
+def test_a_signal_ends_the_training_with_the_checkpoint_of_that_step(config, tmp_path, capfd, outside_slurm, number, moment, step):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    assert stop(config, tmp_path / "run", number, moment, trainer__num_sanity_val_steps=1) == 128 + number
+    assert last(tmp_path / "run")["global_step"] == step
+    assert not [name for name in os.listdir(tmp_path / "run" / "checkpoints") if name not in ("last.ckpt", "best.ckpt")]
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("vcgen: ")]
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    what = f"vcgen: stopped by {number.name} after step {step}, {path} is complete"
+    assert said == [f"{what}; go on with the same command and --ckpt_path last"]
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_handlers_are_restored_after_an_error(config, tmp_path):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(RuntimeError, match="a fault in validation"):
+        vcgen("fit", config, tmp_path / "run", trainer__callbacks__plus="training.Fault")
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"data__num_workers": 2}, {"trainer__accumulate_grad_batches": 2},
+], ids=["plain", "workers", "accumulating"])  # fmt: skip
+def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(config, tmp_path, outside_slurm, options):
+    options = {"trainer__max_steps": 4, **options}
+    assert vcgen("fit", config, tmp_path / "whole", **options) == 0
+    assert stop(config, tmp_path / "parts", signal.SIGUSR1, **options) == 128 + signal.SIGUSR1
+    accumulated = options.get("trainer__accumulate_grad_batches", 1)
+    found = last(tmp_path / "parts")
+    assert found["ShardData"]["cursor"] == found["global_step"] * accumulated == (4 if accumulated == 2 else 3)  # whole steps only
+    assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path="last") == 0
+    a, b = last(tmp_path / "whole"), last(tmp_path / "parts")
+    assert a["global_step"] == b["global_step"] == 4
+    for part in ("state_dict", "optimizer_states", "ShardData"):
+        assert equal(a[part], b[part]), part
+    assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
+
+
+def test_a_signal_during_the_last_step_finds_the_training_finished(config, tmp_path, outside_slurm):
+    assert stop(config, tmp_path / "run", signal.SIGTERM, step=6) == 0
+    assert last(tmp_path / "run")["global_step"] == 6
+
+
+# --- in SLURM -----------------------------------------------------------------------------------------------------------------------------
+
+
+BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen"}
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    """A stand-in that notes its arguments; returns (the file of notes, a function that makes it fail from then on)."""
+    notes, program = tmp_path / "notes", tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+
+    def write(rest: str) -> None:
+        program.write_text(f'#!/bin/sh\necho "$@" >> {notes}\n{rest}\n')
+        program.chmod(0o755)
+
+    write("")
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return notes, lambda: write('echo "Requested operation is presently disabled\nfor job 12" >&2; exit 1')
+
+
+def ended(number=signal.SIGUSR1, leader=True, resumes=True) -> Stopped:
+    return Stopped(number, 7, "run/checkpoints/last.ckpt", leader, resumes)
+
+
+@pytest.mark.parametrize("environ, name", [
+    (BATCH, "12"),
+    ({**BATCH, "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "3"}, "10_3"),  # "10" or "12" could be the whole array
+])  # fmt: skip
+def test_a_stopped_job_is_requeued_once_by_one_process(scontrol, capfd, environ, name):
+    assert conclude(ended(leader=False), environ) == 0 and not scontrol[0].exists()
+    assert conclude(ended(), environ) == 0
+    assert scontrol[0].read_text() == f"requeue {name}\n"
+    assert capfd.readouterr().err == (
+        f"vcgen: stopped by SIGUSR1 after step 7, run/checkpoints/last.ckpt is complete; job {name} is requeued and will go on from there\n"
+    )
+
+
+def test_a_refusal_of_scontrol_is_one_line_and_a_failed_job(scontrol, capfd):
+    scontrol[1]()
+    assert conclude(ended(), BATCH) == 128 + signal.SIGUSR1
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "job 12 could not be requeued (Requested operation is presently disabled for job 12)" in said
+
+
+def test_a_missing_scontrol_is_one_line_and_a_failed_job(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert conclude(ended(), BATCH) == 128 + signal.SIGUSR1
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "could not be requeued" in said and "scontrol" in said
+
+
+@pytest.mark.parametrize("stopped, environ", [
+    (ended(signal.SIGTERM), BATCH),  # preempted or requeued: SLURM does it; cancelled: nobody may
+    (ended(resumes=False), BATCH),
+    (ended(), {**BATCH, "SLURM_JOB_NAME": "interactive"}),
+    (ended(), {}),
+], ids=["SIGTERM", "would start afresh", "interactive", "no SLURM"])  # fmt: skip
+def test_nothing_else_is_requeued(scontrol, capfd, stopped, environ):
+    assert conclude(stopped, environ) == 128 + stopped.signal
+    assert not scontrol[0].exists() and capfd.readouterr().err.count("\n") == 1
+
+
+def test_the_checkpoint_is_complete_before_the_job_is_requeued(config, tmp_path, monkeypatch, scontrol, outside_slurm):
+    notes = scontrol[0]
+    (notes.parent / "bin" / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {notes}; cp -r {tmp_path}/run/checkpoints {tmp_path}/then\n')
+    for name, value in BATCH.items():
+        monkeypatch.setenv(name, value)
+    assert stop(config, tmp_path / "run", signal.SIGUSR1, ckpt_path="last") == 0
+    assert notes.read_text() == "requeue 12\n"
+    assert load(tmp_path / "then" / "last.ckpt")["global_step"] == 3 and set(os.listdir(tmp_path / "then")) == {"last.ckpt", "best.ckpt"}

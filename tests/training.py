@@ -1,5 +1,7 @@
 """A training of seconds, for the tests of the fit command: a tiny model on the bundled cars."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,18 @@ class Witness(pl.Callback):
         Witness.seen.append(batch.keys)
         if trainer.global_step == self.stop:
             trainer.should_stop = True
+
+
+class Slow(pl.Callback):
+    """Makes each step of a SLURM job's first start last some seconds longer."""
+
+    def __init__(self, seconds: float):
+        self.seconds = 0.0 if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else seconds
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Example, batch_idx: int) -> None:
+        end = time.monotonic() + self.seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(left)
 
 
 class Fault(pl.Callback):

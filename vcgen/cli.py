@@ -6,9 +6,9 @@ import sys
 from vcgen import __version__
 from vcgen.errors import UserError
 
-TRAINER = "vcgen.systems.fit:main"
+TRAINER = "vcgen.systems.launch:main"
 
-#: command words -> (``module:function`` taking the remaining arguments, one line of help)
+#: command words -> (``module:function`` taking the remaining arguments and returning an exit status or None, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "fit": (TRAINER, "train: vcgen fit -c configs/cars64.yaml [--key value]"),
     "validate": (TRAINER, "run the validation loop of a configuration"),
@@ -45,11 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     module, function = COMMANDS[name][0].split(":")
     run = getattr(importlib.import_module(module), function)
     try:
-        run(words if COMMANDS[name][0] == TRAINER else words[count:])
+        return run(words if COMMANDS[name][0] == TRAINER else words[count:]) or 0
     except UserError as error:
         print(f"vcgen: error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Checkpoints(ModelCheckpoint):
         """After the last step, before the loops wind up: what they store then is a clean place to resume from."""
         finished = trainer.should_stop or trainer.global_step == trainer.max_steps
         if finished and not trainer.fast_dev_run:
-            self._save_last(trainer)
+            self.write_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Nothing: the stream has no epochs, and without validation there is no best."""
@@ -40,10 +40,13 @@ class Checkpoints(ModelCheckpoint):
         if self._should_skip_saving_checkpoint(trainer):
             return
         super().on_validation_end(trainer, module)
-        self._save_last(trainer)
+        self.write_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Nothing: the last step has been saved."""
 
-    def _save_last(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", self.save_weights_only)
+    def write_last(self, trainer: pl.Trainer) -> Path:
+        """Write ``last.ckpt``; when this returns, in all processes, it is complete on the disk."""
+        path = Path(self.dirpath) / "last.ckpt"
+        trainer.save_checkpoint(path, self.save_weights_only)
+        return path

@@ -1,6 +1,7 @@
 """``vcgen fit`` and ``vcgen validate``: LightningCLI with OmegaConf interpolation, strict parsing and vcgen's standing callbacks."""
 
 import logging
+import os
 import sys
 import warnings
 from argparse import ArgumentError
@@ -13,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf.errors import OmegaConfBaseException
 
 import vcgen.data.single
@@ -29,12 +31,15 @@ from vcgen.callbacks.cursor import Cursor
 from vcgen.callbacks.ema import EMA
 from vcgen.callbacks.progress import Progress
 from vcgen.callbacks.provenance import Provenance
+from vcgen.callbacks.requeue import Requeue
 from vcgen.callbacks.samples import Samples
 from vcgen.callbacks.speed import Speed
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import UserError
+from vcgen.stopping import StopSignals
 from vcgen.systems.base import System
 from vcgen.systems.checkpoint_files import CheckpointFiles
+from vcgen.systems.launch import slurm_layout
 from vcgen.systems.refusals import parse_refusal, worker_refusal
 
 DEFAULT_ROOT = "outputs/run"
@@ -43,6 +48,7 @@ IRRELEVANT = (
     ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*", ".*You have overridden `transfer_batch.*",
     ".*not supported by the model summary.*", ".*treespec, LeafSpec.*", ".*Total length of `list` across ranks is zero.*",
     ".*could not find the monitored key.*", ".*in eval mode at the start of training.*", ".*ended before the epoch ended.*",
+    ".*`srun` command is available.*",
 )
 
 
@@ -58,7 +64,14 @@ class ConfigOfRun(SaveConfigCallback):
 
 
 class VcgenCLI(LightningCLI):
-    """LightningCLI's native form; ``--ema``, ``--samples`` and ``--checkpoint`` configure the callbacks that every run has."""
+    """LightningCLI's native form; ``--ema``, ``--samples`` and ``--checkpoint`` configure the callbacks that every run has.
+
+    signals: those that may tell the training to stop.
+    """
+
+    def __init__(self, *arguments: Any, signals: StopSignals, **options: Any):
+        self.signals = signals
+        super().__init__(*arguments, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Standing callbacks live in code, their knobs in the config: a second config file replaces lists, and would drop them."""
@@ -71,10 +84,12 @@ class VcgenCLI(LightningCLI):
         """Callbacks and checkpoint path that need the config as a whole. The run's folder is ``trainer.default_root_dir``."""
         config = self.config[self.subcommand]
         config.trainer.default_root_dir = str(config.trainer.default_root_dir or DEFAULT_ROOT)
+        self.layout = slurm_layout(os.environ, config.trainer.accelerator, config.trainer.devices, config.trainer.num_nodes)
+        requeue = Requeue(self.signals, resumes=config.ckpt_path == "last")
         config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
         self.model_config = plain(config.model.clone().as_dict())
         rates = [LearningRateMonitor("step")] if config.trainer.logger is not False else []
-        self.trainer_defaults["callbacks"] = [Provenance(self.model_config), Cursor(), *rates, Speed(), Progress()]
+        self.trainer_defaults["callbacks"] = [Provenance(self.model_config), Cursor(), requeue, *rates, Speed(), Progress()]
 
     def instantiate_classes(self) -> None:
         """A class that refuses its arguments, or a device that is not there, is the user's to mend."""
@@ -84,12 +99,18 @@ class VcgenCLI(LightningCLI):
             raise UserError(parse_refusal(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """TensorBoard straight into the run's folder, unless the config names another logger; checkpoints by our own reader and writer."""
+        """TensorBoard straight into the run's folder, unless the config names another logger; checkpoints by our own reader and writer;
+        in SLURM, nodes and processes as SLURM has them. Lightning's own requeueing is off: see :mod:`vcgen.callbacks.requeue`."""
         trainer = self.config_init[self.subcommand].trainer
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="")
         plugins = trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
+        if self.layout:
+            kwargs |= {"num_nodes": self.layout.nodes, "devices": self.layout.per_node}
+            plugins = [SLURMEnvironment(auto_requeue=False), *plugins]
+        elif "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+            plugins = [LightningEnvironment(), *plugins]  # Lightning would take this process for one that srun has started
         kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
         return super().instantiate_trainer(**kwargs)
 
@@ -124,8 +145,8 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def main(words: list[str]) -> None:
-    """Entry point of ``vcgen fit`` and ``vcgen validate``: ``words`` is the command line after ``vcgen``."""
+def run(words: list[str], signals: StopSignals | None = None) -> None:
+    """Run ``vcgen fit`` or ``vcgen validate``: ``words`` is the command line after ``vcgen``. Raises Stopped when one of ``signals`` came."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quieten()
     # The first word stays what started this process: Lightning starts the other ranks with it.
@@ -133,7 +154,8 @@ def main(words: list[str]) -> None:
     try:
         VcgenCLI(
             System, pl.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
-            seed_everything_default=0, save_config_callback=ConfigOfRun, save_config_kwargs={"overwrite": True},
+            signals=signals or StopSignals(), seed_everything_default=0,
+            save_config_callback=ConfigOfRun, save_config_kwargs={"overwrite": True},
             # The data part deals out scenes to ranks by itself.
             trainer_defaults={"use_distributed_sampler": False},
             parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "prog": "vcgen", "exit_on_error": False},

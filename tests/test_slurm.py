@@ -1,0 +1,150 @@
+"""The scripts of slurm/ on a real SLURM: a cluster of two nodes on this machine, started by tests/slurm/start."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from test_fit import equal
+from training import CONFIG, load
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol")
+PATHS = os.environ["PATH"] + ":/usr/sbin"
+MISSING = [name for name in PROGRAMS if not shutil.which(name, path=PATHS)]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} (Debian: slurmctld slurmd slurm-client munge)"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: SLURM's daemons start jobs"),
+]
+#: Steps of the trainings: so many that one of them, made slow, lasts longer than a minute, the shortest time limit.
+STEPS = 24
+
+
+class Cluster:
+    """Submits jobs from an empty folder of their own, and waits for what they do."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        (folder / "bin").mkdir()
+        # The command that the scripts call is this checkout's.
+        command = folder / "bin" / "vcgen"
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vcgen.cli "$@"\n')
+        command.chmod(0o755)
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "MASTER_"))} | {
+            "PATH": f"{folder / 'bin'}:{PATHS}", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
+            "SLURM_CONF": str(folder / "cluster" / "slurm.conf"), "MASTER_ADDR": "127.0.0.1",
+        }  # fmt: skip
+
+    def call(self, *words: object) -> str:
+        """What a command prints; it runs at the top of the checkout, for the paths in configurations."""
+        done = subprocess.run([*map(str, words)], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def sbatch(self, *words: object) -> str:
+        """Submit; returns the job's number. Its output goes to FOLDER/NUMBER.out (of a task: NUMBER_TASK.out)."""
+        return self.call("sbatch", "--parsable", f"--output={self.folder}/%j.out", "--cpus-per-task=1", *words).strip()
+
+    def job(self, number: str) -> dict[str, str]:
+        """What SLURM knows of a job: JobState, Restarts, ExitCode, ..."""
+        return dict(re.findall(r"(\S+?)=(\S*)", self.call("scontrol", "show", "job", number)))
+
+    def wait(self, what: str, log: Path, condition, seconds: float = 240) -> None:
+        """Until a condition holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not yet: {what}\n{log.read_text() if log.exists() else 'no log'}"
+            time.sleep(0.2)
+
+    def finish(self, number: str, log: Path, seconds: float = 240) -> dict[str, str]:
+        """Until a job has ended for good."""
+        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        self.wait(f"the end of job {number}", log, lambda: self.job(number)["JobState"] in over, seconds)
+        return self.job(number)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A running cluster, in a folder whose name is short: sockets lie in it."""
+    folder = Path(tempfile.mkdtemp(prefix="vcgen-slurm-"))
+    started = subprocess.run([ROOT / "tests" / "slurm" / "start", folder / "cluster"], capture_output=True, text=True)
+    try:
+        assert started.returncode == 0, started.stderr
+        yield Cluster(folder)
+    finally:
+        subprocess.run([ROOT / "tests" / "slurm" / "stop", folder / "cluster"], capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def jobs(cluster):
+    """The same training three times at once, on two nodes: {name: number}. Folders and logs are FOLDER/NAME and FOLDER/NAME.log."""
+    (cluster.folder / "tiny.yaml").write_text(CONFIG)
+
+    def submit(name: str, *words: object, seconds: float = 0) -> str:
+        options = {
+            "trainer.default_root_dir": cluster.folder / name, "trainer.max_steps": STEPS, "trainer.val_check_interval": 5,
+            "data.num_workers": 1, "samples.scenes": 0, "trainer.callbacks+": "training.Slow", "trainer.callbacks.seconds": seconds,
+        }  # fmt: skip
+        overrides = [word for key, value in options.items() for word in (f"--{key}", value)]
+        return cluster.sbatch("--nodes=2", *words, ROOT / "slurm" / "fit.sbatch", cluster.folder / "tiny.yaml", *overrides)
+
+    return {
+        "whole": submit("whole"),
+        "preempted": submit("preempted", seconds=2),
+        # SLURM looks every 30 s which jobs have less than 30 s left to their signal: it comes half a minute after the start at the earliest.
+        "limited": submit("limited", "--time=1", "--signal=USR1@1", seconds=4),
+    }
+
+
+def last(cluster: Cluster, name: str) -> Path:
+    return cluster.folder / name / "checkpoints" / "last.ckpt"
+
+
+def assert_same_training(cluster: Cluster, name: str) -> None:
+    a, b = (load(last(cluster, each)) for each in ("whole", name))
+    assert a["global_step"] == b["global_step"] == STEPS
+    for part in ("state_dict", "optimizer_states", "ShardData"):
+        assert equal(a[part], b[part]), part
+    assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
+    assert sorted(path.name for path in last(cluster, name).parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def said(log: Path) -> list[str]:
+    """What vcgen itself says."""
+    return [line for line in log.read_text().splitlines() if line.startswith("vcgen: ")]
+
+
+def test_two_nodes_train_as_one(cluster, jobs):
+    log = cluster.folder / "whole.log"
+    job = cluster.finish(jobs["whole"], log)
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "0"), log.read_text()
+    assert "Starting with 2 processes" in log.read_text() and said(log) == []
+    assert load(last(cluster, "whole"))["global_step"] == STEPS
+
+
+def test_a_preempted_training_goes_on_to_the_same_end(cluster, jobs):
+    log = cluster.folder / "preempted.log"
+    cluster.wait("a validation", log, last(cluster, "preempted").exists)
+    cluster.call("scontrol", "requeue", jobs["preempted"])
+    job = cluster.finish(jobs["preempted"], log)
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), log.read_text()
+    (line,) = said(log)
+    assert re.search(r"stopped by SIGTERM after step \d+, \S+/last.ckpt is complete; whether job \d+ runs again", line)
+    assert_same_training(cluster, "preempted")
+
+
+def test_a_training_near_its_time_limit_requeues_itself_and_goes_on_to_the_same_end(cluster, jobs):
+    log = cluster.folder / "limited.log"
+    job = cluster.finish(jobs["limited"], log)
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), log.read_text()
+    (line,) = said(log)
+    assert re.search(r"stopped by SIGUSR1 after step \d+, \S+/last.ckpt is complete; job \d+ is requeued", line)
+    assert_same_training(cluster, "limited")

@@ -1,0 +1,45 @@
+"""Stops a training that was told to by SIGUSR1 or SIGTERM: at the end of an optimiser step, in all processes at once, with a checkpoint."""
+
+import signal
+
+import lightning.pytorch as pl
+
+from vcgen.callbacks.checkpoints import Checkpoints
+from vcgen.stopping import Stopped, StopSignals
+
+
+class Requeue(pl.Callback):
+    """Saves ``last.ckpt`` and raises :class:`vcgen.stopping.Stopped` after a step in which any process was told to stop.
+
+    signals: those that came so far. resumes: whether the training's own command, given again, goes on from ``last.ckpt``.
+    """
+
+    def __init__(self, signals: StopSignals, resumes: bool):
+        self.signals, self.resumes = signals, resumes
+        self.step = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep Lightning's own handler of SIGTERM away: it calls the other processes from inside the handler, and can wait for ever."""
+        trainer._signal_connector.register_signal_handlers = lambda: None
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Only now does a resumed trainer know its step."""
+        self.step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
+        """Not between two accumulated batches, whose gradients no checkpoint holds. After the last step there is nothing to stop."""
+        finished = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if trainer.global_step == self.step or finished or trainer.fast_dev_run:
+            return
+        self.step = trainer.global_step
+        if not self._anywhere(trainer, bool(self.signals.received)):
+            return
+        last = next(c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints)).write_last(trainer)
+        # SIGTERM outweighs SIGUSR1: whoever sends it decides what becomes of the job.
+        ending = self._anywhere(trainer, signal.SIGTERM in self.signals.received)
+        reason = signal.SIGTERM if ending else signal.SIGUSR1
+        raise Stopped(reason, trainer.global_step, str(last), trainer.is_global_zero, self.resumes)
+
+    @staticmethod
+    def _anywhere(trainer: pl.Trainer, here: bool) -> bool:
+        return trainer.strategy.reduce_boolean_decision(here, all=False)
