@@ -146,7 +146,7 @@ def plain(value: Any) -> Any:
 
 
 def run(words: list[str], signals: StopSignals | None = None) -> None:
-    """Run ``vcgen fit`` or ``vcgen validate``: ``words`` is the command line after ``vcgen``. Raises Stopped when one of ``signals`` came."""
+    """Run ``vcgen fit`` or ``vcgen validate``: ``words`` is the command line after ``vcgen``. Raises Stopped after one of ``signals``."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quieten()
     # The first word stays what started this process: Lightning starts the other ranks with it.

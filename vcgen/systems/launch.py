@@ -1,5 +1,5 @@
 """How ``vcgen fit`` and ``vcgen validate`` begin: signals are listened to before anything heavy is imported, and SLURM says how many
-processes there are. What SLURM and the Trainer disagree on would make processes wait for one another for ever: it is refused in one line."""
+processes there are. Where SLURM and the Trainer disagree, processes would wait for one another for ever: that is refused in one line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ def slurm_layout(environ: Mapping[str, str], accelerator: Any = "auto", devices:
     job, tasks, nodes = environ["SLURM_JOB_ID"], int(environ.get("SLURM_NTASKS", 1)), int(environ.get("SLURM_NNODES", 1))
     if "SLURM_STEP_ID" not in environ:
         if tasks > 1 or nodes > 1:
-            found = f"SLURM job {job} has {tasks} tasks on {nodes} nodes, but this process was not started by srun and would wait for others"
-            raise UserError(f"{found}; use `sbatch slurm/fit.sbatch`, or `srun vcgen fit ...`")
+            found = f"SLURM job {job} has {tasks} tasks on {nodes} nodes, but this process was not started by srun"
+            raise UserError(f"{found} and would wait for the others; use `sbatch slurm/fit.sbatch`, or `srun vcgen fit ...`")
         return None
     if environ.get("SLURM_JOB_NAME") in INTERACTIVE:
         if tasks > 1:
