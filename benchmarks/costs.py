@@ -135,7 +135,7 @@ def training(system, config: dict) -> list[Part]:
     def prior_alone() -> None:
         with torch.no_grad():
             field = system.field(example.context)
-        system.denoising_loss(field, example, noise(system)).backward()
+        system.denoising_losses(field, example, noise(system))[0].mean().backward()
 
     def joint() -> None:
         optimizer.zero_grad()

@@ -75,6 +75,24 @@ def test_one_step_has_the_losses_of_both(example):
     assert model.monitored and all(name.startswith("denoising/t_") for name in model.monitored)
 
 
+def test_losses_are_noted_by_quarters_of_the_noise_schedule_each_until_the_next_picture_there():
+    model, name = system(), "denoising/t_{}".format
+    model.monitor(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.0, 0.2, 0.75]))
+    assert float(model.monitored[name("0_to_0.25")]) == 2 and float(model.monitored[name("0.75_to_1")]) == 5
+    assert model.monitored[name("0.25_to_0.5")].isnan() and model.monitored[name("0.5_to_0.75")].isnan()
+    model.monitor(torch.tensor([7.0, torch.inf]), torch.tensor([0.25, 0.999]))
+    seen = [float(model.monitored[name(quarter)]) for quarter in ("0_to_0.25", "0.25_to_0.5", "0.75_to_1")]
+    assert seen == [2, 7, torch.inf]
+
+
+def test_noting_the_losses_never_waits_for_the_device():
+    model = system()
+    model.monitor(torch.ones(3, device="meta"), torch.ones(3, device="meta"))  # looking at a number there is an error
+    assert len(model.monitored) == 4
+    with pytest.raises(RuntimeError):
+        bool(next(iter(model.monitored.values())) > 0)
+
+
 def test_the_prior_leaves_the_field_alone_unless_told_and_from_the_step_it_is_told(example):
     assert field_gradient(system(), example) == 0
     assert field_gradient(system(field_gradient_from=1), example) == 0

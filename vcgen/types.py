@@ -1,6 +1,6 @@
 """The data that flows through vcgen: Views in, a Field between, a Rendering out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -54,16 +54,18 @@ class Example:
     """A batch of scenes: what the model sees (``context``, (batch, n) views) and must predict (``target``, (batch, m) views).
 
     keys: the scene names, one per batch entry. cursor: where the training data goes on after this batch.
+    weight: 0 marks a repetition that only keeps the ranks in step: it counts in no mean.
     """
 
     context: Views
     target: Views
     keys: tuple[str, ...] = ()
     cursor: Position = Position()
+    weight: float = 1.0
 
     def to(self, *args, **kwargs) -> "Example":
         """Move every tensor, as ``Tensor.to`` does."""
-        return Example(self.context.to(*args, **kwargs), self.target.to(*args, **kwargs), self.keys, self.cursor)
+        return replace(self, context=self.context.to(*args, **kwargs), target=self.target.to(*args, **kwargs))
 
 
 class Rendering(NamedTuple):

@@ -33,7 +33,7 @@ class Samples(pl.Callback):
 
     def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Render the first target view of a scene once more, with its depth."""
-        if batch_idx >= self.scenes or not trainer.is_global_zero or trainer.sanity_checking:
+        if batch_idx >= self.scenes or not trainer.is_global_zero or trainer.sanity_checking or not batch.weight:
             return
         field = module.field(batch.context)
         self.rows.append(picture_row(module, field, batch))

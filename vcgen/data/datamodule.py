@@ -15,7 +15,6 @@ from vcgen.data.order import identity, resume_position
 from vcgen.data.record import SceneRecord
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes, SceneStream
-from vcgen.errors import UserError
 from vcgen.types import Example, Position
 
 
@@ -70,16 +69,11 @@ class ShardData(pl.LightningDataModule):
         return DataLoader(stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
 
     def val_dataloader(self) -> DataLoader | list:
-        """One scene per batch, the same scenes every time; dealt out to the ranks without repetition."""
+        """One scene per batch, the same scenes every time, whatever the number of ranks they are dealt out to."""
         if self.val_index is None:
             return []
-        scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context)
-        world = self.trainer.world_size
-        if len(scenes) < world:
-            found = f"{self.val_index.folder}: {len(scenes)} validation scenes for {world} ranks"
-            raise UserError(f"{found}; raise data.val_scenes, or validate on more")
-        scenes.numbers = scenes.numbers[: len(scenes) // world * world][self.trainer.global_rank :: world]
-        return DataLoader(scenes, batch_size=None)
+        ranks = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context, *ranks), batch_size=None)
 
     def commit(self, example: Example) -> None:
         """Note that a batch has been trained on."""

@@ -87,20 +87,28 @@ class SceneStream(IterableDataset):
 
 
 class FixedScenes(Dataset):
-    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets`` spaced others."""
+    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets`` spaced others.
 
-    def __init__(self, index: ShardIndex, scenes: int, targets: int, context: int = 0):
+    rank, world: this process among all. Scene i goes to rank i mod world. Every rank gets equally many, for they must validate in step:
+    where the scenes do not go round, the last round is filled with repetitions of weight 0.
+    """
+
+    def __init__(self, index: ShardIndex, scenes: int, targets: int, context: int = 0, rank: int = 0, world: int = 1):
         self.index, self.targets, self.context = index, targets, context
         total = len(index.samples)
+        count = min(scenes, total)
         # Evenly spaced, because neighbours in a shard are often variants of one model.
-        self.numbers = [i * total // min(scenes, total) for i in range(min(scenes, total))]
+        numbers = [i * total // count for i in range(count)]
+        rounds = -(-count // world)
+        self.dealt = [(numbers[i % count], 1.0 if i < count else 0.0) for i in range(rank, rounds * world, world)]
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.dealt)
 
     def __getitem__(self, position: int) -> Example:
-        record = self.index.read(self.numbers[position])
+        number, weight = self.dealt[position]
+        record = self.index.read(number)
         others = [i for i in range(len(record.views)) if i != self.context]
         chosen = [others[i * len(others) // self.targets] for i in range(self.targets)]
         views = stack_views([scene_views(record, [self.context, *chosen])])
-        return Example(views[:, :1], views[:, 1:], (record.key,))
+        return Example(views[:, :1], views[:, 1:], (record.key,), weight=weight)

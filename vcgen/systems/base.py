@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
+from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.types import Example, Field, Rendering, Views
 
@@ -25,7 +26,8 @@ class System(pl.LightningModule):
         super().__init__()
         self.optimizer_options = optimizer
         self.loss_weights = loss_weights
-        #: What a training step wants to log beside its losses, by its name in TensorBoard; emptied at every step.
+        self.val_psnr = Mean()
+        #: What training steps want to log beside their losses, by its name in TensorBoard; logged until it is overwritten.
         self.monitored: dict[str, Tensor] = {}
         #: What the last training step worked on, such as {"rays": 16384, "images": 8}; see callbacks/speed.py.
         self.work: dict[str, int] = {}
@@ -44,7 +46,6 @@ class System(pl.LightningModule):
 
     def training_step(self, example: Example, batch_index: int) -> Tensor:
         """One optimisation step: the weighted sum of the losses."""
-        self.monitored.clear()
         losses = self.losses(example, self.step_generator())
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         if not torch.isfinite(total):
@@ -60,6 +61,15 @@ class System(pl.LightningModule):
             # of rays that meet the object's sphere, over the training background: some dB below val/psnr, which counts empty pixels too
             self.log("train/psnr", -10 * losses["rgb"].detach().log10(), batch_size=len(example.keys), prog_bar=True)
         return total
+
+    def log_psnr(self, example: Example, pictures: Tensor) -> None:
+        """Logs ``val/psnr``: the mean over all target pictures of all ranks of dB per picture, over white.
+
+        pictures: (batch, views, 3, height, width), what the system makes of the target views; clamped to [0, 1].
+        """
+        error = (pictures.clamp(0, 1) - example.target.on(1.0)).square().mean((-3, -2, -1))
+        self.val_psnr.update(-10 * error.log10(), example.weight)
+        self.log("val/psnr", self.val_psnr, prog_bar=True)
 
     def step_generator(self) -> torch.Generator:
         """Noise of this step: different at every step and on every rank, the same after a resume."""

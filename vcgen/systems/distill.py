@@ -77,9 +77,7 @@ class Distill(System):
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``: dB per image over white, of the views that the data module knows besides the input."""
-        prediction = self.render(self.state.field, example.target.cameras, example.target.size).rgb.clamp(0, 1)
-        error = (prediction - example.target.on(1.0)).square().mean((-3, -2, -1))
-        self.log("val/psnr", -10 * error.log10().mean(), prog_bar=True, batch_size=error.numel())
+        self.log_psnr(example, self.render(self.state.field, example.target.cameras, example.target.size).rgb)
 
     def on_train_end(self) -> None:
         """Write ``field/`` into the run's folder: a model folder that holds the field alone and renders without encoder and prior."""

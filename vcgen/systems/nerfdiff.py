@@ -1,5 +1,6 @@
 """NerfDiff (arXiv 2302.10109): an amortised NeRF learnt from posed views, jointly with a diffusion prior conditioned on its renderings."""
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vcgen.diffusion.prior import ViewPrior
 from vcgen.errors import UserError
 from vcgen.nerf.render import RenderOptions, render_image
 from vcgen.systems.base import System
+from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.pretrained import start_from
 from vcgen.systems.rays import Background, ray_losses
@@ -58,6 +60,7 @@ class NerfDiff(System):
     ):
         super().__init__(optimizer, loss_weights)
         self.prior, self.prior_options = prior, prior_options
+        self.val_denoising = Mean()
         self.encoder = encoder
         self.render_options, self.render_eval = render, render_eval or render
         self.rays_per_view, self.background = rays_per_view, background
@@ -102,11 +105,14 @@ class NerfDiff(System):
             learned = None if self.background_logit is None else self.background_logit.sigmoid()
             losses = ray_losses(field, example.target, self.rays_per_view, self.render_options, generator, self.background, learned)
         if self.prior is not None:
-            losses["denoising"] = self.denoising_loss(field, example, generator)
+            each, share = self.denoising_losses(field, example, generator)
+            losses["denoising"] = each.mean()
+            self.monitor(each.detach(), share)
         return losses
 
-    def denoising_loss(self, field: Field, example: Example, generator: torch.Generator) -> Tensor:
-        """The prior's loss on the first target views of every scene, over white, given the field's renderings at their cameras."""
+    def denoising_losses(self, field: Field, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The prior's loss on the first target views of every scene, over white, given the field's renderings at their cameras: of each
+        picture (n,), with the share of the noise schedule (n,), in [0, 1), at which it was taken."""
         target = example.target[:, : self.prior_options.views]
         self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from
@@ -114,12 +120,15 @@ class NerfDiff(System):
             seen = self.render_condition(field, target.cameras, target.size)
         condition = self.prior.condition(seen, example.context, target.cameras.near, target.cameras.far)
         losses, times = self.prior.loss(target.on(1.0).flatten(0, 1), condition, generator)
-        share = times / self.prior.schedule.config.num_train_timesteps
+        return losses, times / self.prior.schedule.config.num_train_timesteps
+
+    def monitor(self, losses: Tensor, share: Tensor) -> None:
+        """Notes the mean of the losses (n,) by quarters of the noise schedule, each of the last step that had pictures there, NaN before.
+        All on the device: looking at the numbers here would make the CPU wait for the GPU at every step."""
         for low in (0.0, 0.25, 0.5, 0.75):
-            inside = (share >= low) & (share < low + 0.25)
-            if inside.any():
-                self.monitored[f"denoising/t_{low:g}_to_{low + 0.25:g}"] = losses[inside].mean().detach()
-        return losses.mean()
+            name, inside = f"denoising/t_{low:g}_to_{low + 0.25:g}", (share >= low) & (share < low + 0.25)
+            before = self.monitored.get(name, torch.full_like(losses[0], torch.nan))
+            self.monitored[name] = torch.where(inside.any(), torch.where(inside, losses, 0).sum() / inside.sum(), before)
 
     def render_condition(self, field: Field, cameras: Cameras, size: tuple[int, int]) -> Rendering:
         """What the prior is shown: pictures over white, rendered at ``prior_options.condition_size`` and enlarged to ``size``."""
@@ -150,12 +159,10 @@ class NerfDiff(System):
         return self.prior.sample(condition, generator, steps, guidance, start=start, strength=strength).unflatten(0, cameras.shape)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr``: dB per image over white, averaged over images; with a prior ``val/denoising``, its loss with the same noise
-        each time."""
+        """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over pictures. A scene has the same noise each time."""
         field = self.field(example.context)
         if self.prior is not None:
-            noise = torch.Generator(self.device).manual_seed(batch_index)
-            self.log("val/denoising", self.denoising_loss(field, example, noise), prog_bar=True, batch_size=1, sync_dist=True)
-        prediction = self.render(field, example.target.cameras, example.target.size).rgb.clamp(0, 1)
-        error = (prediction - example.target.on(1.0)).square().mean((-3, -2, -1))
-        self.log("val/psnr", -10 * error.log10().mean(), prog_bar=True, batch_size=error.numel(), sync_dist=True)
+            noise = torch.Generator(self.device).manual_seed(zlib.crc32(" ".join(example.keys).encode()))
+            self.val_denoising.update(self.denoising_losses(field, example, noise)[0], example.weight)
+            self.log("val/denoising", self.val_denoising, prog_bar=True)
+        self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)

@@ -1,0 +1,109 @@
+"""Several processes (ranks), here on CPUs: they validate exactly, train alike, and end together."""
+
+import zlib
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+import yaml
+from ranks import vcgen_ranks
+from training import CONFIG, load, vcgen
+
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.systems.build import build_system
+from vcgen.systems.mean import Mean
+
+ROOT = Path(__file__).parents[1]
+PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4}}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The tiny configuration, with a prior, as a file."""
+    content = yaml.safe_load(CONFIG)
+    content["model"]["init_args"] |= {"prior": PRIOR, "prior_options": {"views": 2, "condition_size": 8}}
+    content["data"]["init_args"] |= {"val_scenes": 5, "val_targets": 3}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+# --- validation ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Numbers(pl.Callback):
+    """Writes the validation's figures, the scenes of this rank, and the weights that were validated."""
+
+    def __init__(self, path: str):
+        self.path, self.scenes = path, []
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        self.scenes.append(batch.keys)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        numbers = {name: value.double() for name, value in trainer.callback_metrics.items()}
+        found = {"numbers": numbers, "scenes": self.scenes, "weights": module.state_dict()}
+        torch.save(found, f"{self.path}.{trainer.world_size}.{trainer.global_rank}")
+
+
+def validate(world: int, config: Path, folder: Path, **options) -> list[dict]:
+    """What the ranks found in a validation."""
+    witness = dict(trainer__callbacks__plus="test_ranks.Numbers", trainer__callbacks__path=folder / "found")
+    assert vcgen_ranks(world, "validate", config, folder / "run", **options, **witness) == [0] * world
+    return [load(folder / f"found.{world}.{rank}") for rank in range(world)]
+
+
+@torch.no_grad()
+def plain_loop(config: Path, weights: dict, scenes: int) -> dict[str, float]:
+    """The means over all validation pictures, one scene after the other."""
+    model, data = (yaml.safe_load(config.read_text())[part]["init_args"] for part in ("model", "data"))
+    model["encoder"]["class_path"] = "vcgen.nerf.encoder.TriplaneEncoder"
+    system = build_system("vcgen.systems.nerfdiff.NerfDiff", model).eval()
+    system.load_state_dict(weights)
+    psnr, denoising = [], []
+    for example in FixedScenes(read_index(ROOT / data["val"]), scenes, data["val_targets"]):
+        field = system.field(example.context)
+        pictures = system.render(field, example.target.cameras, (64, 64)).rgb.clamp(0, 1).double()
+        for picture, truth in zip(pictures[0], example.target.on(1.0)[0]):
+            psnr.append(-10 * np.log10(np.mean((picture.numpy() - truth.numpy()) ** 2)))
+        noise = torch.Generator().manual_seed(zlib.crc32(example.keys[0].encode()))
+        denoising += system.denoising_losses(field, example, noise)[0].tolist()
+    return {"val/psnr": np.mean(psnr), "val/denoising": np.mean(denoising)}
+
+
+@pytest.mark.parametrize("scenes", [5, 2])
+def test_validation_is_a_plain_mean_over_all_pictures_whatever_the_number_of_ranks(config, tmp_path, scenes):
+    alone = validate(1, config, tmp_path, data__val_scenes=scenes)[0]
+    expected = plain_loop(config, alone["weights"], scenes)
+    assert {name: float(value) for name, value in alone["numbers"].items()} == pytest.approx(expected, rel=1e-6)  # the pictures are float32
+    for world in (2, 3):  # neither divides 5, and 3 ranks are more than 2 scenes
+        ranks = validate(world, config, tmp_path, data__val_scenes=scenes)
+        assert len({len(rank["scenes"]) for rank in ranks}) == 1
+        assert {key for rank in ranks for key in rank["scenes"]} == set(alone["scenes"])
+        for rank in ranks:
+            assert {n: float(v) for n, v in rank["numbers"].items()} == pytest.approx(
+                {n: float(v) for n, v in alone["numbers"].items()}, rel=1e-14
+            )  # sums in float64, in another order
+
+
+@pytest.mark.parametrize("scenes, world", [(5, 1), (5, 2), (5, 3), (2, 3), (1, 4), (6, 3)])
+def test_every_scene_is_validated_once_and_every_rank_takes_as_many(scenes, world):
+    index = read_index(ROOT / "data" / "cars64" / "test")
+    dealt = [FixedScenes(index, scenes, 1, rank=rank, world=world).dealt for rank in range(world)]
+    assert len({len(mine) for mine in dealt}) == 1
+    counted = [number for mine in dealt for number, weight in mine if weight]
+    assert sorted(counted) == sorted(number for number, _ in FixedScenes(index, scenes, 1).dealt)
+    assert all(weight in (0, 1) for mine in dealt for _, weight in mine)
+
+
+def test_a_repetition_does_not_count_and_a_failed_picture_does():
+    mean = Mean()
+    mean.update(torch.tensor([1.0, 2.0]))
+    mean.update(torch.tensor([torch.nan]), weight=0)
+    mean.update(torch.tensor(6.0))
+    assert float(mean.compute()) == 3
+    mean.update(torch.tensor(torch.nan))
+    assert mean.compute().isnan()
