@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training import CONFIG, Witness, load, refusal, vcgen
+from training import CONFIG, Witness, equal, load, refusal, vcgen
 
 from vcgen.callbacks.ema import EMA
 from vcgen.errors import UserError
@@ -151,17 +151,6 @@ def test_interpolations_follow_flags(config, tmp_path):
 
 
 # --- checkpoints and resuming -------------------------------------------------------------------------------------------------------------
-
-
-def equal(a, b) -> bool:
-    """Bitwise equality of nested containers of tensors."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -113,6 +113,17 @@ def load(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
+def equal(a, b) -> bool:
+    """Bitwise equality of nested containers of tensors."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
 def refusal(capsys, status: int) -> str:
     """The one line that a refused command leaves on stderr."""
     assert status == 2

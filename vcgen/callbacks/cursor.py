@@ -1,13 +1,38 @@
 """Ties the data stream to the optimiser: the stream's position advances when a batch has been trained on, not when it was fetched."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 
 from vcgen.types import Example
 
 
 class Cursor(pl.Callback):
-    """Commits the position of each finished batch to the DataModule. A callback, because those run before ModelCheckpoint saves."""
+    """Commits the position of each finished batch to the DataModule. A callback, because those run before ModelCheckpoint saves.
+
+    Where gradients are accumulated, a batch is finished by the optimiser step that it contributes to: what a stopped run had accumulated is
+    lost, so those batches come again.
+    """
+
+    def __init__(self):
+        self.step = 0
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lightning, too, must count the batches of an accumulation from its first: go back to the last optimiser step."""
+        if trainer.state.fn != "fit":
+            return
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        lost = progress["current"]["ready"] % trainer.accumulate_grad_batches
+        if lost:
+            for count in (progress["current"], progress["total"]):
+                count.update(dict.fromkeys(count, count["ready"] - lost))
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Only now does a resumed trainer know its step."""
+        self.step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
-        """The batch has been trained on."""
-        trainer.datamodule.commit(batch)
+        """The batch has been trained on, and those accumulated before it."""
+        if trainer.global_step != self.step:
+            self.step = trainer.global_step
+            trainer.datamodule.commit(batch)

@@ -19,10 +19,11 @@ class Speed(pl.Callback):
     """
 
     def __init__(self):
-        self.since, self.steps, self.done = 0.0, 0, {}
+        self.since, self.step, self.steps, self.done = 0.0, 0, 0, {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
+        self.step = trainer.global_step
         self._restart()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -40,9 +41,11 @@ class Speed(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
         """Count; log from time to time."""
-        self.steps += 1
         for name, count in module.work.items():
             self.done[name] = self.done.get(name, 0) + count * trainer.world_size
+        if trainer.global_step == self.step:
+            return  # in the midst of an accumulation
+        self.step, self.steps = trainer.global_step, self.steps + 1
         if self.steps < trainer.log_every_n_steps:
             return
         seconds = time.monotonic() - self.since

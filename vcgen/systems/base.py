@@ -27,6 +27,9 @@ class System(pl.LightningModule):
         self.optimizer_options = optimizer
         self.loss_weights = loss_weights
         self.val_psnr = Mean()
+        #: The optimiser step that the last batch belonged to, and the batch's number in it, from 0. A run resumes at optimiser steps, so
+        #: that nothing need be stored.
+        self.micro_batch = (-1, 0)
         #: What training steps want to log beside their losses, by its name in TensorBoard; logged until it is overwritten.
         self.monitored: dict[str, Tensor] = {}
         #: What the last training step worked on, such as {"rays": 16384, "images": 8}; see callbacks/speed.py.
@@ -45,7 +48,9 @@ class System(pl.LightningModule):
         """Pictures of a field: cameras (batch, views), size (height, width) in pixels."""
 
     def training_step(self, example: Example, batch_index: int) -> Tensor:
-        """One optimisation step: the weighted sum of the losses."""
+        """The weighted sum of the losses of one batch, of which ``trainer.accumulate_grad_batches`` make an optimisation step."""
+        step, number = self.micro_batch
+        self.micro_batch = (step, number + 1) if step == self.global_step else (self.global_step, 0)
         losses = self.losses(example, self.step_generator())
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         if not torch.isfinite(total):
@@ -72,9 +77,12 @@ class System(pl.LightningModule):
         self.log("val/psnr", self.val_psnr, prog_bar=True)
 
     def step_generator(self) -> torch.Generator:
-        """Noise of this step: different at every step and on every rank, the same after a resume."""
+        """Noise of this batch: different at every step, on every rank, and for every batch of an accumulation; the same after a resume."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        return torch.Generator(self.device).manual_seed((seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+        step, number = self.micro_batch
+        number = number if step == self.global_step else 0
+        drawn = (seed * 1_000_003 + self.global_step) * 4096 + self.global_rank + number * 2**48
+        return torch.Generator(self.device).manual_seed(drawn % 2**63)
 
     def transfer_batch_to_device(self, batch: Example, device: torch.device, dataloader_idx: int) -> Example:
         """Lightning's hook; it cannot walk frozen dataclasses by itself."""
