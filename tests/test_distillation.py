@@ -17,8 +17,10 @@ from vcgen.nerf.encoder import TriplaneEncoder
 from vcgen.nerf.pixelnerf import PixelNerf
 from vcgen.nerf.render import RenderOptions
 from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems import distillation
 from vcgen.systems.distillation import Distillation, DistillOptions, distil, virtual_cameras
 from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.rays import ray_losses
 
 
 class Oracle(nn.Module):
@@ -152,8 +154,18 @@ def test_what_cannot_be_distilled_is_refused(example):
         distil(pixelnerf, example.context, NGD())
 
 
+@pytest.mark.parametrize("samples, used", [(None, 12), (5, 5)])
+def test_the_field_is_fitted_as_it_will_be_shown(example, monkeypatch, samples, used):
+    model = system(small_prior())
+    model.render_eval = RenderOptions(12)
+    seen = []
+    monkeypatch.setattr(distillation, "ray_losses", lambda *a, **k: (seen.append(a[3].samples), ray_losses(*a, **k))[1])
+    distil(model, example.context, NGD(rounds=1, updates=1), replace(FEW, samples=samples))
+    assert seen == [used, used]
+
+
 @pytest.mark.parametrize("wrong", [
-    {"views": 0}, {"rays": 3, "views": 4}, {"elevations": (20.0, 10.0)}, {"elevations": (0.0, 90.0)}, {"planes_lr": 0.0}, {"input_weight": -1.0},
+    {"samples": 0}, {"views": 0}, {"rays": 3, "views": 4}, {"elevations": (20.0, 10.0)}, {"elevations": (0.0, 90.0)}, {"planes_lr": 0.0}, {"input_weight": -1.0},
 ])
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ValueError):

@@ -28,7 +28,8 @@ class DistillOptions:
 
     views: virtual views per object, spread evenly over the elevations (lowest, highest), degrees, at the input camera's distance.
     rays: per update and object, over all virtual views; input_rays: of the input view, whose error weighs ``input_weight``.
-    samples: per ray; None: as many as in the model's training.
+    samples: per ray; None: as the model renders pictures. Fewer, as in its training, are faster, and the field is blurred when it is shown
+        with more.
     planes_lr, decoder_lr: Adam's learning rates; they fall linearly to a tenth. decoder_lr None keeps the decoder, which objects share.
     condition: what the prior is shown: "first", the amortised field's renderings, as in its training, or "current", the field's as it is.
     classifier_free: scale of classifier-free guidance; 1 is the conditional prediction.
@@ -47,6 +48,8 @@ class DistillOptions:
 
     def __post_init__(self):
         low, high = self.elevations
+        if self.samples is not None and self.samples < 1:
+            raise ValueError(f"samples per ray must be at least 1, not {self.samples}")
         if self.views < 1 or self.rays < self.views or self.input_rays < 1 or self.input_weight < 0:
             raise ValueError(f"need views and input_rays >= 1, rays >= views, input_weight >= 0; got {self}")
         if not -90 < low <= high < 90:
@@ -129,7 +132,7 @@ class Distillation(nn.Module):
             self.advance(update // self.guidance.updates, generator)
         field, options = self.field, self.options
         pictures = (self.targets / 2 + 0.5).unflatten(0, self.cameras.shape)
-        render = self.system.render_options
+        render = self.system.render_eval
         if options.samples is not None:
             render = replace(render, samples=options.samples)
         virtual = ray_losses(field, Views(pictures, self.cameras), options.rays // options.views, render, generator)
