@@ -127,7 +127,7 @@ def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, 
 def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
     words = [
         "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
-        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--part", "0/3",
+        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--shard", "0/3",
     ]
     assert cli.main(words) == 0
     fields = list((tmp_path / "out" / "fields").iterdir())

@@ -1,5 +1,6 @@
 """The documentation says what the program does: commands parse, Python runs, links lead somewhere, tables agree with the code."""
 
+import argparse
 import ast
 import inspect
 import json
@@ -31,7 +32,7 @@ from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "slurm" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.
 SHIPPED = ("configs/", "data/cars64", "data/pretrained", "benchmarks/", "slurm/")
 #: Stands for a configuration that the reader has.
@@ -72,14 +73,16 @@ def table(page: Path, heading: str, columns: int = 2) -> dict[str, list[str]]:
 
 def is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the program would start to work: its own parser takes the words (read from the repository's root)."""
-    original = jsonargparse.ArgumentParser.parse_args
+    def and_stop(parse):
+        def parse_only(parser, *args, **kwargs):
+            parse(parser, *args, **kwargs)
+            raise Parsed
 
-    def parse_only(parser, *args, **kwargs):
-        original(parser, *args, **kwargs)
-        raise Parsed
+        return parse_only
 
     with monkeypatch.context() as patch:
-        patch.setattr(jsonargparse.ArgumentParser, "parse_args", parse_only)
+        patch.setattr(jsonargparse.ArgumentParser, "parse_args", and_stop(jsonargparse.ArgumentParser.parse_args))
+        patch.setattr(argparse.ArgumentParser, "parse_args", and_stop(argparse.ArgumentParser.parse_args))
         patch.setattr("sys.argv", ["vcgen"])
         patch.chdir(ROOT)
         try:
@@ -101,10 +104,12 @@ def test_commands_are_understood_by_the_program(page, words, monkeypatch):
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target {words[1]}"
     if words[0] == "vcgen":
         assert is_understood(words[1:], monkeypatch)
+    if "slurm/fit.sbatch" in words:
+        assert is_understood(["fit", "-c", *words[words.index("slurm/fit.sbatch") + 1 :]], monkeypatch)
 
 
 @pytest.mark.parametrize("line", [
-    "export --checkpoint a --output b", "data pack srn a b --sizes 64", "evaluate --model a --data b --protocol c --out d --part",
+    "export --checkpoint a --output b", "data pack srn a b --sizes 64", "evaluate --model a --data b --protocol c --out d --shard",
     "fit -c configs/cars64.yaml --data.trian x", "fit -c configs/absent.yaml", "render --model a --image b",
 ])
 def test_a_wrong_command_would_be_noticed(line, monkeypatch, capsys):

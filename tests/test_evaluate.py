@@ -18,6 +18,7 @@ from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION,
 from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.results import collect, load_results
 from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
+from vcgen.evaluation.sharing import parse_shard
 from vcgen.types import Rendering
 
 SIZE, VIEWS = 16, 6
@@ -113,13 +114,42 @@ def numbers(results) -> tuple:
     return results.mean, results.interval95, results.objects, results.images
 
 
-def test_two_runs_and_two_parts_give_identical_numbers(shards, tmp_path):
-    whole, _ = run(shards, tmp_path / "whole", offset=7)
-    again, _ = run(shards, tmp_path / "again", offset=7)
-    first, _ = run(shards, tmp_path / "parts", offset=7, settings=replace(SETTINGS, part=(0, 2)))
-    second, _ = run(shards, tmp_path / "parts", offset=7, settings=replace(SETTINGS, part=(1, 2)))
-    assert first is None
-    assert numbers(whole) == numbers(again) == numbers(second)
+def test_two_runs_give_identical_numbers(shards, tmp_path):
+    assert numbers(run(shards, tmp_path / "once", offset=7)[0]) == numbers(run(shards, tmp_path / "again", offset=7)[0])
+
+
+def results_file(folder) -> dict:
+    """results.json without the facts of the run: command, times, hardware."""
+    content = json.loads((folder / "results.json").read_bytes())
+    assert set(content.pop("run")) >= {"command", "finished", "seconds"}
+    return content
+
+
+def test_merged_shards_give_the_report_of_one_process(shards, tmp_path):
+    run(shards, tmp_path / "whole", offset=7)
+    for number in (2, 0, 1):
+        assert run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, shard=(number, 3)))[0] is None
+        assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == ["records", "shards.json"]  # each writes its records only
+    _, merger = run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, merge=True))
+    assert len(merger.rendered) == 3 * 3  # the report's pictures, nothing else
+    assert results_file(tmp_path / "shared") == results_file(tmp_path / "whole")
+    pages = [(tmp_path / name / "report.html").read_text().split("Provenance")[0] for name in ("shared", "whole")]
+    assert pages[0] == pages[1]
+
+
+def test_a_merge_with_missing_objects_names_the_shards_to_run_again(shards, tmp_path):
+    merge = replace(SETTINGS, merge=True)
+    with pytest.raises(UserError, match=r"4 of 4 objects are not scored yet \(a1, a2, b1, ...\); run the evaluation, whole or with --shard"):
+        run(shards, tmp_path / "out", settings=merge)
+    run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(1, 3)))
+    with pytest.raises(UserError, match="3 of 4 objects are not scored yet .a1, b1, c1.; run --shard 0/3 and 2/3, then --merge"):
+        run(shards, tmp_path / "out", settings=merge)
+    run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(0, 3)))
+    with pytest.raises(UserError, match="1 of 4 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
+        run(shards, tmp_path / "out", settings=merge)
+    _, last = run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(2, 3)))
+    assert len(last.rendered) == 5  # b1 alone
+    assert run(shards, tmp_path / "out", settings=merge)[0].counts["objects"] == 4
 
 
 def test_views_per_call_does_not_change_the_numbers(shards, tmp_path):
@@ -241,9 +271,20 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("text", ["1", "2/2", "-1/3", "a/b", "/2"])
-def test_parts_that_do_not_exist_are_refused(text):
-    with pytest.raises(UserError, match="--part"):
-        command.parse_part(text)
+def test_shards_that_do_not_exist_are_refused(text):
+    with pytest.raises(UserError, match="--shard"):
+        parse_shard(text)
+
+
+@pytest.mark.parametrize("options, line", [
+    (["--merge", "--shard", "0/2"], "give it without --shard"),
+    (["--shard", "0/2", "--baselines"], "give it with --merge"),
+    (["--shard", "0/2", "--overwrite"], "--overwrite cannot be given"),
+    (["--merge", "--overwrite"], "--overwrite cannot be given"),
+])  # fmt: skip
+def test_options_that_contradict_one_another_are_refused(options, line):
+    with pytest.raises(UserError, match=line):
+        command.main(["--model", "a", "--data", "b", "--protocol", "c", "--out", "d", *options])
 
 
 def test_unknown_option_exits_with_status_2(capsys):

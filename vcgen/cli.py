@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("vcgen.evaluation.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
     "export": ("vcgen.export.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),
     "render": ("vcgen.export.render:main", "one image -> novel views, turntable, depth, mesh"),
+    "doctor": ("vcgen.doctor.command:main", "check versions, devices, files and SLURM; say how to mend what is missing"),
 }
 
 

@@ -18,7 +18,7 @@ EXAMPLE = """example:
   vcgen evaluate --model outputs/cars/model --data data/cars64/test --protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
 
 An interrupted evaluation goes on where it stopped when the same command is given again. To share the work among n processes, give each
---part 0/n, 1/n, ... and the same --out; the last to finish writes the results."""
+--shard 0/n, 1/n, ... and the same --out; when all are done, --merge instead of --shard writes the report."""
 
 
 def main(arguments: list[str]) -> None:
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
 
     description = evaluate.__doc__.split("\n\n")[0]
     parser = ArgumentParser(prog="vcgen evaluate", description=description, epilog=EXAMPLE, formatter_class=Formatter)
-    skip = {"lpips", "offline", "overwrite", "baselines", "compare", "distill"}
+    skip = {"lpips", "offline", "merge", "overwrite", "baselines", "compare", "distill"}
     parser.add_function_arguments(evaluate, as_group=False, as_positional=False, skip=skip)
     parser.add_argument(
         "--lpips", nargs="+", choices=["vgg", "squeeze", "alex", "none"], default=["vgg"],
@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> None:
         "--distill", nargs="?", const="default", metavar="CONFIG",
         help="distil every object's field by the model's prior before it is scored, with the model part of CONFIG (configs/distill.yaml)",
     )  # fmt: skip
+    parser.add_argument("--merge", action="store_true", help="score nothing; write the report of what the shards have scored")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier evaluation in --out")
     parser.add_argument("--baselines", action="store_true", help="also score copying the input, and with --train the mean training image")
     parser.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="--out folders of other methods to set beside this one")
@@ -54,8 +55,9 @@ def main(arguments: list[str]) -> None:
 
 def evaluate(
     model: str, data: str, protocol: str, out: str, lpips: list[Literal["vgg", "squeeze", "alex"]], offline: bool = False,
-    device: str = "auto", views_per_call: PositiveInt = 8, part: str = "0/1", overwrite: bool = False, baselines: bool = False,
-    train: str | None = None, compare: list[str] | None = None, distill: str | None = None, together: PositiveInt = 1, seed: int = 0,
+    device: str = "auto", views_per_call: PositiveInt = 8, shard: str = "0/1", merge: bool = False, overwrite: bool = False,
+    baselines: bool = False, train: str | None = None, compare: list[str] | None = None, distill: str | None = None,
+    together: PositiveInt = 1, seed: int = 0,
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
 
@@ -68,7 +70,8 @@ def evaluate(
         offline: never download LPIPS weights.
         device: cpu, cuda, or auto, which takes a GPU if there is one.
         views_per_call: views rendered together; lower it if memory runs out.
-        part: i/n scores every n-th object from the i-th on, counted from 0.
+        shard: i/n scores every n-th object from the i-th on, counted from 0, and leaves the report to --merge.
+        merge: score nothing; write the report of what the shards have scored.
         overwrite: replace the results of an earlier evaluation in out.
         baselines: also score two methods that know no geometry.
         train: the training shards, for the mean training image of the baselines.
@@ -80,25 +83,24 @@ def evaluate(
     from vcgen.evaluation.protocol import load_protocol
     from vcgen.evaluation.results import load_results
     from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
+    from vcgen.evaluation.sharing import parse_shard
     from vcgen.export import folder
 
-    parsed_part = parse_part(part)
-    if baselines and parsed_part != (0, 1):
-        raise UserError("--baselines cannot be given with --part; score the parts first, then give the whole command with --baselines")
+    check_sharing(parse_shard(shard), merge, overwrite, baselines)
     if together > 1 and not distill:
         raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
-    settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parsed_part, overwrite)
+    settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parse_shard(shard), overwrite, merge)
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, device=settings.device)
     places = Places(Path(data), Path(out), Path(train) if train else None)
     others = [load_results(other) for other in compare or []]
-    others += score_baselines(places, loaded_protocol, settings) if baselines else []
+    others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
     origin = Origin(Path(model).resolve().name, folder.hashes(model), dict(getattr(system, "config", {})))
     if distill:
         from vcgen.systems.distilled import distilled
 
         system = distilled(system, distill, seed, keep=places.out / "fields")
-        if together > 1:
+        if together > 1 and not merge:
             distil_in_groups(system, places.data, loaded_protocol, settings, together)
         origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})
     results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
@@ -111,10 +113,11 @@ def distil_in_groups(system: "Distilled", data: Path, protocol: "Protocol", sett
 
     from vcgen.data.shards import read_index
     from vcgen.data.stream import stack_views
-    from vcgen.evaluation.scoring import part_of, views_of
+    from vcgen.evaluation.scoring import views_of
+    from vcgen.evaluation.sharing import objects_of
 
     index = read_index(data)
-    numbers = [number for _, number in part_of(index, settings.part)]
+    numbers = [number for _, number in objects_of(index, settings.shard)]
     groups = [numbers[i : i + together] for i in range(0, len(numbers), together)]
     for group in track(groups, f"distilling, {together} at a time"):
         views = [views_of(index.read(number), protocol.context, protocol, settings.device)[0] for number in group]
@@ -145,12 +148,15 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
     ]
 
 
-def parse_part(text: str) -> tuple[int, int]:
-    """``"2/8"`` -> (2, 8); UserError unless 0 <= 2 < 8."""
-    first, slash, count = text.partition("/")
-    if not (slash and first.isdecimal() and count.isdecimal() and int(first) < int(count)):
-        raise UserError(f"--part {text}: must be i/n with i from 0 to n - 1, such as 0/4")
-    return int(first), int(count)
+def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baselines: bool) -> None:
+    """Refuse what cannot be combined."""
+    if merge and shard != (0, 1):
+        raise UserError("--merge joins all shards: give it without --shard")
+    if baselines and shard[1] > 1:
+        raise UserError("--baselines cannot be given with --shard; give it with --merge")
+    if overwrite and (merge or shard[1] > 1):
+        # A task that is run again would throw away what it has, and what others have written meanwhile.
+        raise UserError("--overwrite cannot be given with --shard or --merge; choose another --out, or remove it first")
 
 
 def choose_device(name: str) -> str:
@@ -172,7 +178,7 @@ def _announce(results: "Results | None", out: Path) -> None:
 
     console = Console()
     if results is None:
-        console.print(f"{out}: this part is done; the results follow when the other parts are", highlight=False)
+        console.print(f"{out}: this shard is done; when all are, --merge instead of --shard writes the report", highlight=False)
         return
     from vcgen.evaluation.report import rows
 

@@ -1,4 +1,4 @@
-"""One file per scored object: an evaluation can stop, resume, and run in parallel parts, and nobody overwrites anybody's numbers."""
+"""One file per scored object: an evaluation can stop, resume, and run in parallel, and nobody overwrites anybody's numbers."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -19,6 +19,7 @@ from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.provenance import run_summary, versions
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import Results, collect, compare
+from vcgen.evaluation.sharing import merged, note_count, objects_of
 from vcgen.types import Rendering, Views
 
 
@@ -47,15 +48,17 @@ class Settings:
     """How to score; none of it changes what the numbers mean.
 
     lpips: networks to add LPIPS columns for. offline: never download weights. device: where to render. views_per_call: views rendered
-    together, which bounds memory. part: (i, n) scores every n-th object from the i-th on, 0-based. overwrite: replace older results.
+    together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the report to a later merge.
+    overwrite: replace older results. merge: score nothing, report what all shards have scored.
     """
 
     lpips: tuple[Network, ...] = ("vgg",)
     offline: bool = False
     device: str = "cpu"
     views_per_call: int = 8
-    part: tuple[int, int] = (0, 1)
+    shard: tuple[int, int] = (0, 1)
     overwrite: bool = False
+    merge: bool = False
 
 
 def evaluate_system(
@@ -70,13 +73,13 @@ def evaluate_system(
     """Score ``system`` on a shard folder and write results.json, report.md and report.html into ``out``.
 
     Objects already scored in ``out`` by the same model, protocol, data and metrics are not rendered again. others: results of methods to
-    compare with, on the same objects. Returns None while objects of other parts (see Settings.part) are outstanding; the part that
-    finishes last writes the results. Raises UserError for data that does not fit the protocol and for foreign results in ``out``.
+    compare with, on the same objects. Returns None after scoring one of several shards (see Settings.shard), which writes no results.
+    Raises UserError for data that does not fit the protocol, for foreign results in ``out``, and for a merge with objects missing.
     """
     started = time.perf_counter()
     index = read_index(data)
     protocol.check_data(index.image_size, index.split, data)
-    samples = part_of(index, (0, 1))
+    keys = [key for key, _ in objects_of(index)]
     for _, entry in index.samples:
         protocol.target_indices(entry.views, entry.key)
     metrics, missing = _metrics(settings)
@@ -86,10 +89,12 @@ def evaluate_system(
     records = RecordFolder(out / "records", fingerprint, settings.overwrite)
     if isinstance(system, torch.nn.Module):
         system.to(settings.device).eval()
-    _score_all(system, index, part_of(index, settings.part), protocol, metrics, records, settings, origin.name)
-    scores = [records.read(key) for key, _ in samples]
-    if any(score is None for score in scores):
+    if not settings.merge:
+        note_count(out, settings.shard[1])
+        _score_all(system, index, objects_of(index, settings.shard), protocol, metrics, records, settings, origin.name)
+    if settings.shard[1] > 1:
         return None
+    scores = merged(out, records, keys)
     provenance = {"versions": versions(), "hashes": hashes, "missing": missing, "model": origin.config}
     provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
     results = collect(origin.name, scores, protocol, **provenance)
@@ -100,12 +105,6 @@ def evaluate_system(
 
     write_report(results, out, lambda key, views: pictures(system, index, key, views, protocol, settings.device))
     return results
-
-
-def part_of(index: ShardIndex, part: tuple[int, int]) -> list[tuple[str, int]]:
-    """The objects of a part (see Settings.part), by key, with their numbers in the index."""
-    samples = sorted((entry.key, number) for number, (_, entry) in enumerate(index.samples))
-    return [sample for position, sample in enumerate(samples) if position % part[1] == part[0]]
 
 
 def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:

@@ -1,0 +1,1 @@
+"""``vcgen doctor``: what this computer offers a training, check by check, and how to mend what is missing."""
