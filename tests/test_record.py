@@ -112,6 +112,16 @@ def test_damage_inside_a_picture_is_found_when_it_is_decoded():
         decode_views(make_record(images=images), [0, 1])
 
 
+def test_every_flipped_bit_of_a_picture_is_found():
+    """The decoder alone takes a quarter of them for other colours."""
+    images = make_record().images
+    for position in range(len(images[0])):
+        damaged = bytearray(images[0])
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(UserError, match="view 000000"):
+            decode_views(make_record(images=[bytes(damaged), *images[1:]]).validate(), [0])
+
+
 def test_another_version_is_refused():
     with pytest.raises(UserError, match="version"):
         SceneRecord.from_cameras_json("k", {"version": 2}, [])

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -178,8 +179,21 @@ def decode_views(record: SceneRecord, indices: Sequence[int]) -> tuple[np.ndarra
 def _decode(data: bytes, where: str) -> np.ndarray:
     from PIL import Image
 
+    if not chunks_are_whole(data):
+        raise UserError(f"{where}: the PNG is damaged (a checksum is wrong)")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{where}: the PNG cannot be decoded ({error})") from error
+
+
+def chunks_are_whole(png: bytes) -> bool:
+    """Whether every chunk has the checksum that it carries. Decoders skip those of the pixels: a flipped bit often is another colour to them."""
+    position = len(_PNG_START)
+    while position < len(png):
+        end = position + 8 + int.from_bytes(png[position : position + 4], "big")
+        if zlib.crc32(png[position + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
+            return False
+        position = end + 4
+    return True
