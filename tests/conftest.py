@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import CONFIG, vcgen
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +20,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the developers' sample data in {Path('..', 'shared', 'data')}, which is no part of the repository")
     return folder
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    """The tiny configuration as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a finished run of the tiny configuration, four steps; nobody may change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(CONFIG)
+    assert vcgen("fit", folder / "tiny.yaml", folder / "run") == 0
+    return folder / "run"

@@ -138,10 +138,11 @@ def test_a_resumed_accumulation_equals_one_that_never_stopped(config, tmp_path, 
     order, Witness.seen = Witness.seen, []
     assert len(order) == 8
     assert vcgen("fit", config, tmp_path / "parts", **options, trainer__callbacks__stop=batches) == 0
-    assert Witness.seen == order[:batches]
+    done = batches + batches % 2  # the step is finished first
+    assert Witness.seen == order[:done]
     Witness.seen = []
     assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path="last") == 0
-    assert Witness.seen == order[4:]  # a batch that had no effect comes again
+    assert Witness.seen == order[done:]
     whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
     assert whole["global_step"] == parts["global_step"] == 4
     for name in ("state_dict", "optimizer_states", "ShardData", "lr_schedulers"):

@@ -59,7 +59,7 @@ class Witness(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
         Witness.seen.append(batch.keys)
-        if trainer.global_step == self.stop:
+        if self.stop and trainer.global_step == self.stop:
             trainer.should_stop = True
 
 

@@ -1,25 +1,49 @@
-"""The two checkpoints of a run: ``best.ckpt`` by a validation metric, and ``last.ckpt``, which really is the last."""
+"""The checkpoints of a run: ``last.ckpt``, which really is the last, ``best.ckpt`` by a validation metric, and some of the next best."""
 
+import os
+import re
+import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from vcgen.errors import UserError
 
 
-class Checkpoints(ModelCheckpoint):
+class Checkpoints(Checkpoint):
     """Saves ``last.ckpt`` after every validation and after the last step, and ``best.ckpt`` after a validation with a new best ``monitor``.
 
-    Lightning's own ``save_last`` saves only when a new best was found, and not at the end of training: steps would be lost.
+    ``last.ckpt`` is written between optimiser steps only, when no accumulated gradient is in hand that a resumed run would lack; a request
+    to stop, or a validation, in the midst of an accumulation is heard after its step. Lightning's ModelCheckpoint saves its last file only
+    beside a new best one, and forgets its best when the folder is moved.
 
     Args:
-        dirpath: Folder of both files.
+        dirpath: Folder of the files.
         monitor: The logged metric that decides which weights are best.
         mode: Whether more of it ("max") or less ("min") is better.
+        keep_best: How many of the best to keep: ``best.ckpt`` is always the best; if more than one, each is there as ``step-STEP.ckpt``.
+        every_n_steps: Save ``last.ckpt`` after so many steps, too; null: with validations only (without data for them: when they were due).
     """
 
-    def __init__(self, dirpath: str, monitor: str = "val/psnr", mode: Literal["min", "max"] = "max"):
-        super().__init__(dirpath=dirpath, filename="best", monitor=monitor, mode=mode, save_top_k=1, enable_version_counter=False)
+    def __init__(
+        self, dirpath: str, monitor: str = "val/psnr", mode: Literal["min", "max"] = "max", keep_best: int = 1,
+        every_n_steps: int | None = None,
+    ):
+        if keep_best < 1:
+            raise ValueError(f"checkpoint.keep_best must be at least 1, got {keep_best}")
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"checkpoint.every_n_steps must be at least 1, or null for none; got {every_n_steps}")
+        self.folder, self.monitor, self.mode = Path(dirpath), monitor, mode
+        self.keep_best, self.every_n_steps = keep_best, every_n_steps
+        #: Step -> score of the best so far, the best first.
+        self.best: dict[int, float] = {}
+        #: What the last validation measured, while its weights are the current ones.
+        self.score: float | None = None
+        self.owed = self.stopping = False
 
     @property
     def state_key(self) -> str:
@@ -28,25 +52,110 @@ class Checkpoints(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
         """After the last step, before the loops wind up: what they store then is a clean place to resume from."""
-        finished = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if finished and not trainer.fast_dev_run:
+        if trainer.fast_dev_run:
+            return
+        if trainer.fit_loop._should_accumulate():
+            self.stopping, trainer.should_stop = self.stopping or trainer.should_stop, False
+            return
+        trainer.should_stop = trainer.should_stop or self.stopping
+        if trainer.should_stop or self._is_due(trainer):
             self.write_last(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Nothing: the stream has no epochs, and without validation there is no best."""
-
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The best first: ``last.ckpt`` then knows the new best score."""
-        if self._should_skip_saving_checkpoint(trainer):
+        """The best first: ``last.ckpt`` then knows the new best score. What is no longer among the best goes after both are safe."""
+        if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        super().on_validation_end(trainer, module)
-        self.write_last(trainer)
+        self._save_best(trainer)
+        if trainer.fit_loop._should_accumulate():
+            self.owed = True
+            return
+        self.write_last(trainer, self.score)
+        if trainer.is_global_zero:
+            remove_others(self.folder, set(self.best) if self.keep_best > 1 else set())
 
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Nothing: the last step has been saved."""
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint; ``monitor`` and ``current_score`` are what ``vcgen export`` notes."""
+        return {"monitor": self.monitor, "mode": self.mode, "current_score": self.score, "best": dict(self.best)}
 
-    def write_last(self, trainer: pl.Trainer) -> Path:
-        """Write ``last.ckpt``; when this returns, in all processes, it is complete on the disk."""
-        path = Path(self.dirpath) / "last.ckpt"
-        trainer.save_checkpoint(path, self.save_weights_only)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From the checkpoint. What was best by another metric does not count."""
+        if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
+            self.best = dict(list(state["best"].items())[: self.keep_best])
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Only what is in the folder counts: the checkpoint may be another run's, or ``keep_best`` another than it was."""
+        if not trainer.is_global_zero or not self.best:
+            return
+        if not self._file(None).exists():
+            self.best = {}
+        elif self.keep_best > 1:
+            first = self._file(next(iter(self.best)))
+            if not first.exists():  # until now the only one that was kept
+                link(self._file(None), first)
+            self.best = {step: score for step, score in self.best.items() if self._file(step).exists()}
+
+    def write_last(self, trainer: pl.Trainer, score: float | None = None) -> Path:
+        """Write ``last.ckpt``, to be called in all processes after an optimiser step; when it returns, the file is complete on the disk.
+
+        score: what a validation has just measured of these weights.
+        """
+        self.owed, self.score = False, score
+        path = self.folder / "last.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
         return path
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether this step is to be saved now: a validation that follows at once will save it, with its score."""
+        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if validates and sum(trainer.num_val_batches) > 0:
+            return False
+        instead = validates and trainer.val_check_batch is not None  # there is nothing to validate on
+        periodic = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        return instead or periodic or self.owed or trainer.global_step == trainer.max_steps
+
+    def _save_best(self, trainer: pl.Trainer) -> None:
+        # One process decides: metrics that are not reduced over the processes differ, and all must save or none.
+        self.best, self.score = trainer.strategy.broadcast(self._rank(trainer))
+        if trainer.global_step not in self.best:
+            return
+        path = self._file(trainer.global_step if self.keep_best > 1 else None)
+        trainer.save_checkpoint(path, weights_only=False)
+        if self.keep_best > 1 and trainer.global_step == next(iter(self.best)) and trainer.is_global_zero:
+            link(path, self._file(None))
+
+    def _rank(self, trainer: pl.Trainer) -> tuple[dict[int, float], float]:
+        """The best steps with the current one among them if it is one, and its score. Of equals the earlier is the better."""
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/"))) or "none"
+            raise UserError(f"checkpoint.monitor: validation logged no {self.monitor!r}; logged were {known}")
+        score, sign = float(trainer.callback_metrics[self.monitor]), -1 if self.mode == "max" else 1
+        candidates = dict(self.best)
+        if torch.isfinite(torch.tensor(score)):
+            candidates.pop(trainer.global_step, None)
+            candidates[trainer.global_step] = score
+        ranked = sorted(candidates.items(), key=lambda item: (sign * item[1], item[0]))
+        return dict(ranked[: self.keep_best]), score
+
+    def _file(self, step: int | None) -> Path:
+        return self.folder / ("best.ckpt" if step is None else f"step-{step}.ckpt")
+
+
+def remove_others(folder: Path, steps: set[int]) -> None:
+    """Remove the ``step-STEP.ckpt`` of a folder, except those of ``steps``."""
+    for path in folder.glob("step-*.ckpt"):
+        found = re.fullmatch(r"step-(\d+)\.ckpt", path.name)
+        if found and int(found[1]) not in steps:
+            path.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Let ``target`` be the same file as ``source``, at once and without taking space; a copy where the file system knows no hard links."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # renaming one name of a file to another of its names leaves both

@@ -38,9 +38,10 @@ from vcgen.data.datamodule import ShardData
 from vcgen.errors import UserError
 from vcgen.stopping import StopSignals
 from vcgen.systems.base import System
-from vcgen.systems.checkpoint_files import CheckpointFiles
+from vcgen.systems.checkpoint_files import FULL, CheckpointFiles, remove_leftovers
 from vcgen.systems.launch import slurm_layout
-from vcgen.systems.refusals import parse_refusal, worker_refusal
+from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
+from vcgen.systems.run_folder import alone_in
 
 DEFAULT_ROOT = "outputs/run"
 #: Warnings that users cannot act on, or that are wrong for an endless stream.
@@ -114,6 +115,16 @@ class VcgenCLI(LightningCLI):
         kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
         return super().instantiate_trainer(**kwargs)
 
+    def fit(self, **arguments: Any) -> None:
+        """Lightning's own, with the run's folder to itself; the process that writes there sees to it."""
+        if not self.trainer.is_global_zero:
+            return self.trainer.fit(**arguments)
+        root = self.trainer.default_root_dir
+        with alone_in(root) as alone:
+            if alone:
+                remove_leftovers(Path(checkpoint_folder(root)))
+            self.trainer.fit(**arguments)
+
     def _parse_ckpt_path(self) -> None:
         """Flags beat the hyperparameters stored in a checkpoint (LightningCLI does it the other way round)."""
 
@@ -167,9 +178,14 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
     except (MisconfigurationException, OmegaConfBaseException) as error:
         raise UserError(" ".join(str(error).split())) from error
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL:
             raise
-        raise UserError(f"{error.filename}: {error.strerror}; choose a writable trainer.default_root_dir with free space") from error
+        place = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"{place}{error.strerror}; choose a writable trainer.default_root_dir with free space") from error
+    except RuntimeError as error:
+        if (line := process_refusal(str(error))) is None:
+            raise
+        raise UserError(line) from error
 
 
 def quieten() -> None:
