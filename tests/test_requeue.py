@@ -5,9 +5,8 @@ import signal
 
 import lightning.pytorch as pl
 import pytest
-from test_fit import equal
 from torch.utils.data import DataLoader, IterableDataset
-from training import CONFIG, load, vcgen
+from training import CONFIG, equal, load, vcgen
 
 from vcgen.data.datamodule import leave_signals_to_the_trainer
 from vcgen.stopping import SIGNALS, Stopped, StopSignals, conclude

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_fit import equal
-from training import CONFIG, load
+from training import CONFIG, equal, load
 
 from vcgen import cli
 

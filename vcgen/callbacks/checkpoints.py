@@ -101,7 +101,7 @@ class Checkpoints(Checkpoint):
         """
         self.owed, self.score = False, score
         path = self.folder / "last.ckpt"
-        trainer.save_checkpoint(path, weights_only=False)
+        trainer.save_checkpoint(path, False)  # not the weights alone
         return path
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
@@ -119,7 +119,7 @@ class Checkpoints(Checkpoint):
         if trainer.global_step not in self.best:
             return
         path = self._file(trainer.global_step if self.keep_best > 1 else None)
-        trainer.save_checkpoint(path, weights_only=False)
+        trainer.save_checkpoint(path, False)  # not the weights alone
         if self.keep_best > 1 and trainer.global_step == next(iter(self.best)) and trainer.is_global_zero:
             link(path, self._file(None))
 

@@ -189,7 +189,7 @@ def _decode(data: bytes, where: str) -> np.ndarray:
 
 
 def chunks_are_whole(png: bytes) -> bool:
-    """Whether every chunk has the checksum that it carries. Decoders skip those of the pixels: a flipped bit often is another colour to them."""
+    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often is another colour."""
     position = len(_PNG_START)
     while position < len(png):
         end = position + 8 + int.from_bytes(png[position : position + 4], "big")
