@@ -1,4 +1,4 @@
-"""Several processes (DDP on the CPU): what each trains on, that a stopped training goes on exactly, and what happens when one dies."""
+"""Lightning starts the processes: what each trains on, that a stopped training goes on exactly, and what happens when one dies."""
 
 import os
 import subprocess
