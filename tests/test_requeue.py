@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
@@ -10,6 +13,9 @@ from training import CONFIG, equal, load, vcgen
 
 from vcgen.data.datamodule import leave_signals_to_the_trainer
 from vcgen.stopping import SIGNALS, Stopped, StopSignals, conclude
+
+
+ROOT = Path(__file__).parents[1]
 
 
 class Processes(IterableDataset):
@@ -45,10 +51,10 @@ def outside_slurm(monkeypatch):
 
 
 class Kill(pl.Callback):
-    """Sends this process a signal: in set-up, in validation, or after ``step`` batches of the whole training."""
+    """Sends the process of a rank a signal: in set-up, in validation, or after ``step`` batches of the whole training."""
 
-    def __init__(self, number: int, moment: str = "batch", step: int = 3):
-        self.number, self.moment, self.step = number, moment, step
+    def __init__(self, number: int, moment: str = "batch", step: int = 3, rank: int = 0):
+        self.number, self.moment, self.step, self.rank = number, moment, step, rank
 
     def _at(self, moment: str) -> None:
         if moment == self.moment:
@@ -68,7 +74,8 @@ class Kill(pl.Callback):
             self._at("validation")
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        if batch.cursor.scenes == self.step * len(batch.keys):
+        taken = self.step * len(batch.keys) * trainer.world_size
+        if batch.cursor.scenes == taken and trainer.global_rank == self.rank:
             self._at("batch")
 
 
@@ -127,6 +134,21 @@ def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(co
 def test_a_signal_during_the_last_step_finds_the_training_finished(config, tmp_path, outside_slurm):
     assert stop(config, tmp_path / "run", signal.SIGTERM, step=6) == 0
     assert last(tmp_path / "run")["global_step"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, rank, outside_slurm):
+    command = [
+        sys.executable, "-m", "vcgen.cli", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
+        "--trainer.max_steps", "6", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+", "test_requeue.Kill",
+        "--trainer.callbacks.number", str(int(signal.SIGTERM)), "--trainer.callbacks.rank", str(rank),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
+    assert last(tmp_path / "run")["global_step"] == 3
+    assert [line.split(",")[0] for line in done.stderr.splitlines() if line.startswith("vcgen: ")] == ["vcgen: stopped by SIGTERM after step 3"]
 
 
 # --- in SLURM -----------------------------------------------------------------------------------------------------------------------------

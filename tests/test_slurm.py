@@ -69,14 +69,14 @@ class Cluster:
         """What SLURM knows of a job: JobState, Restarts, ExitCode, ..."""
         return dict(re.findall(r"(\S+?)=(\S*)", self.call("scontrol", "show", "job", number)))
 
-    def wait(self, what: str, log: Path, condition, seconds: float = 240) -> None:
+    def wait(self, what: str, log: Path, condition, seconds: float = 600) -> None:
         """Until a condition holds."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not yet: {what}\n{log.read_text() if log.exists() else 'no log'}"
             time.sleep(0.2)
 
-    def finish(self, number: str, log: Path, seconds: float = 240) -> dict[str, str]:
+    def finish(self, number: str, log: Path, seconds: float = 600) -> dict[str, str]:
         """Until a job has ended for good."""
         over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         self.wait(f"the end of job {number}", log, lambda: self.job(number)["JobState"] in over, seconds)
