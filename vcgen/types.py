@@ -1,6 +1,7 @@
 """The data that flows through vcgen: Views in, a Field between, a Rendering out."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -55,6 +56,7 @@ class Example:
 
     keys: the scene names, one per batch entry. cursor: where the training data goes on after this batch.
     weight: 0 marks a repetition that only keeps the ranks in step: it counts in no mean.
+    skipped: the scenes that could not be read and were replaced by others, by key, with the reason.
     """
 
     context: Views
@@ -62,6 +64,7 @@ class Example:
     keys: tuple[str, ...] = ()
     cursor: Position = Position()
     weight: float = 1.0
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def to(self, *args, **kwargs) -> "Example":
         """Move every tensor, as ``Tensor.to`` does."""

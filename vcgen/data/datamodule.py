@@ -1,5 +1,7 @@
 """The LightningDataModule: shard folders in, training stream and validation scenes out, with the stream's position in every checkpoint."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -11,10 +13,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from vcgen.data.augment import Augmentation
+from vcgen.data.faults import Faults, check_shards, fault_in
 from vcgen.data.order import identity, resume_position
 from vcgen.data.record import SceneRecord
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes, SceneStream
+from vcgen.data.shards import ShardIndex, read_index
+from vcgen.data.stream import FixedScenes, OnError, SceneStream
 from vcgen.types import Example, Position
 
 
@@ -26,29 +29,39 @@ class ShardData(pl.LightningDataModule):
     val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
     num_workers: loader processes per rank; the data order does not depend on it.
     mirror, permute_colours: train on mirror images and with swapped colour channels too, each scene as a whole.
+    on_error: at a scene that cannot be read, "stop", or "skip" it: it is named, counted, and another one stands in for it.
     """
 
     def __init__(
         self, train: Path, val: Path | None = None, hold_out: int = 0, batch_size: int = 8, targets: int = 4, val_scenes: int = 8,
         val_targets: int = 4, context: int = 0, num_workers: int = 1, mirror: bool = False, permute_colours: bool = False,
+        on_error: OnError = "stop",
     ):
         super().__init__()
         self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
-        self.num_workers = num_workers
+        self.num_workers, self.on_error = num_workers, on_error
         self.augment = Augmentation(mirror, permute_colours)
         self.position = Position()
+        self._camera: dict[str, float] | None = None
 
     def setup(self, stage: str) -> None:
         """Read the tables of contents; damaged folders are refused here, before anything is trained."""
-        self.train_index = read_index(self.train_folder)
+        self.train_index = self._read_index(self.train_folder)
         self.val_index = None
         if self.val_folder:
-            self.val_index = read_index(self.val_folder)
+            self.val_index = self._read_index(self.val_folder)
         elif self.hold_out:
             self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
         self.identity = identity(entry.key for _, entry in self.train_index.samples)
+        self.faults = {stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index}
+
+    def _read_index(self, folder: Path) -> ShardIndex:
+        index = read_index(folder, check=self.on_error == "stop")
+        if self.on_error == "skip":
+            check_shards(index, say=self.trainer.is_global_zero)
+        return index
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -58,14 +71,20 @@ class ShardData(pl.LightningDataModule):
     def input_camera(self) -> dict[str, float]:
         """The camera to assume of a picture without pose, from the first scene: focal length normalised by the width, median distance of
         the centres from the origin, median elevation in degrees, near and far in world units."""
-        return camera_of(self.train_index.read(0))
+        if self._camera is None:
+            numbers = range(len(self.train_index.samples))
+            first = next((n for n in numbers if not fault_in(self.train_index, n)), 0) if self.on_error == "skip" else 0
+            self._camera = camera_of(self.train_index.read(first))
+        return self._camera
 
     def train_dataloader(self) -> DataLoader:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
         stream = SceneStream(
             self.train_index, self.batch_size, self.targets, run_seed(), self.position,
-            self.trainer.global_rank, self.trainer.world_size, self.augment,
+            self.trainer.global_rank, self.trainer.world_size, self.augment, self.on_error,
         )
+        atexit.unregister(end_loader_processes)
+        atexit.register(end_loader_processes)
         return DataLoader(stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
 
     def val_dataloader(self) -> DataLoader | list:
@@ -73,7 +92,8 @@ class ShardData(pl.LightningDataModule):
         if self.val_index is None:
             return []
         ranks = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context, *ranks), batch_size=None)
+        scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context, *ranks, on_error=self.on_error)
+        return DataLoader(scenes, batch_size=None)
 
     def commit(self, example: Example) -> None:
         """Note that a batch has been trained on."""
@@ -117,3 +137,12 @@ def leave_signals_to_the_trainer(worker: int) -> None:
     """For loader processes: SLURM signals every process of a job step, and SIGUSR1 or SIGTERM would kill those that do not expect it."""
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_loader_processes() -> None:
+    """For the end of the program. After an error loaders may still be open; Python would ask their processes to end by the very signal that
+    they ignore, and wait for them for ever. Registered after Python's own such function, so called before it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report an error: a loader process has died
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

@@ -37,10 +37,10 @@ def epoch_order(total: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
-def scene_generator(seed: int, epoch: int, place: int) -> torch.Generator:
-    """The random draws for the scene at a place of an epoch's order."""
+def scene_generator(seed: int, epoch: int, place: int, attempt: int = 0) -> torch.Generator:
+    """The random draws for the scene at a place of an epoch's order. attempt: how many scenes there could not be read."""
     # Mixed by SeedSequence: PyTorch's generator on CPUs looks at 32 bits of its seed, too few for a product of the three.
-    mixed = np.random.SeedSequence((seed, epoch, place)).generate_state(1, np.uint64)
+    mixed = np.random.SeedSequence((seed, epoch, attempt, place)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 

@@ -64,6 +64,17 @@ class ShardIndex:
         """The shard that holds the scene at a position of :attr:`samples`."""
         return self.shards[int(np.searchsorted(self._ends, number, side="right"))]
 
+    def fault_of(self, shard: ShardEntry) -> str | None:
+        """What is wrong with a shard's file, as far as its length tells, or with its entry; None if nothing is."""
+        path, scenes = self.folder / shard.name, shard.samples
+        if not path.is_file():
+            return f"{path}: missing, but listed in {INDEX}; copy or pack the folder again"
+        if path.stat().st_size != shard.bytes:
+            return f"{path}: {path.stat().st_size} bytes, {INDEX} says {shard.bytes}; the copy is incomplete, make it again"
+        if not scenes or (scenes.column("offset") + scenes.column("size")).max() > shard.bytes:
+            return f"{path}: {INDEX} lists no scene, or scenes beyond its end; pack the folder again"
+        return None
+
     def read(self, number: int) -> SceneRecord:
         """The scene at a position of :attr:`samples`."""
         name, sample = self.samples[number]
@@ -174,8 +185,8 @@ def write_index(index: ShardIndex) -> None:
     write_atomically(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def read_index(folder: Path | str) -> ShardIndex:
-    """Read ``index.json`` and check that every shard is there at its full length; raises UserError otherwise."""
+def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
+    """Read ``index.json``; with ``check``, every shard must be there at its full length. Raises UserError otherwise."""
     folder = Path(folder)
     path = folder / INDEX
     if not path.is_file():
@@ -189,10 +200,11 @@ def read_index(folder: Path | str) -> ShardIndex:
         index = ShardIndex(folder, (height, width), content["source"], content["split"], content["licence"], shards)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a valid shard index ({type(error).__name__}: {error}); pack the data again") from error
-    for shard in index.shards:
-        _check_shard(folder / shard.name, shard)
     if not index.samples:
         raise UserError(f"{path}: lists no scene; pack the data again")
+    for fault in map(index.fault_of, index.shards if check else ()):
+        if fault:
+            raise UserError(fault)
     return index
 
 
@@ -245,16 +257,6 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     header = tarfile.TarInfo(name)
     header.size = len(data)
     tar.addfile(header, io.BytesIO(data))
-
-
-def _check_shard(path: Path, shard: ShardEntry) -> None:
-    if not path.is_file():
-        raise UserError(f"{path}: missing, but listed in {INDEX}; copy or pack the folder again")
-    if path.stat().st_size != shard.bytes:
-        raise UserError(f"{path}: {path.stat().st_size} bytes, {INDEX} says {shard.bytes}; the copy is incomplete, make it again")
-    scenes = shard.samples
-    if not scenes or (scenes.column("offset") + scenes.column("size")).max() > shard.bytes:
-        raise UserError(f"{path}: {INDEX} lists no scene, or scenes beyond its end; pack the folder again")
 
 
 def create_folder(folder: Path) -> None:

@@ -5,7 +5,8 @@ rank can read any scene: shards may be fewer than workers.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ from vcgen.errors import UserError
 from vcgen.types import Example, Position, Views
 
 
+OnError = Literal["stop", "skip"]
+#: So many unreadable scenes at one place of the order mean that nothing can be read: no sane data set has every second scene damaged.
+MOST_ATTEMPTS = 20
+
+
 def scene_views(record: SceneRecord, indices: list[int]) -> Views:
     """Decode some views of a scene: Views with batch shape (len(indices),)."""
     rgb, alpha = decode_views(record, indices)
@@ -31,7 +37,7 @@ def scene_views(record: SceneRecord, indices: list[int]) -> Views:
     return Views(torch.from_numpy(rgb), cameras, None if alpha is None else torch.from_numpy(alpha))
 
 
-def stack_views(scenes: list[Views]) -> Views:
+def stack_views(scenes: Sequence[Views]) -> Views:
     """Scenes with equally many views -> Views with batch shape (scenes, views). Alpha is kept only if all scenes have it."""
     if any(scene.alpha is None for scene in scenes):
         images, alpha = torch.stack([scene.on(1.0) for scene in scenes]), None
@@ -45,17 +51,18 @@ class SceneStream(IterableDataset):
     """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch, targets) views.
 
     batch_size: scenes per batch and rank. targets: target views per scene. start: where to begin (resume). rank, world: this process among
-    all. augment: random changes made to whole scenes. Every rank gets equally many batches per epoch.
+    all. augment: random changes made to whole scenes. on_error: "stop" at a scene that cannot be read, or "skip" it: another one, drawn for
+    its place, stands in for it, so that all ranks keep equal batches. Every rank gets equally many batches per epoch.
     Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
     """
 
     def __init__(
         self, index: ShardIndex, batch_size: int, targets: int, seed: int, start: Position = Position(), rank: int = 0, world: int = 1,
-        augment: Augmentation = Augmentation(),
+        augment: Augmentation = Augmentation(), on_error: OnError = "stop",
     ):
         self.index, self.batch_size, self.targets = index, batch_size, targets
         self.seed, self.start, self.rank, self.world = seed, start, rank, world
-        self.augment = augment
+        self.augment, self.on_error = augment, on_error
         self.total = len(index.samples)
         if self.total < batch_size * world:
             found = f"{self.total} scenes cannot fill a batch of {batch_size} on {world} ranks"
@@ -74,16 +81,27 @@ class SceneStream(IterableDataset):
     def batch(self, start: Position = Position()) -> Example:
         """This rank's part of the batch that begins at a position."""
         first = start.scenes + self.rank * self.batch_size
-        scenes, keys = [], []
-        for place in range(first, first + self.batch_size):
-            draw = scene_generator(self.seed, start.epoch, place)
-            record = self.index.read(int(epoch_order(self.total, self.seed, start.epoch)[place]))
-            chosen = torch.randperm(len(record.views), generator=draw)[: self.targets + 1].tolist()
-            scenes.append(self.augment(scene_views(record, chosen), draw))
-            keys.append(record.key)
+        skipped: dict[str, str] = {}
+        scenes, keys = zip(*(self._scene(start.epoch, place, skipped) for place in range(first, first + self.batch_size)), strict=True)
         views = stack_views(scenes)
         after = Position(start.epoch, start.scenes + self.batch_size * self.world)
-        return Example(views[:, :1], views[:, 1:], tuple(keys), after)
+        return Example(views[:, :1], views[:, 1:], keys, after, skipped=skipped)
+
+    def _scene(self, epoch: int, place: int, skipped: dict[str, str]) -> tuple[Views, str]:
+        """(context and target views, key) of the scene at a place of an epoch's order, or of one that stands in for it."""
+        number = int(epoch_order(self.total, self.seed, epoch)[place])
+        for attempt in itertools.count():
+            draw = scene_generator(self.seed, epoch, place, attempt)
+            if attempt:
+                number = int(torch.randint(self.total, (), generator=draw))
+            try:
+                record = self.index.read(number)
+                chosen = torch.randperm(len(record.views), generator=draw)[: self.targets + 1].tolist()
+                return self.augment(scene_views(record, chosen), draw), record.key
+            except UserError as error:
+                if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
+                    raise
+                skipped[self.index.scenes[number].key] = str(error)
 
 
 class FixedScenes(Dataset):
@@ -91,10 +109,13 @@ class FixedScenes(Dataset):
 
     rank, world: this process among all. Scene i goes to rank i mod world. Every rank gets equally many, for they must validate in step:
     where the scenes do not go round, the last round is filled with repetitions of weight 0.
+    on_error: "stop" at a scene that cannot be read, or "skip" it: the next one in stored order stands in for it.
     """
 
-    def __init__(self, index: ShardIndex, scenes: int, targets: int, context: int = 0, rank: int = 0, world: int = 1):
-        self.index, self.targets, self.context = index, targets, context
+    def __init__(
+        self, index: ShardIndex, scenes: int, targets: int, context: int = 0, rank: int = 0, world: int = 1, on_error: OnError = "stop"
+    ):
+        self.index, self.targets, self.context, self.on_error = index, targets, context, on_error
         total = len(index.samples)
         count = min(scenes, total)
         # Evenly spaced, because neighbours in a shard are often variants of one model.
@@ -107,8 +128,19 @@ class FixedScenes(Dataset):
 
     def __getitem__(self, position: int) -> Example:
         number, weight = self.dealt[position]
+        skipped: dict[str, str] = {}
+        for attempt in itertools.count():
+            stand_in = (number + attempt) % len(self.index.samples)
+            try:
+                views, key = self._scene(stand_in)
+                return Example(views[:, :1], views[:, 1:], (key,), weight=weight, skipped=skipped)
+            except UserError as error:
+                if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
+                    raise
+                skipped[self.index.scenes[stand_in].key] = str(error)
+
+    def _scene(self, number: int) -> tuple[Views, str]:
         record = self.index.read(number)
         others = [i for i in range(len(record.views)) if i != self.context]
         chosen = [others[i * len(others) // self.targets] for i in range(self.targets)]
-        views = stack_views([scene_views(record, [self.context, *chosen])])
-        return Example(views[:, :1], views[:, 1:], (record.key,), weight=weight)
+        return stack_views([scene_views(record, [self.context, *chosen])]), record.key

@@ -33,6 +33,7 @@ from vcgen.callbacks.progress import Progress
 from vcgen.callbacks.provenance import Provenance
 from vcgen.callbacks.requeue import Requeue
 from vcgen.callbacks.samples import Samples
+from vcgen.callbacks.skipped import Skipped
 from vcgen.callbacks.speed import Speed
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import UserError
@@ -90,7 +91,8 @@ class VcgenCLI(LightningCLI):
         config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
         self.model_config = plain(config.model.clone().as_dict())
         rates = [LearningRateMonitor("step")] if config.trainer.logger is not False else []
-        self.trainer_defaults["callbacks"] = [Provenance(self.model_config), Cursor(), requeue, *rates, Speed(), Progress()]
+        callbacks = [Provenance(self.model_config), Cursor(), Skipped(), requeue, *rates, Speed(), Progress()]
+        self.trainer_defaults["callbacks"] = callbacks
 
     def instantiate_classes(self) -> None:
         """A class that refuses its arguments, or a device that is not there, is the user's to mend."""

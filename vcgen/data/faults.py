@@ -1,0 +1,58 @@
+"""What happens to scenes that cannot be read: the run stops, or they are left out, named and counted."""
+
+import sys
+from collections.abc import Mapping
+
+from vcgen.data.record import decode_views
+from vcgen.data.shards import ShardIndex
+from vcgen.errors import UserError
+
+#: A data set of which more than this share cannot be read is no longer the data set the user means.
+MOST_BAD = 0.05
+
+
+class Faults:
+    """The scenes of an index that this process has found unreadable, by key, each with its reason. Every new one is said once on stderr."""
+
+    def __init__(self, index: ShardIndex):
+        self.index = index
+        self.reasons: dict[str, str] = {}
+
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Note scenes. Raises UserError when more than ``MOST_BAD`` of the index have come together."""
+        for key in reasons.keys() - self.reasons.keys():
+            _warn(f"scene {key} is skipped: {reasons[key]}")
+        self.reasons.update(reasons)
+        refuse_too_many(self.index, len(self.reasons), next(iter(reasons.values()), ""))
+
+
+def check_shards(index: ShardIndex, say: bool = True) -> None:
+    """Say which shards are missing or cut short, and go on. Raises UserError when they held more than ``MOST_BAD`` of the scenes."""
+    bad, reason = 0, ""
+    for shard in index.shards:
+        if reason_here := index.fault_of(shard):
+            bad, reason = bad + len(shard.samples), reason_here
+            if say:
+                _warn(f"{len(shard.samples)} scenes are skipped: {reason_here}")
+    refuse_too_many(index, bad, reason)
+
+
+def refuse_too_many(index: ShardIndex, bad: int, reason: str) -> None:
+    """Raise UserError when ``bad`` is more than ``MOST_BAD`` of the scenes, and more than one. reason: of one of them."""
+    if bad > max(1, MOST_BAD * len(index.samples)):
+        found = f"{bad} of {len(index.samples)} scenes cannot be read, more than on_error: skip leaves out ({MOST_BAD:.0%})"
+        raise UserError(f"{index.folder}: {found}; one of them: {reason}")
+
+
+def fault_in(index: ShardIndex, number: int) -> str | None:
+    """Why a scene cannot be used, or None when it and all its pictures can be read."""
+    try:
+        record = index.read(number)
+        decode_views(record, range(len(record.images)))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _warn(text: str) -> None:
+    print(f"vcgen: warning: {text}", file=sys.stderr, flush=True)
