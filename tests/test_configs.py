@@ -31,6 +31,7 @@ SMALLER = {
     },
     "cars64_prior": {"model__prior__channels": "[32, 32, 32]", "model__prior_options__views": 1, "model__render_eval__samples": 4},
     "one_scene": {"model__encoder__plane_size": 32, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
+    "one_scene_hashgrid": {"model__encoder__grid__levels": 4, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from vcgen.export import folder
 from vcgen.nerf.encoder import TriplaneEncoder
 from vcgen.nerf.pixelnerf import PixelNerf
 from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.nerf.scene import SceneTriplane
 from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems.distillation import DistillOptions
@@ -219,7 +220,7 @@ def test_the_reliability_page_names_a_test_for_every_fault():
         assert files and all((ROOT / file).exists() for file in files), fault
 
 
-OPTIONS = [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane]
+OPTIONS = [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane, SceneHashGrid, HashGrid]
 
 
 @pytest.mark.parametrize("part", OPTIONS, ids=lambda part: part.__name__)

@@ -21,6 +21,7 @@ import vcgen.data.single
 import vcgen.diffusion.guidance
 import vcgen.diffusion.prior
 import vcgen.nerf.encoder
+import vcgen.nerf.hashgrid
 import vcgen.nerf.pixelnerf
 import vcgen.nerf.scene
 import vcgen.systems.distill

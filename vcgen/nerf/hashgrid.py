@@ -1,0 +1,135 @@
+"""Multiresolution hash grids (Instant-NGP, arXiv 2201.05989, section 3) in plain PyTorch, and the field of one scene that stands on one."""
+
+from dataclasses import dataclass
+from math import exp, log
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcgen.types import Views
+
+#: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the table's size.
+PRIMES = 1, 2_654_435_761, 805_459_861
+
+
+class HashGrid(nn.Module):
+    """Points of the unit cube -> features, by trilinear interpolation in grids of growing resolution.
+
+    levels: grids, their numbers of cells per side in a geometric series from ``coarsest`` to ``finest``. features: per corner and level.
+    log2_size: a level keeps at most 2^log2_size corners; a finer one hashes its corners into as many, where collisions share an entry.
+    shown: levels in use; the features of the others are 0 (coarse to fine: RealFusion shows half of them at first). Set it at will.
+    """
+
+    def __init__(self, levels: int = 16, features: int = 2, log2_size: int = 16, coarsest: int = 16, finest: int = 2048):
+        super().__init__()
+        if levels < 1 or features < 1 or not 1 <= coarsest <= finest:
+            raise ValueError(f"need levels and features >= 1 and 1 <= coarsest <= finest; got {levels}, {features}, {coarsest}, {finest}")
+        growth = exp((log(finest) - log(coarsest)) / max(1, levels - 1))  # equations 2 and 3
+        self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]
+        entries = [min((size + 1) ** 3, 2**log2_size) for size in self.sizes]
+        self.levels, self.features, self.shown = levels, features, levels
+        starts = torch.tensor([0, *entries]).cumsum(0)
+        self.register_buffer("sides", torch.tensor(self.sizes), persistent=False)
+        self.register_buffer("entries", torch.tensor(entries), persistent=False)
+        self.register_buffer("starts", starts[:-1], persistent=False)
+        self.table = nn.Parameter(torch.empty(int(starts[-1]), features).uniform_(-1e-4, 1e-4))
+
+    @property
+    def width(self) -> int:
+        """Features of a point."""
+        return self.levels * self.features
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(n, 3) in [0, 1], clamped to it -> (n, levels * features), in float32; differentiable in the points, too."""
+        scaled = points.float().clamp(0, 1)[:, None] * self.sides[: self.shown, None]  # (n, levels, 3)
+        corner = torch.minimum(scaled.detach().floor().long(), self.sides[: self.shown, None] - 1)
+        offset = scaled - corner
+        rows, weights = [], []
+        for number in range(8):
+            step = [number >> axis & 1 for axis in range(3)]
+            rows.append(self.rows(corner + torch.tensor(step, device=corner.device)))
+            weights.append(torch.stack([offset[..., i] if step[i] else 1 - offset[..., i] for i in range(3)]).prod(0))
+        rows, weights = (torch.stack(x, -1).reshape(-1, 8) for x in (rows, weights))
+        found = F.embedding_bag(rows, self.table, per_sample_weights=weights, mode="sum").reshape(len(points), -1)
+        return F.pad(found, (0, self.width - found.shape[1]))
+
+    def rows(self, corners: Tensor) -> Tensor:
+        """Where the integer corners (n, levels, 3) of all shown levels are stored in the table: (n, levels)."""
+        x, y, z = corners.unbind(-1)
+        side, entries = self.sides[: self.shown] + 1, self.entries[: self.shown]
+        plain = x + side * (y + side * z)
+        hashed = (x * PRIMES[0] ^ y * PRIMES[1] ^ z * PRIMES[2]) % entries
+        return self.starts[: self.shown] + torch.where(entries == side**3, plain, hashed)
+
+
+class _TruncatedExp(torch.autograd.Function):
+    """exp whose gradient is bounded, as in Instant-NGP's density: a large logit would end the training."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0].clamp(-15, 15).exp()
+
+
+@dataclass
+class HashGridField:
+    """One scene, given to a batch; satisfies :class:`vcgen.types.Field`.
+
+    grid: spans the cube of side 2 * half_size around the centre, in world units. decoder: features -> logit of the density, three of the
+    colour. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height, width): the density is exp(logit + height *
+    exp(-r^2 / (2 width^2))), r being the distance from the centre: matter begins in the middle (DreamFusion, arXiv 2209.14988, section
+    3.2; inside the exponential as in RealFusion). Height 0 is none.
+    """
+
+    grid: HashGrid
+    decoder: nn.Module
+    center: Tensor
+    radius: Tensor
+    half_size: float
+    blob: tuple[float, float] = (0.0, 0.2)
+    proposal: None = None
+
+    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`vcgen.types.Field`; the colour does not depend on the direction."""
+        local = points - self.center[:, None]
+        features = self.grid((local / (2 * self.half_size) + 0.5).reshape(-1, 3))
+        output = self.decoder(features).float().unflatten(0, points.shape[:-1])
+        height, width = self.blob
+        logit = output[..., 0] + height * (-local.square().sum(-1) / (2 * width**2)).exp()
+        return _TruncatedExp.apply(logit), output[..., 1:].sigmoid()
+
+    def density(self, points: Tensor) -> Tensor:
+        """(batch, n, 3) -> (batch, n)."""
+        return self(points, points)[0]
+
+
+class SceneHashGrid(nn.Module):
+    """A hash grid of one scene as the field of every input view, which is not used.
+
+    grid: the encoding. half_size: half the side of its cube, radius: of the sphere that the scene fits, center: of both, world units.
+    hidden, depth: of the MLP. blob: see :class:`HashGridField`.
+    """
+
+    def __init__(
+        self, grid: HashGrid, half_size: float = 1.0, radius: float = 1.0, center: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        hidden: int = 64, depth: int = 2, blob: tuple[float, float] = (0.0, 0.2),
+    ):
+        super().__init__()
+        if half_size <= 0 or radius <= 0 or blob[1] <= 0:
+            raise ValueError(f"half_size, radius and the blob's width must be positive; got {half_size}, {radius}, {blob[1]}")
+        widths = [grid.width] + [hidden] * depth
+        layers = [layer for pair in zip(widths, widths[1:]) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
+        self.grid, self.decoder = grid, nn.Sequential(*layers, nn.Linear(widths[-1], 4))
+        self.half_size, self.radius, self.blob = half_size, radius, blob
+        self.register_buffer("center", torch.tensor(center))
+
+    def forward(self, context: Views) -> HashGridField:
+        """``context`` gives only the batch size."""
+        batch = len(context.images)
+        center = self.center.expand(batch, 3)
+        return HashGridField(self.grid, self.decoder, center, center.new_full((batch,), self.radius), self.half_size, self.blob)
