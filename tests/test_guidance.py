@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vcgen.diffusion.guidance import NGD, SDS, Round
+from vcgen.diffusion.guidance import NGD, SDS, SJC, Round
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 
@@ -146,7 +146,31 @@ def test_the_gradient_of_sds_is_the_closed_form_of_a_gaussian_prior():
     assert float((renderings - state.targets).mean()) == pytest.approx(float(expected), rel=0.03)
 
 
-@pytest.mark.parametrize("kind", [NGD, SDS])
+def test_the_gradient_of_score_jacobian_chaining_is_the_closed_form_of_a_gaussian_prior():
+    """E over n of (D(I + s n) - I) / s = s (mean - I) / (deviation^2 + s^2): s times the score of the prior blurred by s."""
+    guidance = SJC(start=0.6, end=0.5999, rounds=1, draws=64)
+    renderings, mean, deviation = torch.full((64, 1, 8, 8), 1.1), 0.3, 0.5
+    last = guidance.begin(renderings, torch.Generator())
+    result = guidance.step(0, last, renderings, gaussian(mean, deviation), SCHEDULE, torch.Generator().manual_seed(0))
+    alpha, sigma = (float(x) for x in signal_and_noise(SCHEDULE, torch.tensor([600]), torch.zeros(1)))
+    scale = sigma / alpha
+    direction = (result.targets - renderings).flatten()
+    error = direction.std() / math.sqrt(len(direction))
+    assert float(direction.mean()) == pytest.approx(scale * (mean - 1.1) / (deviation**2 + scale**2), abs=5 * float(error))
+    assert float(error) < 0.01
+
+
+def test_averaging_perturbations_takes_noise_out_of_the_direction():
+    renderings = torch.zeros(8, 1, 16, 16)
+    spread = []
+    for draws in (1, 16):
+        guidance = SJC(start=0.5, end=0.4999, rounds=1, draws=draws)
+        last = guidance.begin(renderings, torch.Generator())
+        spread.append(float(guidance.step(0, last, renderings, gaussian(0, 0.5), SCHEDULE, torch.Generator().manual_seed(0)).targets.std()))
+    assert spread[0] / spread[1] == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", [NGD, SDS, SJC])
 @pytest.mark.parametrize("wrong", [
     dict(start=0.1, end=0.2), dict(start=0.5, end=0.5), dict(start=1.5), dict(end=-0.1), dict(start=math.nan), dict(rounds=0),
     dict(updates=0),

@@ -51,8 +51,8 @@ class Guidance(ABC):
         """Round ``number`` (0 ... rounds - 1): new targets from the last round's and the field's present renderings."""
 
 
-def check_rounds(guidance: "NGD | SDS") -> None:
-    """Raises ValueError where noise levels or counts are impossible; both guidances have the same."""
+def check_rounds(guidance: "NGD | SDS | SJC") -> None:
+    """Raises ValueError where noise levels or counts are impossible; all guidances have the same."""
     if not 0 <= guidance.end < guidance.start <= 1 or guidance.rounds < 1 or guidance.updates < 1:
         raise ValueError(f"need 0 <= end < start <= 1, rounds and updates >= 1; got {guidance}")
 
@@ -138,3 +138,45 @@ class SDS(Guidance):
         targets = renderings - sigma.square() * (prediction.noise - noise)
         disagreement = float((prediction.picture - renderings).square().mean().sqrt())
         return Round(targets, noise, int(times.float().mean()), 0.0, disagreement)
+
+
+@dataclass(frozen=True)
+class SJC(Guidance):
+    """Score Jacobian chaining (arXiv 2212.00774): the score at a rendering, which is clean and so unlike what the prior was trained on,
+    is the mean of the scores around it ("perturb and average", eq. 8).
+
+    With y = I + s n in units of the clean picture, s = sigma / alpha, the ascent direction is s times the score: the mean over draws of
+    n of (D(y) - I) / s, where D is the prior's clean picture. A target I + direction under half the squared error has this gradient.
+    draws: of n per round. start, end: range of the uniformly drawn noise level, as shares of the schedule. rounds, updates: as in
+    :class:`NGD`.
+    """
+
+    start: float = 0.98
+    end: float = 0.02
+    rounds: int = 1000
+    updates: int = 1
+    draws: int = 1
+
+    def __post_init__(self):
+        check_rounds(self)
+        if self.draws < 1:
+            raise ValueError(f"need draws >= 1; got {self}")
+
+    def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
+        """Nothing is carried from round to round."""
+        return Round(renderings, torch.zeros_like(renderings), -1, 0.0, 0.0)
+
+    def step(
+        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+    ) -> Round:
+        """One draw of the noise level per view, ``draws`` of noise."""
+        count, device = len(renderings), renderings.device
+        low, high = timestep(schedule, self.end), timestep(schedule, self.start)
+        times = torch.randint(low, high + 1, (count,), generator=generator, device=device)
+        alpha, sigma = signal_and_noise(schedule, times, renderings)
+        clean = torch.zeros_like(renderings)
+        for _ in range(self.draws):
+            noise = torch.randn(renderings.shape, generator=generator, device=device)
+            clean += denoise(alpha * renderings + sigma * noise, times).picture / self.draws
+        targets = renderings + (clean - renderings) * alpha / sigma
+        return Round(targets, noise, int(times.float().mean()), 0.0, float((clean - renderings).square().mean().sqrt()))
