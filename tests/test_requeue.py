@@ -131,6 +131,19 @@ def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(co
     assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
 
 
+def test_a_warning_after_the_end_finds_the_training_finished(config, tmp_path, outside_slurm):
+    words = ["fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
+    program = f"""
+import atexit, os, sys
+from vcgen import cli
+sys.argv[1:] = {words!r}
+atexit.register(os.kill, os.getpid(), {signal.SIGUSR1:d})
+sys.exit(cli.main())"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert last(tmp_path / "run")["global_step"] == 1
+
+
 def test_a_signal_during_the_last_step_finds_the_training_finished(config, tmp_path, outside_slurm):
     assert stop(config, tmp_path / "run", signal.SIGTERM, step=6) == 0
     assert last(tmp_path / "run")["global_step"] == 6
@@ -148,7 +161,8 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, ra
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
     assert last(tmp_path / "run")["global_step"] == 3
-    assert [line.split(",")[0] for line in done.stderr.splitlines() if line.startswith("vcgen: ")] == ["vcgen: stopped by SIGTERM after step 3"]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("vcgen: ")]
+    assert line.startswith("vcgen: stopped by SIGTERM after step 3")
 
 
 # --- in SLURM -----------------------------------------------------------------------------------------------------------------------------

@@ -147,9 +147,10 @@ def test_a_preempted_training_goes_on_to_the_same_end(cluster, jobs):
 def test_a_training_near_its_time_limit_requeues_itself_and_goes_on_to_the_same_end(cluster, jobs):
     log = cluster.folder / "limited.log"
     job = cluster.finish(jobs["limited"], log)
-    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), log.read_text()
-    (line,) = said(log)
-    assert re.search(r"stopped by SIGUSR1 after step \d+, \S+/last.ckpt is complete; job \d+ is requeued", line)
+    # On a slow machine the second start, too, can come near its limit.
+    assert job["JobState"] == "COMPLETED" and int(job["Restarts"]) == len(said(log)) > 0, log.read_text()
+    for line in said(log):
+        assert re.search(r"stopped by SIGUSR1 after step \d+, \S+/last.ckpt is complete; job \d+ is requeued", line)
     assert_same_training(cluster, "limited")
 
 

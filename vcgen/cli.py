@@ -1,6 +1,7 @@
 """The ``vcgen`` command: a table of commands; nothing heavy is imported until one is chosen."""
 
 import importlib
+import signal
 import sys
 
 from vcgen import __version__
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         known = ", ".join(COMMANDS)
         print(f"vcgen: error: unknown command {name!r}; the commands are: {known}", file=sys.stderr)
         return 2
+    if arguments is None and COMMANDS[name][0] == TRAINER:
+        # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it would by default.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     module, function = COMMANDS[name][0].split(":")
     run = getattr(importlib.import_module(module), function)
     try:
