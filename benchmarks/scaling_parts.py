@@ -1,0 +1,268 @@
+"""The measurements of scaling.py, one function each: loaders, ranks, what exact resume costs, checkpoints, memory, the index."""
+
+import contextlib
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.distributed
+import torch.multiprocessing
+from common import ROOT
+from PIL import Image
+from timing import load_config, load_system, measure, precision_of
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from vcgen.callbacks.cursor import Cursor
+from vcgen.data.datamodule import ShardData
+from vcgen.data.order import batch_starts, epoch_order, scene_generator
+from vcgen.data.shards import ShardEntry, ShardIndex, read_index, write_index
+from vcgen.data.stream import SceneStream
+from vcgen.data.table import SceneTable
+from vcgen.systems.checkpoint_files import CheckpointFiles
+from vcgen.types import Example, Position
+
+CONFIG = load_config("cars64")
+DATA = CONFIG["data"]["init_args"]
+TRAIN = ROOT / DATA["train"]
+BATCH, TARGETS = DATA["batch_size"], DATA["targets"]
+
+
+# --- loading --------------------------------------------------------------------------------------------------------------------------------
+
+
+class LooseScenes(Dataset):
+    """The usual way: a folder per scene with a PNG per view and a JSON file of cameras; as many random views as the stream takes."""
+
+    def __init__(self, root: Path):
+        self.folders = sorted(root.iterdir())
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        cameras = json.loads((self.folders[number] / "cameras.json").read_text())
+        chosen = torch.randperm(len(cameras["c2w"]))[: TARGETS + 1].tolist()
+        pixels = np.stack([np.asarray(Image.open(self.folders[number] / f"{view:03d}.png")) for view in chosen])
+        c2w, K = (torch.tensor([cameras[name][view] for view in chosen]) for name in ("c2w", "K"))
+        return {"images": torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, "c2w": c2w, "K": K}
+
+
+def unpack(index: ShardIndex, root: Path) -> None:
+    """Write the scenes of shards as loose files."""
+    for number in range(len(index.samples)):
+        record = index.read(number)
+        (root / record.key).mkdir(parents=True)
+        (root / record.key / "cameras.json").write_text(json.dumps(record.cameras_json()))
+        for view, image in enumerate(record.images):
+            (root / record.key / f"{view:03d}.png").write_bytes(image)
+
+
+def loader_rates(workers: Iterable[int], batches: int, rounds: int) -> dict[int, dict[str, float]]:
+    """Workers -> median scenes per second of shards and of loose files, taken in turn within each round."""
+    index = read_index(TRAIN)
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(index, Path(folder) / "loose")
+        loose = LooseScenes(Path(folder) / "loose")
+
+        def from_shards(count: int) -> DataLoader:
+            return DataLoader(SceneStream(index, BATCH, TARGETS, seed=0), batch_size=None, num_workers=count)
+
+        def from_files(count: int) -> DataLoader:
+            sampler = RandomSampler(loose, replacement=True, num_samples=1 << 30)
+            return DataLoader(loose, BATCH, sampler=sampler, num_workers=count)
+
+        found = {count: {"shards": [], "files": []} for count in workers}
+        for _ in range(rounds):
+            for count, rates in found.items():
+                rates["shards"].append(rate(from_shards(count), batches))
+                rates["files"].append(rate(from_files(count), batches))
+    return {count: {name: statistics.median(values) for name, values in rates.items()} for count, rates in found.items()}
+
+
+def rate(loader: DataLoader, batches: int) -> float:
+    """Scenes per second, once what was fetched ahead has been used up."""
+    iterator = iter(loader)
+    for _ in range(2 * loader.num_workers + 1):
+        next(iterator)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(iterator)
+    return batches * BATCH / (time.perf_counter() - start)
+
+
+# --- ranks ----------------------------------------------------------------------------------------------------------------------------------
+
+
+class _Losses(nn.Module):
+    """A system's sum of losses as a forward pass, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, system: nn.Module):
+        super().__init__()
+        self.system = system
+
+    def forward(self, example: Example, noise: torch.Generator) -> torch.Tensor:
+        return torch.stack(list(self.system.losses(example, noise).values())).sum()
+
+
+def ddp_steps(world: int, steps: int) -> dict[str, float]:
+    """Median seconds of a training step of cars64 on ``world`` ranks over gloo, with and without the all-reduce of gradients (in turn),
+    and the memory that is each rank's own, in bytes, before and after."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_rank, (world, steps, folder), nprocs=world)
+        ranks = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world)]
+    return {name: statistics.mean(rank[name] for rank in ranks) for name in ranks[0]}
+
+
+def _rank(rank: int, world: int, steps: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    system = load_system(CONFIG)
+    model = nn.parallel.DistributedDataParallel(_Losses(system))
+    optimizer = system.optimizer_options.build(system.parameters())
+    stream = iter(SceneStream(read_index(TRAIN), BATCH, TARGETS, 0, Position(), rank, world))
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for step in range(steps + 1):
+        for reduce in (True, False):
+            example, noise = next(stream), torch.Generator().manual_seed(step)
+            start = time.perf_counter()
+            optimizer.zero_grad()
+            with precision_of(CONFIG), contextlib.nullcontext() if reduce else model.no_sync():
+                model(example, noise).backward()
+            optimizer.step()
+            seconds[reduce].append(time.perf_counter() - start)
+        if step == 0:
+            before = own_memory()
+    found = {"seconds": statistics.median(seconds[True][1:]), "alone": statistics.median(seconds[False][1:])}
+    found |= {"memory_first": before, "memory_last": own_memory(), "parameters": sum(p.numel() for p in system.parameters())}
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+# --- exact resume and checkpoints -----------------------------------------------------------------------------------------------------------
+
+
+def resume_parts() -> dict[str, float]:
+    """Seconds per step of all that exists for exact resume alone. Nothing is subtracted for what a plain loader would do instead."""
+    system, data = load_system(CONFIG), ShardData(TRAIN)
+    starts = batch_starts(1 << 20, BATCH)
+    cursor, steps = Cursor(), itertools.count()
+    example = SimpleNamespace(cursor=Position(0, 8))
+
+    def commit() -> None:
+        cursor.on_train_batch_end(SimpleNamespace(global_step=next(steps), datamodule=data), system, None, example, 0)
+
+    calls: dict[str, Callable[[], object]] = {
+        "position of the batch": lambda: next(starts),
+        "order of the epoch": lambda: [int(epoch_order(1 << 20, 0, 0)[place]) for place in range(BATCH)],
+        "draws of its scenes": lambda: [scene_generator(0, 0, place) for place in range(BATCH)],
+        "noise generator": system.step_generator,
+        "callback": commit,
+    }
+    parts = {name: timing.wall for name, timing in measure(calls, rounds=5, least_seconds=0.05).items()}
+    shuffle = measure({"shuffle": lambda: epoch_order.__wrapped__(1 << 20, 0, 0)}, rounds=3)["shuffle"].wall
+    return {**parts, "shuffle of 2^20 scenes, once an epoch": shuffle / ((1 << 20) // BATCH)}
+
+
+def checkpoint_cost(rounds: int) -> dict[str, float]:
+    """Bytes and median seconds of a checkpoint of cars64 with optimiser and averages, and seconds of loading it."""
+    system = load_system(CONFIG)
+    optimizer = system.optimizer_options.build(system.parameters())
+    for parameter in system.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    weights = system.state_dict()
+    checkpoint = {"state_dict": weights, "optimizer_states": [optimizer.state_dict()], "vcgen": {}}
+    checkpoint["callbacks"] = {"EMA": {"weights": {name: value.clone() for name, value in weights.items()}}}
+    files, seconds, loading = CheckpointFiles(system, {}), [], []
+    (ROOT / "outputs").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "outputs") as folder:  # not in memory, as temporary folders may be
+        path = Path(folder) / "last.ckpt"
+        for _ in range(rounds):
+            start = time.perf_counter()
+            files.save_checkpoint(checkpoint, path)
+            seconds.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            files.load_checkpoint(path)
+            loading.append(time.perf_counter() - start)
+        size = path.stat().st_size
+    return {
+        "bytes": size, "seconds": statistics.median(seconds), "load_seconds": statistics.median(loading),
+        "parameters": sum(p.numel() for p in system.parameters()),
+    }
+
+
+# --- memory, index, start -------------------------------------------------------------------------------------------------------------------
+
+
+def own_memory(process: int | str = "self") -> int:
+    """Bytes of memory that a process shares with no other (USS); copies of its parent's pages count from when they are written to."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+
+
+class ListIndex:
+    """A table of contents as it is usually held, a list of Python objects, to compare with."""
+
+    def __init__(self, index: ShardIndex):
+        self.index, self.entries = index, list(index.samples)
+        self.folder, self.samples, self.scenes = index.folder, index.samples, index.scenes
+
+    def read(self, number: int):
+        assert self.entries[number][1].views
+        return self.index.read(number)
+
+
+def synthetic_index(scenes: int, real: ShardIndex) -> ShardIndex:
+    """As many scenes, all with the bytes of the first real one."""
+    first = real.samples[0][1]
+    rows = np.zeros(scenes, [("key", "S32"), ("offset", "i8"), ("size", "i8"), ("views", "i4"), ("group", "S32")])
+    rows["key"] = rows["group"] = np.arange(scenes).astype("S32")
+    rows["offset"], rows["size"], rows["views"] = first.offset, first.size, first.views
+    shard = real.shards[0]
+    return ShardIndex(real.folder, real.image_size, "", "", "", (ShardEntry(shard.name, shard.bytes, shard.sha256, SceneTable(rows)),))
+
+
+def worker_memory(index: ShardIndex | ListIndex, batches: int, workers: int = 2) -> list[dict[str, float]]:
+    """Own bytes of the training process and of the mean loader process after a tenth, a half and all of the batches (of two scenes)."""
+    iterator = iter(DataLoader(SceneStream(index, 2, 1, seed=0), batch_size=None, num_workers=workers))
+    rows = []
+    for batch in range(1, batches + 1):
+        next(iterator)
+        if batch in (batches // 10, batches // 2, batches):
+            own = [own_memory(worker.pid) for worker in iterator._workers]
+            rows.append({"batches": batch, "rank": own_memory(), "worker": statistics.mean(own)})
+    return rows
+
+
+def index_cost(scenes: int) -> dict[str, float]:
+    """Bytes of the table of contents of so many scenes on disk and in memory, and seconds to read it."""
+    index = synthetic_index(scenes, read_index(TRAIN))
+    with tempfile.TemporaryDirectory() as folder:
+        write_index(ShardIndex(Path(folder), index.image_size, "", "", "", index.shards))
+        with open(Path(folder) / index.shards[0].name, "wb") as file:
+            file.truncate(index.shards[0].bytes)
+        start = time.perf_counter()
+        read_index(folder)
+        seconds = time.perf_counter() - start
+        size = (Path(folder) / "index.json").stat().st_size
+    return {"scenes": scenes, "file_bytes": size, "memory_bytes": index.scenes.rows.nbytes, "seconds": seconds}
+
+
+def start_seconds() -> float:
+    """From the command to the end of the first step of cars64, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "vcgen.cli", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder]
+        command += ["--trainer.max_steps", "1", "--trainer.max_time", "null", "--trainer.accelerator", "cpu", "--data.hold_out", "0"]
+        start = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        return time.perf_counter() - start
