@@ -44,7 +44,7 @@ Part = tuple[str, object, list[str]]
 
 def ranks(quick: bool, figures: dict) -> Part:
     """Step time on one and two ranks, with and without the all-reduce of gradients."""
-    found = {world: ddp_steps(world, steps=2 if quick else 15) for world in (1, 2)}
+    found = {world: ddp_steps(world, steps=2 if quick else 7) for world in (1, 2)}
     rows = [
         [str(world), f"{f['seconds']:.3f}", f"{f['alone']:.3f}", f"{1 - f['alone'] / f['seconds']:.1%}", f"{f['memory_last'] / 1e6:.0f}"]
         for world, f in found.items()

@@ -57,10 +57,13 @@ class SceneRecord:
             raise UserError(f"scene key {self.key!r}: use 1 to 80 letters, digits, '_' or '-' only")
         self._check_settings()
         self._check_counts()
-        for index, view in enumerate(self.views):
-            where = f"scene {self.key}, view {view}"
+        # All views at once, because loaders come by here for every scene; then those that look wrong one by one, to say why.
+        for index in np.flatnonzero(~(_plausible_poses(self.c2w) & _plausible_intrinsics(self.K))):
+            where = f"scene {self.key}, view {self.views[index]}"
             check_pose(self.c2w[index], where)
             check_intrinsics(self.K[index], where)
+        for index, view in enumerate(self.views):
+            where = f"scene {self.key}, view {view}"
             check_png(self.images[index], self.size, self.background == "alpha", where)
         return self
 
@@ -151,6 +154,22 @@ def check_intrinsics(K: np.ndarray, where: str) -> None:
         raise UserError(f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalised) is outside the image")
     if np.abs(K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-6 or abs(K[2, 2] - 1) > 1e-6:
         raise UserError(f"{where}: the intrinsics have skew or an unusual last row; only [[fx,0,cx],[0,fy,cy],[0,0,1]] is supported")
+
+
+def _plausible_poses(c2w: np.ndarray) -> np.ndarray:
+    """(V, 4, 4) -> (V,) bool: False where :func:`check_pose` has something to say."""
+    rotation = c2w[:, :3, :3]
+    with np.errstate(invalid="ignore", over="ignore"):
+        deviation = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max((1, 2))
+        last = np.abs(c2w[:, 3] - [0, 0, 0, 1]).max(1)
+        return np.isfinite(c2w).all((1, 2)) & (deviation < 1e-5) & (np.linalg.det(rotation) > 0) & (last < 1e-5)
+
+
+def _plausible_intrinsics(K: np.ndarray) -> np.ndarray:
+    """(V, 3, 3) -> (V,) bool: False where :func:`check_intrinsics` has something to say."""
+    focal, center, rest = K[:, [0, 1], [0, 1]], K[:, :2, 2], K[:, [0, 1, 2, 2], [1, 0, 0, 1]]
+    inside = ((focal >= 0.1) & (focal <= 50) & (center >= 0) & (center <= 1)).all(1)
+    return inside & (np.abs(rest).max(1) < 1e-7) & (np.abs(K[:, 2, 2] - 1) < 1e-7)
 
 
 def check_png(data: bytes, size: tuple[int, int], has_alpha: bool, where: str) -> None:

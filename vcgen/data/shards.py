@@ -4,7 +4,6 @@ Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.00
 """
 
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -15,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from webdataset.tariterators import tar_file_iterator
 
 from vcgen.data.record import VERSION, SceneRecord
 from vcgen.data.table import SampleEntry, SceneTable
+from vcgen.data.tar import add_member, read_members
 from vcgen.errors import UserError
 
 INDEX = "index.json"
@@ -160,9 +159,9 @@ def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[in
                 if tuple(record.size) != tuple(image_size):
                     raise UserError(f"scene {record.key}: images are {record.size}, the shards hold {tuple(image_size)}; give one --size")
                 offset = tar.offset
-                _add(tar, f"{record.key}.cameras.json", json.dumps(record.cameras_json(), allow_nan=False).encode())
+                add_member(tar, f"{record.key}.cameras.json", json.dumps(record.cameras_json(), allow_nan=False).encode())
                 for number, image in enumerate(record.images):
-                    _add(tar, f"{record.key}.{number:03d}.png", image)
+                    add_member(tar, f"{record.key}.{number:03d}.png", image)
                 samples.append(SampleEntry(record.key, offset, tar.offset - offset, len(record.images), record.group))
         entry = ShardEntry(path.name, temporary.stat().st_size, file_sha256(temporary), tuple(samples))
         os.replace(temporary, path)
@@ -242,7 +241,7 @@ def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> 
 
 def _parse(data: bytes) -> SceneRecord:
     """The bytes of a scene's tar members -> its record; raises UserError, TarError, TypeError or ValueError."""
-    members = {member["fname"]: member["data"] for member in tar_file_iterator(io.BytesIO(data))}
+    members = read_members(data)
     names = list(members)
     key = names[0].split(".", 1)[0] if names else ""
     expected = [f"{key}.cameras.json", *(f"{key}.{number:03d}.png" for number in range(len(names) - 1))]
@@ -250,13 +249,6 @@ def _parse(data: bytes) -> SceneRecord:
         raise UserError(f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}")
     cameras = json.loads(members[names[0]])
     return SceneRecord.from_cameras_json(key, cameras, [members[name] for name in names[1:]]).validate()
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Append a member whose header holds nothing that varies between runs (time 0, user 0, mode 0644)."""
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    tar.addfile(header, io.BytesIO(data))
 
 
 def create_folder(folder: Path) -> None:
