@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
@@ -16,26 +17,30 @@ from vcgen.data.augment import Augmentation
 from vcgen.data.faults import Faults, check_shards, fault_in
 from vcgen.data.order import identity, resume_position
 from vcgen.data.record import SceneRecord
+from vcgen.data.remote import Cache, CachedIndex, is_remote
 from vcgen.data.shards import ShardIndex, read_index
 from vcgen.data.stream import FixedScenes, OnError, SceneStream
+from vcgen.errors import UserError
 from vcgen.types import Example, Position
 
 
 class ShardData(pl.LightningDataModule):
     """Posed images from shard folders (``vcgen data pack``).
 
-    train, val: shard folders. hold_out: without ``val``, this many objects of ``train``, evenly spaced, are validated on, not trained on.
+    train, val: shard folders; with a cache also "pipe:COMMAND {}" or URLs (see ``remote.py``).
+    hold_out: without ``val``, this many objects of ``train``, evenly spaced, are validated on, not trained on.
     batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one encoding of the input view.
     val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
     num_workers: loader processes per rank; the data order does not depend on it.
     mirror, permute_colours: train on mirror images and with swapped colour channels too, each scene as a whole.
+    cache, cache_gb: a folder on this node and the size (10^9 bytes) of the copies kept there of shards that lie elsewhere.
     on_error: at a scene that cannot be read, "stop", or "skip" it: it is named, counted, and another one stands in for it.
     """
 
     def __init__(
-        self, train: Path, val: Path | None = None, hold_out: int = 0, batch_size: int = 8, targets: int = 4, val_scenes: int = 8,
+        self, train: str, val: str | None = None, hold_out: int = 0, batch_size: int = 8, targets: int = 4, val_scenes: int = 8,
         val_targets: int = 4, context: int = 0, num_workers: int = 1, mirror: bool = False, permute_colours: bool = False,
-        on_error: OnError = "stop",
+        on_error: OnError = "stop", cache: Path | None = None, cache_gb: PositiveFloat = 100.0,
     ):
         super().__init__()
         self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
@@ -43,6 +48,7 @@ class ShardData(pl.LightningDataModule):
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
         self.augment = Augmentation(mirror, permute_colours)
+        self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
         self.position = Position()
         self._camera: dict[str, float] | None = None
 
@@ -56,9 +62,16 @@ class ShardData(pl.LightningDataModule):
             self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
         self.identity = identity(entry.key for _, entry in self.train_index.samples)
         self.faults = {stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index}
+        remote = [index for index in (self.train_index, self.val_index) if isinstance(index, CachedIndex)]
+        if remote and self.cache:
+            self.cache.refuse_too_small(remote)
 
-    def _read_index(self, folder: Path) -> ShardIndex:
-        index = read_index(folder, check=self.on_error == "stop")
+    def _read_index(self, source: str) -> ShardIndex:
+        if is_remote(str(source)):
+            if self.cache is None:
+                raise UserError(f"{source}: shards that lie elsewhere need a cache: give data.cache FOLDER (of this node), data.cache_gb")
+            return self.cache.index(source)
+        index = read_index(source, check=self.on_error == "stop")
         if self.on_error == "skip":
             check_shards(index, say=self.trainer.is_global_zero)
         return index

@@ -15,7 +15,7 @@ def read_members(data: bytes) -> dict[str, bytes]:
 
 
 def plain_members(data: bytes) -> dict[str, bytes] | None:
-    """The files in a piece of a tar that is written as plainly as ours, in a thirtieth of the time a tar library takes; None for any other."""
+    """The files in a piece of a tar written as plainly as ours, in a thirtieth of the time a tar library takes; None for any other."""
     members, offset = {}, 0
     while offset < len(data):
         header = data[offset : offset + 512]
