@@ -29,7 +29,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9.0, help="training time of the field (default: 9)")
+    parser.add_argument("--minutes", type=float, default=9.5, help="training time of the field (default: 9.5)")
     parser.add_argument("--joint-minutes", type=float, default=2.0, help="training time of field and prior together (default: 2)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
     options = parser.parse_args()
