@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vcgen.data.record import SceneRecord
-from vcgen.data.shards import write_shards
+from vcgen.data.shards import read_index, write_shards
 from vcgen.errors import UserError
 from vcgen.evaluation import evaluate as command
 from vcgen.evaluation.baselines import CopyInput, MeanImage
@@ -291,3 +291,43 @@ def test_unknown_option_exits_with_status_2(capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(["--modle", "x"])
     assert stop.value.code == 2
+
+
+# --- objects that cannot be read ----------------------------------------------------------------------------------------------------------
+
+
+def spoil(shards, number: int) -> str:
+    """Break the first picture of a scene; returns its key."""
+    index = read_index(shards)
+    name, sample = index.samples[number]
+    data = bytearray((shards / name).read_bytes())
+    start = data.index(b"IDAT", sample.offset)
+    data[start : start + 12] = bytes(12)
+    (shards / name).write_bytes(data)
+    return sample.key
+
+
+def test_an_unreadable_object_stops_the_evaluation_or_is_left_out_by_name(shards, tmp_path):
+    whole, _ = run(shards, tmp_path / "whole", offset=7)
+    bad = spoil(shards, 2)
+    with pytest.raises(UserError, match=f"scene {bad}, view 000000"):
+        run(shards, tmp_path / "stop", offset=7)
+    skip = replace(SETTINGS, on_error="skip")
+    results, _ = run(shards, tmp_path / "skip", offset=7, settings=skip)
+    assert results.objects == [entry for entry in whole.objects if entry["object"] != bad] and results.counts["objects"] == 3
+    assert load_results(tmp_path / "skip").skipped.keys() == {bad}
+    for report in ("report.md", "report.html"):
+        assert f"cannot be read: 1 objects, {bad}." in (tmp_path / "skip" / report).read_text()
+    with pytest.raises(UserError, match="scored other objects"):
+        run(shards, tmp_path / "skip", offset=7, settings=skip, others=[whole])
+    for shard in ((0, 2), (1, 2)):
+        run(shards, tmp_path / "shared", offset=7, settings=replace(skip, shard=shard))
+    merged, _ = run(shards, tmp_path / "shared", offset=7, settings=replace(skip, merge=True))
+    assert numbers(merged) == numbers(results) and merged.skipped == results.skipped
+
+
+def test_too_many_unreadable_objects_are_refused(shards, tmp_path):
+    spoil(shards, 0)
+    spoil(shards, 2)
+    with pytest.raises(UserError, match="2 of 4 scenes cannot be read"):
+        run(shards, tmp_path / "out", settings=replace(SETTINGS, on_error="skip"))

@@ -1,7 +1,7 @@
 """What happens to scenes that cannot be read: the run stops, or they are left out, named and counted."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from vcgen.data.record import decode_views
 from vcgen.data.shards import ShardIndex
@@ -52,6 +52,14 @@ def fault_in(index: ShardIndex, number: int) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def faults_among(index: ShardIndex, numbers: Iterable[int]) -> dict[str, str]:
+    """Try scenes beforehand: those that cannot be used, by key, each with its reason; named and refused as :class:`Faults` does."""
+    reasons = {index.scenes[number].key: fault_in(index, number) for number in numbers}
+    faults = Faults(index)
+    faults.add({key: reason for key, reason in reasons.items() if reason})
+    return faults.reasons
 
 
 def _warn(text: str) -> None:

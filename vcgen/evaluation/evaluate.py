@@ -57,7 +57,7 @@ def evaluate(
     model: str, data: str, protocol: str, out: str, lpips: list[Literal["vgg", "squeeze", "alex"]], offline: bool = False,
     device: str = "auto", views_per_call: PositiveInt = 8, shard: str = "0/1", merge: bool = False, overwrite: bool = False,
     baselines: bool = False, train: str | None = None, compare: list[str] | None = None, distill: str | None = None,
-    together: PositiveInt = 1, seed: int = 0,
+    together: PositiveInt = 1, seed: int = 0, on_error: Literal["stop", "skip"] = "stop",
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
 
@@ -79,6 +79,7 @@ def evaluate(
         distill: a configuration of a distillation, or "default".
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
+        on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
     """
     from vcgen.evaluation.protocol import load_protocol
     from vcgen.evaluation.results import load_results
@@ -89,7 +90,7 @@ def evaluate(
     check_sharing(parse_shard(shard), merge, overwrite, baselines)
     if together > 1 and not distill:
         raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
-    settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parse_shard(shard), overwrite, merge)
+    settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, device=settings.device)
     places = Places(Path(data), Path(out), Path(train) if train else None)
@@ -111,13 +112,15 @@ def distil_in_groups(system: "Distilled", data: Path, protocol: "Protocol", sett
     """Distil the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
     from rich.progress import track
 
+    from vcgen.data.faults import fault_in
     from vcgen.data.shards import read_index
     from vcgen.data.stream import stack_views
     from vcgen.evaluation.scoring import views_of
     from vcgen.evaluation.sharing import objects_of
 
-    index = read_index(data)
+    index = read_index(data, check=settings.on_error == "stop")
     numbers = [number for _, number in objects_of(index, settings.shard)]
+    numbers = [number for number in numbers if settings.on_error == "stop" or fault_in(index, number) is None]
     groups = [numbers[i : i + together] for i in range(0, len(numbers), together)]
     for group in track(groups, f"distilling, {together} at a time"):
         views = [views_of(index.read(number), protocol.context, protocol, settings.device)[0] for number in group]

@@ -76,12 +76,14 @@ def summary(results: Results) -> str:
     """One sentence: what was scored, on how much."""
     counts, protocol = results.counts, results.protocol
     targets = protocol["targets"] if isinstance(protocol["targets"], str) else f"{len(protocol['targets'])} views"
+    names = ", ".join(results.skipped)
+    skipped = f" LEFT OUT, since they cannot be read: {len(results.skipped)} objects, {names}." if names else ""
     few = " So few groups make rough intervals." if counts["groups"] < FEW_GROUPS else ""
     capped = f", {counts['psnr_capped']} of them at the PSNR cap, as identical pictures are" if counts["psnr_capped"] else ""
     return (
         f"Protocol {protocol['name']}: input view {', '.join(map(str, protocol['context']))}, targets {targets}, "
         f"{protocol['size'][0]} x {protocol['size'][1]} pixels on grey level {protocol['background']:g}; "
-        f"{counts['objects']} objects in {counts['groups']} groups, {counts['images']} images{capped}.{few}"
+        f"{counts['objects']} objects in {counts['groups']} groups, {counts['images']} images{capped}.{skipped}{few}"
     )
 
 

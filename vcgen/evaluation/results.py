@@ -23,6 +23,7 @@ class Results:
     name: the model. mean, interval95: metric -> mean over objects, and its bootstrap interval (None for fewer than two groups).
     objects: per object its name, group, number of views and metric means. images: per image its object, group, view, view_name, metrics.
     counts: objects, groups, images, and psnr_capped, the number of identical images. missing: metric -> why it could not be computed.
+    skipped: object -> why it could not be read and is in no number (``--on_error skip``).
     protocol, definitions, versions, hashes, run (command, time, hardware), model (its config.json): provenance.
     baselines: name -> mean, interval95, and this model's paired difference to it by metric.
     """
@@ -37,6 +38,7 @@ class Results:
     hashes: dict[str, str]
     run: dict[str, Any]
     missing: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     objects: list[dict[str, Any]] = field(default_factory=list)
@@ -70,7 +72,7 @@ def load_results(folder: Path | str) -> Results:
 def collect(name: str, scores: Sequence[ObjectScore], protocol: Protocol, **provenance: Any) -> Results:
     """Average records: mean over an object's views, then over objects, in the order of (object, view), in float64.
 
-    provenance: the fields of :class:`Results` that do not follow from the scores (versions, hashes, run, missing, model).
+    provenance: the fields of :class:`Results` that do not follow from the scores (versions, hashes, run, missing, skipped, model).
     """
     scores = sorted(scores, key=lambda score: score.object)
     metrics = list(scores[0].images[0].metrics)
@@ -122,6 +124,8 @@ def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, 
         for item in ("protocol", "data"):
             if other.hashes[item] != results.hashes[item]:
                 raise UserError(f"{other.name}: used another {item} than {results.name}, so they cannot be compared; score it again")
+        if _column(other, "psnr").keys() != groups.keys():
+            raise UserError(f"{other.name}: scored other objects than {results.name}; score both with the same --on_error to compare them")
         shared = [metric for metric in results.metrics if metric in other.mean]
         differences = {
             metric: asdict(

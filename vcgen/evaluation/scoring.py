@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol as TypingProtocol
+from typing import Any, Literal, Protocol as TypingProtocol
 
 import torch
 from torch import Tensor
 
 from vcgen.cameras import Cameras
+from vcgen.data.faults import faults_among
 from vcgen.data.record import SceneRecord, decode_views
 from vcgen.data.shards import INDEX, ShardIndex, file_sha256, read_index
 from vcgen.errors import UserError
@@ -49,7 +50,8 @@ class Settings:
 
     lpips: networks to add LPIPS columns for. offline: never download weights. device: where to render. views_per_call: views rendered
     together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the report to a later merge.
-    overwrite: replace older results. merge: score nothing, report what all shards have scored.
+    overwrite: replace older results. merge: score nothing, report what all shards have scored. on_error: "stop" at an object that cannot be
+    read, or "skip" it, which changes the mean: the report then names it.
     """
 
     lpips: tuple[Network, ...] = ("vgg",)
@@ -59,6 +61,7 @@ class Settings:
     shard: tuple[int, int] = (0, 1)
     overwrite: bool = False
     merge: bool = False
+    on_error: Literal["stop", "skip"] = "stop"
 
 
 def evaluate_system(
@@ -77,9 +80,11 @@ def evaluate_system(
     Raises UserError for data that does not fit the protocol, for foreign results in ``out``, and for a merge with objects missing.
     """
     started = time.perf_counter()
-    index = read_index(data)
+    index = read_index(data, check=settings.on_error == "stop")
     protocol.check_data(index.image_size, index.split, data)
-    keys = [key for key, _ in objects_of(index)]
+    chosen = objects_of(index, settings.shard)
+    skipped = faults_among(index, [number for _, number in chosen]) if settings.on_error == "skip" else {}
+    chosen = [(key, number) for key, number in chosen if key not in skipped]
     for _, entry in index.samples:
         protocol.target_indices(entry.views, entry.key)
     metrics, missing = _metrics(settings)
@@ -91,11 +96,11 @@ def evaluate_system(
         system.to(settings.device).eval()
     if not settings.merge:
         note_count(out, settings.shard[1])
-        _score_all(system, index, objects_of(index, settings.shard), protocol, metrics, records, settings, origin.name)
+        _score_all(system, index, chosen, protocol, metrics, records, settings, origin.name)
     if settings.shard[1] > 1:
         return None
-    scores = merged(out, records, keys)
-    provenance = {"versions": versions(), "hashes": hashes, "missing": missing, "model": origin.config}
+    scores = merged(out, records, [key for key, _ in chosen])
+    provenance = {"versions": versions(), "hashes": hashes, "missing": missing, "model": origin.config, "skipped": skipped}
     provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
     results = collect(origin.name, scores, protocol, **provenance)
     results = replace(results, baselines=compare(results, others))
