@@ -173,17 +173,17 @@ BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen"}
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """A stand-in that notes its arguments; returns (the file of notes, a function that makes it fail from then on)."""
+    """A stand-in that notes what it requeues; returns (the file of notes, a function that changes what else it does)."""
     notes, program = tmp_path / "notes", tmp_path / "bin" / "scontrol"
     program.parent.mkdir()
 
     def write(rest: str) -> None:
-        program.write_text(f'#!/bin/sh\necho "$@" >> {notes}\n{rest}\n')
+        program.write_text(f'#!/bin/sh\n[ "$1" = requeue ] && echo "$@" >> {notes}\n{rest}\nexit 0\n')
         program.chmod(0o755)
 
     write("")
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    return notes, lambda: write('echo "Requested operation is presently disabled\nfor job 12" >&2; exit 1')
+    return notes, write
 
 
 def ended(number=signal.SIGUSR1, leader=True, resumes=True) -> Stopped:
@@ -204,7 +204,7 @@ def test_a_stopped_job_is_requeued_once_by_one_process(scontrol, capfd, environ,
 
 
 def test_a_refusal_of_scontrol_is_one_line_and_a_failed_job(scontrol, capfd):
-    scontrol[1]()
+    scontrol[1]('echo "Requested operation is presently disabled\nfor job 12" >&2; exit 1')
     assert conclude(ended(), BATCH) == 128 + signal.SIGUSR1
     said = capfd.readouterr().err
     assert said.count("\n") == 1 and "job 12 could not be requeued (Requested operation is presently disabled for job 12)" in said
@@ -217,8 +217,21 @@ def test_a_missing_scontrol_is_one_line_and_a_failed_job(tmp_path, monkeypatch, 
     assert said.count("\n") == 1 and "could not be requeued" in said and "scontrol" in said
 
 
+@pytest.mark.parametrize("state, time, requeued", [
+    ("RUNNING", "2026-11-21T19:49:11", True),  # the grace time of a preemption has begun
+    ("RUNNING", "None", False),  # somebody's own SIGTERM
+    ("COMPLETING", "None", False),  # scontrol requeue, scancel or the time limit
+    ("CANCELLED", "2026-11-21T19:49:11", False),
+])  # fmt: skip
+def test_a_job_in_the_grace_time_of_a_preemption_is_requeued(scontrol, state, time, requeued):
+    shown = f"   JobState={state} Reason=None\n   Requeue=1 PreemptEligibleTime=2026-11-21T19:00:00 PreemptTime={time}"
+    scontrol[1](f'[ "$1" = show ] && echo "{shown}"')
+    assert conclude(ended(signal.SIGTERM), BATCH) == (0 if requeued else 128 + signal.SIGTERM)
+    assert scontrol[0].exists() == requeued
+
+
 @pytest.mark.parametrize("stopped, environ", [
-    (ended(signal.SIGTERM), BATCH),  # preempted or requeued: SLURM does it; cancelled: nobody may
+    (ended(signal.SIGTERM), BATCH),  # requeued: SLURM does it; cancelled: nobody may
     (ended(resumes=False), BATCH),
     (ended(), {**BATCH, "SLURM_JOB_NAME": "interactive"}),
     (ended(), {}),

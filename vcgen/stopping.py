@@ -4,6 +4,7 @@ Nothing heavy is imported here: the signals are listened to before PyTorch is, w
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,8 +60,8 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
         return 0
     saved = f"stopped by {stopped.signal.name} after step {stopped.step}, {stopped.checkpoint} is complete"
     job = job_name(environ)
-    if job and stopped.signal == signal.SIGTERM:
-        advice = f"whether job {job} runs again is up to what SLURM sent it for"  # requeued and preempted jobs do, cancelled ones must not
+    if job and stopped.signal == signal.SIGTERM and not preempted(job):
+        advice = f"whether job {job} runs again is up to SLURM"  # one that an administrator requeued does, a cancelled one must not
     elif job and not stopped.resumes:
         advice = f"job {job} is not requeued, since without --ckpt_path last it would start afresh"
     elif job:
@@ -85,13 +86,28 @@ def job_name(environ: Mapping[str, str]) -> str:
     return environ["SLURM_JOB_ID"]
 
 
+def preempted(job: str) -> bool:
+    """Whether SIGTERM began the grace time of a preemption. A job that ends within it has failed, for SLURM, and is not requeued after it.
+
+    Jobs that SLURM requeues, cancels or stops at their time limit are no longer RUNNING when they get SIGTERM.
+    """
+    output, refusal = scontrol("show", "job", job)
+    known = dict(re.findall(r"(\S+?)=(\S*)", output))
+    return not refusal and known.get("JobState") == "RUNNING" and known.get("PreemptTime", "None") not in ("None", "N/A", "Unknown")
+
+
 def requeue(job: str) -> str:
     """``scontrol requeue``; returns why it failed, "" if it did not. From here on SLURM may kill this job at any moment."""
+    return scontrol("requeue", job)[1]
+
+
+def scontrol(*words: str) -> tuple[str, str]:
+    """(its output, why it failed or "")."""
     try:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return " ".join(str(error).split())
-    return "" if done.returncode == 0 else " ".join(done.stderr.split()) or f"scontrol's status is {done.returncode}"
+        return "", " ".join(str(error).split())
+    return done.stdout, "" if done.returncode == 0 else " ".join(done.stderr.split()) or f"scontrol's status is {done.returncode}"
 
 
 def _say(line: str) -> None:
