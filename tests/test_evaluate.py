@@ -10,20 +10,21 @@ import torch
 from PIL import Image
 
 from vcgen.data.record import SceneRecord
-from vcgen.data.shards import read_index, write_shards
+from vcgen.data.shards import INDEX, file_sha256, read_index, write_shards
 from vcgen.errors import UserError
 from vcgen.evaluation import evaluate as command
 from vcgen.evaluation.baselines import CopyInput, MeanImage
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol
-from vcgen.evaluation.records import ImageScore, ObjectScore
+from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import collect, load_results
 from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
-from vcgen.evaluation.sharing import parse_shard
+from vcgen.evaluation.sharing import merged, parse_shard
 from vcgen.types import Rendering
 
 SIZE, VIEWS = 16, 6
 PROTOCOL = Protocol("tiny", (0,), "all others", (SIZE, SIZE), sha256="hash of tiny")
 SETTINGS = Settings(lpips=(), views_per_call=2)
+METRICS = ("psnr", "ssim", "ssim_gauss")
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -268,6 +269,13 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
     command.main([*arguments, "--lpips", "none", "--device", "cpu", "--baselines"])
     assert set(load_results(tmp_path / "out").baselines) == {"copy the input view", "mean training image"}
     assert "13.98" in capsys.readouterr().out
+
+
+def test_objects_left_out_do_not_shift_the_shards_to_run_again(shards, tmp_path):
+    run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(0, 3)))
+    records = RecordFolder(tmp_path / "out" / "records", Fingerprint("offset 51", PROTOCOL.sha256, file_sha256(shards / INDEX), METRICS))
+    with pytest.raises(UserError, match="1 of 3 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
+        merged(tmp_path / "out", records, ["a1", "b1", "c1"], dealt=["a1", "a2", "b1", "c1"])  # a2 is left out
 
 
 @pytest.mark.parametrize("text", ["1", "2/2", "-1/3", "a/b", "/2"])

@@ -99,7 +99,7 @@ def evaluate_system(
         _score_all(system, index, chosen, protocol, metrics, records, settings, origin.name)
     if settings.shard[1] > 1:
         return None
-    scores = merged(out, records, [key for key, _ in chosen])
+    scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
     provenance = {"versions": versions(), "hashes": hashes, "missing": missing, "model": origin.config, "skipped": skipped}
     provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
     results = collect(origin.name, scores, protocol, **provenance)

@@ -32,12 +32,15 @@ def note_count(out: Path, shards: int) -> None:
     write_atomically(out / FILE, (json.dumps({"shards": shards}) + "\n").encode())
 
 
-def merged(out: Path, records: RecordFolder, keys: list[str]) -> list[ObjectScore]:
-    """The scores of all objects, in the order of ``objects_of``. Raises UserError, with what to run again, if some are missing."""
+def merged(out: Path, records: RecordFolder, keys: list[str], dealt: list[str]) -> list[ObjectScore]:
+    """The scores of the objects ``keys``. Raises UserError, with what to run again, if some are missing.
+
+    dealt: all objects in the order of ``objects_of``, those too that are left out: their places say whose shard an object is in.
+    """
     scores = [records.read(key) for key in keys]
-    missing = [position for position, score in enumerate(scores) if score is None]
+    missing = [dealt.index(key) for key, score in zip(keys, scores, strict=True) if score is None]
     if missing:
-        shown = ", ".join(keys[position] for position in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        shown = ", ".join(dealt[position] for position in missing[:3]) + (", ..." if len(missing) > 3 else "")
         found = f"{out}: {len(missing)} of {len(keys)} objects are not scored yet ({shown})"
         raise UserError(f"{found}; run {remedy(out, missing)}, then --merge")
     return scores
