@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from scenes import looking_inwards, make_record, noise, png
 from training import load, vcgen
 
 from vcgen.data.shards import write_shards
+from vcgen.diffusion.prior import ViewPrior
 from vcgen.export import folder
 from vcgen.systems import fit  # noqa: F401  (makes the classes known by short names)
 from vcgen.systems.build import build_system
@@ -33,6 +35,8 @@ SMALLER = {
     "one_scene": {"model__encoder__plane_size": 32, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
     "one_scene_hashgrid": {"model__encoder__grid__levels": 4, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
 }  # fmt: skip
+
+SMALLER["nerfdiff_400m"] = SMALLER["nerfdiff"] | {"model__prior__channels": "[32, 32, 32, 32, 32]"}
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +79,9 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     }  # fmt: skip
     base = base_of(path)
     if base != path:
-        place = {"trainer__default_root_dir": tmp_path / "run", "model__pretrained": untrained(base, tmp_path / "model")}
-        options = {"config": path, **place, **options}  # later ones win: the overlay names a folder, too
+        options = {"config": path, "trainer__default_root_dir": tmp_path / "run", **options}  # later ones win: the overlay names a folder, too
+        if "--model.pretrained" in path.read_text():
+            options["model__pretrained"] = untrained(base, tmp_path / "model")
     data = yaml.safe_load(base.read_text())["data"]["init_args"]
     if not (ROOT / data["train"]).is_dir():
         options |= {"data__train": generated, "data__val": generated}
@@ -84,6 +89,15 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
+
+
+@pytest.mark.parametrize("name, millions", [("nerfdiff", 104), ("nerfdiff_400m", 395)])
+def test_the_priors_are_as_large_as_their_configurations_say(name, millions):
+    path = ROOT / "configs" / f"{name}.yaml"
+    prior = yaml.safe_load(path.read_text())["model"]["init_args"]["prior"]["init_args"]
+    with torch.device("meta"):
+        count = sum(p.numel() for p in ViewPrior(**prior).parameters())
+    assert round(count / 1e6) == millions and f"{millions} M parameters" in path.read_text()
 
 
 def test_the_configurations_and_what_they_lie_on_are_found():

@@ -38,6 +38,9 @@ class Distill(System):
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: the amortised field, from where the distillation starts."""
+        if self.trainer.world_size > 1:
+            advice = "set trainer.devices to 1; `vcgen evaluate --distill` shares many scenes among processes"
+            raise UserError(f"a distillation is the work of one process, here are {self.trainer.world_size}: {advice}")
         if not isinstance(self.trainer.datamodule, (SceneData, PictureData)):
             found = type(self.trainer.datamodule).__name__
             raise UserError(f"a distillation takes one scene: set data to SceneData or PictureData, not {found}")

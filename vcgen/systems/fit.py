@@ -5,11 +5,15 @@ import os
 import sys
 import warnings
 from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -36,6 +40,7 @@ from vcgen.callbacks.requeue import Requeue
 from vcgen.callbacks.samples import Samples
 from vcgen.callbacks.skipped import Skipped
 from vcgen.callbacks.speed import Speed
+from vcgen.callbacks.together import Together
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import UserError
 from vcgen.stopping import StopSignals
@@ -46,6 +51,8 @@ from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusa
 from vcgen.systems.run_folder import alone_in
 
 DEFAULT_ROOT = "outputs/run"
+#: How long processes wait for one another before they end: longer than one draws pictures or writes a checkpoint while the others wait.
+PATIENCE = timedelta(minutes=10)
 #: Warnings that users cannot act on, or that are wrong for an endless stream.
 IRRELEVANT = (
     ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*", ".*You have overridden `transfer_batch.*",
@@ -92,8 +99,8 @@ class VcgenCLI(LightningCLI):
         config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
         self.model_config = plain(config.model.clone().as_dict())
         rates = [LearningRateMonitor("step")] if config.trainer.logger is not False else []
-        callbacks = [Provenance(self.model_config), Cursor(), Skipped(), requeue, *rates, Speed(), Progress()]
-        self.trainer_defaults["callbacks"] = callbacks
+        own = [Provenance(self.model_config), Cursor(), Skipped(), requeue, Speed(), Progress()]
+        self.trainer_defaults["callbacks"] = [Together(explain), *own, *rates]
 
     def instantiate_classes(self) -> None:
         """A class that refuses its arguments, or a device that is not there, is the user's to mend."""
@@ -116,7 +123,10 @@ class VcgenCLI(LightningCLI):
         elif "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
             plugins = [LightningEnvironment(), *plugins]  # Lightning would take this process for one that srun has started
         kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if getattr(trainer.strategy, "_timeout", None) == default_pg_timeout:
+            trainer.strategy._timeout = PATIENCE
+        return trainer
 
     def fit(self, **arguments: Any) -> None:
         """Lightning's own, with the run's folder to itself; the process that writes there sees to it."""
@@ -165,7 +175,7 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
     quieten()
     # The first word stays what started this process: Lightning starts the other ranks with it.
     sys.argv = [sys.argv[0], *words]
-    try:
+    with one_line(words[0]):
         VcgenCLI(
             System, pl.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
             signals=signals or StopSignals(), seed_everything_default=0,
@@ -174,8 +184,15 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
             trainer_defaults={"use_distributed_sampler": False},
             parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "prog": "vcgen", "exit_on_error": False},
         )
+
+
+@contextmanager
+def one_line(command: str) -> Iterator[None]:
+    """Turns what libraries raise, where users can mend it, into UserError."""
+    try:
+        yield
     except ArgumentError as error:
-        raise UserError(f"{parse_refusal(str(error))}; see `vcgen {words[0]} --help`") from error
+        raise UserError(f"{parse_refusal(str(error))}; see `vcgen {command} --help`") from error
     except UserError as error:
         raise UserError(worker_refusal(str(error))) from error
     except (MisconfigurationException, OmegaConfBaseException) as error:
@@ -189,6 +206,17 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
         if (line := process_refusal(str(error))) is None:
             raise
         raise UserError(line) from error
+
+
+def explain(error: BaseException) -> str | None:
+    """The line that users see for an exception in a training, or None where it ends with a traceback."""
+    try:
+        with one_line("fit"):
+            raise error
+    except UserError as refusal:
+        return str(refusal)
+    except BaseException:
+        return None
 
 
 def quieten() -> None:

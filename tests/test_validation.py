@@ -1,4 +1,4 @@
-"""Several processes (ranks), here on CPUs: they validate exactly, train alike, and end together."""
+"""Validation on several processes (ranks): exact means over all pictures, whatever the number of ranks."""
 
 import zlib
 from pathlib import Path
@@ -51,7 +51,7 @@ class Numbers(pl.Callback):
 
 def validate(world: int, config: Path, folder: Path, **options) -> list[dict]:
     """What the ranks found in a validation."""
-    witness = dict(trainer__callbacks__plus="test_ranks.Numbers", trainer__callbacks__path=folder / "found")
+    witness = dict(trainer__callbacks__plus="test_validation.Numbers", trainer__callbacks__path=folder / "found")
     assert vcgen_ranks(world, "validate", config, folder / "run", **options, **witness) == [0] * world
     return [load(folder / f"found.{world}.{rank}") for rank in range(world)]
 
