@@ -36,7 +36,7 @@ SMALLER = {
     "one_scene_hashgrid": {"model__encoder__grid__levels": 4, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
 }  # fmt: skip
 
-SMALLER["nerfdiff_400m"] = SMALLER["nerfdiff"] | {"model__prior__channels": "[32, 32, 32, 32, 32]"}
+SMALLER["nerfdiff_400m"] = SMALLER["nerfdiff"] | {"model__prior__channels": "[32, 32, 32, 32, 32]", "trainer__strategy": "auto"}
 
 
 @pytest.fixture(scope="module")

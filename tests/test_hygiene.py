@@ -16,11 +16,12 @@ ARROWS = {
     "errors": set(),
     "stopping": set(),
     "cameras": set(),
+    "sharding": set(),
     "types": {"cameras"},
     "nerf": {"cameras", "types", "errors"},
     "diffusion": {"cameras", "types", "errors"},
     "data": {"cameras", "types", "errors"},
-    "callbacks": {"cameras", "types", "errors", "export", "stopping"},
+    "callbacks": {"cameras", "types", "errors", "export", "sharding", "stopping"},
     "evaluation": {"cameras", "types", "errors", "data", "export"},
     "export": {"cameras", "types", "errors", "data", "nerf"},
 }

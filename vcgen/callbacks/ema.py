@@ -4,6 +4,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from vcgen.sharding import local, placed_like, whole
+
 
 class EMA(pl.Callback):
     """Keeps averaged weights, uses them in validation and stores them in the checkpoint, from where ``vcgen export`` takes them.
@@ -28,14 +30,11 @@ class EMA(pl.Callback):
         """Its name in the checkpoint."""
         return "EMA"
 
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start from the initial weights, or move restored ones to the module's device."""
-        current = self._parameters(module)
-        self.weights = {name: self.weights.get(name, p).detach().clone().to(p.device) for name, p in current.items()}
-
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Only now does a resumed trainer know its step."""
+        """Start from the initial weights, or put restored ones where the module's are: only now is everything restored."""
         self.step = trainer.global_step
+        current = self._parameters(module)
+        self.weights = {name: placed_like(self.weights.get(name, p).detach().clone(), p) for name, p in current.items()}
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
         """Average once per optimiser step (not per accumulated batch)."""
@@ -45,7 +44,8 @@ class EMA(pl.Callback):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         current = self._parameters(module)
-        torch._foreach_lerp_(list(self.weights.values()), [current[name].detach() for name in self.weights], 1 - decay)
+        averages, weights = ([local(values[name].detach()) for name in self.weights] for values in (self.weights, current))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Validate the averaged weights."""
@@ -62,7 +62,7 @@ class EMA(pl.Callback):
 
     def state_dict(self) -> dict:
         """For the checkpoint."""
-        return {"weights": self.weights, "updates": self.updates}
+        return {"weights": {name: whole(value) for name, value in self.weights.items()}, "updates": self.updates}
 
     def load_state_dict(self, state: dict) -> None:
         """From the checkpoint."""
@@ -77,7 +77,7 @@ class EMA(pl.Callback):
         current = self._parameters(module)
         self._trained = {name: p.detach().clone() for name, p in current.items()}
         for name, p in current.items():
-            p.copy_(self.weights[name])
+            p.copy_(placed_like(self.weights[name], p))
 
     @torch.no_grad()
     def _swap_out(self, module: pl.LightningModule) -> None:

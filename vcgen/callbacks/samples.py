@@ -33,10 +33,17 @@ class Samples(pl.Callback):
 
     def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Render the first target view of a scene once more, with its depth."""
-        if batch_idx >= self.scenes or not trainer.is_global_zero or trainer.sanity_checking or not batch.weight:
+        if batch_idx >= self.scenes or trainer.sanity_checking:
             return
+        drawn = trainer.is_global_zero and batch.weight
+        if not drawn and module.device_mesh is None:
+            return
+        # Where the networks are sharded, all processes must compute for one to see.
         field = module.field(batch.context)
-        self.rows.append(picture_row(module, field, batch))
+        row = picture_row(module, field, batch)
+        if not drawn:
+            return
+        self.rows.append(row)
         if batch_idx == 0 and self.turntable and self.validations % self.every == 0:
             self._log_turntable(trainer, module, field, batch)
 

@@ -7,6 +7,7 @@ import time
 import lightning.pytorch as pl
 import torch
 
+from vcgen.sharding import total_norm
 from vcgen.types import Example
 
 
@@ -37,7 +38,7 @@ class Speed(pl.Callback):
         for name, part in module.named_children():
             gradients = [p.grad for p in part.parameters() if p.grad is not None]
             if gradients:
-                module.log(f"gradient_norm/{name}", torch.nn.utils.get_total_norm(gradients))
+                module.log(f"gradient_norm/{name}", total_norm(gradients))
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
         """Count; log from time to time."""

@@ -35,8 +35,11 @@ class Together(pl.Callback):
         self.over = threading.Event()
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """The process that started the others watches them."""
+        """The process that started the others watches them, in place of Lightning's watchman, who kills that one, too, status and all."""
         if started := started_by(trainer):
+            for thread in threading.enumerate():
+                if thread.name == "child-process-observer":
+                    thread._run = lambda: True  # done
             threading.Thread(target=self._watch, args=(started,), daemon=True).start()
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
@@ -65,8 +68,8 @@ class Together(pl.Callback):
                 status = process.poll()
                 if status and status < 0:
                     name = signal.Signals(-status).name
-                    advice = "by the system if memory ran out; go on with --ckpt_path last"
-                    end(started, 128 - status, f"process {number} of {len(started) + 1} was killed by {name}, {advice}")
+                    found = f"process {number} of {len(started) + 1} terminated with code {status} ({name}"
+                    end(started, 128 - status, f"{found}: by the system if memory ran out); go on with --ckpt_path last")
                 if status:
                     end(started, status)
 

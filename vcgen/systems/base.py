@@ -11,8 +11,10 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
+from vcgen.sharding import average_gradients, clip_gradients
 from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.systems.sharded import shard
 from vcgen.types import Example, Field, Rendering, Views
 
 
@@ -83,6 +85,27 @@ class System(pl.LightningModule):
         number = number if step == self.global_step else 0
         drawn = (seed * 1_000_003 + self.global_step) * 4096 + self.global_rank + number * 2**48
         return torch.Generator(self.device).manual_seed(drawn % 2**63)
+
+    def configure_model(self) -> None:
+        """Lightning's hook: with ``trainer.strategy`` sharded the U-Nets are split among the processes."""
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh["data_parallel"], reduced=self.trainer.precision == "bf16-mixed")
+
+    def on_after_backward(self) -> None:
+        """Lightning's hook: DDP averages all gradients, FSDP2 those of what it has sharded."""
+        if self.device_mesh is not None:
+            average_gradients(self.parameters())
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's hook; its own way cannot measure sharded and whole weights together."""
+        if self.device_mesh is None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            if gradient_clip_algorithm not in (None, "norm"):
+                raise UserError("trainer.gradient_clip_algorithm: with trainer.strategy sharded gradients are clipped by norm only")
+            clip_gradients(self.parameters(), gradient_clip_val)
 
     def transfer_batch_to_device(self, batch: Example, device: torch.device, dataloader_idx: int) -> Example:
         """Lightning's hook; it cannot walk frozen dataclasses by itself."""

@@ -49,6 +49,7 @@ from vcgen.systems.checkpoint_files import FULL, CheckpointFiles, remove_leftove
 from vcgen.systems.launch import slurm_layout
 from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
 from vcgen.systems.run_folder import alone_in
+from vcgen.systems.sharded import OTHER_OPTIMISER
 
 DEFAULT_ROOT = "outputs/run"
 #: How long processes wait for one another before they end: longer than one draws pictures or writes a checkpoint while the others wait.
@@ -202,6 +203,10 @@ def one_line(command: str) -> Iterator[None]:
             raise
         place = f"{error.filename}: " if error.filename else ""
         raise UserError(f"{place}{error.strerror}; choose a writable trainer.default_root_dir with free space") from error
+    except ValueError as error:
+        if "different number of parameter groups" not in str(error):
+            raise
+        raise UserError(f"the checkpoint's {OTHER_OPTIMISER}") from error
     except RuntimeError as error:
         if (line := process_refusal(str(error))) is None:
             raise

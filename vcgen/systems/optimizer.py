@@ -8,6 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from vcgen.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,15 @@ class OptimizerOptions:
         return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of the parameters that require gradients."""
+        """The optimiser of the parameters that require gradients. Raises UserError for Muon with sharded ones."""
         trainable = [p for p in parameters if p.requires_grad]
+        sharded, whole = [p for p in trainable if isinstance(p, DTensor)], [p for p in trainable if not isinstance(p, DTensor)]
+        if sharded and self.muon_lr is not None:
+            found = "model.optimizer.muon_lr: Muon needs whole matrices, and trainer.strategy sharded splits them"
+            raise UserError(f"{found}; set it to null, or the strategy to ddp")
+        if sharded:  # the fast loops of PyTorch's optimisers take one kind of tensors, and must be asked for with sharded ones
+            groups = [{"params": group} for group in (sharded, whole) if group]
+            return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, foreach=True)
         if self.muon_lr is None:
             return torch.optim.AdamW(trainable, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
         matrices, others = [p for p in trainable if p.ndim >= 2], [p for p in trainable if p.ndim < 2]
