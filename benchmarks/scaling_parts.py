@@ -68,7 +68,8 @@ def unpack(index: ShardIndex, root: Path) -> None:
 
 
 def loader_rates(workers: Iterable[int], batches: int, rounds: int) -> dict[int, dict[str, float]]:
-    """Workers -> median scenes per second of shards and of loose files, taken in turn within each round."""
+    """Workers -> median scenes per second of shards and of loose files, taken in turn within each round, and processor seconds per scene:
+    of the process that reads without workers, which other work on the machine does not disturb."""
     index = read_index(TRAIN)
     with tempfile.TemporaryDirectory() as folder:
         unpack(index, Path(folder) / "loose")
@@ -81,23 +82,25 @@ def loader_rates(workers: Iterable[int], batches: int, rounds: int) -> dict[int,
             sampler = RandomSampler(loose, replacement=True, num_samples=1 << 30)
             return DataLoader(loose, BATCH, sampler=sampler, num_workers=count)
 
-        found = {count: {"shards": [], "files": []} for count in workers}
+        found = {count: {"shards": [], "files": [], "shards_processor": [], "files_processor": []} for count in workers}
         for _ in range(rounds):
-            for count, rates in found.items():
-                rates["shards"].append(rate(from_shards(count), batches))
-                rates["files"].append(rate(from_files(count), batches))
-    return {count: {name: statistics.median(values) for name, values in rates.items()} for count, rates in found.items()}
+            for count, values in found.items():
+                for name, loader in (("shards", from_shards(count)), ("files", from_files(count))):
+                    wall, processor = rate(loader, batches)
+                    values[name].append(1 / wall)
+                    values[f"{name}_processor"].append(processor)
+    return {count: {name: statistics.median(row) for name, row in values.items()} for count, values in found.items()}
 
 
-def rate(loader: DataLoader, batches: int) -> float:
-    """Scenes per second, once what was fetched ahead has been used up."""
+def rate(loader: DataLoader, batches: int) -> tuple[float, float]:
+    """Seconds and processor seconds of this process per scene, once what was fetched ahead has been used up."""
     iterator = iter(loader)
     for _ in range(2 * loader.num_workers + 1):
         next(iterator)
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     for _ in range(batches):
         next(iterator)
-    return batches * BATCH / (time.perf_counter() - start)
+    return (time.perf_counter() - start) / (batches * BATCH), (time.process_time() - processor) / (batches * BATCH)
 
 
 # --- ranks ----------------------------------------------------------------------------------------------------------------------------------
@@ -116,7 +119,7 @@ class _Losses(nn.Module):
 
 def ddp_steps(world: int, steps: int) -> dict[str, float]:
     """Median seconds of a training step of cars64 on ``world`` ranks over gloo, with and without the all-reduce of gradients (in turn),
-    and the memory that is each rank's own, in bytes, before and after."""
+    its processor seconds, and the memory that is each rank's own, in bytes, before and after."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_rank, (world, steps, folder), nprocs=world)
         ranks = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world)]
@@ -131,18 +134,21 @@ def _rank(rank: int, world: int, steps: int, folder: str) -> None:
     optimizer = system.optimizer_options.build(system.parameters())
     stream = iter(SceneStream(read_index(TRAIN), BATCH, TARGETS, 0, Position(), rank, world))
     seconds: dict[bool, list[float]] = {True: [], False: []}
+    processor: list[float] = []
     for step in range(steps + 1):
         for reduce in (True, False):
             example, noise = next(stream), torch.Generator().manual_seed(step)
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             optimizer.zero_grad()
             with precision_of(CONFIG), contextlib.nullcontext() if reduce else model.no_sync():
                 model(example, noise).backward()
             optimizer.step()
             seconds[reduce].append(time.perf_counter() - start)
+            processor.append(time.process_time() - used)
         if step == 0:
             before = own_memory()
     found = {"seconds": statistics.median(seconds[True][1:]), "alone": statistics.median(seconds[False][1:])}
+    found["processor"] = statistics.median(processor[2:])
     found |= {"memory_first": before, "memory_last": own_memory(), "parameters": sum(p.numel() for p in system.parameters())}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
@@ -152,7 +158,7 @@ def _rank(rank: int, world: int, steps: int, folder: str) -> None:
 
 
 def resume_parts() -> dict[str, float]:
-    """Seconds per step of all that exists for exact resume alone. Nothing is subtracted for what a plain loader would do instead."""
+    """Processor seconds per step of all that exists for exact resume alone. Nothing is subtracted for what a plain loader would do instead."""
     system, data = load_system(CONFIG), ShardData(TRAIN)
     starts = batch_starts(1 << 20, BATCH)
     cursor, steps = Cursor(), itertools.count()
@@ -168,8 +174,8 @@ def resume_parts() -> dict[str, float]:
         "noise generator": system.step_generator,
         "callback": commit,
     }
-    parts = {name: timing.wall for name, timing in measure(calls, rounds=5, least_seconds=0.05).items()}
-    shuffle = measure({"shuffle": lambda: epoch_order.__wrapped__(1 << 20, 0, 0)}, rounds=3)["shuffle"].wall
+    parts = {name: timing.processor for name, timing in measure(calls, rounds=5, least_seconds=0.05).items()}
+    shuffle = measure({"shuffle": lambda: epoch_order.__wrapped__(1 << 20, 0, 0)}, rounds=3)["shuffle"].processor
     return {**parts, "shuffle of 2^20 scenes, once an epoch": shuffle / ((1 << 20) // BATCH)}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ranks import vcgen_ranks
 from training import CONFIG, Witness, load, refusal, vcgen
 
 from vcgen.data.shards import read_index
@@ -64,3 +65,20 @@ def test_a_checkpoint_that_counted_batches_is_refused(stopped, tmp_path, capsys)
 def test_validation_takes_a_checkpoint_of_other_data(stopped, tmp_path):
     path = stopped / "checkpoints" / "last.ckpt"
     assert vcgen("validate", stopped / "tiny.yaml", tmp_path, ckpt_path=path, data__train="data/cars64/test", seed_everything=1) == 0
+
+
+def test_two_processes_go_on_as_one_in_the_middle_of_an_epoch(tmp_path, caplog, monkeypatch):
+    """Together they train on the scenes of a run that was one process all the time, batch by batch."""
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    options = dict(data__val="null", data__targets=1)
+    ranks = dict(trainer__callbacks__plus="training.Ranks", trainer__callbacks__folder=tmp_path)
+    assert vcgen_ranks(2, "fit", tmp_path / "tiny.yaml", tmp_path / "run", data__batch_size=2, trainer__max_steps=2, **options, **ranks) == [0, 0]
+    first = [load(tmp_path / f"rank{rank}.pt")["scenes"] for rank in range(2)]
+    monkeypatch.setattr(Witness, "seen", [])
+    options |= dict(trainer__callbacks__plus="training.Witness", trainer__max_steps=4, data__batch_size=4)
+    assert vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "run", ckpt_path="last", data__num_workers=1, **options) == 0
+    assert "going on with 1 rank(s) x 4 scenes instead of 2 rank(s) x 2 scenes" in caplog.text
+    rest, Witness.seen = Witness.seen, []
+    assert vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "whole", **options) == 0
+    together = [(*first[0][step : step + 2], *first[1][step : step + 2]) for step in (0, 2)]
+    assert together + rest == Witness.seen and len(Witness.seen) == 4
