@@ -5,28 +5,65 @@ import os
 import time
 
 import pytest
+from ranks import vcgen_ranks
 from training import Witness, equal, load, vcgen
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stop", [3, 4], ids=["between validations", "at a validation"])
-def test_a_resumed_training_equals_one_that_never_stopped(config, tmp_path, workers, stop):
-    options = dict(trainer__max_steps=6, data__num_workers=workers, model__optimizer__schedule="cosine")
-    witness = dict(trainer__callbacks__plus="training.Witness")
-    Witness.seen = []
-    assert vcgen("fit", config, tmp_path / "whole", **options, **witness) == 0
-    whole_order, Witness.seen = Witness.seen, []
-    halt = dict(trainer__callbacks__stop=stop)
-    assert vcgen("fit", config, tmp_path / "parts", **options, **witness, **halt) == 0
-    assert load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["global_step"] == stop
-    assert vcgen("fit", config, tmp_path / "parts", **options, **witness, ckpt_path="last") == 0
-    assert Witness.seen == whole_order and len(whole_order) == 6
-    a, b = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
-    assert a["global_step"] == b["global_step"] == 6
-    for part in ("state_dict", "optimizer_states", "ShardData"):
+def assert_same_end(*folders) -> None:
+    """All that the last checkpoints of two runs hold, but the clock and what Lightning counts, is bitwise the same."""
+    a, b = (load(folder / "checkpoints" / "last.ckpt") for folder in folders)
+    for part in ("global_step", "state_dict", "optimizer_states", "ShardData", "lr_schedulers"):
         assert equal(a[part], b[part]), part
     assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
-    assert a["lr_schedulers"][0]["_last_lr"] == b["lr_schedulers"][0]["_last_lr"]
+
+
+@pytest.mark.parametrize("workers, batch_size, stop, epoch", [
+    pytest.param(0, 2, 3, 0, id="between validations"),
+    pytest.param(2, 2, 4, 0, id="at a validation"),
+    pytest.param(3, 51, 2, 1, id="in an epoch of three steps, over its end"),
+    pytest.param(2, 51, 3, 1, id="at the end of an epoch"),
+])  # fmt: skip
+def test_a_resumed_training_equals_one_that_never_stopped(config, tmp_path, monkeypatch, workers, batch_size, stop, epoch):
+    options = dict(
+        trainer__max_steps=6, data__num_workers=workers, data__batch_size=batch_size, model__rays_per_view=4,
+        model__optimizer__schedule="cosine", trainer__callbacks__plus="training.Witness",
+    )
+    monkeypatch.setattr(Witness, "seen", [])
+    assert vcgen("fit", config, tmp_path / "whole", **options) == 0
+    whole_order, Witness.seen = Witness.seen, []
+    assert vcgen("fit", config, tmp_path / "parts", **options, trainer__callbacks__stop=stop) == 0
+    assert load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["global_step"] == stop
+    assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path="last") == 0
+    assert Witness.seen == whole_order and len(whole_order) == 6
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    position = load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["ShardData"]
+    assert position["epoch"] * 153 + position["scenes"] == 6 * batch_size or epoch == 0
+    assert position["epoch"] >= epoch
+
+
+@pytest.mark.slow
+def test_two_ranks_that_were_stopped_end_as_two_that_were_not(config, tmp_path):
+    options = dict(trainer__max_steps=6, data__num_workers=2, data__batch_size=26, model__rays_per_view=4)  # three steps are an epoch
+    assert vcgen_ranks(2, "fit", config, tmp_path / "whole", **options) == [0, 0]
+    for stop in (2, 5):
+        halt = dict(trainer__callbacks__plus="training.Witness", trainer__callbacks__stop=stop)
+        assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **options, **halt, ckpt_path="last") == [0, 0]
+        assert load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["global_step"] == stop
+    assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **options, ckpt_path="last") == [0, 0]
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_neither_the_clock_nor_the_times_of_files_decide_anything(config, tmp_path, monkeypatch):
+    options = dict(trainer__max_time="00:01:00:00", trainer__max_steps=4, model__optimizer__schedule="cosine")
+    assert vcgen("fit", config, tmp_path / "whole", **options) == 0
+    clock = itertools.count(2e9, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(clock))  # an hour earlier at every look
+    witness = dict(trainer__callbacks__plus="training.Witness", trainer__callbacks__stop=3)
+    assert vcgen("fit", config, tmp_path / "parts", **options, **witness) == 0
+    for name, seconds in (("last.ckpt", 0), ("best.ckpt", 4e9)):
+        os.utime(tmp_path / "parts" / "checkpoints" / name, (seconds, seconds))
+    assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path="last") == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_ckpt_path_last_starts_afresh_when_there_is_none(config, tmp_path):

@@ -51,7 +51,7 @@ class CheckpointFiles(TorchCheckpointIO):
             cause = os_error(error)
             if cause is None:
                 raise
-            raise UserError(f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path)}") from error
+            raise UserError(f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path, temporary)}") from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -117,11 +117,12 @@ def os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def advice(cause: OSError, checkpoint: dict[str, Any], path: Path) -> str:
-    """What to do when ``path`` could not be written."""
+def advice(cause: OSError, checkpoint: dict[str, Any], path: Path, temporary: Path) -> str:
+    """What to do when ``path`` could not be written; ``temporary`` is what there is of it."""
     if cause.errno not in FULL:
         return f"{intact(path)}; choose a writable trainer.default_root_dir"
-    need, free = tensor_bytes(checkpoint) / 1e6, shutil.disk_usage(path.parent).free / 1e6
+    partial = temporary.stat().st_size if temporary.exists() else 0
+    need, free = tensor_bytes(checkpoint) / 1e6, (shutil.disk_usage(path.parent).free + partial) / 1e6
     return f"it needs {need:.0f} MB beside the old one, {free:.0f} MB are free; {intact(path)}; make room and go on with --ckpt_path last"
 
 

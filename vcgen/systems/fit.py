@@ -6,7 +6,7 @@ import sys
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -131,10 +131,8 @@ class VcgenCLI(LightningCLI):
 
     def fit(self, **arguments: Any) -> None:
         """Lightning's own, with the run's folder to itself; the process that writes there sees to it."""
-        if not self.trainer.is_global_zero:
-            return self.trainer.fit(**arguments)
         root = self.trainer.default_root_dir
-        with alone_in(root) as alone:
+        with alone_in(root) if self.trainer.is_global_zero else nullcontext(False) as alone:
             if alone:
                 remove_leftovers(Path(checkpoint_folder(root)))
             self.trainer.fit(**arguments)
