@@ -26,7 +26,7 @@ def worker_refusal(message: str) -> str:
 
 
 def process_refusal(message: str) -> str | None:
-    """The line for a run that one of its processes has left: a loader process, or another rank. None for any other message."""
+    """The line for a run that has lost one of its loader processes; None for any other message."""
     if found := re.search(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (\w+)|exited unexpectedly)", message):
         how = f"was killed ({found[1]})" if found[1] else "ended unexpectedly"
         return f"a loader process {how}, most often for lack of memory: lower data.num_workers or ask for more; go on with --ckpt_path last"
