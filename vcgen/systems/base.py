@@ -5,6 +5,7 @@ from abc import abstractmethod
 from datetime import timedelta
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
@@ -83,8 +84,9 @@ class System(pl.LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step, number = self.micro_batch
         number = number if step == self.global_step else 0
-        drawn = (seed * 1_000_003 + self.global_step) * 4096 + self.global_rank + number * 2**48
-        return torch.Generator(self.device).manual_seed(drawn % 2**63)
+        # Mixed, because PyTorch's generator on CPUs looks at the low 32 bits of its seed alone.
+        mixed = np.random.SeedSequence((seed, self.global_step, self.global_rank, number)).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(mixed[0]) % 2**63)
 
     def configure_model(self) -> None:
         """Lightning's hook: with ``trainer.strategy`` sharded the U-Nets are split among the processes."""
