@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from training import vcgen
 
@@ -19,7 +20,9 @@ def free_port() -> int:
 
 def run_rank(rank: int, port: int, command: str, config: Path, folder: Path, options: dict[str, Any]) -> None:
     """The life of one rank; its exit status is that of the command."""
-    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # One thread: OpenMP's others stayed in the parent, and whoever waits for them waits for ever. The variable keeps Lightning from more.
+    torch.set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     rank_zero_only.rank = rank
     raise SystemExit(vcgen(command, config, folder, **options))
 
