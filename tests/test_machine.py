@@ -103,12 +103,16 @@ def test_a_flipped_bit_in_a_picture_ends_the_run_with_its_place(capsys, config, 
 class KillLoader(pl.Callback):
     """Kills a loader process after a step, as the system does that is out of memory."""
 
+    #: Children of the tests' process that earlier tests have left.
+    others: list = []
+
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         if trainer.global_step == 3:
-            multiprocessing.active_children()[0].kill()
+            next(child for child in multiprocessing.active_children() if child not in self.others).kill()
 
 
-def test_a_killed_loader_process_ends_the_run_in_one_line(capsys, config, tmp_path):
+def test_a_killed_loader_process_ends_the_run_in_one_line(capsys, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(KillLoader, "others", multiprocessing.active_children())
     options = dict(data__num_workers=2, trainer__max_steps=1000, trainer__callbacks__plus="test_machine.KillLoader")
     line = refusal(capsys, vcgen("fit", config, tmp_path, **options))
     assert "a loader process " in line and "go on with --ckpt_path last" in line
