@@ -104,6 +104,12 @@ class NGD(Guidance):
         return min(self.max_weight, self.gamma * (sigma / alpha) ** 2)
 
 
+def draw_times(guidance: "SDS | SJC", renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:
+    """A timestep per rendering, uniform between the guidance's ``end`` and ``start``: (n,)."""
+    low, high = timestep(schedule, guidance.end), timestep(schedule, guidance.start)
+    return torch.randint(low, high + 1, (len(renderings),), generator=generator, device=renderings.device)
+
+
 @dataclass(frozen=True)
 class SDS(Guidance):
     """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3), the yardstick: every round noises the renderings afresh.
@@ -129,10 +135,8 @@ class SDS(Guidance):
         self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
     ) -> Round:
         """One draw of noise level and noise per view."""
-        count, device = len(renderings), renderings.device
-        low, high = timestep(schedule, self.end), timestep(schedule, self.start)
-        times = torch.randint(low, high + 1, (count,), generator=generator, device=device)
-        noise = torch.randn(renderings.shape, generator=generator, device=device)
+        times = draw_times(self, renderings, schedule, generator)
+        noise = torch.randn(renderings.shape, generator=generator, device=renderings.device)
         alpha, sigma = signal_and_noise(schedule, times, renderings)
         prediction = denoise(alpha * renderings + sigma * noise, times)
         targets = renderings - sigma.square() * (prediction.noise - noise)
@@ -170,13 +174,11 @@ class SJC(Guidance):
         self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
     ) -> Round:
         """One draw of the noise level per view, ``draws`` of noise."""
-        count, device = len(renderings), renderings.device
-        low, high = timestep(schedule, self.end), timestep(schedule, self.start)
-        times = torch.randint(low, high + 1, (count,), generator=generator, device=device)
+        times = draw_times(self, renderings, schedule, generator)
         alpha, sigma = signal_and_noise(schedule, times, renderings)
         clean = torch.zeros_like(renderings)
         for _ in range(self.draws):
-            noise = torch.randn(renderings.shape, generator=generator, device=device)
+            noise = torch.randn(renderings.shape, generator=generator, device=renderings.device)
             clean += denoise(alpha * renderings + sigma * noise, times).picture / self.draws
         targets = renderings + (clean - renderings) * alpha / sigma
         return Round(targets, noise, int(times.float().mean()), 0.0, float((clean - renderings).square().mean().sqrt()))
