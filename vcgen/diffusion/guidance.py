@@ -40,9 +40,9 @@ class Guidance(ABC):
     rounds: int
     updates: int
 
-    @abstractmethod
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
-        """The state before the first round."""
+        """The state before the first round; here one from which nothing is carried over."""
+        return Round(renderings, torch.zeros_like(renderings), -1, 0.0, 0.0)
 
     @abstractmethod
     def step(
@@ -127,10 +127,6 @@ class SDS(Guidance):
     def __post_init__(self):
         check_rounds(self)
 
-    def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
-        """Nothing is carried from round to round."""
-        return Round(renderings, torch.zeros_like(renderings), -1, 0.0, 0.0)
-
     def step(
         self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
     ) -> Round:
@@ -165,10 +161,6 @@ class SJC(Guidance):
         check_rounds(self)
         if self.draws < 1:
             raise ValueError(f"need draws >= 1; got {self}")
-
-    def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
-        """Nothing is carried from round to round."""
-        return Round(renderings, torch.zeros_like(renderings), -1, 0.0, 0.0)
 
     def step(
         self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
