@@ -9,7 +9,7 @@ import webdataset
 from scenes import listing, make_record, noise, png
 
 from vcgen.data.shards import read_index, read_sample, write_shards
-from vcgen.data.tar import plain_members
+from vcgen.data.tar import read_members
 from vcgen.errors import UserError
 
 
@@ -166,20 +166,17 @@ def test_holding_out_no_object_or_all_is_refused(count):
 
 
 def test_scenes_written_by_another_tar_program_are_read_all_the_same(tmp_path, index):
-    """PAX headers, as Python's default; the quick way through plain headers must find what the tar library finds, or leave it to that."""
+    """PAX headers, as Python's default."""
     for number in range(5):
         name, sample = index.samples[number]
         data = (index.folder / name).read_bytes()[sample.offset : sample.offset + sample.size]
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             plain = {member.name: tar.extractfile(member).read() for member in tar}
-        assert plain_members(data) == plain
-        for strange in (data[:600], b"\0" * 1024, data[:100] + b"x" + data[101:], b"", data[:156] + b"5" + data[157:]):
-            assert not plain_members(strange)
+        assert read_members(data) == plain
         with tarfile.open(tmp_path / "pax.tar", "w", format=tarfile.PAX_FORMAT) as tar:
             for member, content in plain.items():
                 header = tarfile.TarInfo(member)
                 header.size, header.pax_headers = len(content), {"comment": "å" * 200}
                 tar.addfile(header, io.BytesIO(content))
         pax = (tmp_path / "pax.tar").read_bytes()
-        assert plain_members(pax) is None
         assert read_sample(tmp_path, "pax.tar", 0, len(pax)).images == index.read(number).images
