@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.prior import Condition, ViewPrior, to_signed, to_unit
-from vcgen.diffusion.schedule import noise_schedule, signal_and_noise, timestep
+from vcgen.diffusion.schedule import noise_schedule, signal_and_noise, snr_weight, timestep
 from vcgen.types import Rendering, Views
 
 SMALL = dict(channels=(16, 32), attention=(False, True), size=16)
@@ -104,15 +104,14 @@ def test_a_strength_that_is_no_share_is_refused(strength):
 
 
 def test_both_predictions_weigh_the_error_of_the_picture_alike():
-    alpha = torch.tensor([0.99, 0.7, 0.1])
-    sigma = (1 - alpha.square()).sqrt()
+    times = torch.tensor([50, 500, 950])
+    epsilon, velocity = (snr_weight(noise_schedule(p), times, 5.0) for p in ("epsilon", "v_prediction"))
+    alpha, sigma = signal_and_noise(noise_schedule(), times, times)
     per_picture = (alpha / sigma).square().clamp(max=5.0)
-    epsilon, velocity = (ViewPrior(prediction=p, **SMALL).loss_weight(alpha, sigma, None) for p in ("epsilon", "v_prediction"))
     # An error d of the picture is (alpha / sigma) d of the noise, and d / sigma of v.
     torch.testing.assert_close(epsilon * (alpha / sigma).square(), per_picture)
     torch.testing.assert_close(velocity / sigma.square(), per_picture)
-    plain = ViewPrior(prediction="epsilon", min_snr=None, **SMALL).loss_weight(alpha, sigma, None)
-    torch.testing.assert_close(plain, torch.ones(3))
+    torch.testing.assert_close(snr_weight(noise_schedule("epsilon"), times, None), torch.ones(3))
 
 
 def test_guidance_one_is_conditional_zero_is_unconditional_and_between_is_linear():

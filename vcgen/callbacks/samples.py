@@ -32,8 +32,8 @@ class Samples(pl.Callback):
         self.rows = []
 
     def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Render the first target view of a scene once more, with its depth."""
-        if batch_idx >= self.scenes or trainer.sanity_checking:
+        """Render the first target view of a scene once more, with its depth. Systems without a field draw their pictures themselves."""
+        if batch_idx >= self.scenes or trainer.sanity_checking or not hasattr(module, "field"):
             return
         drawn = trainer.is_global_zero and batch.weight
         if not drawn and module.device_mesh is None:

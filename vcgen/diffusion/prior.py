@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.diffusion.networks import PictureTokens, view_unet
-from vcgen.diffusion.schedule import Prediction, noise_schedule, signal_and_noise
+from vcgen.diffusion.schedule import (
+    Prediction, denoised, draw_timesteps, noise_of, noise_schedule, predicts_noise, signal_and_noise, snr_weight, training_target,
+)  # fmt: skip
 from vcgen.types import Rendering, Views
 
 SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
@@ -99,7 +101,7 @@ class ViewPrior(nn.Module):
         offset = noisy - alpha * mean
         output = self.network(offset / total, timesteps, condition)
         # With x = mean + k offset + (sigma spread / total) output, k = alpha spread^2 / total^2, in z = alpha x + sigma e:
-        if self.schedule.config.prediction_type == "epsilon":
+        if predicts_noise(self.schedule):
             return sigma / total.square() * offset - alpha * spread / total * output
         return alpha * sigma * (1 - spread.square()) / total.square() * offset - spread / total * output - sigma * mean
 
@@ -126,37 +128,28 @@ class ViewPrior(nn.Module):
     def denoise(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Denoised:
         """Predict the clean pictures, in [-1, 1], and the noise of ``noisy`` (n, 3, H, W)."""
         output = self.guided(noisy, timesteps, condition, guidance)
-        alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
-        if self.schedule.config.prediction_type == "epsilon":
-            return Denoised((noisy - sigma * output) / alpha, output)
-        return Denoised(alpha * noisy - sigma * output, sigma * noisy + alpha * output)
+        return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
 
     def loss(self, pictures: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Denoising loss of pictures (n, 3, H, W) in [0, 1]: per-picture means (n,), already weighted, and their timesteps (n,)."""
         clean = to_signed(pictures)
         count, device = len(clean), clean.device
-        total = self.schedule.config.num_train_timesteps
-        # Stratified: the timesteps of a batch are spread evenly, which takes noise out of the loss (VDM, arXiv 2107.00630, appendix I).
-        offset = torch.rand((), generator=generator, device=device)
-        timesteps = (((offset + torch.arange(count, device=device) / count) % 1) * total).long()
+        timesteps = draw_timesteps(self.schedule, count, generator)
         noise = torch.randn(clean.shape, generator=generator, device=device)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, clean)
         condition = condition.where(torch.rand(count, generator=generator, device=device) >= self.condition_dropout)
         output = self(alpha * clean + sigma * noise, timesteps, condition)
-        target = noise if self.schedule.config.prediction_type == "epsilon" else alpha * noise - sigma * clean
-        error = (output - target).square().mean((1, 2, 3))
-        return error * self.loss_weight(alpha, sigma, condition).flatten(), timesteps
+        error = (output - training_target(self.schedule, clean, noise, timesteps)).square().mean((1, 2, 3))
+        return error * self.loss_weight(timesteps, condition), timesteps
 
-    def loss_weight(self, alpha: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """Weight of the predicted quantity's squared error: min(SNR, gamma) on the clean picture's (arXiv 2303.09556, section 3.4), or
-        with ``spread`` 1 on the network's output."""
-        if self.spread is not None:
-            spread, total = self.scales(alpha, sigma, condition)
-            scale = alpha if self.schedule.config.prediction_type == "epsilon" else torch.ones_like(alpha)
-            return (total / (scale * spread)).square()
-        snr = (alpha / sigma).square()
-        clipped = snr if self.min_snr is None else snr.clamp(max=self.min_snr)
-        return clipped / snr if self.schedule.config.prediction_type == "epsilon" else clipped / (snr + 1)
+    def loss_weight(self, timesteps: Tensor, condition: Condition) -> Tensor:
+        """Weight (n,) of the predicted quantity's squared error: by min-SNR, or with ``spread`` 1 on the network's output."""
+        if self.spread is None:
+            return snr_weight(self.schedule, timesteps, self.min_snr)
+        alpha, sigma = signal_and_noise(self.schedule, timesteps, condition.maps)
+        spread, total = self.scales(alpha, sigma, condition)
+        scale = alpha if predicts_noise(self.schedule) else torch.ones_like(alpha)
+        return (total / (scale * spread)).square().flatten()
 
     @torch.no_grad()
     def sample(

@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 import numpy as np
+import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
@@ -36,3 +37,42 @@ def signal_and_noise(scheduler: DDPMScheduler, timesteps: Tensor, like: Tensor) 
 def timestep(scheduler: DDPMScheduler, share: float) -> int:
     """The integer timestep at a share of the way from clean (0) to noise (1)."""
     return min(round(share * scheduler.config.num_train_timesteps), scheduler.config.num_train_timesteps - 1)
+
+
+def draw_timesteps(scheduler: DDPMScheduler, count: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,) spread evenly from a random start, which takes noise out of the loss (VDM, arXiv 2107.00630, appendix I)."""
+    offset = torch.rand((), generator=generator, device=generator.device)
+    shares = (offset + torch.arange(count, device=generator.device) / count) % 1
+    return (shares * scheduler.config.num_train_timesteps).long()
+
+
+def predicts_noise(scheduler: DDPMScheduler) -> bool:
+    """Whether the network predicts the noise, else v = alpha e - sigma x (arXiv 2202.00512, appendix D)."""
+    return scheduler.config.prediction_type == "epsilon"
+
+
+def training_target(scheduler: DDPMScheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the network is to predict of z = alpha x + sigma e."""
+    alpha, sigma = signal_and_noise(scheduler, timesteps, clean)
+    return noise if predicts_noise(scheduler) else alpha * noise - sigma * clean
+
+
+def denoised(scheduler: DDPMScheduler, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+    """The clean pictures that an output of the network means."""
+    alpha, sigma = signal_and_noise(scheduler, timesteps, noisy)
+    return (noisy - sigma * output) / alpha if predicts_noise(scheduler) else alpha * noisy - sigma * output
+
+
+def noise_of(scheduler: DDPMScheduler, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+    """The noise that an output of the network means."""
+    alpha, sigma = signal_and_noise(scheduler, timesteps, noisy)
+    return output if predicts_noise(scheduler) else sigma * noisy + alpha * output
+
+
+def snr_weight(scheduler: DDPMScheduler, timesteps: Tensor, gamma: float | None) -> Tensor:
+    """Weight (n,) of the squared error of what the network predicts: min(SNR, gamma) on the clean picture's (min-SNR, arXiv 2303.09556,
+    section 3.4); without gamma 1 on the noise's."""
+    alpha, sigma = signal_and_noise(scheduler, timesteps, timesteps)
+    snr = (alpha / sigma).square()
+    clipped = snr if gamma is None else snr.clamp(max=gamma)
+    return clipped / snr if predicts_noise(scheduler) else clipped / (snr + 1)

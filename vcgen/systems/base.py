@@ -20,10 +20,7 @@ from vcgen.types import Example, Field, Rendering, Views
 
 
 class System(pl.LightningModule):
-    """A training stage: named losses, their weights, an optimiser.
-
-    Subclasses implement ``losses``, ``field`` and ``render``: all that evaluation, callbacks and export use.
-    """
+    """A training stage: named losses, their weights, an optimiser."""
 
     def __init__(self, optimizer: OptimizerOptions, loss_weights: dict[str, float]):
         super().__init__()
@@ -41,14 +38,6 @@ class System(pl.LightningModule):
     @abstractmethod
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Named scalar losses of a batch; each system states sum or mean, and over what."""
-
-    @abstractmethod
-    def field(self, context: Views) -> Field:
-        """The scenes behind ``context``: (batch, n) views -> a field of ``batch`` scenes."""
-
-    @abstractmethod
-    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """Pictures of a field: cameras (batch, views), size (height, width) in pixels."""
 
     def training_step(self, example: Example, batch_index: int) -> Tensor:
         """The weighted sum of the losses of one batch, of which ``trainer.accumulate_grad_batches`` make an optimisation step."""
@@ -129,3 +118,15 @@ class System(pl.LightningModule):
         if timer is None or timer._duration is None:
             return 0.0
         return timer.time_elapsed() / timedelta(seconds=timer._duration).total_seconds()
+
+
+class FieldSystem(System):
+    """A system whose outcome is a field: what evaluation, callbacks and export use of it is ``field`` and ``render``."""
+
+    @abstractmethod
+    def field(self, context: Views) -> Field:
+        """The scenes behind ``context``: (batch, n) views -> a field of ``batch`` scenes."""
+
+    @abstractmethod
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """Pictures of a field: cameras (batch, views), size (height, width) in pixels."""

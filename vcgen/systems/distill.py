@@ -14,14 +14,14 @@ from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
 from vcgen.export.video import contact_sheet
-from vcgen.systems.base import System
+from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation import Distillation, DistillOptions
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.picture_data import PictureData
 from vcgen.types import Example, Field, Rendering, Views
 
 
-class Distill(System):
+class Distill(FieldSystem):
     """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard, checkpoints, resume.
 
     model: model folder with a prior. guidance: NGD, SDS or SJC; None is NGD with its defaults. options: the field's part.
@@ -57,7 +57,7 @@ class Distill(System):
         return self.state.field
 
     def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """See :meth:`System.render`."""
+        """See :meth:`FieldSystem.render`."""
         return self.state.system.render(field, cameras, size, background)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ class Distilled:
         return digest(self.system.state_dict().values())
 
     def render(self, field: TriplaneField, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """See :meth:`vcgen.systems.base.System.render`."""
+        """See :meth:`vcgen.systems.base.FieldSystem.render`."""
         return self.system.render(field, cameras, size, background)
 
 

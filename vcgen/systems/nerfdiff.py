@@ -12,7 +12,7 @@ from vcgen.cameras import Cameras
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.errors import UserError
 from vcgen.nerf.render import RenderOptions, render_image
-from vcgen.systems.base import System
+from vcgen.systems.base import FieldSystem
 from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.pretrained import start_from
@@ -37,7 +37,7 @@ class PriorOptions:
             raise ValueError(f"prior_options: views and condition_size must be at least 1; got {self}")
 
 
-class NerfDiff(System):
+class NerfDiff(FieldSystem):
     """One image -> a field, trained on the colours of rays of other views of the same scene.
 
     encoder: module that turns context Views (batch, n) into a Field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).
@@ -87,11 +87,11 @@ class NerfDiff(System):
                 raise UserError("model.train_field is false: give the trained field, --model.pretrained FOLDER (from `vcgen export`)")
 
     def field(self, context: Views) -> Field:
-        """See :meth:`System.field`."""
+        """See :meth:`FieldSystem.field`."""
         return self.encoder(context)
 
     def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """See :meth:`System.render`."""
+        """See :meth:`FieldSystem.render`."""
         return render_image(field, cameras, size, self.render_eval, background)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,0 +1,87 @@
+"""A new text prior from diffusers' and transformers' parts, small enough to be trained without a cluster."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from vcgen.diffusion.schedule import Prediction, noise_schedule
+from vcgen.diffusion.text_prior import NEEDS_TEXT, TextPrior
+from vcgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class TextPriorOptions:
+    """Sizes of a new text prior; the defaults have 17 million parameters.
+
+    size: picture side in pixels. autoencoder: its widths, finest level first; each level after the first halves the side. latent_channels:
+    of its code. channels: the U-Net's widths, finest first, the first level without attention. layers: residual blocks per level, of both.
+    prediction: what the U-Net predicts. vocabulary: entries of the tokenizer, at most; length: tokens of a prompt; width, depth, heads: of
+    the text encoder.
+    """
+
+    size: int = 64
+    autoencoder: Sequence[int] = (32, 64, 128)
+    latent_channels: int = 4
+    channels: Sequence[int] = (96, 160, 192)
+    layers: int = 1
+    prediction: Prediction = "v_prediction"
+    vocabulary: int = 2048
+    length: int = 24
+    width: int = 192
+    depth: int = 3
+    heads: int = 6
+
+    def __post_init__(self):
+        cells = 2 ** (len(self.autoencoder) + len(self.channels) - 2)
+        if self.size % cells:
+            raise ValueError(f"size {self.size} is no multiple of {cells}, which the levels of autoencoder and U-Net need")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads, {self.heads}")
+
+
+def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPrior:
+    """With random weights, and a tokenizer learnt from ``captions``. Raises UserError where the extra is not installed."""
+    try:
+        from transformers import CLIPTextConfig, CLIPTextModel
+    except ImportError as error:
+        raise UserError(NEEDS_TEXT) from error
+    tokenizer = new_tokenizer(captions, options.vocabulary, options.length)
+    numbers = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+    text_encoder = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=options.width, intermediate_size=4 * options.width, num_hidden_layers=options.depth,
+        num_attention_heads=options.heads, max_position_embeddings=options.length, projection_dim=options.width, **numbers,
+    ))
+    levels = len(options.autoencoder)
+    vae = AutoencoderKL(
+        block_out_channels=tuple(options.autoencoder), layers_per_block=options.layers, latent_channels=options.latent_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels, norm_num_groups=16,
+        sample_size=options.size, scaling_factor=1.0,
+    )
+    attending = len(options.channels) - 1
+    unet = UNet2DConditionModel(
+        sample_size=options.size // 2 ** (levels - 1), in_channels=options.latent_channels, out_channels=options.latent_channels,
+        block_out_channels=tuple(options.channels), layers_per_block=options.layers, cross_attention_dim=options.width,
+        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * attending),
+        up_block_types=(*("CrossAttnUpBlock2D",) * attending, "UpBlock2D"),
+        norm_num_groups=16, attention_head_dim=max(1, max(options.channels) // 32), resnet_time_scale_shift="scale_shift",
+    )
+    return TextPrior(tokenizer, text_encoder, vae, unet, noise_schedule(options.prediction), "new")
+
+
+def new_tokenizer(captions: Iterable[str], vocabulary: int, length: int):
+    """CLIP's byte-pair tokenizer (transformers' CLIPTokenizer) with entries learnt from the captions."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
+    from transformers import CLIPTokenizer
+
+    learner = CLIPTokenizer().backend_tokenizer
+    letters = sorted(ByteLevel.alphabet())
+    # Letters that end a word stand among the first entries: no text is then unknown, and the learner, which would number them
+    # in the order of a hash table, gives the same entries every time.
+    first = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    trainer = BpeTrainer(vocab_size=vocabulary, special_tokens=first, end_of_word_suffix="</w>", show_progress=False)
+    learner.train_from_iterator(sorted(set(captions)), trainer)
+    learnt = json.loads(learner.to_str())["model"]
+    return CLIPTokenizer(vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]], model_max_length=length)

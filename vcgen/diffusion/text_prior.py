@@ -1,0 +1,159 @@
+"""A text-conditioned latent diffusion model as a prior: any folder or hub name that diffusers' StableDiffusionPipeline opens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcgen.diffusion.prior import SAMPLERS, Denoised, to_signed, to_unit
+from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
+from vcgen.errors import UserError
+
+NEEDS_TEXT = "text priors need the packages of an extra: pip install 'vcgen[text]'"
+
+
+class TextPrior(nn.Module):
+    """p(latent | text). Latents (n, C, h, w) are the autoencoder's, times its scaling factor, so of about unit variance.
+
+    tokenizer, text_encoder: CLIP's classes in transformers; vae, unet: diffusers'; schedule: the training schedule, from which samplers
+    are made. name: where it came from, for messages. Latent diffusion (arXiv 2112.10752); tested with the layout of Stable Diffusion 1.x
+    and 2.x. Weights are trainable or not as their owner sets them.
+    """
+
+    def __init__(
+        self, tokenizer: Any, text_encoder: nn.Module, vae: AutoencoderKL, unet: UNet2DConditionModel, schedule: DDPMScheduler, name: str,
+    ):
+        super().__init__()
+        self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
+        self.text_encoder, self.vae, self.unet = text_encoder, vae, unet
+
+    @staticmethod
+    def load(name: str | Path, download: bool = False) -> "TextPrior":
+        """From a local folder, else from the hub's cache on this computer; from the hub itself only with ``download``.
+
+        Only safetensors are read. Raises UserError where nothing is found, parts are missing, or the extra is not installed.
+        """
+        try:
+            from transformers import CLIPTextModel, CLIPTokenizer
+        except ImportError as error:
+            raise UserError(NEEDS_TEXT) from error
+        if Path(name).is_dir() and not (Path(name) / "model_index.json").is_file():
+            raise UserError(f"{name}: no model_index.json here; a text prior is a folder that diffusers' StableDiffusionPipeline saved")
+        local = {"local_files_only": not download}
+        weights = {**local, "use_safetensors": True}
+        try:
+            return TextPrior(
+                CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **local),
+                CLIPTextModel.from_pretrained(name, subfolder="text_encoder", **weights),
+                AutoencoderKL.from_pretrained(name, subfolder="vae", **weights),
+                UNet2DConditionModel.from_pretrained(name, subfolder="unet", **weights),
+                DDPMScheduler.from_pretrained(name, subfolder="scheduler", **local), str(name),
+            ).eval()
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            found = "cannot be read" if Path(name).exists() else "is neither a folder here nor in the hub's cache"
+            raise UserError(f"text prior {name} {found} ({reason}); to fetch a hub name, allow it with download: true") from error
+
+    def save(self, folder: Path) -> None:
+        """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only."""
+        from diffusers import StableDiffusionPipeline
+
+        pipeline = StableDiffusionPipeline(
+            vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet, scheduler=self.schedule,
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(folder, safe_serialization=True)
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the pictures that the model was trained on."""
+        return self.unet.config.sample_size * self.reduction
+
+    @property
+    def reduction(self) -> int:
+        """Pixels per latent cell along each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a latent."""
+        return self.unet.config.in_channels, self.unet.config.sample_size, self.unet.config.sample_size
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Token numbers (n, length), padded; what is longer is cut."""
+        padded = dict(padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt")
+        return self.tokenizer(list(prompts), **padded).input_ids.to(self.unet.device)
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """What the U-Net attends to: (n, length, width). Differentiable with respect to the text encoder."""
+        return self.text_encoder(self.tokens(prompts))[0]
+
+    def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures (n, 3, H, W) in [-1, 1], resized to the model's size -> latents; a draw of the posterior, or its mode without a
+        generator. Differentiable with respect to the pictures."""
+        if pictures.shape[-2:] != (self.size, self.size):
+            pictures = F.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
+        posterior = self.vae.encode(pictures).latent_dist
+        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        return latents.float() * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> pictures (n, 3, size, size) in about [-1, 1]."""
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample.float()
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """The network's output, noise or v by the schedule, float32: noisy latents, timesteps (n,), text from :meth:`embed`."""
+        return self.unet(noisy, timesteps, encoder_hidden_states=text).sample.float()
+
+    def guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """The output under classifier-free guidance, u + scale (c - u): 1 is the conditional output, 0 the unconditional one.
+
+        This is Stable Diffusion's convention; DreamFusion's guidance weight is scale - 1. Both halves pass the network as one batch.
+        """
+        if scale == 1.0:
+            return self(noisy, timesteps, text)
+        unconditional = unconditional.expand_as(text)
+        outputs = self(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([unconditional, text]))
+        without, given = outputs.chunk(2)
+        return without + scale * (given - without)
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, scale: float) -> Denoised:
+        """The clean latents and the noise of ``noisy``, both as the guided network sees them."""
+        output = self.guided(noisy, timesteps, text, unconditional, scale)
+        return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
+
+    def loss(self, latents: Tensor, text: Tensor, generator: torch.Generator, min_snr: float | None = 5.0) -> tuple[Tensor, Tensor]:
+        """Denoising loss of clean latents: per-latent means (n,), weighted by min-SNR with gamma ``min_snr`` (arXiv 2303.09556; None: the
+        noise's error, unweighted), and their timesteps (n,)."""
+        timesteps = draw_timesteps(self.schedule, len(latents), generator)
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        alpha, sigma = signal_and_noise(self.schedule, timesteps, latents)
+        output = self(alpha * latents + sigma * noise, timesteps, text)
+        target = training_target(self.schedule, latents, noise, timesteps)
+        error = (output - target).square().mean((1, 2, 3))
+        return error * snr_weight(self.schedule, timesteps, min_snr), timesteps
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[str], generator: torch.Generator, steps: int = 25, scale: float = 7.5, negative: str = "",
+        sampler: str = "ddim",
+    ) -> Tensor:
+        """Draw pictures (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""
+        solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
+        solver.set_timesteps(steps, device=generator.device)
+        text, unconditional = self.embed(prompts), self.embed([negative])
+        state = torch.randn((len(text), *self.latent_shape), generator=generator, device=generator.device)
+        for time in solver.timesteps:
+            output = self.guided(state, time.expand(len(state)), text, unconditional, scale)
+            state = solver.step(output, time, state).prev_sample
+        return to_unit(self.decode(state))
+
+
+def latents_of(prior: TextPrior, pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Latents of pictures (n, 3, H, W) in [0, 1], for training: no gradient to the autoencoder."""
+    with torch.no_grad():
+        return prior.encode(to_signed(pictures), generator)
