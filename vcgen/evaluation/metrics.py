@@ -1,6 +1,6 @@
 """Image metrics, one number per image, each with one written definition that travels with every number."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -46,7 +46,7 @@ def ssim(prediction: Tensor, truth: Tensor, window: int = 7) -> Tensor:
     prediction, truth: (batch, 3, height, width) in [0, 1], both sides at least ``window`` pixels. Returns (batch,) in [-1, 1].
     """
     unbiased = window**2 / (window**2 - 1)
-    return _similarity(prediction.double(), truth.double(), lambda x: avg_pool2d(x, window, stride=1), unbiased)
+    return similarity(prediction.double(), truth.double(), lambda x: avg_pool2d(x, window, stride=1), unbiased).mean(dim=(1, 2, 3))
 
 
 def ssim_gauss(prediction: Tensor, truth: Tensor, window: int = 11, std: float = 1.5) -> Tensor:
@@ -59,18 +59,24 @@ def ssim_gauss(prediction: Tensor, truth: Tensor, window: int = 11, std: float =
     weights = torch.exp(-offsets.square() / (2 * std**2))
     weights = weights / weights.sum()
     kernel = torch.outer(weights, weights).expand(3, 1, window, window)
-    return _similarity(prediction.double(), truth.double(), lambda x: conv2d(x, kernel, padding=window // 2, groups=3), 1.0)
+    mean = lambda x: conv2d(x, kernel, padding=window // 2, groups=3)  # noqa: E731
+    return similarity(prediction.double(), truth.double(), mean).mean(dim=(1, 2, 3))
 
 
-def _similarity(x: Tensor, y: Tensor, mean, unbiased: float, k1: float = 0.01, k2: float = 0.03) -> Tensor:
-    """Wang et al. 2004, equation 13, with local averages given by ``mean``; averaged over channels and positions."""
+def similarity(
+    x: Tensor, y: Tensor, mean: Callable[[Tensor], Tensor], unbiased: float = 1.0, k1: float = 0.01, k2: float = 0.03
+) -> Tensor:
+    """Wang et al. 2004, equation 13, of two stacks in [0, 1], at every place for which ``mean`` gives a local average.
+
+    unbiased: factor on variances and covariance.
+    """
     mean_x, mean_y = mean(x), mean(y)
     variance_x = unbiased * (mean(x * x) - mean_x**2)
     variance_y = unbiased * (mean(y * y) - mean_y**2)
     covariance = unbiased * (mean(x * y) - mean_x * mean_y)
     luminance = (2 * mean_x * mean_y + k1**2) / (mean_x**2 + mean_y**2 + k1**2)
     structure = (2 * covariance + k2**2) / (variance_x + variance_y + k2**2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return luminance * structure
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,149 @@
+"""Distances between two triangle meshes, each with one written definition. The unit is that of the meshes; vcgen's own data fit a sphere of
+radius 0.5."""
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcgen.errors import UserError
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+#: metric -> the definition printed beside it.
+DEFINITIONS = {
+    "chamfer": "mean of the two mean distances from a sample of one surface to the nearest sample of the other; not squared, not summed",
+    "fscore": "harmonic mean of precision and recall: the shares of samples of prediction and truth that lie nearer than the threshold "
+    "to a sample of the other",
+    "iou": "cells whose centre is inside both meshes over cells whose centre is inside either, see `occupancy`",
+}
+
+
+class Geometry(NamedTuple):
+    """What :func:`compare` finds; chamfer in units of the meshes, the others in [0, 1]. Higher is better except for chamfer."""
+
+    chamfer: float
+    fscore: float
+    precision: float
+    recall: float
+    iou: float
+
+
+class Grid(NamedTuple):
+    """Cubic cells. low: (3,) the first cell's lowest corner. cell: edge of a cell. shape: cells along each axis."""
+
+    low: NDArray[np.float64]
+    cell: float
+    shape: tuple[int, int, int]
+
+    def centres(self, axis: int) -> NDArray[np.float64]:
+        """Coordinates of the cells' centres along an axis."""
+        return self.low[axis] + self.cell * (np.arange(self.shape[axis]) + 0.5)
+
+
+def compare(
+    prediction: "Trimesh", truth: "Trimesh", threshold: float = 0.05, samples: int = 30_000, resolution: int = 64, seed: int = 0,
+    align: Literal["none", "box"] = "none",
+) -> Geometry:
+    """All metrics of two meshes.
+
+    threshold: of the F-score, in units of the meshes. samples: points per surface. resolution: cells along the longest edge of the box
+    around both. align: "none" compares them where they are, which is right when the reference camera is known; "box" first moves and
+    scales each by its bounding box (:func:`boxed`). Raises UserError for a mesh without faces.
+    """
+    for name, mesh in (("predicted", prediction), ("true", truth)):
+        if len(mesh.faces) == 0:
+            raise UserError(f"the {name} mesh has no faces, so there is nothing to compare")
+    if align == "box":
+        prediction, truth = boxed(prediction), boxed(truth)
+    to_truth, to_prediction = surface_distances(prediction, truth, samples, seed)
+    precision, recall = float((to_truth < threshold).mean()), float((to_prediction < threshold).mean())
+    fscore = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    chamfer = (float(to_truth.mean()) + float(to_prediction.mean())) / 2
+    return Geometry(chamfer, fscore, precision, recall, volume_iou(prediction, truth, resolution))
+
+
+def boxed(mesh: "Trimesh") -> "Trimesh":
+    """A copy whose bounding box has its centre at the origin and a diagonal of 1, so that it fits a sphere of radius 0.5."""
+    low, high = mesh.bounds
+    moved = mesh.copy()
+    moved.vertices = (mesh.vertices - (low + high) / 2) / np.linalg.norm(high - low)
+    return moved
+
+
+def surface_distances(first: "Trimesh", second: "Trimesh", samples: int = 30_000, seed: int = 0) -> tuple[NDArray, NDArray]:
+    """Euclidean distances (samples,) from points of the first surface to the nearest point of the second, and the other way round.
+
+    Points are drawn uniformly by area, both with the same seed: equal meshes have distance 0, equal surfaces with other triangles about
+    half of sqrt(area / samples), which is the resolution of the measurement.
+    """
+    from scipy.spatial import cKDTree
+    from trimesh.sample import sample_surface
+
+    points = [np.asarray(sample_surface(mesh, samples, seed=seed)[0]) for mesh in (first, second)]
+    return cKDTree(points[1]).query(points[0])[0], cKDTree(points[0]).query(points[1])[0]
+
+
+def volume_iou(first: "Trimesh", second: "Trimesh", resolution: int = 64) -> float:
+    """Shared over joint volume, on cells that divide the longest edge of the box around both meshes into ``resolution``; 0 where both are
+    empty."""
+    low = np.minimum(first.bounds[0], second.bounds[0])
+    extent = np.maximum(first.bounds[1], second.bounds[1]) - low
+    cell = float(extent.max()) / resolution
+    # not one cell more for a rounding error in the division
+    grid = Grid(low, cell, tuple(int(n) for n in np.maximum(1, np.ceil(extent / cell - 1e-6))))
+    inside = [occupancy(mesh, grid) for mesh in (first, second)]
+    joint = int((inside[0] | inside[1]).sum())
+    return int((inside[0] & inside[1]).sum()) / joint if joint else 0.0
+
+
+def occupancy(mesh: "Trimesh", grid: Grid) -> NDArray[np.bool_]:
+    """Which cells' centres lie inside a mesh: ``grid.shape``.
+
+    From each centre six rays leave along the axes. Faces crossed outward count 1, inward -1; a ray whose sum is not 0 votes for inside,
+    and more than three votes are needed. In a closed mesh all six agree (the sum is the winding number, so parts may overlap); where one
+    side is missing, as in many scans and hand-made models, five still do.
+    """
+    votes = np.zeros(grid.shape, np.int8)
+    for axis in range(3):
+        above, below = _crossings(mesh, grid, axis)
+        votes += np.moveaxis((above != 0).astype(np.int8) + (below != 0), -1, axis)
+    return votes > 3
+
+
+def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray, NDArray]:
+    """Signed crossings of the rays from each centre up and down ``axis``; the two other axes come first in the result, in order."""
+    across = [i for i in range(3) if i != axis]
+    triangles = np.asarray(mesh.triangles, np.float64)
+    # A line through an edge would meet two faces or none: all lines are moved by an irrational ten-thousandth of a cell.
+    lines = [grid.centres(i) + grid.cell * 1e-4 * offset for i, offset in zip(across, (np.sqrt(2) - 1, np.sqrt(3) - 1))]
+    face, columns = _candidates(triangles[:, :, across], lines)
+    corners = triangles[face]
+    point = np.stack([line[column] for line, column in zip(lines, columns)], -1)
+    flat = corners[:, :, across] - point[:, None]
+    # areas of the triangles that the point makes with each edge: barycentric coordinates times twice the face's area
+    parts = np.stack([_cross(flat[:, (i + 1) % 3], flat[:, (i + 2) % 3]) for i in range(3)], -1)
+    whole = parts.sum(-1)
+    hit = ((parts > 0).all(-1) | (parts < 0).all(-1)) & (whole != 0)
+    height = (parts[hit] * corners[hit][:, :, axis]).sum(-1) / whole[hit]
+    sign = np.sign(whole[hit]).astype(np.int32)
+    centres = grid.centres(axis)
+    counts = np.zeros((len(lines[0]), len(lines[1]), len(centres) + 1), np.int32)
+    np.add.at(counts, (columns[0][hit], columns[1][hit], np.searchsorted(centres, height)), sign)
+    below = counts.cumsum(-1)  # crossings under centre k are those filed under 0 ... k
+    return below[..., -1:] - below[..., :-1], below[..., :-1]
+
+
+def _candidates(flat: NDArray, lines: list[NDArray]) -> tuple[NDArray, tuple[NDArray, NDArray]]:
+    """Pairs of a face and a line inside the face's bounding rectangle: face numbers, and the line's numbers along both axes."""
+    first = [np.searchsorted(line, flat[:, :, i].min(1)) for i, line in enumerate(lines)]
+    count = [np.searchsorted(line, flat[:, :, i].max(1)) - first[i] for i, line in enumerate(lines)]
+    pairs = count[0] * count[1]
+    face = np.repeat(np.arange(len(flat)), pairs)
+    number = np.arange(len(face)) - np.repeat(pairs.cumsum() - pairs, pairs)
+    return face, (first[0][face] + number // count[1][face], first[1][face] + number % count[1][face])
+
+
+def _cross(a: NDArray, b: NDArray) -> NDArray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
