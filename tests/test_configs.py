@@ -1,5 +1,6 @@
 """Every shipped configuration of a training is parsed and trains two steps, as it is or smaller where that would take minutes on a CPU."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ SMALLER = {
         "data__batch_size": 1, "samples__scenes": 0,
     },
     "cars64_prior": {"model__prior__channels": "[32, 32, 32]", "model__prior_options__views": 1, "model__render_eval__samples": 4},
+    "text2image": {
+        "model__sizes": "{size: 128, autoencoder: [16, 16, 16], channels: [16, 32], vocabulary: 600, width: 32, depth: 1, heads: 2}",
+        "model__autoencoder_steps": 1, "data__batch_size": 2, "data__targets": 1,
+    },
     "one_scene": {"model__encoder__plane_size": 32, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
     "one_scene_hashgrid": {"model__encoder__grid__levels": 4, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
 }  # fmt: skip
@@ -85,6 +90,10 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     data = yaml.safe_load(base.read_text())["data"]["init_args"]
     if not (ROOT / data["train"]).is_dir():
         options |= {"data__train": generated, "data__val": generated}
+    if path.stem == "text2image":
+        names = tmp_path / "captions.json"
+        names.write_text(json.dumps({f"scene{i}": {"names": ["cloud", "thing"]} for i in range(8)}))
+        options |= {"model__captions": names}
     assert vcgen("fit", base, tmp_path / "run", **options) == 0
     checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2

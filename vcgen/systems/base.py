@@ -105,7 +105,7 @@ class System(pl.LightningModule):
     def configure_optimizers(self):
         """The optimiser of all trainable parameters, scheduled every step."""
         options = self.optimizer_options
-        optimizer = options.build(self.parameters())
+        optimizer = options.build(self.parameters(), [m.weight for m in self.modules() if isinstance(m, torch.nn.Embedding)])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.factor(step, self.progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

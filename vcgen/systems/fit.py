@@ -30,7 +30,8 @@ import vcgen.nerf.pixelnerf
 import vcgen.nerf.scene
 import vcgen.systems.distill
 import vcgen.systems.nerfdiff
-import vcgen.systems.picture_data  # noqa: F401  (imported so that their classes are known by short names)
+import vcgen.systems.picture_data
+import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen.callbacks.checkpoints import Checkpoints
 from vcgen.callbacks.cursor import Cursor
 from vcgen.callbacks.ema import EMA

@@ -39,8 +39,9 @@ class OptimizerOptions:
             return warm
         return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of the parameters that require gradients. Raises UserError for Muon with sharded ones."""
+    def build(self, parameters: Iterable[nn.Parameter], tables: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
+        """The optimiser of the parameters that require gradients. tables: those whose rows are looked up; they stay with AdamW, since a
+        step of Muon would turn every row for the few that were seen. Raises UserError for Muon with sharded ones."""
         trainable = [p for p in parameters if p.requires_grad]
         sharded, whole = [p for p in trainable if isinstance(p, DTensor)], [p for p in trainable if not isinstance(p, DTensor)]
         if sharded and self.muon_lr is not None:
@@ -51,7 +52,9 @@ class OptimizerOptions:
             return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, foreach=True)
         if self.muon_lr is None:
             return torch.optim.AdamW(trainable, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
-        matrices, others = [p for p in trainable if p.ndim >= 2], [p for p in trainable if p.ndim < 2]
+        looked_up = {id(table) for table in tables}
+        matrices = [p for p in trainable if p.ndim >= 2 and id(p) not in looked_up]
+        others = [p for p in trainable if p.ndim < 2 or id(p) in looked_up]
         return MuonAdamW(matrices, others, self.muon_lr, self.lr, self.betas, self.weight_decay)
 
 

@@ -1,0 +1,132 @@
+"""Captions, and the training of a text prior from nothing."""
+
+import json
+
+import pytest
+import torch
+from training import load, vcgen
+
+from vcgen.cameras import orbit, pinhole
+from vcgen.data.shards import read_index
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.systems.captions import COLOURS, Thing, all_sentences, captions, colour_words, read_things, sentence
+from vcgen.systems.viewpoints import view_word
+from vcgen.types import Views
+
+CONFIG = """
+seed_everything: 0
+trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0}
+data:
+  class_path: ShardData
+  init_args: {train: data/cars64/train, hold_out: 2, batch_size: 2, targets: 1, val_scenes: 1, val_targets: 1, num_workers: 0}
+model:
+  class_path: TextToImage
+  init_args:
+    captions: CAPTIONS
+    sizes: {size: 64, autoencoder: [16, 16, 16], channels: [16, 32], vocabulary: 600, length: 16, width: 32, depth: 1, heads: 2}
+    autoencoder_steps: 2
+    autoencoder_pictures: 2
+    prompts: ["a photo of a car"]
+    optimizer: {lr: 1.0e-3, muon_lr: 1.0e-2, warmup_steps: 1, schedule: constant}
+checkpoint: {monitor: val/denoising, mode: min}
+"""
+
+
+def views(azimuths: list[float], elevations: list[float], colour: tuple[float, float, float] = (1.0, 0.0, 0.0)) -> Views:
+    """One scene seen from there: a square of one colour on nothing."""
+    cameras = orbit(torch.tensor(azimuths), torch.tensor(elevations), 1.3, pinhole(1.0), 0.8, 1.8)
+    images = torch.zeros(1, len(azimuths), 3, 8, 8)
+    images[..., 2:6, 2:6] = torch.tensor(colour)[:, None, None]
+    alpha = torch.zeros(1, len(azimuths), 1, 8, 8)
+    alpha[..., 2:6, 2:6] = 1
+    return Views(images, cameras.reshape(1, -1), alpha)
+
+
+def test_the_sectors_of_the_view_words_are_centred():
+    words = {-29: "front", 0: "front", 29: "front", 31: "side", 90: "side", 149: "side", 151: "back", 180: "back", 209: "back", 211: "side"}
+    assert {angle: view_word(angle, 20) for angle in words} == words
+    assert view_word(0, 61) == view_word(120, 90) == "overhead" and view_word(0, -61) == "bottom" and view_word(360, 59) == "front"
+
+
+def test_captions_say_what_is_seen_from_where():
+    seen = views([0.0, 90.0, 180.0, 10.0], [10.0, 10.0, 10.0, 75.0], (0.8, 0.1, 0.1))
+    found = set()
+    for seed in range(200):
+        found.update(enumerate(captions({"x": Thing(("taxi", "car"), 0.0)}, ["x"], seen, torch.Generator().manual_seed(seed))))
+    for number, view in enumerate(("front", "side", "back", "overhead")):
+        said = {text for place, text in found if place == number}
+        assert said == {sentence(name, colour, word) for name in ("taxi", "car") for colour in ("", "red") for word in ("", view)}
+    turned = captions({"x": Thing(("car",), 90.0)}, ["x"], seen, torch.Generator().manual_seed(1))
+    assert not any("front" in text for text in (turned[0], turned[2]))
+    for seed in range(50):
+        nowhere = captions({"x": Thing(("tree",))}, ["x"], seen, torch.Generator().manual_seed(seed))
+        assert not any(word in text for text in nowhere for word in ("front", "side", "back"))
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_the_colour_is_the_objects_not_the_grounds(name):
+    assert colour_words(views([0.0, 50.0], [0.0, 0.0], COLOURS[name])) == [name]
+
+
+def test_the_article_fits():
+    assert sentence("apple") == "a photo of an apple" and sentence("apple", "red", "side") == "a photo of a red apple, side view"
+    assert sentence("car", "orange") == "a photo of an orange car"
+
+
+@pytest.mark.parametrize("text", ['{"a": {"names": []}}', '{"a": 3}', "[]", "{}", "no", '{"a": {"names": ["x"], "front": "left"}}'])
+def test_damaged_caption_files_are_refused(tmp_path, text):
+    (tmp_path / "captions.json").write_text(text)
+    with pytest.raises(UserError, match="captions.json"):
+        read_things(tmp_path / "captions.json")
+    with pytest.raises(UserError, match="no captions here"):
+        read_things(tmp_path / "absent.json")
+
+
+def test_a_scene_without_caption_is_named():
+    with pytest.raises(UserError, match="scene y has no caption"):
+        captions({"x": Thing(("car",))}, ["y"], views([0.0], [0.0]), torch.Generator())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text2image")
+    keys = [entry.key for _, entry in read_index("data/cars64/train").samples]
+    (folder / "captions.json").write_text(json.dumps({key: {"names": ["car"], "front": 0} for key in keys}))
+    (folder / "tiny.yaml").write_text(CONFIG.replace("CAPTIONS", str(folder / "captions.json")))
+    return folder / "tiny.yaml"
+
+
+def test_the_training_leaves_a_pipeline_and_goes_on_as_if_never_stopped(config, tmp_path):
+    """The stop falls between the two phases: the autoencoder then stays, and the scale of its code is known."""
+    assert vcgen("fit", config, tmp_path / "whole") == 0
+    whole = load(tmp_path / "whole" / "checkpoints" / "last.ckpt")
+    assert vcgen("fit", config, tmp_path / "parts", trainer__max_steps=2) == 0
+    assert not (tmp_path / "parts" / "pipeline").exists()
+    half = load(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    assert vcgen("fit", config, tmp_path / "parts", ckpt_path="last") == 0
+    parts = load(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    changed = set()
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(tensor, parts["state_dict"][name]), name
+        if not torch.equal(tensor, half["state_dict"][name]):
+            changed.add(name.split(".")[1])
+    assert changed == {"unet", "text_encoder"}
+    prior = TextPrior.load(tmp_path / "parts" / "pipeline")
+    assert prior.vae.config.scaling_factor == pytest.approx(1 / float(parts["state_dict"]["spread"]))
+    assert prior.sample(["a photo of a car"], torch.Generator().manual_seed(0), steps=2).shape == (1, 3, 64, 64)
+    average = parts["callbacks"]["EMA"]["weights"]["prior.unet.conv_in.weight"]
+    torch.testing.assert_close(prior.unet.conv_in.weight, average)
+
+
+def test_pictures_of_another_size_are_refused(config, tmp_path, capsys):
+    assert vcgen("fit", config, tmp_path / "run", model__sizes__size=32) == 2
+    assert "pack the data with --size 32" in capsys.readouterr().err
+
+
+def test_every_caption_is_known_to_the_tokenizer():
+    things = {"a": Thing(("taxi", "car"), 0.0), "b": Thing(("tree",))}
+    said = set(all_sentences(things))
+    seen = views([0.0, 90.0, 180.0, 10.0], [10.0, 10.0, 10.0, 75.0])
+    for seed in range(20):
+        assert said.issuperset(captions(things, ["a"], seen, torch.Generator().manual_seed(seed)))

@@ -1,0 +1,152 @@
+"""Training a text-conditioned latent diffusion model from nothing (arXiv 2112.10752): autoencoder first, then U-Net and text encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.nn import functional as F
+
+from vcgen.callbacks.ema import EMA
+from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
+from vcgen.diffusion.text_prior import latents_of
+from vcgen.errors import UserError
+from vcgen.export.video import contact_sheet
+from vcgen.systems.base import System
+from vcgen.systems.captions import all_sentences, captions, read_things
+from vcgen.systems.mean import Mean
+from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.types import Example, Views
+
+
+class TextToImage(System):
+    """Learns pictures over white with captions made from a list of names and the cameras; leaves ``pipeline/`` in the run's folder, which
+    diffusers' StableDiffusionPipeline opens.
+
+    captions: JSON file, see :func:`vcgen.systems.captions.read_things`; the tokenizer learns from it, too. sizes: of the networks.
+    autoencoder_steps: the first so many steps train the autoencoder, the others U-Net and text encoder on its latents.
+    autoencoder_pictures: how many pictures of a batch the autoencoder trains on; it costs more per picture than the U-Net.
+    kl_weight: of the mean divergence per latent number from a standard normal, beside the mean absolute error of pictures in [-1, 1].
+    caption_dropout: share of captions replaced by none, for classifier-free guidance. min_snr: gamma of the loss weights
+    (arXiv 2303.09556). prompts: drawn into TensorBoard at each validation.
+    """
+
+    def __init__(
+        self, captions: Path, optimizer: OptimizerOptions, sizes: TextPriorOptions = TextPriorOptions(), autoencoder_steps: int = 1000,
+        autoencoder_pictures: int = 16, kl_weight: float = 1e-4, caption_dropout: float = 0.1, min_snr: float | None = 5.0,
+        prompts: tuple[str, ...] = (),
+    ):
+        super().__init__(optimizer, {"divergence": kl_weight})
+        self.things = read_things(captions)
+        self.prior = new_text_prior(all_sentences(self.things), sizes)
+        self.autoencoder_steps, self.autoencoder_pictures = autoencoder_steps, autoencoder_pictures
+        self.caption_dropout, self.min_snr, self.prompts = caption_dropout, min_snr, tuple(prompts)
+        #: Standard deviation of the autoencoder's code, a moving average while it trains; latents are divided by it.
+        self.register_buffer("spread", torch.ones(()))
+        self.val_losses = torch.nn.ModuleDict({"denoising": Mean(), "reconstruction": Mean()})
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: refuse pictures of another size."""
+        size, (height, width) = self.prior.size, self.trainer.datamodule.image_size
+        if (height, width) != (size, size):
+            raise UserError(f"the pictures have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size {size}")
+
+    def on_train_start(self) -> None:
+        """Lightning's hook: the scale of the latents as the checkpoint has it."""
+        self.set_scale()
+
+    def progress(self, step: int) -> float:
+        """Share of the phase that is over: the learning rate falls twice, so that the U-Net learns a settled code. With
+        ``trainer.max_time`` instead of ``max_steps`` the second fall is that of the whole run."""
+        if step < self.autoencoder_steps:
+            return step / self.autoencoder_steps
+        if self.trainer.max_steps <= 0:
+            return super().progress(step)
+        return (step - self.autoencoder_steps) / max(1, self.trainer.max_steps - self.autoencoder_steps)
+
+    def set_scale(self) -> None:
+        """Latents have unit variance."""
+        self.prior.vae.register_to_config(scaling_factor=1 / float(self.spread))
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """"reconstruction": mean absolute error over pictures in [-1, 1], and "divergence", mean over the code; later "denoising": mean
+        over latents, weighted by min-SNR."""
+        pictures = all_pictures(example)
+        self.work = {"images": len(pictures)}
+        if self.global_step < self.autoencoder_steps:
+            return self.autoencoder_losses(pictures[torch.randperm(len(pictures), generator=generator, device=pictures.device)], generator)
+        if self.global_step == self.autoencoder_steps:
+            self.set_scale()
+        return {"denoising": self.denoising(example, pictures, generator)}
+
+    def autoencoder_losses(self, pictures: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Of the first ``autoencoder_pictures`` of pictures (n, 3, H, W) in [0, 1]."""
+        pictures = to_signed(pictures[: self.autoencoder_pictures])
+        posterior = self.prior.vae.encode(pictures).latent_dist
+        code = posterior.sample(generator)
+        decoded = self.prior.vae.decode(code).sample.float()
+        self.spread.lerp_(code.detach().float().std(), 0.05)
+        return {"reconstruction": F.l1_loss(decoded, pictures), "divergence": posterior.kl().mean() / code[0].numel()}
+
+    def denoising(self, example: Example, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        """The mean denoising loss of the batch, some captions dropped."""
+        texts = captions(self.things, example.keys, all_views(example), generator)
+        keep = torch.rand(len(texts), generator=generator, device=generator.device) >= self.caption_dropout
+        text = self.prior.embed([text if kept else "" for text, kept in zip(texts, keep.tolist())])
+        return self.prior.loss(latents_of(self.prior, pictures, generator), text, generator, self.min_snr)[0].mean()
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs ``val/denoising`` (infinite while the autoencoder trains) and ``val/reconstruction`` (dB per picture through the code)."""
+        pictures, generator = all_pictures(example), torch.Generator(self.device).manual_seed(batch_index)
+        decoded = self.prior.decode(self.prior.encode(to_signed(pictures))).clamp(-1, 1) / 2 + 0.5
+        error = (decoded - pictures).square().mean((1, 2, 3))
+        self.val_losses["reconstruction"].update(-10 * error.log10(), example.weight)
+        early = self.global_step <= self.autoencoder_steps
+        loss = torch.full((), torch.inf) if early else self.denoising(example, pictures, generator)
+        self.val_losses["denoising"].update(loss, example.weight)
+        for name, mean in self.val_losses.items():
+            self.log(f"val/{name}", mean, prog_bar=True)
+        if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            self.log_pictures(pictures, decoded)
+
+    def log_pictures(self, pictures: Tensor, decoded: Tensor) -> None:
+        """A sheet of pictures above their reconstructions, and one of samples."""
+        sheets = {"reconstructions": torch.stack([pictures[:8], decoded[:8]]).flatten(0, 1)}
+        if self.prompts and self.global_step > self.autoencoder_steps:
+            sheets["samples"] = self.prior.sample(self.prompts, torch.Generator(self.device).manual_seed(0), scale=4.0)
+        for name, shown in sheets.items():
+            columns = min(8, len(pictures)) if name == "reconstructions" else min(6, len(shown))
+            sheet = contact_sheet(np.stack([to_uint8(picture) for picture in shown]), columns)
+            for writer in tensorboards(self.trainer):
+                writer.add_image(f"val/{name}", sheet, self.global_step, dataformats="HWC")
+
+    def on_train_end(self) -> None:
+        """Write ``pipeline/`` into the run's folder, with averaged weights where there are any."""
+        if not self.trainer.is_global_zero:
+            return
+        if self.global_step <= self.autoencoder_steps:
+            found = f"the run ended at step {self.global_step}, in the autoencoder's {self.autoencoder_steps} steps"
+            rank_zero_info(f"{found}: no pipeline/ is written; go on with --ckpt_path last, and trainer.max_steps above that")
+            return
+        average = next((c.weights for c in self.trainer.callbacks if isinstance(c, EMA)), {})
+        trained = {name: p.detach().clone() for name, p in self.named_parameters() if name in average}
+        self.load_state_dict(average, strict=False)
+        self.set_scale()
+        self.prior.save(Path(self.trainer.default_root_dir) / "pipeline")
+        self.load_state_dict(trained, strict=False)
+
+
+def all_views(example: Example) -> Views:
+    """Context and target together: (scenes, n)."""
+    parts = example.context, example.target
+    alpha = None if any(part.alpha is None for part in parts) else torch.cat([part.alpha for part in parts], 1)
+    cameras = type(parts[0].cameras)(*(torch.cat([getattr(p.cameras, name) for p in parts], 1) for name in ("c2w", "K", "near", "far")))
+    return Views(torch.cat([part.images for part in parts], 1), cameras, alpha)
+
+
+def all_pictures(example: Example) -> Tensor:
+    """All of an example's pictures over white, scene by scene: (n, 3, H, W)."""
+    return all_views(example).on(1.0).flatten(0, 1)
