@@ -15,7 +15,7 @@ import vcgen
 from vcgen.cameras import view_angles
 from vcgen.errors import UserError
 from vcgen.export import folder
-from vcgen.export.picture import prepare
+from vcgen.data.framing import prepare
 from vcgen.export.render import main as render_command
 
 BALL = {

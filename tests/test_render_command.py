@@ -15,7 +15,7 @@ from vcgen import cli
 from vcgen.cameras import view_angles
 from vcgen.errors import UserError
 from vcgen.export import folder
-from vcgen.export.picture import prepare
+from vcgen.data.framing import prepare
 from vcgen.export.render import main, plain_words
 from vcgen.export.stage import Stage
 

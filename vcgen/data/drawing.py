@@ -1,6 +1,8 @@
-"""Pictures of packed scenes, drawn with Pillow: contact sheets, camera positions, epipolar lines. Functions return PNG bytes."""
+"""Pictures of packed scenes, drawn with Pillow: contact sheets, camera positions, epipolar lines. Functions return PNG bytes
+unless they say otherwise."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,6 +14,8 @@ COLOURS = ((230, 25, 75), (60, 160, 60), (0, 110, 220), (245, 130, 48), (145, 30
 AXIS_COLOURS = {"x": (200, 0, 0), "y": (0, 140, 0), "z": (0, 0, 200)}
 TILE = 160
 PANEL = 560
+#: Ways of looking at cameras: the world axes that lie to the right and upwards, and what that is called.
+SIDES = ((0, 1, "from above"), (0, 2, "from the side"))
 
 
 def contact_sheet(records: list[SceneRecord], columns: int = 8) -> bytes:
@@ -29,21 +33,36 @@ def contact_sheet(records: list[SceneRecord], columns: int = 8) -> bytes:
         pen.text((2, row * (height + 18) + 2), key, fill="black")
         for column, tile in enumerate(tiles):
             sheet.paste(tile, (column * (width + 4), row * (height + 18) + 15))
-    return _png(sheet)
+    return png_bytes(sheet)
 
 
 def draw_cameras(record: SceneRecord) -> bytes:
     """The scene's cameras from above (x right, y up) and from the side (x right, z up): frusta, axes, and the circle of ray ends."""
-    centers = record.c2w[:, :3, 3]
-    depth = 0.12 * max(np.ptp(centers, axis=0).max(), 1e-6)
-    corners = _frustum_corners(record, depth)
-    everything = np.concatenate([corners.reshape(-1, 3), centers, np.zeros((1, 3))])
-    sheet = Image.new("RGB", (2 * PANEL, PANEL), "white")
-    for number, (right, upward, title) in enumerate(((0, 1, "from above"), (0, 2, "from the side"))):
-        panel = Image.new("RGB", (PANEL, PANEL), "white")
-        _draw_panel(ImageDraw.Draw(panel), centers, corners, everything, (right, upward), f"{record.key} {title}")
+    depth = 0.12 * max(np.ptp(record.c2w[:, :3, 3], axis=0).max(), 1e-6)
+    return png_bytes(side_by_side(frusta_panels(record.key, record.c2w, record.K, depth)))
+
+
+def frusta_panels(
+    name: str, c2w: np.ndarray, K: np.ndarray, depth: float, radius: float | None = None, sides: Sequence[tuple[int, int, str]] = SIDES,
+) -> list[Image.Image]:
+    """Cameras (n, 4, 4) with intrinsics (n, 3, 3) as pyramids of height ``depth``, world units, one panel for each of ``sides``; and the
+    circle of ``radius`` about the origin."""
+    corners = _frustum_corners(c2w, K, depth)
+    reach = (radius or 0.0) * np.array([[-1.0] * 3, [1.0] * 3])
+    everything = np.concatenate([corners.reshape(-1, 3), c2w[:, :3, 3], reach])
+    panels = []
+    for right, upward, title in sides:
+        panels.append(Image.new("RGB", (PANEL, PANEL), "white"))
+        _draw_panel(ImageDraw.Draw(panels[-1]), c2w[:, :3, 3], corners, everything, (right, upward), f"{name} {title}", radius)
+    return panels
+
+
+def side_by_side(panels: list[Image.Image]) -> Image.Image:
+    """Panels of PANEL x PANEL pixels in a row."""
+    sheet = Image.new("RGB", (len(panels) * PANEL, PANEL), "white")
+    for number, panel in enumerate(panels):
         sheet.paste(panel, (number * PANEL, 0))
-    return _png(sheet)
+    return sheet
 
 
 def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
@@ -68,7 +87,7 @@ def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
     sheet = Image.new("RGB", (sum(tile.width + 4 for tile in tiles), tiles[0].height), "white")
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number * (tiles[0].width + 4), 0))
-    return _png(sheet)
+    return png_bytes(sheet)
 
 
 def choose_points(record: SceneRecord, index: int, count: int) -> np.ndarray:
@@ -119,15 +138,16 @@ def _picture(record: SceneRecord, index: int, longest: int) -> Image.Image:
     return image.resize(shape, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX)
 
 
-def _frustum_corners(record: SceneRecord, depth: float) -> np.ndarray:
+def _frustum_corners(c2w: np.ndarray, K: np.ndarray, depth: float) -> np.ndarray:
     """(V, 4, 3) world positions of the image corners at z-depth ``depth``."""
     corners = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=float)
-    local = corners[None] @ np.linalg.inv(record.K).transpose(0, 2, 1) * depth
-    return local @ record.c2w[:, :3, :3].transpose(0, 2, 1) + record.c2w[:, None, :3, 3]
+    local = corners[None] @ np.linalg.inv(K).transpose(0, 2, 1) * depth
+    return local @ c2w[:, :3, :3].transpose(0, 2, 1) + c2w[:, None, :3, 3]
 
 
 def _draw_panel(
-    pen: ImageDraw.ImageDraw, centers: np.ndarray, corners: np.ndarray, extent: np.ndarray, axes: tuple[int, int], title: str
+    pen: ImageDraw.ImageDraw, centers: np.ndarray, corners: np.ndarray, extent: np.ndarray, axes: tuple[int, int], title: str,
+    radius: float | None,
 ) -> None:
     flat = extent[:, axes]
     middle, half = (flat.min(0) + flat.max(0)) / 2, 0.55 * max(np.ptp(flat, axis=0).max(), 1e-6)
@@ -141,6 +161,9 @@ def _draw_panel(
         tip = np.eye(3)[axis] * half * 0.25
         pen.line(place(np.stack([np.zeros(3), tip])), fill=AXIS_COLOURS[name], width=3)
         pen.text(place(tip)[0], name, fill=AXIS_COLOURS[name])
+    if radius is not None:
+        (x, y), reach = place(np.zeros(3))[0], radius / half * PANEL / 2
+        pen.ellipse([x - reach, y - reach, x + reach, y + reach], outline=(0, 110, 220), width=2)
     for number, center in enumerate(centers):
         colour = (230, 25, 75) if number == 0 else (90, 90, 90)
         pen.line(place(corners[number][[0, 1, 2, 3, 0]]), fill=colour)
@@ -159,7 +182,8 @@ def _draw_line(pen: ImageDraw.ImageDraw, line: np.ndarray, size: tuple[int, int]
         pen.line([tuple(start), tuple(end)], fill=colour, width=2)
 
 
-def _png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

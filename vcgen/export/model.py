@@ -10,7 +10,7 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
-from vcgen.export.picture import Source, prepare
+from vcgen.data.framing import Source, prepare
 from vcgen.export.stage import Stage
 from vcgen.types import Field, Rendering, Views
 

@@ -17,7 +17,7 @@ from vcgen.cameras import Cameras
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
 from vcgen.export.mesh import write_mesh
-from vcgen.export.picture import prepare
+from vcgen.data.framing import prepare
 from vcgen.export.stage import Stage
 from vcgen.export.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
 from vcgen.nerf.mesh import extract_mesh

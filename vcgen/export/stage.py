@@ -8,7 +8,7 @@ import torch
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
 from vcgen.errors import UserError
-from vcgen.export.picture import Picture
+from vcgen.data.framing import Picture
 from vcgen.types import Views
 
 
@@ -66,7 +66,7 @@ class Stage:
         return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far).to(device)
 
     def context(self, picture: Picture, device: torch.device | str = "cpu") -> Views:
-        """What a system's ``field`` takes: a picture (``vcgen.export.picture.prepare``) and its camera, batch shape (1, 1)."""
+        """What a system's ``field`` takes: a picture (``vcgen.data.framing.prepare``) and its camera, batch shape (1, 1)."""
         images = torch.from_numpy(picture.colour).permute(2, 0, 1)[None, None]
         alpha = torch.from_numpy(picture.alpha)[None, None, None]
         return Views(images, self.cameras([0.0], self.elevation)[None], alpha).to(device)

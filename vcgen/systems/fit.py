@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf.errors import OmegaConfBaseException
 
+import vcgen.data.photo_data
 import vcgen.data.single
 import vcgen.diffusion.guidance
 import vcgen.diffusion.prior

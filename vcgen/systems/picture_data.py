@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from vcgen.data.single import Same
 from vcgen.export.folder import read_config
-from vcgen.export.picture import prepare
+from vcgen.data.framing import prepare
 from vcgen.export.stage import Stage
 from vcgen.types import Example
 

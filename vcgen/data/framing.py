@@ -18,6 +18,8 @@ BACKGROUND_TOLERANCE = 12
 OBJECT_DIFFERENCE = 48
 #: The share of border pixels that must have the background's colour; the rest may belong to an object that touches the border.
 PLAIN_BORDER = 0.8
+#: What to do where there is neither alpha nor a plain background.
+USE_ANOTHER = "use a picture with alpha or plain background, or pass --as-is for a picture framed like the training data"
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,15 @@ def read(source: Source) -> tuple[NDArray[np.float32], bool]:
             with Image.open(source) as image:
                 pixels = _upright(image)
         except FileNotFoundError as error:
-            raise UserError(f"{source} is missing: --image takes PNG or JPEG files") from error
+            raise UserError(f"{source} is missing: give a PNG or JPEG file") from error
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{source} cannot be read as a picture ({error}): --image takes PNG or JPEG files") from error
+            raise UserError(f"{source} cannot be read as a picture ({error}): give a PNG or JPEG file") from error
     return pixels, bool((pixels[..., 3] < 1).any())
 
 
 def _upright(image: Image.Image) -> NDArray[np.float32]:
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"{getattr(image, 'filename', '') or 'the picture'} has more than 8 bits a channel: save it with 8")
     return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"), np.float32) / 255
 
 
@@ -85,11 +89,11 @@ def _from_array(array: NDArray) -> NDArray[np.float32]:
     return pixels if pixels.shape[2] == 4 else np.concatenate([pixels, opaque], -1)
 
 
-def cut_out(colour: NDArray[np.float32], name: str) -> Picture:
+def cut_out(colour: NDArray[np.float32], name: str, advice: str = USE_ANOTHER) -> Picture:
     """Separate an object from a plain background: what resembles the border's colour *and* is connected to the border.
 
     Light parts inside the object stay. Mixed edge pixels are unmixed: colour = alpha * object + (1 - alpha) * background. name: what
-    messages call the picture.
+    messages call the picture. Raises UserError with ``advice`` where the border is not of one colour.
     """
     from skimage.measure import label
 
@@ -97,10 +101,7 @@ def cut_out(colour: NDArray[np.float32], name: str) -> Picture:
     background = np.median(border, axis=0)
     plain = (np.abs(border - background).max(-1) * 255 <= BACKGROUND_TOLERANCE).mean()
     if plain < PLAIN_BORDER:
-        raise UserError(
-            f"{name} has no alpha and its border is not of one colour ({plain:.0%} is): use a picture with alpha or plain background, "
-            "or pass --as-is for a picture framed like the training data"
-        )
+        raise UserError(f"{name} has no alpha and its border is not of one colour ({plain:.0%} is): {advice}")
     difference = np.abs(colour - background).max(-1) * 255
     regions = label(difference < OBJECT_DIFFERENCE, connectivity=1)
     outside = np.isin(regions, np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])))

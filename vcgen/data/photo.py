@@ -1,0 +1,70 @@
+"""A user's photo becomes a square picture with coverage: cut out, recentred, resized, its colour free of what lay behind the object."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vcgen.data.framing import Picture, bounding_box, cut_out, read, resample
+from vcgen.errors import UserError
+
+#: What to do with a photo that says nowhere what the object is.
+ADVICE = "give a mask file or a picture with alpha, or install what removes backgrounds: pip install 'vcgen[cutout]'"
+
+
+def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> Picture:
+    """Read a photo of any shape and make it ``size`` x ``size`` pixels, the object in the middle, its longer side ``fill`` of the frame's.
+
+    What is object is said by ``mask`` (a picture of the photo's size, white or opaque where the object is), else by the photo's own alpha,
+    else found: by rembg where it is installed, whose weights are fetched when it is first used, or by a border of one colour. The photo is
+    turned upright as the camera noted; nothing is squashed: the frame is padded with transparency. Colour is straight.
+    Raises UserError for files that are missing or damaged, a mask without object or of another size, and where no object can be found.
+    """
+    if not 0.1 <= fill <= 1:
+        raise UserError(f"fill must lie between 0.1 and 1, not {fill}")
+    if size < 8:
+        raise UserError(f"a photo of {size} x {size} pixels shows nothing: give a size of 8 or more")
+    pixels, has_alpha = read(path)
+    if mask is not None:
+        picture = without_fringe(Picture(pixels[..., :3], read_mask(mask, path, pixels.shape[:2])))
+    elif has_alpha:
+        picture = Picture(pixels[..., :3], pixels[..., 3])
+    else:
+        picture = remove_background(pixels[..., :3], str(path))
+    return resample(picture, bounding_box(picture.alpha, str(path)), (size, size), fill)
+
+
+def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Coverage (height, width) in [0, 1]: the mask's alpha where that says anything, else its brightness."""
+    pixels, has_alpha = read(path)
+    if pixels.shape[:2] != size:
+        found, wanted = ("{1} x {0}".format(*shape) for shape in (pixels.shape[:2], size))
+        raise UserError(f"{path}: the mask has {found} pixels, {photo} {wanted} (width x height): give a mask of the photo's size")
+    alpha = pixels[..., 3] if has_alpha else pixels[..., :3].mean(-1)
+    if alpha.max() < 0.5:
+        raise UserError(f"{path}: the mask marks no object: it must be white, or opaque, where the object is")
+    return alpha
+
+
+def remove_background(colour: NDArray[np.float32], name: str) -> Picture:
+    """By rembg where it is installed, else by the border's colour; UserError where that is not of one colour."""
+    try:
+        from rembg import remove
+    except ImportError:
+        return cut_out(colour, name, ADVICE)
+    found = remove(Image.fromarray(np.round(colour * 255).astype(np.uint8)), only_mask=True)
+    return without_fringe(Picture(colour, np.asarray(found.convert("L"), np.float32) / 255))
+
+
+def without_fringe(picture: Picture) -> Picture:
+    """The rim of a masked object is mixed with what lay behind it: it takes the colour of the nearest pixel well inside (by a 512th of the
+    picture's longer side, at least one pixel). Coverage stays; so does the colour of objects too thin to have an inside."""
+    from scipy.ndimage import distance_transform_edt
+
+    solid = np.pad(picture.alpha >= 0.5, 1, mode="edge")  # an object may leave the picture: its border is no rim
+    inside = distance_transform_edt(solid)[1:-1, 1:-1] > max(1, round(max(picture.alpha.shape) / 512))
+    if solid.all() or not inside.any():
+        return picture
+    rows, columns = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    return Picture(picture.colour[rows, columns], picture.alpha)
