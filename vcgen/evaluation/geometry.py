@@ -118,31 +118,45 @@ def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray, NDArray
     triangles = np.asarray(mesh.triangles, np.float64)
     # A line through an edge would meet two faces or none: all lines are moved by an irrational ten-thousandth of a cell.
     lines = [grid.centres(i) + grid.cell * 1e-4 * offset for i, offset in zip(across, (np.sqrt(2) - 1, np.sqrt(3) - 1))]
-    face, columns = _candidates(triangles[:, :, across], lines)
-    corners = triangles[face]
-    point = np.stack([line[column] for line, column in zip(lines, columns)], -1)
-    flat = corners[:, :, across] - point[:, None]
-    # areas of the triangles that the point makes with each edge: barycentric coordinates times twice the face's area
-    parts = np.stack([_cross(flat[:, (i + 1) % 3], flat[:, (i + 2) % 3]) for i in range(3)], -1)
-    whole = parts.sum(-1)
-    hit = ((parts > 0).all(-1) | (parts < 0).all(-1)) & (whole != 0)
-    height = (parts[hit] * corners[hit][:, :, axis]).sum(-1) / whole[hit]
-    sign = np.sign(whole[hit]).astype(np.int32)
+    hits = lattice_hits(triangles[:, :, across], *lines)
+    height = (hits.weights * triangles[hits.face][:, :, axis]).sum(-1)
     centres = grid.centres(axis)
     counts = np.zeros((len(lines[0]), len(lines[1]), len(centres) + 1), np.int32)
-    np.add.at(counts, (columns[0][hit], columns[1][hit], np.searchsorted(centres, height)), sign)
+    np.add.at(counts, (hits.first, hits.second, np.searchsorted(centres, height)), hits.sign)
     below = counts.cumsum(-1)  # crossings under centre k are those filed under 0 ... k
     return below[..., -1:] - below[..., :-1], below[..., :-1]
 
 
-def _candidates(flat: NDArray, lines: list[NDArray]) -> tuple[NDArray, tuple[NDArray, NDArray]]:
-    """Pairs of a face and a line inside the face's bounding rectangle: face numbers, and the line's numbers along both axes."""
-    first = [np.searchsorted(line, flat[:, :, i].min(1)) for i, line in enumerate(lines)]
-    count = [np.searchsorted(line, flat[:, :, i].max(1)) - first[i] for i, line in enumerate(lines)]
-    pairs = count[0] * count[1]
-    face = np.repeat(np.arange(len(flat)), pairs)
+class Hits(NamedTuple):
+    """Which points of a lattice lie inside which flat triangles, one entry per pair.
+
+    face: the triangle's number. first, second: the point's, along both axes. weights: (n, 3) barycentric coordinates. sign: 1 for a
+    triangle whose corners go from the first axis to the second, else -1.
+    """
+
+    face: NDArray[np.int64]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    sign: NDArray[np.int32]
+
+
+def lattice_hits(triangles: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]) -> Hits:
+    """All pairs of triangles (n, 3, 2) and points (first[i], second[j]) strictly inside; first and second ascend."""
+    low, high = triangles.min(1), triangles.max(1)
+    start = np.searchsorted(first, low[:, 0]), np.searchsorted(second, low[:, 1])
+    count = np.searchsorted(first, high[:, 0]) - start[0], np.searchsorted(second, high[:, 1]) - start[1]
+    pairs = count[0] * count[1]  # points in the triangle's bounding rectangle
+    face = np.repeat(np.arange(len(triangles)), pairs)
     number = np.arange(len(face)) - np.repeat(pairs.cumsum() - pairs, pairs)
-    return face, (first[0][face] + number // count[1][face], first[1][face] + number % count[1][face])
+    i, j = start[0][face] + number // count[1][face], start[1][face] + number % count[1][face]
+    corners = triangles[face] - np.stack([first[i], second[j]], -1)[:, None]
+    # areas of the triangles that the point makes with each edge
+    parts = np.stack([_cross(corners[:, (k + 1) % 3], corners[:, (k + 2) % 3]) for k in range(3)], -1)
+    inside = (parts > 0).all(-1) | (parts < 0).all(-1)
+    face, i, j, parts = face[inside], i[inside], j[inside], parts[inside]
+    whole = parts.sum(-1)
+    return Hits(face, i, j, parts / whole[:, None], np.sign(whole).astype(np.int32))
 
 
 def _cross(a: NDArray, b: NDArray) -> NDArray:
