@@ -1,11 +1,13 @@
 """Distillation from the command line: evaluate --distill, render --distill, fit -c configs/distill.yaml, and Model.distill."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch import nn
 from training import load, refusal, vcgen
 
 from vcgen import cli
@@ -17,23 +19,22 @@ from vcgen.errors import UserError
 from vcgen.export import folder
 from vcgen.export.model import open_model
 from vcgen.nerf.encoder import TriplaneEncoder
+from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.nerf.render import RenderOptions
 from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.distilled import Distilled, distilled
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.picture_data import PictureData
+from vcgen.types import Finetunable, Views
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
 PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {
     "channels": [32, 32], "attention": [False, False], "input_attention": False, "patch": 4,
 }}
 ARGUMENTS = {
-    "encoder": {"class_path": "vcgen.nerf.encoder.TriplaneEncoder", "init_args": {
-        "decoder": {"channels": 8, "hidden": 16}, "plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1,
-        "attention": [False, False],
-    }},
-    "render": {"samples": 8},
+    "decoder": {"channels": 8, "hidden": 16}, "plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1,
+    "attention": [False, False],
 }
 STAGE = {"class_path": "Distill", "init_args": {
     "model": "unused", "guidance": {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2}},
@@ -44,10 +45,16 @@ STAGE = {"class_path": "Distill", "init_args": {
 def make_folder(path: Path, prior: bool = True) -> Path:
     torch.manual_seed(0)
     encoder = TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32, 32), layers=1, attention=(False, False))
+    return write_model(path, encoder, "vcgen.nerf.encoder.TriplaneEncoder", ARGUMENTS, prior)
+
+
+def write_model(path: Path, encoder: nn.Module, class_path: str, arguments: dict, prior: bool = True) -> Path:
+    """A model folder of an untrained model with this encoder."""
     network = ViewPrior(**PRIOR["init_args"]) if prior else None
     system = NerfDiff(encoder, RenderOptions(8), prior=network)
+    given = {"encoder": {"class_path": class_path, "init_args": arguments}, "render": {"samples": 8}, "prior": PRIOR if prior else None}
     config = {
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": {**ARGUMENTS, "prior": PRIOR if prior else None},
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": given,
         "image_size": [64, 64], "camera": CAMERA, "background": 1.0,
     }
     return folder.save(path, system.state_dict(), config, prior=system.prior)
@@ -232,12 +239,39 @@ def test_the_saved_field_renders_without_the_model(model, tmp_path):
     with torch.no_grad():
         seen = alone.render(alone.field(example.context), example.target.cameras, (64, 64)).rgb
         before = system.render(system.field(example.context), example.target.cameras, (64, 64)).rgb
-        stored = load(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
-        field = system.field(example.context)
-        field = type(field)(stored["state.planes"], field.decoder, field.frame, field.half_size, field.radius, field.projection, field.eye_distance)
+        field = finetuned(system.field(example.context), load(tmp_path / "checkpoints" / "last.ckpt"))
         expected = system.render(field, example.target.cameras, (64, 64)).rgb
     torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
     assert not torch.allclose(seen, before, atol=1e-3)
+
+
+def finetuned(field: Finetunable, checkpoint: dict) -> Finetunable:
+    """A model's field with the weights that a distillation's checkpoint holds."""
+    weights, prefix = field.weights(), "state.weights."
+    weights.load_state_dict({k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)})
+    return field.with_weights(weights)
+
+
+@torch.no_grad()
+def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path):
+    torch.manual_seed(0)
+    arguments = {"grid": {"levels": 3, "log2_size": 10, "coarsest": 4, "finest": 16}, "half_size": 0.56, "radius": 0.51, "hidden": 16}
+    encoder = SceneHashGrid(HashGrid(**arguments["grid"]), 0.56, 0.51, hidden=16)
+    model = write_model(tmp_path / "model", encoder, "vcgen.nerf.hashgrid.SceneHashGrid", arguments)
+    checkpoint = run(tmp_path / "run", model, model__options__decoder_lr=0.01)
+    alone, system, size = folder.load(tmp_path / "run" / "field"), folder.load(model), (64, 64)
+    assert alone.prior is None
+    saved, field = alone.field(context), finetuned(system.field(context), checkpoint)
+    seen, expected, first = (system.render(f, context.cameras, size).rgb for f in (saved, field, system.field(context)))
+    assert torch.equal(seen, expected) and not torch.allclose(seen, first, atol=1e-3)
+    options = DistillOptions(views=2, rays=64, input_rays=16)
+    stage = Distilled(system, NGD(rounds=2, updates=2), replace(options, decoder_lr=0.01), keep=tmp_path / "kept")
+    seen, again = (system.render(stage.field(context), context.cameras, size).rgb for _ in range(2))
+    assert torch.equal(seen, again) and len(list((tmp_path / "kept").iterdir())) == 1
+    assert torch.equal(system.render(system.field(context), context.cameras, size).rgb, first)
+    both = Views(torch.cat([context.images, context.images / 2]), context.cameras[[0, 0]], context.alpha.repeat(2, 1, 1, 1, 1))
+    with pytest.raises(UserError, match="one picture at a time"):
+        Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path / "both").distil_together(both)
 
 
 def test_fit_ends_by_itself_and_resumes_exactly(model, tmp_path):

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
 
@@ -98,4 +98,41 @@ class Field(Protocol):
 
     def density(self, points: Tensor) -> Tensor:
         """(batch, n, 3) world points -> density (batch, n); cheaper than the full call where the field allows it."""
+        ...
+
+
+class FieldWeights(nn.Module):
+    """What of a field can be finetuned. scene: what its scenes have of their own; decoder: what all scenes of the model share."""
+
+    def __init__(self, scene: nn.Module, decoder: nn.Module):
+        super().__init__()
+        self.scene, self.decoder = scene, decoder
+
+
+class Recipe(NamedTuple):
+    """How to build the module that gives one certain field whatever it is shown: class and arguments, as in a model folder, and weights."""
+
+    class_path: str
+    init_args: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+@runtime_checkable
+class Finetunable(Field, Protocol):
+    """A field that distillation can write into."""
+
+    def weights(self) -> FieldWeights:
+        """A copy of what can be finetuned, without gradient history."""
+        ...
+
+    def with_weights(self, weights: FieldWeights) -> Self:
+        """The same scenes with other weights, to which gradients flow."""
+        ...
+
+    def __getitem__(self, scenes: slice) -> Self:
+        """Some scenes of the batch."""
+        ...
+
+    def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
+        """Of the batch's first scene. encoder: the arguments of the module that made the field."""
         ...

@@ -1,13 +1,17 @@
 """Multiresolution hash grids (Instant-NGP, arXiv 2201.05989, section 3) in plain PyTorch, and the field of one scene that stands on one."""
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import exp, log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vcgen.types import Views
+from vcgen.errors import UserError
+from vcgen.types import FieldWeights, Recipe, Views
 
 #: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the table's size.
 PRIMES = 1, 2_654_435_761, 805_459_861
@@ -78,7 +82,7 @@ class _TruncatedExp(torch.autograd.Function):
 
 @dataclass
 class HashGridField:
-    """One scene, given to a batch; satisfies :class:`vcgen.types.Field`.
+    """One scene, given to a batch; satisfies :class:`vcgen.types.Finetunable`.
 
     grid: spans the cube of side 2 * half_size around the centre, in world units. decoder: features -> logit of the density, three of the
     colour. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height, width): the density is exp(logit + height *
@@ -106,6 +110,25 @@ class HashGridField:
     def density(self, points: Tensor) -> Tensor:
         """(batch, n, 3) -> (batch, n)."""
         return self(points, points)[0]
+
+    def weights(self) -> FieldWeights:
+        """Grid and decoder. Raises UserError for a batch: its entries would all be finetuned as the one scene that they are."""
+        if len(self.center) > 1:
+            raise UserError("a hash grid holds one scene: distil one picture at a time")
+        return FieldWeights(copy.deepcopy(self.grid), copy.deepcopy(self.decoder))
+
+    def with_weights(self, weights: FieldWeights) -> "HashGridField":
+        """See :class:`vcgen.types.Finetunable`."""
+        return replace(self, grid=weights.scene, decoder=weights.decoder)
+
+    def __getitem__(self, scenes: slice) -> "HashGridField":
+        return replace(self, center=self.center[scenes], radius=self.radius[scenes])
+
+    def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
+        """That of the SceneHashGrid that made the field, with its present weights."""
+        parts = {"grid": self.grid, "decoder": self.decoder}
+        weights = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+        return Recipe("vcgen.nerf.hashgrid.SceneHashGrid", dict(encoder), {**weights, "center": self.center[0]})
 
 
 class SceneHashGrid(nn.Module):

@@ -1,7 +1,9 @@
 """Triplane fields: three feature planes and a small MLP (EG3D, arXiv 2112.07945), in the input camera's frame (NerfDiff, 2302.10109)."""
 
-from dataclasses import dataclass
-from typing import Literal
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 
 from vcgen.cameras import rotate
 from vcgen.nerf.lookup import channels_last, sample_planes
+from vcgen.types import FieldWeights, Recipe
 
 Projection = Literal["orthographic", "perspective"]
 Aggregation = Literal["sum", "concat"]
@@ -45,7 +48,7 @@ class TriplaneDecoder(nn.Module):
 
 @dataclass
 class TriplaneField:
-    """A batch of triplane scenes; satisfies :class:`vcgen.types.Field`.
+    """A batch of triplane scenes; satisfies :class:`vcgen.types.Finetunable`.
 
     planes: (batch, 3, channels, R, R) of a box frame, as [row, column]: [y, x], [z, x] and [y, z]. Like a picture's, columns are x and rows
         are y wherever the plane has that axis: a convolution cannot transpose.
@@ -95,3 +98,24 @@ class TriplaneField:
             scale = self.eye_distance / (self.eye_distance + z * self.half_size)
             u, v = x * scale, y * scale
         return torch.stack([u, v, x, z, z, y], -1).unflatten(-1, (3, 2))
+
+    def weights(self) -> FieldWeights:
+        """Planes and decoder."""
+        return FieldWeights(nn.ParameterDict({"planes": self.planes.detach().clone()}), copy.deepcopy(self.decoder))
+
+    def with_weights(self, weights: FieldWeights) -> "TriplaneField":
+        """See :class:`vcgen.types.Finetunable`."""
+        return replace(self, planes=weights.scene["planes"], decoder=weights.decoder)
+
+    def __getitem__(self, scenes: slice) -> "TriplaneField":
+        return replace(self, planes=self.planes[scenes], frame=self.frame[scenes], radius=self.radius[scenes])
+
+    def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
+        """That of a SceneTriplane."""
+        arguments = {
+            "decoder": encoder["decoder"], "plane_size": self.planes.shape[-1], "plane_channels": self.planes.shape[2],
+            "half_size": self.half_size, "radius": float(self.radius[0]), "projection": self.projection, "eye_distance": self.eye_distance,
+        }
+        weights = {"planes": self.planes[:1], "frame": self.frame[0]}
+        weights |= {f"decoder.{name}": value for name, value in self.decoder.state_dict().items()}
+        return Recipe("vcgen.nerf.scene.SceneTriplane", arguments, weights)

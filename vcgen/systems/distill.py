@@ -73,7 +73,7 @@ class Distill(FieldSystem):
         return losses
 
     def configure_optimizers(self):
-        """Adam on planes and, where asked for, decoder."""
+        """Adam on the scene's weights and, where asked for, the decoder's."""
         optimizer = self.state.optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.state.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -98,19 +98,13 @@ class Distill(FieldSystem):
 
 def save_field(state: Distillation, folder: Path) -> Path:
     """The distilled field of one image as a model folder; the picture that is given to it does not matter."""
-    field, system = state.result, state.system
-    given = system.config["init_args"]["encoder"]["init_args"]
-    arguments = {
-        "decoder": given["decoder"], "plane_size": field.planes.shape[-1], "plane_channels": field.planes.shape[2],
-        "half_size": field.half_size, "radius": float(field.radius[0]), "projection": field.projection, "eye_distance": field.eye_distance,
-    }
+    system = state.system
+    recipe = state.result.recipe(system.config["init_args"]["encoder"]["init_args"])
     config = {
         **system.config, "class_path": "vcgen.systems.nerfdiff.NerfDiff",
         "init_args": {
-            "encoder": {"class_path": "vcgen.nerf.scene.SceneTriplane", "init_args": arguments},
+            "encoder": {"class_path": recipe.class_path, "init_args": recipe.init_args},
             "render": asdict(system.render_options), "render_eval": asdict(system.render_eval),
         },
     }
-    weights = {"encoder.planes": field.planes, "encoder.frame": field.frame[0]}
-    weights |= {f"encoder.decoder.{name}": value for name, value in field.decoder.state_dict().items()}
-    return model_folder.save(folder, weights, config)
+    return model_folder.save(folder, {f"encoder.{name}": value for name, value in recipe.weights.items()}, config)

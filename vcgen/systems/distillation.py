@@ -1,6 +1,5 @@
 """Distillation of one or more images: a guidance's pictures of virtual views are written into the field (NerfDiff, algorithm 1)."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,10 +12,9 @@ from vcgen.cameras import Cameras, look_at
 from vcgen.diffusion.guidance import Guidance, Round
 from vcgen.diffusion.prior import Condition, to_signed
 from vcgen.errors import UserError
-from vcgen.nerf.triplane import TriplaneField
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.rays import ray_losses
-from vcgen.types import Views
+from vcgen.types import Field, Finetunable, Views
 
 #: The golden angle in radians: azimuths that never repeat.
 GOLDEN = math.pi * (3 - math.sqrt(5))
@@ -30,7 +28,8 @@ class DistillOptions:
     rays: per update and object, over all virtual views; input_rays: of the input view, whose error weighs ``input_weight``.
     samples: per ray; None: as the model renders pictures. Fewer, as in its training, are faster, and the field is blurred when it is shown
         with more.
-    planes_lr, decoder_lr: Adam's learning rates; they fall linearly to a tenth. decoder_lr None keeps the decoder, which objects share.
+    scene_lr, decoder_lr: Adam's learning rates, of planes or hash grid and of the decoder; they fall linearly to a tenth. decoder_lr None
+        keeps the decoder, which objects share.
     condition: what the prior is shown: "first", the amortised field's renderings, as in its training, or "current", the field's as it is.
     classifier_free: scale of classifier-free guidance; 1 is the conditional prediction.
     """
@@ -41,7 +40,7 @@ class DistillOptions:
     input_rays: int = 256
     samples: int | None = None
     input_weight: float = 1.0
-    planes_lr: float = 1e-2
+    scene_lr: float = 1e-2
     decoder_lr: float | None = None
     condition: Literal["first", "current"] = "first"
     classifier_free: float = 1.0
@@ -54,16 +53,16 @@ class DistillOptions:
             raise ValueError(f"need views and input_rays >= 1, rays >= views, input_weight >= 0; got {self}")
         if not -90 < low <= high < 90:
             raise ValueError(f"elevations must satisfy -90 < lowest <= highest < 90 degrees, not {self.elevations}")
-        if self.planes_lr <= 0 or (self.decoder_lr is not None and self.decoder_lr <= 0):
-            raise ValueError(f"learning rates must be positive, not {self.planes_lr} and {self.decoder_lr}")
+        if self.scene_lr <= 0 or (self.decoder_lr is not None and self.decoder_lr <= 0):
+            raise ValueError(f"learning rates must be positive, not {self.scene_lr} and {self.decoder_lr}")
 
 
 class Distillation(nn.Module):
     """The state of a distillation: the fields being finetuned, and where the guidance stands.
 
     system: the trained model with its prior, left as it is. context: (batch, 1) input views over any background. A checkpoint of this
-    module (and of the optimiser) is all that is needed to go on. Raises UserError for a model without prior or
-    without planes, and for input views of another size than the prior's.
+    module (and of the optimiser) is all that is needed to go on. Raises UserError for a model without prior, for
+    fields that cannot be finetuned, and for input views of another size than the prior's.
     """
 
     targets: Tensor
@@ -80,13 +79,14 @@ class Distillation(nn.Module):
         self.context, self.guidance, self.options = context, guidance, options
         with torch.no_grad():
             first = system.field(context)
-        if not isinstance(first, TriplaneField):
-            raise UserError(f"only triplane fields can be distilled; this model's is {type(first).__name__}")
+        if not isinstance(first, Finetunable):
+            raise UserError(f"fields of the class {type(first).__name__} cannot be finetuned: distil a model with planes or a hash grid")
         if options.decoder_lr is not None and len(context.images) > 1:
             raise UserError("objects share the decoder: distil one at a time, or set decoder_lr to null")
         self.first = first
-        self.planes = nn.Parameter(first.planes.detach().clone())
-        self.decoder = copy.deepcopy(first.decoder).requires_grad_(options.decoder_lr is not None)
+        self.weights = first.weights()
+        self.weights.scene.requires_grad_(True)
+        self.weights.decoder.requires_grad_(options.decoder_lr is not None)
         self.cameras = virtual_cameras(context.cameras[:, 0], first.center, options.views, options.elevations)
         with torch.no_grad():
             self.condition = self.condition_on(first)
@@ -97,14 +97,14 @@ class Distillation(nn.Module):
         self.last = begun
 
     @property
-    def field(self) -> TriplaneField:
+    def field(self) -> Finetunable:
         """The fields as they are now; differentiable with respect to what is finetuned."""
-        return replace(self.first, planes=self.planes, decoder=self.decoder)
+        return self.first.with_weights(self.weights)
 
     @property
-    def result(self) -> TriplaneField:
+    def result(self) -> Finetunable:
         """The same, to keep: it holds nothing that training needs."""
-        return replace(self.first, planes=self.planes.detach().clone(), decoder=copy.deepcopy(self.decoder).requires_grad_(False))
+        return self.first.with_weights(self.field.weights().requires_grad_(False))
 
     @property
     def updates(self) -> int:
@@ -112,10 +112,10 @@ class Distillation(nn.Module):
         return self.guidance.rounds * self.guidance.updates
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam, for planes and decoder at their own rates."""
-        groups = [{"params": [self.planes], "lr": self.options.planes_lr}]
+        """Adam, for scene and decoder at their own rates."""
+        groups = [{"params": list(self.weights.scene.parameters()), "lr": self.options.scene_lr}]
         if self.options.decoder_lr is not None:
-            groups.append({"params": list(self.decoder.parameters()), "lr": self.options.decoder_lr})
+            groups.append({"params": list(self.weights.decoder.parameters()), "lr": self.options.decoder_lr})
         return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def rate(self, update: int) -> float:
@@ -156,7 +156,7 @@ class Distillation(nn.Module):
         """The virtual views as the field shows them now: (batch * views, 3, H, W) in [-1, 1]."""
         return to_signed(self.system.render(self.field, self.cameras, self.context.size).rgb.flatten(0, 1))
 
-    def condition_on(self, field: TriplaneField) -> Condition:
+    def condition_on(self, field: Field) -> Condition:
         """What the prior is told about the virtual views."""
         seen = self.system.render_condition(field, self.cameras, self.context.size)
         return self.system.prior.condition(seen, self.context, self.cameras.near, self.cameras.far)
@@ -190,15 +190,22 @@ def distil(
     watch: called after every update with its number and the state. Uses bfloat16 where training does. Raises UserError when it diverges.
     """
     device = context.images.device
-    with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16):
-        state = Distillation(system, context, guidance, options, torch.Generator(device).manual_seed(seed))
+
+    def reduced() -> torch.autocast:
+        # Anew at each update: as long as it lasts, autocast keeps its bfloat16 copies of the decoder's weights, however these change.
+        return torch.autocast(device.type, torch.bfloat16)
+
+    with torch.enable_grad():
+        with reduced():
+            state = Distillation(system, context, guidance, options, torch.Generator(device).manual_seed(seed))
         optimizer = state.optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, state.rate)
         for update in range(state.updates):
             generator = torch.Generator(device).manual_seed(seed * 1_000_003 + update)
-            loss = torch.stack(list(state.losses(update, generator).values())).sum()
+            with reduced():
+                loss = torch.stack(list(state.losses(update, generator).values())).sum()
             if not torch.isfinite(loss):
-                raise UserError(f"the distillation diverged at update {update}: lower planes_lr, or the guidance's max_weight")
+                raise UserError(f"the distillation diverged at update {update}: lower scene_lr, or the guidance's max_weight")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,6 +1,5 @@
 """What evaluation and rendering see of a distillation: a system whose fields are distilled before they are shown."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable
@@ -20,11 +19,10 @@ from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
-from vcgen.nerf.triplane import TriplaneField
 from vcgen.systems.build import build_system
 from vcgen.systems.distillation import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.types import Rendering, Views
+from vcgen.types import Field, Finetunable, Rendering, Views
 
 
 class Distilled:
@@ -54,7 +52,7 @@ class Distilled:
         guidance = {"class": type(self.guidance).__name__, **asdict(self.guidance)}
         return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
 
-    def field(self, context: Views) -> TriplaneField:
+    def field(self, context: Views) -> Finetunable:
         """(batch, 1) views -> their distilled fields; half a minute or more on a CPU, unless they have been kept."""
         path = self.path_of(context)
         if path is not None and path.is_file():
@@ -76,15 +74,13 @@ class Distilled:
             return
         fields = distil(self.system, context[missing], self.guidance, self.options, self.seed).result
         for place, number in enumerate(missing):
-            one = slice(place, place + 1)
-            field = replace(fields, planes=fields.planes[one], frame=fields.frame[one], radius=fields.radius[one])
-            store(field, self.path_of(views[number]))
+            store(fields[place : place + 1], self.path_of(views[number]))
 
     def path_of(self, context: Views) -> Path | None:
         """The file that keeps the field of an input view; None where none is kept."""
         return None if self.keep is None else self.keep / f"{self.name_of(context)}.safetensors"
 
-    def restored(self, context: Views, path: Path) -> TriplaneField:
+    def restored(self, context: Views, path: Path) -> Finetunable:
         """A kept field. Raises UserError when its file is damaged."""
         try:
             stored = load_file(path, device=str(self.device))
@@ -92,9 +88,9 @@ class Distilled:
             raise UserError(f"{path} is damaged ({error}): delete it, and its object will be distilled again") from error
         with torch.no_grad():
             field = self.system.field(context)
-        decoder = copy.deepcopy(field.decoder)  # the system's own stays as it is
-        decoder.load_state_dict({name.removeprefix("decoder."): value for name, value in stored.items() if name != "planes"})
-        return replace(field, planes=stored["planes"], decoder=decoder)
+        weights = field.weights().requires_grad_(False)  # a copy: the system's own stay as they are
+        weights.load_state_dict(stored)
+        return field.with_weights(weights)
 
     def name_of(self, context: Views) -> str:
         """A file name for what determines the result: settings, weights, pictures and cameras."""
@@ -106,16 +102,15 @@ class Distilled:
         """SHA-256 of the system's weights."""
         return digest(self.system.state_dict().values())
 
-    def render(self, field: TriplaneField, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """See :meth:`vcgen.systems.base.FieldSystem.render`."""
         return self.system.render(field, cameras, size, background)
 
 
-def store(field: TriplaneField, path: Path) -> None:
+def store(field: Finetunable, path: Path) -> None:
     """Write what distillation changes of a field."""
-    weights = {f"decoder.{name}": value for name, value in field.decoder.state_dict().items()}
     with replacing(path) as temporary:
-        save_file({"planes": field.planes.contiguous(), **weights}, temporary)
+        save_file({name: value.contiguous() for name, value in field.weights().state_dict().items()}, temporary)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
