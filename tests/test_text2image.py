@@ -6,6 +6,7 @@ import pytest
 import torch
 from training import load, vcgen
 
+from vcgen import cli
 from vcgen.cameras import orbit, pinhole
 from vcgen.data.shards import read_index
 from vcgen.diffusion.text_prior import TextPrior
@@ -117,6 +118,13 @@ def test_the_training_leaves_a_pipeline_and_goes_on_as_if_never_stopped(config, 
     assert prior.sample(["a photo of a car"], torch.Generator().manual_seed(0), steps=2).shape == (1, 3, 64, 64)
     average = parts["callbacks"]["EMA"]["weights"]["prior.unet.conv_in.weight"]
     torch.testing.assert_close(prior.unet.conv_in.weight, average)
+
+
+def test_there_is_no_field_to_export(config, tmp_path, capsys):
+    assert vcgen("fit", config, tmp_path / "run", trainer__max_steps=1, trainer__limit_val_batches=0) == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert cli.main(["export", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "model")]) == 2
+    assert "TextToImage makes no field" in capsys.readouterr().err
 
 
 def test_pictures_of_another_size_are_refused(config, tmp_path, capsys):

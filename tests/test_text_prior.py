@@ -30,6 +30,18 @@ def test_the_folder_opens_in_diffusers_and_gives_the_same_pictures(folder):
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
+def test_half_precision_halves_the_files_and_is_computed_with_in_float32(folder, tmp_path):
+    prior = TextPrior.load(folder)
+    prior.save(tmp_path / "half", half=True)
+    sizes = [sum(f.stat().st_size for f in place.rglob("*.safetensors")) for place in (folder, tmp_path / "half")]
+    assert 0.45 < sizes[1] / sizes[0] < 0.6
+    again = TextPrior.load(tmp_path / "half")
+    assert {p.dtype for p in (*again.parameters(), *prior.parameters())} == {torch.float32}
+    prompts = ["a red car"]
+    pictures = [p.sample(prompts, torch.Generator().manual_seed(0), steps=3, scale=2.0) for p in (prior, again)]
+    torch.testing.assert_close(*pictures, atol=0.02, rtol=0)
+
+
 def test_only_safetensors_and_text_are_written(folder):
     kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert kinds <= {".safetensors", ".json", ".txt"}

@@ -1,5 +1,6 @@
 """A text-conditioned latent diffusion model as a prior: any folder or hub name that diffusers' StableDiffusionPipeline opens."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class TextPrior(nn.Module):
     def load(name: str | Path, download: bool = False) -> "TextPrior":
         """From a local folder, else from the hub's cache on this computer; from the hub itself only with ``download``.
 
-        Only safetensors are read. Raises UserError where nothing is found, parts are missing, or the extra is not installed.
+        Only safetensors are read; weights stored in half precision become float32. Raises UserError where nothing is found, parts
+        are missing, or the extra is not installed.
         """
         try:
             from transformers import CLIPTextModel, CLIPTokenizer
@@ -52,16 +54,18 @@ class TextPrior(nn.Module):
                 AutoencoderKL.from_pretrained(name, subfolder="vae", **weights),
                 UNet2DConditionModel.from_pretrained(name, subfolder="unet", **weights),
                 DDPMScheduler.from_pretrained(name, subfolder="scheduler", **local), str(name),
-            ).eval()
+            ).float().eval()
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             found = "cannot be read" if Path(name).exists() else "is neither a folder here nor in the hub's cache"
             raise UserError(f"text prior {name} {found} ({reason}); to fetch a hub name, allow it with download: true") from error
 
-    def save(self, folder: Path) -> None:
-        """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only."""
+    def save(self, folder: Path, half: bool = False) -> None:
+        """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only, in half precision if so wished."""
         from diffusers import StableDiffusionPipeline
 
+        if half:
+            return copy.deepcopy(self).half().save(folder)
         pipeline = StableDiffusionPipeline(
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet, scheduler=self.schedule,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,

@@ -45,6 +45,9 @@ def export_checkpoint(checkpoint: Path, out: Path, weights: Literal["ema", "raw"
     content = read_checkpoint(checkpoint)
     entry = content["vcgen"]
     system = _build(entry, checkpoint)
+    if not hasattr(system, "field"):
+        kind = type(system).__name__
+        raise UserError(f"{checkpoint}: {kind} makes no field to export; what it made lies in its run's folder, in diffusers' formats")
     state = dict(content["state_dict"])
     if difference := folder.mismatch(system.state_dict(), state):
         raise UserError(f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}")

@@ -31,19 +31,19 @@ class TextToImage(System):
     autoencoder_pictures: how many pictures of a batch the autoencoder trains on; it costs more per picture than the U-Net.
     kl_weight: of the mean divergence per latent number from a standard normal, beside the mean absolute error of pictures in [-1, 1].
     caption_dropout: share of captions replaced by none, for classifier-free guidance. min_snr: gamma of the loss weights
-    (arXiv 2303.09556). prompts: drawn into TensorBoard at each validation.
+    (arXiv 2303.09556). prompts: drawn into TensorBoard at each validation. half: store the pipeline in half precision.
     """
 
     def __init__(
         self, captions: Path, optimizer: OptimizerOptions, sizes: TextPriorOptions = TextPriorOptions(), autoencoder_steps: int = 1000,
         autoencoder_pictures: int = 16, kl_weight: float = 1e-4, caption_dropout: float = 0.1, min_snr: float | None = 5.0,
-        prompts: tuple[str, ...] = (),
+        prompts: tuple[str, ...] = (), half: bool = False,
     ):
         super().__init__(optimizer, {"divergence": kl_weight})
         self.things = read_things(captions)
         self.prior = new_text_prior(all_sentences(self.things), sizes)
         self.autoencoder_steps, self.autoencoder_pictures = autoencoder_steps, autoencoder_pictures
-        self.caption_dropout, self.min_snr, self.prompts = caption_dropout, min_snr, tuple(prompts)
+        self.caption_dropout, self.min_snr, self.prompts, self.half_precision = caption_dropout, min_snr, tuple(prompts), half
         #: Standard deviation of the autoencoder's code, a moving average while it trains; latents are divided by it.
         self.register_buffer("spread", torch.ones(()))
         self.val_losses = torch.nn.ModuleDict({"denoising": Mean(), "reconstruction": Mean()})
@@ -135,7 +135,7 @@ class TextToImage(System):
         trained = {name: p.detach().clone() for name, p in self.named_parameters() if name in average}
         self.load_state_dict(average, strict=False)
         self.set_scale()
-        self.prior.save(Path(self.trainer.default_root_dir) / "pipeline")
+        self.prior.save(Path(self.trainer.default_root_dir) / "pipeline", self.half_precision)
         self.load_state_dict(trained, strict=False)
 
 
