@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import map_coordinates
+from torch.nn import functional as F
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.nerf.hashgrid import PRIMES, HashGrid, SceneHashGrid
+from vcgen.nerf.hashgrid import PRIMES, HashGrid, SceneHashGrid, _WeightedSum
 from vcgen.nerf.render import RenderOptions, render_image
 from vcgen.types import Field, Views
 
@@ -64,6 +65,35 @@ def test_gradients_agree_with_finite_differences():
     made.zero_grad()
     made(near)[0, 0].backward()
     assert float(made.table.grad[entry, 0]) == pytest.approx(0.8**3)  # a cell is 0.5 wide
+
+
+def test_the_fast_gradients_are_those_of_pytorchs_embedding_bag():
+    table = torch.randn(50, 3, requires_grad=True)
+    rows, weights = torch.randint(50, (200, 8)), torch.rand(200, 8).requires_grad_()
+    direction = torch.randn(200, 3)
+    found = [
+        torch.autograd.grad((made * direction).sum(), (table, weights))
+        for made in (_WeightedSum.apply(table, rows, weights), F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum"))
+    ]
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_no_points_have_no_features():
+    made = grid()
+    found = made(torch.empty(0, 3))
+    found.sum().backward()
+    assert found.shape == (0, 6) and bool((made.table.grad == 0).all())
+
+
+def test_a_density_bias_lowers_the_density_everywhere():
+    fields = []
+    for bias in (0.0, -3.0):
+        torch.manual_seed(0)
+        fields.append(SceneHashGrid(HashGrid(2, 2, 8, 4, 8), density_bias=bias)(views(1)))
+    points = torch.rand(1, 20, 3)
+    ratio = fields[1].density(points) / fields[0].density(points)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, math.exp(-3)))
 
 
 def test_hidden_levels_are_zero_and_get_no_gradient():
