@@ -67,7 +67,9 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
         up_block_types=(*("CrossAttnUpBlock2D",) * attending, "UpBlock2D"),
         norm_num_groups=16, attention_head_dim=max(1, max(options.channels) // 32), resnet_time_scale_shift="scale_shift",
     )
-    return TextPrior(tokenizer, text_encoder, vae, unet, noise_schedule(options.prediction), "new")
+    schedule = noise_schedule(options.prediction)
+    schedule.register_to_config(steps_offset=1)  # as Stable Diffusion's; pipelines warn without
+    return TextPrior(tokenizer, text_encoder, vae, unet, schedule, "new")
 
 
 def new_tokenizer(captions: Iterable[str], vocabulary: int, length: int):
