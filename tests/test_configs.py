@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from scenes import looking_inwards, make_record, noise, png
+from text_folder import tiny_folder
 from training import load, vcgen
 
 from vcgen.data.shards import write_shards
@@ -19,8 +21,10 @@ from vcgen.systems import fit  # noqa: F401  (makes the classes known by short n
 from vcgen.systems.build import build_system
 
 ROOT = Path(__file__).parents[1]
+#: What a prior learns from a photo.
+PERSONAL = [ROOT / "configs" / f"{name}.yaml" for name in ("textual_inversion", "lora", "dreambooth")]
 #: Without the per-image stage, which starts from a trained model with a prior: test_distilled.py has it.
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("distill"))
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("distill") and path not in PERSONAL)
 #: What does not change which parts of a configuration are used, only how much they work.
 SMALLER = {
     "nerfdiff": {
@@ -97,6 +101,23 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     assert vcgen("fit", base, tmp_path / "run", **options) == 0
     checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
+    assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
+
+
+@pytest.mark.parametrize("path", PERSONAL, ids=lambda path: path.stem)
+def test_every_personalisation_trains_two_steps(path, tmp_path):
+    Image.fromarray(np.pad(np.full((20, 30, 3), 90, np.uint8), ((9, 9), (9, 9), (0, 0)), constant_values=255)).save(tmp_path / "photo.png")
+    options = {
+        "trainer__accelerator": "cpu", "trainer__max_steps": 2, "trainer__val_check_interval": 2, "data__image": tmp_path / "photo.png",
+        "model__prior": tiny_folder(tmp_path / "prior"), "model__pictures__steps": 2,
+    }  # fmt: skip
+    if path.stem == "textual_inversion":
+        options |= {"model__method__initial": "[car, chair]"}  # words that the tiny tokenizer has
+    else:
+        options |= {"model__preservation__count": 2, "model__preservation__steps": 2}
+    assert vcgen("fit", path, tmp_path / "run", **options) == 0
+    checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 2 and any(name.startswith("method.") for name in checkpoint["state_dict"])
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
 
 

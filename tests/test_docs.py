@@ -13,12 +13,17 @@ from pathlib import Path
 import jsonargparse
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from text_folder import tiny_folder
 
 from vcgen import cli
+from vcgen.data.photo_augment import PhotoAugmentation
 from vcgen.data.shards import INDEX, read_index
 from vcgen.diffusion.guidance import NGD
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.diffusion.textual_inversion import TextualInversion
 from vcgen.evaluation.lpips import SOURCES
 from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, family
 from vcgen.evaluation.results import Results
@@ -31,6 +36,7 @@ from vcgen.nerf.scene import SceneTriplane
 from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
+from vcgen.systems.personalize import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "slurm" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -178,6 +184,24 @@ def test_the_python_of_the_distillation_page_samples(workplace):
 def test_the_distillation_page_lists_every_option_with_its_default():
     listed = documented_defaults(table(ROOT / "docs" / "distillation.md", "Options, all ours but the algorithm:"))
     assert listed == defaults(NGD) | defaults(DistillOptions)
+
+
+def test_the_python_of_the_personalisation_page_draws_what_was_learnt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prior, method = TextPrior.load(tiny_folder(tmp_path / "data" / "pretrained" / "toys64")), TextualInversion(initial="car")
+    method.attach(prior, torch.zeros(1, 3, 16, 16))
+    (tmp_path / "outputs" / "textual_inversion").mkdir(parents=True)
+    method.save(prior, tmp_path / "outputs" / "textual_inversion")
+    names: dict = {}
+    for block in blocks(ROOT / "docs" / "personalization.md", "python"):
+        exec(compile(block, "docs/personalization.md", "exec"), names)
+    assert names["pictures"].shape == (1, 3, 16, 16) and names["phrase"] == "<e>"
+
+
+def test_the_personalisation_page_lists_every_change_and_template_there_is():
+    page = ROOT / "docs" / "personalization.md"
+    assert documented_defaults(table(page, "Changes of the photo:")) == defaults(PhotoAugmentation)
+    assert f"the {len(TEMPLATES)} short ones" in page.read_text()
 
 
 def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):

@@ -1,5 +1,8 @@
 """Exponential moving average of the trained weights (Polyak averaging, with the warm-up of the diffusion codes)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
@@ -86,3 +89,16 @@ class EMA(pl.Callback):
         for name, p in self._parameters(module).items():
             p.copy_(self._trained[name])
         self._trained = None
+
+
+@contextmanager
+def averaged_weights(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
+    """The averaged weights in place of the trained ones, where the trainer averages, as in validation."""
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]
+    try:
+        for average in averages:
+            average.on_validation_start(trainer, module)
+        yield
+    finally:
+        for average in averages:
+            average.on_validation_end(trainer, module)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from vcgen.diffusion.prior import SAMPLERS, Denoised, to_signed, to_unit
 from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 NEEDS_TEXT = "text priors need the packages of an extra: pip install 'vcgen[text]'"
 
@@ -37,7 +40,7 @@ class TextPrior(nn.Module):
         """From a local folder, else from the hub's cache on this computer; from the hub itself only with ``download``.
 
         Only safetensors are read; weights stored in half precision become float32. Raises UserError where nothing is found, parts
-        are missing, or the extra is not installed.
+        are missing, the model is of Stable Diffusion XL's kind, or the extra is not installed.
         """
         try:
             from transformers import CLIPTextModel, CLIPTokenizer
@@ -48,6 +51,10 @@ class TextPrior(nn.Module):
         local = {"local_files_only": not download}
         weights = {**local, "use_safetensors": True}
         try:
+            config = UNet2DConditionModel.load_config(name, subfolder="unet", **local)
+            if config.get("addition_embed_type"):  # the U-Net asks for more than one text encoder's output
+                known = "text priors are StableDiffusionPipeline folders, as Stable Diffusion 1.x and 2.x"
+                raise UserError(f"text prior {name} is of Stable Diffusion XL's kind; {known}")
             return TextPrior(
                 CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **local),
                 CLIPTextModel.from_pretrained(name, subfolder="text_encoder", **weights),
@@ -62,15 +69,17 @@ class TextPrior(nn.Module):
 
     def save(self, folder: Path, half: bool = False) -> None:
         """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only, in half precision if so wished."""
+        prior = copy.deepcopy(self).half() if half else self
+        prior.pipeline().save_pretrained(folder, safe_serialization=True)
+
+    def pipeline(self) -> "StableDiffusionPipeline":
+        """diffusers' pipeline of these very networks: what it loads into them is loaded here."""
         from diffusers import StableDiffusionPipeline
 
-        if half:
-            return copy.deepcopy(self).half().save(folder)
-        pipeline = StableDiffusionPipeline(
+        return StableDiffusionPipeline(
             vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet, scheduler=self.schedule,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )
-        pipeline.save_pretrained(folder, safe_serialization=True)
 
     @property
     def size(self) -> int:

@@ -23,14 +23,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 import vcgen.data.photo_data
 import vcgen.data.single
+import vcgen.diffusion.dreambooth
 import vcgen.diffusion.guidance
+import vcgen.diffusion.lora
 import vcgen.diffusion.prior
+import vcgen.diffusion.textual_inversion
 import vcgen.nerf.encoder
 import vcgen.nerf.hashgrid
 import vcgen.nerf.pixelnerf
 import vcgen.nerf.scene
 import vcgen.systems.distill
 import vcgen.systems.nerfdiff
+import vcgen.systems.personalize
 import vcgen.systems.picture_data
 import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen.callbacks.checkpoints import Checkpoints

@@ -1,0 +1,281 @@
+"""Personalisation as a run: what it trains on, what it keeps, what it writes, and that it goes on bitwise."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from learnt_prior import COLOURS, learnt_prior, picture, shape
+from PIL import Image
+from safetensors.torch import load_file
+from text_folder import tiny_folder
+from training import equal, load, refusal, vcgen
+
+from vcgen.data.photo_augment import PLAIN
+from vcgen.diffusion.dreambooth import DreamBooth
+from vcgen.diffusion.lora import LoRA
+from vcgen.diffusion.personal import load_personal
+from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.diffusion.textual_inversion import TextualInversion
+from vcgen.errors import UserError
+from vcgen.systems.class_pictures import Preservation, draw_class_pictures, read_class_pictures
+from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.systems.personalize import TEMPLATES, Personalize
+from vcgen.cameras import orbit, pinhole
+from vcgen.types import Example, Views
+
+METHODS = {
+    "textual inversion": {"class_path": "TextualInversion", "init_args": {"initial": "car", "vectors": 2}},
+    "lora": {"class_path": "LoRA", "init_args": {"noun": "car"}},
+    "dreambooth": {"class_path": "DreamBooth", "init_args": {"noun": "car"}},
+}
+WRITTEN = {"textual inversion": "learned_embeds.safetensors", "lora": "pytorch_lora_weights.safetensors", "dreambooth": "pipeline"}
+OPTIMIZER = {"lr": 1e-2, "weight_decay": 1e-2, "warmup_steps": 1, "schedule": "constant"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a prior and a photo."""
+    folder = tmp_path_factory.mktemp("personal")
+    tiny_folder(folder / "prior")
+    pixels = np.full((40, 60, 3), 255, np.uint8)
+    pixels[10:30, 10:50] = (200, 30, 30)
+    Image.fromarray(pixels).save(folder / "photo.png")
+    return folder
+
+
+def config(place: Path, run: Path, method: str, **model) -> Path:
+    """The configuration of a small training."""
+    trainer = {
+        "max_steps": 4, "accelerator": "cpu", "val_check_interval": 2, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
+    init_args = {
+        "prior": str(place / "prior"), "method": METHODS[method], "batch_size": 2, "pictures": {"steps": 2, "rows": 1},
+        "optimizer": OPTIMIZER, **model,
+    }
+    content = {
+        "seed_everything": 0, "trainer": trainer, "data": {"class_path": "PhotoData", "init_args": {"image": str(place / "photo.png"), "size": 32}},
+        "model": {"class_path": "Personalize", "init_args": init_args}, "checkpoint": {"monitor": "val/denoising", "mode": "min"},
+        "ema": {"decay": 0.0},
+    }
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "given.yaml").write_text(yaml.safe_dump(content))
+    return run / "given.yaml"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_goes_on_bitwise_and_leaves_what_the_prior_loads(method, place, tmp_path):
+    preservation = None if method == "textual inversion" else {"count": 3, "steps": 2}
+    whole, parts = (config(place, tmp_path / name, method, preservation=preservation) for name in ("whole", "parts"))
+    assert vcgen("fit", whole, whole.parent) == 0
+    assert vcgen("fit", parts, parts.parent, trainer__max_steps=2) == 0
+    assert vcgen("fit", parts, parts.parent, ckpt_path="last") == 0
+    one, two = (load(run.parent / "checkpoints" / "last.ckpt") for run in (whole, parts))
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        assert equal(one[part], two[part])
+    assert (whole.parent / "views.png").read_bytes() == (parts.parent / "views.png").read_bytes()
+    trained = {name for name in one["state_dict"] if name.startswith("method.")}
+    assert trained and len(one["optimizer_states"][0]["state"]) == len(trained)
+    assert {name.split(".")[0] for name in one["state_dict"]} <= {"method", "val_psnr", "val_denoising"}  # nothing of the frozen networks
+    assert (whole.parent / WRITTEN[method]).exists() and (whole.parent / "photo.png").exists()
+    assert not [path for path in whole.parent.iterdir() if path.name.startswith(".learnt")]
+    prior = TextPrior.load(place / "prior")
+    phrase = load_personal(prior, whole.parent)
+    assert phrase == ("<e> <e>_1" if method == "textual inversion" else "sks car")
+    if method == "textual inversion":
+        assert torch.equal(load_file(whole.parent / WRITTEN[method])["<e>"], one["state_dict"]["method.vectors"])
+    sheet = Image.open(whole.parent / "views.png")
+    assert sheet.size == (4 * 16 + 3 * 2, 16)
+
+
+def test_averaged_weights_are_what_is_written(place, tmp_path):
+    given = config(place, tmp_path / "run", "textual inversion")
+    assert vcgen("fit", given, given.parent, ema__decay=0.9) == 0
+    checkpoint = load(given.parent / "checkpoints" / "last.ckpt")
+    average = checkpoint["callbacks"]["EMA"]["weights"]["method.vectors"]
+    assert torch.equal(load_file(given.parent / "learned_embeds.safetensors")["<e>"], average)
+    assert not torch.equal(average, checkpoint["state_dict"]["method.vectors"])
+
+
+def example(colour: str = "red", thing: str = "car", count: int = 1) -> Example:
+    """A photo of a shape, 16 pixels, ``count`` times."""
+    straight, alpha = shape(COLOURS[colour], thing)
+    cameras = orbit(torch.zeros(count), torch.full((count,), 15.0), 1.8, pinhole(1.4), 1.0, 2.6)
+    views = Views(straight.expand(1, count, 3, 16, 16), cameras.reshape(1, count), alpha.expand(1, count, 1, 16, 16))
+    return Example(views, views, ("photo",))
+
+
+def system(prior: TextPrior, method, attach: bool = True, **options) -> Personalize:
+    """A system that holds a prior, without a trainer."""
+    made = Personalize("given", method, OptimizerOptions(**OPTIMIZER), **options)
+    if attach:
+        method.attach(prior.requires_grad_(False), example().context.on(1.0)[0])
+    made.hold(prior)
+    return made
+
+
+class Witness(TextPrior):
+    """Notes what passes through it."""
+
+    def encode(self, pictures, generator=None):
+        self.encoded = pictures
+        return super().encode(pictures, generator)
+
+    def embed(self, prompts):
+        self.prompts = list(prompts)
+        return super().embed(prompts)
+
+    def forward(self, noisy, timesteps, text):
+        self.calls = [*getattr(self, "calls", []), len(noisy)]
+        return super().forward(noisy, timesteps, text)
+
+
+def witness(place: Path) -> Witness:
+    found = TextPrior.load(place / "prior")
+    return Witness(found.tokenizer, found.text_encoder, found.vae, found.unet, found.schedule, "witness").eval()
+
+
+def test_the_prior_sees_the_object_on_white_in_its_own_range(place):
+    prior = witness(place)
+    made = system(prior, TextualInversion(initial="car"), augmentation=PLAIN)
+    made.losses(example(), torch.Generator().manual_seed(0))
+    assert torch.equal(prior.encoded[0, :, 0, 0], torch.ones(3))  # white is 1, not 0.5: the range is [-1, 1]
+    torch.testing.assert_close(prior.encoded[0, :, 8, 8], torch.tensor(COLOURS["red"]) * 2 - 1)
+
+
+def test_prompts_are_the_templates_with_the_object_and_the_view(place):
+    prior = witness(place)
+    made = system(prior, TextualInversion(initial="car", vectors=2), batch_size=16, view="front view")
+    seen = set()
+    for seed in range(12):
+        made.losses(example(), torch.Generator().manual_seed(seed))
+        seen.update(prior.prompts)
+    assert seen == {f"{template.format('<e> <e>_1')}, front view" for template in TEMPLATES}
+    assert len(TEMPLATES) == len(set(TEMPLATES)) == 27 and all(template.count("{}") == 1 for template in TEMPLATES)
+
+
+def test_both_halves_pass_the_unet_as_one_batch_and_each_has_its_loss(place):
+    prior = witness(place)
+    made = system(prior, LoRA(noun="car"), batch_size=3, preservation=Preservation(weight=0.5, prompts=("a photo of a {}", "a {}, back view")))
+    made.class_pictures = torch.full((4, 3, 16, 16), 7, dtype=torch.uint8)
+    losses = made.losses(example(), torch.Generator().manual_seed(0))
+    assert prior.calls == [6] and set(losses) == {"denoising", "class"} and made.loss_weights == {"class": 0.5}
+    assert all("sks car" in prompt for prompt in prior.prompts[:3])
+    assert set(prior.prompts[3:]) <= {"a photo of a car", "a car, back view"}
+    torch.testing.assert_close(prior.encoded[3:], torch.full((3, 3, 16, 16), 7 / 255 * 2 - 1))
+    assert made.work == {"images": 6}
+
+
+def test_several_photos_are_all_learnt_from(place):
+    prior = witness(place)
+    made = system(prior, TextualInversion(initial="car"), batch_size=8, augmentation=PLAIN)
+    given = example(count=2)
+    images = given.context.images.clone()
+    images[0, 1] = 0.25
+    views = Views(images, given.context.cameras, given.context.alpha)
+    made.losses(Example(views, views, ("photo",)), torch.Generator().manual_seed(0))
+    assert {round(float(value), 3) for value in prior.encoded[:, 0, 8, 8]} == {0.8, -0.5}
+
+
+def test_the_same_step_draws_the_same_and_checkpointing_changes_nothing(place):
+    losses = []
+    for seed, options in ((3, {}), (3, {}), (3, {"checkpoint": True}), (4, {})):
+        method, prior = LoRA(noun="car"), TextPrior.load(place / "prior")
+        made = system(prior, method, batch_size=2)
+        if options:
+            prior.unet.enable_gradient_checkpointing()
+        loss = made.losses(example(), torch.Generator().manual_seed(seed))["denoising"]
+        loss.backward()
+        losses.append((float(loss.detach()), torch.cat([p.grad.flatten() for p in method.parameters()])))
+    assert losses[0][0] == losses[1][0] != losses[3][0] and torch.equal(losses[0][1], losses[1][1])
+    torch.testing.assert_close(losses[0], losses[2], atol=1e-6, rtol=1e-5)
+
+
+def test_class_pictures_are_drawn_once_and_only_those_that_are_missing(place, tmp_path):
+    prior, options = TextPrior.load(place / "prior"), Preservation(count=5, steps=2, batch_size=2)
+    device = torch.device("cpu")
+    draw_class_pictures(prior, "car", options, tmp_path / "one", 0, device)
+    pictures = read_class_pictures(tmp_path / "one", 5)
+    assert pictures.shape == (5, 3, 16, 16) and len({picture.numpy().tobytes() for picture in pictures}) == 5
+    drawn = []
+    prior.sample = lambda prompts, *rest: (drawn.append(len(prompts)), TextPrior.sample(prior, prompts, *rest))[1]
+    draw_class_pictures(prior, "car", options, tmp_path / "one", 0, device)
+    assert drawn == []
+    (tmp_path / "one" / "00002.png").unlink()
+    draw_class_pictures(prior, "car", options, tmp_path / "one", 0, device)
+    assert drawn == [2] and torch.equal(read_class_pictures(tmp_path / "one", 5), pictures)
+    for rank in range(2):  # two processes draw the same pictures between them
+        draw_class_pictures(prior, "car", options, tmp_path / "two", 0, device, rank, 2)
+    assert torch.equal(read_class_pictures(tmp_path / "two", 5), pictures)
+    with pytest.raises(UserError, match="another noun"):
+        draw_class_pictures(prior, "fish", options, tmp_path / "one", 0, device)
+    (tmp_path / "one" / "00001.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="00001.png: cannot be read"):
+        read_class_pictures(tmp_path / "one", 5)
+
+
+def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
+    given = config(place, tmp_path / "run", "textual inversion")
+    cases = [
+        ({"data__image": tmp_path / "none.png"}, "none.png is missing"),
+        ({"model__prior": tmp_path / "none"}, "neither a folder here nor in the hub's cache"),
+        ({"model__method__initial": "quokka"}, "choose a word that is one token"),
+        ({"model__method__token": "car"}, "already knows 'car'"),
+        ({"model__preservation__count": 2}, "TextualInversion changes no network"),
+        ({"model__augmentation__grey": 2}, "a probability"),
+        ({"model__templates": "[a photo]"}, "templates with {}"),
+    ]
+    for options, message in cases:
+        assert message in refusal(capsys, vcgen("fit", given, tmp_path / "run", **options))
+    content = yaml.safe_load(given.read_text())
+    content["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train", "hold_out": 1, "num_workers": 0}}
+    given.write_text(yaml.safe_dump(content))
+    assert "set data to PhotoData, not ShardData" in refusal(capsys, vcgen("fit", given, tmp_path / "run"))
+
+
+def loss_of(prior: TextPrior, prompt: str, colour: str, thing: str) -> float:
+    """The denoising loss of a shape under a prompt, at 64 noise levels and always with the same noise."""
+    latents = prior.encode(to_signed(picture(COLOURS[colour], thing)[None])).repeat(64, 1, 1, 1)
+    text = prior.embed([prompt]).expand(64, -1, -1)
+    with torch.no_grad():
+        return float(prior.loss(latents, text, torch.Generator().manual_seed(0), min_snr=5.0)[0].mean())
+
+
+def fit(made: Personalize, steps: int, lr: float) -> None:
+    """Some steps on a red car, by the system's own losses."""
+    optimizer = torch.optim.AdamW(made.method.parameters(), lr=lr)
+    for step in range(steps):
+        losses = made.losses(example("red"), torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        sum(made.loss_weights.get(name, 1.0) * value for name, value in losses.items()).backward()
+        optimizer.step()
+
+
+@pytest.mark.slow
+def test_a_word_learns_the_colour_and_a_kept_class_stays(tmp_path):
+    """On a network that knows its shapes. Bounds: a word closes half of the gap between a wrong word and the right one; with preservation
+    the class's loss is at most a tenth above the untouched network's, and without it at least twice as far off as with."""
+    prior = learnt_prior(200)
+    wrong, right = (loss_of(prior, f"a photo of a {colour} car", "red", "car") for colour in ("blue", "red"))
+    word = TextualInversion(initial="blue")
+    made = system(prior, word, batch_size=4, templates=("a photo of a {} car",), augmentation=PLAIN, min_snr=5.0)
+    fit(made, 60, lr=1e-2)
+    assert loss_of(prior, "a photo of a <e> car", "red", "car") < (wrong + right) / 2
+    assert right < wrong
+
+    rises = {}
+    for kept in (False, True):
+        prior = learnt_prior(200)
+        before = [loss_of(prior, "a photo of a car", colour, "car") for colour in COLOURS]
+        made = system(prior, DreamBooth(noun="car"), batch_size=2, augmentation=PLAIN, preservation=Preservation() if kept else None)
+        if kept:
+            shown = torch.stack([picture(COLOURS[colour], "car") for colour in COLOURS])
+            made.class_pictures = (shown * 255).round().byte()
+        fit(made, 60, lr=1e-3)
+        after = [loss_of(prior, "a photo of a car", colour, "car") for colour in COLOURS]
+        rises[kept] = float(np.mean(after) / np.mean(before)) - 1
+    assert rises[True] < 0.1 and rises[False] > 2 * max(rises[True], 0.05)

@@ -1,0 +1,146 @@
+"""A text prior learns one object from its photos: what all ways of doing so share, and how what was learnt is loaded again."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+
+#: The files that personalisations leave, in diffusers' own formats, and what names the object in prompts.
+EMBEDDINGS, LORA, PIPELINE, NOTE = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "pipeline", "personal.json"
+
+
+class Personalisation(nn.Module, ABC):
+    """A way to teach a text prior one object. The module's own parameters are those that are trained, and all that checkpoints hold; the
+    prior stays outside.
+
+    noun: the class of the object, as in "a photo of a ...", where the method knows one.
+    """
+
+    noun: str | None = None
+
+    @abstractmethod
+    def attach(self, prior: TextPrior, pictures: Tensor) -> None:
+        """Build the trained parameters into a prior whose weights are frozen. pictures: of the object, (n, 3, H, W) in [0, 1].
+
+        Raises UserError for words that the prior's tokenizer does not allow.
+        """
+
+    @property
+    @abstractmethod
+    def phrase(self) -> str:
+        """What names the object in prompts: "a photo of a {phrase}"."""
+
+    @abstractmethod
+    def write(self, prior: TextPrior, folder: Path) -> None:
+        """Write what was learnt in diffusers' own format."""
+
+    def save(self, prior: TextPrior, folder: Path) -> None:
+        """Write what :func:`load_personal` reads: :meth:`write`'s files, and the object's name in prompts."""
+        self.write(prior, folder)
+        note = {"phrase": self.phrase, "method": type(self).__name__, "prior": prior.name}
+        (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n")
+
+
+class Finetuning(Personalisation):
+    """A personalisation that changes networks: the object is called by a rare word and its class, as "sks toy" (DreamBooth)."""
+
+    def __init__(self, token: str, noun: str):
+        super().__init__()
+        if not token.split() or not noun.split():
+            raise UserError("model.method needs a token, a rare word for the object as sks, and a noun, its class as toy; one is empty")
+        self.token, self.noun = token, noun
+
+    @property
+    def phrase(self) -> str:
+        """The rare word, then the class."""
+        return f"{self.token} {self.noun}"
+
+
+def load_personal(prior: TextPrior, learned: Path | None) -> str | None:
+    """Put what a personalisation learnt into a prior, in place, and return what names the object in prompts ("a photo of a {phrase}").
+
+    learned: the folder of a run of Personalize, or any that holds diffusers' ``learned_embeds.safetensors``,
+    ``pytorch_lora_weights.safetensors`` (fused into the weights) or a ``pipeline`` folder; None leaves the prior as it is. The phrase is
+    None where the folder does not say it. The prior is a plain one afterwards, and frozen: it can be saved, and costs nothing more. Raises
+    UserError for a folder that holds none of these or several, or what does not fit the prior.
+    """
+    if learned is None:
+        return None
+    kinds = {EMBEDDINGS: load_embeddings, LORA: load_lora, PIPELINE: load_pipeline}
+    found = [name for name in kinds if (learned / name).exists()]
+    if len(found) != 1:
+        there = " and ".join(found) or "nothing that was learnt"
+        raise UserError(f"{learned}: holds {there}; give the folder of one personalisation, with {', '.join(kinds)}")
+    try:
+        phrase = kinds[found[0]](prior, learned)
+    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        advice = "give that which it was trained on"
+        raise UserError(f"{learned / found[0]} does not fit the prior {prior.name} ({reason}); {advice}") from error
+    prior.requires_grad_(False)
+    return noted_phrase(learned) or phrase
+
+
+def noted_phrase(folder: Path) -> str | None:
+    """What the folder's note says of the object's name; None without a note."""
+    try:
+        return str(json.loads((folder / NOTE).read_text())["phrase"])
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / NOTE}: damaged; delete it, and name the object in the prompt") from error
+
+
+@torch.no_grad()
+def load_embeddings(prior: TextPrior, folder: Path) -> str:
+    """New words; returns them."""
+    ((token, vectors),) = load_file(folder / EMBEDDINGS).items()
+    vectors = vectors.reshape(-1, prior.text_encoder.config.hidden_size)
+    words = words_of(token, len(vectors))
+    add_words(prior, words.split())
+    # without mean_resizing, which draws the new rows from a Gaussian with the known ones' covariance: they are known here
+    table = prior.text_encoder.resize_token_embeddings(len(prior.tokenizer), mean_resizing=False)
+    table.weight[prior.tokenizer.convert_tokens_to_ids(words.split())] = vectors.to(table.weight)
+    return words
+
+
+def load_lora(prior: TextPrior, folder: Path) -> None:
+    """Low-rank changes, fused into the weights."""
+    pipeline = prior.pipeline()
+    pipeline.load_lora_weights(folder, weight_name=LORA, local_files_only=True)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+
+
+def load_pipeline(prior: TextPrior, folder: Path) -> None:
+    """All networks of another prior."""
+    tuned, device = TextPrior.load(folder / PIPELINE), prior.unet.device
+    for name in ("tokenizer", "text_encoder", "vae", "unet"):
+        part = getattr(tuned, name)
+        setattr(prior, name, part.to(device) if isinstance(part, nn.Module) else part)
+    prior.schedule = tuned.schedule
+
+
+def add_words(prior: TextPrior, words: list[str]) -> None:
+    """New tokens for the tokenizer; the text encoder has no vectors for them yet. Raises UserError for one that it knows."""
+    for word in words:
+        if len(encoded(prior, word)) == 1:
+            raise UserError(f"the tokenizer of {prior.name} already knows {word!r}: invent another word, as <e>")
+    prior.tokenizer.add_tokens(words)
+
+
+def encoded(prior: TextPrior, text: str) -> list[int]:
+    """Token numbers of a text, without marks of its beginning and end."""
+    return prior.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def words_of(token: str, count: int) -> str:
+    """How diffusers writes a token of several vectors in a prompt: "<e> <e>_1 <e>_2"."""
+    return " ".join([token, *(f"{token}_{number}" for number in range(1, count))])

@@ -1,0 +1,95 @@
+"""Textual inversion (arXiv 2208.01618): a new word of the text encoder, learnt from photos; all networks stay as they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcgen.diffusion.personal import EMBEDDINGS, Personalisation, add_words, encoded, words_of
+from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+
+#: Noise levels at which initial words are compared.
+LEVELS = 32
+
+
+class TextualInversion(Personalisation):
+    """k vectors for a new token of the tokenizer, the only parameters: whatever the optimiser does, the known words stay bitwise.
+
+    token: the new word, "<e>". initial: a word of one token, whose vector each of the new ones starts from; of several the one that fits
+    the photos best, see :func:`nearest_word`. vectors: k; prompts then say "<e> <e>_1 ...", as diffusers writes it.
+    """
+
+    def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: int = 1):
+        super().__init__()
+        self.words = [initial] if isinstance(initial, str) else list(initial)
+        if not token or token.split() != [token]:
+            raise UserError(f"model.method.token: {token!r} is no word; give one as <e>")
+        if not self.words:
+            raise UserError("model.method.initial: give a word to start from, or several to choose from")
+        if vectors < 1:
+            raise UserError(f"model.method.vectors must be at least 1, not {vectors}")
+        self.token, self.count = token, vectors
+
+    @property
+    def phrase(self) -> str:
+        """The new words."""
+        return words_of(self.token, self.count)
+
+    def attach(self, prior: TextPrior, pictures: Tensor) -> None:
+        """See :meth:`Personalisation.attach`."""
+        numbers = [token_number(prior, word) for word in self.words]
+        chosen = numbers[nearest_word(prior, pictures, self.words)] if len(numbers) > 1 else numbers[0]
+        add_words(prior, self.phrase.split())
+        known = prior.text_encoder.get_input_embeddings()
+        self.vectors = nn.Parameter(known.weight[chosen].detach().float().clone().expand(self.count, -1).contiguous())
+        first = prior.tokenizer.convert_tokens_to_ids(self.token)
+        prior.text_encoder.set_input_embeddings(WithNewRows(known, first, self.vectors))
+
+    def write(self, prior: TextPrior, folder: Path) -> None:
+        """``learned_embeds.safetensors``, for diffusers' ``load_textual_inversion``."""
+        save_file({self.token: self.vectors.detach().cpu().contiguous()}, folder / EMBEDDINGS, {"format": "pt"})
+
+
+class WithNewRows(nn.Module):
+    """An embedding whose rows from number ``first`` on lie in ``rows`` (k, width), and whose known rows cannot change with them."""
+
+    def __init__(self, known: nn.Embedding, first: int, rows: nn.Parameter):
+        super().__init__()
+        self.known, self.first, self.rows = known, first, rows
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Token numbers (n, length) -> vectors (n, length, width)."""
+        new = numbers >= self.first
+        known = self.known(numbers.masked_fill(new, 0))
+        learnt = F.embedding((numbers - self.first).clamp(min=0), self.rows)
+        return torch.where(new[..., None], learnt.to(known.dtype), known)
+
+
+def token_number(prior: TextPrior, word: str) -> int:
+    """The number of a word that is one token. Raises UserError for others."""
+    numbers = encoded(prior, word)
+    if len(numbers) != 1:
+        parts = " + ".join(prior.tokenizer.convert_ids_to_tokens(numbers)) or "nothing"
+        raise UserError(f"model.method.initial: {word!r} is {parts} to the tokenizer of {prior.name}; choose a word that is one token")
+    return numbers[0]
+
+
+@torch.no_grad()
+def nearest_word(prior: TextPrior, pictures: Tensor, words: Sequence[str]) -> int:
+    """The index of the word for which "a photo of a WORD" makes pictures (n, 3, H, W) in [0, 1] easiest to denoise.
+
+    Stands in for RealFusion's search by CLIP's picture encoder, which is not part of a text prior. The loss is the noise's squared error
+    with the same noise for all words, at LEVELS noise levels a picture.
+    """
+    latents = prior.encode(to_signed(pictures)).repeat_interleave(LEVELS, 0)
+    losses = []
+    for word in words:
+        text = prior.embed([f"a photo of a {word}"]).expand(len(latents), -1, -1)
+        generator = torch.Generator(latents.device).manual_seed(0)
+        losses.append(prior.loss(latents, text, generator, min_snr=None)[0].mean())
+    return int(torch.stack(losses).argmin())

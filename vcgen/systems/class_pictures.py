@@ -1,0 +1,85 @@
+"""Pictures of the class for prior preservation (DreamBooth, arXiv 2208.12242, section 3.3), drawn once and kept in the run's folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vcgen.callbacks.samples import to_uint8
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.export.atomic import replacing
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """What keeps the class as it was: in each batch as many pictures of it, drawn from the untouched prior, as of the object.
+
+    prompts: of the class, {} for its noun; picture i is of prompt i modulo their number. count: pictures. steps, scale: of sampling.
+    batch_size: pictures that are drawn at once. weight: of the class's loss beside the object's.
+    """
+
+    prompts: tuple[str, ...] = ("a photo of a {}",)
+    count: int = 100
+    steps: int = 25
+    scale: float = 7.5
+    batch_size: int = 4
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if not self.prompts or self.count < 1 or self.steps < 1 or self.batch_size < 1 or self.weight < 0:
+            raise ValueError(f"preservation needs prompts, count, steps, batch_size >= 1 and weight >= 0; got {self}")
+
+    def prompts_of(self, noun: str, numbers: list[int]) -> list[str]:
+        """The prompts of the pictures of these numbers."""
+        return [self.prompts[number % len(self.prompts)].format(noun) for number in numbers]
+
+
+def draw_class_pictures(
+    prior: TextPrior, noun: str, options: Preservation, folder: Path, seed: int, device: torch.device, rank: int = 0, ranks: int = 1,
+) -> None:
+    """Draw the pictures that ``folder`` lacks, as NUMBER.png of the prior's size; noise is a function of the seed and the number.
+
+    Rank r of n draws every n-th batch. Raises UserError where the folder holds pictures drawn otherwise.
+    """
+    made = {"prior": prior.name, "noun": noun, "seed": seed, **{k: v for k, v in asdict(options).items() if k not in ("count", "weight")}}
+    made = json.loads(json.dumps(made))
+    note = folder / "made.json"
+    if note.is_file() and (found := json.loads(note.read_text())) != made:
+        names = ", ".join(sorted(name for name in made | found if made.get(name) != found.get(name)))
+        raise UserError(f"{folder}: holds class pictures made with another {names}; delete that folder, or choose another run folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank == 0 and not note.is_file():
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps(made, indent=2) + "\n")
+    batches = [range(start, start + options.batch_size) for start in range(0, options.count, options.batch_size)]
+    for numbers in batches[rank::ranks]:
+        if all(path_of(folder, number).is_file() for number in numbers if number < options.count):
+            continue
+        mixed = np.random.SeedSequence((seed, numbers[0])).generate_state(1, np.uint64)
+        generator = torch.Generator(device).manual_seed(int(mixed[0]) % 2**63)
+        pictures = prior.sample(options.prompts_of(noun, list(numbers)), generator, options.steps, options.scale)
+        for number, picture in zip(numbers, pictures):
+            with replacing(path_of(folder, number)) as temporary:
+                Image.fromarray(to_uint8(picture)).save(temporary)
+
+
+def read_class_pictures(folder: Path, count: int) -> Tensor:
+    """(count, 3, size, size) uint8. Raises UserError for one that is damaged."""
+    pictures = []
+    for number in range(count):
+        try:
+            with Image.open(path_of(folder, number)) as image:
+                pictures.append(np.asarray(image.convert("RGB")))
+        except (OSError, SyntaxError) as error:
+            raise UserError(f"{path_of(folder, number)}: cannot be read; delete it, and it is drawn again") from error
+    return torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """Where a picture lies."""
+    return folder / f"{number:05d}.png"

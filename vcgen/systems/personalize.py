@@ -1,0 +1,186 @@
+"""Personalisation: a text prior learns the object of a photo (RealFusion, arXiv 2302.10663, section 3.2; DreamBooth, arXiv 2208.12242)."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vcgen.callbacks.ema import averaged_weights
+from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.data.photo_augment import PLAIN, PhotoAugmentation
+from vcgen.data.photo_data import PhotoData
+from vcgen.diffusion.personal import Personalisation
+from vcgen.diffusion.text_prior import TextPrior, latents_of
+from vcgen.errors import UserError
+from vcgen.export.atomic import replacing
+from vcgen.export.video import contact_sheet
+from vcgen.systems.base import System
+from vcgen.systems.class_pictures import Preservation, draw_class_pictures, read_class_pictures
+from vcgen.systems.mean import Mean
+from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.types import Example, Views
+
+#: The 27 "small" templates of textual inversion (arXiv 2208.01618, appendix), from CLIP's for ImageNet.
+TEMPLATES = tuple(f"{words} {{}}" for words in (
+    "a photo of a", "a rendering of a", "a cropped photo of the", "the photo of a", "a photo of a clean", "a photo of a dirty",
+    "a dark photo of the", "a photo of my", "a photo of the cool", "a close-up photo of a", "a bright photo of the", "a cropped photo of a",
+    "a photo of the", "a good photo of the", "a photo of one", "a close-up photo of the", "a rendition of the", "a photo of the clean",
+    "a rendition of a", "a photo of a nice", "a good photo of a", "a photo of the nice", "a photo of the small", "a photo of the weird",
+    "a photo of the large", "a photo of a cool", "a photo of a small",
+))  # fmt: skip
+#: Noise levels of the validation loss, per photo.
+LEVELS = 16
+
+
+@dataclass(frozen=True)
+class ViewPictures:
+    """What is drawn at each validation, and at the end into ``views.png``: a column for each of ``views``, added to ``prompt``.
+
+    rows: draws of each. steps, scale: of sampling; no rows draw nothing.
+    """
+
+    prompt: str = "a photo of a {}"
+    views: tuple[str, ...] = ("front view", "side view", "back view", "overhead view")
+    rows: int = 2
+    steps: int = 25
+    scale: float = 7.5
+
+
+class Personalize(System):
+    """Teaches a text prior the object of one photo or some, by ``method``: TextualInversion, LoRA or DreamBooth.
+
+    prior: folder or hub name, see :meth:`TextPrior.load`; download: fetch it where it is not on this computer. augmentation: of the photo,
+    anew for each picture. batch_size: pictures of the object per step. templates: prompts, {} for the object; view: added to them, as
+    "front view"; "" for none. min_snr: gamma of the loss weights; None: none. preservation: of the class, for LoRA and DreamBooth.
+    gradient_checkpointing: less memory, more time. pictures: what is drawn. Writes into the run's folder what was learnt, in diffusers'
+    own formats: see :func:`vcgen.diffusion.personal.load_personal`. Checkpoints hold what is trained and nothing of the frozen networks.
+    """
+
+    def __init__(
+        self, prior: str, method: Personalisation, optimizer: OptimizerOptions, download: bool = False,
+        augmentation: PhotoAugmentation = PhotoAugmentation(), batch_size: int = 1, templates: tuple[str, ...] = TEMPLATES, view: str = "",
+        min_snr: float | None = None, preservation: Preservation | None = None, gradient_checkpointing: bool = False,
+        pictures: ViewPictures = ViewPictures(),
+    ):
+        super().__init__(optimizer, {} if preservation is None else {"class": preservation.weight})
+        if batch_size < 1 or not templates or any("{}" not in words for words in templates):
+            raise UserError('model: needs batch_size of 1 or more, and templates with {} for the object, as "a photo of a {}"')
+        if preservation is not None and method.noun is None:
+            raise UserError(f"model.preservation: {type(method).__name__} changes no network and has no class to preserve; set it to null")
+        self.method, self.batch_size, self.min_snr, self.preservation = method, batch_size, min_snr, preservation
+        self.source, self.download, self.augmentation, self.pictures = prior, download, augmentation, pictures
+        self.templates = [f"{words}, {view}" if view else words for words in templates]
+        self.gradient_checkpointing = gradient_checkpointing
+        self.val_denoising = Mean()
+        self.class_pictures: Tensor | None = None
+        self.hold(None)
+
+    def hold(self, prior: TextPrior | None) -> None:
+        """Keep the prior outside of the module: its weights are in no checkpoint, nor counted as the system's."""
+        object.__setattr__(self, "prior", prior)
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: load the prior, draw the pictures of its class, build in what is trained."""
+        if self.prior is not None:
+            return
+        data = self.trainer.datamodule
+        if not isinstance(data, PhotoData):
+            raise UserError(f"a personalisation learns from photos: set data to PhotoData, not {type(data).__name__}")
+        if self.device_mesh is not None:
+            raise UserError("trainer.strategy sharded: a personalisation is not split among processes; set it to auto or ddp")
+        device = self.trainer.strategy.root_device
+        prior = TextPrior.load(self.source, self.download).requires_grad_(False).to(device)
+        if self.preservation is not None and stage == "fit":
+            self.class_pictures = self.preserved(prior, device)
+        views = data.example.context
+        self.method.attach(prior, photos(views, PLAIN, range(views.images.shape[1]), prior.size, torch.Generator()).to(device))
+        if self.gradient_checkpointing:
+            prior.unet.enable_gradient_checkpointing()
+        self.hold(prior)
+
+    def preserved(self, prior: TextPrior, device: torch.device) -> Tensor:
+        """The class's pictures, drawn by all processes together."""
+        folder, seed = Path(self.trainer.default_root_dir) / "class_pictures", int(os.environ.get("PL_GLOBAL_SEED", 0))
+        place = self.trainer.global_rank, self.trainer.world_size
+        with self.trainer.precision_plugin.forward_context():
+            draw_class_pictures(prior, self.method.noun, self.preservation, folder, seed, device, *place)
+        self.trainer.strategy.barrier("class pictures")
+        return read_class_pictures(folder, self.preservation.count).to(device)
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """"denoising": the mean over the object's latents, weighted by min-SNR where asked for; with preservation "class": that of as many
+        pictures of the class, in one batch with them."""
+        views, count = example.context, self.batch_size
+        chosen = draw(views.images.shape[1], count, generator)
+        pictures = photos(views, self.augmentation, chosen, self.prior.size, generator)
+        phrase = self.method.phrase
+        prompts = [self.templates[number].format(phrase) for number in draw(len(self.templates), count, generator)]
+        if self.class_pictures is not None:
+            numbers = draw(len(self.class_pictures), count, generator)
+            pictures = torch.cat([pictures, self.class_pictures[numbers].float() / 255])
+            prompts += self.preservation.prompts_of(self.method.noun, numbers)
+        self.work = {"images": len(pictures)}
+        latents = latents_of(self.prior, pictures, generator)
+        errors = self.prior.loss(latents, self.prior.embed(prompts), generator, self.min_snr)[0].split(count)
+        return dict(zip(("denoising", "class"), (error.mean() for error in errors)))
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs ``val/denoising``: the unweighted loss of the unchanged photos under the first template, with the same noise every time."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        views = example.context
+        pictures = photos(views, PLAIN, range(views.images.shape[1]), self.prior.size, generator)
+        latents = latents_of(self.prior, pictures, generator).repeat_interleave(LEVELS, 0)
+        text = self.prior.embed([self.templates[0].format(self.method.phrase)]).expand(len(latents), -1, -1)
+        self.val_denoising.update(self.prior.loss(latents, text, generator, min_snr=None)[0], example.weight)
+        self.log("val/denoising", self.val_denoising, prog_bar=True)
+        if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking and self.pictures.rows:
+            sheet = self.view_sheet()
+            for writer in tensorboards(self.trainer):
+                writer.add_image("val/views", sheet, self.global_step, dataformats="HWC")
+
+    def view_sheet(self) -> np.ndarray:
+        """(height, width, 3) uint8: pictures under each view's prompt, always from the same noise."""
+        wanted = self.pictures
+        prompts = [f"{wanted.prompt.format(self.method.phrase)}, {view}" for view in wanted.views] * wanted.rows
+        with self.trainer.precision_plugin.forward_context():
+            drawn = self.prior.sample(prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.scale)
+        return contact_sheet(np.stack([to_uint8(picture) for picture in drawn]), len(wanted.views))
+
+    def on_train_end(self) -> None:
+        """Write what was learnt, with averaged weights where there are any, and ``views.png``."""
+        if not self.trainer.is_global_zero:
+            return
+        root = Path(self.trainer.default_root_dir)
+        with averaged_weights(self.trainer, self), torch.no_grad():
+            with tempfile.TemporaryDirectory(dir=root, prefix=".learnt") as temporary:
+                self.method.save(self.prior, Path(temporary))
+                for path in sorted(Path(temporary).iterdir()):
+                    put(path, root / path.name)
+            if self.pictures.rows:
+                with replacing(root / "views.png") as path:
+                    Image.fromarray(self.view_sheet()).save(path)
+
+
+def photos(views: Views, augmentation: PhotoAugmentation, chosen: Sequence[int], size: int, generator: torch.Generator) -> Tensor:
+    """Those of one scene's views (1, n) that are ``chosen``, each changed anew: (count, 3, size, size) in [0, 1]."""
+    alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
+    return torch.stack([augmentation(views.images[0, number], alpha[0, number], size, generator) for number in chosen])
+
+
+def draw(choices: int, count: int, generator: torch.Generator) -> list[int]:
+    """``count`` numbers below ``choices``."""
+    return torch.randint(choices, (count,), generator=generator, device=generator.device).tolist()
+
+
+def put(source: Path, target: Path) -> None:
+    """Move a file or a folder into the place of what may be there."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    os.replace(source, target)
