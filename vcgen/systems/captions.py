@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vcgen.cameras import view_angles
 from vcgen.errors import UserError
-from vcgen.systems.viewpoints import view_word
+from vcgen.systems.viewpoints import VIEWS, view_word
 from vcgen.types import Views
 
 #: Colour words and an RGB colour in [0, 1] that each stands for.
@@ -21,7 +21,6 @@ COLOURS = {
     "white": (0.92, 0.92, 0.92), "grey": (0.55, 0.55, 0.55),
     "black": (0.12, 0.12, 0.12),
 }
-VIEWS = ("front", "side", "back", "overhead", "bottom")
 
 
 @dataclass(frozen=True)

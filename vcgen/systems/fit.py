@@ -36,6 +36,7 @@ import vcgen.systems.distill
 import vcgen.systems.nerfdiff
 import vcgen.systems.personalize
 import vcgen.systems.picture_data
+import vcgen.systems.realfusion
 import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen.callbacks.checkpoints import Checkpoints
 from vcgen.callbacks.cursor import Cursor

@@ -1,0 +1,311 @@
+"""RealFusion: every loss against a closed form, gradients through encoder and scaler, and the run from photo to mesh."""
+
+import math
+from dataclasses import replace
+from zlib import crc32
+
+import pytest
+import torch
+import trimesh
+from text_folder import tiny_folder, tiny_prior
+from training import load, refusal, vcgen
+from torch import nn
+
+from vcgen.cameras import focal_from_fov, orbit, pinhole
+from vcgen.diffusion.guidance import NGD, SDS, SJC
+from vcgen.diffusion.prior import Denoised
+from vcgen.diffusion.schedule import noise_schedule
+from vcgen.export import folder as model_folder
+from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
+from vcgen.nerf.render import RenderOptions
+from vcgen.systems.realfusion import Prompt, RealFusion, RealFusionOptions
+from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
+from vcgen.types import Example, Views
+
+CONFIG = """
+seed_everything: 0
+trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0, log_every_n_steps: 1}
+data:
+  class_path: PhotoData
+  init_args: {image: data/pictures/taxi.png, size: 16}
+model:
+  class_path: RealFusion
+  init_args:
+    prior: unused
+    scene: {grid: {levels: 4, log2_size: 10, coarsest: 4, finest: 16}, half_size: 0.75, radius: 0.75, hidden: 8, depth: 1, blob: [9.0, 0.2],
+            density_bias: -4.0}
+    options: {render_size: 16, reference_rays: 32, scale: [5.0, 5.0], refresh_every: 3}
+    render: {samples: 8}
+    render_eval: {samples: 8}
+    occupancy: 12
+    outcome: {frames: 3, mesh_resolution: 16, views: 4}
+ema: {decay: 0.0}
+samples: {scenes: 1, turntable: 0}
+"""
+
+
+def photo(size: int = 16) -> Example:
+    """A red disc."""
+    camera = orbit(torch.zeros(1), torch.full((1,), 15.0), 1.8, pinhole(focal_from_fov(40)), 1.0, 2.6).reshape(1, 1)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
+    alpha = ((x.square() + y.square()) < 0.6).float()[None, None, None]
+    images = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(1, 1, 3, size, size).clone()
+    view = Views(images, camera, alpha)
+    return Example(view, view, ("disc",))
+
+
+def system(prior=None, steps: int = 10, **changes) -> RealFusion:
+    """At step ``at`` of ``steps``, without a trainer."""
+    torch.manual_seed(0)
+    scene = SceneHashGrid(HashGrid(4, 2, 10, 4, 16), 0.75, 0.75, hidden=16, blob=(9.0, 0.2), density_bias=-4.0)
+    options = RealFusionOptions(**{"render_size": 16, "reference_rays": 64, "scale": (5.0, 5.0), **changes.pop("options", {})})
+    made = RealFusion("none", scene, options=options, render=RenderOptions(12), render_eval=RenderOptions(12), occupancy=12, **changes)
+    made.use_photo(photo().context)
+    made.use_prior(prior or tiny_prior())
+    made.at, made.progress = 0, lambda step: made.at / steps
+    return made
+
+
+def losses(made: RealFusion, seed: int = 0) -> dict[str, torch.Tensor]:
+    return made.losses(photo(), torch.Generator().manual_seed(seed))
+
+
+class Identity(nn.Module):
+    """A prior whose latents are the pictures, whose noise estimate is a share of what it sees, and which notes what it is told."""
+
+    def __init__(self, share: float = 0.3):
+        super().__init__()
+        self.share, self.schedule, self.told, self.scales = share, noise_schedule(), [], []
+
+    def embed(self, prompts):
+        return torch.tensor([crc32(prompt.encode()) % 9973 for prompt in prompts])[:, None, None].float()
+
+    def encode(self, pictures, generator=None):
+        return pictures
+
+    def denoise(self, noisy, times, text, unconditional, scale):
+        self.told.append((text, unconditional))
+        self.scales.append(scale)
+        return Denoised(noisy, self.share * noisy)
+
+
+def test_the_weights_fit_the_reduction_and_follow_the_run():
+    mean, total = LossWeights().at(0.0), LossWeights(sds_reduction="sum").at(0.0)
+    assert (mean["rgb"], mean["mask"]) == (5, 0.5) and (total["rgb"], total["mask"]) == (1000, 500)
+    assert LossWeights(rgb=7.0, mask=0.0).at(0.5)["rgb"] == 7 and LossWeights(rgb=7.0, mask=0.0).at(0.5)["mask"] == 0
+    course = [LossWeights(orientation=0.01, entropy=0.4).at(share) for share in (0, 0.5, 0.75, 1)]
+    assert [w["orientation"] for w in course] == pytest.approx([1e-4, 1e-3, 10**-2.5, 1e-2])
+    assert [w["entropy"] for w in course] == pytest.approx([0, 0, 0.2, 0.4])
+    with pytest.raises(ValueError, match="negative"):
+        LossWeights(rgb=-1.0)
+
+
+@pytest.mark.parametrize("reduction, share", [("sum", 2), ("mean", 2 * 4 * 3 * 3)])
+def test_the_gradient_towards_targets_is_the_difference(reduction, share):
+    latents, targets = torch.randn(2, 4, 3, 3).requires_grad_(), torch.randn(2, 4, 3, 3).requires_grad_()
+    distance_to_targets(latents, targets, reduction).backward()
+    torch.testing.assert_close(latents.grad, (latents - targets).detach() / share)
+    assert targets.grad is None
+
+
+@pytest.mark.parametrize("reduction, entries", [("sum", 2), ("mean", 2 * 3 * 8 * 8)])
+def test_through_an_identity_encoder_the_pictures_gradient_is_score_distillations(reduction, entries):
+    """omega (eps_hat - eps) with omega = sigma^2, twice, as pictures in [0, 1] become [-1, 1]."""
+    prior = Identity()
+    made = system(prior, weights=LossWeights(sds_reduction=reduction), options={"views": 2, "noise_end": None})
+    cameras, _, _ = made.random_views(made.field(made.reference), 0.0, torch.Generator().manual_seed(1))
+    pictures = torch.rand(2, 3, 8, 8, requires_grad=True)
+    made.distil(pictures, cameras, 0.0, torch.Generator().manual_seed(2)).backward()
+    generator = torch.Generator().manual_seed(2)
+    times = torch.randint(20, 981, (2,), generator=generator)
+    noise = torch.randn(2, 3, 8, 8, generator=generator)
+    survival = prior.schedule.alphas_cumprod[times].reshape(2, 1, 1, 1)
+    noisy = survival.sqrt() * (2 * pictures - 1) + (1 - survival).sqrt() * noise
+    expected = (1 - survival) * (0.3 * noisy - noise)
+    torch.testing.assert_close(pictures.grad, (2 * expected / entries).detach(), atol=1e-6, rtol=1e-4)
+
+
+def test_a_gradient_scaler_does_not_change_what_is_learnt():
+    """The release bypasses the scaler with its distillation, which is then 65536 times too weak."""
+    found = []
+    for scale in (1.0, 65536.0):
+        made = system(weights=LossWeights(sds_reduction="sum"))
+        parts = losses(made)
+        (scale * sum(made.loss_weights[name] * value for name, value in parts.items())).backward()
+        assert float(parts["sds"]) > 0
+        found.append([p.grad / scale for p in made.parameters() if p.grad is not None])
+    for one, scaled in zip(*found):
+        torch.testing.assert_close(one, scaled, rtol=1e-4, atol=1e-8)
+    assert any(bool((g != 0).any()) for g in found[0])
+
+
+def test_the_prior_is_told_the_side_that_is_seen():
+    prior = Identity()
+    made = system(prior, prompt=Prompt(subject="<e>", negative="blurred", negative_views={"back": "face"}), options={"scale": (8.0, 4.0)})
+    assert made.prompt.of("side") == "a photo of a <e>, side view"
+    assert (made.prompt.against("back"), made.prompt.against("front")) == ("face", "blurred")
+    K, full = pinhole(1.2), torch.ones(1)
+    for azimuth, word in ((0.0, "front"), (29.0, "front"), (90.0, "side"), (180.0, "back"), (-31.0, "side")):
+        camera = orbit(full * azimuth, full * 15, 1.8, K, 1.0, 2.6)
+        made.distil(torch.rand(1, 3, 8, 8), camera, 0.5, torch.Generator().manual_seed(0))
+        text, negative = prior.told[-1]
+        assert torch.equal(text, made.text[word]) and torch.equal(negative, made.negative[word])
+    assert len({float(text) for text in made.text.values()}) == 5 and prior.scales == [6.0] * 5
+    with pytest.raises(ValueError, match="template"):
+        Prompt(template="a {thing}")
+    with pytest.raises(ValueError, match="left"):
+        Prompt(negative_views={"left": "x"})
+
+
+def test_levels_light_and_noise_follow_the_run():
+    made = system(options={"shading": (0.0, 0.5, 0.5)})
+    camera = made.reference.cameras[0]
+    for at, shown in ((0, 2), (4, 2), (5, 4), (9, 4)):
+        made.at = at
+        losses(made)
+        assert made.scene.grid.shown == shown
+    kinds = {share: {made.draw_shading(camera, share, torch.Generator().manual_seed(i)).kind for i in range(30)} for share in (0.1, 0.3)}
+    assert kinds == {0.1: {"albedo"}, 0.3: {"lambertian", "textureless"}}
+    assert [made.annealed(share).start for share in (0.0, 0.5, 1.0)] == pytest.approx([0.98, 0.74, 0.5])
+    assert system(options={"noise_end": None}).annealed(1.0).start == 0.98
+    with pytest.raises(ValueError, match="end < start"):
+        system(options={"noise_end": 0.01})
+
+
+def test_the_background_acts():
+    """An empty scene shows it: white, one colour that changes from step to step, or the network's, which then learns."""
+    seen = {}
+    for kind in ("white", "random", "network"):
+        made = system(options={"background": kind})
+        with torch.no_grad():
+            made.scene.decoder[-1].bias[0] -= 100
+            made.occupancy.refresh(made.whole_field)
+        draws = [made.random_views(made.field(made.reference), 0.0, torch.Generator().manual_seed(seed))[2] for seed in (0, 1)]
+        seen[kind] = draws
+        if kind == "network":
+            draws[0].sum().backward()
+            assert float(made.background.layers[0].weight.grad.abs().sum()) > 0
+    assert bool((seen["white"][0] == 1).all())
+    assert float(seen["random"][0].std((2, 3)).max()) < 1e-6 and not torch.allclose(seen["random"][0], seen["random"][1])
+    assert float(seen["network"][0].std()) > 1e-3
+
+
+def test_the_photos_losses_are_those_of_its_pixels():
+    """An empty scene over white misses the photo by its own colour, and its opacity."""
+    made = system(options={"background": "white", "reference_rays": 200})
+    with torch.no_grad():
+        made.scene.decoder[-1].bias[0] -= 100
+    found = made.photo_losses(made.whole_field, photo().context, torch.Generator().manual_seed(0))
+    # Rays are drawn among those that meet the sphere, here nearly all.
+    share = float(found["mask"])
+    assert share == pytest.approx(float(photo().context.alpha.mean()), abs=0.1)
+    assert float(found["rgb"]) == pytest.approx(share * (0.1**2 + 0.9**2 + 0.9**2) / 3, rel=1e-3)
+    full = system(options={"background": "random", "reference_rays": 200})
+    with torch.no_grad():
+        full.scene.decoder[-1].bias[0] -= 100
+    spread = full.photo_losses(full.whole_field, photo().context, torch.Generator().manual_seed(0))
+    colour = torch.tensor([0.9, 0.1, 0.1])
+    assert float(spread["rgb"]) == pytest.approx(share * float((colour.square() - colour + 1 / 3).mean()), rel=1e-3)
+
+
+def test_regularisers_against_closed_forms():
+    assert float(opacity_entropy(torch.full((10,), 0.5))) == pytest.approx(1)
+    assert float(opacity_entropy(torch.tensor([0.0, 1.0]))) < 1e-3 and bool(opacity_entropy(torch.tensor([0.0, 1.0])).isfinite())
+    assert float(opacity_entropy(torch.tensor([0.25]))) == pytest.approx(0.8112781, rel=1e-4)
+    assert float(opacity_cost(torch.tensor([0.0, 1.0]))) == pytest.approx((0.1 + math.sqrt(1.01)) / 2)
+    flat = torch.tensor([0.0, 0.6, 0.8])[None, :, None, None].expand(1, 3, 20, 20)
+    assert float(normal_smoothness(flat)) < 1e-12
+    edge = flat.clone()
+    edge[..., 10:] *= -1
+    slope = torch.linspace(-1, 1, 20).expand(1, 3, 20, 20)
+    assert float(normal_smoothness(edge)) > 20 * float(normal_smoothness(slope))
+    assert math.isfinite(float(normal_smoothness(torch.rand(1, 3, 4, 4))))
+
+
+@pytest.mark.parametrize("guidance", [SDS(), SJC(draws=2), NGD()], ids=lambda g: type(g).__name__)
+def test_every_guidance_moves_the_scene(guidance):
+    made = system(guidance=guidance, weights=LossWeights(rgb=0.0, mask=0.0, smoothness=0.0, orientation=0.0, opacity=0.0, entropy=0.0))
+    loss = losses(made)["sds"]
+    loss.backward()
+    assert math.isfinite(float(loss)) and float(made.scene.grid.table.grad.abs().sum()) > 0
+    assert all(p.grad is None for p in made.text_prior.parameters())
+
+
+def test_the_field_is_computed_in_float32_under_bfloat16():
+    plain = losses(system())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = losses(system())
+    for name in ("rgb", "mask", "smoothness", "orientation", "opacity", "entropy"):
+        assert torch.equal(plain[name], mixed[name]), name
+    assert float(mixed["sds"]) == pytest.approx(float(plain["sds"]), rel=0.2)
+
+
+def test_without_a_weight_a_loss_costs_nothing():
+    made = system(weights=LossWeights(sds=0.0, smoothness=0.0, orientation=0.0), options={"albedo_only": 1.0})
+    made.text_prior = None
+    assert set(losses(made)) == {"rgb", "mask", "opacity", "entropy"}
+
+
+def test_the_photo_alone_is_learnt():
+    made = system(weights=LossWeights(sds=0.0), options={"background": "white", "reference_rays": 200})
+    optimizer = made.configure_optimizers()
+    course = []
+    for step in range(90):
+        parts = losses(made, step)
+        optimizer.zero_grad()
+        sum(made.loss_weights[name] * value for name, value in parts.items()).backward()
+        optimizer.step()
+        course.append(float(parts["rgb"].detach()))
+    assert course[-1] < 0.2 * course[0]
+
+
+def test_a_photo_needs_alpha():
+    made, view = system(), photo().context
+    with pytest.raises(Exception, match="cut out"):
+        made.use_photo(replace(view, alpha=None))
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("prior") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "realfusion.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_a_photo_becomes_a_turntable_a_mesh_and_a_model_folder(config, prior, tmp_path):
+    assert vcgen("fit", config, tmp_path, model__prior=prior) == 0
+    for name in ("views.png", "normals.png", "depth.png", "turntable.gif", "turntable.mp4", "mesh.glb", "mesh.obj", "photo.png"):
+        assert (tmp_path / name).stat().st_size > 100, name
+    mesh = trimesh.load(tmp_path / "mesh.obj")
+    assert len(mesh.faces) > 10 and abs(mesh.bounds).max() <= 0.75 + 0.15 and mesh.visual.kind == "vertex"
+    state = load(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+    assert not any(name.startswith(("text_prior", "unet")) for name in state)
+    alone, view = model_folder.load(tmp_path / "field"), photo().context
+    field = alone.field(view)
+    points = torch.rand(1, 200, 3) - 0.5
+    made = RealFusion("none", SceneHashGrid(HashGrid(4, 2, 10, 4, 16), 0.75, 0.75, hidden=8, depth=1, blob=(9.0, 0.2)), occupancy=12)
+    made.load_state_dict(state)
+    for stored, expected in zip(field(points, points), made.whole_field(points, points)):
+        torch.testing.assert_close(stored, expected)
+
+
+def test_a_run_goes_on_bitwise(config, prior, tmp_path):
+    assert vcgen("fit", config, tmp_path / "whole", model__prior=prior) == 0
+    halves = {"model__prior": prior, "trainer__callbacks__plus": "training.Witness"}
+    assert vcgen("fit", config, tmp_path / "parts", **halves, trainer__callbacks__stop=2) == 0
+    assert load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert vcgen("fit", config, tmp_path / "parts", model__prior=prior, ckpt_path="last") == 0
+    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
+    assert whole["global_step"] == parts["global_step"] == 4
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+    assert not torch.equal(whole["state_dict"]["occupancy.density"], torch.full((12, 12, 12), torch.inf))
+
+
+def test_a_missing_prior_is_one_line(config, tmp_path, capsys):
+    assert "text prior" in refusal(capsys, vcgen("fit", config, tmp_path, model__prior=tmp_path / "nowhere"))

@@ -1,0 +1,99 @@
+"""Skipping empty space: a coarse grid knows where the density of one scene is, and only samples there are looked up."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcgen.types import Field
+
+
+class OccupancyGrid(nn.Module):
+    """Decayed maxima of the density in the cells of a cube around a scene, refreshed now and then (Instant-NGP, arXiv 2201.05989,
+    appendix C).
+
+    resolution: cells per side. decay: of old values at a refresh. threshold: a cell is empty where its density and its neighbours', per
+    world unit, lie below min(threshold, mean of the grid): matter may grow into the cells around it. Before the first refresh every cell
+    counts as occupied.
+    """
+
+    density: Tensor
+
+    def __init__(self, resolution: int = 48, decay: float = 0.95, threshold: float = 0.05):
+        super().__init__()
+        if resolution < 1 or not 0 <= decay < 1 or threshold <= 0:
+            raise ValueError(f"need resolution >= 1, decay in [0, 1), threshold > 0; got {resolution}, {decay}, {threshold}")
+        self.resolution, self.decay, self.threshold = resolution, decay, threshold
+        self.register_buffer("density", torch.full((resolution,) * 3, torch.inf))
+
+    @torch.no_grad()
+    def refresh(self, field: Field, generator: torch.Generator | None = None) -> None:
+        """Look up one point of each cell of a field of one scene: a random one, or the centre without a generator.
+
+        What lies outside the field's sphere is empty.
+        """
+        device = self.density.device
+        corner = torch.cartesian_prod(*[torch.arange(self.resolution, device=device)] * 3)
+        shift = 0.5 if generator is None else torch.rand(corner.shape, device=device, generator=generator)
+        local = (corner + shift) / self.resolution * 2 - 1
+        found = torch.zeros(len(local), device=device)
+        # cells that the sphere touches
+        inside = (local.norm(dim=-1) <= 1 + 3**0.5 / self.resolution).nonzero()[:, 0]
+        points = field.center + local[inside] * field.radius
+        found[inside] = torch.cat([field.density(part[None])[0].float() for part in points.split(1 << 16)])
+        found = found.reshape(self.density.shape)
+        first = bool(self.density.isinf().any())
+        self.density.copy_(found if first else torch.maximum(self.density * self.decay, found))
+
+    def occupied(self) -> Tensor:
+        """(resolution,) * 3 bool, indexed [x, y, z]."""
+        dense = self.density > self.density.mean().clamp(max=self.threshold)
+        if bool(self.density.isinf().any()):
+            return torch.ones_like(dense)
+        return F.max_pool3d(dense.float()[None, None], 3, 1, 1)[0, 0] > 0
+
+    def share(self) -> float:
+        """Of cells that are occupied."""
+        return float(self.occupied().float().mean())
+
+
+@dataclass
+class OccupiedField:
+    """The part of a field of one scene that lies in occupied cells; elsewhere density and colour are 0 without a look-up.
+
+    Satisfies :class:`vcgen.types.Field`, so that every renderer skips what is empty, with the same samples along each ray. Differentiable
+    as the field is; what is skipped gets no gradient.
+    """
+
+    field: Field
+    grid: OccupancyGrid
+    proposal: None = None
+    center: Tensor = field(init=False)
+    radius: Tensor = field(init=False)
+
+    def __post_init__(self):
+        if len(self.field.center) != 1:
+            raise ValueError(f"an occupancy grid is of one scene; the field has {len(self.field.center)}")
+        self.center, self.radius = self.field.center, self.field.radius
+        self.cells = self.grid.occupied()
+
+    def kept(self, points: Tensor) -> Tensor:
+        """Which of the points (1, n, 3) lie in the sphere and in occupied cells: their numbers (m,)."""
+        size = self.grid.resolution
+        local = (points[0].detach() - self.center) / self.radius
+        x, y, z = ((local * 0.5 + 0.5) * size).long().clamp(0, size - 1).unbind(-1)
+        return (self.cells[x, y, z] & (local.square().sum(-1) <= 1 + 1e-4)).nonzero()[:, 0]
+
+    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`vcgen.types.Field`."""
+        kept = self.kept(points)
+        found, colours = self.field(points[:, kept], directions[:, kept])
+        density = found.new_zeros(points.shape[:2]).index_copy(1, kept, found)
+        return density, colours.new_zeros(points.shape).index_copy(1, kept, colours)
+
+    def density(self, points: Tensor) -> Tensor:
+        """See :class:`vcgen.types.Field`."""
+        kept = self.kept(points)
+        found = self.field.density(points[:, kept])
+        return found.new_zeros(points.shape[:2]).index_copy(1, kept, found)

@@ -1,0 +1,273 @@
+"""RealFusion (arXiv 2302.10663): one photo and a text prior become a scene, by score distillation of random views."""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vcgen.cameras import Cameras
+from vcgen.diffusion.guidance import SDS, SJC, Guidance
+from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.nerf.background import Background
+from vcgen.nerf.hashgrid import HashGridField, SceneHashGrid
+from vcgen.nerf.occupancy import OccupancyGrid, OccupiedField
+from vcgen.nerf.render import RenderOptions, render_image
+from vcgen.nerf.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_picture
+from vcgen.systems.base import FieldSystem
+from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.systems.rays import draw_rays, gather_pixels, squared_error
+from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
+from vcgen.systems.realfusion_outcome import OutcomeOptions, scene_sheet, write_outcome
+from vcgen.systems.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
+from vcgen.types import Example, Field, Rendering, Views
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the prior is told. subject: the object's noun, or the token that stands for it, such as <e>. template: has {subject} and {view}.
+
+    negative: what the prior is led away from; negative_views: the same for single views, such as {"back": "face"}.
+    """
+
+    subject: str = "object"
+    template: str = "a photo of a {subject}, {view} view"
+    negative: str = ""
+    negative_views: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if unknown := set(self.negative_views) - set(VIEWS):
+            raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
+        try:
+            self.of("front")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"the template {self.template!r} may hold {{subject}} and {{view}} alone ({error!r})") from error
+
+    def of(self, view: str) -> str:
+        """The prompt of one of VIEWS."""
+        return self.template.format(subject=self.subject, view=view)
+
+    def against(self, view: str) -> str:
+        """Its negative prompt."""
+        return self.negative_views.get(view, self.negative)
+
+
+@dataclass(frozen=True)
+class RealFusionOptions:
+    """How the scene is fitted. Shares are of the run; pairs are (at its start, at its end), linear in between.
+
+    render_size: side in pixels of random views; views: of them per step. reference_rays: of the photo, per step. scale: of classifier-free
+    guidance, 1 is the conditional prediction. noise_end: the guidance's highest noise level falls to this; None keeps it.
+    coarse: share with only half of the grid's levels. albedo_only: share without light; later a random view is albedo, lambertian or
+    textureless with probabilities ``shading``. background: behind random views and photo: a small "network" of the direction, a "random"
+    colour per view, or "white", as priors trained on cut-out objects know it.
+    grid_lr, network_lr: Adam's learning rates, constant. refresh_every: steps between refreshes of the occupancy grid.
+    """
+
+    render_size: int = 64
+    views: int = 1
+    reference_rays: int = 1024
+    scale: tuple[float, float] = (100.0, 100.0)
+    noise_end: float | None = 0.5
+    coarse: float = 0.5
+    albedo_only: float = 0.2
+    shading: tuple[float, float, float] = (0.2, 0.4, 0.4)
+    background: Literal["network", "random", "white"] = "network"
+    grid_lr: float = 1e-2
+    network_lr: float = 1e-2
+    refresh_every: int = 16
+
+    def __post_init__(self):
+        if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:
+            raise ValueError(f"render_size, views, reference_rays and refresh_every must be at least 1; got {self}")
+        if min(self.shading) < 0 or abs(sum(self.shading) - 1) > 1e-6:
+            raise ValueError(f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}")
+
+
+class RealFusion(FieldSystem):
+    """One photo becomes a hash-grid scene, in a training run that ends by writing turntable, normals, depth and meshes.
+
+    prior: a text prior's folder (or hub name, fetched only with ``download``); it is neither trained nor stored in checkpoints.
+    scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
+    SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in pictures. occupancy: cells per
+    side of the grid that skips empty space.
+    The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
+    """
+
+    def __init__(
+        self, prior: str, scene: SceneHashGrid, guidance: Guidance | None = None, prompt: Prompt = Prompt(),
+        weights: LossWeights = LossWeights(), viewpoints: ViewpointOptions = ViewpointOptions(),
+        options: RealFusionOptions = RealFusionOptions(), render: RenderOptions = RenderOptions(48),
+        render_eval: RenderOptions = RenderOptions(96), occupancy: int = 48, outcome: OutcomeOptions = OutcomeOptions(),
+        download: bool = False,
+    ):
+        super().__init__(OptimizerOptions(), {})
+        self.prior_name, self.download = prior, download
+        self.scene, self.background, self.occupancy = scene, Background(), OccupancyGrid(occupancy)
+        self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
+        self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
+        self.annealed(1.0)  # refuses impossible noise levels now
+        self.reference: Views | None = None
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: the prior, what it is told, and the photo's camera. Raises UserError where one cannot be used."""
+        if self.trainer.world_size > 1:
+            raise UserError(f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1")
+        self.use_photo(self.trainer.datamodule.example.context)
+        self.use_prior(TextPrior.load(self.prior_name, self.download))
+
+    def use_photo(self, photo: Views) -> None:
+        """The photo (1, 1) with alpha, whose camera sets the scale."""
+        if photo.alpha is None or tuple(photo.cameras.shape) != (1, 1):
+            raise UserError("RealFusion takes one photo of an object that is cut out: one context view, with alpha")
+        self.reference = photo.to(self.device)
+
+    def use_prior(self, prior: TextPrior) -> None:
+        """A prior, and the text of all views as it reads it."""
+        prior = prior.requires_grad_(False).eval().to(self.device)
+        object.__setattr__(self, "text_prior", prior)  # not a submodule: it is neither trained nor stored here
+        with torch.no_grad():
+            self.text = dict(zip(VIEWS, prior.embed([self.prompt.of(view) for view in VIEWS]).split(1)))
+            self.negative = dict(zip(VIEWS, prior.embed([self.prompt.against(view) for view in VIEWS]).split(1)))
+
+    @property
+    def whole_field(self) -> HashGridField:
+        """The scene as it is now, without skipping."""
+        center = self.scene.center[None]
+        scene = self.scene
+        return HashGridField(scene.grid, scene.decoder, center, center.new_full((1,), scene.radius), scene.half_size, scene.blob)
+
+    def field(self, context: Views) -> Field:
+        """The scene as it is now; ``context`` is not looked at."""
+        return OccupiedField(self.whole_field, self.occupancy)
+
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """See :meth:`FieldSystem.render`: over a grey level, whatever the background of training is."""
+        with torch.autocast(self.device.type, enabled=False):
+            return render_image(field, cameras, size, self.render_eval, background)
+
+    def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
+        """Picture and normals from a camera (1,), see :func:`vcgen.nerf.shading.shaded_picture`."""
+        with torch.autocast(self.device.type, enabled=False):
+            return shaded_picture(field, camera, size, self.render_eval)
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """Those of :class:`vcgen.systems.realfusion_losses.LossWeights`, which states their reductions."""
+        progress = min(1.0, self.progress(self.global_step))
+        self.loss_weights = self.weights.at(progress)
+        levels = self.scene.grid.levels
+        self.scene.grid.shown = math.ceil(levels / 2) if progress < self.options.coarse else levels
+        # Differences of a density in bfloat16 would be noise: the field is computed in float32 whatever trainer.precision is.
+        with torch.autocast(self.device.type, enabled=False):
+            if self.global_step % self.options.refresh_every == 0:
+                self.occupancy.refresh(self.whole_field, generator)
+            # The photo's few rays look everywhere, so that matter can begin where nothing is yet.
+            losses = self.photo_losses(self.whole_field, example.context, generator)
+            cameras, seen, pictures = self.random_views(self.field(example.context), progress, generator)
+            losses |= self.regularisers(seen)
+        if self.weights.sds:
+            losses["sds"] = self.distil(pictures, cameras, progress, generator)
+        return losses
+
+    def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
+        """Errors on random rays of the photo: "rgb", both sides over the same background, and "mask"."""
+        options = self.options
+        origins, directions, pixels = (x.flatten(0, 1) for x in draw_rays(field, photo, options.reference_rays, generator))
+        near, far = (x.expand(pixels.shape) for x in (photo.cameras.near, photo.cameras.far))
+        rays = render_shaded(field, origins, directions, near, far, self.render_options, Shading(), generator, with_normals=False).rays
+        truth = gather_pixels(photo, pixels[None])
+        # The network must not learn the photo's error away.
+        behind = self.background(directions).detach() if options.background == "network" else None
+        return {
+            "rgb": squared_error(rays, truth, options.background == "random", behind),
+            "mask": (rays.alpha - truth.alpha).square().mean(),
+        }
+
+    def random_views(self, field: Field, progress: float, generator: torch.Generator) -> tuple[Cameras, list[ShadedRendering], Tensor]:
+        """Cameras (views,), what they see lit, and pictures (views, 3, size, size) in [0, 1]."""
+        cameras, seen, pictures = [], [], []
+        for _ in range(self.options.views):
+            camera = random_cameras(self.reference.cameras[0], self.scene.center, self.scene.radius, self.viewpoints, generator)
+            rendering, picture = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
+            cameras.append(camera)
+            seen.append(rendering)
+            pictures.append(picture)
+        stacked = (torch.cat([getattr(c, name) for c in cameras]) for name in ("c2w", "K", "near", "far"))
+        return Cameras(*stacked), seen, torch.cat(pictures)
+
+    def view(self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator) -> tuple[ShadedRendering, Tensor]:
+        """What a camera (1,) sees, and its picture (1, 3, size, size) over the background."""
+        size = self.options.render_size
+        origins, directions = camera.rays(size, size)
+        near, far = (x[:, None].expand(1, size * size) for x in (camera.near, camera.far))
+        normals = shading.kind != "albedo" or bool(self.weights.smoothness or self.weights.orientation)
+        seen = render_shaded(field, origins, directions, near, far, self.render_options, shading, generator, normals)
+        behind: Tensor | float = 1.0
+        if self.options.background == "random":
+            behind = torch.rand(3, device=self.device, generator=generator)
+        elif self.options.background == "network":
+            behind = self.background(directions)
+        return seen, seen.rays.over(behind).mT.unflatten(-1, (size, size))
+
+    def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
+        """Albedo at first, then by the probabilities; the light stands near the camera."""
+        light, share = light_near(camera.centers[0] - self.scene.center, generator), torch.rand((), device=self.device, generator=generator)
+        albedo, lambertian, _ = self.options.shading
+        if progress < self.options.albedo_only or share < albedo:
+            return Shading()
+        return Shading("lambertian" if share < albedo + lambertian else "textureless", light)
+
+    def regularisers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
+        """Losses on random views that need no prior."""
+        alpha, size = torch.cat([view.rays.alpha for view in seen]), self.options.render_size
+        losses = {"opacity": opacity_cost(alpha), "entropy": opacity_entropy(alpha)}
+        if seen[0].normals is not None:
+            normals = torch.cat([view.normals for view in seen]).mT.unflatten(-1, (size, size))
+            losses["smoothness"] = normal_smoothness(normals)
+            losses["orientation"] = torch.cat([view.orientation for view in seen]).mean()
+        self.monitored |= {"scene/opacity": alpha.detach().mean(), "scene/occupied": torch.tensor(self.occupancy.share())}
+        return losses
+
+    def distil(self, pictures: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
+        """Half the squared distance of the pictures' latents to the guidance's targets; the gradient passes the encoder."""
+        prior = self.text_prior
+        latents = prior.encode(to_signed(pictures), generator)
+        angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
+        words = [view_word(float(a), float(e)) for a, e in zip(*angles)]
+        text, negative = (torch.cat([table[word] for word in words]) for table in (self.text, self.negative))
+        scale = self.options.scale[0] + progress * (self.options.scale[1] - self.options.scale[0])
+        guidance, given = self.annealed(progress), latents.detach()
+        with torch.no_grad():
+            made = guidance.step(
+                int(progress * guidance.rounds), guidance.begin(given, generator), given,
+                lambda noisy, times: prior.denoise(noisy, times, text, negative, scale), prior.schedule, generator,
+            )
+        self.monitored["guidance/disagreement"] = torch.tensor(made.disagreement)
+        return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
+
+    def annealed(self, progress: float) -> Guidance:
+        """The guidance with its highest noise level for this share of the run; NGD lowers its own."""
+        end = self.options.noise_end
+        if end is None or not isinstance(self.guidance, (SDS, SJC)):
+            return self.guidance
+        return replace(self.guidance, start=self.guidance.start + progress * (end - self.guidance.start))
+
+    def configure_optimizers(self):
+        """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
+        networks = [*self.scene.decoder.parameters(), *self.background.parameters()]
+        groups = [{"params": [self.scene.grid.table], "lr": self.options.grid_lr}, {"params": networks, "lr": self.options.network_lr}]
+        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs ``val/psnr`` of the target views, over white, and a sheet of the scene."""
+        field = self.field(example.context)
+        self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
+        scene_sheet(self, self.reference, field)
+
+    def on_train_end(self) -> None:
+        """Write what the scene has become into the run's folder."""
+        write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
