@@ -19,7 +19,7 @@ class LossWeights:
 
     rgb: squared error over rays and channels of the photo; mask: of opacity, over rays. None: 5 and 0.5 with the mean, the paper's numbers;
         1000 and 500 with the sum.
-    sds: half the squared distance of latents to their targets; "mean" over all entries, "sum" over the entries of a latent, mean over views.
+    sds: half the squared distance of latents to their targets; "mean" over all entries, or "sum" over a latent's entries, mean over views.
     smoothness: of the picture of normals, mean over pixels and coordinates. orientation: of normals that face away, mean over rays; its
         weight grows from a hundredth to this over the run. opacity: sqrt(a^2 + 0.01), mean over rays. entropy: of opacity, in bits, mean
         over rays; weight 0 in the first half, then growing.
