@@ -52,8 +52,8 @@ class ViewPrior(nn.Module):
     what the best guess for such Gaussians leaves over, at unit variance: the preconditioning of EDM (arXiv 2206.00364, table 1), about
     the rendering instead of 0 (ours). None: the network's output is the prediction.
     size: picture side in pixels, which sets the schedule's shift. condition_dropout: share of training pictures without condition,
-    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: the noise's
-    error, unweighted. With ``spread`` the loss is the network's own error at all noise levels, as in EDM.
+    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: all noise
+    levels alike. With ``spread`` the loss is the network's own error at all noise levels, as in EDM.
     gradient_checkpointing: recompute activations in the backward pass; less memory, a third more time.
 
     About 5 million parameters: the defaults; 100 million: channels (128, 224, 320, 416), layers 2; 400 million, the

@@ -140,8 +140,8 @@ class TextPrior(nn.Module):
         return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
 
     def loss(self, latents: Tensor, text: Tensor, generator: torch.Generator, min_snr: float | None = 5.0) -> tuple[Tensor, Tensor]:
-        """Denoising loss of clean latents: per-latent means (n,), weighted by min-SNR with gamma ``min_snr`` (arXiv 2303.09556; None: the
-        noise's error, unweighted), and their timesteps (n,)."""
+        """Denoising loss of clean latents: per-latent means (n,), weighted by min-SNR with gamma ``min_snr`` (arXiv 2303.09556; None:
+        all noise levels alike), and their timesteps (n,)."""
         timesteps = draw_timesteps(self.schedule, len(latents), generator)
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, latents)

@@ -31,19 +31,21 @@ class TextToImage(System):
     autoencoder_pictures: how many pictures of a batch the autoencoder trains on; it costs more per picture than the U-Net.
     kl_weight: of the mean divergence per latent number from a standard normal, beside the mean absolute error of pictures in [-1, 1].
     caption_dropout: share of captions replaced by none, for classifier-free guidance. min_snr: gamma of the loss weights
-    (arXiv 2303.09556). prompts: drawn into TensorBoard at each validation. half: store the pipeline in half precision.
+    (arXiv 2303.09556); None weighs all noise levels alike. prompts: drawn into TensorBoard at each validation. half: store the pipeline
+    in half precision.
     """
 
     def __init__(
         self, captions: Path, optimizer: OptimizerOptions, sizes: TextPriorOptions = TextPriorOptions(), autoencoder_steps: int = 1000,
-        autoencoder_pictures: int = 16, kl_weight: float = 1e-4, caption_dropout: float = 0.1, min_snr: float | None = 5.0,
+        autoencoder_pictures: int = 16, kl_weight: float = 1e-4, caption_dropout: float = 0.1, min_snr: float | None = None,
         prompts: tuple[str, ...] = (), half: bool = False,
     ):
         super().__init__(optimizer, {"divergence": kl_weight})
         self.things = read_things(captions)
         self.prior = new_text_prior(all_sentences(self.things), sizes)
         self.autoencoder_steps, self.autoencoder_pictures = autoencoder_steps, autoencoder_pictures
-        self.caption_dropout, self.min_snr, self.prompts, self.half_precision = caption_dropout, min_snr, tuple(prompts), half
+        self.caption_dropout, self.min_snr = caption_dropout, min_snr
+        self.prompts, self.half_precision = tuple(prompts), half
         #: Standard deviation of the autoencoder's code, a moving average while it trains; latents are divided by it.
         self.register_buffer("spread", torch.ones(()))
         self.val_losses = torch.nn.ModuleDict({"denoising": Mean(), "reconstruction": Mean()})
@@ -73,7 +75,7 @@ class TextToImage(System):
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """"reconstruction": mean absolute error over pictures in [-1, 1], and "divergence", mean over the code; later "denoising": mean
-        over latents, weighted by min-SNR."""
+        over latents, weighted by ``min_snr``."""
         pictures = all_pictures(example)
         self.work = {"images": len(pictures)}
         if self.global_step < self.autoencoder_steps:
