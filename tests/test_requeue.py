@@ -8,6 +8,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
+from ranks import vcgen_ranks
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, IterableDataset
 from training import CONFIG, equal, load, vcgen
 
@@ -129,6 +131,33 @@ def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(co
     for part in ("state_dict", "optimizer_states", "ShardData"):
         assert equal(a[part], b[part]), part
     assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
+
+
+def scores(folder) -> list[tuple[int, float]]:
+    """The steps and values of ``val/psnr`` in a run's TensorBoard files, in the order in which they were written."""
+    files = sorted(folder.glob("events.*"))
+    return [(event.step, event.value) for file in files for event in EventAccumulator(str(file)).Reload().Scalars("val/psnr")]
+
+
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_validation_that_was_due_at_the_stop_is_made_up_for(config, tmp_path, outside_slurm, world):
+    """Of the validations after steps 2, 4 and 6 the stop comes before the second."""
+    options = dict(trainer__max_steps=6, checkpoint__keep_best=3, trainer__val_check_interval=2)
+    kill = dict(trainer__callbacks__plus="test_requeue.Kill", trainer__callbacks__number=int(signal.SIGTERM), trainer__callbacks__step=4)
+    stopped = 128 + signal.SIGTERM
+    assert vcgen_ranks(world, "fit", config, tmp_path / "whole", **options) == [0] * world
+    assert vcgen_ranks(world, "fit", config, tmp_path / "parts", **options, **kill) == [stopped] + [0] * (world - 1)
+    found = last(tmp_path / "parts")
+    assert found["global_step"] == 4 and set(found["callbacks"]["Checkpoints"]["best"]) == {2}
+    assert vcgen_ranks(world, "fit", config, tmp_path / "parts", **options, ckpt_path="last") == [0] * world
+    assert scores(tmp_path / "parts") == scores(tmp_path / "whole") and len(scores(tmp_path / "whole")) == 3
+    names = sorted(path.name for path in (tmp_path / "whole" / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt", "step-2.ckpt", "step-4.ckpt", "step-6.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "parts" / "checkpoints").iterdir()) == names
+    for name in names:
+        a, b = (load(tmp_path / run / "checkpoints" / name) for run in ("whole", "parts"))
+        for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "ShardData", "callbacks"):
+            assert equal(a[part], b[part]), (name, part)
 
 
 def test_a_warning_after_the_end_finds_the_training_finished(config, tmp_path, outside_slurm):

@@ -89,6 +89,44 @@ def test_sharded_training_equals_ddp_and_goes_on_exactly(config, tmp_path):
     assert equal(resumed["callbacks"]["EMA"], sharded["callbacks"]["EMA"])
 
 
+BOTH_WAYS = pytest.mark.parametrize("first, second", [("ddp", "sharded"), ("sharded", "ddp")])
+
+
+@pytest.mark.slow
+@BOTH_WAYS
+def test_a_checkpoint_of_the_other_strategy_is_refused_and_kept(config, tmp_path, capfd, first, second):
+    run = dict(data__val="null", trainer__max_steps=1)
+    assert vcgen_ranks(2, "fit", config, tmp_path / "run", **run, trainer__strategy=first) == [0, 0]
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    capfd.readouterr()
+    run = dict(data__val="null", ckpt_path="last")
+    assert vcgen_ranks(2, "fit", config, tmp_path / "run", **run, trainer__strategy=second) == [2, 2]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line or "Traceback" in line]
+    assert len(lines) == 2 and all("optimiser is of another trainer.strategy" in line for line in lines)  # one of each rank
+    assert last.read_bytes() == before
+
+
+@pytest.mark.slow
+@BOTH_WAYS
+def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strategy(config, tmp_path, first, second):
+    """A frozen field and a prior that is a U-Net alone: there the two optimisers have the same form."""
+    content = yaml.safe_load(config.read_text())
+    content["model"]["init_args"]["prior"]["init_args"]["input_attention"] = False
+    config.write_text(yaml.safe_dump(content))
+    assert vcgen_ranks(1, "fit", config, tmp_path / "start", data__val="null", trainer__max_steps=1) == [0]
+    export(["--checkpoint", str(tmp_path / "start" / "checkpoints" / "last.ckpt"), "--out", str(tmp_path / "model")])
+    run = dict(data__val="null", model__pretrained=tmp_path / "model", model__train_field="false")
+    assert vcgen_ranks(2, "fit", config, tmp_path / "whole", **run, trainer__strategy=first) == [0, 0]
+    assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **run, trainer__strategy=first, trainer__max_steps=1) == [0, 0]
+    assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **run, trainer__strategy=second, ckpt_path="last") == [0, 0]
+    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
+    assert whole["global_step"] == parts["global_step"] == 2
+    for a, b in ((whole["state_dict"], parts["state_dict"]), (whole["callbacks"]["EMA"]["weights"], parts["callbacks"]["EMA"]["weights"])):
+        close = [float(((a[name] - b[name]).abs() < 2e-5).float().mean()) for name in a]
+        assert a.keys() == b.keys() and sum(close) / len(close) > 0.98
+
+
 @pytest.mark.parametrize("options, words", [
     (dict(model__optimizer__muon_lr=0.01), "model.optimizer.muon_lr: Muon needs whole matrices"),
     (dict(model__encoder="SceneTriplane", model__encoder__decoder__channels=8, model__prior="null"), "no U-Net to shard; use ddp"),

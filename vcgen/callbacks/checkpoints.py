@@ -19,7 +19,8 @@ class Checkpoints(Checkpoint):
 
     ``last.ckpt`` is written between optimiser steps only, when no accumulated gradient is in hand that a resumed run would lack; a request
     to stop, or a validation, in the midst of an accumulation is heard after its step. Lightning's ModelCheckpoint saves its last file only
-    beside a new best one, and forgets its best when the folder is moved.
+    beside a new best one, and forgets its best when the folder is moved; it leaves out a validation that was due when the run was stopped,
+    which here is made up for when the run goes on, so that the best of a stopped run is that of an undisturbed one.
 
     Args:
         dirpath: Folder of the files.
@@ -44,6 +45,8 @@ class Checkpoints(Checkpoint):
         #: What the last validation measured, while its weights are the current ones.
         self.score: float | None = None
         self.owed = self.stopping = False
+        #: Whether ``last.ckpt`` was written where a validation was due that has not been.
+        self.unvalidated = False
 
     @property
     def state_key(self) -> str:
@@ -65,6 +68,7 @@ class Checkpoints(Checkpoint):
         """The best first: ``last.ckpt`` then knows the new best score. What is no longer among the best goes after both are safe."""
         if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
+        self.unvalidated = False
         self._save_best(trainer)
         if trainer.fit_loop._should_accumulate():
             self.owed = True
@@ -75,17 +79,24 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint; ``monitor`` and ``current_score`` are what ``vcgen export`` notes."""
-        return {"monitor": self.monitor, "mode": self.mode, "current_score": self.score, "best": dict(self.best)}
+        found = {"current_score": self.score, "best": dict(self.best), "unvalidated": self.unvalidated}
+        return {"monitor": self.monitor, "mode": self.mode, **found}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From the checkpoint. What was best by another metric does not count."""
+        self.unvalidated = state.get("unvalidated", False)
         if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.best = dict(list(state["best"].items())[: self.keep_best])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """All is restored, by the callbacks before this one, too: make up for the validation that the stopped run did not come to."""
+        if trainer.is_global_zero and self.best:
+            self._look_in_folder()
+        if self.unvalidated and sum(trainer.num_val_batches) > 0:
+            validate(trainer)
+
+    def _look_in_folder(self) -> None:
         """Only what is in the folder counts: the checkpoint may be another run's, or ``keep_best`` another than it was."""
-        if not trainer.is_global_zero or not self.best:
-            return
         if not self._file(None).exists():
             self.best = {}
         elif self.keep_best > 1:
@@ -100,16 +111,17 @@ class Checkpoints(Checkpoint):
         score: what a validation has just measured of these weights.
         """
         self.owed, self.score = False, score
+        self.unvalidated = score is None and validates(trainer)
         path = self.folder / "last.ckpt"
         trainer.save_checkpoint(path, False)  # not the weights alone
         return path
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         """Whether this step is to be saved now: a validation that follows at once will save it, with its score."""
-        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if validates and sum(trainer.num_val_batches) > 0:
+        if validates(trainer):
             return False
-        instead = validates and trainer.val_check_batch is not None  # there is nothing to validate on
+        # There is nothing to validate on.
+        instead = trainer.val_check_batch is not None and is_validation_due(trainer)
         periodic = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         return instead or periodic or self.owed or trainer.global_step == trainer.max_steps
 
@@ -138,6 +150,26 @@ class Checkpoints(Checkpoint):
 
     def _file(self, step: int | None) -> Path:
         return self.folder / ("best.ckpt" if step is None else f"step-{step}.ckpt")
+
+
+def is_validation_due(trainer: pl.Trainer) -> bool:
+    """Whether a validation belongs after this batch."""
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+
+
+def validates(trainer: pl.Trainer) -> bool:
+    """Whether one will follow at once, since there is something to validate on."""
+    return is_validation_due(trainer) and sum(trainer.num_val_batches) > 0
+
+
+def validate(trainer: pl.Trainer) -> None:
+    """Validate as the training loop does after a batch, before the first batch of a resumed run."""
+    loop, first = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector._first_loop_iter
+    loop.restarting = False  # it begins with its first batch
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
+    trainer._logger_connector._first_loop_iter = first
 
 
 def remove_others(folder: Path, steps: set[int]) -> None:
