@@ -124,6 +124,8 @@ def test_a_prior_loads_what_was_learnt_and_is_a_plain_one_afterwards(method, fol
     method.save(prior, tmp_path)
     loaded = TextPrior.load(folder)
     phrase = load_personal(loaded, tmp_path)
+    (tmp_path / "another").touch()
+    assert {path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()} == {(tmp_path / "another").stat().st_mode}
     assert phrase == method.phrase and not any(p.requires_grad for p in loaded.parameters())
     ours = drawn(prior, f"a photo of a {phrase}, side view")
     torch.testing.assert_close(drawn(loaded, f"a photo of a {phrase}, side view"), ours, atol=2e-4, rtol=0)

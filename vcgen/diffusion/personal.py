@@ -42,10 +42,13 @@ class Personalisation(nn.Module, ABC):
         """Write what was learnt in diffusers' own format."""
 
     def save(self, prior: TextPrior, folder: Path) -> None:
-        """Write what :func:`load_personal` reads: :meth:`write`'s files, and the object's name in prompts."""
+        """Write into an empty folder what :func:`load_personal` reads: :meth:`write`'s files, and the object's name in prompts."""
         self.write(prior, folder)
         note = {"phrase": self.phrase, "method": type(self).__name__, "prior": prior.name}
         (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n")
+        for path in folder.rglob("*"):
+            if path.is_file():  # safetensors keeps files from other users, whatever the umask
+                path.chmod((folder / NOTE).stat().st_mode)
 
 
 class Finetuning(Personalisation):

@@ -99,7 +99,8 @@ class TextPrior(nn.Module):
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """Token numbers (n, length), padded; what is longer is cut."""
         padded = dict(padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt")
-        return self.tokenizer(list(prompts), **padded).input_ids.to(self.unet.device)
+        # the first parameter's device: `.device` of diffusers' networks walks through all their parts, at every step
+        return self.tokenizer(list(prompts), **padded).input_ids.to(next(self.unet.parameters()).device)
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """What the U-Net attends to: (n, length, width). Differentiable with respect to the text encoder."""
