@@ -4,9 +4,9 @@
   python benchmarks/personalization.py --scripts EXAMPLES    beside the scripts of a checkout of diffusers, in turns
   python benchmarks/personalization.py --quick               a smaller prior and too few steps for its figures to mean much
 
-Both are run as their users run them, as programs, twice: the difference of a long and a short run is the time of the steps between them, and
-starting, reading and saving fall out. The prior has random weights, and the sizes of configs/text2image.yaml. On a machine with other
-work, the processor time is the one to trust.
+Both are run as their users run them, as programs, twice: the difference of a long and a short run is the time of the steps between
+them, and starting, reading and saving fall out. The prior has random weights, and the sizes of configs/text2image.yaml. On a machine
+with other work, the processor time is the one to trust.
 """
 
 import argparse
@@ -24,7 +24,9 @@ from common import ROOT, hardware, save_results
 from PIL import Image, ImageDraw
 
 #: Method -> the scripts' name and its pictures per step, as in our configurations.
-SCRIPTS = {"textual_inversion": ("textual_inversion.py", 4), "lora": ("train_dreambooth_lora.py", 1), "dreambooth": ("train_dreambooth.py", 1)}
+SCRIPTS = {
+    "textual_inversion": ("textual_inversion.py", 4), "lora": ("train_dreambooth_lora.py", 1), "dreambooth": ("train_dreambooth.py", 1),
+}
 #: Of the photo and the prior's pictures, in pixels.
 SIZE = 64
 
@@ -46,7 +48,8 @@ def prepare(folder: Path, quick: bool) -> None:
     sizes = dict(OmegaConf.load(ROOT / "configs" / "text2image.yaml").model.init_args.sizes)
     if quick:
         sizes |= {"autoencoder": [16, 16, 16], "channels": [16, 32, 32], "width": 48, "heads": 2, "depth": 1}
-    new_text_prior([f"a photo of a car, {view} view" for view in ("front", "side", "back")], TextPriorOptions(**sizes)).save(folder / "prior")
+    captions = [f"a photo of a car, {view} view" for view in ("front", "side", "back")]
+    new_text_prior(captions, TextPriorOptions(**sizes)).save(folder / "prior")
     image = Image.new("RGB", (SIZE, SIZE), "white")
     ImageDraw.Draw(image).ellipse((8, 16, 56, 48), fill=(200, 30, 30))
     (folder / "photos").mkdir()

@@ -237,7 +237,8 @@ def test_lora_has_the_rank_and_the_layers_asked_for(folder, tmp_path):
     (lambda: TextualInversion("", "car"), "no word"), (lambda: TextualInversion("two words", "car"), "no word"),
     (lambda: TextualInversion("car", "fish"), "already knows 'car'"), (lambda: TextualInversion(initial="quokka"), "one token"),
     (lambda: TextualInversion(initial=""), "is nothing to the tokenizer"), (lambda: TextualInversion(initial=[]), "a word to start from"),
-    (lambda: TextualInversion(vectors=0), "at least 1"), (lambda: LoRA("", "car"), "needs a token"), (lambda: LoRA("sks", " "), "needs a token"),
+    (lambda: TextualInversion(vectors=0), "at least 1"), (lambda: LoRA("", "car"), "needs a token"),
+    (lambda: LoRA("sks", " "), "needs a token"),
     (lambda: LoRA(rank=0), "at least 1"), (lambda: DreamBooth("", "car"), "needs a token"),
 ])
 def test_words_that_cannot_be_are_refused_in_one_line(method, message, folder):

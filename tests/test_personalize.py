@@ -58,7 +58,8 @@ def config(place: Path, run: Path, method: str, **model) -> Path:
         "optimizer": OPTIMIZER, **model,
     }
     content = {
-        "seed_everything": 0, "trainer": trainer, "data": {"class_path": "PhotoData", "init_args": {"image": str(place / "photo.png"), "size": 32}},
+        "seed_everything": 0, "trainer": trainer,
+        "data": {"class_path": "PhotoData", "init_args": {"image": str(place / "photo.png"), "size": 32}},
         "model": {"class_path": "Personalize", "init_args": init_args}, "checkpoint": {"monitor": "val/denoising", "mode": "min"},
         "ema": {"decay": 0.0},
     }
@@ -160,7 +161,8 @@ def test_prompts_are_the_templates_with_the_object_and_the_view(place):
 
 def test_both_halves_pass_the_unet_as_one_batch_and_each_has_its_loss(place):
     prior = witness(place)
-    made = system(prior, LoRA(noun="car"), batch_size=3, preservation=Preservation(weight=0.5, prompts=("a photo of a {}", "a {}, back view")))
+    kept = Preservation(weight=0.5, prompts=("a photo of a {}", "a {}, back view"))
+    made = system(prior, LoRA(noun="car"), batch_size=3, preservation=kept)
     made.class_pictures = torch.full((4, 3, 16, 16), 7, dtype=torch.uint8)
     losses = made.losses(example(), torch.Generator().manual_seed(0))
     assert prior.calls == [6] and set(losses) == {"denoising", "class"} and made.loss_weights == {"class": 0.5}

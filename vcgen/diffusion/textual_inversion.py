@@ -83,8 +83,8 @@ def token_number(prior: TextPrior, word: str) -> int:
 def nearest_word(prior: TextPrior, pictures: Tensor, words: Sequence[str]) -> int:
     """The index of the word for which "a photo of a WORD" makes pictures (n, 3, H, W) in [0, 1] easiest to denoise.
 
-    Stands in for RealFusion's search by CLIP's picture encoder, which is not part of a text prior. The loss is the noise's squared error
-    with the same noise for all words, at LEVELS noise levels a picture.
+    Stands in for RealFusion's search by CLIP's picture encoder, which is not part of a text prior. The loss is the network's squared
+    error with the same noise for all words, at LEVELS noise levels a picture.
     """
     latents = prior.encode(to_signed(pictures)).repeat_interleave(LEVELS, 0)
     losses = []
