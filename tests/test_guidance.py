@@ -93,6 +93,30 @@ def test_without_guidance_the_walk_is_diffusers_ddim():
     torch.testing.assert_close(state.targets, picture, atol=1e-4, rtol=1e-3)
 
 
+def test_fresh_noise_replaces_a_share_of_the_walks_own():
+    """After a step: none without eta, to the bit and without a draw; with eta, unit variance and sqrt(1 - eta^2) of correlation."""
+    renderings = torch.rand(8, 3, 64, 64)
+    steps = {}
+    for eta in (None, 0.0, 0.6, 1.0):
+        guidance = NGD(start=0.4, rounds=4, **({} if eta is None else {"eta": eta}))
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(renderings.shape, generator=generator)  # the prior sees this very noise, so the step would keep it
+        before = generator.get_state()
+        step = guidance.step(
+            0, Round(renderings, noise, -1, 0, 0), renderings, lambda noisy, times: Denoised(renderings, noise), SCHEDULE, generator
+        )
+        assert torch.equal(generator.get_state(), before) == (not eta)
+        steps[eta] = step
+    assert torch.equal(steps[None].noise, steps[0.0].noise)
+    for eta, step in steps.items():
+        assert torch.equal(step.targets, steps[None].targets)
+        both = torch.stack([step.noise.flatten(), noise.flatten()])
+        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(math.sqrt(1 - (eta or 0) ** 2), abs=0.016)  # 5 standard deviations
+        assert float(step.noise.std()) == pytest.approx(1, abs=0.01)
+    one, other = steps[1.0].noise[:2].flatten(1)
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.05  # views have noise of their own
+
+
 def test_full_weight_returns_exactly_the_rendering():
     guidance = NGD(gamma=1e9, max_weight=1.0, rounds=5)
     renderings = torch.rand(2, 3, 4, 4)
@@ -180,7 +204,7 @@ def test_impossible_rounds_are_refused(kind, wrong):
         kind(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1)])
+@pytest.mark.parametrize("wrong", [dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(eta=1.1), dict(eta=-0.1)])
 def test_impossible_weights_are_refused(wrong):
     with pytest.raises(ValueError, match="need gamma and max_weight >= 0"):
         NGD(**wrong)

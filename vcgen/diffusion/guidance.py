@@ -4,6 +4,7 @@ A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n
 these views, and answers with targets of the same shape. Fitting the field to them is the caller's part.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,12 +60,14 @@ def check_rounds(guidance: "NGD | SDS | SJC") -> None:
 
 @dataclass(frozen=True)
 class NGD(Guidance):
-    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one deterministic DDIM walk of all virtual views, drawn towards
+    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one DDIM walk of all virtual views, drawn towards
     each other by the field's renderings. gamma = 0 is plain sampling, to which the field is fitted on the way.
 
     gamma: guidance weight. The rendering's weight in the clean picture is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
     high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). start, end: shares of the noise schedule,
-    1 is pure noise. rounds: denoising steps. updates: field updates after each. All values are ours; the paper states none.
+    1 is pure noise. rounds: denoising steps. updates: field updates after each. eta: share of fresh noise after each step, in [0, 1], drawn
+    for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma (arXiv 2010.02502, eq. 12) is eta times the next level's noise;
+    0 is the deterministic walk, 1 forgets all but the pictures. All values are ours; the paper states none.
     """
 
     gamma: float = 1.0
@@ -73,11 +76,12 @@ class NGD(Guidance):
     end: float = 0.02
     rounds: int = 24
     updates: int = 64
+    eta: float = 0.0
 
     def __post_init__(self):
         check_rounds(self)
-        if not (self.gamma >= 0 and self.max_weight >= 0):
-            raise ValueError(f"need gamma and max_weight >= 0; got {self}")
+        if not (self.gamma >= 0 and self.max_weight >= 0 and 0 <= self.eta <= 1):
+            raise ValueError(f"need gamma and max_weight >= 0, eta in [0, 1]; got {self}")
 
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """The walk starts at the noised renderings; one draw of noise is shared by all views."""
@@ -97,7 +101,11 @@ class NGD(Guidance):
         clean = denoise(noisy, times).picture
         weight = self.weight(float(alpha[0, 0, 0, 0]), float(sigma[0, 0, 0, 0]))
         targets = (1 - weight) * clean + weight * renderings
-        return Round(targets, (noisy - alpha * targets) / sigma, time, weight, float((clean - renderings).square().mean().sqrt()))
+        noise = (noisy - alpha * targets) / sigma
+        if self.eta:
+            fresh = torch.randn(renderings.shape, generator=generator, device=renderings.device)
+            noise = math.sqrt(1 - self.eta**2) * noise + self.eta * fresh
+        return Round(targets, noise, time, weight, float((clean - renderings).square().mean().sqrt()))
 
     def weight(self, alpha: float, sigma: float) -> float:
         """w = min(max_weight, gamma sigma^2 / alpha^2)."""
