@@ -4,11 +4,11 @@ VENV   := .venv
 STAMP  := $(VENV)/.installed
 PYTEST := $(VENV)/bin/python -m pytest
 
-.PHONY: help install test test-slow demo clean
+.PHONY: help install test test-slow demo demo-realfusion clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 install: $(STAMP)  ## create or reuse .venv with vcgen and the pinned versions of all it needs (PYTHON=... chooses the interpreter)
 
@@ -22,6 +22,9 @@ test-slow: $(STAMP)  ## the slow tests: short trainings and end-to-end runs
 
 demo: $(STAMP)  ## train, measure and render on the bundled data
 	$(VENV)/bin/python benchmarks/demo.py
+
+demo-realfusion: $(STAMP)  ## one bundled picture becomes a turntable and a mesh, by the shipped text prior
+	$(VENV)/bin/python benchmarks/demo_realfusion.py
 
 clean:  ## remove .venv; outputs/ stays
 	rm -rf $(VENV)
