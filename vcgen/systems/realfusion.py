@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import SDS, SJC, Guidance
+from vcgen.diffusion.personal import load_personal
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
@@ -92,6 +93,7 @@ class RealFusion(FieldSystem):
     """One photo becomes a hash-grid scene, in a training run that ends by writing turntable, normals, depth and meshes.
 
     prior: a text prior's folder (or hub name, fetched only with ``download``); it is neither trained nor stored in checkpoints.
+    learned: the folder of a run of Personalize on that prior, whose name for the object then is the prompt's subject.
     scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
     SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in pictures. occupancy: cells per
     side of the grid that skips empty space.
@@ -103,10 +105,10 @@ class RealFusion(FieldSystem):
         weights: LossWeights = LossWeights(), viewpoints: ViewpointOptions = ViewpointOptions(),
         options: RealFusionOptions = RealFusionOptions(), render: RenderOptions = RenderOptions(48),
         render_eval: RenderOptions = RenderOptions(96), occupancy: int = 48, outcome: OutcomeOptions = OutcomeOptions(),
-        download: bool = False,
+        download: bool = False, learned: Path | None = None,
     ):
         super().__init__(OptimizerOptions(), {})
-        self.prior_name, self.download = prior, download
+        self.prior_name, self.download, self.learned = prior, download, learned
         self.scene, self.background, self.occupancy = scene, Background(), OccupancyGrid(occupancy)
         self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
         self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
@@ -118,7 +120,10 @@ class RealFusion(FieldSystem):
         if self.trainer.world_size > 1:
             raise UserError(f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1")
         self.use_photo(self.trainer.datamodule.example.context)
-        self.use_prior(TextPrior.load(self.prior_name, self.download))
+        prior = TextPrior.load(self.prior_name, self.download)
+        if phrase := load_personal(prior, self.learned):
+            self.prompt = replace(self.prompt, subject=phrase)
+        self.use_prior(prior)
 
     def use_photo(self, photo: Views) -> None:
         """The photo (1, 1) with alpha, whose camera sets the scale."""
