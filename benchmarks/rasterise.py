@@ -28,7 +28,7 @@ def rasterise(triangles: NDArray, corner_rgb: NDArray, cameras: Cameras, size: i
 
 def _draw(triangles: NDArray, corner_rgb: NDArray, camera: Cameras, size: int) -> NDArray:
     """(size, size, 4) premultiplied, one sample per pixel."""
-    points, depth = camera.project(torch.from_numpy(triangles.reshape(1, -1, 3)).float())
+    points, depth = camera.project(torch.tensor(triangles.reshape(1, -1, 3)).float())
     flat, inverse = points.double().numpy().reshape(-1, 3, 2), 1 / depth.double().numpy().reshape(-1, 3)
     # moved by an irrational ten-thousandth of a pixel: a sample on an edge that two faces share would be missed by both
     hits = lattice_hits(flat, *((np.arange(size) + 0.5 + 1e-4 * shift) / size for shift in (np.sqrt(2) - 1, np.sqrt(3) - 1)))

@@ -11,7 +11,7 @@ from stand_in import Balls
 
 from vcgen.errors import UserError
 from vcgen.export.mesh import srgb_to_linear, write_mesh
-from vcgen.nerf.mesh import automatic_opacity, density_grid, extract_mesh, surface_colours
+from vcgen.nerf.mesh import TOLERANCE, automatic_opacity, density_grid, extract_mesh, outline_threshold, surface_colours
 
 RESOLUTION = 64
 VOXEL = 1 / (RESOLUTION - 1)
@@ -107,6 +107,43 @@ def test_the_grid_is_the_field_at_its_corners_whatever_the_chunk():
 
 def test_the_automatic_level_of_two_plateaus_is_their_midpoint():
     assert automatic_opacity(np.array([0.1] * 900 + [0.7] * 100, np.float32)) == pytest.approx(0.4, abs=1e-6)
+
+
+@pytest.mark.parametrize("peak", [10.0, 100.0, 1000.0])
+def test_the_outline_of_a_cloud_is_where_half_of_the_light_is_stopped(peak):
+    """Of a density peak exp(-r^2 / 2 w^2), a ray at distance b meets at most peak e and passes peak e w sqrt(2 pi), e = exp(-b^2 / 2 w^2):
+    the outline's density is ln 2 / (w sqrt(2 pi)), whatever the peak. An outline whose area is larger by a share s is at that density
+    times (density / peak)^s."""
+    width = 0.12
+    line = np.linspace(-0.6, 0.6, 97)
+    x, y, z = np.meshgrid(line, line, line, indexing="ij")
+    density = peak * np.exp(-(x**2 + y**2 + z**2) / (2 * width**2))
+    found = outline_threshold(density, line[1] - line[0], preferred=peak / 2)
+    outline = math.log(2) / (width * math.sqrt(2 * math.pi))
+    assert outline * (outline / peak) ** TOLERANCE * 0.96 < found < outline * 1.01
+
+
+def test_a_threshold_with_the_right_outline_is_kept():
+    line = np.linspace(-1, 1, 33)
+    ball = 50.0 * (sum(axis**2 for axis in np.meshgrid(line, line, line)) < 0.25)
+    assert outline_threshold(ball, line[1] - line[0], preferred=17.0) == 17.0
+    assert outline_threshold(ball, line[1] - line[0], preferred=99.0) == 25
+
+
+def test_what_stops_no_light_has_no_outline():
+    assert outline_threshold(np.full((9, 9, 9), 1e-3), 0.1, preferred=5e-4) == 5e-4
+
+
+def test_the_surface_of_a_hollow_ball_with_a_hard_spot_is_the_ball():
+    """A histogram of densities would take the hard spot for all there is."""
+
+    class Spotted(Balls):
+        def density(self, points):
+            spot = (points - MIDDLE - torch.tensor([0.0, 0.0, 0.25])).norm(dim=-1) < 0.04
+            return super().density(points) + 3000 * spot
+
+    field = Spotted(MIDDLE, torch.tensor([0.3]), density=8.0)
+    assert extract_mesh(field, RESOLUTION).mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.1)
 
 
 @pytest.mark.parametrize(("options", "message"), [

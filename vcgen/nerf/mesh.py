@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Opacity is measured over radius / PIXELS: one pixel of a picture, 64 pixels wide, that the bounding sphere just fills.
 PIXELS = 32
+#: A threshold is good enough if it misjudges no more rays than the best, plus this share of those that meet the object.
+TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ def extract_mesh(
     """The largest connected surface of the first scene of ``field``, coloured as seen from outside.
 
     resolution: grid points along each edge of a cube around ``field.center``. threshold: density per world unit; None finds it
-    (:func:`automatic_opacity`). radius: half the cube's edge; None takes the field's own, which must then be finite.
-    chunk: points per query, which bounds memory. Raises UserError when there is nothing to extract.
+    (:func:`automatic_opacity`, put right by :func:`outline_threshold`). radius: half the cube's edge; None takes the field's own, which
+    must then be finite. chunk: points per query, which bounds memory. Raises UserError when there is nothing to extract.
     """
     import trimesh
     from skimage.measure import marching_cubes
@@ -58,14 +60,18 @@ def extract_mesh(
     length = radius / PIXELS
     _refuse_empty(density_range, radius, threshold)
     opacity = 1 - np.exp(-density * length)
-    level = automatic_opacity(opacity) if threshold is None else float(1 - np.exp(-threshold * length))
+    spacing = 2 * radius / (resolution - 1)
+    if threshold is None:
+        level = automatic_opacity(opacity)
+        seen = density * _sphere(resolution, float(field.radius[0]) / radius)
+        threshold = outline_threshold(seen, spacing, float(-np.log1p(-level) / length))
+    level = float(1 - np.exp(-threshold * length))
     # A shell of empty samples closes the surface where the object touches the cube.
     vertices, faces, _, _ = marching_cubes(np.pad(opacity, 1), level, gradient_direction="ascent")
-    spacing = 2 * radius / (resolution - 1)
     corner = field.center[0].double().cpu().numpy() - radius
     mesh = _largest(trimesh.Trimesh((vertices - 1) * spacing + corner, faces))
     mesh.visual.vertex_colors = surface_colours(field, mesh, spacing, chunk)
-    return Surface(mesh, float(-np.log1p(-level) / length), density_range)
+    return Surface(mesh, threshold, density_range)
 
 
 def density_grid(field: Field, resolution: int, radius: float, chunk: int = 2**17) -> NDArray[np.float32]:
@@ -92,6 +98,30 @@ def automatic_opacity(opacity: NDArray[np.float32]) -> float:
     return float(opacity[opacity > split].mean() + opacity[opacity <= split].mean()) / 2
 
 
+def outline_threshold(density: NDArray[np.float32], spacing: float, preferred: float) -> float:
+    """The density whose surface has the outline that renderings have: ``preferred`` where that is good enough, else the lowest that is.
+
+    density: on a cubic grid, ``spacing`` apart. Its lines are rays along the three axes: a rendering shows those that it stops by more than
+    half, a surface is met by those whose largest density exceeds the threshold, and about few of them may the two disagree.
+    A field that was fitted to pictures may be thin inside and hard in places, which no histogram of densities tells from its outline; the
+    lowest density keeps what is thin inside.
+    """
+    solid = np.concatenate([(density.sum(axis) * spacing > np.log(2)).ravel() for axis in range(3)])
+    if not solid.any():
+        return preferred
+    largest = np.concatenate([density.max(axis).ravel() for axis in range(3)])
+    order = np.argsort(largest, kind="stable")
+    largest, solid = largest[order].astype(np.float64), solid[order]
+    # a threshold between entries i and i + 1 misses the solid rays up to i and meets the empty ones after it
+    wrong = (solid.cumsum() + (~solid).sum() - (~solid).cumsum())[:-1]
+    between = largest[:-1] < largest[1:]
+    most = wrong[between].min() + TOLERANCE * solid.sum()
+    if (solid != (largest > preferred)).sum() <= most:
+        return preferred
+    first = np.flatnonzero(between & (wrong <= most))[0]
+    return float(largest[first] + largest[first + 1]) / 2
+
+
 def surface_colours(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk: int = 2**17, samples: int = 8) -> NDArray[np.uint8]:
     """uint8 (vertices, 3): what a ray from outside sees along each inward normal, composited from one grid spacing outside to two inside.
 
@@ -111,6 +141,12 @@ def surface_colours(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk
         transmittance = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], 1), 1)
         colours.append(((alpha * transmittance)[..., None] * colour[0].reshape(-1, samples, 3)).sum(1))
     return (torch.cat(colours).clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def _sphere(resolution: int, share: float) -> NDArray[np.bool_]:
+    """Which points of a cube's grid lie in the sphere around its middle whose radius is ``share`` of half the cube's edge."""
+    square = np.linspace(-1, 1, resolution) ** 2
+    return square[:, None, None] + square[:, None] + square <= share**2
 
 
 def _batch(points: Tensor, field: Field) -> Tensor:

@@ -1,0 +1,114 @@
+"""How fast are the hash grid and what is rendered from it, beside what the memory of this machine can deliver in the same run?
+
+Points/s of look-ups, forward and forward with backward, for the published grid (16 levels) and that of configs/realfusion.yaml; of the whole
+field; seconds per picture of a ball that fills a fifth of the sphere, dense and with empty cells skipped. `--quick`: fewer points and
+rounds. The copy reads and writes a block that fits no cache; a look-up reads 8 corners per level, which its bytes count, once.
+"""
+
+import argparse
+import json
+import math
+
+import torch
+import yaml
+from common import ROOT, hardware, save_results
+from timing import measure, table
+
+from vcgen.cameras import orbit, pinhole
+from vcgen.nerf.hashgrid import HashGrid, HashGridField, SceneHashGrid
+from vcgen.nerf.occupancy import OccupancyGrid, OccupiedField
+from vcgen.nerf.render import RenderOptions, render_image
+
+#: The share of the field's sphere that the ball fills.
+FILLED = 0.2
+
+
+def main() -> None:
+    """Measure, print, file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    parser.add_argument("--threads", type=int, help="of PyTorch; default: its own choice")
+    chosen = parser.parse_args()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    torch.manual_seed(0)
+    count, rounds, size = (1 << 12, 2, 16) if chosen.quick else (1 << 16, 7, 64)
+    shipped = yaml.safe_load((ROOT / "configs" / "realfusion.yaml").read_text())["model"]["init_args"]["scene"]
+    grids = {"16 levels to 2048": HashGrid(), "of realfusion.yaml": HashGrid(**shipped["grid"])}
+    copied = torch.empty(1 << (24 if chosen.quick else 27), dtype=torch.uint8)
+    runs = {"copy": copied.clone} | look_ups(grids, count) | pictures(ball(shipped), size)
+    seconds = {name: timing.wall for name, timing in measure(runs, rounds).items()}
+    bandwidth = 2 * len(copied) / seconds.pop("copy")
+    rows = [row(name, value, grids, count, bandwidth) for name, value in seconds.items()]
+    lines = table(
+        f"{count} points; a copy moves {bandwidth / 1e9:.1f} GB/s", ["what", "ms", "million points/s", "share of the copy's bytes/s"],
+        [[r["name"], f"{r['ms']:.1f}", *(("-", "-") if "points_per_s" not in r else (f"{r['points_per_s'] / 1e6:.2f}", f"{r['share']:.0%}"))]
+         for r in rows],
+    )
+    print("\n".join(lines))
+    figures = {
+        "program": "hashgrid_speed", "hardware": hardware(), "threads": torch.get_num_threads(), "copy_bytes_per_s": bandwidth, "rows": rows,
+    }
+    save_results("hashgrid_speed", figures, lines, chosen.quick or chosen.unfiled)
+    print(json.dumps(figures))
+
+
+def look_ups(grids: dict[str, HashGrid], count: int) -> dict:
+    """Each grid, forward and with its gradient, on random points."""
+    points = torch.rand(count, 3)
+
+    def forward(grid: HashGrid) -> None:
+        with torch.no_grad():
+            grid(points)
+
+    def both(grid: HashGrid) -> None:
+        grid.table.grad = None
+        grid(points).sum().backward()
+
+    found = {f"{name}, forward": lambda grid=grid: forward(grid) for name, grid in grids.items()}
+    return found | {f"{name}, forward and backward": lambda grid=grid: both(grid) for name, grid in grids.items()}
+
+
+def ball(shipped: dict) -> HashGridField:
+    """A field of the shipped kind that is dense in a ball alone: by its blob, with a network that says nothing of density."""
+    scene = SceneHashGrid(HashGrid(**shipped["grid"]), hidden=shipped["hidden"], depth=shipped["depth"])
+    with torch.no_grad():
+        scene.decoder[-1].weight[0] = 0
+        scene.decoder[-1].bias[0] = -30.0
+    radius = shipped["radius"] * FILLED ** (1 / 3)
+    # exp(-30 + 60 exp(-r^2 / 2 w^2)) passes 1 where the inner exponential is a half
+    blob = 60.0, radius / math.sqrt(2 * math.log(2))
+    return HashGridField(scene.grid, scene.decoder, torch.zeros(1, 3), torch.tensor([shipped["radius"]]), shipped["half_size"], blob)
+
+
+def pictures(field: HashGridField, size: int) -> dict:
+    """One picture of the ball, dense and skipping."""
+    occupancy = OccupancyGrid()
+    occupancy.refresh(field)
+    distance = 2.5 * float(field.radius[0])
+    camera = orbit(torch.zeros(1), torch.zeros(1), distance, pinhole(1.1), distance / 2, distance * 2)[None]
+
+    def draw(what) -> None:
+        with torch.no_grad():
+            render_image(what, camera, (size, size), RenderOptions(64))
+
+    share = f"{occupancy.share():.0%} of cells occupied"
+    return {
+        f"picture of {size} px, 64 samples, dense": lambda: draw(field),
+        f"picture of {size} px, 64 samples, skipping ({share})": lambda: draw(OccupiedField(field, occupancy)),
+    }
+
+
+def row(name: str, seconds: float, grids: dict[str, HashGrid], count: int, bandwidth: float) -> dict:
+    """The figures of one line."""
+    found = {"name": name, "ms": seconds * 1e3}
+    grid = next((grid for label, grid in grids.items() if name.startswith(label)), None)
+    if grid is not None:
+        read = count * grid.levels * 8 * grid.features * grid.table.element_size()
+        found |= {"points_per_s": count / seconds, "share": read / seconds / bandwidth}
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A prior that knows the object: for every camera it says "pictures like the true one", as a Gaussian around it, which is exactly computable.
+
+What it cannot teach is the limit of score distillation itself: of the field, its rendering, the losses, the guidance.
+"""
+
+import torch
+from diffusers import DDPMScheduler
+from objects import KnownObject
+from rasterise import rasterise
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcgen.cameras import Cameras
+from vcgen.diffusion.prior import Denoised, to_signed
+from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
+from vcgen.systems.realfusion import RealFusion
+from vcgen.systems.viewpoints import VIEWS
+
+
+class Oracle(nn.Module):
+    """Stands in for a TextPrior. Latents are pictures (n, 3, size, size) in [-1, 1]; a "text" holds the mean of N(mean, deviation^2)."""
+
+    def __init__(self, size: int, deviation: float = 0.1):
+        super().__init__()
+        self.size, self.deviation = size, deviation
+        self.schedule: DDPMScheduler = noise_schedule("epsilon")
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Nothing is known before there is a camera: mid-grey."""
+        return torch.zeros(len(prompts), 3, self.size, self.size)
+
+    def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pictures, at the prior's size."""
+        return F.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
+
+    def denoise(self, noisy: Tensor, times: Tensor, text: Tensor, unconditional: Tensor, scale: float) -> Denoised:
+        """E[x | z] of a Gaussian; of guidance it has no need."""
+        alpha, sigma = signal_and_noise(self.schedule, times, noisy)
+        noise = sigma * (noisy - alpha * text) / ((alpha * self.deviation).square() + sigma.square())
+        return Denoised((noisy - sigma * noise) / alpha, noise)
+
+
+class OracleFusion(RealFusion):
+    """RealFusion, told the true picture of every camera in place of words; ``known`` is set before the first step."""
+
+    known: KnownObject
+
+    def distil(self, pictures: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
+        """See :class:`RealFusion`; one random view per step."""
+        size = self.text_prior.size
+        rgb, alpha = rasterise(self.known.triangles, self.known.corner_rgb, cameras.to("cpu"), size)
+        self.text = dict.fromkeys(VIEWS, to_signed(rgb * alpha + 1 - alpha).to(pictures))
+        return super().distil(pictures, cameras, progress, generator)

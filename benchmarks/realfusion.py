@@ -1,0 +1,193 @@
+"""RealFusion on objects whose shape is known: what does each prior make of the sides that the photo does not show?
+
+One rendered view of each object, about 15 degrees above the horizon, is the photo; its camera is known. Methods:
+  reference          the photo and the regularisers alone, without a prior
+  sds                score distillation, prompt "a photo of a NOUN, VIEW view"
+  textual_inversion, lora, dreambooth
+                     the same with a prior that was first taught the object from the photo
+  oracle             score distillation of a Gaussian prior around the true picture of every camera: what the machinery can reach
+Measured: pictures at the photo's and at all other known cameras (PSNR, SSIM, LPIPS-squeeze, over white), the extracted mesh against the
+truth (Chamfer distance, F-score at 0.05, volume IoU; objects have radius 0.5, nothing is aligned), how alike the four sides are (janus).
+
+  python benchmarks/realfusion.py --methods reference oracle --objects 4      needs no text prior
+  python benchmarks/realfusion.py --quick                                    one object, few steps: shows only that the program works
+
+What has been measured is kept in --out and not done again. See benchmarks/README.md.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import ROOT, hardware, save_results, weights_environment
+from objects import SHARED, KnownObject, load_objects
+from PIL import Image, ImageDraw
+from realfusion_fit import fit, measure, view_order
+from torch import Tensor
+
+from vcgen.errors import UserError
+from vcgen.evaluation.lpips import load_lpips
+from vcgen.evaluation.metrics import Metrics, quantise
+from vcgen.evaluation.statistics import bootstrap_interval, mean
+from vcgen.export.atomic import replacing
+
+METHODS = "reference", "sds", "textual_inversion", "lora", "dreambooth", "oracle"
+WITHOUT_PRIOR = "reference", "oracle"
+#: column -> (heading, digits)
+COLUMNS = {
+    "ref_psnr": ("photo PSNR dB", 1), "novel_psnr": ("novel PSNR dB", 2), "novel_ssim": ("SSIM", 3),
+    "novel_lpips_squeeze": ("LPIPS-squeeze", 3),
+    "iou": ("IoU", 3), "chamfer": ("Chamfer", 4), "fscore": ("F-score", 3), "janus": ("janus", 3),
+}  # fmt: skip
+#: Pictures per row of the sheets.
+SHOWN = 8
+
+
+def main() -> int:
+    """Fit and measure what is missing, then print and file the table."""
+    chosen = arguments()
+    os.environ.update(weights_environment())
+    try:
+        objects = load_objects(chosen.toys, chosen.scans, chosen.meshes, held_out_list(chosen), chosen.objects)
+        if needed := [method for method in chosen.methods if method not in WITHOUT_PRIOR]:
+            if not (chosen.prior / "model_index.json").is_file():
+                advice = f"give --prior, or --methods {' '.join(WITHOUT_PRIOR)}"
+                raise UserError(f"{chosen.prior} is no text prior, which {needed[0]} needs: {advice}")
+        metrics = Metrics({"squeeze": load_lpips("squeeze", offline=True)})
+        rows = [row(method, objects, chosen, metrics) for method in chosen.methods]
+    except UserError as error:
+        print(f"realfusion: error: {error}", file=sys.stderr)
+        return 2
+    for known in objects:
+        write_sheet(known, chosen)
+    lines = table(rows, objects, chosen.steps)
+    print("\n".join(lines))
+    figures = {
+        "program": "realfusion", "steps": chosen.steps, "objects": [known.name for known in objects], "prior": chosen.prior.name,
+        "hardware": hardware(), "rows": rows,
+    }
+    save_results("realfusion", figures, lines, chosen.quick or chosen.unfiled)
+    print(json.dumps(figures))
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--objects", type=int, default=8, help="scans and, where they are listed, held-out toys, in turn")
+    parser.add_argument("--steps", type=int, default=600, help="of score distillation")
+    parser.add_argument("--personal_steps", type=int, help="of each personalisation; default: as in its configuration")
+    parser.add_argument("--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior's folder")
+    parser.add_argument("--held_out", type=Path, help="names that the prior was not trained on; default: held_out.txt in its folder")
+    parser.add_argument("--toys", type=Path, default=SHARED / "toys64", help="folder of toys.tar and captions.json")
+    parser.add_argument("--scans", type=Path, default=SHARED / "ycb_scans", help="folder of baked/*.npz")
+    parser.add_argument("--meshes", type=Path, default=SHARED / "meshes_lowpoly_cc0", help="folder of CATEGORY/*.npz, for toys")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "realfusion_benchmark")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.objects, chosen.steps, chosen.personal_steps = 1, 4, 2
+        chosen.methods = [method for method in chosen.methods if method in WITHOUT_PRIOR] or chosen.methods[:1]
+    return chosen
+
+
+def held_out_list(chosen: argparse.Namespace) -> Path | None:
+    """The list given, or the prior's own where it has one; None: only scans."""
+    own = chosen.prior / "held_out.txt"
+    return chosen.held_out or (own if own.is_file() else None)
+
+
+def row(method: str, objects: list[KnownObject], chosen: argparse.Namespace, metrics: Metrics) -> dict:
+    """One method on all objects: means, intervals, and every object's numbers."""
+    records = {known.name: record(method, known, chosen, metrics) for known in objects}
+    result: dict = {"name": method, "objects": records}
+    for column in [*COLUMNS, "janus_truth", "seconds"]:
+        known = [values[column] for values in records.values() if values.get(column) is not None]
+        names = [name for name, values in records.items() if values.get(column) is not None]
+        result[column] = mean(known) if known else None
+        result[f"{column}_interval"] = bootstrap_interval(known, names) if known else None
+    result["novel_lpips"] = result["novel_lpips_squeeze"]
+    result["meshless"] = sum("iou" in values and values["chamfer"] is None for values in records.values())
+    return result
+
+
+def record(method: str, known: KnownObject, chosen: argparse.Namespace, metrics: Metrics) -> dict:
+    """The numbers of one method on one object, read where they have been measured before."""
+    folder = run_folder(chosen) / method / known.name.replace("/", "_")
+    path = folder / "record.json"
+    if not path.is_file():
+        start = time.perf_counter()
+        system = fit(known, method, chosen.prior, chosen.steps, chosen.personal_steps, folder)
+        seconds = time.perf_counter() - start
+        values, pictures = measure(system, known, metrics)
+        folder.mkdir(parents=True, exist_ok=True)
+        save(torch.cat(list(pictures[:SHOWN]), -1), folder / "pictures.png")
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({**values, "seconds": seconds}, indent=1) + "\n")
+        print(f"{known.name}, {method}: {seconds:.0f} s", file=sys.stderr, flush=True)
+    return json.loads(path.read_text())
+
+
+def run_folder(chosen: argparse.Namespace) -> Path:
+    """Where records of these numbers of steps with this prior are kept."""
+    return chosen.out / "_".join(str(part) for part in (chosen.prior.name, chosen.steps, chosen.personal_steps) if part is not None)
+
+
+def write_sheet(known: KnownObject, chosen: argparse.Namespace) -> None:
+    """The truth, the photo first, above what each method made of it."""
+    name, shown = known.name.replace("/", "_"), view_order(known)[:SHOWN]
+    truth = (quantise(torch.cat(list(known.views.on(1.0)[shown]), -1)) * 255).byte().movedim(0, -1).numpy()
+    rows = {"truth": truth}
+    for method in METHODS:
+        path = run_folder(chosen) / method / name / "pictures.png"
+        if path.is_file():
+            rows[method] = np.asarray(Image.open(path).convert("RGB"))
+    margin, height = 112, truth.shape[0]
+    sheet = Image.new("RGB", (margin + truth.shape[1], height * len(rows)), "white")
+    for number, (label, pixels) in enumerate(rows.items()):
+        sheet.paste(Image.fromarray(pixels), (margin, number * height))
+        ImageDraw.Draw(sheet).text((6, number * height + height // 2 - 6), label, fill="black")
+    sheet.save(run_folder(chosen) / f"{name}.png")
+
+
+def save(picture: Tensor, path: Path) -> None:
+    """Write (3, H, W) in [0, 1] as a PNG."""
+    with replacing(path) as temporary:
+        Image.fromarray((quantise(picture) * 255).byte().movedim(0, -1).numpy()).save(temporary)
+
+
+def table(rows: list[dict], objects: list[KnownObject], steps: int) -> list[str]:
+    """Means with their 95 % intervals over objects."""
+    solid = sum(known.triangles is not None for known in objects)
+    lines = [
+        f"{len(objects)} objects, {solid} with a known surface, {steps} steps each; 95 % bootstrap intervals over objects.", "",
+        "| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | s / object |", "| --- " * (len(COLUMNS) + 2) + "|",
+    ]
+    for values in rows:
+        cells = [cell(values[name], values[f"{name}_interval"], digits) for name, (_, digits) in COLUMNS.items()]
+        lines.append(f"| {values['name']} | {' | '.join(cells)} | {values['seconds']:.0f} |")
+    truth = next((values["janus_truth"] for values in rows if values["janus_truth"] is not None), None)
+    if truth is not None:
+        lines += ["", f"The true objects' own janus score is {truth:.3f}."]
+    if meshless := {values["name"]: values["meshless"] for values in rows if values["meshless"]}:
+        found = ", ".join(f"{name} {count}" for name, count in meshless.items())
+        lines += ["", f"Scenes without a surface, which have IoU and F-score 0 and no Chamfer distance: {found}."]
+    return lines
+
+
+def cell(value: float | None, interval: tuple[float, float] | None, digits: int) -> str:
+    """A mean and its interval."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" + (f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""One object of the RealFusion benchmark: fitted by a method from one picture, and measured against what is known of it."""
+
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import yaml
+from common import ROOT
+from objects import KnownObject
+from oracle import Oracle, OracleFusion
+from PIL import Image
+from rasterise import rasterise
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vcgen.cameras import Cameras
+from vcgen.data.single import Same
+from vcgen.diffusion.personal import load_personal
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.evaluation.geometry import compare
+from vcgen.evaluation.janus import AZIMUTHS, janus
+from vcgen.evaluation.metrics import Metrics
+from vcgen.nerf.mesh import extract_mesh
+from vcgen.systems.build import build_system
+from vcgen.systems.realfusion import RealFusion
+from vcgen.systems.viewpoints import around
+from vcgen.types import Example, Views
+
+#: Half the edge of the volume and the radius of the sphere that is fitted: the objects' own radius is 0.5.
+SPACE = {"half_size": 0.6, "radius": 0.6}
+#: What differs from configs/realfusion.yaml. The oracle's pictures are lit as they are, so the field shows colour alone, and it needs no
+#: regulariser that costs normals.
+CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "reference": {"weights": {"sds": 0.0}},
+    "oracle": {
+        "weights": {"smoothness": 0.0, "orientation": 0.0}, "options": {"albedo_only": 1.0, "background": "white", "scale": [1.0, 1.0]},
+    },
+}
+
+
+class Given(RealFusion):
+    """RealFusion that is handed photo and prior by :func:`fit`, and is looked at where it is."""
+
+    def setup(self, stage: str) -> None:
+        """Nothing is left to do."""
+
+    def on_train_end(self) -> None:
+        """Nothing is written."""
+
+
+class WithTruth(OracleFusion, Given):
+    """The same with the oracle."""
+
+
+def fit(known: KnownObject, method: str, prior: Path, steps: int, personal_steps: int | None, folder: Path) -> RealFusion:
+    """A scene from the reference view of ``known``. prior: the text prior's folder, not looked at by "reference" and "oracle".
+    personal_steps: of personalisation; None: as its configuration has it. folder: for what personalisation leaves behind."""
+    init_args = yaml.safe_load((ROOT / "configs" / "realfusion.yaml").read_text())["model"]["init_args"]
+    for part, changes in CHANGES.get(method, {}).items():
+        init_args[part] = {**init_args.get(part, {}), **changes}
+    init_args["scene"] |= SPACE
+    photo = known.views[[known.reference()]][None]
+    told, subject = told_by(known, method, prior, personal_steps, folder)
+    init_args |= {"prior": str(prior), "prompt": {**init_args.get("prompt", {}), "subject": subject}}
+    pl.seed_everything(0, verbose=False)
+    system = build_system(f"{__name__}.{'WithTruth' if method == 'oracle' else 'Given'}", init_args)
+    system.use_photo(photo)
+    if told is not None:
+        system.use_prior(told)
+    if method == "oracle":
+        system.known = known
+    train(system, photo, known.name, steps)
+    return system
+
+
+def told_by(known: KnownObject, method: str, prior: Path, steps: int | None, folder: Path) -> tuple[Any, str]:
+    """The prior of a method, None for none, and what names the object in its prompts."""
+    if method == "reference":
+        return None, known.noun
+    if method == "oracle":
+        return Oracle(known.views.size[0]), known.noun
+    told = TextPrior.load(prior)
+    if method == "sds":
+        return told, known.noun
+    return told, load_personal(told, personalise(known, method, prior, steps, folder))
+
+
+def train(system: RealFusion, photo: Views, name: str, steps: int) -> None:
+    """As ``vcgen fit`` trains, without files."""
+    example = Example(photo, photo, (name,))
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = pl.Trainer(
+            max_steps=steps, accelerator="auto", devices=1, gradient_clip_val=10.0, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )
+        trainer.fit(system, DataLoader(Same(example, 1 << 40), batch_size=None))
+    system.eval()
+
+
+@torch.no_grad()
+def measure(system: RealFusion, known: KnownObject, metrics: Metrics) -> tuple[dict[str, float | None], Tensor]:
+    """All numbers of one fitted scene, and its pictures (views, 3, H, W) over white, the reference view first. None: not to be had."""
+    order = view_order(known)
+    truth = known.views[order].on(1.0)
+    pictures = render(system, known.views[order].cameras, known.views.size)[0]
+    scores = metrics(pictures, truth)
+    record: dict[str, float | None] = {f"ref_{name}": value for name, value in scores[0].items()}
+    record |= {f"novel_{name}": float(np.mean([score[name] for score in scores[1:]])) for name in metrics.names}
+    camera = known.views[order[:1]].cameras
+    sides = around(camera, system.scene.center, torch.tensor(AZIMUTHS))
+    colour, alpha = render(system, sides, known.views.size)
+    record["janus"] = janus(((colour - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1), alpha)
+    if known.triangles is not None:
+        record["janus_truth"] = janus(*rasterise(known.triangles, known.corner_rgb, sides, known.views.size[0]))
+        record |= shape(system, known)
+    return record, pictures
+
+
+def shape(system: RealFusion, known: KnownObject) -> dict[str, float | None]:
+    """Shape metrics of the extracted mesh; a scene without a surface shares no volume with anything, and its distance is not defined."""
+    try:
+        found = compare(extract_mesh(system.whole_field).mesh, known.mesh)
+    except UserError:
+        return {"chamfer": None, "fscore": 0.0, "iou": 0.0}
+    return {"chamfer": found.chamfer, "fscore": found.fscore, "iou": found.iou}
+
+
+def view_order(known: KnownObject) -> list[int]:
+    """The reference view, then all others."""
+    reference = known.reference()
+    return [reference, *(i for i in range(len(known.views.images)) if i != reference)]
+
+
+def render(system: RealFusion, cameras: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Pictures over white and opacities of cameras (n,)."""
+    field = system.field(None)
+    seen = [system.render(field, cameras[i : i + 1].reshape(1, 1), size) for i in range(len(cameras.near))]
+    return torch.cat([s.rgb[0] for s in seen]).clamp(0, 1), torch.cat([s.alpha[0] for s in seen])
+
+
+def personalise(known: KnownObject, method: str, prior: Path, steps: int | None, folder: Path) -> Path:
+    """Teach a prior the object from its reference view, by configs/METHOD.yaml in its own number of steps or in ``steps``; done once.
+    Returns the run's folder."""
+    run, done = folder / "personal", folder / "personal" / "done"
+    if done.is_file():
+        return run
+    folder.mkdir(parents=True, exist_ok=True)
+    view = known.views[known.reference()]
+    pixels = torch.cat([view.images, view.alpha]).mul(255).round().byte().movedim(0, -1).numpy()
+    Image.fromarray(pixels).save(folder / "photo.png")
+    words = [] if method == "textual_inversion" else ["--model.method.noun", known.noun]
+    short = [] if steps is None else ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
+    command = [
+        sys.executable, "-m", "vcgen.cli", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
+        "--data.image", (folder / "photo.png").resolve(), "--data.size", view.size[0], "--model.prior", prior.resolve(), *words, *short,
+    ]
+    finished = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
+    if finished.returncode:
+        reason = next((line for line in reversed(finished.stderr.splitlines()) if line.strip()), "no message")
+        raise UserError(f"{known.name}, {method}: personalisation failed: {reason}")
+    done.touch()
+    return run
