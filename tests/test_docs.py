@@ -36,6 +36,10 @@ from vcgen.nerf.scene import SceneTriplane
 from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
+from vcgen.systems.realfusion_losses import LossWeights
+from vcgen.systems.realfusion_options import Prompt, RealFusionOptions
+from vcgen.systems.realfusion_outcome import OutcomeOptions
+from vcgen.systems.viewpoints import ViewpointOptions
 from vcgen.systems.personalize import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
@@ -202,6 +206,14 @@ def test_the_personalisation_page_lists_every_change_and_template_there_is():
     page = ROOT / "docs" / "personalization.md"
     assert documented_defaults(table(page, "Changes of the photo:")) == defaults(PhotoAugmentation)
     assert f"the {len(TEMPLATES)} short ones" in page.read_text()
+
+
+@pytest.mark.parametrize("heading, part", [
+    ("`model.prompt`:", Prompt), ("`model.weights`:", LossWeights), ("`model.viewpoints`:", ViewpointOptions),
+    ("`model.options`:", RealFusionOptions), ("`model.outcome`:", OutcomeOptions),
+])  # fmt: skip
+def test_the_realfusion_page_lists_every_option_with_its_default(heading, part):
+    assert documented_defaults(table(ROOT / "docs" / "realfusion.md", heading)) == defaults(part)
 
 
 def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):

@@ -1,9 +1,11 @@
 """RealFusion: every loss against a closed form, gradients through encoder and scaler, and the run from photo to mesh."""
 
 import math
+import warnings
 from dataclasses import replace
 from zlib import crc32
 
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -18,8 +20,11 @@ from vcgen.diffusion.schedule import noise_schedule
 from vcgen.export import folder as model_folder
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.nerf.render import RenderOptions
-from vcgen.systems.realfusion import Prompt, RealFusion, RealFusionOptions
+from vcgen.systems.realfusion import RealFusion
 from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
+from vcgen.systems.realfusion_monitor import WINDOW, SceneMonitor
+from vcgen.systems.realfusion_options import Prompt, RealFusionOptions
+from vcgen.systems.realfusion_outcome import Sides
 from vcgen.types import Example, Views
 
 CONFIG = """
@@ -265,6 +270,46 @@ def test_a_photo_needs_alpha():
         made.use_photo(replace(view, alpha=None))
 
 
+@pytest.mark.parametrize("opacity, entropy, progress, words", [
+    (0.001, 0.01, 0.1, "empty"), (0.99, 0.01, 0.1, "fills the frame"), (0.3, 0.8, 0.9, "fog"), (0.3, 0.8, 0.1, None), (0.3, 0.1, 0.9, None),
+])  # fmt: skip
+def test_a_scene_that_goes_wrong_is_told_once(opacity, entropy, progress, words):
+    monitor = SceneMonitor()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3 * WINDOW):
+            monitor.watch(opacity, entropy, progress)
+    assert [words in str(line.message) for line in said] == ([True] if words else [])
+    assert all("\n" not in str(line.message) and ": " in str(line.message) for line in said)
+
+
+def test_an_object_with_four_faces_is_told():
+    face, other = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
+    alpha = np.ones((4, 16, 16), np.float32)
+    for pictures, expected in (([face] * 4, 1.0), ([face, other, other, other], 0.0)):
+        monitor = SceneMonitor()
+        assert monitor.faces(Sides(np.stack(pictures), np.stack(pictures), np.stack(pictures), alpha)) == pytest.approx(expected, abs=0.2)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            monitor.finish()
+        assert ["resemble the front" in str(line.message) for line in said] == ([True] if expected == 1 else [])
+
+
+def test_memory_is_saved_without_another_gradient():
+    """Recomputed activations give the same gradient, weights in bfloat16 about the same under mixed precision."""
+    found = {}
+    for name, options in (("plain", {}), ("recomputed", {"checkpoint_encoder": True}), ("half", {"half_prior": True})):
+        made = system(**options)
+        pictures = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(5)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=name == "half"):
+            loss = made.distil(pictures, made.reference.cameras[0], 0.0, torch.Generator().manual_seed(3))
+        loss.backward()
+        found[name] = pictures.grad
+    torch.testing.assert_close(found["recomputed"], found["plain"])
+    assert float(torch.nn.functional.cosine_similarity(found["half"].flatten(), found["plain"].flatten(), dim=0)) > 0.9
+    assert next(made.text_prior.unet.parameters()).dtype == torch.bfloat16
+
+
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
     return tiny_folder(tmp_path_factory.mktemp("prior") / "tiny")
@@ -305,6 +350,18 @@ def test_a_run_goes_on_bitwise(config, prior, tmp_path):
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][name]), name
     assert not torch.equal(whole["state_dict"]["occupancy.density"], torch.full((12, 12, 12), torch.inf))
+
+
+def test_half_a_prior_needs_mixed_precision(config, prior, tmp_path, capsys):
+    options = {"model__prior": prior, "model__half_prior": "true"}
+    assert "bf16-mixed" in refusal(capsys, vcgen("fit", config, tmp_path / "plain", **options))
+    assert vcgen("fit", config, tmp_path / "mixed", **options, trainer__precision="bf16-mixed", trainer__max_steps=1) == 0
+
+
+def test_an_empty_scene_ends_with_a_warning_instead_of_a_mesh(config, prior, tmp_path):
+    with pytest.warns(UserWarning, match="no mesh was written"):
+        assert vcgen("fit", config, tmp_path, model__prior=prior, trainer__max_steps=1, model__scene__density_bias=-30) == 0
+    assert not (tmp_path / "mesh.glb").exists() and (tmp_path / "turntable.gif").exists()
 
 
 def test_a_missing_prior_is_one_line(config, tmp_path, capsys):

@@ -1,13 +1,14 @@
 """RealFusion (arXiv 2302.10663): one photo and a text prior become a scene, by score distillation of random views."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from vcgen.callbacks.speed import peak_memory
 from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import SDS, SJC, Guidance
 from vcgen.diffusion.personal import load_personal
@@ -23,70 +24,11 @@ from vcgen.systems.base import FieldSystem
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.rays import draw_rays, gather_pixels, squared_error
 from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
-from vcgen.systems.realfusion_outcome import OutcomeOptions, scene_sheet, write_outcome
+from vcgen.systems.realfusion_monitor import SceneMonitor
+from vcgen.systems.realfusion_options import Prompt, RealFusionOptions
+from vcgen.systems.realfusion_outcome import OutcomeOptions, four_sides, log_sheet, write_outcome
 from vcgen.systems.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
 from vcgen.types import Example, Field, Rendering, Views
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What the prior is told. subject: the object's noun, or the token that stands for it, such as <e>. template: has {subject} and {view}.
-
-    negative: what the prior is led away from; negative_views: the same for single views, such as {"back": "face"}.
-    """
-
-    subject: str = "object"
-    template: str = "a photo of a {subject}, {view} view"
-    negative: str = ""
-    negative_views: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        if unknown := set(self.negative_views) - set(VIEWS):
-            raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
-        try:
-            self.of("front")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"the template {self.template!r} may hold {{subject}} and {{view}} alone ({error!r})") from error
-
-    def of(self, view: str) -> str:
-        """The prompt of one of VIEWS."""
-        return self.template.format(subject=self.subject, view=view)
-
-    def against(self, view: str) -> str:
-        """Its negative prompt."""
-        return self.negative_views.get(view, self.negative)
-
-
-@dataclass(frozen=True)
-class RealFusionOptions:
-    """How the scene is fitted. Shares are of the run; pairs are (at its start, at its end), linear in between.
-
-    render_size: side in pixels of random views; views: of them per step. reference_rays: of the photo, per step. scale: of classifier-free
-    guidance, 1 is the conditional prediction. noise_end: the guidance's highest noise level falls to this; None keeps it.
-    coarse: share with only half of the grid's levels. albedo_only: share without light; later a random view is albedo, lambertian or
-    textureless with probabilities ``shading``. background: behind random views and photo: a small "network" of the direction, a "random"
-    colour per view, or "white", as priors trained on cut-out objects know it.
-    grid_lr, network_lr: Adam's learning rates, constant. refresh_every: steps between refreshes of the occupancy grid.
-    """
-
-    render_size: int = 64
-    views: int = 1
-    reference_rays: int = 1024
-    scale: tuple[float, float] = (100.0, 100.0)
-    noise_end: float | None = 0.5
-    coarse: float = 0.5
-    albedo_only: float = 0.2
-    shading: tuple[float, float, float] = (0.2, 0.4, 0.4)
-    background: Literal["network", "random", "white"] = "network"
-    grid_lr: float = 1e-2
-    network_lr: float = 1e-2
-    refresh_every: int = 16
-
-    def __post_init__(self):
-        if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:
-            raise ValueError(f"render_size, views, reference_rays and refresh_every must be at least 1; got {self}")
-        if min(self.shading) < 0 or abs(sum(self.shading) - 1) > 1e-6:
-            raise ValueError(f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}")
 
 
 class RealFusion(FieldSystem):
@@ -96,7 +38,9 @@ class RealFusion(FieldSystem):
     learned: the folder of a run of Personalize on that prior, whose name for the object then is the prompt's subject.
     scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
     SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in pictures. occupancy: cells per
-    side of the grid that skips empty space.
+    side of the grid that skips empty space. outcome: what is written at the end.
+    half_prior: the prior's weights in bfloat16, half the memory, for mixed precision. checkpoint_encoder: recompute the encoder's
+    activations in the backward pass: less memory, more time. (The U-Net needs neither: no gradient passes it.)
     The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
     """
 
@@ -105,20 +49,26 @@ class RealFusion(FieldSystem):
         weights: LossWeights = LossWeights(), viewpoints: ViewpointOptions = ViewpointOptions(),
         options: RealFusionOptions = RealFusionOptions(), render: RenderOptions = RenderOptions(48),
         render_eval: RenderOptions = RenderOptions(96), occupancy: int = 48, outcome: OutcomeOptions = OutcomeOptions(),
-        download: bool = False, learned: Path | None = None,
+        half_prior: bool = False, checkpoint_encoder: bool = False, download: bool = False, learned: Path | None = None,
     ):
         super().__init__(OptimizerOptions(), {})
         self.prior_name, self.download, self.learned = prior, download, learned
         self.scene, self.background, self.occupancy = scene, Background(), OccupancyGrid(occupancy)
         self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
         self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
+        if render.importance:
+            raise ValueError("model.render.importance: random views are rendered in one pass; set it to 0, and raise samples")
         self.annealed(1.0)  # refuses impossible noise levels now
+        self.half_prior, self.checkpoint_encoder = half_prior, checkpoint_encoder
+        self.monitor = SceneMonitor()
         self.reference: Views | None = None
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: the prior, what it is told, and the photo's camera. Raises UserError where one cannot be used."""
         if self.trainer.world_size > 1:
             raise UserError(f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1")
+        if self.half_prior and "mixed" not in str(self.trainer.precision):
+            raise UserError(f"model.half_prior needs trainer.precision bf16-mixed, here it is {self.trainer.precision}")
         self.use_photo(self.trainer.datamodule.example.context)
         prior = TextPrior.load(self.prior_name, self.download)
         if phrase := load_personal(prior, self.learned):
@@ -133,11 +83,13 @@ class RealFusion(FieldSystem):
 
     def use_prior(self, prior: TextPrior) -> None:
         """A prior, and the text of all views as it reads it."""
-        prior = prior.requires_grad_(False).eval().to(self.device)
+        prior = prior.requires_grad_(False).eval().to(self.device, torch.bfloat16 if self.half_prior else None)
+        if self.checkpoint_encoder:
+            prior.vae.enable_gradient_checkpointing()
         object.__setattr__(self, "text_prior", prior)  # not a submodule: it is neither trained nor stored here
         with torch.no_grad():
-            self.text = dict(zip(VIEWS, prior.embed([self.prompt.of(view) for view in VIEWS]).split(1)))
-            self.negative = dict(zip(VIEWS, prior.embed([self.prompt.against(view) for view in VIEWS]).split(1)))
+            self.text = dict(zip(VIEWS, prior.embed([self.prompt.of(view) for view in VIEWS]).float().split(1)))
+            self.negative = dict(zip(VIEWS, prior.embed([self.prompt.against(view) for view in VIEWS]).float().split(1)))
 
     @property
     def whole_field(self) -> HashGridField:
@@ -234,7 +186,9 @@ class RealFusion(FieldSystem):
             normals = torch.cat([view.normals for view in seen]).mT.unflatten(-1, (size, size))
             losses["smoothness"] = normal_smoothness(normals)
             losses["orientation"] = torch.cat([view.orientation for view in seen]).mean()
-        self.monitored |= {"scene/opacity": alpha.detach().mean(), "scene/occupied": torch.tensor(self.occupancy.share())}
+        opacity = alpha.detach().mean()
+        self.monitored |= {"scene/opacity": opacity, "scene/occupied": torch.tensor(self.occupancy.share())}
+        self.monitor.watch(float(opacity), float(losses["entropy"].detach()), self.progress(self.global_step))
         return losses
 
     def distil(self, pictures: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
@@ -268,11 +222,15 @@ class RealFusion(FieldSystem):
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr`` of the target views, over white, and a sheet of the scene."""
+        """Logs ``val/psnr`` of the target views, over white, ``val/janus`` (:func:`vcgen.evaluation.janus.janus`), a sheet of the scene."""
         field = self.field(example.context)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
-        scene_sheet(self, self.reference, field)
+        sides = four_sides(self, self.reference, field)
+        self.log("val/janus", self.monitor.faces(sides), batch_size=1)
+        log_sheet(self, self.reference, sides)
 
     def on_train_end(self) -> None:
-        """Write what the scene has become into the run's folder."""
+        """Write what the scene has become into the run's folder; say what was wrong with it, and how much memory it took."""
         write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
+        self.monitor.finish()
+        rank_zero_info(f"peak memory: {peak_memory(self.device) / 1e9:.2f} GB")

@@ -1,11 +1,13 @@
 """What a fitted scene leaves behind: pictures, a turntable, meshes, a model folder."""
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from vcgen.callbacks.samples import tensorboards, to_uint8
@@ -31,18 +33,26 @@ class OutcomeOptions:
     size: int | None = None
 
 
+class Sides(NamedTuple):
+    """Views of a scene over white. colour, normals, depth: (n, H, W, 3) uint8; alpha: (n, H, W) opacity."""
+
+    colour: NDArray[np.uint8]
+    normals: NDArray[np.uint8]
+    depth: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
+
+
 @torch.no_grad()
-def pictures_of(system: FieldSystem, field: Field, cameras: Cameras, size: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray]:
-    """Colour, normals and depth from cameras (n,), over white: three times (n, H, W, 3) uint8."""
-    rows = [], [], []
+def sides_of(system: FieldSystem, field: Field, cameras: Cameras, size: tuple[int, int]) -> Sides:
+    """What cameras (n,) see of a field."""
+    rows = []
     for number in range(len(cameras.near)):
         camera = cameras[number : number + 1]
         seen, normals = system.shaded(field, camera, size)
         depth, alpha = seen.depth[0, 0, 0].float().cpu().numpy(), seen.alpha[0, 0, 0].float().cpu().numpy()
         coloured = depth_picture(depth, float(camera.near), float(camera.far), alpha)
-        for row, picture in zip(rows, (to_uint8(seen.rgb[0, 0]), to_uint8(normals[0, 0]), coloured)):
-            row.append(picture)
-    return tuple(np.stack(row) for row in rows)
+        rows.append((to_uint8(seen.rgb[0, 0]), to_uint8(normals[0, 0]), coloured, alpha))
+    return Sides(*(np.stack(part) for part in zip(*rows, strict=True)))
 
 
 def circle(system: FieldSystem, reference: Views, count: int) -> Cameras:
@@ -51,15 +61,16 @@ def circle(system: FieldSystem, reference: Views, count: int) -> Cameras:
     return around(camera, center, torch.arange(count, device=center.device) * 360 / count)
 
 
-def scene_sheet(system: FieldSystem, reference: Views, field: Field) -> None:
-    """To TensorBoard: the photo, then the scene from it, its left, its back and its right; normals and depth below."""
-    writers = tensorboards(system.trainer)
-    if not writers:
-        return
-    colour, normals, depth = pictures_of(system, field, circle(system, reference, 4), reference.size)
-    photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(colour[0], 255)
-    sheet = contact_sheet(np.stack([photo, *colour, blank, *normals, blank, *depth]), 5)
-    for writer in writers:
+def four_sides(system: FieldSystem, reference: Views, field: Field) -> Sides:
+    """The scene from the photo's camera, and from 90, 180 and 270 degrees round it."""
+    return sides_of(system, field, circle(system, reference, 4), reference.size)
+
+
+def log_sheet(system: FieldSystem, reference: Views, sides: Sides) -> None:
+    """To TensorBoard: the photo, then four sides of the scene; normals and depth below."""
+    photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(sides.colour[0], 255)
+    sheet = contact_sheet(np.stack([photo, *sides.colour, blank, *sides.normals, blank, *sides.depth]), 5)
+    for writer in tensorboards(system.trainer):
         writer.add_image("val/photo_and_four_sides", sheet, system.global_step, dataformats="HWC")
 
 
@@ -67,8 +78,8 @@ def write_outcome(system: FieldSystem, reference: Views, target: Path, options: 
     """Write sheets of views, normals and depth, turntable.gif and .mp4, mesh.glb and .obj, and the model folder ``field/``."""
     field = system.field(reference)
     size = reference.size if options.size is None else (options.size, options.size)
-    sheets = pictures_of(system, field, circle(system, reference, options.views), size)
-    for name, pictures in zip(("views", "normals", "depth"), sheets):
+    sides = sides_of(system, field, circle(system, reference, options.views), size)
+    for name, pictures in (("views", sides.colour), ("normals", sides.normals), ("depth", sides.depth)):
         write_png(target / f"{name}.png", contact_sheet(pictures, 4))
     if options.frames:
         cameras = circle(system, reference, options.frames)
@@ -86,7 +97,7 @@ def write_meshes(field: Field, target: Path, resolution: int) -> None:
     try:
         surface = extract_mesh(field, resolution)
     except UserError as error:
-        rank_zero_warn(f"no mesh was written: {error}")
+        warnings.warn(f"no mesh was written: {error}", stacklevel=2)
         return
     for name in ("mesh.glb", "mesh.obj"):
         write_mesh(target / name, surface.mesh)

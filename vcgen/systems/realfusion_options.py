@@ -1,0 +1,67 @@
+"""What RealFusion is told: the words, and how the scene is fitted."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vcgen.systems.viewpoints import VIEWS
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the prior is told. subject: the object's noun, or the token that stands for it, such as <e>. template: has {subject} and {view}.
+
+    negative: what the prior is led away from; negative_views: the same for single views, such as {"back": "face"}.
+    """
+
+    subject: str = "object"
+    template: str = "a photo of a {subject}, {view} view"
+    negative: str = ""
+    negative_views: dict[str, str] | None = None
+
+    def __post_init__(self):
+        if unknown := set(self.negative_views or ()) - set(VIEWS):
+            raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
+        try:
+            self.of("front")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"the template {self.template!r} may hold {{subject}} and {{view}} alone ({error!r})") from error
+
+    def of(self, view: str) -> str:
+        """The prompt of one of VIEWS."""
+        return self.template.format(subject=self.subject, view=view)
+
+    def against(self, view: str) -> str:
+        """Its negative prompt."""
+        return (self.negative_views or {}).get(view, self.negative)
+
+
+@dataclass(frozen=True)
+class RealFusionOptions:
+    """How the scene is fitted. Shares are of the run; pairs are (at its start, at its end), linear in between.
+
+    render_size: side in pixels of random views; views: of them per step. reference_rays: of the photo, per step. scale: of classifier-free
+    guidance, 1 is the conditional prediction. noise_end: the guidance's highest noise level falls to this; None keeps it.
+    coarse: share with only half of the grid's levels. albedo_only: share without light; later a random view is albedo, lambertian or
+    textureless with probabilities ``shading``. background: behind random views and photo: a small "network" of the direction, a "random"
+    colour per view, or "white", as priors trained on cut-out objects know it.
+    grid_lr, network_lr: Adam's learning rates, constant. refresh_every: steps between refreshes of the occupancy grid.
+    """
+
+    render_size: int = 64
+    views: int = 1
+    reference_rays: int = 1024
+    scale: tuple[float, float] = (100.0, 100.0)
+    noise_end: float | None = 0.5
+    coarse: float = 0.5
+    albedo_only: float = 0.2
+    shading: tuple[float, float, float] = (0.2, 0.4, 0.4)
+    background: Literal["network", "random", "white"] = "network"
+    grid_lr: float = 1e-2
+    network_lr: float = 1e-2
+    refresh_every: int = 16
+
+    def __post_init__(self):
+        if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:
+            raise ValueError(f"render_size, views, reference_rays and refresh_every must be at least 1; got {self}")
+        if min(self.shading) < 0 or abs(sum(self.shading) - 1) > 1e-6:
+            raise ValueError(f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}")
