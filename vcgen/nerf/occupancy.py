@@ -20,7 +20,7 @@ class OccupancyGrid(nn.Module):
 
     density: Tensor
 
-    def __init__(self, resolution: int = 48, decay: float = 0.95, threshold: float = 1.0):
+    def __init__(self, resolution: int = 48, decay: float = 0.95, threshold: float = 0.05):
         super().__init__()
         if resolution < 1 or not 0 <= decay < 1 or threshold <= 0:
             raise ValueError(f"need resolution >= 1, decay in [0, 1), threshold > 0; got {resolution}, {decay}, {threshold}")

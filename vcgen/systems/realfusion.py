@@ -38,7 +38,7 @@ class RealFusion(FieldSystem):
     learned: the folder of a run of Personalize on that prior, whose name for the object then is the prompt's subject.
     scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
     SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in pictures. occupancy: cells per
-    side of the grid that skips empty space. outcome: what is written at the end.
+    side of the grid that skips empty space, where the density is below ``empty_below`` per world unit. outcome: what is written at the end.
     half_prior: the prior's weights in bfloat16, half the memory, for mixed precision. checkpoint_encoder: recompute the encoder's
     activations in the backward pass: less memory, more time. (The U-Net needs neither: no gradient passes it.)
     The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
@@ -50,10 +50,11 @@ class RealFusion(FieldSystem):
         options: RealFusionOptions = RealFusionOptions(), render: RenderOptions = RenderOptions(48),
         render_eval: RenderOptions = RenderOptions(96), occupancy: int = 48, outcome: OutcomeOptions = OutcomeOptions(),
         half_prior: bool = False, checkpoint_encoder: bool = False, download: bool = False, learned: Path | None = None,
+        empty_below: float = 0.05,
     ):
         super().__init__(OptimizerOptions(), {})
         self.prior_name, self.download, self.learned = prior, download, learned
-        self.scene, self.background, self.occupancy = scene, Background(), OccupancyGrid(occupancy)
+        self.scene, self.background, self.occupancy = scene, Background(), OccupancyGrid(occupancy, threshold=empty_below)
         self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
         self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
         if render.importance:
