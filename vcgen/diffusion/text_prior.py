@@ -71,6 +71,8 @@ class TextPrior(nn.Module):
         """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only, in half precision if so wished."""
         prior = copy.deepcopy(self).half() if half else self
         prior.pipeline().save_pretrained(folder, safe_serialization=True)
+        for path in Path(folder).rglob("*.safetensors"):  # safetensors keeps files from other users, whatever the umask
+            path.chmod((Path(folder) / "model_index.json").stat().st_mode)
 
     def pipeline(self) -> "StableDiffusionPipeline":
         """diffusers' pipeline of these very networks: what it loads into them is loaded here."""

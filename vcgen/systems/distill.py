@@ -44,6 +44,7 @@ class Distill(FieldSystem):
         if not isinstance(self.trainer.datamodule, (SceneData, PictureData)):
             found = type(self.trainer.datamodule).__name__
             raise UserError(f"a distillation takes one scene: set data to SceneData or PictureData, not {found}")
+        self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
         system = model_folder.load(self.model, self.device)
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):

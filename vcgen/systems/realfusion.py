@@ -70,6 +70,7 @@ class RealFusion(FieldSystem):
             raise UserError(f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1")
         if self.half_prior and "mixed" not in str(self.trainer.precision):
             raise UserError(f"model.half_prior needs trainer.precision bf16-mixed, here it is {self.trainer.precision}")
+        self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
         self.use_photo(self.trainer.datamodule.example.context)
         prior = TextPrior.load(self.prior_name, self.download)
         if phrase := load_personal(prior, self.learned):

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.callbacks.ema import EMA
+from vcgen.callbacks.ema import averaged_weights
 from vcgen.callbacks.samples import tensorboards, to_uint8
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
@@ -133,12 +133,9 @@ class TextToImage(System):
             found = f"the run ended at step {self.global_step}, in the autoencoder's {self.autoencoder_steps} steps"
             rank_zero_info(f"{found}: no pipeline/ is written; go on with --ckpt_path last, and trainer.max_steps above that")
             return
-        average = next((c.weights for c in self.trainer.callbacks if isinstance(c, EMA)), {})
-        trained = {name: p.detach().clone() for name, p in self.named_parameters() if name in average}
-        self.load_state_dict(average, strict=False)
         self.set_scale()
-        self.prior.save(Path(self.trainer.default_root_dir) / "pipeline", self.half_precision)
-        self.load_state_dict(trained, strict=False)
+        with averaged_weights(self.trainer, self):
+            self.prior.save(Path(self.trainer.default_root_dir) / "pipeline", self.half_precision)
 
 
 def all_views(example: Example) -> Views:
