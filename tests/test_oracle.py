@@ -25,7 +25,7 @@ from objects import KnownObject  # noqa: E402
 from oracle import Oracle, OracleFusion  # noqa: E402
 from rasterise import rasterise  # noqa: E402
 
-SIZE = 24
+SIZE = 32
 
 
 def sides(azimuths, elevation=15.0):
