@@ -1,4 +1,4 @@
-"""The model that ships with the repository: it opens, it is small, it shows what its card says."""
+"""The models that ship with the repository: they open, they are small, they show what their cards say."""
 
 from pathlib import Path
 
@@ -7,11 +7,15 @@ import pytest
 import torch
 
 import vcgen
+from vcgen.cameras import view_angles
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes
+from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.evaluation.metrics import psnr
+from vcgen.systems.viewpoints import view_word
 
 FOLDER = Path(__file__).parents[1] / "data" / "pretrained" / "cars64"
+TOYS = FOLDER.with_name("toys64")
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +54,30 @@ def test_diffusers_opens_its_network_and_schedule():
     unet = diffusers.UNet2DModel.from_pretrained(FOLDER / "unet")
     schedule = diffusers.DDIMScheduler.from_pretrained(FOLDER / "scheduler")
     assert sum(p.numel() for p in unet.parameters()) > 5e6 and len(schedule.alphas_cumprod) == 1000
+
+
+def test_the_text_prior_is_small_has_a_card_and_opens_in_diffusers():
+    assert sum(path.stat().st_size for path in TOYS.rglob("*")) < 40e6
+    assert "Licence" in (TOYS / "README.md").read_text()
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(TOYS, local_files_only=True, safety_checker=None)
+    assert sum(p.numel() for p in pipeline.unet.parameters()) > 1e7
+
+
+def test_the_text_prior_knows_a_car_by_its_name_and_its_side():
+    """Cars that it was not trained on: easier to denoise under their own word than under another, from the side under "side" than "front"."""
+    prior, scenes = TextPrior.load(TOYS), FixedScenes(read_index("data/cars64/test"), 15, 5)
+    views = [scenes[number].target[0] for number in range(len(scenes))]
+    latents = latents_of(prior, torch.cat([view.on(1.0) for view in views]), torch.Generator().manual_seed(0))
+
+    def loss(words: list[str]) -> float:
+        text = prior.embed(words)
+        with torch.no_grad():
+            found = [prior.loss(latents, text, torch.Generator().manual_seed(seed), None)[0].mean() for seed in range(3)]
+        return float(torch.stack(found).mean())
+
+    azimuth, elevation = (torch.cat(angles) for angles in zip(*(view_angles(view.cameras.centers) for view in views)))
+    sides = [view_word(float(a), float(e)) for a, e in zip(azimuth, elevation)]
+    turned = [{"front": "side", "back": "side"}.get(side, "front") for side in sides]
+    right = loss([f"a photo of a car, {side} view" for side in sides])
+    assert right < loss([f"a photo of a tree, {side} view" for side in sides])
+    assert right < loss([f"a photo of a car, {side} view" for side in turned])
