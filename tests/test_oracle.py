@@ -25,6 +25,7 @@ from objects import KnownObject  # noqa: E402
 from oracle import Oracle, OracleFusion  # noqa: E402
 from rasterise import rasterise  # noqa: E402
 
+#: Pixels. With 24 the block comes out at IoU 0.797, just below the bound.
 SIZE = 32
 
 

@@ -72,5 +72,5 @@ def test_scans_look_as_another_renderer_drew_them(shared_data):
         rgb, alpha = rasterise(known.triangles, known.corner_rgb, known.views.cameras, 64)
         mine, other = alpha > 0.5, known.views.alpha > 0.5
         assert ((mine & other).sum((1, 2, 3)) / (mine | other).sum((1, 2, 3))).min() > 0.97
-        # single views less: corners carry the colour, and a box's print is finer; sides in the shade lack the shadow
-        assert psnr(rgb * alpha + 1 - alpha, known.views.on(1.0)).mean() > 23
+        found = psnr(rgb * alpha + 1 - alpha, known.views.on(1.0))
+        assert found.mean() > 23 and found.min() > 19  # the worst, one view of a printed box, has 19.5

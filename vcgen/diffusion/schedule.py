@@ -71,8 +71,7 @@ def noise_of(scheduler: DDPMScheduler, noisy: Tensor, output: Tensor, timesteps:
 
 def snr_weight(scheduler: DDPMScheduler, timesteps: Tensor, gamma: float | None) -> Tensor:
     """Weight (n,) of the squared error of what the network predicts: min(SNR, gamma) on the clean picture's (min-SNR, arXiv 2303.09556,
-    section 3.4); without gamma 1. For a network that predicts v the latter weighs high noise, where a picture's layout and its agreement
-    with the text are decided, much more: at SNR 0.1 by a factor of 11."""
+    section 3.4); without gamma 1. For a network that predicts v the latter weighs high noise much more: at SNR 0.1 by a factor of 11."""
     if gamma is None:
         return torch.ones(len(timesteps), device=timesteps.device)
     alpha, sigma = signal_and_noise(scheduler, timesteps, timesteps)
