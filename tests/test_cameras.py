@@ -207,3 +207,12 @@ def test_indexing_and_reshaping_keep_cameras_together():
     assert torch.equal(grid.reshape(-1).centers, cameras.centers)
     with pytest.raises(IndexError, match="matrices"):
         grid[..., 0]
+
+
+def test_cat_joins_along_a_batch_dimension():
+    first, second = (cam.orbit(torch.rand(n), torch.rand(n), 1.3, cam.pinhole(1.0), 0.8, 1.8) for n in (2, 3))
+    joined = cam.Cameras.cat([first[None], second[None]], 1)
+    assert joined.shape == (1, 5)
+    for name in ("c2w", "K", "near", "far"):
+        assert torch.equal(getattr(joined, name)[0, 2:], getattr(second, name))
+        assert torch.equal(getattr(joined, name)[0, :2], getattr(first, name))

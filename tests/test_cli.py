@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,9 @@ def test_user_errors_are_one_line_and_status_2(monkeypatch, capsys):
     monkeypatch.setattr(cli, "COMMANDS", {"data pack": (f"{__name__}:command", "")})
     assert cli.main(["data", "pack", "--broken"]) == 2
     assert capsys.readouterr().err == "vcgen: error: no shards in somewhere; run vcgen data pack\n"
+
+
+def test_our_warnings_are_one_line_and_those_of_libraries_say_where():
+    own = cli.one_line(UserWarning("the scene is fog"), UserWarning, str(Path(cli.__file__).parent / "systems" / "x.py"), 7)
+    assert own == "vcgen: warning: the scene is fog\n"
+    assert cli.one_line(UserWarning("old"), UserWarning, "/else/where.py", 7) == "/else/where.py:7: UserWarning: old\n"

@@ -5,6 +5,7 @@ One convention everywhere: camera-to-world 4 x 4 with OpenCV axes (x right, y do
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,11 @@ class Cameras:
         return Cameras(
             self.c2w.reshape(*shape, 4, 4), self.K.reshape(*shape, 3, 3), self.near.reshape(shape), self.far.reshape(shape)
         )
+
+    @staticmethod
+    def cat(parts: "Sequence[Cameras]", dim: int = 0) -> "Cameras":
+        """Cameras one after another along a batch dimension, which counts from the front (``dim >= 0``)."""
+        return Cameras(*(torch.cat([getattr(part, name) for part in parts], dim) for name in ("c2w", "K", "near", "far")))
 
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Rays through all pixel centres: origins and unit directions, each (..., height * width, 3), row by row."""

@@ -3,6 +3,8 @@
 import importlib
 import signal
 import sys
+import warnings
+from pathlib import Path
 
 from vcgen import __version__
 from vcgen.errors import UserError
@@ -29,6 +31,13 @@ def usage() -> str:
     return "\n".join([*lines, "", "`vcgen COMMAND --help` explains a command."])
 
 
+def one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """Our own warnings are for users, as errors are; those of libraries keep the place they come from."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"vcgen: warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status. Errors the user can mend are printed as one line, with status 2."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -44,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         known = ", ".join(COMMANDS)
         print(f"vcgen: error: unknown command {name!r}; the commands are: {known}", file=sys.stderr)
         return 2
+    if arguments is None:
+        warnings.formatwarning = one_line
     if arguments is None and COMMANDS[name][0] == TRAINER:
         # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it would by default.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)

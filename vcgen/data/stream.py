@@ -43,7 +43,7 @@ def stack_views(scenes: Sequence[Views]) -> Views:
         images, alpha = torch.stack([scene.on(1.0) for scene in scenes]), None
     else:
         images, alpha = torch.stack([s.images for s in scenes]), torch.stack([s.alpha for s in scenes])
-    cameras = Cameras(*(torch.stack([getattr(s.cameras, name) for s in scenes]) for name in ("c2w", "K", "near", "far")))
+    cameras = Cameras.cat([scene.cameras[None] for scene in scenes])
     return Views(images, cameras, alpha)
 
 

@@ -155,8 +155,7 @@ class RealFusion(FieldSystem):
             cameras.append(camera)
             seen.append(rendering)
             pictures.append(picture)
-        stacked = (torch.cat([getattr(c, name) for c in cameras]) for name in ("c2w", "K", "near", "far"))
-        return Cameras(*stacked), seen, torch.cat(pictures)
+        return Cameras.cat(cameras), seen, torch.cat(pictures)
 
     def view(self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator) -> tuple[ShadedRendering, Tensor]:
         """What a camera (1,) sees, and its picture (1, 3, size, size) over the background."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from vcgen.callbacks.ema import averaged_weights
 from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.cameras import Cameras
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
@@ -142,8 +143,7 @@ def all_views(example: Example) -> Views:
     """Context and target together: (scenes, n)."""
     parts = example.context, example.target
     alpha = None if any(part.alpha is None for part in parts) else torch.cat([part.alpha for part in parts], 1)
-    cameras = type(parts[0].cameras)(*(torch.cat([getattr(p.cameras, name) for p in parts], 1) for name in ("c2w", "K", "near", "far")))
-    return Views(torch.cat([part.images for part in parts], 1), cameras, alpha)
+    return Views(torch.cat([part.images for part in parts], 1), Cameras.cat([part.cameras for part in parts], 1), alpha)
 
 
 def all_pictures(example: Example) -> Tensor:
