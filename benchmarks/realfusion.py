@@ -1,6 +1,7 @@
 """RealFusion on objects whose shape is known: what does each prior make of the sides that the photo does not show?
 
-One rendered view of each object, about 15 degrees above the horizon, is the photo; its camera is known. Methods:
+One rendered view of each object, about 15 degrees above the horizon and of its front if it has one, is the photo; its camera is known.
+Methods:
   reference          the photo and the regularisers alone, without a prior
   sds                score distillation, prompt "a photo of a NOUN, VIEW view"
   textual_inversion, lora, dreambooth
