@@ -20,7 +20,7 @@ from vcgen.diffusion.schedule import noise_schedule
 from vcgen.export import folder as model_folder
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.nerf.render import RenderOptions
-from vcgen.systems.realfusion import RealFusion
+from vcgen.systems.realfusion import RealFusion, outside
 from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.systems.realfusion_monitor import WINDOW, SceneMonitor
 from vcgen.systems.realfusion_options import Prompt, RealFusionOptions
@@ -268,6 +268,20 @@ def test_a_photo_needs_alpha():
     made, view = system(), photo().context
     with pytest.raises(Exception, match="cut out"):
         made.use_photo(replace(view, alpha=None))
+
+
+def test_an_object_that_reaches_out_of_the_sphere_is_told():
+    """The ray of a pixel at the image distance r from the middle passes the origin at 1.8 sin(atan(r / f))."""
+    made, view = system(), photo(64).context
+    assert outside(view[0, 0], made.scene.center, 0.75) == 0  # the disc's edge passes at 0.49
+    steps = (torch.arange(64) + 0.5) / 64 - 0.5
+    ratio = torch.cartesian_prod(steps, steps).norm(dim=-1) / focal_from_fov(40)
+    missed = (view.alpha.flatten() * (1.8 * ratio.atan().sin() > 0.3)).sum() / view.alpha.sum()
+    assert 0.3 < missed < 0.9
+    assert outside(view[0, 0], made.scene.center, 0.3) == pytest.approx(float(missed), abs=1e-6)
+    made.scene.radius = 0.3
+    with pytest.warns(UserWarning, match=f"{missed:.1%} of the object .* model.scene.radius \\(0.3\\)"):
+        made.use_photo(view)
 
 
 @pytest.mark.parametrize("opacity, entropy, progress, words", [

@@ -1,6 +1,7 @@
 """RealFusion (arXiv 2302.10663): one photo and a text prior become a scene, by score distillation of random views."""
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,9 @@ class RealFusion(FieldSystem):
         if photo.alpha is None or tuple(photo.cameras.shape) != (1, 1):
             raise UserError("RealFusion takes one photo of an object that is cut out: one context view, with alpha")
         self.reference = photo.to(self.device)
+        if (share := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
+            advice = f"raise model.scene.radius ({self.scene.radius:g}), or lower data.fill"
+            warnings.warn(f"{share:.1%} of the object in the photo look past the sphere that is fitted and cannot be explained: {advice}")
 
     def use_prior(self, prior: TextPrior) -> None:
         """A prior, and the text of all views as it reads it."""
@@ -235,3 +239,12 @@ class RealFusion(FieldSystem):
         write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
         self.monitor.finish()
         rank_zero_info(f"peak memory: {peak_memory(self.device) / 1e9:.2f} GB")
+
+
+def outside(photo: Views, center: Tensor, radius: float) -> float:
+    """Share of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center`` (3,)."""
+    origins, directions = photo.cameras.rays(*photo.size)
+    to_center = center - origins
+    beside = (to_center - (to_center * directions).sum(-1, keepdim=True) * directions).norm(dim=-1)
+    weights = photo.alpha.flatten()
+    return float((weights * (beside > radius)).sum() / weights.sum().clamp(min=1e-6))
