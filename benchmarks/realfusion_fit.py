@@ -157,8 +157,10 @@ def personalise(known: KnownObject, method: str, prior: Path, steps: int | None,
     view = known.views[known.reference()]
     pixels = torch.cat([view.images, view.alpha]).mul(255).round().byte().movedim(0, -1).numpy()
     Image.fromarray(pixels).save(folder / "photo.png")
-    words = [] if method == "textual_inversion" else ["--model.method.noun", known.noun]
     short = [] if steps is None else ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
+    words = [] if method == "textual_inversion" else ["--model.method.noun", known.noun]
+    if words and short:  # a class picture is seen about four times
+        words += ["--model.preservation.count", str(max(1, steps // 4))]
     command = [
         sys.executable, "-m", "vcgen.cli", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
         "--data.image", (folder / "photo.png").resolve(), "--data.size", view.size[0], "--model.prior", prior.resolve(), *words, *short,
