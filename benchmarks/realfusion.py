@@ -13,14 +13,13 @@ truth (Chamfer distance, F-score at 0.05, volume IoU; objects have radius 0.5, n
   python benchmarks/realfusion.py --methods reference oracle --objects 4      needs no text prior
   python benchmarks/realfusion.py --quick                                    one object, few steps: shows only that the program works
 
-What has been measured is kept in --out and not done again. See benchmarks/README.md.
+What has been fitted and measured is kept in --out and not done again. See benchmarks/README.md.
 """
 
 import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -124,9 +123,7 @@ def record(method: str, known: KnownObject, chosen: argparse.Namespace, metrics:
     folder = run_folder(chosen) / method / known.name.replace("/", "_")
     path = folder / "record.json"
     if not path.is_file():
-        start = time.perf_counter()
-        system = fit(known, method, chosen.prior, chosen.steps, chosen.personal_steps, folder)
-        seconds = time.perf_counter() - start
+        system, seconds = fit(known, method, chosen.prior, chosen.steps, chosen.personal_steps, folder)
         values, pictures = measure(system, known, metrics)
         folder.mkdir(parents=True, exist_ok=True)
         save(torch.cat(list(pictures[:SHOWN]), -1), folder / "pictures.png")

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from objects import KnownObject
 from oracle import Oracle, OracleFusion
 from PIL import Image
 from rasterise import rasterise
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,6 +30,7 @@ from vcgen.errors import UserError
 from vcgen.evaluation.geometry import compare
 from vcgen.evaluation.janus import AZIMUTHS, janus
 from vcgen.evaluation.metrics import Metrics
+from vcgen.export.atomic import replacing
 from vcgen.nerf.mesh import extract_mesh
 from vcgen.systems.build import build_system
 from vcgen.systems.realfusion import RealFusion
@@ -59,24 +63,41 @@ class WithTruth(OracleFusion, Given):
     """The same with the oracle."""
 
 
-def fit(known: KnownObject, method: str, prior: Path, steps: int, personal_steps: int | None, folder: Path) -> RealFusion:
-    """A scene from the reference view of ``known``. prior: the text prior's folder, not looked at by "reference" and "oracle".
-    personal_steps: of personalisation; None: as its configuration has it. folder: for what personalisation leaves behind."""
-    init_args = yaml.safe_load((ROOT / "configs" / "realfusion.yaml").read_text())["model"]["init_args"]
-    for part, changes in CHANGES.get(method, {}).items():
-        init_args[part] = {**init_args.get(part, {}), **changes}
-    init_args["scene"] |= SPACE
+def fit(known: KnownObject, method: str, prior: Path, steps: int, personal_steps: int | None, folder: Path) -> tuple[RealFusion, float]:
+    """A scene from the reference view of ``known``, and the seconds it took. prior: the text prior's folder, not looked at by "reference"
+    and "oracle". personal_steps: of personalisation; None: as its configuration has it. folder: for what personalisation leaves behind, and
+    for the scene: one that is there already is read, not fitted again."""
+    start, path = time.perf_counter(), folder / "scene.safetensors"
     photo = known.views[[known.reference()]][None]
+    if path.is_file():
+        system = untrained(method, "none", known.noun, photo)
+        system.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as file:
+            return system.eval(), float(file.metadata()["seconds"])
     told, subject = told_by(known, method, prior, personal_steps, folder)
-    init_args |= {"prior": str(prior), "prompt": {**init_args.get("prompt", {}), "subject": subject}}
-    pl.seed_everything(0, verbose=False)
-    system = build_system(f"{__name__}.{'WithTruth' if method == 'oracle' else 'Given'}", init_args)
-    system.use_photo(photo)
+    system = untrained(method, str(prior), subject, photo)
     if told is not None:
         system.use_prior(told)
     if method == "oracle":
         system.known = known
     train(system, photo, known.name, steps)
+    seconds = time.perf_counter() - start
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(system.state_dict(), temporary, {"seconds": str(seconds)})
+    return system, seconds
+
+
+def untrained(method: str, prior: str, subject: str, photo: Views) -> RealFusion:
+    """The scene before its first step."""
+    init_args = yaml.safe_load((ROOT / "configs" / "realfusion.yaml").read_text())["model"]["init_args"]
+    for part, changes in CHANGES.get(method, {}).items():
+        init_args[part] = {**init_args.get(part, {}), **changes}
+    init_args["scene"] |= SPACE
+    init_args |= {"prior": prior, "prompt": {**init_args.get("prompt", {}), "subject": subject}}
+    pl.seed_everything(0, verbose=False)
+    system = build_system(f"{__name__}.{'WithTruth' if method == 'oracle' else 'Given'}", init_args)
+    system.use_photo(photo)
     return system
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy import special
 from stand_in import Balls
 
 from vcgen.errors import UserError
 from vcgen.export.mesh import srgb_to_linear, write_mesh
-from vcgen.nerf.mesh import TOLERANCE, automatic_opacity, density_grid, extract_mesh, outline_threshold, surface_colours
+from vcgen.nerf.mesh import OUTLINE, SKIN, density_grid, extract_mesh, solidity, surface_colours
 
 RESOLUTION = 64
 VOXEL = 1 / (RESOLUTION - 1)
@@ -33,7 +34,7 @@ def test_a_ball_becomes_a_closed_ball(surface):
     distances = np.linalg.norm(mesh.vertices - MIDDLE.numpy(), axis=1)
     assert np.abs(distances - 0.3).max() < VOXEL
     assert np.abs(mesh.centroid - MIDDLE.numpy()).max() < VOXEL / 4
-    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.02)
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.04)  # a tenth of the light is lost in its soft edge
 
 
 def test_vertex_colours_are_those_of_the_surface(surface):
@@ -58,11 +59,11 @@ def radius_at(density, peak, skin):
     return 0.3 + skin * math.log(peak / density - 1)
 
 
-@pytest.mark.parametrize(("peak", "skin"), [(20.0, 0.001), (200.0, 0.02), (5000.0, 0.001)])
-def test_the_surface_lies_where_the_density_is_the_threshold(peak, skin):
-    surface = extract_mesh(ball(density=peak, skin=skin), RESOLUTION)
-    radius = (surface.mesh.volume * 3 / 4 / math.pi) ** (1 / 3)
-    assert radius == pytest.approx(radius_at(surface.threshold, peak, skin), abs=VOXEL / 8)
+@pytest.mark.parametrize("peak", [20.0, 200.0, 5000.0])
+def test_the_surface_of_a_ball_lies_a_skin_inside_it(peak):
+    """Along its axes, the skin's depth over the density: there the way out is shortest."""
+    mesh = extract_mesh(ball(density=peak, skin=0.0005), RESOLUTION).mesh
+    assert np.abs(mesh.bounds - MIDDLE.numpy()).ravel() == pytest.approx([0.3 - SKIN / peak] * 6, abs=0.6 * VOXEL)
 
 
 def test_the_automatic_surface_is_where_the_rendering_ends():
@@ -89,14 +90,15 @@ def test_only_the_largest_of_two_balls_is_kept():
     assert mesh.bounds[:, 0] == pytest.approx([-0.4, 0.0], abs=VOXEL) and mesh.body_count == 1
 
 
-def test_an_object_that_leaves_the_cube_is_closed_there():
+def test_an_object_that_leaves_the_fields_sphere_is_closed_there():
+    """Nothing is rendered outside of the sphere."""
     mesh = extract_mesh(Balls(torch.zeros(1, 3), torch.tensor([0.6])), 32).mesh
-    assert mesh.is_watertight and mesh.volume > 0.8
+    assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.03)
 
 
 def test_a_field_without_bounds_needs_a_radius():
     endless = ball(bound=math.inf)
-    assert extract_mesh(endless, RESOLUTION, radius=0.5).mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.02)
+    assert extract_mesh(endless, RESOLUTION, radius=0.5).mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.04)
 
 
 def test_the_grid_is_the_field_at_its_corners_whatever_the_chunk():
@@ -105,36 +107,36 @@ def test_the_grid_is_the_field_at_its_corners_whatever_the_chunk():
     assert whole[3, 4, 5] == pytest.approx(ball().density(torch.tensor([[[-0.125, 0.0, 0.125]]])).item())
 
 
-def test_the_automatic_level_of_two_plateaus_is_their_midpoint():
-    assert automatic_opacity(np.array([0.1] * 900 + [0.7] * 100, np.float32)) == pytest.approx(0.4, abs=1e-6)
-
-
 @pytest.mark.parametrize("peak", [10.0, 100.0, 1000.0])
-def test_the_outline_of_a_cloud_is_where_half_of_the_light_is_stopped(peak):
-    """Of a density peak exp(-r^2 / 2 w^2), a ray at distance b meets at most peak e and passes peak e w sqrt(2 pi), e = exp(-b^2 / 2 w^2):
-    the outline's density is ln 2 / (w sqrt(2 pi)), whatever the peak. An outline whose area is larger by a share s is at that density
-    times (density / peak)^s."""
-    width = 0.12
-    line = np.linspace(-0.6, 0.6, 97)
-    x, y, z = np.meshgrid(line, line, line, indexing="ij")
-    density = peak * np.exp(-(x**2 + y**2 + z**2) / (2 * width**2))
-    found = outline_threshold(density, line[1] - line[0], preferred=peak / 2)
-    outline = math.log(2) / (width * math.sqrt(2 * math.pi))
-    assert outline * (outline / peak) ** TOLERANCE * 0.96 < found < outline * 1.01
+def test_the_solidity_of_a_cloud_is_its_integrals(peak):
+    """Of a density peak exp(-r^2 / 2 w^2), the line along x through (x, y, z) passes peak w sqrt(2 pi) exp(-(y^2 + z^2) / 2 w^2), of which
+    half of erfc(|x| / w sqrt(2)) lies beyond the point; and so along the other axes."""
+    width, line = 0.12, np.linspace(-0.6, 0.6, 97)
+    points = np.stack(np.meshgrid(line, line, line, indexing="ij"))
+    falling = np.exp(-(points**2).sum(0) / (2 * width**2))
+    whole = peak * width * math.sqrt(2 * math.pi) * falling / np.exp(-(points**2) / (2 * width**2))
+    beyond = whole * special.erfc(np.abs(points) / (width * math.sqrt(2))) / 2
+    found = solidity((peak * falling).astype(np.float32), line[1] - line[0])
+    np.testing.assert_allclose(found, np.minimum(beyond.min(0) / SKIN, whole.min(0) / OUTLINE), rtol=0.02, atol=2e-4 * peak)
 
 
-def test_a_threshold_with_the_right_outline_is_kept():
-    line = np.linspace(-1, 1, 33)
-    ball = 50.0 * (sum(axis**2 for axis in np.meshgrid(line, line, line)) < 0.25)
-    assert outline_threshold(ball, line[1] - line[0], preferred=17.0) == 17.0
-    assert outline_threshold(ball, line[1] - line[0], preferred=99.0) == 25
+def test_a_shaft_is_open_and_a_cave_is_solid():
+    """A block with a shaft from its top, which a straight line from outside sees into, and a closed hollow, which none does."""
+    density = np.zeros((24, 24, 24), np.float32)
+    density[4:20, 4:20, 4:20] = 1000
+    density[10:14, 10:14, 12:20] = 0
+    density[6:8, 6:8, 6:8] = 0
+    found = solidity(density, 1 / 23)
+    assert found[11, 11, 15] == 0 and found[6, 6, 6] > 1 and found[11, 11, 8] > 1 and found[2, 2, 2] == 0
 
 
-def test_what_stops_no_light_has_no_outline():
-    assert outline_threshold(np.full((9, 9, 9), 1e-3), 0.1, preferred=5e-4) == 5e-4
+def test_what_stops_no_light_has_no_surface():
+    with pytest.raises(UserError, match="loses half of its light"):
+        extract_mesh(ball(density=0.9 * math.log(2) / 0.6), RESOLUTION)
+    assert len(extract_mesh(ball(density=1.2 * math.log(2) / 0.6), RESOLUTION).mesh.faces)
 
 
-def test_the_surface_of_a_hollow_ball_with_a_hard_spot_is_the_ball():
+def test_the_surface_of_a_soft_ball_with_a_hard_spot_is_the_ball():
     """A histogram of densities would take the hard spot for all there is."""
 
     class Spotted(Balls):
@@ -142,7 +144,7 @@ def test_the_surface_of_a_hollow_ball_with_a_hard_spot_is_the_ball():
             spot = (points - MIDDLE - torch.tensor([0.0, 0.0, 0.25])).norm(dim=-1) < 0.04
             return super().density(points) + 3000 * spot
 
-    field = Spotted(MIDDLE, torch.tensor([0.3]), density=8.0)
+    field = Spotted(MIDDLE, torch.tensor([0.3]), density=20.0)
     assert extract_mesh(field, RESOLUTION).mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.1)
 
 

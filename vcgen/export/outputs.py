@@ -113,7 +113,7 @@ def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions
     except UserError as error:
         return {}, [f"no mesh was written: {error}"]
     path = write_mesh(target / "mesh.glb", surface.mesh)
-    lines.append(_line(path, f"{len(surface.mesh.faces)} triangles at density {surface.threshold:.3g}"))
+    lines.append(_line(path, f"{len(surface.mesh.faces)} triangles"))
     return {
         "threshold": surface.threshold, "density_range": surface.density_range, "resolution": options.mesh_resolution,
         "vertices": len(surface.mesh.vertices), "faces": len(surface.mesh.faces),

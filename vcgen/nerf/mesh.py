@@ -1,7 +1,7 @@
 """From a density field to a coloured triangle mesh.
 
-Marching cubes (Lorensen & Cline, SIGGRAPH 1987; Lewiner et al., 2003) on *opacity* rather than density: density is unbounded, so linear
-interpolation between an empty and a dense sample would push the surface to the empty one; opacity over a fixed length is bounded by one.
+Marching cubes (Lorensen & Cline, SIGGRAPH 1987; Lewiner et al., 2003), not on density but on how deep a point lies in it: a field that was
+fitted to pictures is as dense as its outside needs to look right, and thin, thick or empty inside, where no picture reaches.
 """
 
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from vcgen.types import Field
 if TYPE_CHECKING:
     import trimesh
 
-#: Opacity is measured over radius / PIXELS: one pixel of a picture, 64 pixels wide, that the bounding sphere just fills.
+#: Optical depths: of a line that loses half of its light, where a rendering's outline lies, and of the skin, which takes a tenth.
+OUTLINE, SKIN = float(np.log(2)), float(-np.log(0.9))
+#: With a density threshold: opacity is measured over radius / PIXELS, one pixel of a picture, 64 pixels wide, that the sphere just fills.
 PIXELS = 32
-#: A threshold is good enough if it misjudges no more rays than the best, plus this share of those that meet the object.
-TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class Surface:
     """A mesh and how it was found.
 
-    mesh: world coordinates, normals outward, uint8 sRGB vertex colours. threshold: the density (per world unit) of the surface.
-    density_range: lowest and highest density on the grid.
+    mesh: world coordinates, normals outward, uint8 sRGB vertex colours. threshold: the density (per world unit) of the surface where one
+    was asked for, else None. density_range: lowest and highest density on the grid.
     """
 
     mesh: "trimesh.Trimesh"
-    threshold: float
+    threshold: float | None
     density_range: tuple[float, float]
 
 
@@ -43,9 +43,9 @@ def extract_mesh(
 ) -> Surface:
     """The largest connected surface of the first scene of ``field``, coloured as seen from outside.
 
-    resolution: grid points along each edge of a cube around ``field.center``. threshold: density per world unit; None finds it
-    (:func:`automatic_opacity`, put right by :func:`outline_threshold`). radius: half the cube's edge; None takes the field's own, which
-    must then be finite. chunk: points per query, which bounds memory. Raises UserError when there is nothing to extract.
+    resolution: grid points along each edge of a cube around ``field.center``. threshold: density per world unit of the surface; None puts
+    it where :func:`solidity` is 1. radius: half the cube's edge; None takes the field's own, which must then be finite. chunk:
+    points per query, which bounds memory. Raises UserError when there is nothing to extract.
     """
     import trimesh
     from skimage.measure import marching_cubes
@@ -57,17 +57,19 @@ def extract_mesh(
     radius = float(field.radius[0]) if radius is None else radius
     density = density_grid(field, resolution, radius, chunk)
     density_range = float(density.min()), float(density.max())
-    length = radius / PIXELS
     _refuse_empty(density_range, radius, threshold)
-    opacity = 1 - np.exp(-density * length)
     spacing = 2 * radius / (resolution - 1)
     if threshold is None:
-        level = automatic_opacity(opacity)
-        seen = density * _sphere(resolution, float(field.radius[0]) / radius)
-        threshold = outline_threshold(seen, spacing, float(-np.log1p(-level) / length))
-    level = float(1 - np.exp(-threshold * length))
+        inside = density * _sphere(resolution, float(field.radius[0]) / radius)
+        # Of a hard surface all that counts is on which side a sample lies; how far beyond the level must not pull the surface.
+        values, level = solidity(inside, spacing).clip(max=2), 1.0
+        if values.max() <= level:
+            raise _transparent(density_range)
+    else:
+        # Density is unbounded: interpolated, it would push the surface to the empty side.
+        values, level = (1 - np.exp(-x * radius / PIXELS) for x in (density, threshold))
     # A shell of empty samples closes the surface where the object touches the cube.
-    vertices, faces, _, _ = marching_cubes(np.pad(opacity, 1), level, gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(np.pad(values, 1), level, gradient_direction="ascent")
     corner = field.center[0].double().cpu().numpy() - radius
     mesh = _largest(trimesh.Trimesh((vertices - 1) * spacing + corner, faces))
     mesh.visual.vertex_colors = surface_colours(field, mesh, spacing, chunk)
@@ -85,41 +87,20 @@ def density_grid(field: Field, resolution: int, radius: float, chunk: int = 2**1
     return torch.cat(slabs).reshape(resolution, resolution, resolution).numpy()
 
 
-def automatic_opacity(opacity: NDArray[np.float32]) -> float:
-    """The opacity that best separates empty from full samples: Otsu's threshold (IEEE Trans. SMC 9(1), 1979).
+def solidity(density: NDArray[np.float32], spacing: float) -> NDArray[np.float32]:
+    """How far each point is from being outside; it is inside where this exceeds 1.
 
-    Otsu's criterion is flat wherever a histogram is empty, so of all equal thresholds the midpoint of the two class means is returned; at
-    the optimum both agree (Ridler & Calvard, IEEE Trans. SMC 8(8), 1978). It adapts to models whose surfaces are soft, where a fixed level
-    of 0.5 would find nothing, and gives 0.5 for a hard surface.
+    Along each axis the line through the point must lose half of its light, as inside the outline of a rendering, and a tenth of it on
+    either side of the point: what a camera looks into is not solid, however far. The least of these optical depths, over the one demanded.
+    density: per world unit, on a cubic grid whose points are ``spacing`` apart; outside of it there is nothing. Trapezoidal rule.
     """
-    from skimage.filters import threshold_otsu
-
-    split = threshold_otsu(opacity)
-    return float(opacity[opacity > split].mean() + opacity[opacity <= split].mean()) / 2
-
-
-def outline_threshold(density: NDArray[np.float32], spacing: float, preferred: float) -> float:
-    """The density whose surface has the outline that renderings have: ``preferred`` where that is good enough, else the lowest that is.
-
-    density: on a cubic grid, ``spacing`` apart. Its lines are rays along the three axes: a rendering shows those that it stops by more than
-    half, a surface is met by those whose largest density exceeds the threshold, and about few of them may the two disagree.
-    A field that was fitted to pictures may be thin inside and hard in places, which no histogram of densities tells from its outline; the
-    lowest density keeps what is thin inside.
-    """
-    solid = np.concatenate([(density.sum(axis) * spacing > np.log(2)).ravel() for axis in range(3)])
-    if not solid.any():
-        return preferred
-    largest = np.concatenate([density.max(axis).ravel() for axis in range(3)])
-    order = np.argsort(largest, kind="stable")
-    largest, solid = largest[order].astype(np.float64), solid[order]
-    # a threshold between entries i and i + 1 misses the solid rays up to i and meets the empty ones after it
-    wrong = (solid.cumsum() + (~solid).sum() - (~solid).cumsum())[:-1]
-    between = largest[:-1] < largest[1:]
-    most = wrong[between].min() + TOLERANCE * solid.sum()
-    if (solid != (largest > preferred)).sum() <= most:
-        return preferred
-    first = np.flatnonzero(between & (wrong <= most))[0]
-    return float(largest[first] + largest[first + 1]) / 2
+    least = np.full(density.shape, np.inf, np.float32)
+    for axis in range(3):
+        before = spacing * (density.cumsum(axis, dtype=np.float32) - density / 2)
+        whole = spacing * density.sum(axis, keepdims=True)
+        for depth, demanded in ((before, SKIN), (whole - before, SKIN), (whole, OUTLINE)):
+            np.minimum(least, depth / demanded, out=least)
+    return least
 
 
 def surface_colours(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk: int = 2**17, samples: int = 8) -> NDArray[np.uint8]:
@@ -164,9 +145,12 @@ def _refuse_empty(density_range: tuple[float, float], radius: float, threshold: 
         raise UserError(f"no surface: {found}, so the model has diverged; use an earlier checkpoint")
     if threshold is not None and not low < threshold < high:
         raise UserError(f"no surface at density {threshold:g}: {found}; choose a threshold between them or leave it out")
-    # Half of the light must be stopped by the densest matter along the longest path, or even that looks more empty than full.
-    if threshold is None and high * 2 * radius < np.log(2):
-        raise UserError(f"no surface: {found}, nearly transparent; train for longer, or set a threshold below {high:.3g}")
+
+
+def _transparent(density_range: tuple[float, float]) -> UserError:
+    low, high = density_range
+    found = f"the density on the grid lies between {low:.3g} and {high:.3g}, and no straight line loses half of its light"
+    return UserError(f"no surface: {found}; train for longer, or set a threshold below {high:.3g}")
 
 
 def _largest(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":

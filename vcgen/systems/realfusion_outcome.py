@@ -101,7 +101,7 @@ def write_meshes(field: Field, target: Path, resolution: int) -> None:
         return
     for name in ("mesh.glb", "mesh.obj"):
         write_mesh(target / name, surface.mesh)
-    rank_zero_info(f"{target / 'mesh.glb'}: {len(surface.mesh.faces)} triangles at density {surface.threshold:.3g}")
+    rank_zero_info(f"{target / 'mesh.glb'}: {len(surface.mesh.faces)} triangles")
 
 
 def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
