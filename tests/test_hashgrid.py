@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 from torch.nn import functional as F
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.nerf.hashgrid import PRIMES, HashGrid, SceneHashGrid, _WeightedSum
+from vcgen.nerf.hashgrid import CORNERS, PRIMES, HashGrid, SceneHashGrid, _WeightedSum
 from vcgen.nerf.render import RenderOptions, render_image
 from vcgen.types import Field, Views
 
@@ -39,12 +39,19 @@ def test_levels_without_hashing_interpolate_trilinearly():
 
 def test_fine_levels_hash_their_corners_as_published():
     made = grid()
-    for corner in ((0, 0, 0), (3, 9, 14), (16, 16, 16)):
-        x, y, z = corner
-        expected = 27 + 216 + ((x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])) % 512
-        assert int(made.rows(torch.tensor([[corner] * 3]))[0, 2]) == expected
-        # A corner of the finest grid shows its own entry.
-        torch.testing.assert_close(made(torch.tensor([corner]) / 16.0)[0, 4:], made.table[expected])
+    def entry(x: int, y: int, z: int) -> int:
+        return 27 + 216 + ((x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])) % 512
+
+    for corner in ((0, 0, 0), (3, 9, 14), (15, 15, 15)):
+        rows = made.rows(torch.tensor(corner)[:, None, None].expand(3, 3, 1))[2, 0].tolist()
+        assert rows == [entry(*(start + step for start, step in zip(corner, steps))) for steps in CORNERS]
+    for corner in ((0, 0, 0), (3, 9, 14), (16, 16, 16)):  # a corner of the finest grid shows its own entry
+        torch.testing.assert_close(made(torch.tensor([corner]) / 16.0)[0, 4:], made.table[entry(*corner)])
+
+
+def test_every_entry_is_counted_in_32_bits():
+    with pytest.raises(ValueError, match="log2_size of 1 to 24"):
+        HashGrid(log2_size=25)
 
 
 def test_gradients_agree_with_finite_differences():
@@ -60,7 +67,7 @@ def test_gradients_agree_with_finite_differences():
         shift = torch.eye(3)[axis] * step
         difference = ((made(points + shift) - made(points - shift)) * weights).sum(1) / (2 * step)
         torch.testing.assert_close(moved.grad[inside, axis], difference[inside].detach(), atol=5e-3, rtol=1e-3)
-    entry = int(made.rows(torch.zeros(1, 2, 3, dtype=torch.long))[0, 0])
+    entry = int(made.rows(torch.zeros(3, 2, 1, dtype=torch.long))[0, 0, 0])
     near = torch.full((1, 3), 0.1)
     made.zero_grad()
     made(near)[0, 0].backward()

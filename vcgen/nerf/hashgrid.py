@@ -15,6 +15,8 @@ from vcgen.types import FieldWeights, Recipe, Views
 
 #: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the table's size.
 PRIMES = 1, 2_654_435_761, 805_459_861
+#: A cell's corners: steps along x, y and z from its lowest.
+CORNERS = [(number & 1, number >> 1 & 1, number >> 2) for number in range(8)]
 
 
 class HashGrid(nn.Module):
@@ -27,15 +29,16 @@ class HashGrid(nn.Module):
 
     def __init__(self, levels: int = 16, features: int = 2, log2_size: int = 16, coarsest: int = 16, finest: int = 2048):
         super().__init__()
-        if levels < 1 or features < 1 or not 1 <= coarsest <= finest:
-            raise ValueError(f"need levels and features >= 1 and 1 <= coarsest <= finest; got {levels}, {features}, {coarsest}, {finest}")
+        if levels < 1 or features < 1 or not 1 <= coarsest <= finest or not 1 <= log2_size <= 24:
+            found = f"{levels}, {features}, {coarsest}, {finest}, {log2_size}"
+            raise ValueError(f"need levels and features >= 1, 1 <= coarsest <= finest and log2_size of 1 to 24; got {found}")
         growth = exp((log(finest) - log(coarsest)) / max(1, levels - 1))  # equations 2 and 3
         self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]
         entries = [min((size + 1) ** 3, 2**log2_size) for size in self.sizes]
         self.levels, self.features, self.log2_size, self.shown = levels, features, log2_size, levels
+        self.plain = sum((size + 1) ** 3 <= 2**log2_size for size in self.sizes)  # the coarser levels, which hold every corner
         starts = torch.tensor([0, *entries]).cumsum(0)
         self.register_buffer("sides", torch.tensor(self.sizes), persistent=False)
-        self.register_buffer("entries", torch.tensor(entries), persistent=False)
         self.register_buffer("starts", starts[:-1], persistent=False)
         self.table = nn.Parameter(torch.empty(int(starts[-1]), features).uniform_(-1e-4, 1e-4))
 
@@ -46,25 +49,32 @@ class HashGrid(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """(n, 3) in [0, 1], clamped to it -> (n, levels * features), in float32; differentiable in the points, too."""
-        scaled = points.float().clamp(0, 1)[:, None] * self.sides[: self.shown, None]  # (n, levels, 3)
-        corner = torch.minimum(scaled.detach().floor().long(), self.sides[: self.shown, None] - 1)
+        sides = self.sides[: self.shown, None]
+        # The points stand last, up to the look-up: a CPU works on long rows at its full width.
+        scaled = points.float().clamp(0, 1).T[:, None] * sides  # (3, levels, n)
+        corner = torch.minimum(scaled.detach().long(), sides - 1)
         offset = scaled - corner
-        rows, weights = [], []
-        for number in range(8):
-            step = [number >> axis & 1 for axis in range(3)]
-            rows.append(self.rows(corner + torch.tensor(step, device=corner.device)))
-            weights.append(torch.stack([offset[..., i] if step[i] else 1 - offset[..., i] for i in range(3)]).prod(0))
-        rows, weights = (torch.stack(x, -1).reshape(-1, 8) for x in (rows, weights))
-        found = _WeightedSum.apply(self.table, rows, weights).reshape(len(points), self.shown * self.features)
+        shares = torch.stack([1 - offset, offset])
+        weights = torch.stack([shares[i, 0] * shares[j, 1] * shares[k, 2] for i, j, k in CORNERS], -1)
+        found = _WeightedSum.apply(self.table, self.rows(corner).flatten(0, 1), weights.flatten(0, 1))
+        found = found.unflatten(0, (self.shown, len(points))).transpose(0, 1).flatten(1)
         return F.pad(found, (0, self.width - found.shape[1]))
 
-    def rows(self, corners: Tensor) -> Tensor:
-        """Where the integer corners (n, levels, 3) of all shown levels are stored in the table: (n, levels)."""
-        x, y, z = corners.unbind(-1)
-        side, entries = self.sides[: self.shown] + 1, self.entries[: self.shown]
-        plain = x + side * (y + side * z)
-        hashed = (x * PRIMES[0] ^ y * PRIMES[1] ^ z * PRIMES[2]) % entries
-        return self.starts[: self.shown] + torch.where(entries == side**3, plain, hashed)
+    def rows(self, corner: Tensor) -> Tensor:
+        """Where the eight corners of the shown levels' cells are stored in the table: (levels, n, 8) int32, in the order of CORNERS, of
+        each cell's lowest corner, (3, levels, n)."""
+        side, start = self.sides[: self.shown, None] + 1, self.starts[: self.shown, None]
+        strides = torch.stack([torch.ones_like(side), side, side * side])
+        # Per axis and step: its share of the plain sum, and of the hash, whose last bits alone count.
+        steps = torch.stack([corner, corner + 1])
+        sums = (steps[:, :, : self.plain] * strides[:, : self.plain]).int()
+        mask = 2**self.log2_size - 1
+        bits = torch.stack([(steps[:, axis, self.plain :] * prime) & mask for axis, prime in enumerate(PRIMES)], 1).int()
+        start = start.int()
+        rows = [
+            torch.cat([sums[i, 0] + sums[j, 1] + sums[k, 2], bits[i, 0] ^ bits[j, 1] ^ bits[k, 2]]).add_(start) for i, j, k in CORNERS
+        ]
+        return torch.stack(rows, -1)
 
 
 class _WeightedSum(torch.autograd.Function):
