@@ -24,7 +24,8 @@ def test_matrices_and_vectors_move_as_with_pytorchs_own_optimisers():
     ours, theirs = network(), network()
     optimizer = OptimizerOptions(lr=1e-3, muon_lr=0.02, weight_decay=0.1).build(ours.parameters())
     matrices, vectors = ([p for p in theirs.parameters() if (p.ndim == 2) == flag] for flag in (True, False))
-    reference = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1), torch.optim.AdamW(vectors, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    adamw = torch.optim.AdamW(vectors, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+    reference = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1), adamw
     for step in range(5):
         gradients(ours, step)
         gradients(theirs, step)
@@ -36,6 +37,24 @@ def test_matrices_and_vectors_move_as_with_pytorchs_own_optimisers():
         torch.testing.assert_close(a, b, atol=2e-3 if a.ndim == 2 else 0, rtol=0)
     moved = (ours[0].weight - network()[0].weight).abs().mean()
     assert moved > 0.01
+
+
+@pytest.mark.parametrize("muon_lr", [None, 0.02])
+def test_scaled_gradients_are_unscaled_before_the_step(muon_lr):
+    plain, scaled = network(), network()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    for model in (plain, scaled):
+        optimizer = OptimizerOptions(lr=1e-3, muon_lr=muon_lr).build(model.parameters())
+        gradients(model, 0)
+        if model is scaled:
+            scaler.scale(torch.zeros(()))  # as a backward pass does first
+            for p in model.parameters():
+                p.grad *= scaler.get_scale()
+            scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer) if model is scaled else optimizer.step()
+    for a, b in zip(plain.parameters(), scaled.parameters()):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 4, 3, 3)])

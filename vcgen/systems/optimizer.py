@@ -51,11 +51,20 @@ class OptimizerOptions:
             groups = [{"params": group} for group in (sharded, whole) if group]
             return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, foreach=True)
         if self.muon_lr is None:
-            return torch.optim.AdamW(trainable, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+            return takes_true_gradients(
+                torch.optim.AdamW(trainable, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+            )
         looked_up = {id(table) for table in tables}
         matrices = [p for p in trainable if p.ndim >= 2 and id(p) not in looked_up]
         others = [p for p in trainable if p.ndim < 2 or id(p) in looked_up]
-        return MuonAdamW(matrices, others, self.muon_lr, self.lr, self.betas, self.weight_decay)
+        return takes_true_gradients(MuonAdamW(matrices, others, self.muon_lr, self.lr, self.betas, self.weight_decay))
+
+
+def takes_true_gradients(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The same fused optimiser (a third of the loop's time on a CPU), which could undo a GradScaler's scale inside its step, told not to:
+    clipping comes before the step, needs the true gradients, and Lightning refuses to clip what is still scaled."""
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 class MuonAdamW(torch.optim.AdamW):
@@ -69,7 +78,8 @@ class MuonAdamW(torch.optim.AdamW):
         self, matrices: list[nn.Parameter], others: list[nn.Parameter], muon_lr: float, lr: float,
         betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0, momentum: float = 0.95,
     ):
-        super().__init__([{"params": others}, {"params": matrices, "lr": muon_lr}], lr=lr, betas=betas, weight_decay=weight_decay)
+        groups = [{"params": others}, {"params": matrices, "lr": muon_lr}]
+        super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
         self.momentum = momentum
 
     @torch.no_grad()
