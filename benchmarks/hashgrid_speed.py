@@ -1,8 +1,10 @@
 """How fast are the hash grid and what is rendered from it, beside what the memory of this machine can deliver in the same run?
 
-Points/s of look-ups, forward and forward with backward, for the published grid (16 levels) and that of configs/realfusion.yaml; of the whole
-field; seconds per picture of a ball that fills a fifth of the sphere, dense and with empty cells skipped. `--quick`: fewer points and
-rounds. The copy reads and writes a block that fits no cache; a look-up reads 8 corners per level, which its bytes count, once.
+Points/s of look-ups, forward and with their gradient, for the published grid (16 levels) and that of configs/realfusion.yaml; seconds per
+picture of a ball that fills a fifth of the sphere, with every sample looked up and with empty cells skipped, as colour alone and lit (normals
+are differences of the density: three or six further look-ups per point), forward and with its gradient. Points/s of pictures count the
+samples on the rays, whether looked up or skipped. `--quick`: fewer points and rounds. The copy reads and writes a block that fits no cache;
+a look-up reads 8 corners per level, which its bytes count, once.
 """
 
 import argparse
@@ -17,10 +19,14 @@ from timing import measure, table
 from vcgen.cameras import orbit, pinhole
 from vcgen.nerf.hashgrid import HashGrid, HashGridField, SceneHashGrid
 from vcgen.nerf.occupancy import OccupancyGrid, OccupiedField
-from vcgen.nerf.render import RenderOptions, render_image
+from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.shading import Shading, render_shaded
 
 #: The share of the field's sphere that the ball fills.
 FILLED = 0.2
+#: Along a ray of a picture.
+SAMPLES = 64
+PICTURE = f"picture, {SAMPLES} samples a ray"
 
 
 def main() -> None:
@@ -40,11 +46,11 @@ def main() -> None:
     runs = {"copy": copied.clone} | look_ups(grids, count) | pictures(ball(shipped), size)
     seconds = {name: timing.wall for name, timing in measure(runs, rounds).items()}
     bandwidth = 2 * len(copied) / seconds.pop("copy")
-    rows = [row(name, value, grids, count, bandwidth) for name, value in seconds.items()]
+    rows = [row(name, value, grids, count, bandwidth, size) for name, value in seconds.items()]
     lines = table(
-        f"{count} points; a copy moves {bandwidth / 1e9:.1f} GB/s", ["what", "ms", "million points/s", "share of the copy's bytes/s"],
-        [[r["name"], f"{r['ms']:.1f}", *(("-", "-") if "points_per_s" not in r else (f"{r['points_per_s'] / 1e6:.2f}", f"{r['share']:.0%}"))]
-         for r in rows],
+        f"Look-ups of {count} points, pictures of {size} x {size} rays; a copy moves {bandwidth / 1e9:.1f} GB/s",
+        ["what", "ms", "million points/s", "share of the copy's bytes/s"],
+        [[r["name"], f"{r['ms']:.1f}", f"{r['points_per_s'] / 1e6:.2f}", f"{r['share']:.0%}" if "share" in r else "-"] for r in rows],
     )
     print("\n".join(lines))
     figures = {
@@ -83,27 +89,40 @@ def ball(shipped: dict) -> HashGridField:
 
 
 def pictures(field: HashGridField, size: int) -> dict:
-    """One picture of the ball, dense and skipping."""
+    """Pictures of the ball: every sample looked up or empty cells skipped, colour alone or lit, forward or with the gradient."""
     occupancy = OccupancyGrid()
     occupancy.refresh(field)
     distance = 2.5 * float(field.radius[0])
-    camera = orbit(torch.zeros(1), torch.zeros(1), distance, pinhole(1.1), distance / 2, distance * 2)[None]
+    camera = orbit(torch.zeros(1), torch.zeros(1), distance, pinhole(1.1), distance / 2, distance * 2)
+    origins, directions = camera.rays(size, size)
+    near, far = (x[:, None].expand(1, size * size) for x in (camera.near, camera.far))
+    lights = {"": Shading(), ", lit": Shading("lambertian", torch.tensor([1.0, 0.0, 0.0]))}
 
-    def draw(what) -> None:
+    def draw(what, shading: Shading) -> torch.Tensor:
+        return render_shaded(what, origins, directions, near, far, RenderOptions(SAMPLES), shading, None, shading.kind != "albedo").rays.rgb
+
+    def forward(*chosen) -> None:
         with torch.no_grad():
-            render_image(what, camera, (size, size), RenderOptions(64))
+            draw(*chosen)
 
-    share = f"{occupancy.share():.0%} of cells occupied"
+    def both(*chosen) -> None:
+        field.grid.table.grad = None
+        draw(*chosen).sum().backward()
+
+    fields = {"dense": field, f"skipping ({occupancy.share():.0%} of cells occupied)": OccupiedField(field, occupancy)}
+    ways = {"": forward, ", forward and backward": both}
     return {
-        f"picture of {size} px, 64 samples, dense": lambda: draw(field),
-        f"picture of {size} px, 64 samples, skipping ({share})": lambda: draw(OccupiedField(field, occupancy)),
+        f"{PICTURE}{light}, {looked}{way}": lambda call=call, what=what, shading=shading: call(what, shading)
+        for light, shading in lights.items() for way, call in ways.items() for looked, what in fields.items()
     }
 
 
-def row(name: str, seconds: float, grids: dict[str, HashGrid], count: int, bandwidth: float) -> dict:
+def row(name: str, seconds: float, grids: dict[str, HashGrid], count: int, bandwidth: float, size: int) -> dict:
     """The figures of one line."""
     found = {"name": name, "ms": seconds * 1e3}
     grid = next((grid for label, grid in grids.items() if name.startswith(label)), None)
+    if name.startswith(PICTURE):
+        found["points_per_s"] = size**2 * SAMPLES / seconds
     if grid is not None:
         read = count * grid.levels * 8 * grid.features * grid.table.element_size()
         found |= {"points_per_s": count / seconds, "share": read / seconds / bandwidth}

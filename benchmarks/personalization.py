@@ -106,7 +106,7 @@ def per_step(make, steps: tuple[int, int]) -> Cost:
 
 def measure(scripts: Path | None, folder: Path, quick: bool, rounds: int) -> dict[str, dict[str, float]]:
     """Steps per second by method, ours and theirs in turns; medians over the rounds."""
-    steps, found = (1, 3) if quick else (5, 25), {}
+    steps, found = (1, 3) if quick else (5, 85), {}
     for method, (name, batch) in SCRIPTS.items():
         sides = {"vcgen": lambda count, method=method: ours(method, folder, count)}
         if scripts is not None:
