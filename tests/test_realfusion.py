@@ -1,15 +1,14 @@
 """RealFusion: every loss against a closed form, gradients through encoder and scaler, and the run from photo to mesh."""
 
 import math
-import warnings
 from dataclasses import replace
 from zlib import crc32
 
-import numpy as np
 import pytest
 import torch
 import trimesh
-from text_folder import tiny_folder, tiny_prior
+from small_realfusion import CONFIG, losses, photo, system
+from text_folder import tiny_folder
 from training import load, refusal, vcgen
 from torch import nn
 
@@ -19,61 +18,9 @@ from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule
 from vcgen.export import folder as model_folder
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.render import RenderOptions
 from vcgen.systems.realfusion import RealFusion, outside
 from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
-from vcgen.systems.realfusion_monitor import WINDOW, SceneMonitor
-from vcgen.systems.realfusion_options import Prompt, RealFusionOptions
-from vcgen.systems.realfusion_outcome import Sides
-from vcgen.types import Example, Views
-
-CONFIG = """
-seed_everything: 0
-trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0, log_every_n_steps: 1}
-data:
-  class_path: PhotoData
-  init_args: {image: data/pictures/taxi.png, size: 16}
-model:
-  class_path: RealFusion
-  init_args:
-    prior: unused
-    scene: {grid: {levels: 4, log2_size: 10, coarsest: 4, finest: 16}, half_size: 0.75, radius: 0.75, hidden: 8, depth: 1, blob: [9.0, 0.2],
-            density_bias: -4.0}
-    options: {render_size: 16, reference_rays: 32, scale: [5.0, 5.0], refresh_every: 3}
-    render: {samples: 8}
-    render_eval: {samples: 8}
-    occupancy: 12
-    outcome: {frames: 3, mesh_resolution: 16, views: 4}
-ema: {decay: 0.0}
-samples: {scenes: 1, turntable: 0}
-"""
-
-
-def photo(size: int = 16) -> Example:
-    """A red disc."""
-    camera = orbit(torch.zeros(1), torch.full((1,), 15.0), 1.8, pinhole(focal_from_fov(40)), 1.0, 2.6).reshape(1, 1)
-    y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
-    alpha = ((x.square() + y.square()) < 0.6).float()[None, None, None]
-    images = torch.tensor([0.9, 0.1, 0.1])[:, None, None].expand(1, 1, 3, size, size).clone()
-    view = Views(images, camera, alpha)
-    return Example(view, view, ("disc",))
-
-
-def system(prior=None, steps: int = 10, **changes) -> RealFusion:
-    """At step ``at`` of ``steps``, without a trainer."""
-    torch.manual_seed(0)
-    scene = SceneHashGrid(HashGrid(4, 2, 10, 4, 16), 0.75, 0.75, hidden=16, blob=(9.0, 0.2), density_bias=-4.0)
-    options = RealFusionOptions(**{"render_size": 16, "reference_rays": 64, "scale": (5.0, 5.0), **changes.pop("options", {})})
-    made = RealFusion("none", scene, options=options, render=RenderOptions(12), render_eval=RenderOptions(12), occupancy=12, **changes)
-    made.use_photo(photo().context)
-    made.use_prior(prior or tiny_prior())
-    made.at, made.progress = 0, lambda step: made.at / steps
-    return made
-
-
-def losses(made: RealFusion, seed: int = 0) -> dict[str, torch.Tensor]:
-    return made.losses(photo(), torch.Generator().manual_seed(seed))
-
+from vcgen.systems.realfusion_options import Prompt
 
 class Identity(nn.Module):
     """A prior whose latents are the pictures, whose noise estimate is a share of what it sees, and which notes what it is told."""
@@ -282,31 +229,6 @@ def test_an_object_that_reaches_out_of_the_sphere_is_told():
     made.scene.radius = 0.3
     with pytest.warns(UserWarning, match=f"{missed:.1%} of the object .* model.scene.radius \\(0.3\\)"):
         made.use_photo(view)
-
-
-@pytest.mark.parametrize("opacity, entropy, progress, words", [
-    (0.001, 0.01, 0.1, "empty"), (0.99, 0.01, 0.1, "fills the frame"), (0.3, 0.8, 0.9, "fog"), (0.3, 0.8, 0.1, None), (0.3, 0.1, 0.9, None),
-])  # fmt: skip
-def test_a_scene_that_goes_wrong_is_told_once(opacity, entropy, progress, words):
-    monitor = SceneMonitor()
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        for _ in range(3 * WINDOW):
-            monitor.watch(opacity, entropy, progress)
-    assert [words in str(line.message) for line in said] == ([True] if words else [])
-    assert all("\n" not in str(line.message) and ": " in str(line.message) for line in said)
-
-
-def test_an_object_with_four_faces_is_told():
-    face, other = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
-    alpha = np.ones((4, 16, 16), np.float32)
-    for pictures, expected in (([face] * 4, 1.0), ([face, other, other, other], 0.0)):
-        monitor = SceneMonitor()
-        assert monitor.faces(Sides(np.stack(pictures), np.stack(pictures), np.stack(pictures), alpha)) == pytest.approx(expected, abs=0.2)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            monitor.finish()
-        assert ["resemble the front" in str(line.message) for line in said] == ([True] if expected == 1 else [])
 
 
 def test_memory_is_saved_without_another_gradient():

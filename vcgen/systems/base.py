@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
-from vcgen.sharding import average_gradients, clip_gradients
+from vcgen.sharding import average_gradients, clip_gradients, total_norm
 from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.sharded import shard
@@ -21,6 +21,9 @@ from vcgen.types import Example, Field, Rendering, Views
 
 class System(pl.LightningModule):
     """A training stage: named losses, their weights, an optimiser."""
+
+    #: What to change, by the names of its own options, when losses or gradients are not finite.
+    advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val, or check the scenes with `vcgen data inspect`"
 
     def __init__(self, optimizer: OptimizerOptions, loss_weights: dict[str, float]):
         super().__init__()
@@ -34,6 +37,11 @@ class System(pl.LightningModule):
         self.monitored: dict[str, Tensor] = {}
         #: What the last training step worked on, such as {"rays": 16384, "images": 8}; see callbacks/speed.py.
         self.work: dict[str, int] = {}
+        #: Losses and keys of the last training step, for the line that ends a run.
+        self.last_losses: dict[str, Tensor] = {}
+        self.last_keys: tuple[str, ...] = ()
+        #: 2-norm of all gradients of the last optimiser step, before clipping.
+        self.gradient_norm = torch.zeros(())
 
     @abstractmethod
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
@@ -45,19 +53,32 @@ class System(pl.LightningModule):
         self.micro_batch = (step, number + 1) if step == self.global_step else (self.global_step, 0)
         losses = self.losses(example, self.step_generator())
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
+        self.last_losses, self.last_keys = {name: value.detach() for name, value in losses.items()}, example.keys
         if not torch.isfinite(total):
-            found = ", ".join(f"{name} = {float(value.detach()):.3g}" for name, value in losses.items())
-            raise UserError(
-                f"loss is not finite at step {self.global_step} ({found}); scenes {', '.join(example.keys)}: "
-                "lower optimizer.lr, or check them with `vcgen data inspect`"
-            )
-        logged = {f"train/{name}": value.detach() for name, value in losses.items()} | self.monitored
+            raise self.not_finite("loss is")
+        logged = {f"train/{name}": value for name, value in self.last_losses.items()} | self.monitored
         self.log_dict(logged, batch_size=len(example.keys))
         self.log("train/loss", total.detach(), batch_size=len(example.keys), prog_bar=True)
         if "rgb" in losses:
             # of rays that meet the object's sphere, over the training background: some dB below val/psnr, which counts empty pixels too
             self.log("train/psnr", -10 * losses["rgb"].detach().log10(), batch_size=len(example.keys), prog_bar=True)
         return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning's hook: gradients are complete, and neither clipped nor learnt from yet. Raises UserError where they are not finite;
+        the scaler of 16-bit mixed precision, which lowers its scale by such steps, leaves them out by itself."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            return
+        self.gradient_norm = total_norm(gradients)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None and not torch.isfinite(self.gradient_norm):
+            raise self.not_finite("gradients are")
+
+    def not_finite(self, what: str) -> UserError:
+        """The line for what, "loss is" or "gradients are", with the last training step's losses and keys."""
+        found = ", ".join(f"{name} = {float(value):.3g}" for name, value in self.last_losses.items())
+        keys = ", ".join(self.last_keys)
+        return UserError(f"{what} not finite at step {self.global_step} ({found}); learning from {keys}: {self.advice_when_not_finite}")
 
     def log_psnr(self, example: Example, pictures: Tensor) -> None:
         """Logs ``val/psnr``: the mean over all target pictures of all ranks of dB per picture, over white.

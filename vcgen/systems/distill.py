@@ -28,6 +28,8 @@ class Distill(FieldSystem):
     pictures_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
     """
 
+    advice_when_not_finite = "lower model.options.scene_lr and model.options.decoder_lr, or model.options.classifier_free"
+
     def __init__(
         self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), pictures_every: int = 4,
     ):

@@ -63,6 +63,8 @@ class Personalize(System):
     own formats: see :func:`vcgen.diffusion.personal.load_personal`. Checkpoints hold what is trained and nothing of the frozen networks.
     """
 
+    advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val to 1, and look at photo.png in the run's folder"
+
     def __init__(
         self, prior: str, method: Personalisation, optimizer: OptimizerOptions, download: bool = False,
         augmentation: PhotoAugmentation = PhotoAugmentation(), batch_size: int = 1, templates: tuple[str, ...] = TEMPLATES, view: str = "",

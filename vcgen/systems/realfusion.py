@@ -45,6 +45,10 @@ class RealFusion(FieldSystem):
     The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
     """
 
+    advice_when_not_finite = (
+        "lower model.options.grid_lr and model.options.network_lr, or model.options.scale, and look at photo.png in the run's folder"
+    )
+
     def __init__(
         self, prior: str, scene: SceneHashGrid, guidance: Guidance | None = None, prompt: Prompt = Prompt(),
         weights: LossWeights = LossWeights(), viewpoints: ViewpointOptions = ViewpointOptions(),
@@ -226,18 +230,22 @@ class RealFusion(FieldSystem):
         groups = [{"params": [self.scene.grid.table], "lr": self.options.grid_lr}, {"params": networks, "lr": self.options.network_lr}]
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning's hook: gradients are watched, too."""
+        super().on_before_optimizer_step(optimizer)
+        self.monitor.watch_gradients(float(self.gradient_norm))
+
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr`` of the target views, over white, ``val/janus`` (:func:`vcgen.evaluation.janus.janus`), a sheet of the scene."""
         field = self.field(example.context)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
         sides = four_sides(self, self.reference, field)
-        self.log("val/janus", self.monitor.faces(sides), batch_size=1)
+        self.log("val/janus", self.monitor.faces(sides, self.progress(self.global_step)), batch_size=1)
         log_sheet(self, self.reference, sides)
 
     def on_train_end(self) -> None:
         """Write what the scene has become into the run's folder; say what was wrong with it, and how much memory it took."""
         write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
-        self.monitor.finish()
         rank_zero_info(f"peak memory: {peak_memory(self.device) / 1e9:.2f} GB")
 
 
