@@ -1,5 +1,6 @@
 """Personalisation as a run: what it trains on, what it keeps, what it writes, and that it goes on bitwise."""
 
+import io
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 from learnt_prior import COLOURS, learnt_prior, picture, shape
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from text_folder import tiny_folder
 from training import equal, load, refusal, vcgen
 
@@ -195,6 +197,45 @@ def test_the_same_step_draws_the_same_and_checkpointing_changes_nothing(place):
         losses.append((float(loss.detach()), torch.cat([p.grad.flatten() for p in method.parameters()])))
     assert losses[0][0] == losses[1][0] != losses[3][0] and torch.equal(losses[0][1], losses[1][1])
     torch.testing.assert_close(losses[0], losses[2], atol=1e-6, rtol=1e-5)
+
+
+def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_path, monkeypatch):
+    """One step each: recomputed blocks run twice and the result is the same; in bfloat16 it differs by rounding, and weights stay float32."""
+    runs, setup, found = [], Personalize.setup, {}
+
+    def watched(self, stage):
+        setup(self, stage)
+        # not validation's; before it, as a recomputation ends as soon as it has what it needs
+        layer = self.prior.unet.mid_block.resnets[-1].conv1
+        layer.register_forward_pre_hook(lambda layer, given: runs.append(given[0].dtype) if given[0].requires_grad else None)
+
+    monkeypatch.setattr(Personalize, "setup", watched)
+    for name, options in {
+        "plain": {}, "recomputed": {"model__gradient_checkpointing": "true"},
+        "half": {"model__gradient_checkpointing": "true", "trainer__precision": "bf16-mixed"},
+    }.items():  # fmt: skip
+        given = config(place, tmp_path / name, "lora", pictures={"rows": 0})
+        runs.clear()
+        assert vcgen("fit", given, given.parent, trainer__max_steps=1, trainer__val_check_interval=1, **options) == 0
+        weights = load(given.parent / "checkpoints" / "last.ckpt")["state_dict"]
+        losses = EventAccumulator(str(given.parent)).Reload().Scalars("train/denoising")
+        found[name] = len(runs), runs[0], losses[0].value, {k: v for k, v in weights.items() if k.startswith("method.")}
+    assert [found[name][:2] for name in found] == [(1, torch.float32), (2, torch.float32), (2, torch.bfloat16)]
+    for name, value in found["plain"][3].items():
+        torch.testing.assert_close(found["recomputed"][3][name], value, atol=1e-6, rtol=1e-5)
+        assert found["half"][3][name].dtype == torch.float32 and bool(found["half"][3][name].isfinite().all())
+    plain, half = found["plain"][2], found["half"][2]
+    assert half != plain and half == pytest.approx(plain, rel=0.02)
+
+
+def test_each_validation_puts_the_views_into_tensorboard(place, tmp_path):
+    given = config(place, tmp_path / "run", "textual inversion", pictures={"steps": 2, "rows": 2})
+    assert vcgen("fit", given, given.parent) == 0
+    events = EventAccumulator(str(given.parent)).Reload().Images("val/views")
+    assert [event.step for event in events] == [2, 4]
+    sheets = [np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) for event in events]
+    assert sheets[0].shape == (2 * 16 + 2, 4 * 16 + 3 * 2, 3) and not np.array_equal(*sheets)
+    assert np.array_equal(sheets[1], np.asarray(Image.open(given.parent / "views.png")))  # the same weights, noise and prompts
 
 
 def test_class_pictures_are_drawn_once_and_only_those_that_are_missing(place, tmp_path):

@@ -1,26 +1,35 @@
 """RealFusion: every loss against a closed form, gradients through encoder and scaler, and the run from photo to mesh."""
 
+import io
 import math
 from dataclasses import replace
 from zlib import crc32
 
+import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from small_realfusion import CONFIG, losses, photo, system
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from text_folder import tiny_folder
 from training import load, refusal, vcgen
 from torch import nn
 
 from vcgen.cameras import focal_from_fov, orbit, pinhole
+from vcgen.data.photo import load_photo
 from vcgen.diffusion.guidance import NGD, SDS, SJC
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule
 from vcgen.export import folder as model_folder
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
+from vcgen.nerf.render import RayRendering
+from vcgen.nerf.shading import ShadedRendering
 from vcgen.systems.realfusion import RealFusion, outside
 from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.systems.realfusion_options import Prompt
+
 
 class Identity(nn.Module):
     """A prior whose latents are the pictures, whose noise estimate is a share of what it sees, and which notes what it is told."""
@@ -174,6 +183,28 @@ def test_regularisers_against_closed_forms():
     assert math.isfinite(float(normal_smoothness(torch.rand(1, 3, 4, 4))))
 
 
+def test_smoothness_is_the_distance_from_scipys_gaussian_blur():
+    """Nine pixels, sigma 9 / 6, the rim repeated."""
+    normals = torch.randn(2, 3, 20, 14)
+    blurred = gaussian_filter(normals.numpy(), (0, 0, 1.5, 1.5), mode="nearest", radius=(0, 0, 4, 4))
+    assert float(normal_smoothness(normals)) == pytest.approx(float(np.square(normals.numpy() - blurred).mean()), rel=1e-5)
+
+
+def test_regularisers_are_means_over_all_rays_of_all_views():
+    """Orientation 0.1 on a quarter of one view's rays, 0.3 on all of the other's; opacities 0.5 and 1."""
+    made, rays = system(), 16 * 16
+    few = torch.cat([torch.full((1, rays // 4), 0.1), torch.zeros(1, rays - rays // 4)], 1)
+    seen = [
+        ShadedRendering(RayRendering(torch.zeros(1, rays, 3), torch.full((1, rays), alpha), torch.zeros(1, rays)), normals, orientation)
+        for alpha, normals, orientation in ((0.5, torch.ones(1, rays, 3), few), (1.0, -torch.ones(1, rays, 3), torch.full((1, rays), 0.3)))
+    ]
+    found = {name: float(value) for name, value in made.regularisers(seen).items()}
+    assert found["orientation"] == pytest.approx((0.1 / 4 + 0.3) / 2)
+    assert found["opacity"] == pytest.approx((math.sqrt(0.26) + math.sqrt(1.01)) / 2)
+    assert found["entropy"] == pytest.approx(0.5, abs=1e-3)
+    assert found["smoothness"] == pytest.approx(0, abs=1e-10)  # each view by itself is flat
+
+
 @pytest.mark.parametrize("guidance", [SDS(), SJC(draws=2), NGD()], ids=lambda g: type(g).__name__)
 def test_every_guidance_moves_the_scene(guidance):
     made = system(guidance=guidance, weights=LossWeights(rgb=0.0, mask=0.0, smoothness=0.0, orientation=0.0, opacity=0.0, entropy=0.0))
@@ -286,6 +317,20 @@ def test_a_run_goes_on_bitwise(config, prior, tmp_path):
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][name]), name
     assert not torch.equal(whole["state_dict"]["occupancy.density"], torch.full((12, 12, 12), torch.inf))
+
+
+def test_each_validation_puts_photo_and_four_sides_into_tensorboard(config, prior, tmp_path):
+    """Rows of five: the photo over white and the sides; normals and depth below, with nothing under the photo."""
+    assert vcgen("fit", config, tmp_path, model__prior=prior, model__outcome="{frames: 0, mesh_resolution: 0, views: 4}") == 0
+    events = EventAccumulator(str(tmp_path)).Reload().Images("val/photo_and_four_sides")
+    assert [event.step for event in events] == [2, 4]
+    sheet = np.asarray(Image.open(io.BytesIO(events[-1].encoded_image_string)))
+    assert sheet.shape == (3 * 16 + 2 * 2, 5 * 16 + 4 * 2, 3)
+    taxi = load_photo("data/pictures/taxi.png", None, 16)
+    over_white = (taxi.colour * taxi.alpha[..., None] + 1 - taxi.alpha[..., None]) * 255
+    assert np.abs(sheet[:16, :16] - over_white).max() <= 1
+    assert (sheet[18:, :16] == 255).all() and all(sheet[top : top + 16, 18:34].std() > 1 for top in (0, 18, 36))
+    assert np.array_equal(sheet[:16, 18:], np.asarray(Image.open(tmp_path / "views.png")))  # the run's last pictures
 
 
 def test_half_a_prior_needs_mixed_precision(config, prior, tmp_path, capsys):

@@ -1,6 +1,11 @@
 """The text prior: diffusers opens what it saves, and it agrees with diffusers' own pipeline."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +14,8 @@ from text_folder import CAPTIONS, tiny_folder, tiny_prior
 from vcgen.diffusion.text_networks import TextPriorOptions, new_tokenizer
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,27 @@ def test_what_is_no_prior_is_refused_in_one_line(tmp_path, folder):
     finally:
         (tmp_path / "kept").rename(folder / "unet" / "config.json")
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+
+
+@pytest.mark.slow
+def test_a_hub_name_is_found_in_this_computers_cache_without_a_network(folder, tmp_path):
+    """The hub's own layout: the name's folder, the commit that a branch stands for, that commit's files."""
+    commit, cache = "0123456789abcdef0123456789abcdef01234567", tmp_path / "hub" / "models--somebody--tiny"
+    shutil.copytree(folder, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    program = """
+import socket, sys
+def refused(*arguments):
+    raise OSError("no network here")
+socket.socket.connect = socket.getaddrinfo = refused
+from vcgen.diffusion.text_prior import TextPrior
+found, given = TextPrior.load("somebody/tiny"), TextPrior.load(sys.argv[1])
+assert all((a == b).all() for a, b in zip(found.parameters(), given.parameters(), strict=True)) and found.name == "somebody/tiny"
+"""
+    hub = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))} | {"HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, env=hub, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_impossible_sizes_are_refused():
