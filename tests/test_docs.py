@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -200,6 +201,32 @@ def test_the_python_of_the_personalisation_page_draws_what_was_learnt(tmp_path, 
     for block in blocks(ROOT / "docs" / "personalization.md", "python"):
         exec(compile(block, "docs/personalization.md", "exec"), names)
     assert names["pictures"].shape == (1, 3, 16, 16) and names["phrase"] == "<e>"
+
+
+def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_one_that_is_refused(tmp_path):
+    """The page's own loop in bash, with a vcgen that notes what it is told; a small prior and few steps do it, in this process."""
+    (loop,) = (block for block in blocks(ROOT / "docs" / "realfusion.md", "bash") if "for photo in" in block)
+    (tmp_path / "photos").mkdir()
+    for name, colour in (("a red car", (200, 30, 30, 255)), ("nothing", (0, 0, 0, 0)), ("sea", (30, 30, 200, 255))):
+        Image.fromarray(np.pad(np.full((20, 30, 4), colour, np.uint8), ((9, 9), (9, 9), (0, 0)))).save(tmp_path / "photos" / f"{name}.png")
+    note = 'vcgen() { printf "%s\\t" "$@" >> told; printf "\\n" >> told; [[ "$*" != *nothing* ]]; }\n'
+    subprocess.run(["bash", "-c", note + loop], cwd=tmp_path, check=True)
+    told = [line.split("\t")[:-1] for line in (tmp_path / "told").read_text().splitlines()]
+    assert len(told) == 5  # two of each photo, but one of that which shows no object
+    prior = str(tiny_folder(tmp_path / "prior"))
+    small = ["--model.prior", prior, "--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--data.size", "16"]
+    parts = {
+        "TextualInversion": ["--model.method.initial", "car", "--model.pictures.rows", "0"],
+        "RealFusion": ["--model.outcome", "{frames: 0, mesh_resolution: 0, views: 4}", "--model.options.render_size", "16"],
+    }
+    status = []
+    for words in told:
+        here = [str(tmp_path / word) if word.startswith(("photos/", "outputs/")) else word for word in words]
+        own = parts["TextualInversion" if "configs/textual_inversion.yaml" in words else "RealFusion"]
+        status.append(cli.main([*here, *small, *own]))
+    assert status == [0, 0, 2, 0, 0]
+    scenes = [tmp_path / "outputs" / name / "scene" / "views.png" for name in ("a red car", "sea")]
+    assert len({path.read_bytes() for path in scenes}) == 2
 
 
 def test_the_personalisation_page_lists_every_change_and_template_there_is():

@@ -94,7 +94,8 @@ def test_a_photos_scene_that_is_not_finite_ends_with_its_own_advice(tmp_path, mo
     spoilt(RealFusion, monkeypatch, "sds")
     (tmp_path / "given.yaml").write_text(CONFIG)
     line = refusal(capsys, vcgen("fit", tmp_path / "given.yaml", tmp_path / "run", model__prior=tiny_folder(tmp_path / "prior")))
-    assert "loss is not finite at step 3 (rgb = 0." in line and "sds = nan" in line and "learning from taxi: lower model.options.grid_lr" in line
+    assert "loss is not finite at step 3 (rgb = 0." in line and "sds = nan" in line
+    assert "learning from taxi: lower model.options.grid_lr" in line
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
     assert not (tmp_path / "run" / "views.png").exists()
 

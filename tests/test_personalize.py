@@ -200,7 +200,7 @@ def test_the_same_step_draws_the_same_and_checkpointing_changes_nothing(place):
 
 
 def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_path, monkeypatch):
-    """One step each: recomputed blocks run twice and the result is the same; in bfloat16 it differs by rounding, and weights stay float32."""
+    """One step each: recomputed blocks run twice, with the same result; in bfloat16 it differs by rounding, and weights stay float32."""
     runs, setup, found = [], Personalize.setup, {}
 
     def watched(self, stage):

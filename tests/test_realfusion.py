@@ -22,6 +22,7 @@ from vcgen.data.photo import load_photo
 from vcgen.diffusion.guidance import NGD, SDS, SJC
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule
+from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.nerf.render import RayRendering
@@ -244,8 +245,14 @@ def test_the_photo_alone_is_learnt():
 
 def test_a_photo_needs_alpha():
     made, view = system(), photo().context
-    with pytest.raises(Exception, match="cut out"):
+    with pytest.raises(UserError, match="cut out"):
         made.use_photo(replace(view, alpha=None))
+
+
+def test_several_photos_are_refused_and_the_line_leads_to_the_loop(config, prior, tmp_path, capsys):
+    taxi = "data/pictures/taxi.png"
+    line = refusal(capsys, vcgen("fit", config, tmp_path, model__prior=prior, data__image=f"[{taxi}, {taxi}]"))
+    assert "one photo, here are 2" in line and "docs/realfusion.md" in line
 
 
 def test_an_object_that_reaches_out_of_the_sphere_is_told():

@@ -84,8 +84,11 @@ class RealFusion(FieldSystem):
 
     def use_photo(self, photo: Views) -> None:
         """The photo (1, 1) with alpha, whose camera sets the scale."""
-        if photo.alpha is None or tuple(photo.cameras.shape) != (1, 1):
-            raise UserError("RealFusion takes one photo of an object that is cut out: one context view, with alpha")
+        if (count := photo.cameras.near.numel()) != 1:
+            advice = "name one in data.image; several objects are fitted one after another, as the loop in docs/realfusion.md does"
+            raise UserError(f"RealFusion fits a scene to one photo, here are {count}: {advice}")
+        if photo.alpha is None:
+            raise UserError("RealFusion takes the photo of an object that is cut out: a context view with alpha")
         self.reference = photo.to(self.device)
         if (share := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
             advice = f"raise model.scene.radius ({self.scene.radius:g}), or lower data.fill"
