@@ -1,7 +1,7 @@
 """One picture becomes a turntable and a mesh: RealFusion on the bundled taxi, start to end. Run by `make demo-realfusion`.
 
 The shipped text prior first learns the taxi by textual inversion; then a scene is fitted to the picture and, from other sides, to
-what that prior makes of it. Writes outputs/demo_realfusion/: word/ (the learnt word), scene/ (turntable, normals, depth, scene.glb, scene.obj,
+what that prior makes of it. Writes outputs/demo_realfusion/: word/ (the learnt word), scene/ (turntable, normals, depth, mesh.glb, mesh.obj,
 field/, TensorBoard, checkpoints), and log.txt.
 """
 
