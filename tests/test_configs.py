@@ -68,10 +68,10 @@ def generated(tmp_path_factory):
     return write_shards(records, tmp_path_factory.mktemp("data") / "shards", size).folder
 
 
-def base_of(path: Path) -> Path:
-    """The configuration on top of which this one lies, as the command in its head says; itself, where it stands alone."""
-    found = re.search(rf"^#   vcgen fit -c configs/(\w+)\.yaml -c configs/{path.name}", path.read_text(), re.MULTILINE)
-    return path.with_name(f"{found[1]}.yaml") if found else path
+def stack_of(path: Path) -> list[Path]:
+    """A configuration, after those on top of which it lies, as the command in its head says."""
+    found = re.search(rf"^#   vcgen fit((?: -c configs/\w+\.yaml)+) -c configs/{path.name}", path.read_text(), re.MULTILINE)
+    return [*(path.with_name(name) for name in re.findall(r"configs/(\w+\.yaml)", found[1])), path] if found else [path]
 
 
 def untrained(base: Path, place: Path) -> Path:
@@ -91,11 +91,9 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
         "trainer__val_check_interval": 2, "data__val_scenes": 1, "data__val_targets": 1, "samples__turntable": 0,
         **SMALLER.get(path.stem, {}),
     }  # fmt: skip
-    base = base_of(path)
-    if base != path:
-        options = {"config": path, "trainer__default_root_dir": tmp_path / "run", **options}  # later ones win: the overlay names a folder, too
-        if "--model.pretrained" in path.read_text():
-            options["model__pretrained"] = untrained(base, tmp_path / "model")
+    base, *_ = stack = stack_of(path)
+    if "--model.pretrained" in path.read_text() and base != path:
+        options["model__pretrained"] = untrained(base, tmp_path / "model")
     data = yaml.safe_load(base.read_text())["data"]["init_args"]
     if base.stem == "realfusion":
         options = {name: value for name, value in options.items() if not name.startswith("data__")} | REALFUSION
@@ -106,7 +104,7 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
         names = tmp_path / "captions.json"
         names.write_text(json.dumps({f"scene{i}": {"names": ["cloud", "thing"]} for i in range(8)}))
         options |= {"model__captions": names}
-    assert vcgen("fit", base, tmp_path / "run", **options) == 0
+    assert vcgen("fit", stack, tmp_path / "run", **options) == 0
     checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
@@ -140,4 +138,28 @@ def test_the_priors_are_as_large_as_their_configurations_say(name, millions):
 
 def test_the_configurations_and_what_they_lie_on_are_found():
     cars, prior = (ROOT / "configs" / name for name in ("cars64.yaml", "cars64_prior.yaml"))
-    assert cars in CONFIGS and base_of(prior) == cars == base_of(cars)
+    assert cars in CONFIGS and stack_of(prior) == [cars, prior] and stack_of(cars) == [cars]
+
+
+def resolved(stack: list[Path], capsys: pytest.CaptureFixture) -> dict[str, Any]:
+    """What the model is told by configurations on top of one another."""
+    with pytest.raises(SystemExit):
+        vcgen("fit", stack, Path("unused"), print_config="")
+    return yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+
+
+@pytest.mark.parametrize("memory", [8, 16, 24, 40])
+def test_realfusions_stacks_have_the_guidance_that_the_page_and_their_heads_state(memory, capsys):
+    """A tuned prior's guidance is below that of what it lies on, which otherwise stays."""
+    page = (ROOT / "docs" / "realfusion.md").read_text().split("## Memory")[1].split("\n## ")[0]
+    found = []
+    for files, scale in re.findall(r"^\| (`configs/[^|]+`) \|[^|]+\| `(\[[^|]+\])` \|$", page, re.MULTILINE):
+        stack = [ROOT / name.replace("8gb", f"{memory}gb") for name in re.findall(r"`([^`]+)`", files)]
+        found.append(resolved(stack, capsys))
+        assert found[-1]["options"]["scale"] == json.loads(scale), files
+        assert [path.name.replace("8gb", f"{memory}gb") for path in stack_of(stack[-1])] == [path.name for path in stack]
+    small, large, tuned = found
+    assert all(low < high for low, high in zip(tuned["options"]["scale"], large["options"]["scale"]))
+    assert tuned["options"]["noise_end"] < large["options"]["noise_end"] == small["options"]["noise_end"]
+    kept = [{**one, "options": {k: v for k, v in one["options"].items() if k not in ("scale", "noise_end")}} for one in (large, tuned)]
+    assert kept[0] == kept[1] != small

@@ -100,9 +100,11 @@ class Ranks(pl.Callback):
         torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
 
 
-def vcgen(command: str, config: Path | str, folder: Path, /, **options: Any) -> int:
-    """Run ``vcgen COMMAND -c CONFIG`` in this process, with options such as ``trainer__max_steps=2``; returns the exit status."""
-    words = [command, "-c", str(config), "--trainer.default_root_dir", str(folder)]
+def vcgen(command: str, config: Path | str | list[Path], folder: Path, /, **options: Any) -> int:
+    """Run ``vcgen COMMAND -c CONFIG`` in this process, with options such as ``trainer__max_steps=2``; returns the exit status.
+    Of several configurations later ones win."""
+    files = config if isinstance(config, list) else [config]
+    words = [command, *(word for file in files for word in ("-c", str(file))), "--trainer.default_root_dir", str(folder)]
     for name, value in options.items():
         words += ["--" + name.replace("__plus", "+").replace("__", "."), *([] if value == "" else [str(value)])]
     return cli.main(words)
