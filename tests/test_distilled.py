@@ -1,7 +1,7 @@
 """Distillation from the command line: evaluate --distill, render --distill, fit -c configs/distill.yaml, and Model.distill."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -102,7 +102,6 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
     system = folder.load(model)
     found = distilled(system, str(config))
     assert found.guidance == NGD(rounds=2, updates=2) and found.options.views == 2
-    assert distilled(system, "default").guidance == NGD()
     for wrong, words in (("configs/cars64.yaml", "not Distill"), (str(tmp_path / "absent.yaml"), "see configs/distill.yaml")):
         with pytest.raises(UserError, match=words):
             distilled(system, wrong)
@@ -111,6 +110,19 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
         distilled(system, str(config))
     with pytest.raises(UserError, match="no diffusion prior"):
         distilled(folder.load(make_folder(tmp_path / "bare", prior=False)), "default")
+
+
+def test_without_a_file_the_settings_are_those_of_the_shipped_configuration(model):
+    system = folder.load(model)
+    without, shipped = distilled(system, "default"), distilled(system, "configs/distill.yaml")
+    assert type(without.guidance) is type(shipped.guidance) is NGD
+    for ours, theirs in ((without.guidance, shipped.guidance), (without.options, shipped.options)):
+        assert [(f.name, getattr(ours, f.name)) for f in fields(ours)] == [(f.name, getattr(theirs, f.name)) for f in fields(theirs)]
+    # What the file says, as plain YAML.
+    stage = yaml.safe_load(Path("configs/distill.yaml").read_text())["model"]["init_args"]
+    for ours, said in ((without.guidance, stage["guidance"]["init_args"]), (without.options, stage["options"])):
+        assert {name: getattr(ours, name) for name in said} == said
+    assert stage["guidance"]["init_args"].keys() == {field.name for field in fields(NGD)}
 
 
 def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):

@@ -35,7 +35,7 @@ def walk(guidance, renderings, denoise, fit=lambda targets, renderings: renderin
 
 
 def test_one_step_of_two_views_by_hand():
-    guidance = NGD(gamma=0.5, max_weight=10.0, start=0.4, end=0.1, rounds=4)
+    guidance = NGD(gamma=0.5, max_weight=10.0, start=0.4, end=0.1, rounds=4, eta=0.0)
     pictures, noise = torch.tensor([0.2, -0.4]).reshape(2, 1, 1, 1), torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
     renderings = torch.tensor([0.3, 0.1]).reshape(2, 1, 1, 1)
     predicted = torch.tensor([0.8, 0.6]).reshape(2, 1, 1, 1)  # the noise that the prior sees
@@ -62,13 +62,13 @@ def test_the_weight_is_noise_over_signal(time):
     alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([time]), torch.zeros(1))
     ratio = math.tan(((time + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
     assert NGD(gamma=0.5, max_weight=math.inf).weight(float(alpha), float(sigma)) == pytest.approx(0.5 * ratio, rel=0.01)
-    assert NGD(max_weight=0.85).weight(float(alpha), float(sigma)) == pytest.approx(min(0.85, ratio), rel=0.01)
+    assert NGD(gamma=1.0, max_weight=0.85).weight(float(alpha), float(sigma)) == pytest.approx(min(0.85, ratio), rel=0.01)
 
 
 def test_without_guidance_the_walk_is_the_closed_form_of_a_gaussian_prior():
     """The probability flow keeps (z - alpha mean) / sqrt(alpha^2 s^2 + sigma^2) (arXiv 2011.13456, eq. 13)."""
     mean, deviation = 0.3, 0.5
-    guidance = NGD(gamma=0.0, start=0.9, end=0.0, rounds=500)
+    guidance = NGD(gamma=0.0, start=0.9, end=0.0, rounds=500, eta=0.0)
     renderings = torch.full((4, 3, 2, 2), -0.2)
     start = guidance.begin(renderings, torch.Generator().manual_seed(0))
     alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([900]), torch.zeros(1))
@@ -80,7 +80,7 @@ def test_without_guidance_the_walk_is_the_closed_form_of_a_gaussian_prior():
 def test_without_guidance_the_walk_is_diffusers_ddim():
     from diffusers import DDIMScheduler
 
-    guidance = NGD(gamma=0.0, start=0.8, end=0.1, rounds=8)
+    guidance = NGD(gamma=0.0, start=0.8, end=0.1, rounds=8, eta=0.0)
     denoise, renderings = gaussian(0.1, 0.4), torch.rand(2, 3, 4, 4)
     state, _ = walk(guidance, renderings, denoise)
     solver = DDIMScheduler.from_config(SCHEDULE.config, prediction_type="epsilon")
@@ -94,11 +94,11 @@ def test_without_guidance_the_walk_is_diffusers_ddim():
 
 
 def test_fresh_noise_replaces_a_share_of_the_walks_own():
-    """After a step: none without eta, to the bit and without a draw; with eta, unit variance and sqrt(1 - eta^2) of correlation."""
+    """After a step: none with eta 0, and no draw; else unit variance and sqrt(1 - eta^2) of correlation."""
     renderings = torch.rand(8, 3, 64, 64)
     steps = {}
-    for eta in (None, 0.0, 0.6, 1.0):
-        guidance = NGD(start=0.4, rounds=4, **({} if eta is None else {"eta": eta}))
+    for eta in (0.0, 0.6, 1.0):
+        guidance = NGD(start=0.4, rounds=4, eta=eta)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(renderings.shape, generator=generator)  # the prior sees this very noise, so the step would keep it
         before = generator.get_state()
@@ -107,11 +107,11 @@ def test_fresh_noise_replaces_a_share_of_the_walks_own():
         )
         assert torch.equal(generator.get_state(), before) == (not eta)
         steps[eta] = step
-    assert torch.equal(steps[None].noise, steps[0.0].noise)
+    torch.testing.assert_close(steps[0.0].noise, noise, atol=1e-5, rtol=0)
     for eta, step in steps.items():
-        assert torch.equal(step.targets, steps[None].targets)
+        assert torch.equal(step.targets, steps[0.0].targets)
         both = torch.stack([step.noise.flatten(), noise.flatten()])
-        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(math.sqrt(1 - (eta or 0) ** 2), abs=0.016)  # 5 standard deviations
+        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(math.sqrt(1 - eta**2), abs=0.016)  # 5 standard deviations
         assert float(step.noise.std()) == pytest.approx(1, abs=0.01)
     one, other = steps[1.0].noise[:2].flatten(1)
     assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.05  # views have noise of their own
@@ -145,7 +145,7 @@ def disagreeing_views(guidance):
 
 
 def test_weights_above_one_diverge_and_the_clip_prevents_it():
-    unclipped, clipped = (disagreeing_views(NGD(start=0.98, rounds=40, max_weight=clip)) for clip in (math.inf, 0.85))
+    unclipped, clipped = (disagreeing_views(NGD(gamma=1.0, eta=0.0, start=0.98, rounds=40, max_weight=clip)) for clip in (math.inf, 0.85))
     assert unclipped > 100 and clipped < 1.0
 
 

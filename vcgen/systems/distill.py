@@ -24,7 +24,7 @@ from vcgen.types import Example, Field, Rendering, Views
 class Distill(FieldSystem):
     """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard, checkpoints, resume.
 
-    model: model folder with a prior. guidance: NGD, SDS or SJC; None is NGD with its defaults. options: the field's part.
+    model: model folder with a prior. guidance: NGD, SDS or SJC; None is NGD as configs/distill.yaml has it. options: the field's part.
     pictures_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
     """
 

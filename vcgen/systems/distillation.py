@@ -22,7 +22,7 @@ GOLDEN = math.pi * (3 - math.sqrt(5))
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """How targets become a field. All values are ours: the paper states none.
+    """How targets become a field. All values are ours, those of configs/distill.yaml: the paper states none.
 
     views: virtual views per object, spread evenly over the elevations (lowest, highest), degrees, at the input camera's distance.
     rays: per update and object, over all virtual views; input_rays: of the input view, whose error weighs ``input_weight``.
@@ -30,7 +30,7 @@ class DistillOptions:
         with more.
     scene_lr, decoder_lr: Adam's learning rates, of planes or hash grid and of the decoder; they fall linearly to a tenth. decoder_lr None
         keeps the decoder, which objects share.
-    condition: what the prior is shown: "first", the amortised field's renderings, as in its training, or "current", the field's as it is.
+    condition: what the prior is shown: "current", the field's renderings as it is, or "first", the amortised one's, as in its training.
     classifier_free: scale of classifier-free guidance; 1 is the conditional prediction.
     """
 
@@ -42,7 +42,7 @@ class DistillOptions:
     input_weight: float = 1.0
     scene_lr: float = 1e-2
     decoder_lr: float | None = None
-    condition: Literal["first", "current"] = "first"
+    condition: Literal["first", "current"] = "current"
     classifier_free: float = 1.0
 
     def __post_init__(self):

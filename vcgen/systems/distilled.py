@@ -53,7 +53,7 @@ class Distilled:
         return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
 
     def field(self, context: Views) -> Finetunable:
-        """(batch, 1) views -> their distilled fields; half a minute or more on a CPU, unless they have been kept."""
+        """(batch, 1) views -> their distilled fields; about half a minute each on one CPU core at 64 px, unless they have been kept."""
         path = self.path_of(context)
         if path is not None and path.is_file():
             return self.restored(context, path)
@@ -122,7 +122,8 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def distilled(system: NerfDiff, config: str, seed: int = 0, keep: Path | None = None, rounds: int | None = None) -> Distilled:
-    """``--distill CONFIG``: the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill; "default": NGD as it comes.
+    """``--distill CONFIG``: the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill; "default": the settings of
+    configs/distill.yaml, which are those of the code.
 
     rounds: of the guidance, instead of the configuration's. Raises UserError for a file that is missing or of another kind, for rounds
     below 1, and for a model without a prior.
