@@ -22,6 +22,7 @@ from vcgen.nerf.encoder import TriplaneEncoder
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.nerf.render import RenderOptions
 from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems import distilled as distilled_module
 from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.distilled import Distilled, distilled
 from vcgen.systems.nerfdiff import NerfDiff
@@ -144,6 +145,8 @@ def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, 
 
 
 def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
+    guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0}}
+    config.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], "guidance": guidance}}}))
     words = [
         "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
         "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--shard", "0/3",
@@ -151,7 +154,7 @@ def test_objects_distilled_together_are_scored_from_what_was_kept(model, config,
     assert cli.main(words) == 0
     fields = list((tmp_path / "out" / "fields").iterdir())
     assert len(fields) == 5 and len(list((tmp_path / "out" / "records").glob("*.json"))) == 5
-    # Alone, an object meets the same noise, but other rays: nearly the same field.
+    # Alone, an object meets the same noise where none is fresh, but other rays: nearly the same field.
     system = folder.load(model)
     context = FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
     alone, grouped = distilled(system, str(config)), distilled(system, str(config), keep=tmp_path / "out" / "fields")
@@ -175,6 +178,27 @@ def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, m
     assert field.planes.shape == (1, 3, 8, 16, 16)
     with pytest.raises(UserError, match="at least 1 step"):
         open_model(model).distill(tmp_path / "car.png", steps=0)
+
+
+def test_rendering_many_pictures_again_distils_none_of_them_again(model, config, tmp_path, monkeypatch):
+    from PIL import Image, ImageDraw
+
+    pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path in pictures:
+        picture = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=path.stem)
+        picture.save(path)
+    words = ["render", "--model", str(model), "--image", *map(str, pictures), "--turntable-frames", "0", "--mesh-resolution", "0"]
+    words += ["--out", str(tmp_path / "out"), "--distill", str(config)]
+    assert cli.main([*words, "--views", "2"]) == 0
+    assert len(list((tmp_path / "out" / "fields").glob("*.safetensors"))) == 2
+    first_view = lambda path: sorted((tmp_path / "out" / path.stem / "views").iterdir())[0].read_bytes()  # noqa: E731
+    before = [first_view(path) for path in pictures]
+    distilled_again = []
+    monkeypatch.setattr(distilled_module, "distil", lambda *given, **named: distilled_again.append(given))
+    assert cli.main([*words, "--views", "3"]) == 0
+    assert distilled_again == []
+    assert [first_view(path) for path in pictures] == before and before[0] != before[1]
 
 
 def test_a_picture_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):

@@ -63,8 +63,9 @@ def render(
     Writes to OUT (one folder per picture inside OUT when there are several): input.png, what the model was shown; views/, the novel views;
     contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value * depth_unit of render.json, 0 = nothing
     there) and depth_colour/, the same to look at (red near, blue far); turntable.gif and turntable.mp4; mesh.glb, with vertex colours;
-    render.json, every camera and setting. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0.
-    In options, hyphens do for underscores.
+    render.json, every camera and setting. With --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, picture
+    and settings finds them again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
+    hyphens do for underscores.
 
     Args:
         model: the model folder that vcgen export wrote.
@@ -84,8 +85,8 @@ def render(
         fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
         fill: share of the frame that the object is scaled to fill, between 0.1 and 1.
         as_is: keep the picture's framing (only pad and resize), for pictures framed like the training data.
-        distill: finetune the field by the model's diffusion prior first (about half a minute on one CPU core at 64 px): a configuration such as
-            configs/distill.yaml, or nothing for the same settings.
+        distill: finetune the field by the model's diffusion prior first (about half a minute on one CPU core at 64 px): a configuration
+            such as configs/distill.yaml, or nothing for the same settings.
         device: cpu, cuda, cuda:1, ... ; auto takes a GPU when there is one.
         seed: of the distillation's noise.
     """
@@ -94,7 +95,7 @@ def render(
     from vcgen.export.outputs import OutputOptions
     from vcgen.export.stage import Stage
 
-    system = _open(model, device, distill, seed)
+    system = _open(model, device, distill, seed, keep=Path(out) / "fields")
     stage = Stage.of(system.config, input_elevation, input_distance, fov)
     options = OutputOptions(
         azimuths=tuple(360 * i / views for i in range(views)) if azimuths is None else tuple(azimuths),
@@ -105,7 +106,7 @@ def render(
     _render_all(system, stage, targets, options, {"model": str(model), "distill": distill, "seed": seed})
 
 
-def _open(model: str, device: str, distill: str | None, seed: int) -> "LightningModule | Distilled":
+def _open(model: str, device: str, distill: str | None, seed: int, keep: Path) -> "LightningModule | Distilled":
     import torch
 
     from vcgen.export import folder
@@ -115,7 +116,7 @@ def _open(model: str, device: str, distill: str | None, seed: int) -> "Lightning
         return system
     from vcgen.systems.distilled import distilled
 
-    return distilled(system, distill, seed)
+    return distilled(system, distill, seed, keep)
 
 
 def _render_all(

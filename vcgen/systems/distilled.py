@@ -66,7 +66,8 @@ class Distilled:
     def distil_together(self, context: Views) -> None:
         """Distil the fields of (batch, 1) views at the same time, which suits a GPU, and keep each; those kept already are left out.
 
-        An object's random rays depend on its place in the batch, its noise does not. Raises UserError where objects cannot share a batch.
+        An object's random rays depend on its place in the batch, and so does fresh noise; the noise that views share does not. Raises
+        UserError where objects cannot share a batch.
         """
         views = [context[i : i + 1] for i in range(len(context.images))]
         missing = [i for i, view in enumerate(views) if not self.path_of(view).is_file()]
