@@ -6,12 +6,15 @@ pictures it was fitted to, in dB: with gamma 0 these are samples made view by vi
 
   python benchmarks/distillation.py data/pretrained/cars64            all 585 views; half an hour on one core
   python benchmarks/distillation.py FOLDER --quick                    one view per car and few rounds: shows only that the program works
+
+What an interrupted run has finished is read again from --out, if it is of the same model, settings and views.
 """
 
 import argparse
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vcgen.callbacks.samples import to_uint8
-from vcgen.data.shards import read_index
+from vcgen.data.shards import INDEX, file_sha256, read_index
 from vcgen.data.stream import FixedScenes, scene_views
 from vcgen.diffusion.guidance import NGD, SDS
 from vcgen.errors import UserError
@@ -41,10 +44,12 @@ DATA = ROOT / "data" / "cars64" / "test"
 
 
 class Samples:
-    """The prior's pictures, each view by itself, with the contract of a system. The "field" is the input view."""
+    """The prior's pictures, each view by itself, with the contract of a system. The "field" is the input view. settings: what determines
+    them besides system and picture."""
 
     def __init__(self, system, steps: int, strength: float = 1.0):
         self.system, self.steps, self.strength = system, steps, strength
+        self.settings = json.dumps({"steps": steps, "strength": strength, "seed": 0})
 
     def field(self, context):
         return context
@@ -91,14 +96,29 @@ class SqueezeFeatures(nn.Module):
         return (features / features.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)).mean((2, 3))
 
 
-def main() -> None:
+def main() -> int:
+    """Score all methods, then print and file the tables."""
+    try:
+        run(arguments())
+    except UserError as error:
+        print(f"distillation: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a model folder with a prior")
     parser.add_argument("--config", default="configs/distill.yaml", help="the distillation; NGD with gamma 0 and SDS differ from it alone")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "distillation")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true")
-    chosen = parser.parse_args()
+    return parser.parse_args()
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """The methods in turn. Raises UserError where results of another model or other settings are in the way."""
     os.environ.update(weights_environment())
     device = choose_device(chosen.device)
     protocol = "cars64_view0_sparse" if chosen.quick else "cars64_view0"
@@ -112,12 +132,13 @@ def main() -> None:
         print(table(rows)[-1], flush=True)
     add_kid(rows, out, device)
     sheet(methods, out / "pictures.png", device)
-    print("\n".join(table(rows)))
+    lines = [*table(rows), *differences(rows)]
+    print("\n".join(lines))
     figures = {
         "program": "distillation", "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows,
     }
-    figures["settings"] = {name: json.loads(system.settings) for name, system in methods.items() if isinstance(system, Distilled)}
-    save_results("distillation", figures, table(rows), chosen.quick)
+    figures["settings"] = {name: json.loads(system.settings) for name, system in methods.items() if hasattr(system, "settings")}
+    save_results("distillation", figures, lines, chosen.quick)
     print(json.dumps(figures))
 
 
@@ -140,13 +161,14 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
 
 def score(name: str, system, model: Path, protocol: Path, out: Path, device: str) -> tuple[Results, dict]:
     """Evaluate a method, or read what an earlier run of this program left; with its pictures and virtual-view figures."""
-    kept = out / "kept.json"
-    if kept.is_file():
-        return load_results(out), json.loads(kept.read_text())
-    shutil.rmtree(out / "fields", ignore_errors=True)  # a run that was interrupted left some; they would make this one look faster
-    recorder = Recorder(system)
+    kept, views = out / "kept.json", load_protocol(protocol)
     origin = Origin(name, {**folder.hashes(model), "method": getattr(system, "settings", name)})
-    evaluate_system(recorder, DATA, load_protocol(protocol), out, origin, Settings(("squeeze",), True, device, 8, overwrite=True))
+    if kept.is_file():
+        return earlier(out, {**origin.hashes, "protocol": views.sha256, "data": file_sha256(DATA / INDEX)}), json.loads(kept.read_text())
+    for part in ("fields", "records"):  # of a run that was interrupted: time and pictures of its objects would be missing in this one's
+        shutil.rmtree(out / part, ignore_errors=True)
+    recorder = Recorder(system)
+    evaluate_system(recorder, DATA, views, out, origin, Settings(("squeeze",), True, device, 8, overwrite=True))
     result = load_results(out)
     # The report draws some pictures again: those after the scored ones.
     np.savez_compressed(out / "pictures.npz", pictures=np.stack(recorder.pictures[: len(result.images)]))
@@ -154,6 +176,14 @@ def score(name: str, system, model: Path, protocol: Path, out: Path, device: str
     found = {"virtual": float(np.mean(virtual)) if virtual else None}
     kept.write_text(json.dumps(found))
     return result, found
+
+
+def earlier(out: Path, hashes: dict[str, str]) -> Results:
+    """The results that a folder holds. Raises UserError when they are of another model, method, protocol or data."""
+    found = load_results(out)
+    if other := [what for what, value in hashes.items() if found.hashes.get(what) != value]:
+        raise UserError(f"{out} holds results of other {' and '.join(other)}: delete it, or give another --out")
+    return found
 
 
 def row(name: str, result: Results, kept: dict, first: Results) -> dict:
@@ -201,17 +231,35 @@ def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2)
 def table(rows: list[dict]) -> list[str]:
     """Markdown."""
     lines = [
-        "| method | PSNR dB (95 %) | SSIM | LPIPS-squeeze | KID x 1000 | virtual views dB | s / object |",
+        "| method | PSNR dB (95 %) | SSIM (95 %) | LPIPS-squeeze (95 %) | KID x 1000 | virtual views dB | s / object |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in rows:
-        low, high = r["interval95"]["psnr"]
+        columns = (("psnr", 2), ("ssim", 3), ("lpips", 3))
+        scores = " | ".join("{:.{d}f} ({:.{d}f} to {:.{d}f})".format(r[name], *r["interval95"][name], d=digits) for name, digits in columns)
         virtual = "" if r["virtual_psnr"] is None else f"{r['virtual_psnr']:.1f}"
         kid = f"{r['kid_x1000']:.1f}" if "kid_x1000" in r else ""
-        scores = f"{r['psnr']:.2f} ({low:.2f} to {high:.2f}) | {r['ssim']:.3f} | {r['lpips']:.3f}"
         lines.append(f"| {r['name']} | {scores} | {kid} | {virtual} | {r['seconds']:.1f} |")
     return lines
 
 
+def differences(rows: list[dict]) -> list[str]:
+    """Markdown: what each method gains over the first one, object by object."""
+    lines = [
+        "", f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; share of objects that are better):", "",
+        "| method | PSNR dB | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- |",
+    ]
+    for r in rows[1:]:
+        cells = [gain(r["difference"][metric], digits) for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips_squeeze", 3))]
+        lines.append(f"| {r['name']} | {' | '.join(cells)} |")
+    return lines
+
+
+def gain(difference: dict, digits: int) -> str:
+    """A paired difference with its interval, which fewer than two models do not have."""
+    interval = "" if difference["interval"] is None else " ({:+.{d}f} to {:+.{d}f})".format(*difference["interval"], d=digits)
+    return f"{difference['mean']:+.{digits}f}{interval}; {difference['improved']:.0%}"
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""benchmarks/distillation.py: what it reads again, and that its filed table says what its filed figures say."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import distillation  # noqa: E402
+
+from vcgen.data.shards import file_sha256  # noqa: E402
+from vcgen.errors import UserError  # noqa: E402
+from vcgen.evaluation.protocol import load_protocol  # noqa: E402
+from vcgen.evaluation.results import Results  # noqa: E402
+from vcgen.export import folder  # noqa: E402
+
+PROTOCOL = ROOT / "configs" / "protocols" / "cars64_view0_sparse.json"
+
+
+class Method:
+    """Nothing is rendered by it."""
+
+    def __init__(self, settings: str):
+        self.settings = settings
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    config = {"image_size": [64, 64], "camera": {"focal": 1.0, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}, "background": 1.0}
+    return folder.save(tmp_path / "model", {"weight": torch.zeros(2)}, {**config, "class_path": "any", "init_args": {}})
+
+
+def finished(out: Path, model: Path, settings: str) -> Results:
+    """A folder as a run that got through leaves it."""
+    protocol = load_protocol(PROTOCOL)
+    data = file_sha256(ROOT / "data" / "cars64" / "test" / "index.json")
+    hashes = {**folder.hashes(model), "method": settings, "protocol": protocol.sha256, "data": data, "lpips_squeeze": "any"}
+    result = Results("ngd", {"psnr": 20.0}, {"psnr": None}, {"objects": 15}, asdict(protocol), {}, {}, hashes, {})
+    out.mkdir()
+    result.save(out)
+    (out / "kept.json").write_text(json.dumps({"virtual": 30.0}))
+    return result
+
+
+def test_earlier_results_of_the_same_model_and_settings_are_read_again(model, tmp_path):
+    result = finished(tmp_path / "ngd", model, "gamma 0.5")
+    found, kept = distillation.score("ngd", Method("gamma 0.5"), model, PROTOCOL, tmp_path / "ngd", "cpu")
+    assert found.mean == result.mean and kept == {"virtual": 30.0}
+
+
+def test_earlier_results_of_another_model_settings_or_protocol_are_refused(model, tmp_path):
+    finished(tmp_path / "ngd", model, "gamma 0.5")
+    other = folder.save(tmp_path / "other", {"weight": torch.ones(2)}, folder.read_config(model))
+    dense = PROTOCOL.with_name("cars64_view0.json")
+    for wrong, settings, protocol, what in (
+        (model, "gamma 1.0", PROTOCOL, "method"), (other, "gamma 0.5", PROTOCOL, "weights"), (model, "gamma 0.5", dense, "protocol"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"results of other {what}: delete it, or give another --out") as error:
+            distillation.score("ngd", Method(settings), wrong, protocol, tmp_path / "ngd", "cpu")
+        assert "\n" not in str(error.value)
+
+
+def test_what_an_interrupted_run_left_is_not_mixed_with_the_next(model, tmp_path, monkeypatch):
+    """Its objects' pictures were never written: they must be rendered again."""
+    for part in ("fields", "records"):
+        (tmp_path / "ngd" / part).mkdir(parents=True)
+        (tmp_path / "ngd" / part / "old").write_text("")
+
+    class Reached(Exception):
+        pass
+
+    def evaluate(system, data, protocol, out, origin, settings):
+        assert list(out.rglob("old")) == []
+        raise Reached
+
+    monkeypatch.setattr(distillation, "evaluate_system", evaluate)
+    with pytest.raises(Reached):
+        distillation.score("ngd", Method("gamma 0.5"), model, PROTOCOL, tmp_path / "ngd", "cpu")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*_distillation_*.json")), ids=lambda path: path.stem)
+def test_the_filed_tables_are_those_of_the_filed_figures(path):
+    rows = json.loads(path.read_text())["rows"]
+    written = Path(f"{path.parent / path.stem}.md").read_text().split("\n\n", 1)[1]
+    assert written == "\n".join([*distillation.table(rows), *distillation.differences(rows)]) + "\n"
+    # By hand, from the means that stand in the figures: SSIM is a column of its own.
+    first, last = rows[0], rows[-1]
+    assert f"| {last['name']} | {last['psnr'] - first['psnr']:+.2f} (" in written and f"| {last['ssim'] - first['ssim']:+.3f} (" in written
+    assert f"| {last['lpips'] - first['lpips']:+.3f} (" in written
