@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from diffusers import DPMSolverMultistepScheduler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import CONFIG, load, refusal, vcgen
 
@@ -131,6 +132,24 @@ def test_samples_can_start_from_the_rendering(example):
     assert 0 < errors[0] < errors[1] < errors[2]
     with pytest.raises(UserError, match="strength"):
         draw(1.5)
+
+
+def test_the_sampler_is_diffusers_own_and_an_unknown_one_is_refused(example):
+    model, cameras = system().eval(), example.target.cameras
+    solver = DPMSolverMultistepScheduler.from_config(model.prior.schedule.config, timestep_spacing="trailing")
+    solver.set_timesteps(4)
+    with torch.no_grad():
+        seen = model.render_condition(model.field(example.context), cameras, (64, 64))
+        condition = model.prior.condition(seen, example.context, cameras.near, cameras.far)
+        state = torch.randn((4, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+        for time in solver.timesteps:
+            state = solver.step(model.prior(state, time.expand(4), condition), time, state).prev_sample
+    expected = (state / 2 + 0.5).clamp(0, 1).unflatten(0, (2, 2))
+    drawn = {s: model.sample(example.context, cameras, torch.Generator().manual_seed(0), steps=4, sampler=s) for s in ("ddim", "dpm++")}
+    torch.testing.assert_close(drawn["dpm++"], expected)
+    assert (drawn["ddim"] - expected).abs().max() > 1e-3
+    with pytest.raises(UserError, match="no sampler 'euler': the samplers are ddim, dpm"):
+        model.sample(example.context, cameras, torch.Generator(), sampler="euler")
 
 
 def test_a_model_without_a_prior_says_so(example):

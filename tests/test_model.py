@@ -88,6 +88,16 @@ def test_samples_are_pictures_in_range_that_depend_on_the_seed(model):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_samples_are_of_the_sampler_that_is_asked_for(model, system):
+    cameras = model.cameras([0, 90])
+    asked = model.sample(drawing(), cameras, steps=3, seed=0, sampler="dpm++")
+    views = cameras.reshape(1, 2)
+    ours = system.sample(model.context(drawing()), views, torch.Generator().manual_seed(0), steps=3, sampler="dpm++")[0]
+    assert torch.equal(asked, ours) and not torch.equal(asked, model.sample(drawing(), cameras, steps=3, seed=0))
+    with pytest.raises(UserError, match="the samplers are"):
+        model.sample(drawing(), cameras, sampler="euler")
+
+
 @pytest.mark.parametrize("mode, background", [("RGBA", (0, 0, 0, 0)), ("RGB", (255, 255, 255))])
 def test_paths_pictures_and_arrays_are_the_same(tmp_path, model, mode, background):
     image = drawing(mode, background=background)

@@ -96,6 +96,12 @@ def test_sampling_without_strength_returns_the_start_clamped(sampler, strength):
     assert torch.equal(pictures, start.clamp(0, 1))
 
 
+def test_an_unknown_sampler_is_refused():
+    prior = ViewPrior(**SMALL).eval()
+    with pytest.raises(ValueError, match="the samplers are ddim, dpm.*; got 'euler'"):
+        prior.sample(condition(prior), torch.Generator(), 2, sampler="euler")
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_a_strength_that_is_no_share_is_refused(strength):
     prior = ViewPrior(**SMALL).eval()

@@ -1,7 +1,7 @@
 """The view-conditioned diffusion prior of NerfDiff (arXiv 2302.10109, section 3.2): denoises a view, given what the field shows of it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
@@ -13,6 +13,9 @@ from vcgen.diffusion.schedule import (
     Prediction, denoised, draw_timesteps, noise_of, noise_schedule, predicts_noise, signal_and_noise, snr_weight, training_target,
 )  # fmt: skip
 from vcgen.types import Rendering, Views
+
+#: The names of diffusers' solvers here.
+Sampler = Literal["ddim", "dpm++"]
 
 SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
@@ -153,14 +156,16 @@ class ViewPrior(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, generator: torch.Generator, steps: int = 25, guidance: float = 1.0, sampler: str = "ddim",
+        self, condition: Condition, generator: torch.Generator, steps: int = 25, guidance: float = 1.0, sampler: Sampler = "ddim",
         start: Tensor | None = None, strength: float = 1.0,
     ) -> Tensor:
         """Draw pictures (n, 3, H, W) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers). With ``start``, pictures in [0, 1], sampling begins
         from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A share of less than half a step, as 0,
-        returns the start, clamped. Raises ValueError for a strength outside [0, 1]."""
+        returns the start, clamped. Raises ValueError for a strength outside [0, 1] and for another sampler."""
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is a share of the noise schedule, in [0, 1]; got {strength}")
+        if sampler not in SAMPLERS:
+            raise ValueError(f"the samplers are {', '.join(SAMPLERS)}; got {sampler!r}")
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
         solver.set_timesteps(steps, device=condition.maps.device)
         times = solver.timesteps

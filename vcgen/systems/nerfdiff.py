@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
-from vcgen.diffusion.prior import ViewPrior
+from vcgen.diffusion.prior import SAMPLERS, Sampler, ViewPrior
 from vcgen.errors import UserError
 from vcgen.nerf.render import RenderOptions, render_image
 from vcgen.systems.base import FieldSystem
@@ -142,21 +142,24 @@ class NerfDiff(FieldSystem):
     @torch.no_grad()
     def sample(
         self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 25,
-        guidance: float = 1.0, strength: float = 1.0,
+        guidance: float = 1.0, strength: float = 1.0, sampler: Sampler = "ddim",
     ) -> Tensor:
         """Pictures (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
 
         strength: share of the noise schedule at which sampling starts, from the field's noised rendering: 1 starts from pure noise, 0
-        returns the rendering. Raises UserError without a prior and for a strength outside [0, 1].
+        returns the rendering. sampler: "ddim" or "dpm++" (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1]
+        and for an unknown sampler.
         """
         if self.prior is None:
             raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
         if not 0 <= strength <= 1:
             raise UserError(f"strength is a share of the noise schedule: it must lie in [0, 1], {strength} does not")
+        if sampler not in SAMPLERS:
+            raise UserError(f"there is no sampler {sampler!r}: the samplers are {', '.join(SAMPLERS)}")
         seen = self.render_condition(self.field(context), cameras, size or context.size)
         condition = self.prior.condition(seen, context, cameras.near, cameras.far)
         start = None if strength == 1 else seen.rgb.flatten(0, 1)
-        return self.prior.sample(condition, generator, steps, guidance, start=start, strength=strength).unflatten(0, cameras.shape)
+        return self.prior.sample(condition, generator, steps, guidance, sampler, start, strength).unflatten(0, cameras.shape)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over pictures. A scene has the same noise each time."""
