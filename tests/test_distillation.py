@@ -134,6 +134,17 @@ def test_distillation_leaves_the_model_as_it_was(example):
     assert any(not torch.equal(a, b) for a, b in zip(state.field.decoder.parameters(), state.first.decoder.parameters()))
 
 
+@pytest.mark.parametrize("rates, changed", [
+    ({"scene_lr": None, "decoder_lr": 1e-3}, "decoder"), ({"scene_lr": 1e-2, "decoder_lr": None}, "scene"),
+], ids=["decoder", "scene"])  # fmt: skip
+def test_a_part_without_a_learning_rate_is_kept_to_the_bit(example, rates, changed):
+    state = distil(system(small_prior()), example.context, NGD(rounds=2, updates=2), replace(FEW, **rates))
+    before, after = state.first.weights().state_dict(), state.result.weights().state_dict()
+    parts = {part: [name for name in before if name.startswith(part)] for part in ("scene", "decoder")}
+    assert sum(map(len, parts.values())) == len(before) and all(parts.values())
+    assert {part for part, names in parts.items() if any(not torch.equal(before[name], after[name]) for name in names)} == {changed}
+
+
 def test_the_same_seed_gives_the_same_field_and_another_one_another(example):
     model = system(small_prior())
     fields = [distil(model, example.context, NGD(rounds=2, updates=2), FEW, seed).field.planes for seed in (0, 0, 1)]
@@ -194,8 +205,14 @@ def test_the_field_is_fitted_as_it_will_be_shown(example, monkeypatch, samples, 
 
 
 @pytest.mark.parametrize("wrong", [
-    {"samples": 0}, {"views": 0}, {"rays": 3, "views": 4}, {"elevations": (20.0, 10.0)}, {"elevations": (0.0, 90.0)}, {"scene_lr": 0.0}, {"input_weight": -1.0},
+    {"samples": 0}, {"views": 0}, {"rays": 3, "views": 4}, {"elevations": (20.0, 10.0)}, {"elevations": (0.0, 90.0)}, {"scene_lr": 0.0},
+    {"input_weight": -1.0}, {"scene_lr": None, "decoder_lr": -1.0}, {"scene_lr": float("nan")},
 ])
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ValueError):
         DistillOptions(**wrong)
+
+
+def test_a_distillation_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="both null: nothing is left to finetune"):
+        DistillOptions(scene_lr=None)

@@ -28,8 +28,8 @@ class DistillOptions:
     rays: per update and object, over all virtual views; input_rays: of the input view, whose error weighs ``input_weight``.
     samples: per ray; None: as the model renders pictures. Fewer, as in its training, are faster, and the field is blurred when it is shown
         with more.
-    scene_lr, decoder_lr: Adam's learning rates, of planes or hash grid and of the decoder; they fall linearly to a tenth. decoder_lr None
-        keeps the decoder, which objects share.
+    scene_lr, decoder_lr: Adam's learning rates, of planes or hash grid and of the decoder; they fall linearly to a tenth. None keeps that
+        part as it is: the decoder, which objects share, by default. At least one must be given.
     condition: what the prior is shown: "current", the field's renderings as it is, or "first", the amortised one's, as in its training.
     classifier_free: scale of classifier-free guidance; 1 is the conditional prediction.
     """
@@ -40,7 +40,7 @@ class DistillOptions:
     input_rays: int = 256
     samples: int | None = None
     input_weight: float = 1.0
-    scene_lr: float = 1e-2
+    scene_lr: float | None = 1e-2
     decoder_lr: float | None = None
     condition: Literal["first", "current"] = "current"
     classifier_free: float = 1.0
@@ -53,7 +53,10 @@ class DistillOptions:
             raise ValueError(f"need views and input_rays >= 1, rays >= views, input_weight >= 0; got {self}")
         if not -90 < low <= high < 90:
             raise ValueError(f"elevations must satisfy -90 < lowest <= highest < 90 degrees, not {self.elevations}")
-        if self.scene_lr <= 0 or (self.decoder_lr is not None and self.decoder_lr <= 0):
+        rates = [rate for rate in (self.scene_lr, self.decoder_lr) if rate is not None]
+        if not rates:
+            raise ValueError("scene_lr and decoder_lr are both null: nothing is left to finetune, give one of them")
+        if not min(rates) > 0:
             raise ValueError(f"learning rates must be positive, not {self.scene_lr} and {self.decoder_lr}")
 
 
@@ -85,7 +88,7 @@ class Distillation(nn.Module):
             raise UserError("objects share the decoder: distil one at a time, or set decoder_lr to null")
         self.first = first
         self.weights = first.weights()
-        self.weights.scene.requires_grad_(True)
+        self.weights.scene.requires_grad_(options.scene_lr is not None)
         self.weights.decoder.requires_grad_(options.decoder_lr is not None)
         self.cameras = virtual_cameras(context.cameras[:, 0], first.center, options.views, options.elevations)
         with torch.no_grad():
@@ -112,10 +115,9 @@ class Distillation(nn.Module):
         return self.guidance.rounds * self.guidance.updates
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam, for scene and decoder at their own rates."""
-        groups = [{"params": list(self.weights.scene.parameters()), "lr": self.options.scene_lr}]
-        if self.options.decoder_lr is not None:
-            groups.append({"params": list(self.weights.decoder.parameters()), "lr": self.options.decoder_lr})
+        """Adam, for scene and decoder at their own rates, without a part that is kept."""
+        parts = (self.weights.scene, self.options.scene_lr), (self.weights.decoder, self.options.decoder_lr)
+        groups = [{"params": list(part.parameters()), "lr": rate} for part, rate in parts if rate is not None]
         return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def rate(self, update: int) -> float:
@@ -205,7 +207,7 @@ def distil(
             with reduced():
                 loss = torch.stack(list(state.losses(update, generator).values())).sum()
             if not torch.isfinite(loss):
-                raise UserError(f"the distillation diverged at update {update}: lower scene_lr, or the guidance's max_weight")
+                raise UserError(f"the distillation diverged at update {update}: lower scene_lr and decoder_lr, or the guidance's max_weight")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
