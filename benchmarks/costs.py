@@ -2,7 +2,9 @@
 
 FLOPs are those of matrix products and convolutions (torch.utils.flop_counter; a multiplication with its addition counts two), so look-ups
 and compositing count nothing. "of peak" is the share of what a large matrix product reaches on the same machine in the same precision.
-Weights are random: they do not matter here. Memory is the peak of the GPU's tensors during the part, or the process's so far on a CPU.
+Weights are random: they do not matter here. Memory is the most that was taken during the part, by tensors on a GPU, by the process with
+all that it has loaded on a CPU; "added" is how much more that is than before the part. Distillation is that of configs/distill.yaml: one
+object from beginning to end, and its two kinds of steps.
 
   python benchmarks/costs.py                                                  the 64 px model, as configs/cars64.yaml with its prior
   python benchmarks/costs.py --configs configs/nerfdiff.yaml --device cuda    the 128 px one
@@ -11,19 +13,20 @@ Weights are random: they do not matter here. Memory is the peak of the GPU's ten
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from common import ROOT, hardware, save_results
+from memory import watch_memory
 from omegaconf import OmegaConf
 from timing import load_system, matmul_peak, measure
 from torch.utils.flop_counter import FlopCounterMode
 
-from vcgen.callbacks.speed import peak_memory
 from vcgen.cameras import orbit, pinhole
-from vcgen.diffusion.guidance import NGD
-from vcgen.systems.distillation import Distillation, DistillOptions
+from vcgen.systems.distillation import Distillation, distil
+from vcgen.systems.distilled import read_stage
 from vcgen.types import Example, Views
 
 DEFAULT = ["configs/cars64.yaml", "configs/cars64_prior.yaml"]
@@ -31,11 +34,12 @@ DEFAULT = ["configs/cars64.yaml", "configs/cars64_prior.yaml"]
 
 @dataclass(frozen=True)
 class Part:
-    """Something to measure. unit: what one call does."""
+    """Something to measure. unit: what one call does. whole: a call of many steps, which is timed once and chooses its own precision."""
 
     name: str
     unit: str
     call: Callable[[], object]
+    whole: bool = False
 
 
 def main() -> None:
@@ -51,14 +55,16 @@ def main() -> None:
     if chosen.batch:
         config["data"]["init_args"]["batch_size"] = chosen.batch
     system = load_system(config).to(chosen.device)
-    parts = [*using(system), *training(system, config)]
+    parts = [*using(system, chosen.quick), *training(system, config)]
     peak = matmul_peak(torch.bfloat16, 0.5 if chosen.quick else 2.0, device=chosen.device)
     rows = [measured(part, 1 if chosen.quick else chosen.rounds, chosen.device, peak) for part in parts]
     lines = [
         f"{', '.join(Path(path).stem for path in chosen.configs)}; bfloat16; matrix products reach {peak / 1e12:.2f} TFLOP/s here.", "",
-        "| part | one call is | GFLOP | ms | of peak | memory GB |", "| --- | --- | --- | --- | --- | --- |",
-        *(f"| {r['name']} | {r['unit']} | {r['gflop']:.2f} | {r['ms']:.1f} | {r['of_peak']:.0%} | {r['memory_gb']:.2f} |" for r in rows),
+        "| part | one call is | GFLOP | ms | of peak | memory GB | added GB |", "| --- | --- | --- | --- | --- | --- | --- |",
+        *(line(r) for r in rows),
     ]
+    if not all(r["memory_exact"] for r in rows):
+        lines += ["", "This system cannot measure the memory of parts: memory is the most that the process has taken so far."]
     print("\n".join(lines))
     figures = {
         "program": "costs", "configs": chosen.configs, "device": chosen.device, "hardware": hardware(), "threads": torch.get_num_threads(),
@@ -73,31 +79,40 @@ def measured(part: Part, rounds: int, device: str, peak: float) -> dict:
     cuda = device.startswith("cuda")
 
     def call() -> None:
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16) if not part.whole else nullcontext():
             part.call()
         if cuda:
             torch.cuda.synchronize()
 
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    with FlopCounterMode(display=False) as counter:
-        call()
-    seconds = measure({part.name: call}, rounds)[part.name].wall
+    with watch_memory(torch.device(device)) as memory:
+        with FlopCounterMode(display=False) as counter:
+            call()
+        seconds = measure({part.name: call}, 1 if part.whole else rounds)[part.name].wall
     flop = counter.get_total_flops()
     return {
         "name": part.name, "unit": part.unit, "gflop": flop / 1e9, "ms": 1000 * seconds, "of_peak": flop / seconds / peak,
-        "memory_gb": peak_memory(torch.device(device)) / 1e9,
+        "memory_gb": memory.bytes / 1e9, "added_gb": None if memory.added is None else memory.added / 1e9, "memory_exact": memory.exact,
     }
 
 
-def using(system) -> list[Part]:
+def line(row: dict) -> str:
+    """A part in Markdown."""
+    added = "" if row["added_gb"] is None else f"{row['added_gb']:.2f}"
+    figures = f"{row['gflop']:.2f} | {row['ms']:.1f} | {row['of_peak']:.0%} | {row['memory_gb']:.2f} | {added}"
+    return f"| {row['name']} | {row['unit']} | {figures} |"
+
+
+def using(system, quick: bool) -> list[Part]:
     """Inference and distillation of one picture."""
     system.eval()
+    guidance, options = read_stage(str(ROOT / "configs" / "distill.yaml"))
+    if quick:
+        guidance = replace(guidance, rounds=1, updates=2)
     size = system.prior.size
     context = views(system, 1, 1, size)
     cameras = context.cameras
     field = no_grad(lambda: system.field(context))()
-    state = Distillation(system, context, NGD(), DistillOptions(), torch.Generator(system.device).manual_seed(0))
+    state = Distillation(system, context, guidance, options, torch.Generator(system.device).manual_seed(0))
     state.advance(0, noise(system))
     optimizer = state.optimizer()
 
@@ -106,13 +121,14 @@ def using(system) -> list[Part]:
         sum(state.losses(1, noise(system)).values()).backward()
         optimizer.step()
 
-    options = state.options
+    whole = f"one object: {guidance.rounds} rounds, {guidance.updates} updates after each"
     return [
         Part("encode", "one picture", no_grad(lambda: system.field(context))),
         Part("render", f"one view, {size} px", no_grad(lambda: system.render(field, cameras, (size, size)))),
         Part("sample", "one view, 25 steps", no_grad(lambda: system.sample(context, cameras, noise(system), steps=25))),
         Part("distillation: round", f"{options.views} views denoised once", lambda: state.advance(0, noise(system))),
         Part("distillation: update", f"{options.rays} rays and {options.input_rays} of the input", update),
+        Part("distillation", whole, lambda: distil(system, context, guidance, options), whole=True),
     ]
 
 
