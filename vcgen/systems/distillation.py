@@ -207,7 +207,8 @@ def distil(
             with reduced():
                 loss = torch.stack(list(state.losses(update, generator).values())).sum()
             if not torch.isfinite(loss):
-                raise UserError(f"the distillation diverged at update {update}: lower scene_lr and decoder_lr, or the guidance's max_weight")
+                advice = "lower scene_lr and decoder_lr, or the guidance's max_weight"
+                raise UserError(f"the distillation diverged at update {update}: {advice}")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
