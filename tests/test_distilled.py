@@ -1,12 +1,16 @@
 """Distillation from the command line: evaluate --distill, render --distill, fit -c configs/distill.yaml, and Model.distill."""
 
+import io
 import json
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image, ImageDraw
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from training import load, refusal, vcgen
 
@@ -23,7 +27,7 @@ from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.nerf.render import RenderOptions
 from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems import distilled as distilled_module
-from vcgen.systems.distillation import DistillOptions
+from vcgen.systems.distillation import DistillOptions, virtual_cameras
 from vcgen.systems.distilled import Distilled, distilled
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.picture_data import PictureData
@@ -113,6 +117,24 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
         distilled(folder.load(make_folder(tmp_path / "bare", prior=False)), "default")
 
 
+def test_the_configuration_may_ask_for_score_distillation_and_for_the_decoder_alone(model, context, config):
+    guidance = {"class_path": "SDS", "init_args": {"start": 0.9, "rounds": 3, "updates": 1}}
+
+    def asked(rates: dict) -> Distilled:
+        options = {**STAGE["init_args"]["options"], **rates}
+        config.write_text(yaml.safe_dump({"model": {"class_path": "Distill", "init_args": {"model": "unused", "guidance": guidance, "options": options}}}))
+        return distilled(folder.load(model), str(config))
+
+    found = asked({"scene_lr": None, "decoder_lr": 1e-3})
+    assert found.guidance == SDS(start=0.9, end=0.02, rounds=3, updates=1) and json.loads(found.settings)["guidance"]["class"] == "SDS"
+    after, before = found.field(context), found.last.first
+    assert found.last.updates == 3 and torch.equal(before.planes, after.planes)
+    assert not all(torch.equal(a, b) for a, b in zip(before.decoder.parameters(), after.decoder.parameters(), strict=True))
+    with pytest.raises(UserError, match="nothing is left to finetune") as error:
+        asked({"scene_lr": None})
+    assert "\n" not in str(error.value)
+
+
 def test_without_a_file_the_settings_are_those_of_the_shipped_configuration(model):
     system = folder.load(model)
     without, shipped = distilled(system, "default"), distilled(system, "configs/distill.yaml")
@@ -165,8 +187,6 @@ def test_objects_distilled_together_are_scored_from_what_was_kept(model, config,
 
 @pytest.mark.parametrize("mode, size", [("RGBA", (64, 64)), ("RGB", (90, 50))])
 def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, mode, size):
-    from PIL import Image, ImageDraw
-
     picture = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
     ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
     picture.save(tmp_path / "car.png")
@@ -181,8 +201,6 @@ def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, m
 
 
 def test_rendering_many_pictures_again_distils_none_of_them_again(model, config, tmp_path, monkeypatch):
-    from PIL import Image, ImageDraw
-
     pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
     for path in pictures:
         picture = Image.new("RGB", (64, 64), "white")
@@ -202,8 +220,6 @@ def test_rendering_many_pictures_again_distils_none_of_them_again(model, config,
 
 
 def test_a_picture_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):
-    from PIL import Image
-
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "empty.png")
     words = ["render", "--model", str(model), "--image", str(tmp_path / "empty.png"), "--out", str(tmp_path / "out"), "--distill", str(config)]
     assert cli.main(words) == 2
@@ -230,8 +246,6 @@ def test_the_data_of_another_stage_is_refused(capsys, model, tmp_path):
 
 
 def test_a_picture_is_distilled_as_a_training_run(capsys, model, tmp_path):
-    from PIL import Image, ImageDraw
-
     picture = Image.new("RGB", (90, 50), "white")
     ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30))
     picture.save(tmp_path / "car.png")
@@ -256,6 +270,26 @@ def test_a_picture_is_distilled_as_a_training_run(capsys, model, tmp_path):
     Image.new("RGB", (64, 64), "white").save(tmp_path / "car.png")
     assert "shows no object" in refusal(capsys, fit(tmp_path / "empty"))
     assert not (tmp_path / "empty" / "checkpoints").exists()
+
+
+def test_tensorboard_shows_the_virtual_views_above_what_they_are_pulled_towards(model, context, tmp_path):
+    """One sheet per round. Before the first update the upper row is the amortised field's; the lower is not, as the prior has its say."""
+    run(tmp_path, model, model__pictures_every=1)
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
+    events.Reload()
+    sheets = events.Images("virtual/renderings_above_targets")
+    assert [sheet.step for sheet in sheets] == [0, 2, 4]
+    first = np.asarray(Image.open(io.BytesIO(sheets[0].encoded_image_string)).convert("RGB")).astype(int)
+    assert first.shape == (2 * 64 + 2, 2 * 64 + 2, 3)  # two virtual views, two white pixels between
+    system = folder.load(model)
+    with torch.no_grad():
+        field = system.field(context)
+        cameras = virtual_cameras(context.cameras[:, 0], field.center, 2, DistillOptions().elevations)
+        seen = system.render(field, cameras, (64, 64)).rgb[0].permute(0, 2, 3, 1).numpy() * 255
+    upper, lower = ([first[66 * row : 66 * row + 64, 66 * view : 66 * view + 64] for view in range(2)] for row in range(2))
+    for view in range(2):
+        assert abs(upper[view] - seen[view]).max() < 5  # bfloat16 in training
+        assert abs(lower[view] - seen[view]).mean() > 5
 
 
 def test_together_without_distill_is_refused(capsys, model, tmp_path):

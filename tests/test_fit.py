@@ -1,5 +1,6 @@
 """The fit command: what it refuses, how configurations merge, precision, gradients."""
 
+import json
 import math
 import re
 import shutil
@@ -71,15 +72,20 @@ def test_damaged_shards_are_refused_from_the_main_process_and_from_workers(capsy
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(capsys, config, tmp_path, monkeypatch):
-    losses = NerfDiff.losses
+    losses, scenes = NerfDiff.losses, []
 
     def poisoned(self, example, generator):
         found = losses(self, example, generator)
-        return {**found, "rgb": found["rgb"] * math.nan} if self.global_step == 3 else found
+        if self.global_step != 3:
+            return found
+        scenes.extend(example.keys)
+        return {**found, "rgb": found["rgb"] * math.nan}
 
     monkeypatch.setattr(NerfDiff, "losses", poisoned)
     line = refusal(capsys, vcgen("fit", config, tmp_path / "run"))
-    assert "not finite at step 3 (rgb = nan)" in line
+    known = {sample["key"] for shard in json.loads((TRAIN / "index.json").read_text())["shards"] for sample in shard["samples"]}
+    assert len(scenes) == 2 and known.issuperset(scenes)
+    assert f"not finite at step 3 (rgb = nan); scenes {scenes[0]}, {scenes[1]}: " in line
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 

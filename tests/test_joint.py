@@ -21,14 +21,16 @@ from vcgen.nerf.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 
 
-def system(prior: bool = True, pretrained: Path | None = None, train_field: bool = True, seed: int = 0, **options) -> NerfDiff:
+def system(
+    prior: bool = True, pretrained: Path | None = None, train_field: bool = True, seed: int = 0, loss_weights: dict | None = None, **options
+) -> NerfDiff:
     torch.manual_seed(seed)
     decoder = TriplaneDecoder(channels=8, hidden=8)
     encoder = TriplaneEncoder(decoder, 16, 8, channels=(32, 32), layers=1, attention=(False, False))
     network = ViewPrior(channels=(16, 32), attention=(False, True), condition_dropout=0.0) if prior else None
     return NerfDiff(
         encoder, RenderOptions(4), rays_per_view=16, prior=network, prior_options=PriorOptions(**options), pretrained=pretrained,
-        train_field=train_field,
+        train_field=train_field, **({} if loss_weights is None else {"loss_weights": loss_weights}),
     )
 
 
@@ -74,6 +76,24 @@ def test_one_step_has_the_losses_of_both(example):
     alone = system(prior=False).losses(example, torch.Generator().manual_seed(0))
     torch.testing.assert_close(losses["rgb"], alone["rgb"])  # the prior does not disturb the field's noise
     assert model.monitored and all(name.startswith("denoising/t_") for name in model.monitored)
+
+
+@pytest.mark.filterwarnings("ignore:.*self.log.*")
+def test_the_weights_scale_the_losses_that_are_trained_on(example):
+    def gradients(weights: dict[str, float]) -> tuple[float, dict[str, torch.Tensor]]:
+        model = system(loss_weights=weights)
+        total = model.training_step(example, 0)
+        total.backward()
+        return float(total.detach()), {name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+
+    (field, of_field), (prior, of_prior) = gradients({"rgb": 1.0, "denoising": 0.0}), gradients({"rgb": 0.0, "denoising": 1.0})
+    both, of_both = gradients({"rgb": 2.0, "denoising": 3.0})
+    assert field > 0 and prior > 0 and both == pytest.approx(2 * field + 3 * prior, rel=1e-5)
+    assert {name.split(".")[0] for name in of_field} == {"encoder"} and {name.split(".")[0] for name in of_prior} == {"prior"}
+    assert of_both.keys() == of_field.keys() | of_prior.keys()
+    for alone, weight in ((of_field, 2), (of_prior, 3)):
+        for name, gradient in alone.items():
+            torch.testing.assert_close(of_both[name], weight * gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_losses_are_noted_by_quarters_of_the_noise_schedule_each_until_the_next_picture_there():

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vcgen
+from vcgen import cli
 from vcgen.cameras import view_angles
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes
@@ -48,6 +51,21 @@ def test_its_prior_draws_pictures_near_the_rendering_but_not_the_rendering(model
     for sample in (first, second):
         assert 15 < psnr(sample[0], rendering[0].clamp(0, 1)).mean() < 35
     assert (first - second).abs().mean() > 0.005
+
+
+def test_its_views_come_from_the_command_line_and_show_the_given_car(tmp_path):
+    """One view from the picture's own side, of a test car as it is."""
+    view = FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
+    truth = view.on(1.0)[0, 0]
+    pixels = torch.cat([view.images[0, 0], view.alpha[0, 0]]).mul(255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "car.png")
+    _, elevation = view_angles(view.cameras.centers[0, 0])
+    words = ["render", "--model", str(FOLDER), "--image", str(tmp_path / "car.png"), "--out", str(tmp_path / "out"), "--as-is", "--views", "1"]
+    words += ["--input-elevation", f"{float(elevation):.3f}", "--turntable-frames", "0", "--mesh-resolution", "0", "--device", "cpu"]
+    assert cli.main(words) == 0
+    (path,) = (tmp_path / "out" / "views").iterdir()
+    shown = torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1) / 255
+    assert shown.shape == truth.shape and float(psnr(shown[None], truth[None])) > 24  # an empty picture has about 12 dB
 
 
 def test_diffusers_opens_its_network_and_schedule():

@@ -3,10 +3,16 @@
 import io
 from math import log10
 
+import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import CONFIG, vcgen
+
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.systems.nerfdiff import NerfDiff
 
 FRAMES = 3
 
@@ -41,6 +47,29 @@ def test_the_sheet_shows_four_pictures_of_every_scene(events):
     assert [sheet.step for sheet in sheets] == [2, 4]
     picture = Image.open(io.BytesIO(sheets[0].encoded_image_string))
     assert picture.width >= 4 * 64 and picture.height >= 2 * 64
+
+
+def test_beside_rendering_and_truth_the_sheet_shows_what_the_prior_draws(tmp_path, monkeypatch):
+    config = yaml.safe_load(CONFIG)
+    config["model"]["init_args"]["prior"] = {
+        "class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True]},
+    }
+    (tmp_path / "prior.yaml").write_text(yaml.safe_dump(config))
+    drawn, sample = [], NerfDiff.sample
+    monkeypatch.setattr(NerfDiff, "sample", lambda *given, **named: (drawn.append(sample(*given, **named, steps=2)), drawn[-1])[1])
+    assert vcgen("fit", tmp_path / "prior.yaml", tmp_path, trainer__max_steps=2) == 0
+    accumulator = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
+    accumulator.Reload()
+    (sheet,) = accumulator.Images("val/input_target_rendering_depth_sample")
+    pixels = np.asarray(Image.open(io.BytesIO(sheet.encoded_image_string)).convert("RGB")).astype(int)
+    assert len(drawn) == 2 and pixels.shape == (2 * 64 + 2, 5 * 64 + 4 * 2, 3)  # two scenes, five pictures each, two white pixels between
+    scenes = FixedScenes(read_index("data/cars64/test"), 2, 1)
+    for row, picture in enumerate(drawn):
+        shown = [pixels[66 * row : 66 * row + 64, 66 * column : 66 * column + 64] for column in range(5)]
+        expected = {0: scenes[row].context.on(1.0)[0, 0], 1: scenes[row].target.on(1.0)[0, 0], 4: picture[0, 0]}
+        for column, colours in expected.items():
+            assert abs(shown[column] - 255 * colours.float().permute(1, 2, 0).numpy()).max() <= 1, (row, column)
+        assert abs(shown[4] - shown[2]).mean() > 5  # not the rendering
 
 
 def test_the_turntable_is_an_animation_of_so_many_frames_at_every_second_validation(events):
