@@ -1,5 +1,7 @@
 """The vcgen command: quick help without torch, clear one-line errors, exit statuses."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -65,6 +67,9 @@ def command(arguments: list[str]) -> None:
     """Stands in for a command below."""
     if arguments == ["--broken"]:
         raise UserError("no shards in somewhere; run vcgen data pack")
+    if arguments[:1] == ["--system"]:
+        code = int(arguments[1])
+        raise OSError(code, os.strerror(code), *arguments[2:])
     print(arguments)
 
 
@@ -86,6 +91,22 @@ def test_user_errors_are_one_line_and_status_2(monkeypatch, capsys):
     monkeypatch.setattr(cli, "COMMANDS", {"data pack": (f"{__name__}:command", "")})
     assert cli.main(["data", "pack", "--broken"]) == 2
     assert capsys.readouterr().err == "vcgen: error: no shards in somewhere; run vcgen data pack\n"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR])
+def test_what_the_system_refuses_is_one_line_with_the_place(monkeypatch, capsys, code):
+    monkeypatch.setattr(cli, "COMMANDS", {"export": (f"{__name__}:command", "")})
+    assert cli.main(["export", "--system", str(code), "some/folder"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"vcgen: error: some/folder: {os.strerror(code)}; ") and line.count("\n") == 1
+    assert ("make room" in line) == (code == errno.ENOSPC) and "choose another place" in line
+
+
+@pytest.mark.parametrize("words", [[errno.ENOENT, "forgotten.json"], [errno.EBADF], [errno.EACCES], [errno.ECONNRESET, "host"]])
+def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, words):
+    monkeypatch.setattr(cli, "COMMANDS", {"export": (f"{__name__}:command", "")})
+    with pytest.raises(OSError):
+        cli.main(["export", "--system", *map(str, words)])
 
 
 def test_our_warnings_are_one_line_and_those_of_libraries_say_where():

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from vcgen import __version__
-from vcgen.errors import UserError
+from vcgen.errors import UserError, system_refusal
 
 TRAINER = "vcgen.systems.launch:main"
 
@@ -64,6 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
         return run(words if COMMANDS[name][0] == TRAINER else words[count:]) or 0
     except UserError as error:
         print(f"vcgen: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if (line := system_refusal(error)) is None:
+            raise
+        print(f"vcgen: error: {line}", file=sys.stderr)
         return 2
 
 

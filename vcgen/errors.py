@@ -1,4 +1,14 @@
-"""The one exception that reaches users as a single line."""
+"""The one exception that reaches users as a single line, and what the operating system's own refusals become."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: What a disk says that is full, or on which the user may not take more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: The place is not one to write in, or to read from. A missing file is not among them: whoever opens a user's file says what it is for.
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO)
 
 
 class UserError(Exception):
@@ -6,3 +16,24 @@ class UserError(Exception):
 
     ``vcgen`` prints it as ``vcgen: error: MESSAGE`` and exits with status 2, without a traceback.
     """
+
+
+@contextmanager
+def naming(path: Path | str, temporary: Path | str) -> Iterator[None]:
+    """System errors inside name ``path``, where they name the temporary file, which users do not know, or nothing, as a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(str(error.filename)).is_relative_to(temporary):
+            error.filename = str(path)
+        raise
+
+
+def system_refusal(error: OSError) -> str | None:
+    """The line for a full disk or a place that is closed to us; None for any other error, which is likelier a mistake in the program."""
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in FULL:
+        return f"{place}{error.strerror}; make room there, or choose another place"
+    if error.errno in CLOSED and place:
+        return f"{place}{error.strerror}; check that it, and the folder that holds it, can be used, or choose another place"
+    return None

@@ -18,7 +18,7 @@ import numpy as np
 from vcgen.data.record import VERSION, SceneRecord
 from vcgen.data.table import SampleEntry, SceneTable
 from vcgen.data.tar import add_member, read_members
-from vcgen.errors import UserError
+from vcgen.errors import UserError, naming
 
 INDEX = "index.json"
 
@@ -153,7 +153,8 @@ def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[in
     """Write one tar file atomically; its bytes are a function of the records. Raises UserError for an invalid record."""
     samples, temporary = [], path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        tar_format = tarfile.USTAR_FORMAT
+        with naming(path, temporary), open(temporary, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tar_format) as tar:
             for record in records:
                 record = record.validate().with_group_default()
                 if tuple(record.size) != tuple(image_size):
@@ -266,7 +267,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose a writable place with free space") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vcgen.errors import UserError
+from vcgen.errors import UserError, naming
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -56,14 +56,15 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        temporary.mkdir()
-        _write_tensors(stored, temporary / WEIGHTS)
-        if prior is not None:
-            prior.unet.save_config(temporary / Path(UNET_CONFIG).parent)
-            _write_tensors(unet, temporary / UNET_WEIGHTS)
-            prior.schedule.save_pretrained(temporary / Path(SCHEDULER_CONFIG).parent)
-        (temporary / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        _put_in_place(temporary, folder)
+        with naming(folder, temporary):
+            temporary.mkdir()
+            _write_tensors(stored, temporary / WEIGHTS)
+            if prior is not None:
+                prior.unet.save_config(temporary / Path(UNET_CONFIG).parent)
+                _write_tensors(unet, temporary / UNET_WEIGHTS)
+                prior.schedule.save_pretrained(temporary / Path(SCHEDULER_CONFIG).parent)
+            (temporary / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+            _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

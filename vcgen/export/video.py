@@ -4,6 +4,7 @@ Frames are numpy uint8 (n, height, width, 3), RGB. Nothing here imports torch.
 """
 
 import io
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
 
 #: Turbo colour map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by Anton Mikhailov and
@@ -54,22 +56,22 @@ def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
     """Write H.264 in yuv420p with the index up front, which plays in browsers, slides and phones; atomically.
 
     yuv420p halves the colour resolution, so odd sizes are padded to even by repeating the last row or column. Uses the ffmpeg binary that
-    the package imageio-ffmpeg brings along.
+    the package imageio-ffmpeg brings along. Raises UserError when that cannot write.
     """
     import imageio_ffmpeg
 
     _, height, width, _ = _checked(frames).shape
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    quality = ["-crf", "16", "-preset", "medium", "-movflags", "+faststart"]
+    size = f"{even.shape[2]}x{even.shape[1]}"
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(fps), "-i", "-"]
+    result = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "16", "-preset", "medium", "-movflags", "+faststart"]
     with replacing(path) as temporary:
-        writer = imageio_ffmpeg.write_frames(
-            str(temporary), (even.shape[2], even.shape[1]), fps=fps, codec="libx264", quality=None, macro_block_size=1,
-            output_params=quality, ffmpeg_log_level="error",
-        )
-        writer.send(None)
-        for frame in even:
-            writer.send(np.ascontiguousarray(frame))
-        writer.close()
+        # Not the package's own writer, which takes a half-written file for a success.
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *result, str(temporary)]
+        done = subprocess.run(command, input=even.tobytes(), capture_output=True)
+        if done.returncode:
+            reason = (done.stderr.decode(errors="replace").splitlines() or [f"status {done.returncode}"])[-1].rpartition("] ")[2]
+            raise UserError(f"{path}: cannot be written (ffmpeg: {reason}); choose a writable place with free space")
     return Path(path)
 
 

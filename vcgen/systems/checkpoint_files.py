@@ -11,13 +11,10 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
-from vcgen.errors import UserError
-
+from vcgen.errors import FULL, UserError
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a number of scenes.
 FORMAT = 2
-#: What a disk says that is full, or on which the user may not take more.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = ".{name}.{process}.tmp"
 
 

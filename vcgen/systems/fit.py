@@ -49,10 +49,10 @@ from vcgen.callbacks.skipped import Skipped
 from vcgen.callbacks.speed import Speed
 from vcgen.callbacks.together import Together
 from vcgen.data.datamodule import ShardData
-from vcgen.errors import UserError
+from vcgen.errors import FULL, UserError
 from vcgen.stopping import StopSignals
 from vcgen.systems.base import System
-from vcgen.systems.checkpoint_files import FULL, CheckpointFiles, remove_leftovers
+from vcgen.systems.checkpoint_files import CheckpointFiles, remove_leftovers
 from vcgen.systems.launch import slurm_layout
 from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
 from vcgen.systems.run_folder import alone_in
