@@ -15,7 +15,12 @@ def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data pack``) and run the converter of the named format."""
     from jsonargparse import auto_cli
 
-    auto_cli({"srn": srn, "transforms": transforms}, args=spell_out(arguments), prog="vcgen data pack", as_positional=True)
+    formats = {"srn": srn, "transforms": transforms}
+    first = arguments[0] if arguments else ""
+    if first not in formats and not first.startswith("-"):
+        what = f"unknown format {first!r}" if first else "no format given"
+        raise UserError(f"{what}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
+    auto_cli(formats, args=spell_out(arguments), prog="vcgen data pack", as_positional=True)
 
 
 def spell_out(arguments: list[str]) -> list[str]:
