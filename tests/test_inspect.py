@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def folder(tmp_path):
 
 
 def test_the_summary_states_what_was_packed(folder, capsys):
-    assert main(["data", "inspect", str(folder)]) == 0
+    assert main(["data", "inspect", str(folder), "--out", "none"]) == 0
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["scenes"].strip() == "3 in 1 groups, 2 shards, checksums good"
     assert lines["views"].strip() == "12 (4 a scene)"
@@ -83,6 +84,35 @@ def test_pictures_are_drawn(folder, tmp_path, capsys):
         assert str(tmp_path / "pictures" / name) in printed
         pixels = np.asarray(Image.open(tmp_path / "pictures" / name).convert("RGB"))
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5
+
+
+PICTURES = ["cameras.png", "contact_sheet.png", "epipolar.png"]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_without_a_place_the_pictures_go_to_outputs_under_the_datas_names(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    before = files(folder)
+    assert main(["data", "inspect", str(folder)]) == 0
+    place = Path("outputs", "inspect", tmp_path.name, "shards")
+    assert files(Path()) == [str(place / name) for name in PICTURES] and files(folder) == before
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert all(str(place / name) in last for name in PICTURES)
+    assert main(["data", "inspect", "../shards", "--out", "none"]) == 0
+    assert files(folder) == before and files(Path()) == [str(place / name) for name in PICTURES]
+
+
+@pytest.mark.parametrize("options", [[], ["--out", "."], ["--out", "pictures"]])
+def test_nothing_is_written_into_the_data_folder(folder, monkeypatch, capsys, options):
+    monkeypatch.chdir(folder)
+    before = files(folder)
+    assert main(["data", "inspect", ".", *options]) == 2
+    line = capsys.readouterr().err
+    assert "lies in the data folder" in line and line.count("\n") == 1 and files(folder) == before
 
 
 def crosses_the_dot(sheet: np.ndarray, tile: int, uv: np.ndarray) -> bool:
@@ -116,6 +146,6 @@ def test_damage_and_unknown_scenes_are_one_line(folder, capsys):
     data = bytearray(shard.read_bytes())
     data[2000] ^= 255
     shard.write_bytes(data)
-    assert main(["data", "inspect", str(folder)]) == 2
+    assert main(["data", "inspect", str(folder), "--out", "none"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["data", "inspect", str(folder / "nowhere")]) == 2

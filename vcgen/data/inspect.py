@@ -6,6 +6,7 @@ import numpy as np
 
 from vcgen.data.record import SceneRecord, decode_views
 from vcgen.data.shards import ShardIndex, create_folder, read_index
+from vcgen.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
@@ -16,29 +17,40 @@ def main(arguments: list[str]) -> None:
 
 
 def inspect(folder: str, out: str | None = None, scene: str | None = None) -> None:
-    """Check a shard folder scene by scene, print a summary, and draw pictures of it.
+    """Check a shard folder scene by scene, print a summary, and draw three pictures of it.
 
-    With --out three pictures are written. contact_sheet.png: views of several scenes. cameras.png: camera positions and viewing
+    contact_sheet.png: views of several scenes. cameras.png: camera positions and viewing
     directions of one scene from above and from the side; object data shows cameras around the origin, all looking inwards.
     epipolar.png: points marked in one view and, in other views, the lines on which they must lie; where a line misses the marked
     spot of the object, the camera convention is wrong.
 
     Args:
         folder: shard folder, made by `vcgen data pack`.
-        out: folder for the pictures; none are drawn without it.
+        out: folder for the pictures; outputs/inspect/PARENT/NAME by default, after the last two names of the shard folder's path; "none"
+            draws none. They are never put into the shard folder.
         scene: key of the scene in cameras.png and epipolar.png; the first one by default.
     """
-    from vcgen.errors import UserError
-
     index = read_index(folder)
     keys = [sample.key for _, sample in index.samples]
     if scene is not None and scene not in keys:
         raise UserError(f"{folder}: has no scene {scene!r}; the first are {', '.join(keys[:5])}")
+    place = choose_place(Path(folder), out)
     index.verify_checksums()
     print("\n".join(f"{name + ':':<17}{value}" for name, value in summarise(index).items()))
-    if out is not None:
+    if place is not None:
         chosen = index.read(keys.index(scene) if scene else 0)
-        print("\n".join(str(path) for path in draw(index, chosen, Path(out))))
+        print(f"{'pictures:':<17}{', '.join(str(path) for path in draw(index, chosen, place))}")
+
+
+def choose_place(folder: Path, out: str | None) -> Path | None:
+    """Where the pictures of the shard folder ``folder`` go, None for "none". Raises UserError for a place inside ``folder``."""
+    if out == "none":
+        return None
+    # The last name alone is "train" or "test" most of the time.
+    place = Path(out) if out is not None else Path("outputs", "inspect", *folder.resolve().parts[1:][-2:])
+    if place.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{place}: lies in the data folder {folder}, which is left as it is; choose another --out, or --out none")
+    return place
 
 
 def summarise(index: ShardIndex) -> dict[str, str]:
