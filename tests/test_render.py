@@ -107,20 +107,40 @@ def test_dense_sphere_renders_the_analytic_silhouette_and_depth(options):
         assert (seen.alpha[0, 0, 0][deep] > 0.99).all()
         assert (seen.alpha[0, 0, 0][chord == 0] == 0).all()
         torch.testing.assert_close(seen.depth[0, 0, 0][deep], entry.reshape(size)[deep], atol=0.03, rtol=0)
-        # Pixel centres: the silhouette's centroid is where the ball's centre projects (perspective shifts it by far less than 0.1 px here).
-        alpha = (chord > 0).float()
-        v, u = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
-        centroid = torch.stack([(alpha * u).sum() / size[1], (alpha * v).sum() / size[0]]) / alpha.sum()
-        torch.testing.assert_close(centroid, camera[0, 0].project(center)[0][0], atol=4e-3, rtol=0)
 
 
-def test_chunking_never_changes_the_picture():
+@pytest.mark.parametrize("size", [(64, 64), (48, 96)])
+@pytest.mark.parametrize(("azimuth", "elevation"), [(30.0, 20.0), (75.0, 40.0), (200.0, -10.0), (310.0, 5.0)])
+def test_pixel_centres_are_where_a_ball_says(size, azimuth, elevation):
+    """A pinhole shows a ball at (X, Y, Z) as an ellipse around (X, Y) Z / (Z^2 - r^2) of the plane Z = 1; what is rendered lies there."""
+    center, radius, focal = torch.tensor([0.1, -0.05, 0.08]), 0.3, 1.0254
     field = FunctionField(
-        lambda p: 5 * (p.sin().sum(-1) + 2), lambda p: p.cos().abs(), torch.zeros(2, 3), torch.tensor([0.5, 0.3])
+        lambda p: 2000.0 * ((p - center).norm(dim=-1) < radius), lambda p: torch.ones(p.shape), torch.zeros(1, 3), torch.tensor([0.5])
     )
+    camera = orbit(torch.tensor([azimuth]), torch.tensor([elevation]), 1.3, pinhole(focal), 0.8, 1.8).reshape(1, 1)
+    alpha = render_image(field, camera, size, RenderOptions(512)).alpha[0, 0, 0]
+    v, u = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    centroid = torch.stack([(alpha * u).sum(), (alpha * v).sum()]) / alpha.sum()
+    x, y, z, _ = (torch.linalg.inv(camera.c2w[0, 0]) @ torch.cat([center, torch.ones(1)])).tolist()
+    expected = (focal * z / (z**2 - radius**2) * torch.tensor([x, y]) + 0.5) * torch.tensor([size[1], size[0]])
+    torch.testing.assert_close(centroid, expected, atol=0.05, rtol=0)  # the middle's own projection lies 0.1 to 0.4 pixels away
+
+
+@pytest.mark.parametrize("passes", [dict(), dict(importance=8), dict(importance=12, keep_coarse=True, around_depth=3)])
+def test_chunking_never_changes_the_picture_and_keeps_its_bound(passes):
+    asked = []
+
+    def density(points):
+        asked.append(points.shape[:-1].numel())
+        return 5 * (points.sin().sum(-1) + 2)
+
+    field = FunctionField(density, lambda p: p.cos().abs(), torch.zeros(2, 3), torch.tensor([0.5, 0.3]))
     cameras = orbit(torch.tensor([0.0, 90.0, 180.0, 45.0]), torch.tensor([10.0, 20.0, 30.0, 40.0]), 1.3, pinhole(1.0), 0.8, 1.8).reshape(2, 2)
-    whole = render_image(field, cameras, (16, 12), RenderOptions(8, importance=8))
-    parts = render_image(field, cameras, (16, 12), RenderOptions(8, importance=8, max_points=100))
+    whole = render_image(field, cameras, (16, 12), RenderOptions(8, **passes))
+    assert max(asked) > 1000
+    points, _ = sum(asked), asked.clear()
+    parts = render_image(field, cameras, (16, 12), RenderOptions(8, max_points=100, **passes))
+    assert max(asked) <= 100 and sum(asked) == points
     for a, b in zip(whole, parts):
         torch.testing.assert_close(a, b)
 
