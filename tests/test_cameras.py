@@ -95,6 +95,22 @@ def test_colmap_quaternion_agrees_with_scipy():
     assert_rigid(c2w)
 
 
+def test_colmap_points_land_on_the_pixels_that_its_manual_says():
+    # COLMAP: x_cam = q x q* + t, the product of quaternions; PINHOLE projects to fx X/Z + cx, fy Y/Z + cy, (0, 0) the upper left corner.
+    quaternion, translation, points = torch.randn(6, 4), torch.randn(6, 3) + torch.tensor([0, 0, 4.0]), torch.randn(6, 9, 3)
+    w, axis = quaternion[:, None, :1], quaternion[:, None, 1:].expand(points.shape)
+    squared = quaternion.square().sum(-1)[:, None, None]
+    turned = torch.linalg.cross(axis, w * points + torch.linalg.cross(axis, points))
+    local = points + 2 * turned / squared + translation[:, None]
+    fx, fy, cx, cy = 9.0, 7.0, 3.5, 2.25
+    screen = torch.stack([fx * local[..., 0] / local[..., 2] + cx, fy * local[..., 1] / local[..., 2] + cy], -1)
+    K = cam.normalise_intrinsics(torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), HEIGHT, WIDTH)
+    cameras = cam.Cameras(cam.colmap_to_c2w(quaternion, translation), K.expand(6, 3, 3), torch.ones(6), torch.ones(6))
+    uv, depth = cameras.project(points)
+    torch.testing.assert_close(uv * torch.tensor([WIDTH, HEIGHT]), screen)
+    torch.testing.assert_close(depth, local[..., 2])
+
+
 def test_projection_equals_the_pinhole_formula_in_pixels():
     # OpenCV: u = fx X/Z + cx in pixels, (0, 0) the image's upper left corner; the pose is the camera's placement.
     K_pixels = torch.tensor([[9.0, 0, 3.5], [0, 7.0, 2.25], [0, 0, 1]])

@@ -126,6 +126,37 @@ def test_undistorted_pixels_come_from_where_the_lens_put_them(lens):
     assert np.abs(straight[..., :2] - expected)[inner].max() < 1e-5
 
 
+def ideal_radius(distorted: np.ndarray, k1: float) -> np.ndarray:
+    """The r with r + k1 r^3 = distorted: Cardano's formula, for k1 > 0."""
+    half, third = distorted / (2 * k1), 1 / (3 * k1)
+    root = np.sqrt(half**2 + third**3)
+    return np.cbrt(half + root) + np.cbrt(half - root)
+
+
+def test_a_nerfstudio_scene_with_a_lens_of_its_own_for_every_frame(tmp_path):
+    """Colour says from which direction light came, so each pixel must have the colour of the direction that the stored camera gives it."""
+    height, width = 48, 64
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    lenses = [dict(fl_x=50.0 + 5 * i, fl_y=52.0 + 3 * i, cx=31.0 + i, cy=25.0 - i, k1=0.06 + 0.03 * i) for i in range(3)]
+    (tmp_path / "in" / "images").mkdir(parents=True)
+    for i, lens in enumerate(lenses):
+        x, y = (u - lens["cx"]) / lens["fl_x"], (v - lens["cy"]) / lens["fl_y"]
+        radius = np.hypot(x, y)
+        straighten = ideal_radius(radius, lens["k1"]) / radius
+        pixels = np.stack([127.5 + 170 * x * straighten, 127.5 + 220 * y * straighten, np.zeros_like(x)], -1)
+        Image.fromarray(np.round(pixels).astype(np.uint8)).save(tmp_path / "in" / "images" / f"f_{i}.png")
+    own = [{**frame, **lens, "w": width, "h": height} for frame, lens in zip(frames(), lenses, strict=True)]
+    write_transforms(tmp_path / "in", own, camera_model="OPENCV", k2=0.0, p1=0.0, p2=0.0, applied_transform=np.eye(4)[:3].tolist())
+    assert pack(tmp_path / "in", tmp_path / "out") == 0
+    record = first_record(tmp_path / "out")
+    assert len(np.unique(record.K[:, 0, 0])) == 3 and np.allclose(record.K[:, 0, 2] * width, [31, 32, 33])
+    rgb, _ = decode_views(record, [0, 1, 2])
+    x = (u / width - record.K[:, 0, 2, None, None]) / record.K[:, 0, 0, None, None]
+    y = (v / height - record.K[:, 1, 2, None, None]) / record.K[:, 1, 1, None, None]
+    error = np.abs(rgb[:, :2] * 255 - np.stack([127.5 + 170 * x, 127.5 + 220 * y], 1))
+    assert error[..., 1:-1, 1:-1].max() < 1.3, "half a level from rounding, twice, and interpolation"
+
+
 def test_a_lens_too_strong_to_undo_and_a_fisheye_are_refused(tmp_path, capsys):
     write_transforms(tmp_path / "strong", frames(), fl_x=2.0, k1=50.0)
     fails(capsys, tmp_path / "strong", tmp_path / "out", "too strong")
