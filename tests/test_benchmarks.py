@@ -1,0 +1,37 @@
+"""What the benchmark programs compute from others' results, and the demo from start to end."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from field_parts import learning_times  # noqa: E402
+
+
+def filed(path: Path, *runs: tuple[str, float]) -> Path:
+    """Results of benchmarks/learning.py: PSNR by name on 15 pictures, better ones on 585, and a method without training time."""
+    rows = [{"name": name, "images": images, "psnr": psnr + images / 585} for name, psnr in runs for images in (15, 585)]
+    path.write_text(json.dumps({"rows": [{"name": "copy_input", "images": 15, "psnr": 99.0}, *rows]}))
+    return path
+
+
+@pytest.mark.parametrize(("runs", "minutes", "words"), [
+    ((("vcgen_2.5min", 15.0), ("vcgen_10min", 18.0), ("vcgen_60min", 19.0), ("pixelnerf_10min", 14.0), ("pixelnerf_60min", 16.0)), 10,
+     "after at most 10 minutes (18.03 dB), and pixelNeRF's training was 6 times as long"),
+    ((("vcgen_10min", 18.0), ("pixelnerf_10min", 14.0), ("pixelnerf_60min", 20.0)), None, "no filed training of vcgen is as good"),
+    ((("vcgen_60min", 20.0), ("pixelnerf_10min", 14.0)), 60, "at most 60 minutes (20.03 dB), which is no shorter"),
+])  # fmt: skip
+def test_the_time_to_a_quality_is_said_in_words(tmp_path, runs, minutes, words):
+    found = {}
+    text = "\n".join(learning_times(filed(tmp_path / "learning.json", *runs), found))
+    assert words in text and found["time_to_quality"]["vcgen_minutes_at_most"] == minutes
+    assert "99.0" not in text and all(f"{psnr + 15 / 585:.2f}" in text for _, psnr in runs)
+
+
+def test_without_pixelnerf_there_is_only_the_table(tmp_path):
+    lines = learning_times(filed(tmp_path / "learning.json", ("vcgen_10min", 18.0)), found := {})
+    assert "18.03" in "\n".join(lines) and "pixelNeRF" not in "\n".join(lines) and set(found["time_to_quality"]) == {"runs"}
