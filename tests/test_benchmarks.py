@@ -1,6 +1,7 @@
 """What the benchmark programs compute from others' results, and the demo from start to end."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from field_parts import learning_times  # noqa: E402
+from options import OPTIONS  # noqa: E402
 
 
 def filed(path: Path, *runs: tuple[str, float]) -> Path:
@@ -35,3 +37,9 @@ def test_the_time_to_a_quality_is_said_in_words(tmp_path, runs, minutes, words):
 def test_without_pixelnerf_there_is_only_the_table(tmp_path):
     lines = learning_times(filed(tmp_path / "learning.json", ("vcgen_10min", 18.0)), found := {})
     assert "18.03" in "\n".join(lines) and "pixelNeRF" not in "\n".join(lines) and set(found["time_to_quality"]) == {"runs"}
+
+
+def test_every_choice_that_the_configuration_marks_has_an_alternative_to_measure():
+    marked = re.findall(r"^ *(\w+):.*# \*", (ROOT / "configs" / "cars64.yaml").read_text(), re.MULTILINE)
+    varied = {word for changes in OPTIONS.values() for option in changes[::2] for word in option.lstrip("-").split(".")}
+    assert len(marked) >= 9 and set(marked) <= varied
