@@ -15,6 +15,7 @@ import jsonargparse
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from text_folder import tiny_folder
 
@@ -44,7 +45,8 @@ from vcgen.systems.viewpoints import ViewpointOptions
 from vcgen.systems.personalize import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "slurm" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARD = ROOT / "data" / "pretrained" / "cars64" / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "slurm" / "README.md", CARD, *sorted((ROOT / "docs").glob("*.md"))]
 #: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.
 SHIPPED = ("configs/", "data/cars64", "data/pretrained", "benchmarks/", "slurm/")
 #: Stands for a configuration that the reader has.
@@ -118,6 +120,24 @@ def test_commands_are_understood_by_the_program(page, words, monkeypatch):
         assert is_understood(words[1:], monkeypatch)
     if "slurm/fit.sbatch" in words:
         assert is_understood(["fit", "-c", *words[words.index("slurm/fit.sbatch") + 1 :]], monkeypatch)
+
+
+@pytest.mark.parametrize("page", ["training.md", "distillation.md"])
+def test_the_command_of_joint_training_trains_both_on_the_bundled_data(page, monkeypatch, capsys):
+    wanted = [words for words in commands(ROOT / "docs" / page) if "configs/cars64_prior.yaml" in words and "--model.train_field" in words]
+    assert len(wanted) == 1
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["vcgen"])
+    with pytest.raises(SystemExit) as end:
+        cli.main([*wanted[0][1:], "--print_config"])
+    assert end.value.code in (0, None)
+    shown = yaml.safe_load(capsys.readouterr().out)
+    model = shown["model"]["init_args"]
+    assert model["train_field"] is True and model["prior"]["class_path"].endswith("ViewPrior") and model["pretrained"] is None
+    assert model["loss_weights"] == {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}
+    assert shown["data"]["init_args"]["train"] == "data/cars64/train" and shown["trainer"]["default_root_dir"] == "outputs/joint"
+    alone = yaml.safe_load((ROOT / "configs" / "cars64.yaml").read_text())["model"]["init_args"]
+    assert alone["prior"] is None and model["encoder"]["init_args"]["channels"] == alone["encoder"]["init_args"]["channels"]
 
 
 @pytest.mark.parametrize("line", [
