@@ -30,8 +30,9 @@ class Method:
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    config = {"image_size": [64, 64], "camera": {"focal": 1.0, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}, "background": 1.0}
-    return folder.save(tmp_path / "model", {"weight": torch.zeros(2)}, {**config, "class_path": "any", "init_args": {}})
+    camera = {"focal": 1.0, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
+    config = {"class_path": "any", "init_args": {}, "image_size": [64, 64], "camera": camera, "background": 1.0}
+    return folder.save(tmp_path / "model", {"weight": torch.zeros(2)}, config)
 
 
 def finished(out: Path, model: Path, settings: str) -> Results:

@@ -122,7 +122,8 @@ def test_the_configuration_may_ask_for_score_distillation_and_for_the_decoder_al
 
     def asked(rates: dict) -> Distilled:
         options = {**STAGE["init_args"]["options"], **rates}
-        config.write_text(yaml.safe_dump({"model": {"class_path": "Distill", "init_args": {"model": "unused", "guidance": guidance, "options": options}}}))
+        stage = {"class_path": "Distill", "init_args": {"model": "unused", "guidance": guidance, "options": options}}
+        config.write_text(yaml.safe_dump({"model": stage}))
         return distilled(folder.load(model), str(config))
 
     found = asked({"scene_lr": None, "decoder_lr": 1e-3})
