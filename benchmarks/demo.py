@@ -6,6 +6,9 @@ was trained longer: its field as it is, and distilled.
 Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, contact_sheet.png (one
 test car), joint.png (the prior's loss over the steps), shipped.png (the shipped model's views of the car, above distilled ones), run/ and
 joint/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what `vcgen.load` opens) and log.txt.
+
+`--quick` trains for seconds and measures few pictures: it shows that everything works, not what is learnt. `--file` also files the figures
+among the benchmarks' results.
 """
 
 import argparse
@@ -19,11 +22,16 @@ import sys
 import time
 from pathlib import Path
 
-from common import ROOT, days, weights_environment
+from common import ROOT, days, hardware, save_results, weights_environment
 
 from vcgen.data.record import decode_views
 from vcgen.data.shards import read_index
 
+#: What the demo promises to write.
+WRITTEN = (
+    "results.json", "report.html", "turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "joint.png", "shipped.png",
+    "distilled/turntable.gif", "run/config.yaml", "log.txt",
+)
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -32,7 +40,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.5, help="training time of the field (default: 9.5)")
     parser.add_argument("--joint-minutes", type=float, default=2.0, help="training time of field and prior together (default: 2)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--file", action="store_true")
     options = parser.parse_args()
+    minutes, joint_minutes = (0.2, 0.1) if options.quick else (options.minutes, options.joint_minutes)
+    protocol = "configs/protocols/cars64_view0_sparse.json" if options.quick else "configs/protocols/cars64_view0.json"
     started = time.time()
     out = options.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
@@ -41,11 +53,11 @@ def main() -> None:
     def vcgen(*arguments: object) -> None:
         run(out / "log.txt", *map(str, arguments))
 
-    vcgen("fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", out / "run", "--trainer.max_time", days(options.minutes))
+    vcgen("fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", out / "run", "--trainer.max_time", days(minutes))
     vcgen("export", "--checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
     vcgen(
-        "evaluate", "--model", out / "model", "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0.json",
-        "--out", out, "--lpips", "squeeze", "--baselines", "--train", "data/cars64/train",
+        "evaluate", "--model", out / "model", "--data", "data/cars64/test", "--protocol", protocol, "--out", out,
+        "--lpips", "squeeze", "--baselines", "--train", "data/cars64/train",
     )
     picture = write_input(out / "input_car.png")
     vcgen("render", "--model", out / "model", "--image", picture, "--out", out / "car", "--as_is", "true", "--elevation", "20")
@@ -55,7 +67,7 @@ def main() -> None:
     vcgen(
         "fit", "-c", "configs/cars64.yaml", "-c", "configs/cars64_prior.yaml", "--model.pretrained", out / "model",
         "--model.train_field", "true", "--model.optimizer.warmup_steps", "20", "--trainer.default_root_dir", out / "joint",
-        "--trainer.max_time", days(options.joint_minutes), "--trainer.log_every_n_steps", "1",
+        "--trainer.max_time", days(joint_minutes), "--trainer.log_every_n_steps", "1",
     )
     losses = denoising_losses(out / "joint")
     draw_curve(losses, out / "joint.png")
@@ -63,7 +75,10 @@ def main() -> None:
     vcgen(*shipped, "--out", out / "shipped", "--turntable-frames", "0")
     vcgen(*shipped, "--out", out / "distilled", "--distill", "configs/distill.yaml")
     stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
-    report(out, losses, time.time() - started)
+    figures = report(out, losses, time.time() - started)
+    if options.file:
+        save_results("demo", figures, table(figures["rows"]), options.quick)
+    print(json.dumps(figures))
 
 
 def denoising_losses(run: Path, parts: int = 12) -> list[tuple[int, float]]:
@@ -135,23 +150,31 @@ def write_input(path: Path) -> Path:
     return path
 
 
-def report(out: Path, losses: list[tuple[int, float]], seconds: float) -> None:
-    """The table, the paths, and one line of JSON."""
-    results = json.loads((out / "results.json").read_text())
-    rows = {"vcgen": results["mean"]}
-    for name in ("copy_input", "mean_image"):
-        rows[name] = json.loads((out / "baselines" / name / "results.json").read_text())["mean"]
-    metrics = [name for name in results["mean"] if name in ("psnr", "ssim") or name.startswith("lpips")]
-    print("\n" + f"{'test cars, input view 0':<26}" + "".join(f"{name:>15}" for name in metrics))
-    for name, means in rows.items():
-        print(f"{name:<26}" + "".join(f"{means[m]:>15.3f}" if m in means else f"{'-':>15}" for m in metrics))
+def report(out: Path, losses: list[tuple[int, float]], seconds: float) -> dict:
+    """Print the table and the paths; returns the figures."""
+    results = {"vcgen": out, **{name: out / "baselines" / name for name in ("copy_input", "mean_image")}}
+    results = {name: json.loads((folder / "results.json").read_text()) for name, folder in results.items()}
+    rows = {name: found["mean"] for name, found in results.items()}
+    print("\n" + "\n".join(table(rows)))
     (start, first), (end, last) = losses[0], losses[-1]
     print(f"\njoint training, the prior's loss: {first:.3f} at step {start}, {last:.3f} at step {end}")
     print(f"\n{seconds / 60:.1f} minutes. Written to {os.path.relpath(out)}/:")
-    pictures = ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "joint.png", "shipped.png", "distilled/turntable.gif")
-    for name in ("results.json", "report.html", *pictures, "run/config.yaml", "log.txt"):
+    for name in WRITTEN:
         print(f"  {name}" if (out / name).exists() else f"  {name}: missing")
-    print(json.dumps({"program": "demo", "minutes": round(seconds / 60, 2), "rows": rows, "denoising": losses}))
+    return {
+        "program": "demo", "hardware": hardware(), "minutes": round(seconds / 60, 2), "images": results["vcgen"]["counts"]["images"],
+        "rows": rows, "interval95": {name: found["interval95"] for name, found in results.items()}, "denoising": losses,
+    }
+
+
+def table(rows: dict[str, dict[str, float]]) -> list[str]:
+    """Markdown that reads well in a terminal, too."""
+    metrics = [name for name in rows["vcgen"] if name in ("psnr", "ssim") or name.startswith("lpips")]
+    lines = [f"| {'test cars, input view 0':<24}" + "".join(f"| {name:>14} " for name in metrics) + "|"]
+    lines.append(f"| {'-' * 23} " + f"| {'-' * 13}: " * len(metrics) + "|")
+    for name, means in rows.items():
+        lines.append(f"| {name:<24}" + "".join(f"| {format(means[m], '.3f') if m in means else '-':>14} " for m in metrics) + "|")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """What the benchmark programs compute from others' results, and the demo from start to end."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import trimesh
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -43,3 +47,22 @@ def test_every_choice_that_the_configuration_marks_has_an_alternative_to_measure
     marked = re.findall(r"^ *(\w+):.*# \*", (ROOT / "configs" / "cars64.yaml").read_text(), re.MULTILINE)
     varied = {word for changes in OPTIONS.values() for option in changes[::2] for word in option.lstrip("-").split(".")}
     assert len(marked) >= 9 and set(marked) <= varied
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_start_to_end_and_writes_what_it_promises(tmp_path):
+    """The program of `make demo`, trained for seconds: no word about what it learns."""
+    command = [sys.executable, "benchmarks/demo.py", "--quick", "--out", str(tmp_path / "demo")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "VCGEN_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    *lines, last = done.stdout.splitlines()
+    figures, out = json.loads(last), tmp_path / "demo"
+    assert figures["images"] == 15 and figures["hardware"]["cores"] >= 1
+    assert set(figures["rows"]) == {"vcgen", "copy_input", "mean_image"}
+    assert figures["rows"]["copy_input"]["psnr"] == pytest.approx(13.62, abs=0.01)
+    assert json.loads((out / "results.json").read_text())["mean"] == figures["rows"]["vcgen"]
+    assert not [line for line in lines if line.endswith(": missing")]
+    for name in ("report.html", "turntable.mp4", "run/config.yaml", "model/model.safetensors", "log.txt"):
+        assert (out / name).stat().st_size > 0
+    assert Image.open(out / "turntable.gif").n_frames > 1 and Image.open(out / "shipped.png").size[0] > 64
+    assert len(trimesh.load(out / "mesh.glb", force="mesh").faces) > 0
