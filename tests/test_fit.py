@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     line = refusal(capsys, vcgen("fit", config, tmp_path / "run"))
     known = {sample["key"] for shard in json.loads((TRAIN / "index.json").read_text())["shards"] for sample in shard["samples"]}
     assert len(scenes) == 2 and known.issuperset(scenes)
-    assert f"not finite at step 3 (rgb = nan); scenes {scenes[0]}, {scenes[1]}: " in line
+    assert f"not finite at step 3 (rgb = nan); learning from {scenes[0]}, {scenes[1]}: " in line
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
