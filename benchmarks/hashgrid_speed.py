@@ -2,7 +2,7 @@
 
 Points/s of look-ups, forward and with their gradient, for the published grid (16 levels) and that of configs/realfusion.yaml; seconds per
 picture of a ball that fills a fifth of the sphere, with every sample looked up and with empty cells skipped, as colour alone and lit (normals
-are differences of the density: three or six further look-ups per point), forward and with its gradient. Points/s of pictures count the
+are differences of the density: six further look-ups at each sample that counts), forward and with its gradient. Points/s of pictures count the
 samples on the rays, whether looked up or skipped. `--quick`: fewer points and rounds. The copy reads and writes a block that fits no cache;
 a look-up reads 8 corners per level, which its bytes count, once.
 """

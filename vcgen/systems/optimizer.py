@@ -61,7 +61,7 @@ class OptimizerOptions:
 
 
 def takes_true_gradients(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The same fused optimiser (a third of the loop's time on a CPU), which could undo a GradScaler's scale inside its step, told not to:
+    """The same fused optimiser, which could undo a GradScaler's scale inside its step, told not to:
     clipping comes before the step, needs the true gradients, and Lightning refuses to clip what is still scaled."""
     optimizer._step_supports_amp_scaling = False
     return optimizer
