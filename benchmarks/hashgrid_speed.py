@@ -1,10 +1,10 @@
 """How fast are the hash grid and what is rendered from it, beside what the memory of this machine can deliver in the same run?
 
-Points/s of look-ups, forward and with their gradient, for the published grid (16 levels) and that of configs/realfusion.yaml; seconds per
-picture of a ball that fills a fifth of the sphere, with every sample looked up and with empty cells skipped, as colour alone and lit (normals
-are differences of the density: six further look-ups at each sample that counts), forward and with its gradient. Points/s of pictures count the
-samples on the rays, whether looked up or skipped. `--quick`: fewer points and rounds. The copy reads and writes a block that fits no cache;
-a look-up reads 8 corners per level, which its bytes count, once.
+Points/s of look-ups, forward and with their gradient, for the published grid (16 levels) and that of configs/realfusion.yaml; seconds
+per picture of a ball that fills a fifth of the sphere, with every sample looked up and with empty cells skipped, as colour alone and lit
+(normals are differences of the density: six further look-ups at each sample that counts), forward and with its gradient. Points/s of
+pictures count the samples on the rays, whether looked up or skipped. `--quick`: fewer points and rounds. The copy reads and writes a
+block that fits no cache; a look-up reads 8 corners per level, which its bytes count, once.
 """
 
 import argparse
@@ -54,7 +54,8 @@ def main() -> None:
     )
     print("\n".join(lines))
     figures = {
-        "program": "hashgrid_speed", "hardware": hardware(), "threads": torch.get_num_threads(), "copy_bytes_per_s": bandwidth, "rows": rows,
+        "program": "hashgrid_speed", "hardware": hardware(), "threads": torch.get_num_threads(), "copy_bytes_per_s": bandwidth,
+        "rows": rows,
     }
     save_results("hashgrid_speed", figures, lines, chosen.quick or chosen.unfiled)
     print(json.dumps(figures))
