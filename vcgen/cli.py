@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from vcgen import __version__
+from vcgen.allocator import keep_freed_memory
 from vcgen.errors import UserError, system_refusal
 
 TRAINER = "vcgen.systems.launch:main"
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if arguments is None:
         warnings.formatwarning = one_line
+        keep_freed_memory()
     if arguments is None and COMMANDS[name][0] == TRAINER:
         # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it would by default.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)

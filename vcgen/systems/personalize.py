@@ -87,6 +87,7 @@ class Personalize(System):
     def hold(self, prior: TextPrior | None) -> None:
         """Keep the prior outside of the module: its weights are in no checkpoint, nor counted as the system's."""
         object.__setattr__(self, "prior", prior)
+        self.known_texts: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: load the prior, draw the pictures of its class, build in what is trained."""
@@ -130,8 +131,16 @@ class Personalize(System):
             prompts += self.preservation.prompts_of(self.method.noun, numbers)
         self.work = {"images": len(pictures)}
         latents = latents_of(self.prior, pictures, generator)
-        errors = self.prior.loss(latents, self.prior.embed(prompts), generator, self.min_snr)[0].split(count)
+        errors = self.prior.loss(latents, self.embed(prompts), generator, self.min_snr)[0].split(count)
         return dict(zip(("denoising", "class"), (error.mean() for error in errors)))
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """See :meth:`TextPrior.embed`; a text encoder that does not learn reads each prompt once."""
+        if any(weights.requires_grad for weights in self.prior.text_encoder.parameters()):
+            return self.prior.embed(prompts)
+        with torch.no_grad():
+            self.known_texts |= {text: self.prior.embed([text]) for text in dict.fromkeys(prompts) if text not in self.known_texts}
+        return torch.cat([self.known_texts[text] for text in prompts])
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/denoising``: the unweighted loss of the unchanged photos under the first template, with the same noise every time."""
@@ -139,7 +148,7 @@ class Personalize(System):
         views = example.context
         pictures = photos(views, PLAIN, range(views.images.shape[1]), self.prior.size, generator)
         latents = latents_of(self.prior, pictures, generator).repeat_interleave(LEVELS, 0)
-        text = self.prior.embed([self.templates[0].format(self.method.phrase)]).expand(len(latents), -1, -1)
+        text = self.embed([self.templates[0].format(self.method.phrase)]).expand(len(latents), -1, -1)
         self.val_denoising.update(self.prior.loss(latents, text, generator, min_snr=None)[0], example.weight)
         self.log("val/denoising", self.val_denoising, prog_bar=True)
         if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking and self.pictures.rows:
