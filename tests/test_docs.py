@@ -252,6 +252,7 @@ def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_o
 def test_the_personalisation_page_lists_every_change_and_template_there_is():
     page = ROOT / "docs" / "personalization.md"
     assert documented_defaults(table(page, "Changes of the photo:")) == defaults(PhotoAugmentation)
+    assert documented_defaults(table(page, "Options of `TextualInversion`, `model.method`:")) == defaults(TextualInversion)
     assert f"the {len(TEMPLATES)} short ones" in page.read_text()
 
 

@@ -18,7 +18,7 @@ class DreamBooth(Finetuning):
         super().__init__(token, noun)
         self.names = ["unet", "text_encoder"] if text_encoder else ["unet"]
 
-    def attach(self, prior: TextPrior, pictures: Tensor) -> None:
+    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
         """See :meth:`Personalisation.attach`."""
         for name in self.names:
             self.add_module(name, getattr(prior, name).requires_grad_(True))

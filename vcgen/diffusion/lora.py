@@ -26,7 +26,7 @@ class LoRA(Finetuning):
             raise UserError(f"model.method.rank must be at least 1, not {rank}")
         self.rank, self.text_encoder, self.seed = rank, text_encoder, seed
 
-    def attach(self, prior: TextPrior, pictures: Tensor) -> None:
+    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
         """See :meth:`Personalisation.attach`."""
         try:
             from peft import LoraConfig

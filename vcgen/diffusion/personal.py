@@ -26,10 +26,11 @@ class Personalisation(nn.Module, ABC):
     noun: str | None = None
 
     @abstractmethod
-    def attach(self, prior: TextPrior, pictures: Tensor) -> None:
+    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
         """Build the trained parameters into a prior whose weights are frozen. pictures: of the object, (n, 3, H, W) in [0, 1].
 
-        Raises UserError for words that the prior's tokenizer does not allow.
+        download: what a method needs beside the prior may be fetched from the hub. Raises UserError for words that the prior's tokenizer
+        does not allow, and for what is needed and not there.
         """
 
     @property

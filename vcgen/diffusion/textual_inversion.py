@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vcgen.diffusion.clip_words import clip_probabilities, listed_words
 from vcgen.diffusion.personal import EMBEDDINGS, Personalisation, add_words, encoded, words_of
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
@@ -15,40 +17,59 @@ from vcgen.errors import UserError
 
 #: Noise levels at which initial words are compared.
 LEVELS = 32
+#: As many of CLIP's words are printed.
+BEST = 5
 
 
 class TextualInversion(Personalisation):
     """k vectors for a new token of the tokenizer, the only parameters: whatever the optimiser does, the known words stay bitwise.
 
     token: the new word, "<e>". initial: a word of one token, whose vector each of the new ones starts from; of several the one that fits
-    the photos best, see :func:`nearest_word`. vectors: k; prompts then say "<e> <e>_1 ...", as diffusers writes it.
+    the photos best, by CLIP (:func:`clip_probabilities`), or without it by the prior (:func:`nearest_word`). One name that ends in .txt is
+    a file with a word a line, for CLIP; of its words those that are no single token are passed over. vectors: k; prompts then say
+    "<e> <e>_1 ...", as diffusers writes it. clip: a CLIP model with picture encoder, as a folder or hub name, see :func:`load_clip`.
     """
 
-    def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: int = 1):
+    def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: int = 1, clip: str | None = None):
         super().__init__()
         self.words = [initial] if isinstance(initial, str) else list(initial)
+        self.file = Path(initial) if isinstance(initial, str) and initial.endswith(".txt") else None
         if not token or token.split() != [token]:
             raise UserError(f"model.method.token: {token!r} is no word; give one as <e>")
         if not self.words:
             raise UserError("model.method.initial: give a word to start from, or several to choose from")
         if vectors < 1:
             raise UserError(f"model.method.vectors must be at least 1, not {vectors}")
-        self.token, self.count = token, vectors
+        if self.file is not None and clip is None:
+            raise UserError(f"model.method.initial: the words of {initial} need model.method.clip, a CLIP model that ranks them")
+        self.token, self.count, self.clip = token, vectors, clip
 
     @property
     def phrase(self) -> str:
         """The new words."""
         return words_of(self.token, self.count)
 
-    def attach(self, prior: TextPrior, pictures: Tensor) -> None:
+    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
         """See :meth:`Personalisation.attach`."""
-        numbers = [token_number(prior, word) for word in self.words]
-        chosen = numbers[nearest_word(prior, pictures, self.words)] if len(numbers) > 1 else numbers[0]
+        words = self.words if self.file is None else listed_words(self.file, prior)
+        numbers = [token_number(prior, word) for word in words]
+        chosen = numbers[self.choice(prior, pictures, words, download)]
         add_words(prior, self.phrase.split())
         known = prior.text_encoder.get_input_embeddings()
         self.vectors = nn.Parameter(known.weight[chosen].detach().float().clone().expand(self.count, -1).contiguous())
         first = prior.tokenizer.convert_tokens_to_ids(self.token)
         prior.text_encoder.set_input_embeddings(WithNewRows(known, first, self.vectors))
+
+    def choice(self, prior: TextPrior, pictures: Tensor, words: Sequence[str], download: bool) -> int:
+        """The index of the word that fits the pictures best; CLIP's best ones are printed."""
+        if len(words) == 1:
+            return 0
+        if self.clip is None:
+            return nearest_word(prior, pictures, words)
+        best = clip_probabilities(self.clip, pictures, words, download).topk(min(BEST, len(words)))
+        shown = ", ".join(f"{words[i]} {share:.1%}" for share, i in zip(best.values.tolist(), best.indices.tolist()))
+        rank_zero_info(f"initial word, of {len(words)}, by CLIP: {shown}")
+        return int(best.indices[0])
 
     def write(self, prior: TextPrior, folder: Path) -> None:
         """``learned_embeds.safetensors``, for diffusers' ``load_textual_inversion``."""
@@ -83,8 +104,8 @@ def token_number(prior: TextPrior, word: str) -> int:
 def nearest_word(prior: TextPrior, pictures: Tensor, words: Sequence[str]) -> int:
     """The index of the word for which "a photo of a WORD" makes pictures (n, 3, H, W) in [0, 1] easiest to denoise.
 
-    Stands in for RealFusion's search by CLIP's picture encoder, which is not part of a text prior. The loss is the network's squared
-    error with the same noise for all words, at LEVELS noise levels a picture.
+    Stands in for RealFusion's search where there is no CLIP model: its picture encoder is not part of a text prior. The loss is the
+    network's squared error with the same noise for all words, at LEVELS noise levels a picture.
     """
     latents = prior.encode(to_signed(pictures)).repeat_interleave(LEVELS, 0)
     losses = []

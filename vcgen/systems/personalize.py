@@ -56,11 +56,12 @@ class ViewPictures:
 class Personalize(System):
     """Teaches a text prior the object of one photo or some, by ``method``: TextualInversion, LoRA or DreamBooth.
 
-    prior: folder or hub name, see :meth:`TextPrior.load`; download: fetch it where it is not on this computer. augmentation: of the photo,
-    anew for each picture. batch_size: pictures of the object per step. templates: prompts, {} for the object; view: added to them, as
-    "front view"; "" for none. min_snr: gamma of the loss weights; None: none. preservation: of the class, for LoRA and DreamBooth.
-    gradient_checkpointing: less memory, more time. pictures: what is drawn. Writes into the run's folder what was learnt, in diffusers'
-    own formats: see :func:`vcgen.diffusion.personal.load_personal`. Checkpoints hold what is trained and nothing of the frozen networks.
+    prior: folder or hub name, see :meth:`TextPrior.load`; download: fetch it, and what the method needs, where it is not on this computer.
+    augmentation: of the photo, anew for each picture. batch_size: pictures of the object per step. templates: prompts, {} for the object;
+    view: added to them, as "front view"; "" for none. min_snr: gamma of the loss weights; None: none. preservation: of the class, for LoRA
+    and DreamBooth. gradient_checkpointing: less memory, more time. pictures: what is drawn. Writes into the run's folder what was learnt,
+    in diffusers' own formats: see :func:`vcgen.diffusion.personal.load_personal`. Checkpoints hold what is trained and nothing of the
+    frozen networks.
     """
 
     advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val to 1, and look at photo.png in the run's folder"
@@ -103,7 +104,8 @@ class Personalize(System):
         if self.preservation is not None and stage == "fit":
             self.class_pictures = self.preserved(prior, device)
         views = data.example.context
-        self.method.attach(prior, photos(views, PLAIN, range(views.images.shape[1]), prior.size, torch.Generator()).to(device))
+        pictures = photos(views, PLAIN, range(views.images.shape[1]), prior.size, torch.Generator()).to(device)
+        self.method.attach(prior, pictures, self.download)
         if self.gradient_checkpointing:
             prior.unet.enable_gradient_checkpointing()
         self.hold(prior)
