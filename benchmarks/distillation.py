@@ -1,5 +1,8 @@
 """What distillation is worth: the amortised field, the prior's samples, and fields distilled by SDS, NGD with gamma 0, and NGD.
 
+"ngd_gamma0" is plain sampling, to which the field is fitted: neither the walk nor the prior sees what the field has become. In
+"ngd_gamma0_seen" the prior is shown it, as in NGD and SDS, which draws the views together, too; there gamma alone differs from NGD.
+
 All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIPS-squeeze, paired differences to the amortised field), and
 KID on SqueezeNet features against the true views, which noise cannot please. "virtual" is how well each distilled field shows the
 pictures it was fitted to, in dB: with gamma 0 these are samples made view by view, and what is missing is their inconsistency.
@@ -29,6 +32,7 @@ from vcgen.callbacks.samples import to_uint8
 from vcgen.data.shards import INDEX, file_sha256, read_index
 from vcgen.data.stream import FixedScenes, scene_views
 from vcgen.diffusion.guidance import NGD, SDS
+from vcgen.diffusion.prior import GUIDANCE
 from vcgen.errors import UserError
 from vcgen.evaluation.evaluate import choose_device
 from vcgen.evaluation.lpips import load_lpips
@@ -47,9 +51,9 @@ class Samples:
     """The prior's pictures, each view by itself, with the contract of a system. The "field" is the input view. settings: what determines
     them besides system and picture."""
 
-    def __init__(self, system, steps: int, strength: float = 1.0):
-        self.system, self.steps, self.strength = system, steps, strength
-        self.settings = json.dumps({"steps": steps, "strength": strength, "seed": 0})
+    def __init__(self, system, steps: int, strength: float = 1.0, guidance: float = GUIDANCE):
+        self.system, self.steps, self.strength, self.guidance = system, steps, strength, guidance
+        self.settings = json.dumps({"steps": steps, "strength": strength, "guidance": guidance, "seed": 0})
 
     def field(self, context):
         return context
@@ -57,7 +61,7 @@ class Samples:
     def render(self, context, cameras, size, background=1.0):
         noise = torch.Generator(self.system.device).manual_seed(0)
         with torch.autocast(self.system.device.type, torch.bfloat16):
-            rgb = self.system.sample(context, cameras, noise, size, self.steps, strength=self.strength)
+            rgb = self.system.sample(context, cameras, noise, size, self.steps, self.guidance, self.strength)
         return Rendering(rgb, torch.ones_like(rgb[:, :, :1]), torch.ones_like(rgb[:, :, :1]))
 
 
@@ -143,19 +147,23 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def systems(system, config: str, quick: bool, out: Path) -> dict:
-    """The methods. Samples start from pure noise, or from the rendering noised to 0.6 of the schedule. SDS gets as many prior evaluations
-    and field updates as NGD. Fields are kept for the report and the sheet."""
+    """The methods. Samples start from pure noise, with classifier-free guidance and without, or from the rendering noised to 0.6 of the
+    schedule. SDS gets as many prior evaluations and field updates as NGD. Fields are kept for the report and the sheet."""
     ngd = distilled(system, str(ROOT / config))
     if not isinstance(ngd.guidance, NGD):
         raise UserError(f"--config {config}: its guidance must be NGD, from which the others are made")
     if quick:
         ngd.guidance, ngd.options = replace(ngd.guidance, rounds=2, updates=2), replace(ngd.options, views=4)
     sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
-    others = {"sds": sds, "ngd_gamma0": replace(ngd.guidance, gamma=0.0), "ngd": ngd.guidance}
-    steps = 2 if quick else 25
+    free, first = replace(ngd.guidance, gamma=0.0), replace(ngd.options, condition="first")
+    others = {
+        "sds": (sds, ngd.options), "ngd_gamma0": (free, first), "ngd_gamma0_seen": (free, ngd.options), "ngd": (ngd.guidance, ngd.options),
+    }
+    steps = 2 if quick else 10
     return {
-        "amortised": system, "samples": Samples(system, steps), "samples_from_rendering": Samples(system, steps, strength=0.6),
-        **{name: Distilled(system, guidance, ngd.options, keep=out / name / "fields") for name, guidance in others.items()},
+        "amortised": system, "samples": Samples(system, steps), "samples_unguided": Samples(system, steps, guidance=1.0),
+        "samples_from_rendering": Samples(system, steps, strength=0.6),
+        **{name: Distilled(system, *parts, keep=out / name / "fields") for name, parts in others.items()},
     }
 
 

@@ -77,7 +77,7 @@ class NGD(Guidance):
     end: float = 0.02
     rounds: int = 16
     updates: int = 16
-    eta: float = 1.0
+    eta: float = 0.8
 
     def __post_init__(self):
         check_rounds(self)

@@ -12,10 +12,14 @@ from vcgen.diffusion.networks import PictureTokens, view_unet
 from vcgen.diffusion.schedule import (
     Prediction, denoised, draw_timesteps, noise_of, noise_schedule, predicts_noise, signal_and_noise, snr_weight, training_target,
 )  # fmt: skip
+from vcgen.errors import UserError
 from vcgen.types import Rendering, Views
 
 #: The names of diffusers' solvers here.
 Sampler = Literal["ddim", "dpm++"]
+
+#: Scale of classifier-free guidance of samples where none is asked for (ours, compared with 1 in docs/distillation.md).
+GUIDANCE = 1.5
 
 SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
@@ -121,10 +125,14 @@ class ViewPrior(nn.Module):
         return F.pixel_shuffle(self.unet(cells, timesteps, **extra).sample.float(), self.patch)
 
     def guided(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Tensor:
-        """The network's output under classifier-free guidance, u + guidance (c - u): 1 is the conditional one, 0 the unconditional."""
+        """The network's output under classifier-free guidance, u + guidance (c - u): 1 is the conditional one, 0 the unconditional.
+
+        Raises UserError for a guidance other than 1 of a prior that was trained without condition dropout, and so does not know u."""
         output = self(noisy, timesteps, condition)
         if guidance == 1.0:
             return output
+        if self.condition_dropout == 0:
+            raise UserError("this prior was trained with condition_dropout 0: classifier-free guidance (classifier_free) must be 1")
         unconditional = self(noisy, timesteps, condition.where(torch.zeros(len(noisy), device=noisy.device)))
         return unconditional + guidance * (output - unconditional)
 
@@ -156,16 +164,19 @@ class ViewPrior(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, generator: torch.Generator, steps: int = 25, guidance: float = 1.0, sampler: Sampler = "ddim",
-        start: Tensor | None = None, strength: float = 1.0,
+        self, condition: Condition, generator: torch.Generator, steps: int = 10, guidance: float | None = None,
+        sampler: Sampler = "ddim", start: Tensor | None = None, strength: float = 1.0,
     ) -> Tensor:
-        """Draw pictures (n, 3, H, W) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers). With ``start``, pictures in [0, 1], sampling begins
+        """Draw pictures (n, 3, H, W) in [0, 1]. guidance: see :meth:`guided`; None: GUIDANCE, or 1 where the prior was trained without
+        condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, pictures in [0, 1], sampling begins
         from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A share of less than half a step, as 0,
         returns the start, clamped. Raises ValueError for a strength outside [0, 1] and for another sampler."""
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is a share of the noise schedule, in [0, 1]; got {strength}")
         if sampler not in SAMPLERS:
             raise ValueError(f"the samplers are {', '.join(SAMPLERS)}; got {sampler!r}")
+        if guidance is None:
+            guidance = GUIDANCE if self.condition_dropout else 1.0
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
         solver.set_timesteps(steps, device=condition.maps.device)
         times = solver.timesteps

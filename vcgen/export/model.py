@@ -84,15 +84,15 @@ class Model:
 
     @torch.no_grad()
     def sample(
-        self, image: Source, cameras: Cameras, steps: int = 25, seed: int = 0, guidance: float = 1.0, strength: float = 1.0,
+        self, image: Source, cameras: Cameras, steps: int = 10, seed: int = 0, guidance: float | None = None, strength: float = 1.0,
         fill: float = 0.78, as_is: bool = False, sampler: str = "ddim",
     ) -> Tensor:
         """Pictures (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each by itself.
 
-        steps: of the sampler. seed: of the noise; the same gives the same pictures. guidance: of the classifier-free kind, 1 for none.
-        strength: below 1, sampling starts from the field's rendering, noised to this share of the schedule: closer to it, less sharp.
-        sampler: "ddim", or "dpm++" for DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model without a prior and
-        for an unknown sampler.
+        steps: of the sampler. seed: of the noise; the same gives the same pictures. guidance: scale of the classifier-free
+        kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout. strength: below 1, sampling
+        starts from the field's rendering, noised to this share of the schedule: closer to it, less sharp. sampler: "ddim", or "dpm++" for
+        DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model without a prior and for an unknown sampler.
         """
         if getattr(self.system, "prior", None) is None:
             raise UserError("this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with a prior")

@@ -31,7 +31,8 @@ class DistillOptions:
     scene_lr, decoder_lr: Adam's learning rates, of planes or hash grid and of the decoder; they fall linearly to a tenth. None keeps that
         part as it is: the decoder, which objects share, by default. At least one must be given.
     condition: what the prior is shown: "current", the field's renderings as it is, or "first", the amortised one's, as in its training.
-    classifier_free: scale of classifier-free guidance; 1 is the conditional prediction.
+    classifier_free: scale of classifier-free guidance; 1 is the conditional prediction, all that a prior trained without condition dropout
+        can give.
     """
 
     views: int = 16
@@ -43,7 +44,7 @@ class DistillOptions:
     scene_lr: float | None = 1e-2
     decoder_lr: float | None = None
     condition: Literal["first", "current"] = "current"
-    classifier_free: float = 1.0
+    classifier_free: float = 1.2
 
     def __post_init__(self):
         low, high = self.elevations

@@ -141,14 +141,14 @@ class NerfDiff(FieldSystem):
 
     @torch.no_grad()
     def sample(
-        self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 25,
-        guidance: float = 1.0, strength: float = 1.0, sampler: Sampler = "ddim",
+        self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 10,
+        guidance: float | None = None, strength: float = 1.0, sampler: Sampler = "ddim",
     ) -> Tensor:
         """Pictures (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
 
-        strength: share of the noise schedule at which sampling starts, from the field's noised rendering: 1 starts from pure noise, 0
-        returns the rendering. sampler: "ddim" or "dpm++" (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1]
-        and for an unknown sampler.
+        guidance: scale of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: share of the noise schedule at which sampling
+        starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or "dpm++"
+        (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown sampler.
         """
         if self.prior is None:
             raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
