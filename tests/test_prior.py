@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.prior import Condition, ViewPrior, to_signed, to_unit
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise, snr_weight, timestep
+from vcgen.errors import UserError
 from vcgen.types import Rendering, Views
 
 SMALL = dict(channels=(16, 32), attention=(False, True), size=16)
@@ -131,6 +132,20 @@ def test_guidance_one_is_conditional_zero_is_unconditional_and_between_is_linear
         torch.testing.assert_close(prior.guided(noisy, times, given, 0.0), unconditional, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(prior.guided(noisy, times, given, 3.0), 3 * conditional - 2 * unconditional, atol=1e-4, rtol=1e-3)
     assert (conditional - unconditional).abs().max() > 1e-3
+
+
+def test_samples_are_guided_unless_the_prior_cannot_be():
+    prior, blind = ViewPrior(**SMALL).eval(), ViewPrior(condition_dropout=0.0, **SMALL).eval()
+    blind.load_state_dict(prior.state_dict())
+    given = condition(prior)
+
+    def drawn(of: ViewPrior, **options):
+        return of.sample(given, torch.Generator().manual_seed(0), 2, **options)
+
+    assert torch.equal(drawn(prior), drawn(prior, guidance=1.5)) and not torch.equal(drawn(prior), drawn(prior, guidance=1.0))
+    assert torch.equal(drawn(blind), drawn(prior, guidance=1.0))
+    with pytest.raises(UserError, match="condition_dropout 0: classifier-free guidance .* must be 1"):
+        drawn(blind, guidance=1.5)
 
 
 def test_the_share_without_condition_is_as_asked():
