@@ -125,7 +125,7 @@ def using(system, quick: bool) -> list[Part]:
     return [
         Part("encode", "one picture", no_grad(lambda: system.field(context))),
         Part("render", f"one view, {size} px", no_grad(lambda: system.render(field, cameras, (size, size)))),
-        Part("sample", "one view, 25 steps", no_grad(lambda: system.sample(context, cameras, noise(system), steps=25))),
+        Part("sample", "one view, as vcgen draws it", no_grad(lambda: system.sample(context, cameras, noise(system)))),
         Part("distillation: round", f"{options.views} views denoised once", lambda: state.advance(0, noise(system))),
         Part("distillation: update", f"{options.rays} rays and {options.input_rays} of the input", update),
         Part("distillation", whole, lambda: distil(system, context, guidance, options), whole=True),
