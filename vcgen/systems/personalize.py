@@ -137,12 +137,14 @@ class Personalize(System):
         return dict(zip(("denoising", "class"), (error.mean() for error in errors)))
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """See :meth:`TextPrior.embed`; a text encoder that does not learn reads each prompt once."""
+        """See :meth:`TextPrior.embed`. Prompts that are alike are read once, and by a text encoder that does not learn once for all."""
+        different = list(dict.fromkeys(prompts))
         if any(weights.requires_grad for weights in self.prior.text_encoder.parameters()):
-            return self.prior.embed(prompts)
-        with torch.no_grad():
-            self.known_texts |= {text: self.prior.embed([text]) for text in dict.fromkeys(prompts) if text not in self.known_texts}
-        return torch.cat([self.known_texts[text] for text in prompts])
+            read = dict(zip(different, self.prior.embed(different)))
+        else:  # each by itself: what is known already must not change the last bits of the others
+            self.known_texts |= {text: self.prior.embed([text])[0] for text in different if text not in self.known_texts}
+            read = self.known_texts
+        return torch.stack([read[text] for text in prompts])
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/denoising``: the unweighted loss of the unchanged photos under the first template, with the same noise every time."""
