@@ -61,8 +61,10 @@ def test_the_weight_is_noise_over_signal(time):
     """On the cosine schedule sigma / alpha is a tangent."""
     alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([time]), torch.zeros(1))
     ratio = math.tan(((time + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
-    assert NGD(gamma=0.5, max_weight=math.inf).weight(float(alpha), float(sigma)) == pytest.approx(0.5 * ratio, rel=0.01)
-    assert NGD(gamma=1.0, max_weight=0.85).weight(float(alpha), float(sigma)) == pytest.approx(min(0.85, ratio), rel=0.01)
+    weigh = lambda **options: NGD(**options).weight(float(alpha), float(sigma))  # noqa: E731
+    assert weigh(gamma=0.5, min_weight=0.0, max_weight=math.inf) == pytest.approx(0.5 * ratio, rel=0.01)
+    assert weigh(gamma=1.0, min_weight=0.0, max_weight=0.85) == pytest.approx(min(0.85, ratio), rel=0.01)
+    assert weigh(gamma=1.0, min_weight=0.3, max_weight=0.85) == pytest.approx(min(0.85, max(0.3, ratio)), rel=0.01)
 
 
 def test_without_guidance_the_walk_is_the_closed_form_of_a_gaussian_prior():
@@ -149,6 +151,19 @@ def test_weights_above_one_diverge_and_the_clip_prevents_it():
     assert unclipped > 100 and clipped < 1.0
 
 
+def test_a_least_weight_draws_views_together_that_low_noise_would_let_go():
+    """At low noise gamma sigma^2 / alpha^2 vanishes, and two views become what their priors, here without spread, want. With a least
+    weight w their targets stay w of the way towards the scene, which is their mean, and leaves its start as w^rounds does."""
+    means = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1)
+    certain = lambda noisy, times: Denoised(means.expand_as(noisy), noisy)  # noqa: E731
+    fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731
+    for least in (0.0, 0.4, 0.8):
+        guidance = NGD(gamma=0.5, min_weight=least, start=0.1, end=0.02, rounds=8)
+        state, renderings = walk(guidance, torch.full((2, 1, 1, 1), 0.3), certain, fit)
+        torch.testing.assert_close(state.targets, (1 - least) * means + 0.3 * least**8, atol=0.005, rtol=0)
+        torch.testing.assert_close(renderings, torch.full_like(renderings, 0.3 * least**8), atol=0.005, rtol=0)
+
+
 def test_an_oracle_prior_leads_the_field_to_the_truth():
     truth = torch.rand(3, 3, 4, 4)
     fit = lambda targets, renderings: renderings + 0.5 * (targets - renderings)  # noqa: E731
@@ -204,7 +219,10 @@ def test_impossible_rounds_are_refused(kind, wrong):
         kind(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(eta=1.1), dict(eta=-0.1)])
+@pytest.mark.parametrize("wrong", [
+    dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(min_weight=-0.1), dict(min_weight=0.9, max_weight=0.5),
+    dict(eta=1.1), dict(eta=-0.1),
+])  # fmt: skip
 def test_impossible_weights_are_refused(wrong):
-    with pytest.raises(ValueError, match="need gamma and max_weight >= 0"):
+    with pytest.raises(ValueError, match="need gamma >= 0, 0 <= min_weight <= max_weight"):
         NGD(**wrong)
