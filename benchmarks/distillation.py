@@ -159,7 +159,7 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
     if quick:
         ngd.guidance, ngd.options = replace(ngd.guidance, rounds=2, updates=2), replace(ngd.options, views=4)
     sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
-    free, first = replace(ngd.guidance, gamma=0.0, min_weight=0.0), replace(ngd.options, condition="first")
+    free, first = replace(ngd.guidance, gamma=0.0), replace(ngd.options, condition="first")
     scale = ngd.options.classifier_free  # no more than NGD's: 1 is all that some priors can do
     others = {
         "sds": (sds, replace(ngd.options, classifier_free=min(SDS_SCALE, scale))), "sds_guided": (sds, ngd.options),

@@ -35,7 +35,7 @@ def walk(guidance, renderings, denoise, fit=lambda targets, renderings: renderin
 
 
 def test_one_step_of_two_views_by_hand():
-    guidance = NGD(gamma=0.5, max_weight=10.0, start=0.4, end=0.1, rounds=4, eta=0.0)
+    guidance = NGD(gamma=0.5, min_weight=0.0, max_weight=10.0, start=0.4, end=0.1, rounds=4, eta=0.0)
     pictures, noise = torch.tensor([0.2, -0.4]).reshape(2, 1, 1, 1), torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
     renderings = torch.tensor([0.3, 0.1]).reshape(2, 1, 1, 1)
     predicted = torch.tensor([0.8, 0.6]).reshape(2, 1, 1, 1)  # the noise that the prior sees
@@ -65,6 +65,7 @@ def test_the_weight_is_noise_over_signal(time):
     assert weigh(gamma=0.5, min_weight=0.0, max_weight=math.inf) == pytest.approx(0.5 * ratio, rel=0.01)
     assert weigh(gamma=1.0, min_weight=0.0, max_weight=0.85) == pytest.approx(min(0.85, ratio), rel=0.01)
     assert weigh(gamma=1.0, min_weight=0.3, max_weight=0.85) == pytest.approx(min(0.85, max(0.3, ratio)), rel=0.01)
+    assert weigh(gamma=0.0, min_weight=0.3, max_weight=0.85) == 0
 
 
 def test_without_guidance_the_walk_is_the_closed_form_of_a_gaussian_prior():
@@ -147,7 +148,7 @@ def disagreeing_views(guidance):
 
 
 def test_weights_above_one_diverge_and_the_clip_prevents_it():
-    unclipped, clipped = (disagreeing_views(NGD(gamma=1.0, eta=0.0, start=0.98, rounds=40, max_weight=clip)) for clip in (math.inf, 0.85))
+    unclipped, clipped = (disagreeing_views(NGD(gamma=1.0, min_weight=0.0, eta=0.0, start=0.98, rounds=40, max_weight=clip)) for clip in (math.inf, 0.85))
     assert unclipped > 100 and clipped < 1.0
 
 

@@ -65,7 +65,7 @@ class NGD(Guidance):
 
     gamma: guidance weight. The rendering's weight in the clean picture is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
     high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). At low noise w vanishes, and every view is
-    left to a walk of its own, whose details the field averages: ``min_weight`` keeps the views together (ours). start, end: shares of the noise schedule,
+    left to a walk of its own, whose details the field averages: ``min_weight`` keeps the views together (ours; unless gamma is 0). start, end: shares of the noise schedule,
     1 is pure noise. rounds: denoising steps. updates: field updates after each. eta: share of fresh noise after each step, in [0, 1], drawn
     for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma (arXiv 2010.02502, eq. 12) is eta times the next level's noise;
     0 is the paper's deterministic walk, 1 forgets all but the pictures. The paper states no values: the defaults, those of
@@ -111,8 +111,8 @@ class NGD(Guidance):
         return Round(targets, noise, time, weight, float((clean - renderings).square().mean().sqrt()))
 
     def weight(self, alpha: float, sigma: float) -> float:
-        """w = gamma sigma^2 / alpha^2, no less than min_weight and no more than max_weight."""
-        return max(self.min_weight, min(self.max_weight, self.gamma * (sigma / alpha) ** 2))
+        """w = gamma sigma^2 / alpha^2, no less than min_weight and no more than max_weight; 0 with gamma 0."""
+        return max(self.min_weight, min(self.max_weight, self.gamma * (sigma / alpha) ** 2)) if self.gamma else 0.0
 
 
 def draw_times(guidance: "SDS | SJC", renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:
