@@ -65,11 +65,11 @@ class NGD(Guidance):
 
     gamma: guidance weight. The rendering's weight in the clean picture is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
     high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). At low noise w vanishes, and every view is
-    left to a walk of its own, whose details the field averages: ``min_weight`` keeps the views together (ours; unless gamma is 0). start, end: shares of the noise schedule,
-    1 is pure noise. rounds: denoising steps. updates: field updates after each. eta: share of fresh noise after each step, in [0, 1], drawn
-    for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma (arXiv 2010.02502, eq. 12) is eta times the next level's noise;
-    0 is the paper's deterministic walk, 1 forgets all but the pictures. The paper states no values: the defaults, those of
-    configs/distill.yaml, are ours.
+    left to a walk of its own, whose details the field averages: ``min_weight`` keeps the views together (ours; unless gamma is 0).
+    start, end: shares of the noise schedule, 1 is pure noise. rounds: denoising steps. updates: field updates after each. eta: share of
+    fresh noise after each step, in [0, 1], drawn for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma (arXiv 2010.02502,
+    eq. 12) is eta times the next level's noise; 0 is the paper's deterministic walk, 1 forgets all but the pictures. The paper states no
+    values: the defaults, those of configs/distill.yaml, are ours.
     """
 
     gamma: float = 0.5
