@@ -107,7 +107,7 @@ SCENES = {
 
 @pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize("guidance", [
-    NGD(rounds=4, updates=30, gamma=0.5), SDS(rounds=120, start=0.8, end=0.3), SJC(rounds=120, start=0.8, end=0.3),
+    NGD(rounds=8, updates=15), SDS(rounds=120, start=0.8, end=0.3), SJC(rounds=120, start=0.8, end=0.3),
 ], ids=["ngd", "sds", "sjc"])
 def test_any_guidance_brings_any_field_to_what_the_prior_knows(example, scene, guidance):
     """The prior knows a ball that shows its normals as colours, in closed form; the input view shows it, too."""
