@@ -2,8 +2,8 @@
 
 "ngd_gamma0" is plain sampling, to which the field is fitted: neither the walk nor the prior sees what the field has become. In
 "ngd_gamma0_seen" the prior is shown it, as in NGD and SDS, which draws the views together, too; there the weight alone differs from NGD.
-SDS and plain sampling have classifier-free scales of their own, chosen for them as NGD's was for it, on the same held-out cars
-(docs/distillation.md); in "sds_guided" and "ngd_gamma0_guided" they have NGD's.
+Classifier-free guidance trades PSNR for LPIPS in every method, so SDS and plain sampling are run at two scales each: the one chosen for
+them on held-out cars, as NGD's was for it (docs/distillation.md), and a higher one ("_guided"). What they have at NGD's LPIPS lies between.
 
 All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIPS-squeeze, paired differences to the amortised field), and
 KID on SqueezeNet features against the true views, which noise cannot please. "virtual" is how well each distilled field shows the
@@ -47,8 +47,10 @@ from vcgen.systems.distilled import Distilled, distilled
 from vcgen.types import Rendering
 
 DATA = ROOT / "data" / "cars64" / "test"
-#: Scales of classifier-free guidance of SDS, and of plain sampling with fitting, chosen on held-out cars.
-SDS_SCALE, PLAIN_SCALE = 1.05, 1.0
+#: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and a higher one.
+SDS_SCALES, PLAIN_SCALES = (1.05, 1.15), (1.0, 1.5)
+#: Methods that were run at two scales each.
+PAIRS = (("sds", "sds_guided"), ("ngd_gamma0", "ngd_gamma0_guided"))
 
 
 class Samples:
@@ -140,7 +142,7 @@ def run(chosen: argparse.Namespace) -> None:
         print(table(rows)[-1], flush=True)
     add_kid(rows, out, device)
     sheet(methods, out / "pictures.png", device)
-    lines = [*table(rows), *differences(rows)]
+    lines = [*table(rows), *differences(rows), *level(rows)]
     print("\n".join(lines))
     figures = {
         "program": "distillation", "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows,
@@ -160,10 +162,9 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
         ngd.guidance, ngd.options = replace(ngd.guidance, rounds=2, updates=2), replace(ngd.options, views=4)
     sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
     free, first = replace(ngd.guidance, gamma=0.0), replace(ngd.options, condition="first")
-    scale = ngd.options.classifier_free  # no more than NGD's: 1 is all that some priors can do
     others = {
-        "sds": (sds, replace(ngd.options, classifier_free=min(SDS_SCALE, scale))), "sds_guided": (sds, ngd.options),
-        "ngd_gamma0": (free, replace(first, classifier_free=min(PLAIN_SCALE, scale))), "ngd_gamma0_guided": (free, first),
+        **dict(zip(PAIRS[0], [(sds, replace(ngd.options, classifier_free=scale)) for scale in SDS_SCALES])),
+        **dict(zip(PAIRS[1], [(free, replace(first, classifier_free=scale)) for scale in PLAIN_SCALES])),
         "ngd_gamma0_seen": (free, ngd.options), "ngd": (ngd.guidance, ngd.options),
     }
     steps = 2 if quick else 10
@@ -268,6 +269,21 @@ def differences(rows: list[dict]) -> list[str]:
         cells = [gain(r["difference"][metric], digits) for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips_squeeze", 3))]
         lines.append(f"| {r['name']} | {' | '.join(cells)} |")
     return lines
+
+
+def level(rows: list[dict]) -> list[str]:
+    """Markdown: PSNR and SSIM at the last method's LPIPS, linearly between the two scales of those that have two; nothing outside."""
+    found, target, lines = {row["name"]: row for row in rows}, rows[-1], []
+    for low, high in ((found.get(a), found.get(b)) for a, b in PAIRS):
+        if not (low and high) or low["lpips"] == high["lpips"]:
+            continue
+        share = (target["lpips"] - low["lpips"]) / (high["lpips"] - low["lpips"])
+        if 0 <= share <= 1:
+            psnr, ssim = (low[name] + share * (high[name] - low[name]) for name in ("psnr", "ssim"))
+            lines.append(f"| {low['name']} | {psnr:.2f} | {ssim:.4f} |")
+    own = f"| {target['name']} | {target['psnr']:.2f} | {target['ssim']:.4f} |"
+    head = ["", f"At LPIPS {target['lpips']:.4f}:", "", "| method | PSNR dB | SSIM |", "| --- | --- | --- |"]
+    return [*head, *lines, own] if lines else []
 
 
 def gain(difference: dict, digits: int) -> str:

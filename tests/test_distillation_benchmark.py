@@ -87,8 +87,19 @@ def test_what_an_interrupted_run_left_is_not_mixed_with_the_next(model, tmp_path
 def test_the_filed_tables_are_those_of_the_filed_figures(path):
     rows = json.loads(path.read_text())["rows"]
     written = Path(f"{path.parent / path.stem}.md").read_text().split("\n\n", 1)[1]
-    assert written == "\n".join([*distillation.table(rows), *distillation.differences(rows)]) + "\n"
+    assert written == "\n".join([*distillation.table(rows), *distillation.differences(rows), *distillation.level(rows)]) + "\n"
     # By hand, from the means that stand in the figures: SSIM is a column of its own.
     first, last = rows[0], rows[-1]
     assert f"| {last['name']} | {last['psnr'] - first['psnr']:+.2f} (" in written and f"| {last['ssim'] - first['ssim']:+.3f} (" in written
     assert f"| {last['lpips'] - first['lpips']:+.3f} (" in written
+
+
+def test_methods_are_compared_at_the_last_ones_lpips():
+    row = lambda name, psnr, ssim, lpips: {"name": name, "psnr": psnr, "ssim": ssim, "lpips": lpips}  # noqa: E731
+    rows = [
+        row("sds", 21.0, 0.82, 0.14), row("sds_guided", 20.6, 0.81, 0.12), row("ngd_gamma0", 21.0, 0.82, 0.15),
+        row("ngd_gamma0_guided", 20.8, 0.81, 0.14), row("ngd", 20.9, 0.825, 0.125),
+    ]
+    lines = distillation.level(rows)
+    assert lines[1] == "At LPIPS 0.1250:" and lines[-2:] == ["| sds | 20.70 | 0.8125 |", "| ngd | 20.90 | 0.8250 |"]
+    assert not any("gamma0" in line for line in lines)  # NGD lies outside its scales
