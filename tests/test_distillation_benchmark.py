@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,11 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import distill_sweep  # noqa: E402
 import distillation  # noqa: E402
 
 from vcgen.data.shards import file_sha256  # noqa: E402
+from vcgen.diffusion.guidance import SDS  # noqa: E402
 from vcgen.errors import UserError  # noqa: E402
 from vcgen.evaluation.protocol import load_protocol  # noqa: E402
 from vcgen.evaluation.results import Results  # noqa: E402
@@ -103,3 +105,15 @@ def test_methods_are_compared_at_the_last_ones_lpips():
     lines = distillation.level(rows)
     assert lines[1] == "At LPIPS 0.1250:" and lines[-2:] == ["| sds | 20.70 | 0.8125 |", "| ngd | 20.90 | 0.8250 |"]
     assert not any("gamma0" in line for line in lines)  # NGD lies outside its scales
+
+
+def test_a_setting_of_the_sweep_changes_what_it_names():
+    read = lambda text: distill_sweep.stage(text, str(ROOT / "configs" / "distill.yaml"), quick=False)  # noqa: E731
+    guidance, options = read("{}")
+    assert read('{"gamma": 2.0, "views": 24}') == (replace(guidance, gamma=2.0), replace(options, views=24))
+    sds = SDS(rounds=8, updates=guidance.updates)
+    assert read('{"guidance": "SDS", "rounds": 8, "classifier_free": 1.05}') == (sds, replace(options, classifier_free=1.05))
+    for wrong in ('{"gama": 0}', "gamma: 0", "[1]", '{"eta": 2}'):
+        with pytest.raises(UserError, match="not a setting") as error:
+            read(wrong)
+        assert "\n" not in str(error.value)

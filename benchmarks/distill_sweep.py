@@ -1,0 +1,112 @@
+"""Settings of a distillation, compared on cars held out of the training set: how those of configs/distill.yaml were chosen.
+
+Each setting is a JSON object of what differs from the configuration, by the names of the guidance's and the options' fields; with
+"guidance": "SDS" it is score distillation with as many rounds and updates. The test cars are not looked at.
+
+  python benchmarks/distill_sweep.py data/pretrained/cars64 '{}' '{"min_weight": 0.5}' '{"guidance": "SDS", "classifier_free": 1.05}'
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+from common import ROOT, hardware, save_results, weights_environment
+
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.diffusion.guidance import NGD, SDS, Guidance
+from vcgen.errors import UserError
+from vcgen.evaluation.evaluate import choose_device
+from vcgen.evaluation.lpips import PerceptualDistance, load_lpips
+from vcgen.evaluation.metrics import psnr, quantise, ssim
+from vcgen.export import folder
+from vcgen.systems.distillation import DistillOptions, distil
+from vcgen.systems.distilled import read_stage
+from vcgen.types import Example, Field
+
+#: Of configs/cars64.yaml: the cars that neither field nor prior of the shipped model was trained on.
+TRAIN, HOLD_OUT = ROOT / "data" / "cars64" / "train", 3
+
+
+def main() -> int:
+    """Score the settings in turn; prints and files the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a model folder with a prior")
+    parser.add_argument("settings", nargs="+", help="JSON objects")
+    parser.add_argument("--config", default="configs/distill.yaml", help="the NGD from which they differ")
+    parser.add_argument("--scenes", type=int, default=5, help="held-out scenes, evenly spaced among 15 (default: 5)")
+    parser.add_argument("--views", type=int, default=19, help="of each, besides the input view (default: all 19)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    try:
+        run(chosen)
+    except UserError as error:
+        print(f"distill_sweep: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Raises UserError for settings that are none."""
+    os.environ.update(weights_environment())
+    device = choose_device(chosen.device)
+    stages = {text: stage(text, str(ROOT / chosen.config), chosen.quick) for text in chosen.settings}
+    held_out = read_index(TRAIN).hold_out(HOLD_OUT)[1]
+    scenes = FixedScenes(held_out, 1, 2) if chosen.quick else FixedScenes(held_out, chosen.scenes, chosen.views)
+    examples = [scenes[number].to(device) for number in range(len(scenes))]
+    system, lpips = folder.load(chosen.model, device), load_lpips("squeeze", device, offline=True)
+    lines = ["| setting | PSNR dB | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- |"]
+    print("\n".join(lines), flush=True)
+    rows = []
+    for name, parts in {"amortised field": None, **stages}.items():
+        scores = [score(system, field_of(system, example, parts), example, lpips) for example in examples]
+        means = torch.tensor(scores, dtype=torch.float64).mean(0).tolist()
+        rows.append({"setting": name, **dict(zip(("psnr", "ssim", "lpips"), means)), "scenes": scores})
+        lines.append("| {} | {:.3f} | {:.4f} | {:.4f} |".format(f"`{name}`" if parts else name, *means))
+        print(lines[-1], flush=True)
+    figures = {
+        "program": "distill_sweep", "hardware": hardware(), "threads": torch.get_num_threads(), "config": chosen.config,
+        "scenes": [example.keys[0] for example in examples], "views": examples[0].target.images.shape[1], "rows": rows,
+    }
+    save_results("distill_sweep", figures, lines, chosen.quick)
+    print(json.dumps(figures))
+
+
+def stage(text: str, config: str, quick: bool) -> tuple[Guidance, DistillOptions]:
+    """Guidance and options of a setting. Raises UserError for text that is no JSON object, and for names that neither of them has."""
+    try:
+        changes = dict(json.loads(text))
+        ngd, options = read_stage(config)
+        rounds = {"rounds": 2, "updates": 2} if quick else {}
+        known = {field.name for field in fields(NGD)}
+        guidance = replace(ngd, **{name: value for name, value in changes.items() if name in known}, **rounds)
+        if changes.pop("guidance", "NGD") == "SDS":
+            guidance = SDS(rounds=guidance.rounds, updates=guidance.updates)
+        return guidance, replace(options, **{name: value for name, value in changes.items() if name not in known})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{text}: not a setting ({' '.join(str(error).split())})") from error
+
+
+def field_of(system, example: Example, parts: tuple[Guidance, DistillOptions] | None) -> Field:
+    """The field of an example's input view: amortised, or distilled as ``parts`` say."""
+    if parts is None:
+        with torch.no_grad():
+            return system.field(example.context)
+    return distil(system, example.context, *parts).result
+
+
+@torch.no_grad()
+def score(system, field: Field, example: Example, lpips: PerceptualDistance) -> list[float]:
+    """PSNR, SSIM and LPIPS of the target views, means over views."""
+    rgb = system.render(field, example.target.cameras, example.target.size).rgb[0]
+    shown, truth = (quantise(pictures.float().clamp(0, 1)) for pictures in (rgb, example.target.on(1.0)[0]))
+    return [float(psnr(shown, truth).mean()), float(ssim(shown.double(), truth.double()).mean()), float(lpips(shown, truth).mean())]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
