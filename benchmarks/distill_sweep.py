@@ -1,7 +1,8 @@
 """Settings of a distillation, compared on cars held out of the training set: how those of configs/distill.yaml were chosen.
 
 Each setting is a JSON object of what differs from the configuration, by the names of the guidance's and the options' fields; with
-"guidance": "SDS" it is score distillation with as many rounds and updates. The test cars are not looked at.
+"guidance": "SDS" it is score distillation with as many rounds and updates. The test cars are not looked at. "best guess" is what the prior
+makes of pure noise, which is near the mean of all that it could draw: the PSNR that can be hoped for, and none of the sharpness.
 
   python benchmarks/distill_sweep.py data/pretrained/cars64 '{}' '{"min_weight": 0.5}' '{"guidance": "SDS", "classifier_free": 1.05}'
 """
@@ -10,15 +11,19 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from common import ROOT, hardware, save_results, weights_environment
+from torch import Tensor
 
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes
 from vcgen.diffusion.guidance import NGD, SDS, Guidance
+from vcgen.diffusion.prior import to_unit
+from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError
 from vcgen.evaluation.evaluate import choose_device
 from vcgen.evaluation.lpips import PerceptualDistance, load_lpips
@@ -26,7 +31,8 @@ from vcgen.evaluation.metrics import psnr, quantise, ssim
 from vcgen.export import folder
 from vcgen.systems.distillation import DistillOptions, distil
 from vcgen.systems.distilled import read_stage
-from vcgen.types import Example, Field
+from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.types import Example
 
 #: Of configs/cars64.yaml: the cars that neither field nor prior of the shipped model was trained on.
 TRAIN, HOLD_OUT = ROOT / "data" / "cars64" / "train", 3
@@ -63,11 +69,12 @@ def run(chosen: argparse.Namespace) -> None:
     lines = ["| setting | PSNR dB | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- |"]
     print("\n".join(lines), flush=True)
     rows = []
-    for name, parts in {"amortised field": None, **stages}.items():
-        scores = [score(system, field_of(system, example, parts), example, lpips) for example in examples]
+    references = {"amortised field": amortised, "best guess of the prior": best_guess}
+    for name, show in {**references, **{text: distilled(*parts) for text, parts in stages.items()}}.items():
+        scores = [score(show(system, example), example, lpips) for example in examples]
         means = torch.tensor(scores, dtype=torch.float64).mean(0).tolist()
         rows.append({"setting": name, **dict(zip(("psnr", "ssim", "lpips"), means)), "scenes": scores})
-        lines.append("| {} | {:.3f} | {:.4f} | {:.4f} |".format(f"`{name}`" if parts else name, *means))
+        lines.append("| {} | {:.3f} | {:.4f} | {:.4f} |".format(name if name in references else f"`{name}`", *means))
         print(lines[-1], flush=True)
     figures = {
         "program": "distill_sweep", "hardware": hardware(), "threads": torch.get_num_threads(), "config": chosen.config,
@@ -92,19 +99,36 @@ def stage(text: str, config: str, quick: bool) -> tuple[Guidance, DistillOptions
         raise UserError(f"{text}: not a setting ({' '.join(str(error).split())})") from error
 
 
-def field_of(system, example: Example, parts: tuple[Guidance, DistillOptions] | None) -> Field:
-    """The field of an example's input view: amortised, or distilled as ``parts`` say."""
-    if parts is None:
-        with torch.no_grad():
-            return system.field(example.context)
-    return distil(system, example.context, *parts).result
+@torch.no_grad()
+def amortised(system: NerfDiff, example: Example) -> Tensor:
+    """The target views as the field of the input view shows them: (views, 3, H, W) in [0, 1]."""
+    return system.render(system.field(example.context), example.target.cameras, example.target.size).rgb[0]
 
 
 @torch.no_grad()
-def score(system, field: Field, example: Example, lpips: PerceptualDistance) -> list[float]:
-    """PSNR, SSIM and LPIPS of the target views, means over views."""
-    rgb = system.render(field, example.target.cameras, example.target.size).rgb[0]
-    shown, truth = (quantise(pictures.float().clamp(0, 1)) for pictures in (rgb, example.target.on(1.0)[0]))
+def best_guess(system: NerfDiff, example: Example) -> Tensor:
+    """The prior's clean pictures of pure noise, given what the field shows: (views, 3, H, W) in [0, 1]."""
+    cameras, prior = example.target.cameras, system.prior
+    seen = system.render_condition(system.field(example.context), cameras, example.target.size)
+    condition = prior.condition(seen, example.context, cameras.near, cameras.far)
+    noise = torch.randn(seen.rgb[0].shape, generator=torch.Generator(system.device).manual_seed(0), device=system.device)
+    return to_unit(prior.denoise(noise, torch.full((len(noise),), timestep(prior.schedule, 1.0), device=system.device), condition).picture)
+
+
+def distilled(guidance: Guidance, options: DistillOptions) -> Callable[[NerfDiff, Example], Tensor]:
+    """Shows the target views as :func:`amortised` does, of a distilled field."""
+
+    def show(system: NerfDiff, example: Example) -> Tensor:
+        field = distil(system, example.context, guidance, options).result
+        with torch.no_grad():
+            return system.render(field, example.target.cameras, example.target.size).rgb[0]
+
+    return show
+
+
+def score(pictures: Tensor, example: Example, lpips: PerceptualDistance) -> list[float]:
+    """PSNR, SSIM and LPIPS of pictures of the target views, means over views."""
+    shown, truth = (quantise(pictures.float().clamp(0, 1)) for pictures in (pictures, example.target.on(1.0)[0]))
     return [float(psnr(shown, truth).mean()), float(ssim(shown.double(), truth.double()).mean()), float(lpips(shown, truth).mean())]
 
 
