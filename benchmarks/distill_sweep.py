@@ -89,11 +89,12 @@ def stage(text: str, config: str, quick: bool) -> tuple[Guidance, DistillOptions
     try:
         changes = dict(json.loads(text))
         ngd, options = read_stage(config)
+        kinds = {"NGD": ngd, "SDS": SDS(rounds=ngd.rounds, updates=ngd.updates)}
+        if (kind := changes.pop("guidance", "NGD")) not in kinds:
+            raise ValueError(f"the guidances are {' and '.join(kinds)}")
+        known = {field.name for field in fields(kinds[kind])}
         rounds = {"rounds": 2, "updates": 2} if quick else {}
-        known = {field.name for field in fields(NGD)}
-        guidance = replace(ngd, **{name: value for name, value in changes.items() if name in known}, **rounds)
-        if changes.pop("guidance", "NGD") == "SDS":
-            guidance = SDS(rounds=guidance.rounds, updates=guidance.updates)
+        guidance = replace(kinds[kind], **{name: value for name, value in changes.items() if name in known} | rounds)
         return guidance, replace(options, **{name: value for name, value in changes.items() if name not in known})
     except (ValueError, TypeError) as error:
         raise UserError(f"{text}: not a setting ({' '.join(str(error).split())})") from error

@@ -96,7 +96,7 @@ def test_what_the_system_refuses_is_one_line_with_the_place(monkeypatch, capsys,
     assert ("make room" in line) == (code == errno.ENOSPC) and "choose another place" in line
 
 
-@pytest.mark.parametrize("words", [[errno.ENOENT, "forgotten.json"], [errno.EBADF], [errno.EACCES], [errno.ECONNRESET, "host"]])
+@pytest.mark.parametrize("words", [[errno.ENOENT, "forgotten.json"], [errno.EBADF], [errno.EACCES], [errno.ECONNRESET, "host"], [errno.EPIPE]])
 def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, words):
     monkeypatch.setattr(cli, "COMMANDS", {"export": (f"{__name__}:command", "")})
     with pytest.raises(OSError):

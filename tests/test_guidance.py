@@ -148,7 +148,8 @@ def disagreeing_views(guidance):
 
 
 def test_weights_above_one_diverge_and_the_clip_prevents_it():
-    unclipped, clipped = (disagreeing_views(NGD(gamma=1.0, min_weight=0.0, eta=0.0, start=0.98, rounds=40, max_weight=clip)) for clip in (math.inf, 0.85))
+    options = dict(gamma=1.0, min_weight=0.0, eta=0.0, start=0.98, rounds=40)
+    unclipped, clipped = (disagreeing_views(NGD(**options, max_weight=clip)) for clip in (math.inf, 0.85))
     assert unclipped > 100 and clipped < 1.0
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import signal
 import sys
 import warnings
@@ -47,9 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Whoever read the output, such as `head`, has had enough. Python would complain again when it flushes at its end.
+        if not reader_is_gone():  # another pipe: to ffmpeg, or to a loader process
+            raise
+        # Python would complain again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def reader_is_gone() -> bool:
+    """Whether standard output is a pipe whose reader, such as `head`, has had enough."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # no file behind it
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def command(arguments: list[str] | None) -> int:
