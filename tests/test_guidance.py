@@ -35,7 +35,7 @@ def walk(guidance, renderings, denoise, fit=lambda targets, renderings: renderin
 
 
 def test_one_step_of_two_views_by_hand():
-    guidance = NGD(gamma=0.5, min_weight=0.0, max_weight=10.0, start=0.4, end=0.1, rounds=4, eta=0.0)
+    guidance = NGD(gamma=0.5, max_weight=10.0, start=0.4, end=0.1, rounds=4, eta=0.0)
     pictures, noise = torch.tensor([0.2, -0.4]).reshape(2, 1, 1, 1), torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
     renderings = torch.tensor([0.3, 0.1]).reshape(2, 1, 1, 1)
     predicted = torch.tensor([0.8, 0.6]).reshape(2, 1, 1, 1)  # the noise that the prior sees
@@ -62,10 +62,22 @@ def test_the_weight_is_noise_over_signal(time):
     alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([time]), torch.zeros(1))
     ratio = math.tan(((time + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
     weigh = lambda **options: NGD(**options).weight(float(alpha), float(sigma))  # noqa: E731
-    assert weigh(gamma=0.5, min_weight=0.0, max_weight=math.inf) == pytest.approx(0.5 * ratio, rel=0.01)
-    assert weigh(gamma=1.0, min_weight=0.0, max_weight=0.85) == pytest.approx(min(0.85, ratio), rel=0.01)
-    assert weigh(gamma=1.0, min_weight=0.3, max_weight=0.85) == pytest.approx(min(0.85, max(0.3, ratio)), rel=0.01)
-    assert weigh(gamma=0.0, min_weight=0.3, max_weight=0.85) == 0
+    assert weigh(gamma=0.5, max_weight=math.inf) == pytest.approx(0.5 * ratio, rel=0.01)
+    assert weigh(gamma=1.0, max_weight=0.85) == pytest.approx(min(0.85, ratio), rel=0.01)
+    assert weigh(gamma=0.0) == 0
+    # alpha sigma is half the sine of twice the angle
+    assert weigh(gamma=None, max_weight=0.0) == pytest.approx(1 - math.sqrt(ratio) / (1 + ratio), rel=0.01)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.8, 0.98])
+def test_a_step_without_gamma_is_one_of_score_distillation(share):
+    """From the rendering, at one noise level and with one noise, both have the same target."""
+    renderings, generators = torch.rand(3, 3, 8, 8) * 2 - 1, [torch.Generator().manual_seed(1) for _ in range(2)]
+    sds = SDS(start=share, end=share - 1e-6)
+    other = sds.step(0, sds.begin(renderings, generators[0]), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[0])
+    own = NGD(start=share).step(0, other._replace(targets=renderings), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[1])
+    assert own.timestep == other.timestep and float((own.targets - renderings).abs().max()) > 1e-3
+    torch.testing.assert_close(own.targets, other.targets, atol=1e-5, rtol=0)
 
 
 def test_without_guidance_the_walk_is_the_closed_form_of_a_gaussian_prior():
@@ -148,22 +160,26 @@ def disagreeing_views(guidance):
 
 
 def test_weights_above_one_diverge_and_the_clip_prevents_it():
-    options = dict(gamma=1.0, min_weight=0.0, eta=0.0, start=0.98, rounds=40)
+    options = dict(gamma=1.0, eta=0.0, start=0.98, rounds=40)
     unclipped, clipped = (disagreeing_views(NGD(**options, max_weight=clip)) for clip in (math.inf, 0.85))
     assert unclipped > 100 and clipped < 1.0
 
 
-def test_a_least_weight_draws_views_together_that_low_noise_would_let_go():
-    """At low noise gamma sigma^2 / alpha^2 vanishes, and two views become what their priors, here without spread, want. With a least
-    weight w their targets stay w of the way towards the scene, which is their mean, and leaves its start as w^rounds does."""
-    means = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1)
+@pytest.mark.parametrize("gamma", [0.0, None])
+def test_without_gamma_low_noise_does_not_let_the_views_go(gamma):
+    """Two views whose priors, without spread, want -0.5 and 0.5. Left alone they get it; else each target keeps only the last step's
+    share, alpha sigma, from the scene, which is the mean of the targets, and leaves its start as the product of the weights does."""
+    means, start = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1), 0.3
     certain = lambda noisy, times: Denoised(means.expand_as(noisy), noisy)  # noqa: E731
     fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731
-    for least in (0.0, 0.4, 0.8):
-        guidance = NGD(gamma=0.5, min_weight=least, start=0.1, end=0.02, rounds=8)
-        state, renderings = walk(guidance, torch.full((2, 1, 1, 1), 0.3), certain, fit)
-        torch.testing.assert_close(state.targets, (1 - least) * means + 0.3 * least**8, atol=0.005, rtol=0)
-        torch.testing.assert_close(renderings, torch.full_like(renderings, 0.3 * least**8), atol=0.005, rtol=0)
+    guidance = NGD(gamma=gamma, start=0.2, end=0.02, rounds=4)
+    state, renderings = walk(guidance, torch.full((2, 1, 1, 1), start), certain, fit)
+    cosine = lambda time: math.cos((time / 1000 + 0.008) / 1.008 * math.pi / 2)  # noqa: E731, of arXiv 2102.09672, eq. 17
+    alphas = [cosine(t + 1) / cosine(0) for t in (200, 140, 80, 20)]
+    weights = [0.0 if gamma == 0 else 1 - alpha * math.sqrt(1 - alpha**2) for alpha in alphas]
+    torch.testing.assert_close(renderings, torch.full_like(renderings, start * math.prod(weights)), atol=1e-5, rtol=0)
+    last = (1 - weights[-1]) * means + start * math.prod(weights)
+    torch.testing.assert_close(state.targets, last, atol=1e-5, rtol=0)
 
 
 def test_an_oracle_prior_leads_the_field_to_the_truth():
@@ -222,9 +238,8 @@ def test_impossible_rounds_are_refused(kind, wrong):
 
 
 @pytest.mark.parametrize("wrong", [
-    dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(min_weight=-0.1), dict(min_weight=0.9, max_weight=0.5),
-    dict(eta=1.1), dict(eta=-0.1),
+    dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(eta=1.1), dict(eta=-0.1),
 ])  # fmt: skip
 def test_impossible_weights_are_refused(wrong):
-    with pytest.raises(ValueError, match="need gamma >= 0, 0 <= min_weight <= max_weight"):
+    with pytest.raises(ValueError, match="need gamma >= 0 or null, max_weight >= 0"):
         NGD(**wrong)

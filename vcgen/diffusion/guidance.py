@@ -64,18 +64,18 @@ class NGD(Guidance):
     each other by the field's renderings. gamma = 0 is plain sampling, to which the field is fitted on the way.
 
     gamma: guidance weight. The rendering's weight in the clean picture is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
-    high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). At low noise w vanishes, and every view is
-    left to a walk of its own, whose details the field averages: ``min_weight`` keeps the views together (ours; unless gamma is 0).
+    high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). At low noise it vanishes, and every view is
+    left to a walk of its own, whose details the field averages. None (ours): w = 1 - alpha sigma, in [1/2, 1], so that the prior's picture
+    gets the share that SDS gives it, at most at middle noise. There it knows both more than the noise and more than one view's details.
     start, end: shares of the noise schedule, 1 is pure noise. rounds: denoising steps. updates: field updates after each. eta: share of
     fresh noise after each step, in [0, 1], drawn for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma (arXiv 2010.02502,
     eq. 12) is eta times the next level's noise; 0 is the paper's deterministic walk, 1 forgets all but the pictures. The paper states no
     values: the defaults, those of configs/distill.yaml, are ours.
     """
 
-    gamma: float = 0.5
-    min_weight: float = 0.7
+    gamma: float | None = None
     max_weight: float = 0.85
-    start: float = 0.8
+    start: float = 0.98
     end: float = 0.02
     rounds: int = 16
     updates: int = 16
@@ -83,8 +83,8 @@ class NGD(Guidance):
 
     def __post_init__(self):
         check_rounds(self)
-        if not (self.gamma >= 0 and 0 <= self.min_weight <= self.max_weight and 0 <= self.eta <= 1):
-            raise ValueError(f"need gamma >= 0, 0 <= min_weight <= max_weight, eta in [0, 1]; got {self}")
+        if not ((self.gamma is None or self.gamma >= 0) and self.max_weight >= 0 and 0 <= self.eta <= 1):
+            raise ValueError(f"need gamma >= 0 or null, max_weight >= 0, eta in [0, 1]; got {self}")
 
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """The walk starts at the noised renderings; one draw of noise is shared by all views."""
@@ -111,8 +111,10 @@ class NGD(Guidance):
         return Round(targets, noise, time, weight, float((clean - renderings).square().mean().sqrt()))
 
     def weight(self, alpha: float, sigma: float) -> float:
-        """w = gamma sigma^2 / alpha^2, no less than min_weight and no more than max_weight; 0 with gamma 0."""
-        return max(self.min_weight, min(self.max_weight, self.gamma * (sigma / alpha) ** 2)) if self.gamma else 0.0
+        """w of the rendering where the noise level has this signal and noise."""
+        if self.gamma is None:
+            return 1 - alpha * sigma
+        return min(self.max_weight, self.gamma * (sigma / alpha) ** 2)
 
 
 def draw_times(guidance: "SDS | SJC", renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:

@@ -44,7 +44,7 @@ class DistillOptions:
     scene_lr: float | None = 1e-2
     decoder_lr: float | None = None
     condition: Literal["first", "current"] = "current"
-    classifier_free: float = 1.15
+    classifier_free: float = 1.05
 
     def __post_init__(self):
         low, high = self.elevations
