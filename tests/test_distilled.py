@@ -168,7 +168,7 @@ def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, 
 
 
 def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
-    guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0}}
+    guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0, "gamma": 0.0, "start": 0.6}}
     config.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], "guidance": guidance}}}))
     words = [
         "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
@@ -275,7 +275,7 @@ def test_a_picture_is_distilled_as_a_training_run(capsys, model, tmp_path):
 
 def test_tensorboard_shows_the_virtual_views_above_what_they_are_pulled_towards(model, context, tmp_path):
     """One sheet per round. Before the first update the upper row is the amortised field's; the lower is not, as the prior has its say."""
-    run(tmp_path, model, model__pictures_every=1)
+    run(tmp_path, model, model__pictures_every=1, model__guidance__start=0.6)  # by 0.98 the prior has next to no say
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
     sheets = events.Images("virtual/renderings_above_targets")
