@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import ROOT, hardware, save_results, weights_environment
+from distillation_tables import PAIRS, add_beside, report, table
 from PIL import Image
 from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -49,8 +50,6 @@ from vcgen.types import Rendering
 DATA = ROOT / "data" / "cars64" / "test"
 #: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and a higher one.
 SDS_SCALES, PLAIN_SCALES = (1.05, 1.15), (1.0, 1.5)
-#: Methods that were run at two scales each.
-PAIRS = (("sds", "sds_guided"), ("ngd_gamma0", "ngd_gamma0_guided"))
 
 
 class Samples:
@@ -142,7 +141,8 @@ def run(chosen: argparse.Namespace) -> None:
         print(table(rows)[-1], flush=True)
     add_kid(rows, out, device)
     sheet(methods, out / "pictures.png", device)
-    lines = [*table(rows), *differences(rows), *level(rows)]
+    add_beside(rows, results)
+    lines = report(rows)
     print("\n".join(lines))
     figures = {
         "program": "distillation", "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows,
@@ -242,54 +242,6 @@ def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2)
             tiles += [to_uint8(pictures[view]) for pictures in shown]
     picture = Image.fromarray(contact_sheet(np.stack(tiles), columns=2 + len(methods), gap=4))
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.LANCZOS).save(path, optimize=True)
-
-
-def table(rows: list[dict]) -> list[str]:
-    """Markdown."""
-    lines = [
-        "| method | PSNR dB (95 %) | SSIM (95 %) | LPIPS-squeeze (95 %) | KID x 1000 | virtual views dB | s / object |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for r in rows:
-        columns = (("psnr", 2), ("ssim", 3), ("lpips", 3))
-        scores = " | ".join("{:.{d}f} ({:.{d}f} to {:.{d}f})".format(r[name], *r["interval95"][name], d=digits) for name, digits in columns)
-        virtual = "" if r["virtual_psnr"] is None else f"{r['virtual_psnr']:.1f}"
-        kid = f"{r['kid_x1000']:.1f}" if "kid_x1000" in r else ""
-        lines.append(f"| {r['name']} | {scores} | {kid} | {virtual} | {r['seconds']:.1f} |")
-    return lines
-
-
-def differences(rows: list[dict]) -> list[str]:
-    """Markdown: what each method gains over the first one, object by object."""
-    lines = [
-        "", f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; share of objects that are better):", "",
-        "| method | PSNR dB | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- |",
-    ]
-    for r in rows[1:]:
-        cells = [gain(r["difference"][metric], digits) for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips_squeeze", 3))]
-        lines.append(f"| {r['name']} | {' | '.join(cells)} |")
-    return lines
-
-
-def level(rows: list[dict]) -> list[str]:
-    """Markdown: PSNR and SSIM at the last method's LPIPS, linearly between the two scales of those that have two; nothing outside."""
-    found, target, lines = {row["name"]: row for row in rows}, rows[-1], []
-    for low, high in ((found.get(a), found.get(b)) for a, b in PAIRS):
-        if not (low and high) or low["lpips"] == high["lpips"]:
-            continue
-        share = (target["lpips"] - low["lpips"]) / (high["lpips"] - low["lpips"])
-        if 0 <= share <= 1:
-            psnr, ssim = (low[name] + share * (high[name] - low[name]) for name in ("psnr", "ssim"))
-            lines.append(f"| {low['name']} | {psnr:.2f} | {ssim:.4f} |")
-    own = f"| {target['name']} | {target['psnr']:.2f} | {target['ssim']:.4f} |"
-    head = ["", f"At LPIPS {target['lpips']:.4f}:", "", "| method | PSNR dB | SSIM |", "| --- | --- | --- |"]
-    return [*head, *lines, own] if lines else []
-
-
-def gain(difference: dict, digits: int) -> str:
-    """A paired difference with its interval, which fewer than two models do not have."""
-    interval = "" if difference["interval"] is None else " ({:+.{d}f} to {:+.{d}f})".format(*difference["interval"], d=digits)
-    return f"{difference['mean']:+.{digits}f}{interval}; {difference['improved']:.0%}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import distill_sweep  # noqa: E402
 import distillation  # noqa: E402
+import distillation_tables  # noqa: E402
 
 from vcgen.data.shards import file_sha256  # noqa: E402
 from vcgen.diffusion.guidance import SDS  # noqa: E402
@@ -89,22 +90,39 @@ def test_what_an_interrupted_run_left_is_not_mixed_with_the_next(model, tmp_path
 def test_the_filed_tables_are_those_of_the_filed_figures(path):
     rows = json.loads(path.read_text())["rows"]
     written = Path(f"{path.parent / path.stem}.md").read_text().split("\n\n", 1)[1]
-    assert written == "\n".join([*distillation.table(rows), *distillation.differences(rows), *distillation.level(rows)]) + "\n"
+    assert written == "\n".join(distillation_tables.report(rows)) + "\n"
     # By hand, from the means that stand in the figures: SSIM is a column of its own.
     first, last = rows[0], rows[-1]
     assert f"| {last['name']} | {last['psnr'] - first['psnr']:+.2f} (" in written and f"| {last['ssim'] - first['ssim']:+.3f} (" in written
     assert f"| {last['lpips'] - first['lpips']:+.3f} (" in written
 
 
-def test_methods_are_compared_at_the_last_ones_lpips():
+def scored_rows() -> list[dict]:
     row = lambda name, psnr, ssim, lpips: {"name": name, "psnr": psnr, "ssim": ssim, "lpips": lpips}  # noqa: E731
-    rows = [
+    return [
         row("sds", 21.0, 0.82, 0.14), row("sds_guided", 20.6, 0.81, 0.12), row("ngd_gamma0", 21.0, 0.82, 0.15),
         row("ngd_gamma0_guided", 20.8, 0.81, 0.14), row("ngd", 20.9, 0.825, 0.125),
     ]
-    lines = distillation.level(rows)
+
+
+def test_methods_are_compared_at_the_last_ones_lpips():
+    lines = distillation_tables.level(scored_rows())
     assert lines[1] == "At LPIPS 0.1250:" and lines[-2:] == ["| sds | 20.70 | 0.8125 |", "| ngd | 20.90 | 0.8250 |"]
     assert not any("gamma0" in line for line in lines)  # NGD lies outside its scales
+
+
+def test_methods_are_paired_there_object_by_object():
+    """By hand: three quarters of the way from SDS to its higher scale; two objects, each a model of its own."""
+    rows, results = scored_rows(), []
+    for name, psnrs in {"sds": (20.0, 22.0), "sds_guided": (20.0, 21.2), "ngd_gamma0": (0, 0), "ngd_gamma0_guided": (0, 0), "ngd": (20.5, 21.3)}.items():
+        objects = [{"object": o, "group": o, "psnr": psnr, "ssim": 0.5 + (name == "ngd") * 0.001} for o, psnr in zip("ab", psnrs)]
+        results.append(Results(name, {}, {}, {}, {}, {}, {}, {}, {}, objects=objects))
+    distillation_tables.add_beside(rows, results)
+    (found,) = rows[-1]["beside"].values()  # gamma 0 lies outside
+    assert found["psnr"]["mean"] == pytest.approx((0.5 - 0.1) / 2) and found["psnr"]["improved"] == 0.5
+    assert found["psnr"]["interval"] == pytest.approx((-0.1, 0.5)) and found["ssim"]["mean"] == pytest.approx(0.001)
+    assert distillation_tables.beside(rows)[-1] == "| sds | +0.20 (-0.10 to +0.50); 50% | +0.0010 (+0.0010 to +0.0010); 100% |"
+    assert distillation_tables.beside(rows[:1]) == []
 
 
 def test_a_setting_of_the_sweep_changes_what_it_names():
