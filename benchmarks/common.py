@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from datetime import date
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def save_results(program: str, figures: dict, table: list[str], quick: bool = Fa
     if quick:
         return
     machine = figures.get("hardware") or hardware()
-    label = "_".join(str(machine["gpu"] or f"{machine['cores']}x_{machine['processor']}").split()).replace("/", "-")
+    name = re.sub(r"\((R|TM)\)", "", str(machine["gpu"] or f"{machine['cores']}x_{machine['processor']}"))
+    label = re.sub(r"[^\w.-]+", "_", name)  # of letters that file names and links bear
     stem = RESULTS / f"{date.today()}_{program}_{label}"
     # Not with_suffix: a processor's name may hold a dot.
     Path(f"{stem}.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -14,6 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import common  # noqa: E402
 from field_parts import learning_times  # noqa: E402
 from options import OPTIONS  # noqa: E402
 
@@ -47,6 +48,16 @@ def test_every_choice_that_the_configuration_marks_has_an_alternative_to_measure
     marked = re.findall(r"^ *(\w+):.*# \*", (ROOT / "configs" / "cars64.yaml").read_text(), re.MULTILINE)
     varied = {word for changes in OPTIONS.values() for option in changes[::2] for word in option.lstrip("-").split(".")}
     assert len(marked) >= 9 and set(marked) <= varied
+
+
+@pytest.mark.parametrize(("gpu", "name"), [
+    (None, "2x_Intel_Xeon_CPU_2.20GHz"), ("NVIDIA RTX 4090/D", "NVIDIA_RTX_4090_D"),
+])  # fmt: skip
+def test_results_are_filed_under_names_that_links_can_bear(tmp_path, monkeypatch, gpu, name):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    figures = {"hardware": {"cores": 2, "processor": "Intel(R) Xeon(R) CPU @ 2.20GHz", "gpu": gpu}}
+    common.save_results("costs", figures, ["| a |"])
+    assert {file.name.split("_", 1)[1] for file in tmp_path.iterdir()} == {f"costs_{name}.json", f"costs_{name}.md"}
 
 
 @pytest.mark.slow
