@@ -10,7 +10,7 @@ All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIP
 KID on SqueezeNet features against the true views, which noise cannot please. "virtual" is how well each distilled field shows the
 pictures it was fitted to, in dB: with gamma 0 these are samples made view by view, and what is missing is their inconsistency.
 
-  python benchmarks/distillation.py data/pretrained/cars64            all 585 views; half an hour on one core
+  python benchmarks/distillation.py data/pretrained/cars64            all 585 views; an hour and a quarter on one core
   python benchmarks/distillation.py FOLDER --quick                    one view per car and few rounds: shows only that the program works
 
 What an interrupted run has finished is read again from --out, if it is of the same model, settings and views.
