@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes
-from vcgen.diffusion.guidance import NGD, SDS, Guidance
+from vcgen.diffusion.guidance import SDS, Guidance
 from vcgen.diffusion.prior import to_unit
 from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import trimesh
 from common import ROOT
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Distillation from the command line: evaluate --distill, render --distill, fit -c configs/distill.yaml, and Model.distill."""
+"""Distillation: kept fields, what a configuration chooses, `vcgen fit -c configs/distill.yaml`, and fields that are saved."""
 
 import io
 import json
@@ -10,59 +10,21 @@ import pytest
 import torch
 import yaml
 from PIL import Image, ImageDraw
+from small_distillation import STAGE, make_folder, write_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 from training import load, refusal, vcgen
 
-from vcgen import cli
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes
 from vcgen.diffusion.guidance import NGD, SDS
-from vcgen.diffusion.prior import ViewPrior
 from vcgen.errors import UserError
 from vcgen.export import folder
 from vcgen.export.model import open_model
-from vcgen.nerf.encoder import TriplaneEncoder
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.render import RenderOptions
-from vcgen.nerf.triplane import TriplaneDecoder
-from vcgen.systems import distilled as distilled_module
 from vcgen.systems.distillation import DistillOptions, virtual_cameras
 from vcgen.systems.distilled import Distilled, distilled
-from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.picture_data import PictureData
 from vcgen.types import Finetunable, Views
-
-CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
-PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {
-    "channels": [32, 32], "attention": [False, False], "input_attention": False, "patch": 4,
-}}
-ARGUMENTS = {
-    "decoder": {"channels": 8, "hidden": 16}, "plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1,
-    "attention": [False, False],
-}
-STAGE = {"class_path": "Distill", "init_args": {
-    "model": "unused", "guidance": {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2}},
-    "options": {"views": 2, "rays": 64, "input_rays": 16},
-}}
-
-
-def make_folder(path: Path, prior: bool = True) -> Path:
-    torch.manual_seed(0)
-    encoder = TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32, 32), layers=1, attention=(False, False))
-    return write_model(path, encoder, "vcgen.nerf.encoder.TriplaneEncoder", ARGUMENTS, prior)
-
-
-def write_model(path: Path, encoder: nn.Module, class_path: str, arguments: dict, prior: bool = True) -> Path:
-    """A model folder of an untrained model with this encoder."""
-    network = ViewPrior(**PRIOR["init_args"]) if prior else None
-    system = NerfDiff(encoder, RenderOptions(8), prior=network)
-    given = {"encoder": {"class_path": class_path, "init_args": arguments}, "render": {"samples": 8}, "prior": PRIOR if prior else None}
-    config = {
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": given,
-        "image_size": [64, 64], "camera": CAMERA, "background": 1.0,
-    }
-    return folder.save(path, system.state_dict(), config, prior=system.prior)
 
 
 @pytest.fixture(scope="module")
@@ -149,84 +111,6 @@ def test_without_a_file_the_settings_are_those_of_the_shipped_configuration(mode
     assert stage["guidance"]["init_args"].keys() == {field.name for field in fields(NGD)}
 
 
-def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
-    words = [
-        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
-        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config),
-    ]
-    assert cli.main(words) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["counts"]["objects"] == 15 and "NGD" in results["hashes"]["distillation"]
-    fields = sorted((tmp_path / "out" / "fields").iterdir())
-    assert len(fields) == 15
-    times = [file.stat().st_mtime_ns for file in fields]
-    (next(iter((tmp_path / "out" / "records").glob("*.json")))).unlink()
-    assert cli.main(words) == 0  # the object's score is made anew, from the kept field
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["mean"] == results["mean"]
-    assert [file.stat().st_mtime_ns for file in fields] == times
-    assert cli.main(words[:-2]) == 2 and "another" in capsys.readouterr().err.replace("different", "another")
-
-
-def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
-    guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0, "gamma": 0.0, "start": 0.6}}
-    config.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], "guidance": guidance}}}))
-    words = [
-        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
-        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--shard", "0/3",
-    ]
-    assert cli.main(words) == 0
-    fields = list((tmp_path / "out" / "fields").iterdir())
-    assert len(fields) == 5 and len(list((tmp_path / "out" / "records").glob("*.json"))) == 5
-    # Alone, an object meets the same noise where none is fresh, but other rays: nearly the same field.
-    system = folder.load(model)
-    context = FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
-    alone, grouped = distilled(system, str(config)), distilled(system, str(config), keep=tmp_path / "out" / "fields")
-    assert grouped.path_of(context).is_file()
-    before, a, b = (f.planes for f in (system.field(context), alone.field(context), grouped.field(context)))
-    assert (a - b).norm() < (a - before).norm()
-
-
-@pytest.mark.parametrize("mode, size", [("RGBA", (64, 64)), ("RGB", (90, 50))])
-def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, mode, size):
-    picture = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
-    ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
-    picture.save(tmp_path / "car.png")
-    words = ["render", "--model", str(model), "--image", str(tmp_path / "car.png"), "--views", "2", "--turntable-frames", "0", "--mesh-resolution", "0"]
-    assert cli.main([*words, "--out", str(tmp_path / "a"), "--distill", str(config)]) == 0
-    assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
-    assert (tmp_path / "a/contact_sheet.png").read_bytes() != (tmp_path / "b/contact_sheet.png").read_bytes()
-    field = open_model(model).distill(tmp_path / "car.png", steps=1, config=config)
-    assert field.planes.shape == (1, 3, 8, 16, 16)
-    with pytest.raises(UserError, match="at least 1 step"):
-        open_model(model).distill(tmp_path / "car.png", steps=0)
-
-
-def test_rendering_many_pictures_again_distils_none_of_them_again(model, config, tmp_path, monkeypatch):
-    pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
-    for path in pictures:
-        picture = Image.new("RGB", (64, 64), "white")
-        ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=path.stem)
-        picture.save(path)
-    words = ["render", "--model", str(model), "--image", *map(str, pictures), "--turntable-frames", "0", "--mesh-resolution", "0"]
-    words += ["--out", str(tmp_path / "out"), "--distill", str(config)]
-    assert cli.main([*words, "--views", "2"]) == 0
-    assert len(list((tmp_path / "out" / "fields").glob("*.safetensors"))) == 2
-    first_view = lambda path: sorted((tmp_path / "out" / path.stem / "views").iterdir())[0].read_bytes()  # noqa: E731
-    before = [first_view(path) for path in pictures]
-    distilled_again = []
-    monkeypatch.setattr(distilled_module, "distil", lambda *given, **named: distilled_again.append(given))
-    assert cli.main([*words, "--views", "3"]) == 0
-    assert distilled_again == []
-    assert [first_view(path) for path in pictures] == before and before[0] != before[1]
-
-
-def test_a_picture_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):
-    Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "empty.png")
-    words = ["render", "--model", str(model), "--image", str(tmp_path / "empty.png"), "--out", str(tmp_path / "out"), "--distill", str(config)]
-    assert cli.main(words) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not (tmp_path / "out" / "views").exists()
-
-
 SMALL = dict(
     model__guidance__rounds=3, model__guidance__updates=2, model__options__views=2, model__options__rays=64, trainer__accelerator="cpu",
     trainer__val_check_interval=2, samples__turntable=0,
@@ -291,14 +175,6 @@ def test_tensorboard_shows_the_virtual_views_above_what_they_are_pulled_towards(
     for view in range(2):
         assert abs(upper[view] - seen[view]).max() < 5  # bfloat16 in training
         assert abs(lower[view] - seen[view]).mean() > 5
-
-
-def test_together_without_distill_is_refused(capsys, model, tmp_path):
-    words = [
-        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
-        "--out", str(tmp_path / "out"), "--lpips", "none", "--together", "4",
-    ]
-    assert "--distill" in refusal(capsys, cli.main(words))
 
 
 def test_the_saved_field_renders_without_the_model(model, tmp_path):

@@ -1,14 +1,10 @@
-"""The documentation says what the program does: commands parse, Python runs, links lead somewhere, tables agree with the code."""
+"""The documentation says what the program does: commands parse, Python runs, links lead somewhere."""
 
 import argparse
-import ast
-import inspect
-import json
 import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import jsonargparse
@@ -16,37 +12,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pages import PAGES, ROOT, blocks
 from PIL import Image
 from text_folder import tiny_folder
 
 from vcgen import cli
-from vcgen.data.photo_augment import PhotoAugmentation
-from vcgen.data.shards import INDEX, read_index
-from vcgen.diffusion.guidance import NGD
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.diffusion.textual_inversion import TextualInversion
-from vcgen.evaluation.lpips import SOURCES
-from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, family
-from vcgen.evaluation.results import Results
 from vcgen.export import folder
 from vcgen.nerf.encoder import TriplaneEncoder
-from vcgen.nerf.pixelnerf import PixelNerf
 from vcgen.nerf.render import RenderOptions
-from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.scene import SceneTriplane
 from vcgen.nerf.triplane import TriplaneDecoder
-from vcgen.systems.distillation import DistillOptions
-from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
-from vcgen.systems.realfusion_losses import LossWeights
-from vcgen.systems.realfusion_options import Prompt, RealFusionOptions
-from vcgen.systems.realfusion_outcome import OutcomeOptions
-from vcgen.systems.viewpoints import ViewpointOptions
-from vcgen.systems.personalize import TEMPLATES
+from vcgen.systems.nerfdiff import NerfDiff
 
-ROOT = Path(__file__).parents[1]
-CARD = ROOT / "data" / "pretrained" / "cars64" / "README.md"
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "slurm" / "README.md", CARD, *sorted((ROOT / "docs").glob("*.md"))]
 #: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.
 SHIPPED = ("configs/", "data/cars64", "data/pretrained", "benchmarks/", "slurm/")
 #: Stands for a configuration that the reader has.
@@ -61,11 +40,6 @@ class Parsed(BaseException):
     """Raised where a command has understood its arguments and would start to work."""
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
 def commands(page: Path) -> Iterator[list[str]]:
     """The words of every command line in the page's bash and indented blocks; backslashes joined, comments and redirections dropped."""
     indented = re.findall(r"^    ((?:vcgen|make) (?:.*\\\n)*.*)$", page.read_text(), re.MULTILINE)
@@ -74,15 +48,6 @@ def commands(page: Path) -> Iterator[list[str]]:
             for command in re.split(r" && | > \S+", line):
                 if words := shlex.split(command, comments=True):
                     yield [OWN_CONFIG if word.endswith(".yaml") and not word.startswith("configs/") else word for word in words]
-
-
-def table(page: Path, heading: str, columns: int = 2) -> dict[str, list[str]]:
-    """The first table below a heading (or any other line): the names in backticks in its first column -> the other cells."""
-    text = page.read_text().split(f"\n{heading}\n", 1)[1]
-    rows = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
-    split = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
-    assert all(len(row) >= columns for row in split)
-    return {name: row[1:] for row in split for name in re.findall(r"`([^`]+)`", row[0])}
 
 
 def is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -206,11 +171,6 @@ def test_the_python_of_the_distillation_page_samples(workplace):
     assert names["pictures"].shape == (4, 3, 16, 16)
 
 
-def test_the_distillation_page_lists_every_option_with_its_default():
-    listed = documented_defaults(table(ROOT / "docs" / "distillation.md", "Options, all ours but the algorithm:"))
-    assert listed == defaults(NGD) | defaults(DistillOptions)
-
-
 def test_the_python_of_the_personalisation_page_draws_what_was_learnt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prior, method = TextPrior.load(tiny_folder(tmp_path / "data" / "pretrained" / "toys64")), TextualInversion(initial="car")
@@ -247,21 +207,6 @@ def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_o
     assert status == [0, 0, 2, 0, 0]
     scenes = [tmp_path / "outputs" / name / "scene" / "views.png" for name in ("a red car", "sea")]
     assert len({path.read_bytes() for path in scenes}) == 2
-
-
-def test_the_personalisation_page_lists_every_change_and_template_there_is():
-    page = ROOT / "docs" / "personalization.md"
-    assert documented_defaults(table(page, "Changes of the photo:")) == defaults(PhotoAugmentation)
-    assert documented_defaults(table(page, "Options of `TextualInversion`, `model.method`:")) == defaults(TextualInversion)
-    assert f"the {len(TEMPLATES)} short ones" in page.read_text()
-
-
-@pytest.mark.parametrize("heading, part", [
-    ("`model.prompt`:", Prompt), ("`model.weights`:", LossWeights), ("`model.viewpoints`:", ViewpointOptions),
-    ("`model.options`:", RealFusionOptions), ("`model.outcome`:", OutcomeOptions),
-])  # fmt: skip
-def test_the_realfusion_page_lists_every_option_with_its_default(heading, part):
-    assert documented_defaults(table(ROOT / "docs" / "realfusion.md", heading)) == defaults(part)
 
 
 def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):
@@ -302,79 +247,6 @@ def test_the_reliability_page_names_a_test_for_every_fault():
         fault, *_, tests = (cell.strip() for cell in row.split(" | "))
         files = re.findall(r"`(tests/\w+\.py)`", tests)
         assert files and all((ROOT / file).exists() for file in files), fault
-
-
-OPTIONS = [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane, SceneHashGrid, HashGrid]
-
-
-@pytest.mark.parametrize("part", OPTIONS, ids=lambda part: part.__name__)
-def test_the_model_page_lists_every_option_with_its_default(part):
-    assert documented_defaults(table(ROOT / "docs" / "model.md", f"### {part.__name__}")) == defaults(part)
-
-
-def test_the_model_page_lists_the_options_of_pixelnerf():
-    text = (ROOT / "docs" / "model.md").read_text().split("## The baseline: pixelNeRF")[1]
-    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)
-    assert {name: value for name, value in rows} == defaults(PixelNerf)
-
-
-def documented_defaults(rows: dict[str, list[str]]) -> dict[str, str]:
-    return {name: cells[0].strip("`").replace('"', "'") for name, cells in rows.items()}
-
-
-def defaults(part: type) -> dict[str, str]:
-    """Option -> its default as Python prints it; dataclasses as a call, because their own defaults are listed elsewhere."""
-    parameters = inspect.signature(part).parameters.values()
-    return {p.name: "required" if p.default is p.empty else re.sub(r"^(\w+)\(\w+=.*\)$", r"\1()", repr(p.default)) for p in parameters}
-
-
-def test_the_data_page_lists_the_fields_of_the_shard_format():
-    page, bundled = ROOT / "docs" / "data.md", ROOT / "data" / "cars64" / "test"
-    assert table(page, "`KEY.cameras.json`, V views:").keys() == read_index(bundled).read(0).cameras_json().keys()
-    index = json.loads((bundled / INDEX).read_bytes())
-    shard = index["shards"][0]
-    names = {name.split(".")[-1] for name in table(page, "`index.json`:")}
-    assert names == index.keys() | shard.keys() | shard["samples"][0].keys()
-
-
-def test_the_data_page_quotes_messages_that_exist():
-    texts = []
-    for path in (ROOT / "vcgen" / "data").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, (ast.JoinedStr, ast.Constant)):
-                texts.append(spoken(node))
-    cells = re.findall(r"^\| [^|]+\|", (ROOT / "docs" / "data.md").read_text().split("## Messages")[1], re.MULTILINE)
-    quoted = re.findall(r"`([^`]+)`", "".join(cells))
-    assert len(quoted) > 20
-    assert [text for text in quoted if not any(text in message for message in texts)] == []
-
-
-def spoken(node: ast.JoinedStr | ast.Constant) -> str:
-    """A string literal, the name of the index file filled in."""
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    names = (part.value if isinstance(part, ast.Constant) else getattr(part.value, "id", None) for part in node.values)
-    return "".join(INDEX if name == "INDEX" else str(name) for name in names)
-
-
-def test_the_evaluation_page_lists_metrics_weights_protocol_and_results():
-    page = ROOT / "docs" / "evaluation.md"
-    metrics = table(page, "## Metrics", columns=3)
-    assert {family(name) for name in metrics} == DEFINITIONS.keys()
-    assert all((cells[-1].strip("| ") == "higher") == HIGHER_IS_BETTER[family(name)] for name, cells in metrics.items())
-    weights = table(page, "## LPIPS weights")
-    assert {name: re.findall(r"`([^`]+)`", cells[0]) for name, cells in weights.items()} == {
-        name: [source.published, source.features] for name, source in SOURCES.items()
-    }
-    assert table(page, "## results.json").keys() == {field.name for field in fields(Results)}
-    protocols = sorted((ROOT / "configs" / "protocols").glob("*.json"))
-    assert table(page, "## Protocol files").keys() == {path.name for path in protocols}
-    entries = set().union(*(json.loads(path.read_text()) for path in protocols))
-    assert entries == set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", protocol_entries(page), re.M))))
-
-
-def protocol_entries(page: Path) -> str:
-    return page.read_text().split("| entry | meaning |")[1].split("\n\n")[0]
 
 
 def test_pictures_are_small():

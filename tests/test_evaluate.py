@@ -1,81 +1,24 @@
 """The whole evaluation on tiny scenes with systems whose score is known beforehand."""
 
-import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, grey_shards, level, numbers, record, run
 
-from vcgen.data.record import SceneRecord
-from vcgen.data.shards import INDEX, file_sha256, read_index, write_shards
+from vcgen.data.shards import write_shards
 from vcgen.errors import UserError
-from vcgen.evaluation import evaluate as command
 from vcgen.evaluation.baselines import CopyInput, MeanImage
-from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol
-from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
+from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.results import collect, load_results
-from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
-from vcgen.evaluation.sharing import merged, parse_shard
-from vcgen.types import Rendering
-
-SIZE, VIEWS = 16, 6
-PROTOCOL = Protocol("tiny", (0,), "all others", (SIZE, SIZE), sha256="hash of tiny")
-SETTINGS = Settings(lpips=(), views_per_call=2)
-METRICS = ("psnr", "ssim", "ssim_gauss")
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def record(key: str, pictures: np.ndarray, group: str = "") -> SceneRecord:
-    """A scene of (V, 16, 16, 3 or 4) 8-bit pictures; camera v stands at x = v, so that a system can tell views apart."""
-    c2w = np.tile(np.eye(4), (len(pictures), 1, 1))
-    c2w[:, 0, 3] = range(len(pictures))
-    K = np.tile(np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]), (len(pictures), 1, 1))
-    names = [f"{v:06d}" for v in range(len(pictures))]
-    background = "alpha" if pictures.shape[-1] == 4 else "white"
-    return SceneRecord(key, [png(x) for x in pictures], c2w, K, (SIZE, SIZE), 0.5, 2.0, names, background, group=group)
-
-
-def level(key: str, view: int) -> int:
-    """The grey level of a view: differs between views and scenes, and leaves room for an offset of 51."""
-    return 20 * view + 10 * ("abcd".index(key[0]) + 1)
+from vcgen.evaluation.scoring import Origin, evaluate_system
 
 
 @pytest.fixture
 def shards(tmp_path):
-    """Four scenes a1, a2 (one model), b1, c1 of six uniform grey views."""
-    scenes = {key: np.stack([np.full((SIZE, SIZE, 3), level(key, v), np.uint8) for v in range(VIEWS)]) for key in ("c1", "a2", "b1", "a1")}
-    records = [record(key, images, group=key[0]) for key, images in scenes.items()]
-    write_shards(records, tmp_path / "shards", (SIZE, SIZE), samples_per_shard=2)
-    return tmp_path / "shards"
-
-
-class Oracle:
-    """Knows the truth of the grey scenes, which it recognises by their input view, and misses it by ``offset`` levels."""
-
-    def __init__(self, offset: float):
-        self.offset, self.rendered = offset, []
-
-    def field(self, context):
-        return context.images[0, 0, 0, 0, 0] * 255  # the level of view 0
-
-    def render(self, field, cameras, size, background=1.0):
-        self.rendered += cameras.centers[0, :, 0].tolist()
-        levels = (field + 20 * cameras.centers[..., 0] + self.offset) / 255
-        rgb = levels[..., None, None, None].expand(*cameras.shape, 3, *size)
-        return Rendering(rgb, torch.ones_like(rgb[:, :, :1]), torch.ones_like(rgb[:, :, :1]))
-
-
-def run(shards, out, offset=51, protocol=PROTOCOL, settings=SETTINGS, others=(), name="oracle"):
-    system = Oracle(offset)
-    return evaluate_system(system, shards, protocol, out, Origin(name, {"weights": f"offset {offset}"}), settings, others), system
+    return grey_shards(tmp_path / "shards")
 
 
 def test_offset_of_a_fifth_scores_exactly_its_closed_form(shards, tmp_path):
@@ -109,10 +52,6 @@ def test_stored_results_equal_the_returned_ones_and_say_what_they_mean(shards, t
     assert set(stored.metrics) <= set(stored.definitions)
     assert {"weights", "protocol", "data"} <= set(stored.hashes)
     assert {"vcgen", "torch", "lpips"} <= set(stored.versions) and {"command", "seconds", "hardware"} <= set(stored.run)
-
-
-def numbers(results) -> tuple:
-    return results.mean, results.interval95, results.objects, results.images
 
 
 def test_two_runs_give_identical_numbers(shards, tmp_path):
@@ -253,89 +192,3 @@ def test_mean_over_objects_weights_objects_alike_whatever_their_view_counts():
         ObjectScore("a", "a", 1.0, tuple(ImageScore(v, "y", {"psnr": 20.0}) for v in range(9))),
     ]
     assert collect("m", scores, PROTOCOL, versions={}, hashes={}, run={}).mean["psnr"] == 15.0
-
-
-def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypatch, capsys):
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"weights")
-    (model / "config.json").write_text("{}")
-    monkeypatch.setattr("vcgen.export.folder.load", lambda folder, device: Oracle(51))
-    entries = {"version": 1, "name": "file", "context": [0], "targets": "all others", "size": [SIZE, SIZE], "background": 1.0}
-    entries |= {"quantisation": SUPPORTED_QUANTISATION, "metrics": SUPPORTED_METRICS}
-    (tmp_path / "protocol.json").write_text(json.dumps(entries))
-    places = {"model": model, "data": shards, "train": shards, "protocol": tmp_path / "protocol.json", "out": tmp_path / "out"}
-    arguments = [word for name, path in places.items() for word in (f"--{name}", str(path))]
-    command.main([*arguments, "--lpips", "none", "--device", "cpu", "--baselines"])
-    assert set(load_results(tmp_path / "out").baselines) == {"copy the input view", "mean training image"}
-    assert "13.98" in capsys.readouterr().out
-
-
-def test_objects_left_out_do_not_shift_the_shards_to_run_again(shards, tmp_path):
-    run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(0, 3)))
-    records = RecordFolder(tmp_path / "out" / "records", Fingerprint("offset 51", PROTOCOL.sha256, file_sha256(shards / INDEX), METRICS))
-    with pytest.raises(UserError, match="1 of 3 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
-        merged(tmp_path / "out", records, ["a1", "b1", "c1"], dealt=["a1", "a2", "b1", "c1"])  # a2 is left out
-
-
-@pytest.mark.parametrize("text", ["1", "2/2", "-1/3", "a/b", "/2"])
-def test_shards_that_do_not_exist_are_refused(text):
-    with pytest.raises(UserError, match="--shard"):
-        parse_shard(text)
-
-
-@pytest.mark.parametrize("options, line", [
-    (["--merge", "--shard", "0/2"], "give it without --shard"),
-    (["--shard", "0/2", "--baselines"], "give it with --merge"),
-    (["--shard", "0/2", "--overwrite"], "--overwrite cannot be given"),
-    (["--merge", "--overwrite"], "--overwrite cannot be given"),
-])  # fmt: skip
-def test_options_that_contradict_one_another_are_refused(options, line):
-    with pytest.raises(UserError, match=line):
-        command.main(["--model", "a", "--data", "b", "--protocol", "c", "--out", "d", *options])
-
-
-def test_unknown_option_exits_with_status_2(capsys):
-    with pytest.raises(SystemExit) as stop:
-        command.main(["--modle", "x"])
-    assert stop.value.code == 2
-
-
-# --- objects that cannot be read ----------------------------------------------------------------------------------------------------------
-
-
-def spoil(shards, number: int) -> str:
-    """Break the first picture of a scene; returns its key."""
-    index = read_index(shards)
-    name, sample = index.samples[number]
-    data = bytearray((shards / name).read_bytes())
-    start = data.index(b"IDAT", sample.offset)
-    data[start : start + 12] = bytes(12)
-    (shards / name).write_bytes(data)
-    return sample.key
-
-
-def test_an_unreadable_object_stops_the_evaluation_or_is_left_out_by_name(shards, tmp_path):
-    whole, _ = run(shards, tmp_path / "whole", offset=7)
-    bad = spoil(shards, 2)
-    with pytest.raises(UserError, match=f"scene {bad}, view 000000"):
-        run(shards, tmp_path / "stop", offset=7)
-    skip = replace(SETTINGS, on_error="skip")
-    results, _ = run(shards, tmp_path / "skip", offset=7, settings=skip)
-    assert results.objects == [entry for entry in whole.objects if entry["object"] != bad] and results.counts["objects"] == 3
-    assert load_results(tmp_path / "skip").skipped.keys() == {bad}
-    for report in ("report.md", "report.html"):
-        assert f"cannot be read: 1 objects, {bad}." in (tmp_path / "skip" / report).read_text()
-    with pytest.raises(UserError, match="scored other objects"):
-        run(shards, tmp_path / "skip", offset=7, settings=skip, others=[whole])
-    for shard in ((0, 2), (1, 2)):
-        run(shards, tmp_path / "shared", offset=7, settings=replace(skip, shard=shard))
-    merged, _ = run(shards, tmp_path / "shared", offset=7, settings=replace(skip, merge=True))
-    assert numbers(merged) == numbers(results) and merged.skipped == results.skipped
-
-
-def test_too_many_unreadable_objects_are_refused(shards, tmp_path):
-    spoil(shards, 0)
-    spoil(shards, 2)
-    with pytest.raises(UserError, match="2 of 4 scenes cannot be read"):
-        run(shards, tmp_path / "out", settings=replace(SETTINGS, on_error="skip"))

@@ -1,32 +1,28 @@
 """Personalisation as a run: what it trains on, what it keeps, what it writes, and that it goes on bitwise."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from learnt_prior import COLOURS, learnt_prior, picture, shape
+from learnt_prior import COLOURS
 from PIL import Image
 from safetensors.torch import load_file
+from small_personalize import OPTIMIZER, example, system
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from text_folder import tiny_folder
 from training import equal, load, refusal, vcgen
 
 from vcgen.data.photo_augment import PLAIN
-from vcgen.diffusion.dreambooth import DreamBooth
 from vcgen.diffusion.lora import LoRA
 from vcgen.diffusion.personal import load_personal
-from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.diffusion.textual_inversion import TextualInversion
 from vcgen.errors import UserError
 from vcgen.systems.class_pictures import Preservation, draw_class_pictures, read_class_pictures
-from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.personalize import TEMPLATES, Personalize
-from vcgen.cameras import orbit, pinhole
 from vcgen.types import Example, Views
 
 METHODS = {
@@ -35,7 +31,6 @@ METHODS = {
     "dreambooth": {"class_path": "DreamBooth", "init_args": {"noun": "car"}},
 }
 WRITTEN = {"textual inversion": "learned_embeds.safetensors", "lora": "pytorch_lora_weights.safetensors", "dreambooth": "pipeline"}
-OPTIMIZER = {"lr": 1e-2, "weight_decay": 1e-2, "warmup_steps": 1, "schedule": "constant"}
 
 
 @pytest.fixture(scope="module")
@@ -102,23 +97,6 @@ def test_averaged_weights_are_what_is_written(place, tmp_path):
     average = checkpoint["callbacks"]["EMA"]["weights"]["method.vectors"]
     assert torch.equal(load_file(given.parent / "learned_embeds.safetensors")["<e>"], average)
     assert not torch.equal(average, checkpoint["state_dict"]["method.vectors"])
-
-
-def example(colour: str = "red", thing: str = "car", count: int = 1) -> Example:
-    """A photo of a shape, 16 pixels, ``count`` times."""
-    straight, alpha = shape(COLOURS[colour], thing)
-    cameras = orbit(torch.zeros(count), torch.full((count,), 15.0), 1.8, pinhole(1.4), 1.0, 2.6)
-    views = Views(straight.expand(1, count, 3, 16, 16), cameras.reshape(1, count), alpha.expand(1, count, 1, 16, 16))
-    return Example(views, views, ("photo",))
-
-
-def system(prior: TextPrior, method, attach: bool = True, **options) -> Personalize:
-    """A system that holds a prior, without a trainer."""
-    made = Personalize("given", method, OptimizerOptions(**OPTIMIZER), **options)
-    if attach:
-        method.attach(prior.requires_grad_(False), example().context.on(1.0)[0])
-    made.hold(prior)
-    return made
 
 
 class Witness(TextPrior):
@@ -293,47 +271,3 @@ def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
     content["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train", "hold_out": 1, "num_workers": 0}}
     given.write_text(yaml.safe_dump(content))
     assert "set data to PhotoData, not ShardData" in refusal(capsys, vcgen("fit", given, tmp_path / "run"))
-
-
-def loss_of(prior: TextPrior, prompt: str, colour: str, thing: str) -> float:
-    """The denoising loss of a shape under a prompt, at 64 noise levels and always with the same noise."""
-    latents = prior.encode(to_signed(picture(COLOURS[colour], thing)[None])).repeat(64, 1, 1, 1)
-    text = prior.embed([prompt]).expand(64, -1, -1)
-    with torch.no_grad():
-        return float(prior.loss(latents, text, torch.Generator().manual_seed(0), min_snr=5.0)[0].mean())
-
-
-def fit(made: Personalize, steps: int, lr: float) -> None:
-    """Some steps on a red car, by the system's own losses."""
-    optimizer = torch.optim.AdamW(made.method.parameters(), lr=lr)
-    for step in range(steps):
-        losses = made.losses(example("red"), torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        sum(made.loss_weights.get(name, 1.0) * value for name, value in losses.items()).backward()
-        optimizer.step()
-
-
-@pytest.mark.slow
-def test_a_word_learns_the_colour_and_a_kept_class_stays(tmp_path):
-    """On a network that knows its shapes. Bounds: a word closes half of the gap between a wrong word and the right one; with preservation
-    the class's loss is at most a tenth above the untouched network's, and without it at least twice as far off as with."""
-    prior = learnt_prior(200)
-    wrong, right = (loss_of(prior, f"a photo of a {colour} car", "red", "car") for colour in ("blue", "red"))
-    word = TextualInversion(initial="blue")
-    made = system(prior, word, batch_size=4, templates=("a photo of a {} car",), augmentation=PLAIN, min_snr=5.0)
-    fit(made, 60, lr=1e-2)
-    assert loss_of(prior, "a photo of a <e> car", "red", "car") < (wrong + right) / 2
-    assert right < wrong
-
-    rises = {}
-    for kept in (False, True):
-        prior = learnt_prior(200)
-        before = [loss_of(prior, "a photo of a car", colour, "car") for colour in COLOURS]
-        made = system(prior, DreamBooth(noun="car"), batch_size=2, augmentation=PLAIN, preservation=Preservation() if kept else None)
-        if kept:
-            shown = torch.stack([picture(COLOURS[colour], "car") for colour in COLOURS])
-            made.class_pictures = (shown * 255).round().byte()
-        fit(made, 60, lr=1e-3)
-        after = [loss_of(prior, "a photo of a car", colour, "car") for colour in COLOURS]
-        rises[kept] = float(np.mean(after) / np.mean(before)) - 1
-    assert rises[True] < 0.1 and rises[False] > 2 * max(rises[True], 0.05)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from ranks import vcgen_ranks
-from training import CONFIG, load, vcgen
+from training import CONFIG, load
 
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes

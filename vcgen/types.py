@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from vcgen.cameras import view_angles
 from vcgen.errors import UserError

@@ -1,0 +1,44 @@
+"""A distillation of moments: model folders with random weights, and a stage of two rounds."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vcgen.diffusion.prior import ViewPrior
+from vcgen.export import folder
+from vcgen.nerf.encoder import TriplaneEncoder
+from vcgen.nerf.render import RenderOptions
+from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.systems.nerfdiff import NerfDiff
+
+CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
+PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {
+    "channels": [32, 32], "attention": [False, False], "input_attention": False, "patch": 4,
+}}
+ARGUMENTS = {
+    "decoder": {"channels": 8, "hidden": 16}, "plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1,
+    "attention": [False, False],
+}
+STAGE = {"class_path": "Distill", "init_args": {
+    "model": "unused", "guidance": {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2}},
+    "options": {"views": 2, "rays": 64, "input_rays": 16},
+}}
+
+
+def make_folder(path: Path, prior: bool = True) -> Path:
+    torch.manual_seed(0)
+    encoder = TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32, 32), layers=1, attention=(False, False))
+    return write_model(path, encoder, "vcgen.nerf.encoder.TriplaneEncoder", ARGUMENTS, prior)
+
+
+def write_model(path: Path, encoder: nn.Module, class_path: str, arguments: dict, prior: bool = True) -> Path:
+    """A model folder of an untrained model with this encoder."""
+    network = ViewPrior(**PRIOR["init_args"]) if prior else None
+    system = NerfDiff(encoder, RenderOptions(8), prior=network)
+    given = {"encoder": {"class_path": class_path, "init_args": arguments}, "render": {"samples": 8}, "prior": PRIOR if prior else None}
+    config = {
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": given,
+        "image_size": [64, 64], "camera": CAMERA, "background": 1.0,
+    }
+    return folder.save(path, system.state_dict(), config, prior=system.prior)

@@ -1,0 +1,117 @@
+"""`vcgen evaluate --distill` and `vcgen render --distill`: fields that are kept, found again, and made several at a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image, ImageDraw
+from small_distillation import STAGE, make_folder
+from training import refusal
+
+from vcgen import cli
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.errors import UserError
+from vcgen.export import folder
+from vcgen.export.model import open_model
+from vcgen.systems import distilled as distilled_module
+from vcgen.systems.distilled import distilled
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "distill.yaml"
+    path.write_text(yaml.safe_dump({"model": STAGE}))
+    return path
+
+
+def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
+    words = [
+        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
+        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config),
+    ]
+    assert cli.main(words) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["counts"]["objects"] == 15 and "NGD" in results["hashes"]["distillation"]
+    fields = sorted((tmp_path / "out" / "fields").iterdir())
+    assert len(fields) == 15
+    times = [file.stat().st_mtime_ns for file in fields]
+    (next(iter((tmp_path / "out" / "records").glob("*.json")))).unlink()
+    assert cli.main(words) == 0  # the object's score is made anew, from the kept field
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["mean"] == results["mean"]
+    assert [file.stat().st_mtime_ns for file in fields] == times
+    assert cli.main(words[:-2]) == 2 and "another" in capsys.readouterr().err.replace("different", "another")
+
+
+def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
+    guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0, "gamma": 0.0, "start": 0.6}}
+    config.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], "guidance": guidance}}}))
+    words = [
+        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
+        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--shard", "0/3",
+    ]
+    assert cli.main(words) == 0
+    fields = list((tmp_path / "out" / "fields").iterdir())
+    assert len(fields) == 5 and len(list((tmp_path / "out" / "records").glob("*.json"))) == 5
+    # Alone, an object meets the same noise where none is fresh, but other rays: nearly the same field.
+    system = folder.load(model)
+    context = FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
+    alone, grouped = distilled(system, str(config)), distilled(system, str(config), keep=tmp_path / "out" / "fields")
+    assert grouped.path_of(context).is_file()
+    before, a, b = (f.planes for f in (system.field(context), alone.field(context), grouped.field(context)))
+    assert (a - b).norm() < (a - before).norm()
+
+
+@pytest.mark.parametrize("mode, size", [("RGBA", (64, 64)), ("RGB", (90, 50))])
+def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, mode, size):
+    picture = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
+    ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
+    picture.save(tmp_path / "car.png")
+    words = ["render", "--model", str(model), "--image", str(tmp_path / "car.png"), "--views", "2", "--turntable-frames", "0", "--mesh-resolution", "0"]
+    assert cli.main([*words, "--out", str(tmp_path / "a"), "--distill", str(config)]) == 0
+    assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "a/contact_sheet.png").read_bytes() != (tmp_path / "b/contact_sheet.png").read_bytes()
+    field = open_model(model).distill(tmp_path / "car.png", steps=1, config=config)
+    assert field.planes.shape == (1, 3, 8, 16, 16)
+    with pytest.raises(UserError, match="at least 1 step"):
+        open_model(model).distill(tmp_path / "car.png", steps=0)
+
+
+def test_rendering_many_pictures_again_distils_none_of_them_again(model, config, tmp_path, monkeypatch):
+    pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path in pictures:
+        picture = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=path.stem)
+        picture.save(path)
+    words = ["render", "--model", str(model), "--image", *map(str, pictures), "--turntable-frames", "0", "--mesh-resolution", "0"]
+    words += ["--out", str(tmp_path / "out"), "--distill", str(config)]
+    assert cli.main([*words, "--views", "2"]) == 0
+    assert len(list((tmp_path / "out" / "fields").glob("*.safetensors"))) == 2
+    first_view = lambda path: sorted((tmp_path / "out" / path.stem / "views").iterdir())[0].read_bytes()  # noqa: E731
+    before = [first_view(path) for path in pictures]
+    distilled_again = []
+    monkeypatch.setattr(distilled_module, "distil", lambda *given, **named: distilled_again.append(given))
+    assert cli.main([*words, "--views", "3"]) == 0
+    assert distilled_again == []
+    assert [first_view(path) for path in pictures] == before and before[0] != before[1]
+
+
+def test_a_picture_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "empty.png")
+    words = ["render", "--model", str(model), "--image", str(tmp_path / "empty.png"), "--out", str(tmp_path / "out"), "--distill", str(config)]
+    assert cli.main(words) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not (tmp_path / "out" / "views").exists()
+
+
+def test_together_without_distill_is_refused(capsys, model, tmp_path):
+    words = [
+        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
+        "--out", str(tmp_path / "out"), "--lpips", "none", "--together", "4",
+    ]
+    assert "--distill" in refusal(capsys, cli.main(words))
