@@ -135,7 +135,9 @@ class StopAfter(Witness):
         trainer.should_stop = trainer.should_stop or len(Witness.seen) == self.stop
 
 
-@pytest.mark.parametrize("batches", [4, 5], ids=["at an optimiser step", "inside an accumulation"])
+@pytest.mark.parametrize("batches", [
+    pytest.param(4, id="at an optimiser step", marks=pytest.mark.slow), pytest.param(5, id="inside an accumulation"),
+])  # fmt: skip
 def test_a_resumed_accumulation_equals_one_that_never_stopped(config, tmp_path, monkeypatch, batches):
     options = dict(trainer__max_steps=4, trainer__accumulate_grad_batches=2, trainer__callbacks__plus="test_accumulation.StopAfter")
     monkeypatch.setattr(Witness, "seen", [])

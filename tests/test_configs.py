@@ -84,7 +84,9 @@ def untrained(base: Path, place: Path) -> Path:
     return folder.save(place, build_system(config["class_path"], config["init_args"]).state_dict(), config)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem.startswith("nerfdiff") else ()) for path in CONFIGS
+])  # fmt: skip
 def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     options = {
         "trainer__accelerator": "cpu", "trainer__devices": 1, "trainer__max_steps": 2, "trainer__max_time": "null",

@@ -78,8 +78,9 @@ def test_virtual_cameras_look_at_the_object_from_the_inputs_distance(example):
 
 
 @pytest.mark.parametrize("guidance", [
-    NGD(rounds=8, updates=40), NGD(gamma=0.0, rounds=8, updates=40), SDS(rounds=160, start=0.5),
-], ids=["ngd", "ngd_gamma0", "sds"])
+    pytest.param(NGD(rounds=8, updates=40), id="ngd"), pytest.param(NGD(gamma=0.0, rounds=8, updates=40), id="ngd_gamma0"),
+    pytest.param(SDS(rounds=160, start=0.5), id="sds", marks=pytest.mark.slow),
+])
 def test_with_a_prior_that_knows_the_truth_the_field_becomes_the_truth(example, guidance):
     """The true field has other planes; the input view is shown by it, too. Every guidance must bring it back from all virtual views."""
     model = system()

@@ -122,6 +122,7 @@ def cars(tmp_path):
     return tmp_path / "cars"
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_past_damaged_scenes_and_counts_them(cars, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Witness, "seen", [])
     index = read_index(cars)

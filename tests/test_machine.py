@@ -111,6 +111,7 @@ class KillLoader(pl.Callback):
             next(child for child in multiprocessing.active_children() if child not in self.others).kill()
 
 
+@pytest.mark.slow
 def test_a_killed_loader_process_ends_the_run_in_one_line(capsys, config, tmp_path, monkeypatch):
     monkeypatch.setattr(KillLoader, "others", multiprocessing.active_children())
     options = dict(data__num_workers=2, trainer__max_steps=1000, trainer__callbacks__plus="test_machine.KillLoader")

@@ -115,8 +115,9 @@ def test_handlers_are_restored_after_an_error(config, tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"data__num_workers": 2}, {"trainer__accumulate_grad_batches": 2},
-], ids=["plain", "workers", "accumulating"])  # fmt: skip
+    pytest.param({}, id="plain"), pytest.param({"data__num_workers": 2}, id="workers", marks=pytest.mark.slow),
+    pytest.param({"trainer__accumulate_grad_batches": 2}, id="accumulating", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(config, tmp_path, outside_slurm, options):
     options = {"trainer__max_steps": 4, **options}
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
@@ -139,7 +140,8 @@ def scores(folder) -> list[tuple[int, float]]:
     return [(event.step, event.value) for file in files for event in EventAccumulator(str(file)).Reload().Scalars("val/psnr")]
 
 
-@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
 def test_a_validation_that_was_due_at_the_stop_is_made_up_for(config, tmp_path, outside_slurm, world):
     """Of the validations after steps 2, 4 and 6 the stop comes before the second."""
     options = dict(trainer__max_steps=6, checkpoint__keep_best=3, trainer__val_check_interval=2)
@@ -160,6 +162,7 @@ def test_a_validation_that_was_due_at_the_stop_is_made_up_for(config, tmp_path, 
             assert equal(a[part], b[part]), (name, part)
 
 
+@pytest.mark.slow
 def test_a_warning_after_the_end_finds_the_training_finished(config, tmp_path, outside_slurm):
     words = ["fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
     program = f"""

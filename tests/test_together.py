@@ -108,6 +108,7 @@ def test_data_that_all_refuse_is_refused_and_nobody_waits(config, tmp_path, capf
     assert "vcgen: error: /nowhere: no index.json" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_others_started_the_processes_each_that_remains_says_that_its_partner_has_gone(config, tmp_path, capfd):
     trouble = dict(trainer__callbacks__plus="test_together.Trouble", trainer__callbacks__kind="nan", trainer__callbacks__rank=1)
     assert vcgen_ranks(2, "fit", config, tmp_path / "run", **trouble) == [2, 2]
