@@ -1,11 +1,10 @@
 """An evaluation of moments: grey scenes, and a system that misses them by a known offset."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from scenes import png
 
 from vcgen.data.record import SceneRecord
 from vcgen.data.shards import write_shards
@@ -17,12 +16,6 @@ SIZE, VIEWS = 16, 6
 PROTOCOL = Protocol("tiny", (0,), "all others", (SIZE, SIZE), sha256="hash of tiny")
 SETTINGS = Settings(lpips=(), views_per_call=2)
 METRICS = ("psnr", "ssim", "ssim_gauss")
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def record(key: str, pictures: np.ndarray, group: str = "") -> SceneRecord:

@@ -15,13 +15,13 @@ def changed(values: np.ndarray, index: tuple, value: float) -> np.ndarray:
     return copy
 
 
-def refuses(record: SceneRecord, *words: str) -> None:
+def refusal(record: SceneRecord) -> str:
+    """The one line by which the record is refused."""
     with pytest.raises(UserError) as error:
         record.validate()
     message = str(error.value)
     assert "\n" not in message
-    for word in words:
-        assert word in message
+    return message
 
 
 def test_a_valid_record_passes_and_cameras_survive_json():
@@ -51,27 +51,29 @@ def test_opaque_pictures_have_no_alpha():
 
 def test_a_pose_with_nan_is_refused_by_scene_and_view():
     record = make_record("car")
-    refuses(dataclasses.replace(record, c2w=changed(record.c2w, (1, 0, 3), np.nan)), "scene car, view 000001", "NaN")
+    line = refusal(dataclasses.replace(record, c2w=changed(record.c2w, (1, 0, 3), np.nan)))
+    assert "scene car, view 000001" in line and "NaN" in line
 
 
 def test_a_rotation_that_is_not_orthonormal_is_refused_and_rounding_is_not():
     record = make_record()
     bent = record.c2w.copy()
     bent[2, :3, :3] *= 1.001
-    refuses(dataclasses.replace(record, c2w=bent), "view 000002", "not orthonormal")
+    line = refusal(dataclasses.replace(record, c2w=bent))
+    assert "view 000002" in line and "not orthonormal" in line
     dataclasses.replace(record, c2w=record.c2w.astype(np.float32).astype(np.float64)).validate()
 
 
 def test_a_mirrored_pose_is_refused():
     record = make_record()
-    refuses(dataclasses.replace(record, c2w=record.c2w @ np.diag([-1.0, 1, 1, 1])), "mirror")
+    assert "mirror" in refusal(dataclasses.replace(record, c2w=record.c2w @ np.diag([-1.0, 1, 1, 1])))
 
 
 def test_intrinsics_in_pixels_are_refused():
     record = make_record()
-    refuses(dataclasses.replace(record, K=changed(record.K, (0, 0, 0), 131.25)), "in pixels by mistake")
-    refuses(dataclasses.replace(record, K=changed(record.K, (0, 0, 2), 32.0)), "principal point")
-    refuses(dataclasses.replace(record, K=changed(record.K, (0, 0, 1), 0.1)), "skew")
+    assert "in pixels by mistake" in refusal(dataclasses.replace(record, K=changed(record.K, (0, 0, 0), 131.25)))
+    assert "principal point" in refusal(dataclasses.replace(record, K=changed(record.K, (0, 0, 2), 32.0)))
+    assert "skew" in refusal(dataclasses.replace(record, K=changed(record.K, (0, 0, 1), 0.1)))
 
 
 @pytest.mark.parametrize(
@@ -89,19 +91,22 @@ def test_intrinsics_in_pixels_are_refused():
     ],
 )
 def test_malformed_settings_are_refused(changes, word):
-    refuses(make_record(**changes), word)
+    assert word in refusal(make_record(**changes))
 
 
 def test_one_view_is_too_few():
-    refuses(make_record(count=1), "at least 2")
+    assert "at least 2" in refusal(make_record(count=1))
 
 
 def test_pictures_that_are_damaged_or_differ_are_refused():
     good = make_record().images
-    refuses(make_record(images=[good[0], good[1][:-20], good[2]]), "view 000001", "truncated")
-    refuses(make_record(images=[good[0], b"", good[2]]), "not a PNG")
-    refuses(make_record(images=[good[0], good[1], png(noise(2, 9, 6))]), "view 000002", "9 x 6")
-    refuses(make_record(images=[good[0], good[1], png(noise(2, channels=3))]), "RGB", "RGBA")
+    line = refusal(make_record(images=[good[0], good[1][:-20], good[2]]))
+    assert "view 000001" in line and "truncated" in line
+    assert "not a PNG" in refusal(make_record(images=[good[0], b"", good[2]]))
+    line = refusal(make_record(images=[good[0], good[1], png(noise(2, 9, 6))]))
+    assert "view 000002" in line and "9 x 6" in line
+    line = refusal(make_record(images=[good[0], good[1], png(noise(2, channels=3))]))
+    assert "RGB" in line and "RGBA" in line
 
 
 def test_damage_inside_a_picture_is_found_when_it_is_decoded():
