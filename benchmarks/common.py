@@ -41,7 +41,7 @@ def save_results(program: str, figures: dict, table: list[str], quick: bool = Fa
         return
     machine = figures.get("hardware") or hardware()
     name = re.sub(r"\((R|TM)\)", "", str(machine["gpu"] or f"{machine['cores']}x_{machine['processor']}"))
-    label = re.sub(r"[^\w.-]+", "_", name)  # of letters that file names and links bear
+    label = "_".join(re.findall(r"[\w.-]+", name))  # of letters that file names and links bear
     stem = RESULTS / f"{date.today()}_{program}_{label}"
     # Not with_suffix: a processor's name may hold a dot.
     Path(f"{stem}.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
 
 from vcgen.diffusion.prior import ViewPrior
@@ -42,3 +43,9 @@ def write_model(path: Path, encoder: nn.Module, class_path: str, arguments: dict
         "image_size": [64, 64], "camera": CAMERA, "background": 1.0,
     }
     return folder.save(path, system.state_dict(), config, prior=system.prior)
+
+
+def write_stage(path: Path, **changes) -> Path:
+    """A configuration of the stage, with these of its arguments changed."""
+    path.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], **changes}}}))
+    return path

@@ -51,7 +51,7 @@ def test_every_choice_that_the_configuration_marks_has_an_alternative_to_measure
 
 
 @pytest.mark.parametrize(("gpu", "name"), [
-    (None, "2x_Intel_Xeon_CPU_2.20GHz"), ("NVIDIA RTX 4090/D", "NVIDIA_RTX_4090_D"),
+    (None, "2x_Intel_Xeon_CPU_2.20GHz"), ("NVIDIA RTX 4090/D", "NVIDIA_RTX_4090_D"), ("NVIDIA H200 (MIG)", "NVIDIA_H200_MIG"),
 ])  # fmt: skip
 def test_results_are_filed_under_names_that_links_can_bear(tmp_path, monkeypatch, gpu, name):
     monkeypatch.setattr(common, "RESULTS", tmp_path)

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image, ImageDraw
-from small_distillation import STAGE, make_folder
+from small_distillation import make_folder, write_stage
 from training import refusal
 
 from vcgen import cli
@@ -26,9 +25,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "distill.yaml"
-    path.write_text(yaml.safe_dump({"model": STAGE}))
-    return path
+    return write_stage(tmp_path / "distill.yaml")
 
 
 def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
@@ -51,7 +48,7 @@ def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, 
 
 def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
     guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0, "gamma": 0.0, "start": 0.6}}
-    config.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], "guidance": guidance}}}))
+    write_stage(config, guidance=guidance)
     words = [
         "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
         "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--shard", "0/3",

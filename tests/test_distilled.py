@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image, ImageDraw
-from small_distillation import STAGE, make_folder, write_model
+from small_distillation import STAGE, make_folder, write_model, write_stage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import load, refusal, vcgen
 
@@ -34,9 +34,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "distill.yaml"
-    path.write_text(yaml.safe_dump({"model": STAGE}))
-    return path
+    return write_stage(tmp_path / "distill.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +70,7 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
     for wrong, words in (("configs/cars64.yaml", "not Distill"), (str(tmp_path / "absent.yaml"), "see configs/distill.yaml")):
         with pytest.raises(UserError, match=words):
             distilled(system, wrong)
-    config.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], "guidance": {"class_path": "NGD", "init_args": {"round": 2}}}}}))
+    write_stage(config, guidance={"class_path": "NGD", "init_args": {"round": 2}})
     with pytest.raises(UserError, match="round"):
         distilled(system, str(config))
     with pytest.raises(UserError, match="no diffusion prior"):
@@ -84,9 +82,7 @@ def test_the_configuration_may_ask_for_score_distillation_and_for_the_decoder_al
 
     def asked(rates: dict) -> Distilled:
         options = {**STAGE["init_args"]["options"], **rates}
-        stage = {"class_path": "Distill", "init_args": {"model": "unused", "guidance": guidance, "options": options}}
-        config.write_text(yaml.safe_dump({"model": stage}))
-        return distilled(folder.load(model), str(config))
+        return distilled(folder.load(model), str(write_stage(config, guidance=guidance, options=options)))
 
     found = asked({"scene_lr": None, "decoder_lr": 1e-3})
     assert found.guidance == SDS(start=0.9, end=0.02, rounds=3, updates=1) and json.loads(found.settings)["guidance"]["class"] == "SDS"

@@ -10,7 +10,7 @@ import yaml
 from learnt_prior import COLOURS
 from PIL import Image
 from safetensors.torch import load_file
-from small_personalize import OPTIMIZER, example, system
+from small_personalization import OPTIMIZER, example, system
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from text_folder import tiny_folder
 from training import equal, load, refusal, vcgen

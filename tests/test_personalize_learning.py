@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from learnt_prior import COLOURS, learnt_prior, picture
-from small_personalize import example, system
+from small_personalization import example, system
 
 from vcgen.data.photo_augment import PLAIN
 from vcgen.diffusion.dreambooth import DreamBooth

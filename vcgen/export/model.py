@@ -56,7 +56,7 @@ class Model:
         self, image: Source, steps: int | None = None, config: Path | str = "default", seed: int = 0, fill: float = 0.78,
         as_is: bool = False,
     ) -> Field:
-        """The field (batch of 1) behind a picture, finetuned by the diffusion prior; about half a minute on one CPU core at 64 px.
+        """The field (batch of 1) behind a picture, finetuned by the diffusion prior; under a minute on one CPU core at 64 px.
 
         steps: rounds of the guidance, each of which denoises the virtual views once; the configuration's own unless given. config: a YAML
         file such as configs/distill.yaml, or "default", its settings. seed: of the noise. Raises UserError for a model without a prior.

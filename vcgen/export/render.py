@@ -85,7 +85,7 @@ def render(
         fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
         fill: share of the frame that the object is scaled to fill, between 0.1 and 1.
         as_is: keep the picture's framing (only pad and resize), for pictures framed like the training data.
-        distill: finetune the field by the model's diffusion prior first (about half a minute on one CPU core at 64 px): a configuration
+        distill: finetune the field by the model's diffusion prior first (under a minute on one CPU core at 64 px): a configuration
             such as configs/distill.yaml, or nothing for the same settings.
         device: cpu, cuda, cuda:1, ... ; auto takes a GPU when there is one.
         seed: of the distillation's noise.

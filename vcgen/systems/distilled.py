@@ -53,7 +53,7 @@ class Distilled:
         return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
 
     def field(self, context: Views) -> Finetunable:
-        """(batch, 1) views -> their distilled fields; about half a minute each on one CPU core at 64 px, unless they have been kept."""
+        """(batch, 1) views -> their distilled fields; under a minute each on one CPU core at 64 px, unless they have been kept."""
         path = self.path_of(context)
         if path is not None and path.is_file():
             return self.restored(context, path)
