@@ -1,0 +1,140 @@
+"""Reading and writing files: written whole or not at all, read within bounds. The one home of both for the package."""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from vcgen.errors import UserError, naming
+
+T = TypeVar("T")
+#: What file systems answer that cannot flush.
+UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
+#: Nesting allowed in parts of a JSON file whose schema is open, such as a model's arguments.
+MAX_DEPTH = 64
+#: Bytes allowed in a JSON file unless its reader says otherwise.
+MAX_JSON = 64 << 20
+
+
+@contextmanager
+def replacing(path: Path | str, flush: bool = False) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` to write to; on success it becomes ``path``, on any error it is deleted.
+
+    The temporary file is created here, exclusively and under an unguessable name: another user of a shared folder cannot plant a link for
+    it, and two processes on different nodes never share it. It keeps the suffix of ``path``, because many writers choose the format by it.
+    Missing parent folders are created. flush: reach the disk before the renaming, so that it survives a power cut.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
+    try:
+        with naming(path, temporary):
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+            yield temporary
+            if flush:
+                flush_to_disk(temporary)
+            os.replace(temporary, path)
+            if flush:
+                flush_to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a small file whole or not at all. Raises UserError naming ``path`` when the place cannot be written."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose a writable place with free space") from error
+
+
+def read_json(path: Path | str, schema: type[T] = dict[str, Any], advice: str = "", limit: int = MAX_JSON) -> T:
+    """The content of a JSON file, checked against ``schema``: a msgspec Struct, or any type that msgspec decodes.
+
+    Raises UserError in one line for a file that is missing, no regular file, longer than ``limit`` bytes, not JSON, not of the schema (NaN,
+    infinity, numbers beyond 64 bits, other types or ranges), or nested deeper than MAX_DEPTH. advice: what to do, the end of that line.
+    """
+    return parse_json(read_bytes(path, limit, advice), schema, str(path), advice)
+
+
+def parse_json(data: bytes, schema: type[T], where: str, advice: str = "") -> T:
+    """As :func:`read_json`, from bytes. where: what messages call them."""
+    try:
+        content = msgspec.json.decode(data, type=schema)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UserError(one_line(f"{where}: {error}", advice)) from error
+    except RecursionError:
+        content = None
+    if content is None or _deeper_than(content, MAX_DEPTH):
+        raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice))
+    return content
+
+
+def read_bytes(path: Path | str, limit: int, advice: str = "") -> bytes:
+    """The bytes of a regular file. Raises UserError when it is missing, something else (a pipe, a device), or longer than ``limit``."""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UserError(one_line(f"{path}: not a regular file", advice))
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise UserError(one_line(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})", advice)) from error
+    if len(data) > limit:
+        raise UserError(one_line(f"{path}: longer than {limit / 1e6:.0f} MB", advice))
+    return data
+
+
+def open_lock(path: Path | str) -> int:
+    """A descriptor of a lock file, created if need be, for fcntl; a link in its place, which another user may have planted, is refused."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Make a file's content, or the renamings in a folder, last through a power cut, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def one_line(message: str, advice: str = "") -> str:
+    """A message that can go to a terminal, whatever a file put into it: control characters escaped, long text cut. advice: its end."""
+    shown = printable(message)
+    return f"{shown if len(shown) <= 500 else shown[:497] + '...'}; {advice}" if advice else shown[:500]
+
+
+def printable(text: str) -> str:
+    """Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes \\x1b and the like."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a named pipe must not wait for a writer
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [item for container in level for item in _items(container)]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, msgspec.Struct):
+        return [getattr(value, name) for name in value.__struct_fields__]
+    return value if isinstance(value, list) else []
