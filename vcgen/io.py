@@ -1,6 +1,9 @@
 """Reading and writing files: written whole or not at all, read within bounds. The one home of both for the package."""
 
+import codecs
 import errno
+import functools
+import json
 import os
 import secrets
 import stat
@@ -20,6 +23,9 @@ UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 MAX_DEPTH = 64
 #: Bytes allowed in a JSON file unless its reader says otherwise.
 MAX_JSON = 64 << 20
+#: Up to this length files are looked through for names that an object gives twice. Longer ones, and those that are read for every scene,
+#: are not written by hand; of such names vcgen, as most readers, takes the last.
+MAX_BY_HAND = 1 << 20
 
 
 @contextmanager
@@ -59,22 +65,34 @@ def read_json(path: Path | str, schema: type[T] = dict[str, Any], advice: str = 
     """The content of a JSON file, checked against ``schema``: a msgspec Struct, or any type that msgspec decodes.
 
     Raises UserError in one line for a file that is missing, no regular file, longer than ``limit`` bytes, not JSON, not of the schema (NaN,
-    infinity, numbers beyond 64 bits, other types or ranges), or nested deeper than MAX_DEPTH. advice: what to do, the end of that line.
+    infinity, numbers out of range, other types), nested deeper than MAX_DEPTH, or with a name twice in one object. advice: what to do, the
+    end of that line.
     """
     return parse_json(read_bytes(path, limit, advice), schema, str(path), advice)
 
 
 def parse_json(data: bytes, schema: type[T], where: str, advice: str = "") -> T:
     """As :func:`read_json`, from bytes. where: what messages call them."""
+    data = data.removeprefix(codecs.BOM_UTF8)  # some editors on Windows begin with it
     try:
         content = msgspec.json.decode(data, type=schema)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        if len(data) <= MAX_BY_HAND:
+            json.loads(data, object_pairs_hook=_each_name_once, parse_int=len, parse_float=len)
+    except RecursionError as error:
+        raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice)) from error
+    except ValueError as error:  # of msgspec, the schema's own checks, or characters that are not UTF-8
         raise UserError(one_line(f"{where}: {error}", advice)) from error
-    except RecursionError:
-        content = None
-    if content is None or _deeper_than(content, MAX_DEPTH):
+    if _is_open(schema) and _deeper_than(content, MAX_DEPTH):
         raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice))
     return content
+
+
+def check(value: Any, schema: type[T], where: str, advice: str = "") -> T:
+    """Plain data that was not read as JSON (a part of a checkpoint, a YAML file) as ``schema`` says; UserError as :func:`read_json`."""
+    try:
+        return msgspec.convert(value, schema)
+    except (ValueError, RecursionError) as error:
+        raise UserError(one_line(f"{where}: {error}", advice)) from error
 
 
 def read_bytes(path: Path | str, limit: int, advice: str = "") -> bytes:
@@ -121,6 +139,18 @@ def printable(text: str) -> str:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a named pipe must not wait for a writer
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
+
+
+@functools.cache
+def _is_open(schema: Any) -> bool:
+    """Whether any part may hold anything, to any depth; what the other parts hold is as deep as they say."""
+    return "AnyType()" in repr(msgspec.inspect.type_info(schema))
 
 
 def _deeper_than(value: Any, limit: int) -> bool:

@@ -1,0 +1,29 @@
+"""Types that the schemas of several files share: what a number or a text in a file may be.
+
+A schema is a msgspec Struct beside the code that owns the file. Bounds are wide enough for every use and narrow enough that what follows
+(a float32, an array of that many pixels, a line in a report) can hold the value.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+#: Neither NaN nor infinite, and a float32 without loss of meaning.
+Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Positive = Annotated[float, Meta(gt=0, le=1e12)]
+#: A grey level, a coverage, a share.
+Unit = Annotated[float, Meta(ge=0, le=1)]
+#: Degrees above the horizon.
+Elevation = Annotated[float, Meta(ge=-90, le=90)]
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+#: The position of a view among those of its scene, from 0.
+ViewNumber = Annotated[int, Meta(ge=0, lt=100_000)]
+#: One side of an image, in pixels.
+Side = Annotated[int, Meta(ge=1, le=16384)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
+#: The key of a scene: it names files in a tar, where a dot ends the name.
+Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,80}\\Z")]
+#: A name that people read: of a group, a view, a model.
+Name = Annotated[str, Meta(max_length=1000)]
+#: Free text.
+Text = Annotated[str, Meta(max_length=100_000)]
