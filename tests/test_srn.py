@@ -174,8 +174,8 @@ def test_broken_objects_are_counted_and_can_be_left_out(tmp_path, source, capsys
 @pytest.mark.parametrize(
     ("name", "content", "word"),
     [
-        ("rgb/000001.png", png(noise(1))[:-40], "000001.png: the image cannot be read"),
-        ("rgb/000001.png", b"", "000001.png: the image cannot be read"),
+        ("rgb/000001.png", png(noise(1))[:-40], "000001.png: cannot be read as an image"),
+        ("rgb/000001.png", b"", "000001.png: cannot be read as an image"),
         ("rgb/000001.png", png(noise(1, 9, 6)), "9 x 6, but intrinsics.txt is for 8 x 6"),
         ("pose/000001.txt", b"1 0 0 nan 0 1 0 0 0 0 1 0 0 0 0 1", "NaN"),
         ("pose/000001.txt", b"2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "view 000001: the pose's rotation is not orthonormal"),

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -96,17 +96,36 @@ def check(value: Any, schema: type[T], where: str, advice: str = "") -> T:
 
 
 def read_bytes(path: Path | str, limit: int, advice: str = "") -> bytes:
-    """The bytes of a regular file. Raises UserError when it is missing, something else (a pipe, a device), or longer than ``limit``."""
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(one_line(f"{path}: not a regular file", advice))
+    """The bytes of a file, as :func:`open_regular` opens it."""
+    with open_regular(path, limit, advice) as file:
+        try:
             data = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UserError(one_line(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})", advice)) from error
-    if len(data) > limit:
+        except OSError as error:
+            raise UserError(one_line(f"{path}: cannot be read ({error.strerror})", advice)) from error
+    if len(data) > limit:  # it grew, or its size is not told, as in /proc
         raise UserError(one_line(f"{path}: longer than {limit / 1e6:.0f} MB", advice))
     return data
+
+
+@contextmanager
+def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[BinaryIO]:
+    """A file opened for reading bytes.
+
+    Raises UserError when it is missing, something else (a folder, a pipe, a device), or longer than ``limit`` bytes.
+    """
+    try:
+        file = open(path, "rb", opener=_without_waiting)
+    except FileNotFoundError as error:
+        raise UserError(one_line(f"{path} is missing", advice)) from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise UserError(one_line(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})", advice)) from error
+    with file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(one_line(f"{path}: not a regular file", advice))
+        if found.st_size > limit:
+            raise UserError(one_line(f"{path}: longer than {limit / 1e6:.0f} MB", advice))
+        yield file
 
 
 def open_lock(path: Path | str) -> int:
@@ -133,7 +152,7 @@ def one_line(message: str, advice: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes \\x1b and the like."""
+    """Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes \\x1b etc.."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from vcgen.data.images import image_to_array, read_image
 from vcgen.errors import UserError
 
 #: What counts as a picture: a file, an opened picture, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], straight colour.
@@ -58,22 +59,15 @@ def read(source: Source) -> tuple[NDArray[np.float32], bool]:
     if isinstance(source, np.ndarray):
         pixels = _from_array(source)
     elif isinstance(source, Image.Image):
-        pixels = _upright(source)
+        pixels = _rgba(image_to_array(source, getattr(source, "filename", "") or "the picture", upright=True))
     else:
-        try:
-            with Image.open(source) as image:
-                pixels = _upright(image)
-        except FileNotFoundError as error:
-            raise UserError(f"{source} is missing: give a PNG or JPEG file") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{source} cannot be read as a picture ({error}): give a PNG or JPEG file") from error
+        pixels = _rgba(read_image(source, upright=True))
     return pixels, bool((pixels[..., 3] < 1).any())
 
 
-def _upright(image: Image.Image) -> NDArray[np.float32]:
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"{getattr(image, 'filename', '') or 'the picture'} has more than 8 bits a channel: save it with 8")
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"), np.float32) / 255
+def _rgba(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    opaque = np.full_like(pixels[..., :1], 255)
+    return np.concatenate([pixels, opaque] if pixels.shape[2] == 3 else [pixels], -1).astype(np.float32) / 255
 
 
 def _from_array(array: NDArray) -> NDArray[np.float32]:

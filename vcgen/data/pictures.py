@@ -9,23 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from vcgen.data.images import read_image
 from vcgen.errors import UserError
 
 
 def load_picture(path: Path) -> np.ndarray:
     """Read an 8-bit picture; EXIF rotation is ignored, as camera solvers do. Raises UserError naming the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UserError(f"{path}: {image.mode} pictures (more than 8 bits) are not supported; convert to 8-bit RGB or RGBA")
-            has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-            return np.asarray(image.convert("RGBA" if has_alpha else "RGB"), dtype=np.float32) / 255
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: image not found") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: the image cannot be read ({str(error).splitlines()[0]})") from error
+    return read_image(path).astype(np.float32) / 255
 
 
 def premultiply(picture: np.ndarray) -> np.ndarray:

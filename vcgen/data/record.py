@@ -1,7 +1,6 @@
 """One posed scene as it is stored: PNG pictures, their cameras, and where they came from. Imports numpy and Pillow, never torch."""
 
 import dataclasses
-import io
 import re
 import zlib
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vcgen.data.images import MAX_VIEW_PIXELS, check_size, decode_png
 from vcgen.errors import UserError
 
 VERSION = 1
@@ -181,6 +181,7 @@ def check_png(data: bytes, size: tuple[int, int], has_alpha: bool, where: str) -
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if (height, width) != tuple(size):
         raise UserError(f"{where}: the image is {height} x {width} (height x width), the scene's size is {size[0]} x {size[1]}")
+    check_size(width, height, where, MAX_VIEW_PIXELS)
     expected = _PNG_COLOUR_ALPHA if has_alpha else _PNG_COLOUR
     if (data[24], data[25]) != (8, expected):
         kinds = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
@@ -190,21 +191,16 @@ def check_png(data: bytes, size: tuple[int, int], has_alpha: bool, where: str) -
 
 def decode_views(record: SceneRecord, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
     """Decode chosen views. Returns straight colour (n, 3, H, W) float32 in [0, 1] and alpha (n, 1, H, W), None for opaque pictures."""
-    pixels = np.stack([_decode(record.images[i], f"scene {record.key}, view {record.views[i]}") for i in indices])
+    shape = (*record.size, 4 if record.background == "alpha" else 3)
+    pixels = np.stack([_decode(record.images[i], shape, f"scene {record.key}, view {record.views[i]}") for i in indices])
     pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
     return pixels[:, :3], (pixels[:, 3:] if record.background == "alpha" else None)
 
 
-def _decode(data: bytes, where: str) -> np.ndarray:
-    from PIL import Image
-
+def _decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
     if not chunks_are_whole(data):
         raise UserError(f"{where}: the PNG is damaged (a checksum is wrong)")
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{where}: the PNG cannot be decoded ({error})") from error
+    return decode_png(data, shape, where)
 
 
 def chunks_are_whole(png: bytes) -> bool:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vcgen.callbacks.samples import to_uint8
+from vcgen.data.images import read_image
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
@@ -69,14 +70,16 @@ def draw_class_pictures(
 
 
 def read_class_pictures(folder: Path, count: int) -> Tensor:
-    """(count, 3, size, size) uint8. Raises UserError for one that is damaged."""
+    """(count, 3, size, size) uint8. Raises UserError for one that is damaged, or of another size than the first."""
     pictures = []
     for number in range(count):
+        path = path_of(folder, number)
         try:
-            with Image.open(path_of(folder, number)) as image:
-                pictures.append(np.asarray(image.convert("RGB")))
-        except (OSError, SyntaxError) as error:
-            raise UserError(f"{path_of(folder, number)}: cannot be read; delete it, and it is drawn again") from error
+            pictures.append(read_image(path)[..., :3])
+        except UserError as error:
+            raise UserError(f"{path}: cannot be read; delete it, and it is drawn again") from error
+        if pictures[-1].shape != pictures[0].shape:
+            raise UserError(f"{path}: has another size than {path_of(folder, 0).name}; delete {folder}, and it is drawn again")
     return torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
 
 

@@ -1,0 +1,93 @@
+"""Reading image files that anybody may have made: only formats that are named here, within a number of pixels, or refused in one line."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcgen.errors import UserError
+from vcgen.io import one_line, open_regular
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: What is read, as Pillow names it. What it would try beyond these starts other programs (PostScript: gs), or is rarely tested.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+#: Pixels allowed in an image file: 400 MB once decoded. A larger number in a header is refused before any memory is taken.
+MAX_PIXELS = 100_000_000
+#: The same for a view in a shard.
+MAX_VIEW_PIXELS = 50_000_000
+#: Bytes allowed in an image file; some readers of Pillow take a whole file, or a whole part of it, into memory.
+MAX_BYTES = 500_000_000
+#: What messages end in.
+ADVICE = "give a PNG or JPEG file"
+#: EXIF's number of a camera's orientation -> the name of Pillow's transposition that turns the image upright.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+}
+
+
+def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8, or 4 with straight alpha where the file holds any; the first frame of an animation.
+
+    upright: turned as EXIF notes that the camera was held. Raises UserError in one line for a file that is missing, damaged, of another
+    format than ``FORMATS`` whatever its name says, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or of more than 8 bits a channel.
+    """
+    with open_regular(path, MAX_BYTES, ADVICE) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on sizes and odd parts: the file is taken, or refused below
+        return _decode(file, str(path), FORMATS, upright)
+
+
+def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
+    """As :func:`read_image`, of the bytes of a PNG file whose header says ``shape``, (height, width, 3 or 4). name: what messages call it.
+
+    Raises UserError for another shape, too, as a second header or a transparent colour make it.
+    """
+    pixels = _decode(io.BytesIO(data), name, ("PNG",), upright=False)
+    if pixels.shape != shape:
+        raise UserError(one_line(f"{name}: the PNG decodes to the shape {pixels.shape}, its header says {shape}", "pack the data again"))
+    return pixels
+
+
+def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> NDArray[np.uint8]:
+    """As :func:`read_image`, of an image that Pillow has opened."""
+    from PIL import Image
+
+    check_size(image.width, image.height, name)
+    if image.mode.startswith(("I", "F")):
+        raise UserError(one_line(f"{name}: has more than 8 bits a channel", "convert it to 8-bit RGB or RGBA"))
+    try:
+        turn = UPRIGHT.get(image.getexif().get(0x0112)) if upright else None
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
+        return np.asarray(image.transpose(Image.Transpose[turn]) if turn else image)
+    except Exception as error:  # Pillow's readers raise a dozen types for damaged files, MemoryError among them
+        raise _refusal(name, error) from error
+
+
+def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS) -> None:
+    """Raise UserError for an image of more than ``limit`` pixels, or of none."""
+    if not 0 < width * height <= limit:
+        size = f"{width} x {height} pixels (width x height)"
+        raise UserError(one_line(f"{name}: the image has {size}, allowed are 1 to {limit // 10**6} million", "give a smaller one"))
+
+
+def _decode(file: IO[bytes], name: str, formats: tuple[str, ...], upright: bool) -> NDArray[np.uint8]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(file, formats=formats)  # reads the header
+    except UnidentifiedImageError as error:
+        raise UserError(one_line(f"{name}: cannot be read as an image: it is damaged, or none of {', '.join(formats)}", ADVICE)) from error
+    except Exception as error:
+        raise _refusal(name, error) from error
+    with image:
+        return image_to_array(image, name, upright)
+
+
+def _refusal(name: str, error: Exception) -> UserError:
+    reason = "not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    return UserError(one_line(f"{name}: cannot be read as an image ({reason})", ADVICE))
