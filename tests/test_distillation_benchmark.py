@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from vcgen.data.shards import file_sha256  # noqa: E402
 from vcgen.diffusion.guidance import SDS  # noqa: E402
 from vcgen.errors import UserError  # noqa: E402
 from vcgen.evaluation.protocol import load_protocol  # noqa: E402
-from vcgen.evaluation.results import Results  # noqa: E402
+from vcgen.evaluation.records import ImageScore, ObjectScore  # noqa: E402
+from vcgen.evaluation.results import Results, collect  # noqa: E402
 from vcgen.export import folder  # noqa: E402
 
 PROTOCOL = ROOT / "configs" / "protocols" / "cars64_view0_sparse.json"
@@ -43,7 +44,8 @@ def finished(out: Path, model: Path, settings: str) -> Results:
     protocol = load_protocol(PROTOCOL)
     data = file_sha256(ROOT / "data" / "cars64" / "test" / "index.json")
     hashes = {**folder.hashes(model), "method": settings, "protocol": protocol.sha256, "data": data, "lpips_squeeze": "any"}
-    result = Results("ngd", {"psnr": 20.0}, {"psnr": None}, {"objects": 15}, asdict(protocol), {}, {}, hashes, {})
+    scores = [ObjectScore(f"car{number}", "", 1.0, (ImageScore(20, "20", {"psnr": 20.0}),)) for number in range(15)]
+    result = collect("ngd", scores, protocol, versions={}, hashes=hashes, run={})
     out.mkdir()
     result.save(out)
     (out / "kept.json").write_text(json.dumps({"virtual": 30.0}))

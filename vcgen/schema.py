@@ -8,9 +8,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
+_PRINTABLE = "^[^\\x00-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]*\\Z"
 #: Neither NaN nor infinite, and a float32 without loss of meaning.
 Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
 #: A grey level, a coverage, a share.
 Unit = Annotated[float, Meta(ge=0, le=1)]
 #: Degrees above the horizon.
@@ -23,7 +25,8 @@ Side = Annotated[int, Meta(ge=1, le=16384)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
 #: The key of a scene: it names files in a tar, where a dot ends the name.
 Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,80}\\Z")]
-#: A name that people read: of a group, a view, a model.
-Name = Annotated[str, Meta(max_length=1000)]
+#: A name that people read, of a group, a view, a model, in one line: no control or direction marks.
+Name = Annotated[str, Meta(max_length=200, pattern=_PRINTABLE)]
+Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=_PRINTABLE)]
 #: Free text.
 Text = Annotated[str, Meta(max_length=100_000)]

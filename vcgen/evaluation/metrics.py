@@ -25,9 +25,23 @@ DEFINITIONS = {
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "ssim_gauss": True, "lpips": False}
 
 
+#: metric -> the least and the largest value that there is; rounding may exceed 1 by a little.
+RANGES = {"psnr": (0.0, PSNR_CAP), "ssim": (-1.001, 1.001), "ssim_gauss": (-1.001, 1.001), "lpips": (0.0, 100.0)}
+
+
 def family(metric: str) -> str:
     """The key of :data:`DEFINITIONS` for a column: ``lpips_vgg`` -> ``lpips``."""
     return "lpips" if metric.startswith("lpips") else metric
+
+
+def check_values(values: Mapping[str, float]) -> None:
+    """Raise ValueError for columns that this version does not know, for none, and for values that the metric cannot have."""
+    if unknown := [name for name in values or [""] if family(name) not in RANGES]:
+        raise ValueError(f"unknown metric {unknown[0]!r}")
+    for name, value in values.items():
+        low, high = RANGES[family(name)]
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}, outside [{low:g}, {high:g}]")
 
 
 def quantise(images: Tensor) -> Tensor:

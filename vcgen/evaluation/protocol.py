@@ -1,19 +1,43 @@
 """An evaluation protocol is a file, not flags: which views go in, which are predicted, at what size, before what, measured how."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from msgspec import Struct
+
 from vcgen.errors import UserError
+from vcgen.io import one_line, parse_json, read_bytes
+from vcgen.schema import Label, Name, Side, Text, Unit, ViewNumber
 
 #: The definitions this version computes; a protocol must name them, so that a later change cannot pass unnoticed.
 SUPPORTED_METRICS = {"psnr": "db-per-image", "ssim": "scikit-image", "ssim_gauss": "gaussian-11-zero-padded", "lpips": "v0.1"}
 SUPPORTED_QUANTISATION = "8-bit-rounded"
 ALL_OTHERS = "all others"
-_REQUIRED = {"version", "name", "context", "targets", "size", "background", "quantisation", "metrics"}
-_OPTIONAL = {"description", "split", "views"}
+MAX_BYTES = 1 << 20
+ADVICE = "compare it with those in configs/protocols"
+
+
+class ProtocolFile(Struct, forbid_unknown_fields=True):
+    """The entries of a protocol file: those of :class:`Protocol`, and what it takes for granted."""
+
+    version: Literal[1]
+    name: Label
+    context: tuple[ViewNumber, ...]
+    targets: tuple[ViewNumber, ...] | Literal["all others"]
+    size: tuple[Side, Side]
+    background: Unit
+    quantisation: str
+    metrics: dict[str, str]
+    split: Name = ""
+    views: ViewNumber = 0
+    description: Text = ""
+
+    def __post_init__(self):
+        if self.metrics != SUPPORTED_METRICS or self.quantisation != SUPPORTED_QUANTISATION:
+            wanted = f"metrics must be {SUPPORTED_METRICS}, quantisation {SUPPORTED_QUANTISATION!r}"
+            raise ValueError(f"wants other metric definitions than this version computes; {wanted}")
 
 
 @dataclass(frozen=True)
@@ -74,45 +98,12 @@ class Protocol:
 
 def load_protocol(path: Path | str) -> Protocol:
     """Read a protocol file (JSON; those shipped lie in configs/protocols). Raises UserError naming the file and the entry at fault."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        content = json.loads(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this protocol ({error.strerror}); those shipped lie in configs/protocols") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); compare it with configs/protocols") from error
-    _check_entries(content, path)
+    data = read_bytes(path, MAX_BYTES, ADVICE)
+    file = parse_json(data, ProtocolFile, str(path), ADVICE)
     try:
         return Protocol(
-            name=str(content["name"]),
-            context=tuple(content["context"]),
-            targets=ALL_OTHERS if content["targets"] == ALL_OTHERS else tuple(content["targets"]),
-            size=_size(content["size"]),
-            background=float(content["background"]),
-            split=str(content.get("split", "")),
-            views=int(content.get("views", 0)),
-            description=str(content.get("description", "")),
+            file.name, file.context, file.targets, file.size, file.background, file.split, file.views, file.description,
             sha256=hashlib.sha256(data).hexdigest(),
         )
-    except (UserError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _size(value: list[int]) -> tuple[int, int]:
-    height, width = value
-    return int(height), int(width)
-
-
-def _check_entries(content: object, path: Path) -> None:
-    if not isinstance(content, dict) or content.get("version") != 1:
-        raise UserError(f'{path}: not a version 1 protocol; it must be a JSON object with "version": 1')
-    missing, unknown = sorted(_REQUIRED - content.keys()), sorted(content.keys() - _REQUIRED - _OPTIONAL)
-    if missing or unknown:
-        fault = f"misses {', '.join(missing)}" if missing else f"has unknown entries {', '.join(unknown)}"
-        raise UserError(f"{path}: the protocol {fault}; compare it with configs/protocols")
-    if content["metrics"] != SUPPORTED_METRICS or content["quantisation"] != SUPPORTED_QUANTISATION:
-        raise UserError(
-            f"{path}: wants other metric definitions than this version computes; "
-            f"metrics must be {json.dumps(SUPPORTED_METRICS)}, quantisation {json.dumps(SUPPORTED_QUANTISATION)}"
-        )
+    except UserError as error:
+        raise UserError(one_line(f"{path}: {error}")) from error

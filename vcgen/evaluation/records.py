@@ -1,45 +1,68 @@
 """One file per scored object: an evaluation can stop, resume, and run in parallel, and nobody overwrites anybody's numbers."""
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct, structs, to_builtins
 
 from vcgen.data.shards import create_folder, write_atomically
 from vcgen.errors import UserError
+from vcgen.evaluation.metrics import check_values
+from vcgen.io import read_json
+from vcgen.schema import Key, Name, NotNegative, Text, ViewNumber
+
+ADVICE = "not a record of this vcgen evaluate: delete it and run again"
 
 
-@dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(Struct, frozen=True, forbid_unknown_fields=True):
     """What must agree before two records may be averaged: SHA-256 of model, protocol and shard index, and the metrics' names."""
 
-    model: str
-    protocol: str
-    data: str
+    model: Text
+    protocol: Text
+    data: Text
     metrics: tuple[str, ...]
 
     def difference(self, other: "Fingerprint") -> str:
         """The names of the fields that differ, for a message; "" if none does."""
-        mine, theirs = asdict(self), asdict(other)
-        return " and ".join(name for name in mine if mine[name] != theirs[name])
+        return " and ".join(name for name in self.__struct_fields__ if getattr(self, name) != getattr(other, name))
 
 
-@dataclass(frozen=True)
-class ImageScore:
+class ImageScore(Struct, frozen=True, forbid_unknown_fields=True):
     """One predicted view. view: index in the object's views; name: its file name in the source; metrics: column -> value."""
 
-    view: int
+    view: ViewNumber
     name: str
     metrics: dict[str, float]
 
+    def __post_init__(self):
+        check_values(self.metrics)
 
-@dataclass(frozen=True)
-class ObjectScore:
+
+class ObjectScore(Struct, frozen=True, forbid_unknown_fields=True):
     """All predicted views of one object, by ascending view. group: objects of one group share a model. seconds: wall time it took."""
 
-    object: str
-    group: str
-    seconds: float
+    object: Key
+    group: Name
+    seconds: NotNegative
     images: tuple[ImageScore, ...]
+
+    def __post_init__(self):
+        views = [image.view for image in self.images]
+        if not views or views != sorted(set(views)):
+            raise ValueError("needs images in the order of their views, each once")
+        if len({tuple(image.metrics) for image in self.images}) > 1:
+            raise ValueError("the images have different metrics")
+
+
+class RecordFile(ObjectScore, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a file holds."""
+
+    fingerprint: Fingerprint
+
+    def __post_init__(self):
+        super().__post_init__()
+        if tuple(self.images[0].metrics) != self.fingerprint.metrics:
+            raise ValueError("its metrics are not those that its fingerprint names")
 
 
 class RecordFolder:
@@ -49,7 +72,7 @@ class RecordFolder:
         self.folder, self.fingerprint = folder, fingerprint
         create_folder(folder)
         for path in sorted(folder.glob("*.json")):
-            found, _ = _read(path)
+            found = _read(path).fingerprint
             if difference := fingerprint.difference(found):
                 if not overwrite:
                     raise UserError(
@@ -60,20 +83,18 @@ class RecordFolder:
     def read(self, key: str) -> ObjectScore | None:
         """The record of an object, or None while it has none."""
         path = self.folder / f"{key}.json"
-        return _read(path)[1] if path.is_file() else None
+        if not path.is_file():
+            return None
+        record = _read(path)
+        if record.object != key:
+            raise UserError(f"{path}: is the record of {record.object}; delete it and run again")
+        return ObjectScore(*(getattr(record, name) for name in ObjectScore.__struct_fields__))
 
     def write(self, score: ObjectScore) -> None:
         """Store a record, atomically."""
-        content = {"fingerprint": asdict(self.fingerprint), **asdict(score)}
+        content = to_builtins(RecordFile(**structs.asdict(score), fingerprint=self.fingerprint))
         write_atomically(self.folder / f"{score.object}.json", (json.dumps(content, allow_nan=False) + "\n").encode())
 
 
-def _read(path: Path) -> tuple[Fingerprint, ObjectScore]:
-    try:
-        content = json.loads(path.read_bytes())
-        fingerprint = content["fingerprint"]
-        images = tuple(ImageScore(**image) for image in content["images"])
-        score = ObjectScore(content["object"], content["group"], content["seconds"], images)
-        return Fingerprint(**(fingerprint | {"metrics": tuple(fingerprint["metrics"])})), score
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a record of vcgen evaluate ({type(error).__name__}: {error}); delete it and run again") from error
+def _read(path: Path) -> RecordFile:
+    return read_json(path, RecordFile, ADVICE)

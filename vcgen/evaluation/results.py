@@ -1,23 +1,33 @@
 """From per-image records to the numbers that are printed, and the file that keeps both."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, to_builtins
 
 from vcgen.data.shards import write_atomically
 from vcgen.errors import UserError
 from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
 from vcgen.evaluation.protocol import Protocol
-from vcgen.evaluation.records import ObjectScore
+from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
+from vcgen.io import check, one_line, read_json
+from vcgen.schema import Count, Finite, Name, Text
 
 RESULTS = "results.json"
+#: Ten million images take a gigabyte.
+MAX_BYTES = 1 << 30
+ADVICE = "not a result of this version: evaluate again"
+#: What an image or an object of results.json is, beside its metrics.
+Row = dict[str, str | int | float]
+PLACE = ("object", "group", "view", "view_name")
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything ``results.json`` holds.
 
     name: the model. mean, interval95: metric -> mean over objects, and its bootstrap interval (None for fewer than two groups).
@@ -28,21 +38,21 @@ class Results:
     baselines: name -> mean, interval95, and this model's paired difference to it by metric.
     """
 
-    name: str
-    mean: dict[str, float]
-    interval95: dict[str, tuple[float, float] | None]
-    counts: dict[str, int]
+    name: Name
+    mean: dict[str, Finite]
+    interval95: dict[str, tuple[Finite, Finite] | None]
+    counts: dict[str, Count]
     protocol: dict[str, Any]
-    definitions: dict[str, str]
-    versions: dict[str, str]
-    hashes: dict[str, str]
+    definitions: dict[str, Text]
+    versions: dict[str, Name]
+    hashes: dict[str, Text]
     run: dict[str, Any]
-    missing: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
-    objects: list[dict[str, Any]] = field(default_factory=list)
-    images: list[dict[str, Any]] = field(default_factory=list)
+    missing: dict[str, Text] = {}
+    skipped: dict[str, Text] = {}
+    baselines: dict[str, dict[str, Any]] = {}
+    model: dict[str, Any] = {}
+    objects: list[Row] = []
+    images: list[Row] = []
 
     @property
     def metrics(self) -> list[str]:
@@ -55,18 +65,68 @@ class Results:
 
     def save(self, folder: Path) -> None:
         """Write ``results.json``, atomically."""
-        write_atomically(folder / RESULTS, (json.dumps(asdict(self), indent=1, allow_nan=False) + "\n").encode())
+        write_atomically(folder / RESULTS, (json.dumps(to_builtins(self), indent=1, allow_nan=False) + "\n").encode())
 
 
 def load_results(folder: Path | str) -> Results:
-    """Read the ``results.json`` of an evaluation folder. Raises UserError if there is none or it is not ours."""
+    """Read the ``results.json`` of an evaluation folder. Raises UserError if there is none, it is not ours, or its means are not those of
+    its images."""
     path = Path(folder) / RESULTS
     if not path.is_file():
         raise UserError(f"{folder}: no {RESULTS} here; give the --out folder of a finished vcgen evaluate")
-    try:
-        return Results(**json.loads(path.read_bytes()))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a result of this version ({error}); evaluate again") from error
+    results = read_json(path, Results, ADVICE, MAX_BYTES)
+    means, intervals = average(_scores(results.images, path)), results.interval95
+    wrong = [name for name, value in means.items() if not _close(value, getattr(results, name))]
+    if intervals.keys() != results.mean.keys() or any(ends and ends[0] > ends[1] for ends in intervals.values()):
+        wrong.append("interval95")
+    if not {"protocol", "data"} <= results.hashes.keys():
+        wrong.append("hashes")
+    if wrong:
+        raise UserError(one_line(f"{path}: {' and '.join(wrong)} cannot be those of its images", ADVICE))
+    return results
+
+
+def _scores(images: Sequence[Row], path: Path) -> list[ObjectScore]:
+    """The records that results were collected from, but for their times. Raises UserError for what is no image."""
+    objects: dict[Any, dict[str, Any]] = {}
+    for row in images:
+        place = [row.get(name) for name in PLACE]
+        score = objects.setdefault(place[0], {"object": place[0], "group": place[1], "seconds": 1.0, "images": []})
+        metrics = {name: value for name, value in row.items() if name not in PLACE}
+        score["images"].append({"view": place[2], "name": place[3], "metrics": metrics})
+    if not objects:
+        raise UserError(f"{path}: holds no image; {ADVICE}")
+    return check(list(objects.values()), list[ObjectScore], f"{path}, images", ADVICE)
+
+
+def _close(first: Any, second: Any) -> bool:
+    """Equal up to rounding, which differs between machines."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_close(first[name], second[name]) for name in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_close, first, second))
+    numbers = all(isinstance(value, int | float) for value in (first, second))
+    return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-9) if numbers else first == second
+
+
+def average(scores: Sequence[ObjectScore]) -> dict[str, Any]:
+    """The fields of :class:`Results` that follow from the scores alone: mean, counts, objects, images, in the order of (object, view)."""
+    metrics = list(scores[0].images[0].metrics)
+    objects, images = [], []
+    for score in sorted(scores, key=lambda score: score.object):
+        where = {"object": score.object, "group": score.group}
+        ordered = sorted(score.images, key=lambda image: image.view)
+        images += [where | {"view": image.view, "view_name": image.name} | image.metrics for image in ordered]
+        means = {metric: mean([image.metrics[metric] for image in ordered]) for metric in metrics}
+        objects.append(where | {"views": len(ordered)} | means)
+    counts = {
+        "objects": len(objects),
+        "groups": len({entry["group"] for entry in objects}),
+        "images": len(images),
+        "psnr_capped": sum(image["psnr"] >= PSNR_CAP for image in images),
+    }
+    columns = {metric: mean([entry[metric] for entry in objects]) for metric in metrics}
+    return {"mean": columns, "counts": counts, "objects": objects, "images": images}
 
 
 def collect(name: str, scores: Sequence[ObjectScore], protocol: Protocol, **provenance: Any) -> Results:
@@ -74,32 +134,12 @@ def collect(name: str, scores: Sequence[ObjectScore], protocol: Protocol, **prov
 
     provenance: the fields of :class:`Results` that do not follow from the scores (versions, hashes, run, missing, skipped, model).
     """
-    scores = sorted(scores, key=lambda score: score.object)
-    metrics = list(scores[0].images[0].metrics)
-    objects, images = [], []
-    for score in scores:
-        where = {"object": score.object, "group": score.group}
-        ordered = sorted(score.images, key=lambda image: image.view)
-        images += [where | {"view": image.view, "view_name": image.name} | image.metrics for image in ordered]
-        means = {metric: mean([image.metrics[metric] for image in ordered]) for metric in metrics}
-        objects.append(where | {"views": len(ordered)} | means)
+    averages = average(scores)
+    objects = averages["objects"]
     groups = [entry["group"] for entry in objects]
-    columns = {metric: [entry[metric] for entry in objects] for metric in metrics}
+    intervals = {metric: bootstrap_interval([entry[metric] for entry in objects], groups) for metric in averages["mean"]}
     return Results(
-        name=name,
-        mean={metric: mean(values) for metric, values in columns.items()},
-        interval95={metric: bootstrap_interval(values, groups) for metric, values in columns.items()},
-        counts={
-            "objects": len(objects),
-            "groups": len(set(groups)),
-            "images": len(images),
-            "psnr_capped": sum(image["psnr"] >= PSNR_CAP for image in images),
-        },
-        protocol=asdict(protocol),
-        definitions=definitions(metrics),
-        objects=objects,
-        images=images,
-        **provenance,
+        name=name, **averages, interval95=intervals, protocol=asdict(protocol), definitions=definitions(list(intervals)), **provenance
     )
 
 

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol as TypingProtocol
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from vcgen.cameras import Cameras
@@ -100,10 +101,14 @@ def evaluate_system(
     if settings.shard[1] > 1:
         return None
     scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
+    for score, (key, number) in zip(scores, chosen, strict=True):
+        entry = index.scenes[number]
+        if score.group != entry.group or [image.view for image in score.images] != protocol.target_indices(entry.views, key):
+            raise UserError(f"{records.folder / key}.json: is of other views, or of another group, than {key} has; delete it and run again")
     provenance = {"versions": versions(), "hashes": hashes, "missing": missing, "model": origin.config, "skipped": skipped}
     provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
     results = collect(origin.name, scores, protocol, **provenance)
-    results = replace(results, baselines=compare(results, others))
+    results = structs.replace(results, baselines=compare(results, others))
     results.save(out)
 
     from vcgen.evaluation.report import write_report

@@ -3,13 +3,23 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from vcgen.data.shards import ShardIndex, create_folder, write_atomically
 from vcgen.errors import UserError
 from vcgen.evaluation.records import ObjectScore, RecordFolder
+from vcgen.io import read_json
 
 #: In the results' folder: into how many shards the objects were split.
 FILE = "shards.json"
+
+
+class Shards(Struct, forbid_unknown_fields=True):
+    """What that file holds."""
+
+    shards: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -49,8 +59,8 @@ def merged(out: Path, records: RecordFolder, keys: list[str], dealt: list[str]) 
 def remedy(out: Path, missing: list[int]) -> str:
     """The shards to run again, such as "--shard 1/4 and 3/4"."""
     try:
-        count = int(json.loads((out / FILE).read_bytes())["shards"])
-    except (OSError, KeyError, TypeError, ValueError):
+        count = read_json(out / FILE, Shards).shards
+    except UserError:
         return "the evaluation, whole or with --shard i/n"
     names = [f"{shard}/{count}" for shard in sorted({position % count for position in missing})]
     return "--shard " + " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
