@@ -80,3 +80,9 @@ def write_transforms(folder: Path, frames: list[dict], name: str = "transforms.j
 def listing(folder: Path) -> dict[str, bytes]:
     """Relative path -> content of every file below ``folder``."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def posed_frames(c2w: np.ndarray, name: str = "images/r_{}.png", **extra) -> list[dict]:
+    """Frames of a transforms file, with OpenGL axes, for (count, 4, 4) OpenCV poses."""
+    poses = c2w @ np.diag([1.0, -1.0, -1.0, 1.0])
+    return [{"file_path": name.format(i), "transform_matrix": pose.tolist(), **extra} for i, pose in enumerate(poses)]

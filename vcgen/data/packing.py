@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from vcgen.data.formats.files import is_visible
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.record import SceneRecord
 from vcgen.data.shards import (
@@ -34,6 +35,7 @@ from vcgen.data.shards import (
     write_shard,
 )
 from vcgen.errors import UserError
+from vcgen.io import printable
 
 ListScenes = Callable[[Path, Settings], list[SceneFolder]]
 ReadScene = Callable[[SceneFolder, Settings], SceneRecord]
@@ -129,8 +131,9 @@ def make_plans(scenes: list[SceneFolder], settings: Settings, converter: str, sa
 
 
 def list_files(folder: Path) -> list[tuple[str, int]]:
-    """(relative path, bytes) of every file below ``folder``, sorted."""
-    return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
+    """(relative path, bytes) of every file below ``folder``, sorted, but of those that a system may leave there at any time."""
+    files = (path for path in folder.rglob("*") if path.is_file() and all(map(is_visible, path.relative_to(folder).parts)))
+    return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in files)
 
 
 def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:
@@ -215,7 +218,7 @@ def convert_one(read_scene: ReadScene, scene: SceneFolder, settings: Settings) -
     try:
         return read_scene(scene, settings).validate()
     except UserError as error:
-        return str(error)
+        return printable(str(error))
     except OSError as error:
         return f"{error.filename or scene.folder}: {error.strerror or error}"
 

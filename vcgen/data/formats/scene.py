@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vcgen.data.formats.files import visible
 from vcgen.errors import UserError
 
 
@@ -51,7 +52,7 @@ def find_scenes(source: Path, is_scene: Callable[[Path], bool], depth: int = 5) 
     """
     if is_scene(source):
         return [source]
-    inside = sorted(entry for entry in source.iterdir() if not entry.name.startswith((".", "__MACOSX")))
+    inside = visible(source)
     folders = [entry for entry in inside if entry.is_dir()]
     if not inside:
         return [source]

@@ -4,16 +4,20 @@ Poses are camera-to-world with OpenCV axes already, world z up; ``intrinsics.txt
 line, height then width.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
 
+from vcgen.data.formats.files import EXTENSIONS, is_visible, visible
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
-from vcgen.data.record import SceneRecord, natural_order
+from vcgen.data.record import SceneRecord, check_pose, natural_order
 from vcgen.errors import UserError
+from vcgen.io import read_bytes
 
-PICTURES = (".png", ".jpg", ".jpeg")
+#: Bytes allowed in a file of some lines of numbers.
+MAX_TEXT = 100_000
 _OTHER_CARS = (
     "this looks like SRN's original archive (250 views an object, intrinsics reported wrong), not the pixelNeRF-hosted set; "
     "get srn_cars.zip of pixelNeRF (50 train views, one intrinsics.txt an object)"
@@ -42,6 +46,8 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     K = np.array([[focal / width, 0, center_x / width], [0, focal / height, center_y / height], [0, 0, 1]])
     c2w = np.stack([read_pose(scene.folder / "pose" / f"{name}.txt") for name in names])
     if is_world_to_camera:
+        for name, pose in zip(names, c2w, strict=True):
+            check_pose(pose, f"{scene.folder / 'pose' / name}.txt")
         c2w = np.linalg.inv(c2w)
     pixels = [_read_picture(path, (height, width), settings.size) for path in names.values()]
     if len({picture.shape[:2] for picture in pixels}) > 1:
@@ -67,19 +73,19 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
 
 def read_intrinsics(path: Path) -> tuple[float, float, float, int, int, bool]:
     """Parse ``intrinsics.txt``: focal, cx, cy in pixels, height, width, and whether poses are world-to-camera (optional fifth line)."""
-    rows = [[float(word) for word in line.split()] for line in _lines(path)]
+    rows = _numbers(path)
     if len(rows) < 4 or len(rows[0]) < 3 or len(rows[3]) != 2:
         raise UserError(f"{path}: expected four lines: 'f cx cy 0.', grid centre, scale, 'height width'")
     focal, center_x, center_y = rows[0][:3]
     height, width = rows[3]
-    if min(focal, height, width) <= 0:
-        raise UserError(f"{path}: focal length, height and width must be positive, found {focal}, {height}, {width}")
+    if not (0 < focal < math.inf and 1 <= height < math.inf and 1 <= width < math.inf):
+        raise UserError(f"{path}: focal length, height and width must be positive, found {focal:g}, {height:g}, {width:g}")
     return focal, center_x, center_y, int(height), int(width), len(rows) > 4 and rows[4] == [1.0]
 
 
 def read_pose(path: Path) -> np.ndarray:
     """Parse a pose file, 16 numbers on one or four lines, row by row -> (4, 4) float64."""
-    numbers = [float(word) for line in _lines(path) for word in line.split()]
+    numbers = [number for row in _numbers(path) for number in row]
     if len(numbers) != 16:
         raise UserError(f"{path}: expected 16 numbers (a 4 x 4 matrix), found {len(numbers)}")
     matrix = np.array(numbers).reshape(4, 4)
@@ -96,10 +102,13 @@ def _view_names(folder: Path) -> dict[str, Path]:
     """Picture names without extension -> paths, in natural order; raises UserError unless pictures and poses match one to one."""
     if not (folder / "rgb").is_dir():
         raise UserError(f"{folder}: no rgb/ folder (an object that failed to unpack?)")
-    pictures = {path.stem: path for path in (folder / "rgb").iterdir() if path.suffix.lower() in PICTURES}
-    poses = {path.stem for path in (folder / "pose").glob("*.txt")}
+    files = [path for path in visible(folder / "rgb") if path.suffix.lower() in EXTENSIONS]
+    pictures = {path.stem: path for path in files}
+    poses = {path.stem for path in (folder / "pose").glob("*.txt") if is_visible(path.name)}
     if not pictures:
         raise UserError(f"{folder / 'rgb'}: no pictures")
+    if twice := next((path for path in files if pictures[path.stem] != path), None):
+        raise UserError(f"{twice} and {pictures[twice.stem].name} are both of view {twice.stem}; remove one")
     if missing := sorted(pictures.keys() - poses, key=natural_order):
         raise UserError(f"{folder / 'pose' / (missing[0] + '.txt')}: missing pose ({len(missing)} of {len(pictures)} pictures have none)")
     if missing := sorted(poses - pictures.keys(), key=natural_order):
@@ -118,14 +127,10 @@ def _read_picture(path: Path, stated: tuple[int, int], size: tuple[int, int] | N
         raise UserError(f"{path}: {error}") from error
 
 
-def _lines(path: Path) -> list[str]:
-    """The non-empty lines of a text file of numbers."""
+def _numbers(path: Path) -> list[list[float]]:
+    """The lines of a text file of numbers, empty ones left out."""
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        for word in " ".join(lines).split():
-            float(word)
-        return lines
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a text file of numbers ({error})") from error
+        text = read_bytes(path, MAX_TEXT).decode()
+        return [[float(word) for word in line.split()] for line in text.splitlines() if line.strip()]
+    except ValueError as error:  # not printed: it quotes the file, which may hold anything
+        raise UserError(f"{path}: not a text file of numbers") from error

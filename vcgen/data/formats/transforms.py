@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.distortion import Distortion, undistort
+from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
 from vcgen.data.record import SceneRecord, natural_order
 from vcgen.errors import UserError
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-EXTENSIONS = ("", ".png", ".jpg", ".jpeg")
+#: What was tried where an image is missing.
+TRIED = f"{', '.join(EXTENSIONS)} in small and capital letters"
 PINHOLES = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 
 
@@ -139,12 +141,12 @@ def _read_json(path: Path) -> tuple[dict, list[dict]]:
 
 def _find_pictures(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]:
     """View names and picture paths of all frames; raises UserError listing those that are missing."""
-    names = [str(frame.get("file_path", "")) for frame in frames]
-    found = [next((p for ext in EXTENSIONS if (p := path.parent / (name + ext)).is_file()), None) for name in names]
+    names, files = [str(frame.get("file_path", "")) for frame in frames], ImageFiles(path.parent)
+    found = [files.find(name) for name in names]
     if missing := [name or "(no file_path)" for name, picture in zip(names, found, strict=True) if picture is None]:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(f"{path}: {len(missing)} of {len(names)} images are missing: {listed}")
-    return [str(Path(name).with_suffix("")) if Path(name).suffix in EXTENSIONS else name for name in names], found
+        raise UserError(f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with {TRIED})")
+    return view_names(found, path.parent), found
 
 
 def _number(first: dict, second: dict, name: str, default: float | None) -> float | None:
