@@ -135,9 +135,9 @@ def test_training_starts_from_field_and_prior_of_a_folder(model, system):
     (UNET, None, "is missing"),
     (UNET, b"not tensors", "damaged"),
     ("unet/config.json", None, "is missing"),
-    ("unet/config.json", b"{", "not valid JSON"),
+    ("unet/config.json", b"{", "truncated"),
     ("scheduler/scheduler_config.json", None, "is missing"),
-    ("scheduler/scheduler_config.json", b"\xff", "not valid JSON"),
+    ("scheduler/scheduler_config.json", b"\xff", "malformed"),
 ])
 def test_a_damaged_prior_is_refused(copy, name, content, message):
     (copy / name).unlink()
@@ -147,6 +147,21 @@ def test_a_damaged_prior_is_refused(copy, name, content, message):
         with pytest.raises(UserError, match=message) as error:
             read(copy)
         assert str(copy / name) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name, entry, value", [
+    ("unet/config.json", "norm_num_groups", 8), ("unet/config.json", "norm_eps", 1e-3), ("unet/config.json", "sample_size", ...),
+    ("scheduler/scheduler_config.json", "prediction_type", "epsilon"), ("scheduler/scheduler_config.json", "trained_betas", [0.1] * 1000),
+])
+def test_a_prior_that_diffusers_would_build_otherwise_is_refused(copy, name, entry, value):
+    content = json.loads((copy / name).read_text())
+    older = {key: kept for key, kept in content.items() if key not in ("dropout", "sample_max_value", "_diffusers_version")}
+    (copy / name).write_text(json.dumps(older))
+    folder.load(copy)  # diffusers' own defaults do not have to be there
+    del content[entry]
+    (copy / name).write_text(json.dumps(content if value is ... else {**content, entry: value}))
+    with pytest.raises(UserError, match=f"{name}: another {entry} than config.json says"):
+        folder.load(copy)
 
 
 def test_cut_short_and_foreign_networks_are_refused(copy):

@@ -41,6 +41,7 @@ def export(checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema", ha
 def export_checkpoint(checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False) -> Path:
     """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has no EMA weights."""
     from vcgen.export import folder
+    from vcgen.export.fitting import mismatch
 
     content = read_checkpoint(checkpoint)
     entry = content["vcgen"]
@@ -49,7 +50,7 @@ def export_checkpoint(checkpoint: Path, out: Path, weights: Literal["ema", "raw"
         kind = type(system).__name__
         raise UserError(f"{checkpoint}: {kind} makes no field to export; what it made lies in its run's folder, in diffusers' formats")
     state = dict(content["state_dict"])
-    if difference := folder.mismatch(system.state_dict(), state):
+    if difference := mismatch(system.state_dict(), state):
         raise UserError(f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}")
     if weights == "ema":
         state.update(_ema_weights(content, system, checkpoint))
@@ -86,7 +87,7 @@ def _build(entry: dict[str, Any], path: Path) -> "LightningModule":
 
 
 def _ema_weights(content: dict[str, Any], system: "LightningModule", path: Path) -> "dict[str, Tensor]":
-    from vcgen.export.folder import mismatch
+    from vcgen.export.fitting import mismatch
 
     average = content.get("callbacks", {}).get("EMA", {}).get("weights")
     if not average:

@@ -4,21 +4,25 @@
 and schedule lie in ``unet/`` and ``scheduler/`` as diffusers writes them, so that its ``from_pretrained`` opens them. Nothing is unpickled.
 """
 
+import inspect
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from vcgen.errors import UserError, naming
+from vcgen.export.fitting import first_names, misfit, mismatch
+from vcgen.io import check, one_line, read_json
+from vcgen.schema import Elevation, Positive, Side, Unit
+from vcgen.tensors import all_finite, read_tensors, write_tensors
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -28,12 +32,39 @@ SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 #: What the names of the U-Net's weights begin with in the system.
 UNET_PREFIX = "prior.unet."
 
-#: The keys that config.json must have, with the type of each. camera: ``focal`` (normalised by the width), ``distance``, ``near``, ``far``
-#: (world units) and ``elevation`` (degrees) assumed of a picture without pose. background: grey level in [0, 1] behind every view.
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "class_path": str, "init_args": dict, "image_size": list, "camera": dict, "background": (int, float),
-}
-CAMERA_FIELDS = ("focal", "distance", "elevation", "near", "far")
+ADVICE = "export the checkpoint again"
+
+
+class Camera(Struct):
+    """Assumed of a picture without pose. focal: normalised by the width. distance, near, far: world units. elevation: degrees."""
+
+    focal: Annotated[float, Meta(ge=0.1, le=50)]
+    distance: Positive
+    elevation: Elevation
+    near: Positive
+    far: Positive
+
+    def __post_init__(self):
+        if self.near >= self.far:
+            raise ValueError(f"near {self.near:g} is not below far {self.far:g}")
+
+
+class Config(Struct):
+    """The entries of config.json that loading needs; there may be others.
+
+    class_path, init_args: the system and its arguments. image_size: (height, width) in pixels. background: grey level behind every view.
+    dtype: of the stored weights. diffusers: whether a prior's network lies in ``unet/``.
+    """
+
+    format: Literal[1]
+    class_path: Annotated[str, Meta(max_length=200)]
+    init_args: dict[str, Any]
+    image_size: tuple[Side, Side]
+    camera: Camera
+    background: Unit
+    dtype: Literal["float32", "float16"] | None = None
+    diffusers: bool = False
+    vcgen: str | None = None
 
 
 def save(
@@ -41,15 +72,17 @@ def save(
 ) -> Path:
     """Write a model folder, all or nothing: it appears under its name only when complete. An older model folder is replaced.
 
-    config: the keys of FIELDS, and whatever else JSON can hold. prior: the system's ViewPrior, whose ``unet`` and ``schedule`` are to be
-    written for diffusers; only their configurations are taken from it. half: store float16. Raises UserError when ``folder`` exists and
-    holds something else, or when a weight is too large for float16.
+    config: the entries of :class:`Config`, and whatever else JSON can hold. prior: the system's ViewPrior, whose ``unet`` and ``schedule``
+    are to be written for diffusers; only their configurations are taken from it. half: store float16. Raises UserError when ``folder``
+    exists and holds something else, when a weight is NaN or infinite, or too large for float16.
     """
     folder = Path(folder)
     if folder.exists() and not _is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a model folder: choose another --out, or remove it")
     content = {"format": FORMAT, **config, "dtype": "float16" if half else "float32", "diffusers": prior is not None}
-    _check_config(content, folder / CONFIG)
+    check(content, Config, str(folder / CONFIG), ADVICE)
+    if odd := [name for name, tensor in weights.items() if not all_finite(tensor)]:
+        raise UserError(f"{first_names(odd)}: NaN or infinite weights, the training has diverged: export an earlier checkpoint")
     stored = _halved(weights) if half else dict(weights)
     own = [] if prior is None else [name for name in stored if name.startswith(UNET_PREFIX)]
     unet = {name.removeprefix(UNET_PREFIX): stored.pop(name) for name in own}
@@ -58,10 +91,10 @@ def save(
     try:
         with naming(folder, temporary):
             temporary.mkdir()
-            _write_tensors(stored, temporary / WEIGHTS)
+            write_tensors(stored, temporary / WEIGHTS)
             if prior is not None:
                 prior.unet.save_config(temporary / Path(UNET_CONFIG).parent)
-                _write_tensors(unet, temporary / UNET_WEIGHTS)
+                write_tensors(unet, temporary / UNET_WEIGHTS)
                 prior.schedule.save_pretrained(temporary / Path(SCHEDULER_CONFIG).parent)
             (temporary / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
             _put_in_place(temporary, folder)
@@ -80,12 +113,18 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> LightningMod
     folder = Path(folder)
     config = read_config(folder)
     weights = read_weights(folder)
+
+    def build() -> LightningModule:
+        return build_system(config["class_path"], config["init_args"])
+
     try:
-        system = build_system(config["class_path"], config["init_args"])
+        difference = misfit(build, weights) or mismatch((system := build()).state_dict(), weights)
     except UserError as error:
         raise UserError(f"{folder / CONFIG}, exported by vcgen {config.get('vcgen')}: {error}") from error
-    if difference := mismatch(system.state_dict(), weights):
+    if difference:
         raise UserError(f"the weights of {folder} do not fit {config['class_path']}: {difference}; export the checkpoint again")
+    if getattr(system, "prior", None) is not None and config.get("diffusers"):
+        _refuse_other_prior(system.prior, folder)
     system.load_state_dict(weights)
     system.config = config
     return system.to(_device(device)).eval()
@@ -96,36 +135,12 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is not a model folder (it has no {CONFIG}): make one with vcgen export --checkpoint CKPT --out FOLDER")
-    config = _read_json(path)
-    _check_config(config, path)
+    config = read_json(path, advice=ADVICE)
+    if config.get("format") != FORMAT:
+        found = f"{path} is not of vcgen's model format {FORMAT} (found {config.get('format')!r})"
+        raise UserError(one_line(found, "export the checkpoint with this version"))
+    check(config, Config, str(path), ADVICE)
     return config
-
-
-def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps ``given`` from loading strictly into ``expected``, in a few words with the first names; "" when it fits."""
-    missing = [name for name in expected if name not in given]
-    unexpected = [name for name in given if name not in expected]
-    shapes = [
-        f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected if name in given and given[name].shape != expected[name].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    return "; ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
-
-
-def _check_config(config: Any, path: Path) -> None:
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
-        raise UserError(f"{path} is not of vcgen's model format {FORMAT} (found {found!r}): export the checkpoint with this version")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(config.get(name), kind)]
-    wrong += [f"camera.{name}" for name in CAMERA_FIELDS if not isinstance((config.get("camera") or {}).get(name), (int, float))]
-    wrong += ["diffusers"] if not isinstance(config.get("diffusers", False), bool) else []
-    if wrong:
-        raise UserError(f"{path} lacks or misstates {', '.join(wrong)}: export the checkpoint again")
 
 
 def read_weights(folder: Path | str) -> dict[str, Tensor]:
@@ -135,13 +150,33 @@ def read_weights(folder: Path | str) -> dict[str, Tensor]:
     """
     folder = Path(folder)
     config = read_config(folder)
-    weights = _read_tensors(folder / WEIGHTS)
+    weights = read_tensors(folder / WEIGHTS)
     if config.get("diffusers"):
         # vcgen builds both from config.json; a folder without them would still not be the one that was exported.
         for name in (UNET_CONFIG, SCHEDULER_CONFIG):
-            _read_json(folder / name)
-        weights |= {UNET_PREFIX + name: tensor for name, tensor in _read_tensors(folder / UNET_WEIGHTS).items()}
+            read_json(folder / name, advice=ADVICE)
+        weights |= {UNET_PREFIX + name: tensor for name, tensor in read_tensors(folder / UNET_WEIGHTS).items()}
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
+    if config.get("dtype") and kinds - {config["dtype"]}:
+        raise UserError(f"{folder}: holds weights of {' and '.join(sorted(kinds))}, {CONFIG} says {config['dtype']}; {ADVICE}")
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in weights.items()}
+
+
+def _refuse_other_prior(prior: nn.Module, folder: Path) -> None:
+    """vcgen builds the prior from config.json, diffusers from the files beside it: both must say the same."""
+    for name, part in ((UNET_CONFIG, prior.unet), (SCHEDULER_CONFIG, prior.schedule)):
+        own, found = json.loads(part.to_json_string()), read_json(folder / name, advice=ADVICE)
+        known = inspect.signature(type(part).__init__).parameters
+        stated = {key: found.get(key, known[key].default if key in known else None) for key in own if key != "_diffusers_version"}
+        if differing := [key for key, value in stated.items() if not _same(value, own[key])]:
+            raise UserError(f"{folder / name}: another {first_names(differing)} than {CONFIG} says; {ADVICE}")
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Equal, in lists of numbers up to rounding, which differs between machines."""
+    if isinstance(first, list) and isinstance(second, list) and all(isinstance(value, float) for value in (*first, *second)):
+        return len(first) == len(second) and all(map(math.isclose, first, second))
+    return first == second
 
 
 def hashes(folder: Path | str) -> dict[str, str]:
@@ -154,44 +189,19 @@ def hashes(folder: Path | str) -> dict[str, str]:
     return {name: file_sha256(Path(folder) / file) for name, file in files.items()}
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give a model folder that `vcgen export` wrote")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or not safetensors ({error}): copy it again or export the checkpoint again") from error
-
-
-def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    # Tied parameters share memory, which safetensors refuses: every name gets its own copy. Readers of the Hugging Face kind want "format".
-    # save_file would keep the file from other users, whatever the umask.
-    path.write_bytes(save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, {"format": "pt"}))
-
-
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     largest = torch.finfo(torch.float16).max
     if lost := [name for name, tensor in weights.items() if tensor.dtype == torch.float32 and bool((tensor.abs() > largest).any())]:
-        raise UserError(f"{_first(lost)} exceed {largest:.0f}, the largest number of half precision: export without --half")
+        raise UserError(f"{first_names(lost)} exceed {largest:.0f}, the largest number of half precision: export without --half")
     return {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in weights.items()}
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: copy the model folder again or export the checkpoint again") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): copy the model folder again or export the checkpoint again") from error
 
 
 def _is_model(folder: Path) -> bool:
     """Whether vcgen wrote the folder: others have a config.json, too, such as those of diffusers."""
     try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError):
+        return "format" in read_json(folder / CONFIG)
+    except UserError:
         return False
-    return isinstance(config, dict) and "format" in config
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from vcgen.errors import UserError
-from vcgen.export.folder import mismatch, read_weights
+from vcgen.export.fitting import mismatch
+from vcgen.export.folder import read_weights
 
 
 def start_from(system: nn.Module, folder: Path) -> None:

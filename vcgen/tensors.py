@@ -1,0 +1,74 @@
+"""Files of tensors (safetensors): written with a checksum of what they hold, read within bounds and only when every value is a number."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vcgen.errors import UserError
+from vcgen.io import one_line, open_regular
+
+#: The entry of a file's metadata that holds the checksum.
+CHECKSUM = "vcgen_sha256"
+#: Bytes of names, shapes and metadata, which a reader holds in memory several times over.
+MAX_HEADER = 16 << 20
+MAX_BYTES = 1 << 42
+DAMAGED = "it is damaged or no safetensors file: copy it again, or make it again"
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a file that :func:`read_tensors` and every other reader of safetensors reads; its bytes depend on the tensors alone."""
+    # Tied parameters share memory, which safetensors refuses: every name gets its own copy.
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    data = memoryview(save(own))
+    end = 8 + int.from_bytes(data[:8], "little")
+    # The library writes metadata in an order that changes from run to run. Readers of the Hugging Face kind want "format".
+    noted = {"__metadata__": {"format": "pt", CHECKSUM: checksum(own)}, **json.loads(bytes(data[8:end]))}
+    header = json.dumps(noted, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    # Opened here: the library's own save_file would keep the file from other users, whatever the umask.
+    with open(path, "wb") as file:
+        file.writelines([len(header).to_bytes(8, "little"), header, data[end:]])
+
+
+def read_tensors(path: Path | str, advice: str = DAMAGED) -> dict[str, Tensor]:
+    """The tensors of a file by their names, on the CPU.
+
+    Raises UserError for a file that is missing, damaged (files that vcgen wrote hold a checksum), none of safetensors, or that holds NaN or
+    infinity. advice: what to do, the end of that line.
+    """
+    with open_regular(path, MAX_BYTES, advice) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER:
+        raise UserError(one_line(f"{path}: its header has {length} bytes, more than {MAX_HEADER}", advice))
+    try:
+        with safe_open(path, "pt") as file:
+            noted = (file.metadata() or {}).get(CHECKSUM)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(one_line(f"{path}: not safetensors ({error})", advice)) from error
+    if noted is not None and noted != checksum(tensors):
+        raise UserError(one_line(f"{path}: does not hold what was written (its checksum differs)", advice))
+    if odd := [name for name, tensor in tensors.items() if not all_finite(tensor)]:
+        raise UserError(one_line(f"{path}: {odd[0]} holds NaN or infinity", advice))
+    return tensors
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, kinds, shapes and values of tensors on the CPU."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+    return total.hexdigest()
