@@ -1,5 +1,6 @@
 """``vcgen data pack FORMAT SOURCE OUT``: the command line of the converters; the work is in ``packing.py`` and ``formats/``."""
 
+import math
 import re
 from typing import Literal
 
@@ -100,6 +101,7 @@ def run(
     group_pattern: str = "",
     scale: float = 1.0,
     recentre: bool = False,
+    hold_out_views: int = 0,
     samples_per_shard: int = 64,
     workers: int = 1,
     skip_broken: bool = False,
@@ -109,7 +111,9 @@ def run(
 
     Args:
         size: shrink pictures: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
-        split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else transforms.json).
+        split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else transforms.json, and of it the
+            frames that SPLIT_filenames lists).
+        hold_out_views: parts one capture: with 8, `--split test` packs every 8th view, the first included, `--split train` the others.
         licence: licence stored with every scene.
         group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
         recentre: move the point nearest to all optical axes to the origin.
@@ -120,8 +124,20 @@ def run(
         overwrite: replace a shard folder that was packed from other data or with other settings.
     """
     pattern = check_pattern(group_pattern)
-    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre)
+    check_numbers(near, far, scale, hold_out_views)
+    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views)
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+
+
+def check_numbers(near: float, far: float, scale: float, hold_out_views: int) -> None:
+    """Raise UserError for an option that no scene can be packed with."""
+    if not 0 <= near < far < math.inf:
+        swapped = " (the other way round?)" if near > far >= 0 else ""
+        raise UserError(f"--near {near:g} and --far {far:g}: near must be 0 or more, and less than far{swapped}")
+    if not 0 < scale < math.inf:
+        raise UserError(f"--scale {scale:g}: must be more than 0 and finite")
+    if hold_out_views < 0 or hold_out_views == 1:
+        raise UserError(f"--hold_out_views {hold_out_views}: give 2 or more, or 0 to hold out none")
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

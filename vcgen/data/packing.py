@@ -23,6 +23,7 @@ from typing import IO
 from vcgen.data.formats.files import is_visible
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.record import SceneRecord
+from vcgen.data.remarks import collect_remarks, print_remarks
 from vcgen.data.shards import (
     INDEX,
     ShardEntry,
@@ -54,11 +55,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Made:
-    """One shard made: its entry (None if every scene was broken), picture size, and (key, reason) of the scenes left out."""
+    """One shard made: its entry (None if all were broken), picture size, scenes left out as (key, reason), remarks as (key, text)."""
 
     entry: ShardEntry | None
     image_size: tuple[int, int] | None
     broken: list[tuple[str, str]]
+    remarks: list[tuple[str, str]]
 
 
 def pack(
@@ -96,6 +98,7 @@ def pack(
         publish(made, partial, target, settings, fingerprint)
     index = read_index(target)
     print(f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards, {sum(s.bytes for s in index.shards) / 1e6:.1f} MB")
+    print_remarks(item for shard in made for item in shard.remarks)
     if broken:
         print("\n".join([f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken)]))
 
@@ -167,22 +170,25 @@ def make_shards(
         progress.advance(task, sum(len(plan.scenes) for plan in plans if plan not in todo))
         results = convert([scene for plan in todo for scene in plan.scenes], read_scene, settings, workers)
         for plan in todo:
-            records, broken = [], []
+            records, broken, remarks = [], [], []
             for scene in plan.scenes:
-                result = next(results)
+                result, texts = next(results)
+                remarks += [(scene.key, text) for text in texts]
                 image_size = image_size or (result.size if isinstance(result, SceneRecord) else None)
                 if isinstance(result, SceneRecord) and result.size != image_size:
                     result = f"pictures are {result.size}, others {image_size} (height, width); give one --size"
                 records.append(result) if isinstance(result, SceneRecord) else broken.append((scene.key, result))
                 progress.advance(task)
-            kept[plan.name] = save_made(partial, plan, records, broken, image_size)
+            kept[plan.name] = save_made(partial, plan, records, broken, remarks, image_size)
             if not skip_broken and sum(len(made.broken) for made in kept.values() if made) >= BROKEN_LIMIT:
                 break
     return [made for made in kept.values() if made]
 
 
-def convert(scenes: list[SceneFolder], read_scene: ReadScene, settings: Settings, workers: int) -> Iterator[SceneRecord | str]:
-    """The validated record of each scene, or the reason why there is none, in order."""
+def convert(
+    scenes: list[SceneFolder], read_scene: ReadScene, settings: Settings, workers: int
+) -> Iterator[tuple[SceneRecord | str, list[str]]]:
+    """:func:`convert_one` of each scene, in order."""
     if workers == 1:
         yield from (convert_one(read_scene, scene, settings) for scene in scenes)
         return
@@ -213,20 +219,25 @@ def follow_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def convert_one(read_scene: ReadScene, scene: SceneFolder, settings: Settings) -> SceneRecord | str:
-    """One scene's record, or the reason why it is broken."""
-    try:
-        return read_scene(scene, settings).validate()
-    except UserError as error:
-        return printable(str(error))
-    except OSError as error:
-        return f"{error.filename or scene.folder}: {error.strerror or error}"
+def convert_one(read_scene: ReadScene, scene: SceneFolder, settings: Settings) -> tuple[SceneRecord | str, list[str]]:
+    """One scene's validated record, or the reason why it is broken; and what was remarked."""
+    with collect_remarks() as remarks:
+        try:
+            result: SceneRecord | str = read_scene(scene, settings).validate()
+        except UserError as error:
+            result = printable(str(error))
+        except OSError as error:
+            result = printable(f"{error.filename or scene.folder}: {error.strerror or error}")
+    return result, remarks
 
 
-def save_made(partial: Path, plan: Plan, records: list[SceneRecord], broken: list[tuple[str, str]], image_size: tuple | None) -> Made:
+def save_made(
+    partial: Path, plan: Plan, records: list[SceneRecord], broken: list[tuple[str, str]], remarks: list[tuple[str, str]],
+    image_size: tuple | None,
+) -> Made:
     """Write a shard and then the note that it is finished."""
     entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None
-    made = Made(entry, image_size, broken)
+    made = Made(entry, image_size, broken, remarks)
     note = {"fingerprint": plan.fingerprint, **asdict(made)}
     write_atomically(partial / f"{plan.name}.json", json.dumps(note).encode())
     return made
@@ -240,7 +251,7 @@ def load_made(partial: Path, plan: Plan) -> Made | None:
         if note["fingerprint"] != plan.fingerprint or (entry and (partial / entry.name).stat().st_size != entry.bytes):
             return None
         image_size = tuple(note["image_size"]) if note["image_size"] else None
-        return Made(entry, image_size, [tuple(item) for item in note["broken"]])
+        return Made(entry, image_size, *([tuple(item) for item in note[name]] for name in ("broken", "remarks")))
     except (OSError, KeyError, TypeError, ValueError):
         return None
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from vcgen.data.formats.files import EXTENSIONS, is_visible, visible
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
+from vcgen.data.formats.splits import held_out
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
 from vcgen.data.record import SceneRecord, check_pose, natural_order
 from vcgen.errors import UserError
@@ -42,6 +43,7 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     names = _view_names(scene.folder)
     if (scene.folder / "intrinsics").is_dir() or (settings.split == "train" and len(names) == 250):
         raise UserError(f"{scene.folder}: {_OTHER_CARS}")
+    names = {name: names[name] for name in held_out(list(names), settings)}
     focal, center_x, center_y, height, width, is_world_to_camera = read_intrinsics(scene.folder / "intrinsics.txt")
     K = np.array([[focal / width, 0, center_x / width], [0, focal / height, center_y / height], [0, 0, 1]])
     c2w = np.stack([read_pose(scene.folder / "pose" / f"{name}.txt") for name in names])

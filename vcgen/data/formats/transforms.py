@@ -6,6 +6,7 @@ pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same 
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy as np
 from vcgen.data.distortion import Distortion, undistort
 from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
+from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
-from vcgen.data.record import SceneRecord, natural_order
+from vcgen.data.record import SceneRecord
 from vcgen.errors import UserError
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -44,8 +46,10 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
         raise UserError(f"{scene.folder}: empty, no transforms file")
     content, frames = _read_json(path)
     views, pictures = _find_pictures(path, frames)
+    chosen = choose_frames(path, content, pictures, views, settings)
+    remark_on_shared([pictures[i] for i in chosen], _other_splits(path, content, settings.split), ImageFiles(path.parent), settings.split)
     pixels, c2w, K = [], [], []
-    for number in sorted(range(len(frames)), key=lambda i: natural_order(views[i])):
+    for number in chosen:
         frame, where = frames[number], f"{path}, frame {views[number]}"
         picture = load_picture(pictures[number])
         try:
@@ -66,7 +70,7 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
         size=pixels[0].shape[:2],
         t_near=settings.near,
         t_far=settings.far,
-        views=sorted(views, key=natural_order),
+        views=[views[number] for number in chosen],
         background="alpha" if has_alpha else settings.background,
         scale=settings.scale,
         source=settings.source,
@@ -126,6 +130,19 @@ def read_pose(frame: dict, where: str) -> np.ndarray:
 def _transforms_file(folder: Path, split: str) -> Path | None:
     candidates = (folder / f"transforms_{split}.json", folder / "transforms.json")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _other_splits(path: Path, content: dict, split: str) -> dict[str, list[str]]:
+    """Where from -> names of images of which ``split`` must have none: of testing and validation for training, else of training."""
+    names = {}
+    for other in ("val", "test") if split == "train" else ("train",):
+        sibling = _transforms_file(path.parent, other) if other == "train" else path.with_name(f"transforms_{other}.json")
+        if f"{other}_filenames" in content:
+            names[f"{other}_filenames"] = content[f"{other}_filenames"]
+        elif sibling and sibling.is_file() and sibling != path:
+            with suppress(UserError):  # a file that is not packed here may be broken
+                names[sibling.name] = [str(frame.get("file_path", "")) for frame in _read_json(sibling)[1]]
+    return names
 
 
 def _read_json(path: Path) -> tuple[dict, list[dict]]:
