@@ -32,7 +32,7 @@ from vcgen.evaluation.janus import AZIMUTHS, janus
 from vcgen.evaluation.metrics import Metrics
 from vcgen.export.atomic import replacing
 from vcgen.nerf.mesh import extract_mesh
-from vcgen.systems.build import build_system
+from vcgen.systems.build import instantiate
 from vcgen.systems.realfusion import RealFusion
 from vcgen.systems.viewpoints import around
 from vcgen.types import Example, Views
@@ -96,7 +96,7 @@ def untrained(method: str, prior: str, subject: str, photo: Views) -> RealFusion
     init_args["scene"] |= SPACE
     init_args |= {"prior": prior, "prompt": {**init_args.get("prompt", {}), "subject": subject}}
     pl.seed_everything(0, verbose=False)
-    system = build_system(f"{__name__}.{'WithTruth' if method == 'oracle' else 'Given'}", init_args)
+    system = instantiate(WithTruth if method == "oracle" else Given, init_args)
     system.use_photo(photo)
     return system
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from vcgen.data.photo_data import PhotoData
 from vcgen.data.single import Same
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.systems.build import build_system
+from vcgen.systems.build import instantiate
 from vcgen.systems.realfusion import RealFusion
 
 #: Part of a step -> the method of RealFusion that does it. The prior's part is encoding, denoising and, in "backward", the encoder's gradient.
@@ -103,7 +103,7 @@ def fit(prior: Path, steps: int) -> Timed:
     data = PhotoData(ROOT / "data" / "pictures" / "taxi.png", **{k: config["data"]["init_args"][k] for k in ("size", "fill", "fov", "distance")})
     data.setup("validate")
     pl.seed_everything(0, verbose=False)
-    system = build_system(f"{__name__}.Timed", config["model"]["init_args"] | {"prior": str(prior)})
+    system = instantiate(Timed, config["model"]["init_args"] | {"prior": str(prior)})
     system.use_photo(data.example.context)
     system.use_prior(TextPrior.load(str(prior)))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,10 +1,14 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from training import CONFIG, vcgen
+
+#: Model folders of the tests may name the classes of tests/stand_in.py, in other processes, too.
+os.environ["VCGEN_PLUGINS"] = "stand_in"
 
 
 @pytest.fixture(autouse=True)

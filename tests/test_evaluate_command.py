@@ -25,7 +25,7 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"weights")
     (model / "config.json").write_text("{}")
-    monkeypatch.setattr("vcgen.export.folder.load", lambda folder, device: Oracle(51))
+    monkeypatch.setattr("vcgen.export.folder.load", lambda folder, device, plugins: Oracle(51))
     entries = {"version": 1, "name": "file", "context": [0], "targets": "all others", "size": [SIZE, SIZE], "background": 1.0}
     entries |= {"quantisation": SUPPORTED_QUANTISATION, "metrics": SUPPORTED_METRICS}
     (tmp_path / "protocol.json").write_text(json.dumps(entries))

@@ -12,8 +12,8 @@ from stand_in import BallSystem
 from vcgen.cameras import orbit, pinhole
 from vcgen.errors import UserError
 from vcgen.export import folder
-from vcgen.export.export import main, without_starting_weights
-from vcgen.systems.build import build_system
+from vcgen.export.export import main
+from vcgen.systems.build import build_system, without_starting_weights
 from vcgen.types import Views
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
@@ -280,10 +280,10 @@ class Grower(BallSystem):
 def test_a_model_larger_than_its_weights_is_refused_before_it_takes_memory(tmp_path, arguments, message):
     config = {**CONFIG, "class_path": "test_export.Grower"}
     model = folder.save(tmp_path / "model", Grower().state_dict(), config)
-    assert folder.load(model).wide.weight.shape == (3, 3)
+    assert folder.load(model, plugins=["test_export"]).wide.weight.shape == (3, 3)
     folder.save(model, Grower().state_dict(), {**config, "init_args": arguments})
     with pytest.raises(UserError, match=message):
-        folder.load(model)
+        folder.load(model, plugins=["test_export"])
 
 
 def test_an_absent_device_is_refused(model):

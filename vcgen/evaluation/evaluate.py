@@ -1,5 +1,6 @@
 """``vcgen evaluate``: measure a model folder on a shard folder under a protocol file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> None:
 
     description = evaluate.__doc__.split("\n\n")[0]
     parser = ArgumentParser(prog="vcgen evaluate", description=description, epilog=EXAMPLE, formatter_class=Formatter)
-    skip = {"lpips", "offline", "merge", "overwrite", "baselines", "compare", "distill"}
+    skip = {"lpips", "offline", "merge", "overwrite", "baselines", "compare", "distill", "plugins"}
     parser.add_function_arguments(evaluate, as_group=False, as_positional=False, skip=skip)
     parser.add_argument(
         "--lpips", nargs="+", choices=["vgg", "squeeze", "alex", "none"], default=["vgg"],
@@ -47,6 +48,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier evaluation in --out")
     parser.add_argument("--baselines", action="store_true", help="also score copying the input, and with --train the mean training image")
     parser.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="--out folders of other methods to set beside this one")
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="NAME",
+        help="packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md",
+    )  # fmt: skip
     chosen = parser.parse_args(arguments).as_dict()
     chosen["lpips"] = [network for network in chosen["lpips"] if network != "none"]
     chosen.pop("config", None)
@@ -58,6 +63,7 @@ def evaluate(
     device: str = "auto", views_per_call: PositiveInt = 8, shard: str = "0/1", merge: bool = False, overwrite: bool = False,
     baselines: bool = False, train: str | None = None, compare: list[str] | None = None, distill: str | None = None,
     together: PositiveInt = 1, seed: int = 0, on_error: Literal["stop", "skip"] = "stop",
+    plugins: Sequence[str] = (),
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
 
@@ -80,6 +86,7 @@ def evaluate(
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
         on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
+        plugins: packages of your own whose classes the model may name.
     """
     from vcgen.evaluation.protocol import load_protocol
     from vcgen.evaluation.results import load_results
@@ -92,7 +99,7 @@ def evaluate(
         raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
     settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)
     loaded_protocol = load_protocol(protocol)
-    system = folder.load(model, device=settings.device)
+    system = folder.load(model, settings.device, plugins)
     places = Places(Path(data), Path(out), Path(train) if train else None)
     others = [load_results(other) for other in compare or []]
     others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
@@ -100,7 +107,7 @@ def evaluate(
     if distill:
         from vcgen.systems.distilled import distilled
 
-        system = distilled(system, distill, seed, keep=places.out / "fields")
+        system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins)
         if together > 1 and not merge:
             distil_in_groups(system, places.data, loaded_protocol, settings, together)
         origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})

@@ -1,5 +1,6 @@
 """``vcgen export``: a training checkpoint becomes a model folder."""
 
+from collections.abc import Sequence
 from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +18,13 @@ def main(arguments: list[str]) -> None:
 
     from vcgen.export.render import plain_words
 
-    words = plain_words(arguments, lists=(), flags={"--half": "true"})
+    words = plain_words(arguments, lists=("--plugins",), flags={"--half": "true"})
     auto_cli(export, args=words, prog="vcgen export", as_positional=False, description=getdoc(export).split("Args:")[0])
 
 
-def export(checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema", half: bool = False) -> None:
+def export(
+    checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: list[str] | None = None,
+) -> None:
     """Turn a training checkpoint into a model folder: model.safetensors and config.json, without optimiser state.
 
     A diffusion prior's network and noise schedule go to unet/ and scheduler/, where diffusers opens them by itself.
@@ -31,24 +34,24 @@ def export(checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema", ha
         out: the model folder to write; an older model folder there is replaced.
         weights: ema takes the moving average of the weights, which is what validation measured; raw takes the last step's weights.
         half: store the weights in half precision (float16), in half the space; the model still computes in float32.
+        plugins: packages of your own whose classes the checkpoint may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
-    folder = export_checkpoint(Path(checkpoint), Path(out), weights, half)
+    folder = export_checkpoint(Path(checkpoint), Path(out), weights, half, plugins or ())
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     kind = f"{weights} weights{' in half precision' if half else ''}"
     print(f"{folder}: {kind}, {size / 1e6:.1f} MB; use it with vcgen render --model {folder} --image PNG --out DIR")
 
 
-def export_checkpoint(checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False) -> Path:
+def export_checkpoint(
+    checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: Sequence[str] = (),
+) -> Path:
     """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has no EMA weights."""
     from vcgen.export import folder
     from vcgen.export.fitting import mismatch
 
     content = read_checkpoint(checkpoint)
     entry = content["vcgen"]
-    system = _build(entry, checkpoint)
-    if not hasattr(system, "field"):
-        kind = type(system).__name__
-        raise UserError(f"{checkpoint}: {kind} makes no field to export; what it made lies in its run's folder, in diffusers' formats")
+    system = _build(entry, checkpoint, plugins)
     state = dict(content["state_dict"])
     if difference := mismatch(system.state_dict(), state):
         raise UserError(f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}")
@@ -77,11 +80,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _build(entry: dict[str, Any], path: Path) -> "LightningModule":
+def _build(entry: dict[str, Any], path: Path, plugins: Sequence[str]) -> "LightningModule":
     from vcgen.systems.build import build_system
 
     try:
-        return build_system(entry["class_path"], entry["init_args"])
+        return build_system(entry["class_path"], entry["init_args"], plugins)
     except UserError as error:
         raise UserError(f"{path}, trained with vcgen {entry.get('version')}: {error}") from error
 
@@ -99,6 +102,8 @@ def _ema_weights(content: dict[str, Any], system: "LightningModule", path: Path)
 
 
 def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
+    from vcgen.systems.build import without_starting_weights
+
     entry = content["vcgen"]
     return {
         "class_path": entry["class_path"],
@@ -112,13 +117,6 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
             "step": content.get("global_step"), "data": entry.get("data"), "weights": weights, "metrics": _best_scores(content),
         },
     }
-
-
-def without_starting_weights(arguments: Any) -> Any:
-    """The arguments with every ``pretrained`` set to None: that file gave training its start, and the model folder must open without it."""
-    if isinstance(arguments, dict):
-        return {key: None if key == "pretrained" else without_starting_weights(value) for key, value in arguments.items()}
-    return [without_starting_weights(value) for value in arguments] if isinstance(arguments, list) else arguments
 
 
 def _best_scores(content: dict[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,10 +103,11 @@ def save(
     return folder
 
 
-def load(folder: Path | str, device: torch.device | str = "cpu") -> LightningModule:
+def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequence[str] = ()) -> LightningModule:
     """The system of a model folder, with its weights, in eval mode on ``device``; ``.config`` holds the parsed config.json.
 
-    Raises UserError in one line for a folder that is missing, foreign, damaged, or does not fit the model it names.
+    plugins: packages of the user's own whose classes config.json may name, beside vcgen's and those in VCGEN_PLUGINS. Raises UserError in
+    one line for a folder that is missing, foreign, damaged, or does not fit the model it names.
     """
     from vcgen.systems.build import build_system
 
@@ -115,7 +116,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> LightningMod
     weights = read_weights(folder)
 
     def build() -> LightningModule:
-        return build_system(config["class_path"], config["init_args"])
+        return build_system(config["class_path"], config["init_args"], plugins)
 
     try:
         difference = misfit(build, weights) or mismatch((system := build()).state_dict(), weights)

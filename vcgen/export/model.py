@@ -17,11 +17,11 @@ from vcgen.types import Field, Rendering, Views
 
 def open_model(
     folder: Path | str, device: torch.device | str = "cpu", elevation: float | None = None, distance: float | None = None,
-    fov: float | None = None,
+    fov: float | None = None, plugins: Sequence[str] = (),
 ) -> "Model":
     """The model of a folder on ``device``; elevation, distance and fov of pictures as in :meth:`Stage.of`, which with ``folder.load`` is
-    where the UserErrors come from."""
-    system = model_folder.load(folder, device)
+    where the UserErrors come from. plugins: as there."""
+    system = model_folder.load(folder, device, plugins)
     return Model(system, Stage.of(system.config, elevation, distance, fov))
 
 

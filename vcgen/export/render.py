@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen render``."""
     from jsonargparse import auto_cli
 
-    words = plain_words(arguments, lists=("--image", "--azimuths"), flags={"--as_is": "true", "--distill": "default"})
+    words = plain_words(arguments, lists=("--image", "--azimuths", "--plugins"), flags={"--as_is": "true", "--distill": "default"})
     auto_cli(render, args=words, prog="vcgen render", as_positional=False, description=getdoc(render).split("Args:")[0])
 
 
@@ -57,6 +58,7 @@ def render(
     size: int | None = None, turntable_frames: int = 60, fps: float = 20.0, mesh_resolution: int = 128, threshold: float | None = None,
     input_elevation: float | None = None, input_distance: float | None = None, fov: float | None = None, fill: float = 0.78,
     as_is: bool = False, distill: str | None = None, device: str = "auto", seed: int = 0,
+    plugins: list[str] | None = None,
 ) -> None:
     """Show one object from all sides, given one picture of it.
 
@@ -89,13 +91,14 @@ def render(
             such as configs/distill.yaml, or nothing for the same settings.
         device: cpu, cuda, cuda:1, ... ; auto takes a GPU when there is one.
         seed: of the distillation's noise.
+        plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
     _check(views, turntable_frames, mesh_resolution, size, fps, elevation, input_elevation)
     targets = _targets(image, Path(out))
     from vcgen.export.outputs import OutputOptions
     from vcgen.export.stage import Stage
 
-    system = _open(model, device, distill, seed, keep=Path(out) / "fields")
+    system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
     stage = Stage.of(system.config, input_elevation, input_distance, fov)
     options = OutputOptions(
         azimuths=tuple(360 * i / views for i in range(views)) if azimuths is None else tuple(azimuths),
@@ -106,17 +109,19 @@ def render(
     _render_all(system, stage, targets, options, {"model": str(model), "distill": distill, "seed": seed})
 
 
-def _open(model: str, device: str, distill: str | None, seed: int, keep: Path) -> "LightningModule | Distilled":
+def _open(
+    model: str, device: str, distill: str | None, seed: int, keep: Path, plugins: Sequence[str]
+) -> "LightningModule | Distilled":
     import torch
 
     from vcgen.export import folder
 
-    system = folder.load(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    system = folder.load(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device, plugins)
     if distill is None:
         return system
     from vcgen.systems.distilled import distilled
 
-    return distilled(system, distill, seed, keep)
+    return distilled(system, distill, seed, keep, plugins=plugins)
 
 
 def _render_all(

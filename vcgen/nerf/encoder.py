@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
 from vcgen.nerf.triplane import Projection, TriplaneDecoder, TriplaneField
-from vcgen.types import Views
+from vcgen.types import Encoder, Views
 
 
-class TriplaneEncoder(nn.Module):
+class TriplaneEncoder(Encoder):
     """One input view -> :class:`TriplaneField` in that view's camera space. Only relative poses matter: no canonical frame is used.
 
     decoder: turns plane features into density and colour. plane_size: R, texels per side of a plane. channels: U-Net widths, finest first.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.errors import UserError
-from vcgen.types import FieldWeights, Recipe, Views
+from vcgen.types import Encoder, FieldWeights, Recipe, Views
 
 #: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the table's size.
 PRIMES = 1, 2_654_435_761, 805_459_861
@@ -168,7 +168,7 @@ class HashGridField:
         return Recipe("vcgen.nerf.hashgrid.SceneHashGrid", dict(encoder), {**weights, "center": self.center[0]})
 
 
-class SceneHashGrid(nn.Module):
+class SceneHashGrid(Encoder):
     """A hash grid of one scene as the field of every input view, which is not used.
 
     grid: the encoding. half_size: half the side of its cube, radius: of the sphere that the scene fits, center: of both, world units.

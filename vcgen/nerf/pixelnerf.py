@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vcgen.cameras import Cameras, rotate
 from vcgen.errors import UserError
-from vcgen.types import Views
+from vcgen.types import Encoder, Views
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ BASE_FREQUENCY = 1.5
 QUERY = 3 * (1 + 2 * OCTAVES) + 3
 
 
-class PixelNerf(nn.Module):
+class PixelNerf(Encoder):
     """Views of a scene -> :class:`PixelField`.
 
     first_pool: keep ResNet's first max-pooling; published: True for SRN at 128 x 128, False for NMR at 64 x 64.

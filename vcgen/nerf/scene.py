@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.nerf.triplane import Projection, TriplaneDecoder, TriplaneField
-from vcgen.types import Views
+from vcgen.types import Encoder, Views
 
 
-class SceneTriplane(nn.Module):
+class SceneTriplane(Encoder):
     """The field of the amortised encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
 
     center, half_size: the box that the planes span, in world units; the scene must fit the sphere of ``radius`` around the centre.

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
-from vcgen.systems.build import build_system
+from vcgen.systems.build import instantiate
 from vcgen.systems.distillation import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Field, Finetunable, Rendering, Views
@@ -122,16 +122,18 @@ def digest(tensors: Iterable[Tensor]) -> str:
     return total.hexdigest()
 
 
-def distilled(system: NerfDiff, config: str, seed: int = 0, keep: Path | None = None, rounds: int | None = None) -> Distilled:
+def distilled(
+    system: NerfDiff, config: str, seed: int = 0, keep: Path | None = None, rounds: int | None = None, plugins: Sequence[str] = (),
+) -> Distilled:
     """``--distill CONFIG``: the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill; "default": the settings of
     configs/distill.yaml, which are those of the code.
 
-    rounds: of the guidance, instead of the configuration's. Raises UserError for a file that is missing or of another kind, for rounds
-    below 1, and for a model without a prior.
+    rounds: of the guidance, instead of the configuration's. plugins: see :func:`vcgen.systems.build.build_system`. Raises UserError for a
+    file that is missing or of another kind, for rounds below 1, and for a model without a prior.
     """
     if getattr(system, "prior", None) is None:
         raise UserError("this model has no diffusion prior to distil: train one with model.prior, or do without distillation")
-    guidance, options = (NGD(), DistillOptions()) if config == "default" else read_stage(config)
+    guidance, options = (NGD(), DistillOptions()) if config == "default" else read_stage(config, plugins)
     if rounds is not None:
         if rounds < 1:
             raise UserError(f"a distillation takes at least 1 step, not {rounds}")
@@ -139,7 +141,7 @@ def distilled(system: NerfDiff, config: str, seed: int = 0, keep: Path | None = 
     return Distilled(system, guidance, options, seed, keep)
 
 
-def read_stage(config: str) -> tuple[Guidance, DistillOptions]:
+def read_stage(config: str, plugins: Sequence[str] = ()) -> tuple[Guidance, DistillOptions]:
     """Guidance and options of a configuration file."""
     try:
         model = OmegaConf.to_container(OmegaConf.load(config))["model"]
@@ -149,5 +151,7 @@ def read_stage(config: str) -> tuple[Guidance, DistillOptions]:
         raise UserError(f"--distill {config}: no configuration of a distillation ({reason}); see configs/distill.yaml") from error
     if kind != "Distill":
         raise UserError(f"--distill {config}: its model is {kind}, not Distill; see configs/distill.yaml")
-    stage = build_system("vcgen.systems.distill.Distill", {**arguments, "model": "."})
+    from vcgen.systems.distill import Distill  # which needs what this module has
+
+    stage = instantiate(Distill, {**arguments, "model": "."}, plugins)
     return stage.guidance, stage.options

@@ -17,7 +17,7 @@ from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.pretrained import start_from
 from vcgen.systems.rays import Background, ray_losses
-from vcgen.types import Example, Field, Rendering, Views
+from vcgen.types import Encoder, Example, Field, Rendering, Views
 
 @dataclass(frozen=True)
 class PriorOptions:
@@ -53,7 +53,7 @@ class NerfDiff(FieldSystem):
     """
 
     def __init__(
-        self, encoder: nn.Module, render: RenderOptions = RenderOptions(), render_eval: RenderOptions | None = None,
+        self, encoder: Encoder, render: RenderOptions = RenderOptions(), render_eval: RenderOptions | None = None,
         rays_per_view: int = 128, background: Background = "random", optimizer: OptimizerOptions = OptimizerOptions(),
         loss_weights: dict[str, float] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}, prior: ViewPrior | None = None,
         prior_options: PriorOptions = PriorOptions(), pretrained: Path | None = None, train_field: bool = True,
