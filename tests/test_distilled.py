@@ -59,7 +59,7 @@ def test_kept_fields_are_found_again_and_leave_the_model_as_it_is(model, context
         other.field(context)
     assert len(list(tmp_path.iterdir())) == 3
     file.write_bytes(b"damaged")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="delete it"):
         Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path).field(context)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vcgen.diffusion.dreambooth import DreamBooth
 from vcgen.diffusion.lora import LoRA
-from vcgen.diffusion.personal import load_personal
+from vcgen.diffusion.personal import load_personal, noted_phrase
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.schedule import training_target
 from vcgen.diffusion.text_prior import TextPrior
@@ -159,11 +159,50 @@ def test_what_does_not_fit_the_prior_is_refused_in_one_line(folder, tmp_path):
             load_personal(TextPrior.load(folder), tmp_path / name)
         assert "\n" not in str(error.value)
     (tmp_path / "wide" / "learned_embeds.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match="its header has"):
         load_personal(TextPrior.load(folder), tmp_path / "wide")
     (tmp_path / "wide" / "pytorch_lora_weights.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="and pytorch_lora"):
         load_personal(TextPrior.load(folder), tmp_path / "wide")
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda tensors, name: tensors.pop(name), "the factors of"),
+    (lambda tensors, name: tensors.update({name: tensors[name][:2].clone()}), "the factors of"),
+    (lambda tensors, name: tensors.update({name: tensors[name] * float("inf")}), "holds NaN or infinity"),
+    (lambda tensors, name: tensors.update({name.replace("blocks", "bricks"): tensors.pop(name)}), "is no layer of the prior"),
+    (lambda tensors, name: tensors.update({"unet.more": tensors[name].clone()}), "is no layer of the prior"),
+])
+def test_changes_that_lack_a_part_are_refused_where_diffusers_would_draw_it_at_random(tmp_path, spoil, message):
+    method, prior = LoRA(noun="car", text_encoder=True), tiny_prior()
+    method.attach(prior.requires_grad_(False), PICTURES)
+    method.save(prior, tmp_path)
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    assert load_personal(tiny_prior(), tmp_path) == "sks car"
+    tensors = load_file(path)
+    spoil(tensors, next(name for name in tensors if name.startswith("unet.down_blocks")))
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=message):
+        load_personal(tiny_prior(), tmp_path)
+
+
+@pytest.mark.parametrize("note", [b"[]", b'{"phrase": ["a"]}', b'{"phrase": ""}', b'{"phrase": "a\\u001b[2J"}', b'{"method": "LoRA"}'])
+def test_a_damaged_note_is_refused(tmp_path, note):
+    (tmp_path / "personal.json").write_bytes(note)
+    with pytest.raises(UserError, match="personal.json: .*delete it") as error:
+        noted_phrase(tmp_path)
+    assert str(error.value).isprintable()
+
+
+def test_a_prior_with_weights_missing_or_not_finite_is_refused(tmp_path):
+    tiny_folder(tmp_path / "prior")
+    path = tmp_path / "prior" / "text_encoder" / "model.safetensors"
+    whole = load_file(path)
+    name = next(name for name in whole if "layer_norm1.weight" in name)
+    for other, message in (({**whole, name: whole[name] / 0}, "has NaN or infinity"), ({k: v for k, v in whole.items() if k != name}, "lacks")):
+        save_file(other, path, {"format": "pt"})
+        with pytest.raises(UserError, match=message):
+            TextPrior.load(tmp_path / "prior")
 
 
 def gaussian_prior(target: Tensor) -> TextPrior:

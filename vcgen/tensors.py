@@ -1,14 +1,17 @@
-"""Files of tensors (safetensors): written with a checksum of what they hold, read within bounds and only when every value is a number."""
+"""Files of tensors (safetensors): written with a checksum of what they hold, read within bounds and only when every value is a number; and
+how far a module may grow that a file describes."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vcgen.errors import UserError
 from vcgen.io import one_line, open_regular
@@ -72,3 +75,25 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
     return total.hexdigest()
+
+
+class TooLarge(UserError):
+    """The module has more parameters than there are weights."""
+
+
+@contextmanager
+def no_more_parameters_than(count: int) -> Iterator[None]:
+    """Modules that are built inside raise TooLarge when they come to have more parameters."""
+    left = count
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise TooLarge(f"it has more than {count} parameters")
+
+    handle = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,19 +1,34 @@
 """A text prior learns one object from its photos: what all ways of doing so share, and how what was learnt is loaded again."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from msgspec import Struct
 from torch import Tensor, nn
 
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.io import one_line, read_json
+from vcgen.schema import Label, Name
+from vcgen.tensors import read_tensors
 
+#: Vectors that a word may have; a prompt has a few dozen places.
+MOST = 100
+#: How diffusers names the factors of a layer's change: "unet.LAYER.lora.down.weight", "unet.LAYER.lora_A.weight".
+CHANGE = re.compile(r"((?:unet|text_encoder)\..+)\.lora(?:_linear_layer)?(\.down|\.up|_A|_B)\.weight")
 #: The files that personalisations leave, in diffusers' own formats, and what names the object in prompts.
 EMBEDDINGS, LORA, PIPELINE, NOTE = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "pipeline", "personal.json"
+
+
+class Note(Struct):
+    """What ``personal.json`` holds: the object's name in prompts, the class of the method, where the prior came from."""
+
+    phrase: Label
+    method: Name = ""
+    prior: str = ""
 
 
 class Personalisation(nn.Module, ABC):
@@ -84,29 +99,31 @@ def load_personal(prior: TextPrior, learned: Path | None) -> str | None:
         raise UserError(f"{learned}: holds {there}; give the folder of one personalisation, with {', '.join(kinds)}")
     try:
         phrase = kinds[found[0]](prior, learned)
-    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        advice = "give that which it was trained on"
-        raise UserError(f"{learned / found[0]} does not fit the prior {prior.name} ({reason}); {advice}") from error
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = f"{learned / found[0]} does not fit the prior {prior.name} ({one_line(str(error))[:200]})"
+        raise UserError(one_line(reason, "give that which it was trained on")) from error
     prior.requires_grad_(False)
     return noted_phrase(learned) or phrase
 
 
 def noted_phrase(folder: Path) -> str | None:
     """What the folder's note says of the object's name; None without a note."""
-    try:
-        return str(json.loads((folder / NOTE).read_text())["phrase"])
-    except FileNotFoundError:
+    if not (folder / NOTE).exists():
         return None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / NOTE}: damaged; delete it, and name the object in the prompt") from error
+    return read_json(folder / NOTE, Note, "delete it, and name the object in the prompt").phrase
 
 
 @torch.no_grad()
 def load_embeddings(prior: TextPrior, folder: Path) -> str:
     """New words; returns them."""
-    ((token, vectors),) = load_file(folder / EMBEDDINGS).items()
-    vectors = vectors.reshape(-1, prior.text_encoder.config.hidden_size)
+    found, width = read_tensors(folder / EMBEDDINGS), prior.text_encoder.config.hidden_size
+    (token, vectors), *others = (found or {"": torch.empty(0)}).items()
+    if others or token.split() != [token] or not token.isprintable() or len(token) > 200:
+        raise ValueError("needs the vectors of one word")
+    fits = vectors.is_floating_point() and vectors.ndim in (1, 2) and vectors.shape[-1] == width
+    if not fits or not 0 < vectors.numel() <= width * MOST:
+        raise ValueError(f"vectors of shape {tuple(vectors.shape)}, the prior's have {width} numbers each")
+    vectors = vectors.reshape(-1, width)
     words = words_of(token, len(vectors))
     add_words(prior, words.split())
     # without mean_resizing, which draws the new rows from a Gaussian with the known ones' covariance: they are known here
@@ -118,9 +135,34 @@ def load_embeddings(prior: TextPrior, folder: Path) -> str:
 def load_lora(prior: TextPrior, folder: Path) -> None:
     """Low-rank changes, fused into the weights."""
     pipeline = prior.pipeline()
-    pipeline.load_lora_weights(folder, weight_name=LORA, local_files_only=True)
+    changes = read_tensors(folder / LORA)
+    refuse_partial_changes(prior, changes)
+    pipeline.load_lora_weights(changes)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
+
+
+def refuse_partial_changes(prior: TextPrior, changes: dict[str, Tensor]) -> None:
+    """Raise ValueError unless every layer that diffusers' names name is in the prior, and both factors of its change are there.
+
+    The libraries would draw an absent one at random. Files that name all layers in other ways are theirs to judge.
+    """
+    found = {name: CHANGE.fullmatch(name) for name in changes if not name.endswith(".alpha")}
+    if not any(found.values()):
+        return
+    modules = {name.replace(".text_model.", "."): module for name, module in prior.named_modules()}
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, match in found.items():
+        layer = match and match[1].replace(".text_model.", ".")
+        if layer not in modules or not isinstance(getattr(modules[layer], "weight", None), Tensor):
+            raise ValueError(f"it changes {name}, which is no layer of the prior")
+        layers.setdefault(layer, {})["down" if match[2] in (".down", "_A") else "up"] = changes[name]
+    for layer, factors in layers.items():
+        shapes = [tuple(factors[name].shape) for name in ("up", "down") if name in factors]
+        rank = shapes[-1][0] if shapes[-1] else 0
+        out, into = modules[layer].weight.shape[:2]
+        if shapes != [(out, rank), (rank, into)] or not rank:
+            raise ValueError(f"the factors of {layer}'s change have shapes {shapes}")
 
 
 def load_pipeline(prior: TextPrior, folder: Path) -> None:

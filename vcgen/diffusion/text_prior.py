@@ -13,10 +13,15 @@ from torch.nn import functional as F
 from vcgen.diffusion.prior import SAMPLERS, Denoised, to_signed, to_unit
 from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
+from vcgen.io import one_line
+from vcgen.tensors import all_finite, no_more_parameters_than
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+DOWNLOAD = "to fetch a hub name, allow it with download: true"
+#: Of one network; those of Stable Diffusion have below a thousand tensors.
+MOST_PARAMETERS = 20_000
 NEEDS_TEXT = "text priors need the packages of an extra: pip install 'vcgen[text]'"
 
 
@@ -55,17 +60,25 @@ class TextPrior(nn.Module):
             if config.get("addition_embed_type"):  # the U-Net asks for more than one text encoder's output
                 known = "text priors are StableDiffusionPipeline folders, as Stable Diffusion 1.x and 2.x"
                 raise UserError(f"text prior {name} is of Stable Diffusion XL's kind; {known}")
+            with no_more_parameters_than(MOST_PARAMETERS):
+                networks = [
+                    kind.from_pretrained(name, subfolder=part, output_loading_info=True, **weights)
+                    for part, kind in (("text_encoder", CLIPTextModel), ("vae", AutoencoderKL), ("unet", UNet2DConditionModel))
+                ]
+            for network, notes in networks:
+                if lost := [*notes["missing_keys"], *notes.get("mismatched_keys", ())]:  # the libraries would draw them at random
+                    raise ValueError(f"its {type(network).__name__} lacks {lost[0]}")
+                if odd := [key for key, tensor in network.state_dict().items() if not all_finite(tensor)]:
+                    raise ValueError(f"its {type(network).__name__} has NaN or infinity in {odd[0]}")
             return TextPrior(
-                CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **local),
-                CLIPTextModel.from_pretrained(name, subfolder="text_encoder", **weights),
-                AutoencoderKL.from_pretrained(name, subfolder="vae", **weights),
-                UNet2DConditionModel.from_pretrained(name, subfolder="unet", **weights),
+                CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **local), *(network for network, _ in networks),
                 DDPMScheduler.from_pretrained(name, subfolder="scheduler", **local), str(name),
             ).float().eval()
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except UserError:
+            raise
+        except Exception as error:  # files that others' code reads, which can fail in any way
             found = "cannot be read" if Path(name).exists() else "is neither a folder here nor in the hub's cache"
-            raise UserError(f"text prior {name} {found} ({reason}); to fetch a hub name, allow it with download: true") from error
+            raise UserError(one_line(f"text prior {name} {found} ({one_line(str(error))[:200]})", DOWNLOAD)) from error
 
     def save(self, folder: Path, half: bool = False) -> None:
         """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only, in half precision if so wished."""

@@ -1,14 +1,12 @@
 """Whether weights fit a model, found out before the model takes memory: a configuration from a stranger may ask for any size."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from vcgen.errors import UserError
 from vcgen.io import printable
+from vcgen.tensors import TooLarge, no_more_parameters_than
 
 #: Some modules replace parameters while they are built.
 SLACK = 1000
@@ -28,28 +26,6 @@ def misfit(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> str
         if isinstance(error.__cause__, RuntimeError):  # what is computed while it is built needs memory
             return ""
         raise
-
-
-class TooLarge(UserError):
-    """The module has more parameters than there are weights."""
-
-
-@contextmanager
-def no_more_parameters_than(count: int) -> Iterator[None]:
-    """Modules that are built inside raise TooLarge when they come to have more parameters."""
-    left = count
-
-    def register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise TooLarge(f"it has more than {count} parameters")
-
-    handle = register_module_parameter_registration_hook(register)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

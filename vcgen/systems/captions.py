@@ -1,14 +1,16 @@
 """Captions for posed pictures: what a thing is called, which colour it has, from which side it is seen."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from msgspec import Meta, Struct
 
 from vcgen.cameras import view_angles
 from vcgen.errors import UserError
+from vcgen.io import read_json
+from vcgen.schema import Key, Label
 from vcgen.systems.viewpoints import VIEWS, view_word
 from vcgen.types import Views
 
@@ -20,34 +22,22 @@ COLOURS = {
     "white": (0.92, 0.92, 0.92), "grey": (0.55, 0.55, 0.55),
     "black": (0.12, 0.12, 0.12),
 }
+ADVICE = 'give entries such as "KEY": {"names": ["taxi", "car"], "front": 0}'
 
 
-@dataclass(frozen=True)
-class Thing:
+class Thing(Struct, frozen=True, forbid_unknown_fields=True):
     """names: what it may be called, such as ("taxi", "car"). front: azimuth in degrees (see :func:`vcgen.cameras.orbit`) from which its
     front is seen; None where it has none."""
 
-    names: tuple[str, ...]
-    front: float | None = None
+    names: Annotated[tuple[Label, ...], Meta(min_length=1)]
+    front: Annotated[float, Meta(ge=-360, le=360)] | None = None
 
 
 def read_things(path: Path) -> dict[str, Thing]:
     """``{"SCENE KEY": {"names": ["taxi", "car"], "front": 0}, ...}`` as JSON. Raises UserError naming the entry that is wrong."""
-    try:
-        content = json.loads(Path(path).read_text())
-        things = {}
-        for key, entry in content.items():
-            front = entry.get("front")
-            things[key] = Thing(tuple(str(name) for name in entry["names"]), None if front is None else float(front))
-            if not things[key].names:
-                raise UserError(f"{path}: {key} has no names; give at least one word for it")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no captions here; give a JSON file of scene keys and their names") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f'{path}: not of the form {{"KEY": {{"names": ["taxi", "car"], "front": 0}}}} ({error})') from error
-    if not things:
-        raise UserError(f"{path}: names no scene")
-    return things
+    if not Path(path).exists():
+        raise UserError(f"{path}: no captions here; give a JSON file of scene keys and their names")
+    return read_json(path, Annotated[dict[Key, Thing], Meta(min_length=1)], ADVICE)
 
 
 def sentence(name: str, colour: str = "", view: str = "") -> str:

@@ -14,6 +14,7 @@ from vcgen.data.images import read_image
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
+from vcgen.io import printable, read_json
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def draw_class_pictures(
     made = {"prior": prior.name, "noun": noun, "seed": seed, **{k: v for k, v in asdict(options).items() if k not in ("count", "weight")}}
     made = json.loads(json.dumps(made))
     note = folder / "made.json"
-    if note.is_file() and (found := json.loads(note.read_text())) != made:
-        names = ", ".join(sorted(name for name in made | found if made.get(name) != found.get(name)))
+    if note.is_file() and (found := read_json(note, advice="delete it")) != made:
+        names = printable(", ".join(sorted(name for name in made | found if made.get(name) != found.get(name))))
         raise UserError(f"{folder}: holds class pictures made with another {names}; delete that folder, or choose another run folder")
     folder.mkdir(parents=True, exist_ok=True)
     if rank == 0 and not note.is_file():

@@ -10,19 +10,22 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from yaml import YAMLError
 
 from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
+from vcgen.export.fitting import mismatch
 from vcgen.export.atomic import replacing
 from vcgen.systems.build import instantiate
 from vcgen.systems.distillation import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.tensors import read_tensors, write_tensors
 from vcgen.types import Field, Finetunable, Rendering, Views
+
+#: What to do with a kept field that cannot be used.
+KEPT = "delete it, and its object will be distilled again"
 
 
 class Distilled:
@@ -83,13 +86,12 @@ class Distilled:
 
     def restored(self, context: Views, path: Path) -> Finetunable:
         """A kept field. Raises UserError when its file is damaged."""
-        try:
-            stored = load_file(path, device=str(self.device))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged ({error}): delete it, and its object will be distilled again") from error
+        stored = read_tensors(path, KEPT)
         with torch.no_grad():
             field = self.system.field(context)
         weights = field.weights().requires_grad_(False)  # a copy: the system's own stay as they are
+        if difference := mismatch(weights.state_dict(), stored):
+            raise UserError(f"{path}: {difference}; {KEPT}")
         weights.load_state_dict(stored)
         return field.with_weights(weights)
 
@@ -111,7 +113,7 @@ class Distilled:
 def store(field: Finetunable, path: Path) -> None:
     """Write what distillation changes of a field."""
     with replacing(path) as temporary:
-        save_file({name: value.contiguous() for name, value in field.weights().state_dict().items()}, temporary)
+        write_tensors(field.weights().state_dict(), temporary)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
