@@ -33,14 +33,35 @@ def distort(points: np.ndarray, lens: Distortion) -> np.ndarray:
     )
 
 
+def folds(size: tuple[int, int], K: np.ndarray, lens: Distortion) -> bool:
+    """Whether the model puts two directions of an image (height, width) on one spot: it is then no lens, whatever it does at the border.
+
+    Where it does not, the map's Jacobian has a positive determinant everywhere, as at the center, and the radius grows up to the corners.
+    """
+    u, v = np.meshgrid(*(np.linspace(0, 1, 2 * min(side, 256) + 1) for side in reversed(size)))
+    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        radius = np.linspace(0, np.hypot(x, y).max(), 4096)
+        grows = np.diff(distort(np.stack([radius, 0 * radius], -1), lens._replace(p1=0.0, p2=0.0))[:, 0]) > 0
+        r2 = x * x + y * y
+        radial = 1 + r2 * (lens.k1 + r2 * (lens.k2 + r2 * (lens.k3 + r2 * lens.k4)))
+        slope = 2 * (lens.k1 + r2 * (2 * lens.k2 + r2 * (3 * lens.k3 + r2 * 4 * lens.k4)))
+        xx = radial + x * x * slope + 2 * lens.p1 * y + 6 * lens.p2 * x
+        yy = radial + y * y * slope + 6 * lens.p1 * y + 2 * lens.p2 * x
+        xy = x * y * slope + 2 * lens.p1 * x + 2 * lens.p2 * y
+        return not (grows.all() and (xx * yy - xy * xy > 0).all())
+
+
 def undistort(picture: np.ndarray, K: np.ndarray, lens: Distortion) -> tuple[np.ndarray, np.ndarray]:
     """Resample an (H, W, C) picture as an ideal pinhole would have taken it; returns it with its normalised (3, 3) intrinsics.
 
     The focal length grows just enough that every pixel of the result lies inside the picture; the principal point stays. Bilinear.
-    Raises UserError where the distortion is so strong that more than a threefold zoom would be needed.
+    Raises UserError where the image folds over itself (:func:`folds`) or more than a threefold zoom would be needed.
     """
     if not any(lens):
         return picture, K
+    if not (0 < K[0, 2] < 1 and 0 < K[1, 2] < 1):
+        raise UserError("lens distortion is not removed from crops whose principal point lies outside; undistort before you crop")
     from skimage.transform import warp
 
     rows_columns, zoom = _sampling(picture.shape[:2], tuple(K.flatten().tolist()), lens)
@@ -54,6 +75,8 @@ def _sampling(size: tuple[int, int], K_flat: tuple[float, ...], lens: Distortion
     """(2, H, W) rows and columns at which to read the distorted picture, and the zoom on the focal length."""
     K = np.array(K_flat).reshape(3, 3)
     height, width = size
+    if folds(size, K, lens):
+        raise _failed("folds the image over itself", lens)
     u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     border = np.concatenate([np.stack([u, v], -1)[rows, columns].reshape(-1, 2) for rows, columns in _BORDERS])
     zoom = _smallest_zoom(border, K, lens)
@@ -81,8 +104,14 @@ def _smallest_zoom(border: np.ndarray, K: np.ndarray, lens: Distortion) -> float
         return 1.0
     low, high = 1.0, MAX_ZOOM
     if not fits(high):
-        raise UserError(f"the lens distortion {tuple(lens)} is too strong to be removed; undistort the pictures with your camera solver")
+        raise _failed("is too strong to be removed", lens)
     while high - low > 1e-4:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high
+
+
+def _failed(what: str, lens: Distortion) -> UserError:
+    values = ", ".join(f"{name} {value:g}" for name, value in lens._asdict().items() if value)
+    advice = "solve again with fewer coefficients, or undistort the images with your camera solver"
+    return UserError(f"the lens distortion ({values}) {what}: the camera solve failed; {advice}")

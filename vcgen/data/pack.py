@@ -9,7 +9,7 @@ from vcgen.data.packing import ListScenes, ReadScene, pack
 from vcgen.errors import UserError
 
 Backdrop = Literal["white", "black", "none"]
-SWITCHES = ("--skip_broken", "--overwrite", "--recentre")
+SWITCHES = ("--skip_broken", "--overwrite", "--recentre", "--crops")
 
 
 def main(arguments: list[str]) -> None:
@@ -102,6 +102,7 @@ def run(
     scale: float = 1.0,
     recentre: bool = False,
     hold_out_views: int = 0,
+    crops: bool = False,
     samples_per_shard: int = 64,
     workers: int = 1,
     skip_broken: bool = False,
@@ -118,6 +119,7 @@ def run(
         group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
         recentre: move the point nearest to all optical axes to the origin.
         scale: factor on camera positions, after recentring; near and far are in scaled units.
+        crops: the images are parts of larger ones, so that the principal point may lie anywhere, also outside.
         samples_per_shard: scenes in one tar file.
         workers: processes that convert scenes; the bytes written do not depend on it.
         skip_broken: leave out broken scenes (listed at the end) instead of refusing.
@@ -125,7 +127,7 @@ def run(
     """
     pattern = check_pattern(group_pattern)
     check_numbers(near, far, scale, hold_out_views)
-    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views)
+    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views, crops)
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 
 

@@ -145,13 +145,14 @@ def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
 
 
 def check_intrinsics(K: np.ndarray, where: str) -> None:
-    """Raise UserError unless (3, 3) normalised ``K`` is a plausible pinhole: focal lengths 0.1 to 50 image sizes, centre inside."""
+    """Raise UserError unless (3, 3) normalised ``K`` is a plausible pinhole: focal lengths 0.1 to 50 image sizes, the principal point
+    at most two image sizes outside, as in a crop."""
     if not np.isfinite(K).all():
         raise UserError(f"{where}: the intrinsics have a NaN or infinite entry")
     if not (0.1 <= K[0, 0] <= 50 and 0.1 <= K[1, 1] <= 50):
         raise UserError(f"{where}: normalised focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by mistake?)")
-    if not (0 <= K[0, 2] <= 1 and 0 <= K[1, 2] <= 1):
-        raise UserError(f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalised) is outside the image")
+    if not (-2 <= K[0, 2] <= 3 and -2 <= K[1, 2] <= 3):
+        raise UserError(f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalised) is far outside the image (in pixels?)")
     if np.abs(K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-6 or abs(K[2, 2] - 1) > 1e-6:
         raise UserError(f"{where}: the intrinsics have skew or an unusual last row; only [[fx,0,cx],[0,fy,cy],[0,0,1]] is supported")
 
@@ -168,7 +169,7 @@ def _plausible_poses(c2w: np.ndarray) -> np.ndarray:
 def _plausible_intrinsics(K: np.ndarray) -> np.ndarray:
     """(V, 3, 3) -> (V,) bool: False where :func:`check_intrinsics` has something to say."""
     focal, center, rest = K[:, [0, 1], [0, 1]], K[:, :2, 2], K[:, [0, 1, 2, 2], [1, 0, 0, 1]]
-    inside = ((focal >= 0.1) & (focal <= 50) & (center >= 0) & (center <= 1)).all(1)
+    inside = ((focal >= 0.1) & (focal <= 50) & (center >= -2) & (center <= 3)).all(1)
     return inside & (np.abs(rest).max(1) < 1e-7) & (np.abs(K[:, 2, 2] - 1) < 1e-7)
 
 

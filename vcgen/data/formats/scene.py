@@ -18,7 +18,8 @@ class Settings:
     world units (after ``scale``). background: what opaque pictures show behind the object. group_pattern: regular expression whose first
     group, matched against the whole key, names the statistical group ("" means each scene is its own). scale: factor on all positions.
     recentre: move the point nearest to all optical axes to the origin (before scaling). hold_out_views: each scene is one capture, of which
-    every so many-th view is for testing; 0 means that it is not to be parted.
+    every so many-th view is for testing; 0 means that it is not to be parted. crops: the images are
+    parts of larger ones: their principal point may lie outside.
     """
 
     size: tuple[int, int] | None
@@ -32,6 +33,7 @@ class Settings:
     scale: float = 1.0
     recentre: bool = False
     hold_out_views: int = 0
+    crops: bool = False
 
     def group(self, key: str) -> str:
         """The statistical group of a scene; its key where the pattern does not match."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.files import EXTENSIONS, is_visible, visible
+from vcgen.data.formats.intrinsics import normalised
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
 from vcgen.data.formats.splits import held_out
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
@@ -45,13 +46,16 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
         raise UserError(f"{scene.folder}: {_OTHER_CARS}")
     names = {name: names[name] for name in held_out(list(names), settings)}
     focal, center_x, center_y, height, width, is_world_to_camera = read_intrinsics(scene.folder / "intrinsics.txt")
-    K = np.array([[focal / width, 0, center_x / width], [0, focal / height, center_y / height], [0, 0, 1]])
     c2w = np.stack([read_pose(scene.folder / "pose" / f"{name}.txt") for name in names])
     if is_world_to_camera:
         for name, pose in zip(names, c2w, strict=True):
             check_pose(pose, f"{scene.folder / 'pose' / name}.txt")
         c2w = np.linalg.inv(c2w)
     pixels = [_read_picture(path, (height, width), settings.size) for path in names.values()]
+    try:
+        K = normalised((focal, focal), (center_x, center_y), (width, height), settings.crops)
+    except UserError as error:
+        raise UserError(f"{scene.folder / 'intrinsics.txt'}: {error}") from error
     if len({picture.shape[:2] for picture in pixels}) > 1:
         raise UserError(f"{scene.folder / 'rgb'}: pictures of several sizes; give --size")
     images, has_alpha = encode_scene(pixels)
@@ -122,7 +126,8 @@ def _read_picture(path: Path, stated: tuple[int, int], size: tuple[int, int] | N
     picture = load_picture(path)
     height, width = picture.shape[:2]
     if abs(height * stated[1] - width * stated[0]) > 0.5 * max(stated):
-        raise UserError(f"{path}: {height} x {width}, but intrinsics.txt is for {stated[0]} x {stated[1]} (height x width)")
+        order = "; its last line is height, then width" if height * stated[0] == width * stated[1] else ""
+        raise UserError(f"{path}: {height} x {width}, but intrinsics.txt is for {stated[0]} x {stated[1]} (height x width){order}")
     try:
         return to_bytes(area_resize(picture, size or (height, width)))
     except UserError as error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from vcgen.data.distortion import Distortion, undistort
 from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
+from vcgen.data.formats.intrinsics import focal_of_angle, normalised
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
@@ -22,6 +23,10 @@ from vcgen.errors import UserError
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 #: What was tried where an image is missing.
 TRIED = f"{', '.join(EXTENSIONS)} in small and capital letters"
+#: What instant-ngp notes of lenses that are none.
+OTHER_LENSES = ("is_fisheye", "fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
+#: Of OpenCV's rational and thin prism models.
+OTHER_COEFFICIENTS = ("k5", "k6", "s1", "s2", "s3", "s4")
 PINHOLES = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 
 
@@ -53,7 +58,8 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
         frame, where = frames[number], f"{path}, frame {views[number]}"
         picture = load_picture(pictures[number])
         try:
-            picture, intrinsics = undistort(picture, read_intrinsics(frame, content, picture.shape[:2]), read_distortion(frame, content))
+            intrinsics = read_intrinsics(frame, content, picture.shape[:2], settings.crops)
+            picture, intrinsics = undistort(picture, intrinsics, read_distortion(frame, content))
             pixels.append(to_bytes(area_resize(picture, settings.size or picture.shape[:2])))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
@@ -80,35 +86,47 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     )
 
 
-def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int]) -> np.ndarray:
+def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], crops: bool = False) -> np.ndarray:
     """Normalised (3, 3) intrinsics of a frame; pixel values refer to ``w`` x ``h`` where given, else to the image itself.
 
-    Raises UserError if nothing states a focal length, a number is malformed, or ``w`` x ``h`` has another shape than the image.
+    crops: see :func:`vcgen.data.formats.intrinsics.normalised`. Raises UserError if nothing states a focal length, a number is malformed or
+    of another unit, or ``w`` x ``h`` has another shape than the image.
     """
     height = _number(frame, content, "h", image_size[0])
     width = _number(frame, content, "w", image_size[1])
+    if min(height, width) < 1:
+        raise UserError(f"w and h must be positive, found {width:g} and {height:g}")
     if abs(image_size[0] * width - image_size[1] * height) > 0.5 * max(width, height):
-        raise UserError(f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x {width:g}")
+        turned = "; of the image turned by a quarter?" if image_size[0] * height == image_size[1] * width else ""
+        raise UserError(f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x {width:g}{turned}")
     level = next((part for part in (frame, content) if "fl_x" in part or "camera_angle_x" in part), None)
     if level is None:
         raise UserError("neither fl_x nor camera_angle_x is given")
     if "fl_x" in level:
-        focal_x = _number(level, {}, "fl_x", None) / width
-        focal_y = _number(frame, content, "fl_y", focal_x * width) / height
+        focal_x = _number(level, {}, "fl_x", None)
+        focal_y = _number(frame, content, "fl_y", focal_x)
     else:
-        focal_x = 0.5 / math.tan(_number(level, {}, "camera_angle_x", None) / 2)
+        focal_x = focal_of_angle("camera_angle_x", _number(level, {}, "camera_angle_x", None)) * width
         angle_y = _number(level, {}, "camera_angle_y", None)
-        focal_y = focal_x * width / height if angle_y is None else 0.5 / math.tan(angle_y / 2)
-    center_x = _number(frame, content, "cx", width / 2) / width
-    center_y = _number(frame, content, "cy", height / 2) / height
-    return np.array([[focal_x, 0, center_x], [0, focal_y, center_y], [0, 0, 1]])
+        focal_y = focal_x if angle_y is None else focal_of_angle("camera_angle_y", angle_y) * height
+    center = _number(frame, content, "cx", width / 2), _number(frame, content, "cy", height / 2)
+    return normalised((focal_x, focal_y), center, (width, height), crops)
 
 
 def read_distortion(frame: dict, content: dict) -> Distortion:
     """Lens coefficients of a frame, 0 where absent. Raises UserError for fisheye and other lenses that are not pinholes."""
-    model = str(frame.get("camera_model", content.get("camera_model", "")))
-    if model.upper() not in PINHOLES or frame.get("is_fisheye", content.get("is_fisheye", False)):
-        raise UserError(f"camera model {model or 'fisheye'!r} is not supported; undistort to a pinhole with your camera solver first")
+    stated = {**content, **frame}
+    model = str(stated.get("camera_model", ""))
+    if model.upper() not in PINHOLES or any(stated.get(name) for name in OTHER_LENSES):
+        found = repr(model) if model.upper() not in PINHOLES else next(name for name in OTHER_LENSES if stated.get(name))
+        raise UserError(f"camera model {found} is not supported; undistort to a pinhole with your camera solver first")
+    if unknown := [name for name in OTHER_COEFFICIENTS if _number(frame, content, name, 0.0)]:
+        raise UserError(f"lens coefficient {unknown[0]} is not supported, only k1 to k4, p1, p2; undistort with your camera solver first")
+    if values := stated.get("distortion_params"):  # nerfstudio's list beats single values
+        if not isinstance(values, list) or len(values) > len(Distortion._fields):
+            raise UserError(f"distortion_params must be a list of up to 6 numbers: {', '.join(Distortion._fields)}")
+        frame = dict(zip(Distortion._fields, values))
+        content = {}
     return Distortion(**{name: _number(frame, content, name, 0.0) for name in Distortion._fields})
 
 
@@ -171,6 +189,6 @@ def _number(first: dict, second: dict, name: str, default: float | None) -> floa
     value = first.get(name, second.get(name, default))
     if value is None and default is None and name not in first:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{name} must be a finite number, found {value!r}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
+        raise UserError(f"{name} must be a finite number, found {str(value)[:50]!r}")
+    return float(value)
