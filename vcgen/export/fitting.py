@@ -22,10 +22,8 @@ def misfit(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> str
             return mismatch(build().state_dict(), weights)
     except TooLarge as error:
         return str(error)
-    except UserError as error:
-        if isinstance(error.__cause__, RuntimeError):  # what is computed while it is built needs memory
-            return ""
-        raise
+    except Exception:  # of a class that needs values while it is built, or a fault that building it in earnest will find, too
+        return ""
 
 
 def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
