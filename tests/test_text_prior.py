@@ -111,7 +111,7 @@ def test_what_is_no_prior_is_refused_in_one_line(tmp_path, folder):
         TextPrior.load("somebody/something")
     (folder / "unet" / "config.json").rename(tmp_path / "kept")
     try:
-        with pytest.raises(UserError, match="cannot be read"):
+        with pytest.raises(UserError, match="config.json is missing"):
             TextPrior.load(folder)
     finally:
         (tmp_path / "kept").rename(folder / "unet" / "config.json")

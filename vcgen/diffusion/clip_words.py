@@ -9,8 +9,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.diffusion.text_prior import NEEDS_TEXT, TextPrior
+from vcgen.diffusion.library_folder import CLIP, checked_folder
+from vcgen.diffusion.text_prior import LOCAL, NEEDS_TEXT, WEIGHTS, TextPrior
 from vcgen.errors import UserError
+from vcgen.io import read_json
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -51,19 +53,19 @@ def load_clip(name: str, download: bool = False) -> tuple["CLIPModel", "CLIPToke
     Only safetensors are read. Raises UserError where nothing is found, or no CLIP model with both encoders and a tokenizer.
     """
     try:
-        from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+        from transformers import CLIPModel, CLIPTokenizer
     except ImportError as error:
         raise UserError(NEEDS_TEXT) from error
-    local = {"local_files_only": not download}
     try:
-        kind = CLIPConfig.get_config_dict(name, **local)[0].get("model_type")
+        folder = checked_folder(name, CLIP, download)
+        kind = read_json(folder / "config.json").get("model_type")
         if kind != "clip":  # transformers would go on, and draw the weights that it misses at random
             raise ValueError(f"it is of type {kind}; a text encoder alone sees no pictures")
-        model = CLIPModel.from_pretrained(name, use_safetensors=True, **local).float().eval()
-        tokenizer = CLIPTokenizer.from_pretrained(name, **local)
+        model = CLIPModel.from_pretrained(folder, **WEIGHTS).float().eval()
+        tokenizer = CLIPTokenizer.from_pretrained(folder, **LOCAL)
         if len(tokenizer) < 3:  # what transformers makes of absent files: the marks of beginning and end
             raise ValueError("its tokenizer's files are missing")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (UserError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         if Path(name).exists():
             raise UserError(f"model.method.clip: {name} is no folder of a CLIP model and its tokenizer ({reason})") from error

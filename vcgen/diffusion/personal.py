@@ -9,6 +9,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
+from vcgen.diffusion.library_folder import read_lora
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.io import one_line, read_json
@@ -135,7 +136,7 @@ def load_embeddings(prior: TextPrior, folder: Path) -> str:
 def load_lora(prior: TextPrior, folder: Path) -> None:
     """Low-rank changes, fused into the weights."""
     pipeline = prior.pipeline()
-    changes = read_tensors(folder / LORA)
+    changes = read_lora(folder / LORA)
     refuse_partial_changes(prior, changes)
     pipeline.load_lora_weights(changes)
     pipeline.fuse_lora()

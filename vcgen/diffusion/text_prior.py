@@ -10,15 +10,19 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
 from vcgen.diffusion.prior import SAMPLERS, Denoised, to_signed, to_unit
 from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
-from vcgen.io import one_line
+from vcgen.io import one_line, read_json
 from vcgen.tensors import all_finite, no_more_parameters_than
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+#: The folder is complete when the libraries open it.
+LOCAL = {"local_files_only": True}
+WEIGHTS = {**LOCAL, "use_safetensors": True}
 DOWNLOAD = "to fetch a hub name, allow it with download: true"
 #: Of one network; those of Stable Diffusion have below a thousand tensors.
 MOST_PARAMETERS = 20_000
@@ -44,8 +48,8 @@ class TextPrior(nn.Module):
     def load(name: str | Path, download: bool = False) -> "TextPrior":
         """From a local folder, else from the hub's cache on this computer; from the hub itself only with ``download``.
 
-        Only safetensors are read; weights stored in half precision become float32. Raises UserError where nothing is found, parts
-        are missing, the model is of Stable Diffusion XL's kind, or the extra is not installed.
+        Only JSON and safetensors are read, see :mod:`vcgen.diffusion.library_folder`; weights stored in half precision become float32.
+        Raises UserError where nothing is found, parts are missing, the model is of Stable Diffusion XL's kind, or the extra is missing.
         """
         try:
             from transformers import CLIPTextModel, CLIPTokenizer
@@ -53,16 +57,15 @@ class TextPrior(nn.Module):
             raise UserError(NEEDS_TEXT) from error
         if Path(name).is_dir() and not (Path(name) / "model_index.json").is_file():
             raise UserError(f"{name}: no model_index.json here; a text prior is a folder that diffusers' StableDiffusionPipeline saved")
-        local = {"local_files_only": not download}
-        weights = {**local, "use_safetensors": True}
         try:
-            config = UNet2DConditionModel.load_config(name, subfolder="unet", **local)
-            if config.get("addition_embed_type"):  # the U-Net asks for more than one text encoder's output
+            folder = checked_folder(name, TEXT_PRIOR, download)
+            # the U-Net asks for more than one text encoder's output
+            if read_json(folder / "unet" / "config.json").get("addition_embed_type"):
                 known = "text priors are StableDiffusionPipeline folders, as Stable Diffusion 1.x and 2.x"
                 raise UserError(f"text prior {name} is of Stable Diffusion XL's kind; {known}")
             with no_more_parameters_than(MOST_PARAMETERS):
                 networks = [
-                    kind.from_pretrained(name, subfolder=part, output_loading_info=True, **weights)
+                    kind.from_pretrained(folder, subfolder=part, output_loading_info=True, **WEIGHTS)
                     for part, kind in (("text_encoder", CLIPTextModel), ("vae", AutoencoderKL), ("unet", UNet2DConditionModel))
                 ]
             for network, notes in networks:
@@ -71,8 +74,8 @@ class TextPrior(nn.Module):
                 if odd := [key for key, tensor in network.state_dict().items() if not all_finite(tensor)]:
                     raise ValueError(f"its {type(network).__name__} has NaN or infinity in {odd[0]}")
             return TextPrior(
-                CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **local), *(network for network, _ in networks),
-                DDPMScheduler.from_pretrained(name, subfolder="scheduler", **local), str(name),
+                CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL), *(network for network, _ in networks),
+                DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL), str(name),
             ).float().eval()
         except UserError:
             raise
