@@ -16,7 +16,8 @@ ALL = [f"images/r_{i}" for i in range(10)]
 
 
 def pack(source, out, split: str, *options: str, kind: str = "transforms") -> int:
-    return main(["data", "pack", kind, str(source), str(out), "--near", "2", "--far", "6", "--split", split, *options])
+    near = "0.8" if kind == "srn" else "2"
+    return main(["data", "pack", kind, str(source), str(out), "--near", near, "--far", "6", "--split", split, *options])
 
 
 def packed(tmp_path, split: str, *options: str, kind: str = "transforms") -> list[str]:

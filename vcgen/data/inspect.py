@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vcgen.data.plausible import odd_place, odd_poses
 from vcgen.data.record import SceneRecord, decode_views
+from vcgen.data.remarks import print_remarks
 from vcgen.data.shards import ShardIndex, create_folder, read_index
 from vcgen.errors import UserError
 
@@ -36,7 +38,9 @@ def inspect(folder: str, out: str | None = None, scene: str | None = None) -> No
         raise UserError(f"{folder}: has no scene {scene!r}; the first are {', '.join(keys[:5])}")
     place = choose_place(Path(folder), out)
     index.verify_checksums()
-    print("\n".join(f"{name + ':':<17}{value}" for name, value in summarise(index).items()))
+    remarks: list[tuple[str, str]] = []
+    print("\n".join(f"{name + ':':<17}{value}" for name, value in summarise(index, remarks).items()))
+    print_remarks(remarks)
     if place is not None:
         chosen = index.read(keys.index(scene) if scene else 0)
         print(f"{'pictures:':<17}{', '.join(str(path) for path in draw(index, chosen, place))}")
@@ -53,8 +57,11 @@ def choose_place(folder: Path, out: str | None) -> Path | None:
     return place
 
 
-def summarise(index: ShardIndex) -> dict[str, str]:
-    """Name -> value over all scenes; validates each and decodes one picture of each. Raises UserError for the first bad one."""
+def summarise(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, str]:
+    """Name -> value over all scenes; validates each and decodes one picture of each. Raises UserError for the first bad one.
+
+    Adds (scene, text) to ``remarks`` for poses that look wrong.
+    """
     distances, elevations, bounds, backgrounds = [], [], set(), set()
     for number in range(len(index.samples)):
         record = index.read(number)
@@ -64,6 +71,8 @@ def summarise(index: ShardIndex) -> dict[str, str]:
         distances += distance.tolist()
         up = np.asarray(record.up) / np.linalg.norm(record.up)
         elevations += np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-9), -1, 1))).tolist()
+        texts = odd_poses(record.c2w) or odd_place(record.c2w, record.t_near, record.t_far, np.asarray(record.up, dtype=float))
+        remarks += [(record.key, text) for text in texts]
         bounds.add((record.t_near, record.t_far))
         backgrounds.add(record.background)
     views = [sample.views for _, sample in index.samples]

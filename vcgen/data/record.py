@@ -12,6 +12,8 @@ from vcgen.data.images import MAX_VIEW_PIXELS, check_size, decode_png
 from vcgen.errors import UserError
 
 VERSION = 1
+#: A bound on positions, so that their squares are finite in float32.
+FARTHEST = 1e12
 BACKGROUNDS = ("white", "black", "alpha", "none")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -132,8 +134,8 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
     """Raise UserError unless (4, 4) ``c2w`` is finite and rigid: orthonormal rotation, det +1, last row 0 0 0 1, within ``tolerance``."""
-    if not np.isfinite(c2w).all():
-        raise UserError(f"{where}: the camera pose has a NaN or infinite entry")
+    if not (np.abs(c2w) < FARTHEST).all():
+        raise UserError(f"{where}: the camera pose has a NaN, infinite or huge entry")
     rotation = c2w[:3, :3]
     deviation = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if deviation > tolerance:
@@ -163,7 +165,7 @@ def _plausible_poses(c2w: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         deviation = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max((1, 2))
         last = np.abs(c2w[:, 3] - [0, 0, 0, 1]).max(1)
-        return np.isfinite(c2w).all((1, 2)) & (deviation < 1e-5) & (np.linalg.det(rotation) > 0) & (last < 1e-5)
+        return (np.abs(c2w) < FARTHEST).all((1, 2)) & (deviation < 1e-5) & (np.linalg.det(rotation) > 0) & (last < 1e-5)
 
 
 def _plausible_intrinsics(K: np.ndarray) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vcgen.data.formats.files import visible
+from vcgen.data.plausible import nearest_to_axes, odd_place, odd_poses
+from vcgen.data.record import check_pose
+from vcgen.data.remarks import remark
 from vcgen.errors import UserError
 
 
@@ -76,17 +79,17 @@ def scene_key(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]
 
 
-def place(c2w: np.ndarray, settings: Settings) -> np.ndarray:
-    """Move the point nearest to all optical axes to the origin (if ``recentre``) and scale positions; (V, 4, 4) -> (V, 4, 4)."""
+def place(c2w: np.ndarray, scene: SceneFolder, views: Iterable[str], settings: Settings) -> np.ndarray:
+    """Move the point nearest to all optical axes to the origin (if ``recentre``) and scale positions; (V, 4, 4) -> (V, 4, 4).
+
+    Raises UserError for a pose that is not rigid, and remarks on poses that look wrong.
+    """
+    for pose, view in zip(c2w, views, strict=True):
+        check_pose(pose, f"scene {scene.key}, view {view}")
     placed = c2w.copy()
     if settings.recentre:
         placed[:, :3, 3] -= nearest_to_axes(c2w)
     placed[:, :3, 3] *= settings.scale
+    for text in odd_poses(c2w) or odd_place(placed, settings.near, settings.far):
+        remark(text)
     return placed
-
-
-def nearest_to_axes(c2w: np.ndarray) -> np.ndarray:
-    """The world point (3,) with the least sum of squared distances to the optical axes of (V, 4, 4) cameras."""
-    axes, centers = c2w[:, :3, 2], c2w[:, :3, 3]
-    projectors = np.eye(3) - axes[:, :, None] * axes[:, None, :]
-    return np.linalg.lstsq(projectors.sum(0), (projectors @ centers[:, :, None]).sum(0)[:, 0], rcond=None)[0]

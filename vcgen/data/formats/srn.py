@@ -62,7 +62,7 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     return SceneRecord(
         key=scene.key,
         images=images,
-        c2w=place(c2w, settings),
+        c2w=place(c2w, scene, names, settings),
         K=np.tile(K, (len(names), 1, 1)),
         size=pixels[0].shape[:2],
         t_near=settings.near,

@@ -53,6 +53,7 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     views, pictures = _find_pictures(path, frames)
     chosen = choose_frames(path, content, pictures, views, settings)
     remark_on_shared([pictures[i] for i in chosen], _other_splits(path, content, settings.split), ImageFiles(path.parent), settings.split)
+    names = [views[i] for i in chosen]
     pixels, c2w, K = [], [], []
     for number in chosen:
         frame, where = frames[number], f"{path}, frame {views[number]}"
@@ -71,12 +72,12 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     return SceneRecord(
         key=scene.key,
         images=images,
-        c2w=place(np.stack(c2w), settings),
+        c2w=place(np.stack(c2w), scene, names, settings),
         K=np.stack(K),
         size=pixels[0].shape[:2],
         t_near=settings.near,
         t_far=settings.far,
-        views=[views[number] for number in chosen],
+        views=names,
         background="alpha" if has_alpha else settings.background,
         scale=settings.scale,
         source=settings.source,

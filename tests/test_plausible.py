@@ -1,0 +1,140 @@
+"""Poses in other axes, inverted, in other units, elsewhere: one warning when packing and when inspecting, and none for good ones."""
+
+import numpy as np
+import pytest
+from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
+
+from vcgen.cli import main
+from vcgen.data.plausible import FLIP, aim_of, odd_place, odd_poses
+from vcgen.data.shards import write_shards
+
+RING = looking_inwards(6, distance=4)
+#: OpenCV camera-to-world (x right, y down, z forward) that looks along +y of a world with z up.
+LEVEL = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+
+
+def moved(c2w: np.ndarray, scale: float = 1.0, shift=(0, 0, 0)) -> np.ndarray:
+    c2w = c2w.copy()
+    c2w[:, :3, 3] = c2w[:, :3, 3] * scale + shift
+    return c2w
+
+
+def turned(world: np.ndarray) -> np.ndarray:
+    """The ring in a world turned by (3, 3)."""
+    transform = np.eye(4)
+    transform[:3, :3] = world
+    return transform @ RING
+
+
+def one_reversed() -> np.ndarray:
+    c2w = RING.copy()
+    c2w[3] = c2w[3] @ FLIP
+    return c2w
+
+
+Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+ODD = {
+    "OpenCV for OpenGL": (RING @ FLIP, "behind 6 of 6 cameras: OpenCV poses"),
+    "one reversed": (one_reversed(), "behind 1 of 6 cameras"),
+    "world-to-camera": (np.linalg.inv(RING), "world-to-camera"),
+    "world-to-camera, OpenCV": (np.linalg.inv(RING) @ FLIP, "world-to-camera"),
+    "world-to-camera, off the middle": (np.linalg.inv(moved(RING, 1, (1, 2, 0.5))), "world-to-camera"),
+    "millimetres": (moved(RING, 1000), "stand 4000 from the point they look at, near and far are 2 and 6"),
+    "kilometres": (moved(RING, 1e-3), "stand 0.004 from"), "a little too far": (moved(RING, 1.6), "stand 6.4 from"),
+    "elsewhere": (moved(RING, 1, (3, 0, 0)), "a point 3 from the origin"),
+    "y up": (turned(Y_UP), "upright about the direction ("), "upside down": (turned(np.diag([1.0, -1, -1])), "upright about"),
+    "a turntable": (np.tile(RING[:1], (6, 1, 1)), "all 6 views have one pose"),
+}
+
+
+def remarks(c2w: np.ndarray) -> list[str]:
+    return odd_poses(c2w) or odd_place(c2w, 2, 6)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_poses_are_told(name):
+    c2w, words = ODD[name]
+    (text,) = remarks(c2w)
+    assert words in text
+
+
+def level(positions: np.ndarray, yaw: np.ndarray, pitch: np.ndarray | float = 0.0) -> np.ndarray:
+    """Level cameras at positions (n, 3), turned about the world's up and then down, radians."""
+    c2w = np.tile(LEVEL, (len(positions), 1, 1))
+    for pose, position, a, b in zip(c2w, positions, yaw, np.broadcast_to(pitch, yaw.shape), strict=True):
+        about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+        about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+        pose[:3] = np.concatenate([about_z @ LEVEL[:3, :3] @ about_x, position[:, None]], 1)
+    return c2w
+
+
+RANDOM = np.random.default_rng(0)
+GOOD = {
+    "inwards": RING, "two": RING[:2], "not exactly": moved(RING, 1.1, RANDOM.normal(size=(6, 3)) * 0.3),
+    "forward, parallel": level(RANDOM.normal(size=(20, 3)) * 300, np.zeros(20)),
+    "forward, by hand": level(RANDOM.normal(size=(20, 3)) * [0.3, 0.02, 0.2], *RANDOM.normal(size=(2, 20)) * 0.1),
+    "a street": level(np.arange(30)[:, None] * [0.0, 5, 0], RANDOM.normal(size=30) * 0.3),
+    "a panorama": level(np.zeros((12, 3)), np.arange(12) * np.pi / 6),
+    "a panorama elsewhere": level(np.ones((12, 3)) * 9, np.arange(12) * 0.5),
+    "a room": level(RANDOM.normal(size=(40, 3)) * 2, RANDOM.random(40) * 6.28),
+    "from above": moved(level(RANDOM.normal(size=(9, 3)) * [1, 1, 0.1], np.zeros(9), 0.0 * np.zeros(9) - np.pi / 2), 1, (0, 0, 4)),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_other_ways_of_taking_photographs_are_no_faults(name):
+    assert remarks(GOOD[name]) == []
+
+
+def test_the_point_that_cameras_look_at():
+    aim = aim_of(moved(RING, 1, (1, 2, 3)))
+    assert np.allclose(aim.point, [1, 2, 3]) and aim.distance == pytest.approx(4) and aim.miss < 1e-6 and aim.behind == 0
+    assert aim_of(level(np.eye(3), np.zeros(3))).spread < 1e-12
+
+
+def lines(capsys, *words: str) -> list[str]:
+    assert main(["data", *words]) == 0
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("vcgen: warning")]
+
+
+@pytest.mark.parametrize("name", ["OpenCV for OpenGL", "world-to-camera", "millimetres", "elsewhere"])
+@pytest.mark.parametrize("kind", ["transforms", "srn"])
+def test_packing_and_inspecting_warn_once_of_many_scenes(tmp_path, capsys, kind, name):
+    c2w, words = ODD[name]
+    for number in range(3):
+        folder = tmp_path / "in" / f"car_{number}"
+        if kind == "transforms":
+            write_transforms(folder, posed_frames(c2w), camera_angle_x=0.8)
+        else:
+            write_srn_object(folder, views=6)
+            for i, pose in enumerate(c2w):
+                (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(map(repr, pose.flatten().tolist())))
+    packed = lines(capsys, "pack", kind, str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6")
+    inspected = lines(capsys, "inspect", str(tmp_path / "out"), "--out", "none")
+    assert len(packed) == 1 and packed == inspected
+    assert words in packed[0] and "scene car_0" in packed[0] and "in 2 more scenes" in packed[0]
+
+
+def test_recentring_and_scaling_settle_what_they_can_and_hide_nothing(tmp_path, capsys):
+    command = ["pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recentre", "--overwrite"]
+    write_transforms(tmp_path / "in", posed_frames(moved(RING, 1000, (3000, 0, 0))), camera_angle_x=0.8)
+    assert lines(capsys, *command, "--scale", "0.001") == []
+    assert "stand 4000 from" in lines(capsys, *command)[0]
+    write_transforms(tmp_path / "in", posed_frames(np.linalg.inv(RING)), camera_angle_x=0.8)
+    assert "world-to-camera" in lines(capsys, *command)[0]
+
+
+def test_inspecting_holds_poses_to_the_scene_s_own_up(tmp_path, capsys):
+    record = make_record(count=6, c2w=turned(Y_UP), t_near=2.0, t_far=6.0, images=[png(noise(i)) for i in range(6)])
+    write_shards([record], tmp_path / "z", record.size)
+    write_shards([make_record(count=6, c2w=turned(Y_UP), t_near=2.0, t_far=6.0, up=(0.0, 1.0, 0.0))], tmp_path / "y", record.size)
+    assert "upright about" in lines(capsys, "inspect", str(tmp_path / "z"), "--out", "none")[0]
+    assert lines(capsys, "inspect", str(tmp_path / "y"), "--out", "none") == []
+
+
+@pytest.mark.parametrize("pose", [np.zeros((4, 4)), np.full((4, 4), 1e200), np.diag([1, 1, 1e308, 1.0]), np.eye(4) + 1e13 * np.eye(4, k=3)])
+def test_matrices_that_are_no_poses_are_refused(tmp_path, capsys, pose):
+    write_transforms(tmp_path / "in", posed_frames(np.stack([RING[0], pose, RING[1]])), camera_angle_x=0.8)
+    words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recentre"]
+    assert main(words) == 2
+    assert "view images/r_1: the" in capsys.readouterr().err

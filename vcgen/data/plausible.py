@@ -1,0 +1,75 @@
+"""Whether poses can be those of photographs of one thing: cameras that look at it, from where its ray bounds say, in a world with z up."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+#: Turns OpenCV axes into OpenGL axes, and back.
+FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+class Aim(NamedTuple):
+    """What (V, 4, 4) cameras look at. point: nearest to all optical axes; distance: the cameras' median one from it; miss: how far the axes
+    pass it, root mean square, over distance; spread: the least mean squared sine between the axes and any direction, 0 where parallel;
+    behind: cameras that have the point behind them."""
+
+    point: np.ndarray
+    distance: float
+    miss: float
+    spread: float
+    behind: int
+
+    def is_clear(self, tolerance: float = 0.25) -> bool:
+        """Whether the cameras do look at one point: not so in a room seen from its middle, or in photographs of a view."""
+        return self.spread > 0.01 and self.miss < tolerance and self.distance > 1e-3 * np.linalg.norm(self.point)
+
+
+def nearest_to_axes(c2w: np.ndarray) -> np.ndarray:
+    """The world point (3,) with the least sum of squared distances to the optical axes of (V, 4, 4) cameras."""
+    axes, centers = c2w[:, :3, 2], c2w[:, :3, 3]
+    projectors = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    return np.linalg.lstsq(projectors.sum(0), (projectors @ centers[:, :, None]).sum(0)[:, 0], rcond=None)[0]
+
+
+def aim_of(c2w: np.ndarray) -> Aim:
+    """See :class:`Aim`; OpenCV axes."""
+    axes, offsets = c2w[:, :3, 2], (point := nearest_to_axes(c2w)) - c2w[:, :3, 3]
+    along, distances = (offsets * axes).sum(-1), np.linalg.norm(offsets, axis=-1)
+    miss = np.sqrt(np.maximum(distances**2 - along**2, 0).mean())
+    spread = np.linalg.eigvalsh(np.eye(3) - axes.T @ axes / len(axes))[0]
+    median = float(np.median(distances))
+    return Aim(point, median, float(miss / max(median, 1e-12)), float(spread), int((along < 0).sum()))
+
+
+def odd_poses(c2w: np.ndarray) -> list[str]:
+    """What is wrong with the convention of (V, 4, 4) poses as they come from a source; nothing where it is not clear."""
+    if (np.abs(c2w - c2w[0]) < 1e-9).all():
+        return [f"all {len(c2w)} views have one pose: did the object turn before a camera that stood still?"]
+    aim, inverse = aim_of(c2w), np.linalg.inv(c2w)
+    if aim.is_clear() and not aim.behind:
+        return []
+    if not (aim.is_clear() and aim.behind == len(c2w)):
+        others = [aim_of(other) for other in (inverse, inverse @ FLIP)]
+        if any(other.is_clear(0.2) and not other.behind for other in others):
+            return ["the cameras look past one another, and at one point if their poses are inverted: world-to-camera matrices?"]
+    if not aim.is_clear():
+        return []
+    reversal = "OpenCV poses where OpenGL ones belong, or the reverse?"
+    return [f"the point that the cameras look at lies behind {aim.behind} of {len(c2w)} cameras: {reversal}"]
+
+
+def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = np.array([0.0, 0, 1])) -> list[str]:
+    """What is wrong with the unit, the middle and the upward direction of (V, 4, 4) stored poses; nothing where it is not clear."""
+    aim, texts = aim_of(c2w), []
+    if aim.is_clear() and not near <= aim.distance <= far:
+        place = f"the cameras stand {aim.distance:.4g} from the point they look at"
+        texts.append(f"{place}, near and far are {near:g} and {far:g}: other units?")
+    elif aim.is_clear() and np.linalg.norm(aim.point) > 0.5 * aim.distance:
+        place = f"the cameras look at a point {np.linalg.norm(aim.point):.4g} from the origin and stand {aim.distance:.4g} from it"
+        texts.append(f"{place}: models hold what is at the origin; pack with --recentre")
+    upward, forward = -c2w[:, :3, 1].mean(0), c2w[:, :3, 2].mean(0)
+    length, height = np.linalg.norm(upward), np.linalg.norm(up)
+    if length > 0.5 and upward @ up < 0.25 * length * height and abs(forward @ up) < 0.8 * height:
+        found, wanted = (", ".join(f"{x:.2f}" for x in direction / np.linalg.norm(direction)) for direction in (upward, up))
+        texts.append(f"the images are upright about the direction ({found}), which is not the world's up ({wanted})")
+    return texts
