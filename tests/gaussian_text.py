@@ -43,6 +43,8 @@ class GaussianNet(nn.Module):
 class SpokenMeans(nn.Module):
     """Prompts that are numbers, "0.3", are their own embedding; the empty prompt is 0."""
 
+    config = SimpleNamespace(max_position_embeddings=1)
+
     def forward(self, tokens: Tensor) -> tuple[Tensor]:
         return (tokens,)
 
@@ -51,7 +53,8 @@ def gaussian_text_prior(schedule: DDPMScheduler, deviation: float, size: int = 8
     """A TextPrior whose prompt "0.3" means pictures (3, size, size) of pixels N(0.3, deviation^2)."""
 
     def tokenizer(prompts: list[str], **options) -> SimpleNamespace:
-        return SimpleNamespace(input_ids=torch.tensor([float(prompt or 0) for prompt in prompts])[:, None, None])
+        numbers = torch.tensor([float(prompt or 0) for prompt in prompts])[:, None, None]
+        return SimpleNamespace(input_ids=numbers, attention_mask=torch.zeros_like(numbers[..., 0]))
 
     tokenizer.model_max_length = 1
     return TextPrior(tokenizer, SpokenMeans(), SameLatents(), GaussianNet(schedule, deviation, size), schedule, "gaussian")

@@ -38,7 +38,7 @@ def fitted(place, tmp_path, monkeypatch):
     def fit(**options) -> RealFusion:
         runs = []
         monkeypatch.setattr(RealFusion, "on_train_end", lambda self: runs.append(self))
-        assert vcgen("fit", place / "given.yaml", tmp_path / "run", trainer__max_steps=1, model__prompt__subject="chair", **options) == 0
+        assert vcgen("fit", place / "given.yaml", tmp_path / "run", trainer__max_steps=1, **options) == 0
         return runs[0]
 
     return fit
@@ -79,7 +79,7 @@ def test_learnt_changes_of_the_network_are_in_the_prior_that_is_distilled(place,
 
 
 def test_without_a_personalisation_the_subject_is_the_prompts(place, fitted):
-    made = fitted()
+    made = fitted(model__prompt__subject="chair")
     assert made.prompt.subject == "chair"
     torch.testing.assert_close(made.text["front"], embedded(pipeline(place), "a photo of a chair, front view"), atol=1e-5, rtol=0)
 

@@ -1,5 +1,6 @@
 """A text prior learns one object from its photos: what all ways of doing so share, and how what was learnt is loaded again."""
 
+import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import torch
 from msgspec import Struct
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from vcgen.diffusion.library_folder import read_lora
@@ -22,6 +24,9 @@ MOST = 100
 CHANGE = re.compile(r"((?:unet|text_encoder)\..+)\.lora(?:_linear_layer)?(\.down|\.up|_A|_B)\.weight")
 #: The files that personalisations leave, in diffusers' own formats, and what names the object in prompts.
 EMBEDDINGS, LORA, PIPELINE, NOTE = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "pipeline", "personal.json"
+
+#: The entry of EMBEDDINGS' metadata that says which text encoder the vectors belong to.
+TEXT_ENCODER = "text_encoder"
 
 
 class Note(Struct):
@@ -104,7 +109,10 @@ def load_personal(prior: TextPrior, learned: Path | None) -> str | None:
         reason = f"{learned / found[0]} does not fit the prior {prior.name} ({one_line(str(error))[:200]})"
         raise UserError(one_line(reason, "give that which it was trained on")) from error
     prior.requires_grad_(False)
-    return noted_phrase(learned) or phrase
+    noted = noted_phrase(learned)
+    if noted and phrase and phrase not in noted:
+        raise UserError(f"{learned / NOTE} says {noted!r}, but {found[0]} holds {phrase!r}; give a folder as one run has left it")
+    return noted or phrase
 
 
 def noted_phrase(folder: Path) -> str | None:
@@ -125,6 +133,10 @@ def load_embeddings(prior: TextPrior, folder: Path) -> str:
     if not fits or not 0 < vectors.numel() <= width * MOST:
         raise ValueError(f"vectors of shape {tuple(vectors.shape)}, the prior's have {width} numbers each")
     vectors = vectors.reshape(-1, width)
+    with safe_open(folder / EMBEDDINGS, "pt") as file:
+        learnt_with = (file.metadata() or {}).get(TEXT_ENCODER)
+    if learnt_with not in (None, fingerprint(prior.text_encoder.get_input_embeddings().weight)):
+        raise ValueError("it was learnt with another text encoder, whose vectors mean something else")
     words = words_of(token, len(vectors))
     add_words(prior, words.split())
     # without mean_resizing, which draws the new rows from a Gaussian with the known ones' covariance: they are known here
@@ -178,14 +190,14 @@ def load_pipeline(prior: TextPrior, folder: Path) -> None:
 def add_words(prior: TextPrior, words: list[str]) -> None:
     """New tokens for the tokenizer; the text encoder has no vectors for them yet. Raises UserError for one that it knows."""
     for word in words:
-        if len(encoded(prior, word)) == 1:
+        if len(prior.encoded(word)) == 1:
             raise UserError(f"the tokenizer of {prior.name} already knows {word!r}: invent another word, as <e>")
     prior.tokenizer.add_tokens(words)
 
 
-def encoded(prior: TextPrior, text: str) -> list[int]:
-    """Token numbers of a text, without marks of its beginning and end."""
-    return prior.tokenizer(text, add_special_tokens=False).input_ids
+def fingerprint(known: Tensor) -> str:
+    """What tells a text encoder from another, by the vectors of its known words (count, width); the same in half and in full precision."""
+    return hashlib.sha256(known.detach().half().cpu().numpy().tobytes()).hexdigest()
 
 
 def words_of(token: str, count: int) -> str:

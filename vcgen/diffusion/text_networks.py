@@ -42,12 +42,21 @@ class TextPriorOptions:
 
 
 def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPrior:
-    """With random weights, and a tokenizer learnt from ``captions``. Raises UserError where the extra is not installed."""
+    """With random weights, and a tokenizer learnt from ``captions``.
+
+    Raises UserError for captions that would not be read whole, and where the extra is not installed.
+    """
     try:
         from transformers import CLIPTextConfig, CLIPTextModel
     except ImportError as error:
         raise UserError(NEEDS_TEXT) from error
+    captions = list(captions)
     tokenizer = new_tokenizer(captions, options.vocabulary, options.length)
+    longest = max(tokenizer(captions, verbose=False).input_ids, key=len)
+    if len(longest) > options.length:
+        shown = tokenizer.decode(longest[1:-1])
+        found = f"the caption {shown[:100]!r} has {len(longest)} tokens with its marks of beginning and end"
+        raise UserError(f"{found}, model.sizes.length is {options.length}: set it to {len(longest)}, or use shorter names")
     numbers = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     text_encoder = CLIPTextModel(CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=options.width, intermediate_size=4 * options.width, num_hidden_layers=options.depth,

@@ -1,6 +1,7 @@
 """A text-conditioned latent diffusion model as a prior: any folder or hub name that diffusers' StableDiffusionPipeline opens."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,11 +115,40 @@ class TextPrior(nn.Module):
         """(C, h, w) of a latent."""
         return self.unet.config.in_channels, self.unet.config.sample_size, self.unet.config.sample_size
 
+    @property
+    def length(self) -> int:
+        """Tokens of a prompt that the text encoder reads, the marks of beginning and end included: 77 for Stable Diffusion."""
+        return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+
+    def encoded(self, text: str) -> list[int]:
+        """Token numbers of a text of any length, without marks of its beginning and end."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
     def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Token numbers (n, length), padded; what is longer is cut."""
-        padded = dict(padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt")
+        """Token numbers (n, length), padded. What is longer is cut, and a warning says what is lost; :meth:`require` what may not be."""
+        read = self.tokenizer(list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt")
+        for prompt, full in zip(prompts, read.attention_mask.all(1).tolist(), strict=True):
+            if full and (lost := self.overlong(prompt)):
+                warnings.warn(lost, stacklevel=2)
         # the first parameter's device: `.device` of diffusers' networks walks through all their parts, at every step
-        return self.tokenizer(list(prompts), **padded).input_ids.to(next(self.unet.parameters()).device)
+        return read.input_ids.to(next(self.unet.parameters()).device)
+
+    def overlong(self, prompt: str) -> str:
+        """What is lost of a prompt that is longer than the text encoder reads, in words; "" where nothing is."""
+        numbers = self.encoded(prompt)
+        lost = self.tokenizer.decode(numbers[self.length - 2 :])
+        found = f"the prompt {_short(prompt)} has {len(numbers) + 2} tokens with its marks of beginning and end"
+        return f"{found}, of which the text prior {self.name} reads {self.length}: {_short(lost)} is lost" if lost else ""
+
+    def require(self, prompt: str, *parts: str) -> None:
+        """Raise UserError unless all of each of ``parts`` of a prompt reaches the network: the words that all depends on."""
+        read = self.encoded(prompt)[: self.length - 2]
+        for part in parts:
+            wanted = self.encoded(part)
+            if wanted and wanted not in (read[i : i + len(wanted)] for i in range(len(read))):
+                if lost := self.overlong(prompt):
+                    raise UserError(f"{lost}, and {_short(part)} does not reach the network; use fewer words")
+                raise UserError(f"the prompt {_short(prompt)} does not hold {_short(part)} as words of its own; write it there")
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """What the U-Net attends to: (n, length, width). Differentiable with respect to the text encoder."""
@@ -189,3 +219,7 @@ def latents_of(prior: TextPrior, pictures: Tensor, generator: torch.Generator) -
     """Latents of pictures (n, 3, H, W) in [0, 1], for training: no gradient to the autoencoder."""
     with torch.no_grad():
         return prior.encode(to_signed(pictures), generator)
+
+
+def _short(text: str, longest: int = 80) -> str:
+    return repr(text if len(text) <= longest else f"{text[: longest - 3]}...")

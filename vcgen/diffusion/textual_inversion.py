@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.diffusion.clip_words import clip_probabilities, listed_words
-from vcgen.diffusion.personal import EMBEDDINGS, Personalisation, add_words, encoded, words_of
+from vcgen.diffusion.personal import EMBEDDINGS, TEXT_ENCODER, Personalisation, add_words, fingerprint, words_of
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
@@ -73,7 +73,9 @@ class TextualInversion(Personalisation):
 
     def write(self, prior: TextPrior, folder: Path) -> None:
         """``learned_embeds.safetensors``, for diffusers' ``load_textual_inversion``."""
-        save_file({self.token: self.vectors.detach().cpu().contiguous()}, folder / EMBEDDINGS, {"format": "pt"})
+        known = prior.text_encoder.get_input_embeddings().known.weight
+        metadata = {"format": "pt", TEXT_ENCODER: fingerprint(known)}
+        save_file({self.token: self.vectors.detach().cpu().contiguous()}, folder / EMBEDDINGS, metadata)
 
 
 class WithNewRows(nn.Module):
@@ -93,7 +95,7 @@ class WithNewRows(nn.Module):
 
 def token_number(prior: TextPrior, word: str) -> int:
     """The number of a word that is one token. Raises UserError for others."""
-    numbers = encoded(prior, word)
+    numbers = prior.encoded(word)
     if len(numbers) != 1:
         parts = " + ".join(prior.tokenizer.convert_ids_to_tokens(numbers)) or "nothing"
         raise UserError(f"model.method.initial: {word!r} is {parts} to the tokenizer of {prior.name}; choose a word that is one token")

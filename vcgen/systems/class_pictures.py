@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vcgen.callbacks.samples import to_uint8
 from vcgen.data.images import read_image
+from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
@@ -35,6 +36,8 @@ class Preservation:
     def __post_init__(self):
         if not self.prompts or self.count < 1 or self.steps < 1 or self.batch_size < 1 or self.weight < 0:
             raise ValueError(f"preservation needs prompts, count, steps, batch_size >= 1 and weight >= 0; got {self}")
+        if faults := [fault for prompt in self.prompts if (fault := fault_of(prompt, [""]))]:
+            raise ValueError(f"preservation.prompts: {faults[0]}: the class's noun stands there")
 
     def prompts_of(self, noun: str, numbers: list[int]) -> list[str]:
         """The prompts of the pictures of these numbers."""

@@ -17,6 +17,7 @@ from vcgen.callbacks.samples import tensorboards, to_uint8
 from vcgen.data.photo_augment import PLAIN, PhotoAugmentation
 from vcgen.data.photo_data import PhotoData
 from vcgen.diffusion.personal import Personalisation
+from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError
 from vcgen.export.atomic import replacing
@@ -52,6 +53,14 @@ class ViewPictures:
     steps: int = 25
     scale: float = 7.5
 
+    def __post_init__(self):
+        if fault := fault_of(self.prompt, [""]):
+            raise ValueError(f"pictures.prompt: {fault}: the object's name stands there")
+
+    def prompts_of(self, phrase: str) -> list[str]:
+        """A row of prompts."""
+        return [with_view(self.prompt.format(phrase), view) for view in self.views]
+
 
 class Personalize(System):
     """Teaches a text prior the object of one photo or some, by ``method``: TextualInversion, LoRA or DreamBooth.
@@ -73,13 +82,15 @@ class Personalize(System):
         pictures: ViewPictures = ViewPictures(),
     ):
         super().__init__(optimizer, {} if preservation is None else {"class": preservation.weight})
-        if batch_size < 1 or not templates or any("{}" not in words for words in templates):
-            raise UserError('model: needs batch_size of 1 or more, and templates with {} for the object, as "a photo of a {}"')
+        if batch_size < 1 or not templates:
+            raise UserError("model: needs a batch_size of 1 or more, and templates")
+        if faults := [fault for words in templates if (fault := fault_of(words, [""]))]:
+            raise UserError(f'model.templates: {faults[0]}: give templates with {{}} for the object, as "a photo of a {{}}"')
         if preservation is not None and method.noun is None:
             raise UserError(f"model.preservation: {type(method).__name__} changes no network and has no class to preserve; set it to null")
         self.method, self.batch_size, self.min_snr, self.preservation = method, batch_size, min_snr, preservation
         self.source, self.download, self.augmentation, self.pictures = prior, download, augmentation, pictures
-        self.templates = [f"{words}, {view}" if view else words for words in templates]
+        self.templates, self.view_words = [with_view(words, view) for words in templates], view
         self.gradient_checkpointing = gradient_checkpointing
         self.val_denoising = Mean()
         self.class_pictures: Tensor | None = None
@@ -109,6 +120,16 @@ class Personalize(System):
         if self.gradient_checkpointing:
             prior.unet.enable_gradient_checkpointing()
         self.hold(prior)
+        self.check_prompts()
+
+    def check_prompts(self) -> None:
+        """Raise UserError where the object's name, its class or the view would not reach the network."""
+        for words in self.templates:
+            self.prior.require(words.format(self.method.phrase), self.method.phrase, self.view_words)
+        for prompt, view in zip(self.pictures.prompts_of(self.method.phrase) if self.pictures.rows else [], self.pictures.views):
+            self.prior.require(prompt, self.method.phrase, view)
+        for words in () if self.preservation is None else self.preservation.prompts:
+            self.prior.require(words.format(self.method.noun), self.method.noun)
 
     def preserved(self, prior: TextPrior, device: torch.device) -> Tensor:
         """The class's pictures, drawn by all processes together."""
@@ -163,7 +184,7 @@ class Personalize(System):
     def view_sheet(self) -> np.ndarray:
         """(height, width, 3) uint8: pictures under each view's prompt, always from the same noise."""
         wanted = self.pictures
-        prompts = [f"{wanted.prompt.format(self.method.phrase)}, {view}" for view in wanted.views] * wanted.rows
+        prompts = wanted.prompts_of(self.method.phrase) * wanted.rows
         with self.trainer.precision_plugin.forward_context():
             drawn = self.prior.sample(prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.scale)
         return contact_sheet(np.stack([to_uint8(picture) for picture in drawn]), len(wanted.views))
@@ -181,6 +202,11 @@ class Personalize(System):
             if self.pictures.rows:
                 with replacing(root / "views.png") as path:
                     Image.fromarray(self.view_sheet()).save(path)
+
+
+def with_view(prompt: str, view: str) -> str:
+    """A prompt, or a template, with words for the view added; "" adds none."""
+    return f"{prompt}, {view}" if view else prompt
 
 
 def photos(views: Views, augmentation: PhotoAugmentation, chosen: Sequence[int], size: int, generator: torch.Generator) -> Tensor:

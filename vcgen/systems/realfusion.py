@@ -36,7 +36,7 @@ class RealFusion(FieldSystem):
     """One photo becomes a hash-grid scene, in a training run that ends by writing turntable, normals, depth and meshes.
 
     prior: a text prior's folder (or hub name, fetched only with ``download``); it is neither trained nor stored in checkpoints.
-    learned: the folder of a run of Personalize on that prior, whose name for the object then is the prompt's subject.
+    learned: the folder of a run of Personalize on that prior, whose name for the object is the prompt's subject, or a part of it.
     scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
     SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in pictures. occupancy: cells per
     side of the grid that skips empty space, where the density is below ``empty_below`` per world unit. outcome: what is written at the end.
@@ -79,7 +79,10 @@ class RealFusion(FieldSystem):
         self.use_photo(self.trainer.datamodule.example.context)
         prior = TextPrior.load(self.prior_name, self.download)
         if phrase := load_personal(prior, self.learned):
-            self.prompt = replace(self.prompt, subject=phrase)
+            self.prompt = self.prompt.with_learned(phrase)
+        elif self.learned and self.prompt.subject is None:
+            raise UserError(f"{self.learned} does not say what names the object: give model.prompt.subject, as 'sks car'")
+        self.prompt.check(prior, phrase)
         self.use_prior(prior)
 
     def use_photo(self, photo: Views) -> None:

@@ -1,19 +1,24 @@
 """What RealFusion is told: the words, and how the scene is fitted."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from vcgen.diffusion.prompts import fault_of
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
 from vcgen.systems.viewpoints import VIEWS
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the prior is told. subject: the object's noun, or the token that stands for it, such as <e>. template: has {subject} and {view}.
+    """What the prior is told. subject: the object's noun, or what stands for it, such as <e>; None: what was learnt, else "object".
+    template: has {subject} and {view}.
 
     negative: what the prior is led away from; negative_views: the same for single views, such as {"back": "face"}.
     """
 
-    subject: str = "object"
+    subject: str | None = None
     template: str = "a photo of a {subject}, {view} view"
     negative: str = ""
     negative_views: dict[str, str] | None = None
@@ -21,14 +26,29 @@ class Prompt:
     def __post_init__(self):
         if unknown := set(self.negative_views or ()) - set(VIEWS):
             raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
-        try:
-            self.of("front")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"the template {self.template!r} may hold {{subject}} and {{view}} alone ({error!r})") from error
+        if self.subject is not None and not self.subject.strip():
+            raise ValueError("subject is empty; leave it out, or name the object")
+        if fault := fault_of(self.template, ["subject"] if self.subject else [], ["subject", "view"]):
+            raise ValueError(fault)
+
+    def with_learned(self, phrase: str) -> "Prompt":
+        """With what was learnt as its subject. Raises UserError where ``phrase``, the name that was learnt, would not reach the prior."""
+        if self.subject is not None and phrase not in self.subject:
+            raise UserError(f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put that in")
+        if "{subject}" not in self.template and phrase not in self.template:
+            raise UserError(f"model.prompt.template {self.template!r} has no {{subject}}: the learned {phrase!r} would not reach the prior")
+        return replace(self, subject=self.subject or (phrase if "{subject}" in self.template else None))
+
+    def check(self, prior: TextPrior, learned: str | None) -> None:
+        """Raise UserError where the subject, the name that was learnt, or the words for a view would not reach the network."""
+        if "{view}" not in self.template:
+            warnings.warn(f"model.prompt.template {self.template!r} has no {{view}}: the prior is told the same of all sides", stacklevel=2)
+        for view in VIEWS:
+            prior.require(self.of(view), self.subject or "", learned or "", view if "{view}" in self.template else "")
 
     def of(self, view: str) -> str:
         """The prompt of one of VIEWS."""
-        return self.template.format(subject=self.subject, view=view)
+        return self.template.format(subject=self.subject or "object", view=view)
 
     def against(self, view: str) -> str:
         """Its negative prompt."""
