@@ -15,6 +15,9 @@ from vcgen.rendering.rasterizer import Raster
 from vcgen.rendering.visibility import CHUNK, Keys, centers_between, cut_at, portions, ragged
 from vcgen.types import Rendering
 
+#: Pixels from a center within which an edge may belong to the pixel on either side.
+CLOSE = 1e-9
+
 
 def compose(raster: Raster, colors: Tensor, background: Tensor | float = 1.0) -> Rendering:
     """A rendering with smooth outlines. colors: (m, 3) of the raster's items; background: a number or what broadcasts to the image.
@@ -35,7 +38,7 @@ def antialias(raster: Raster, image: Tensor) -> Tensor:
     channels, (height, width) = image.shape[-3], raster.size
     flat = out = image.movedim(-3, -1).reshape(-1, channels)
     nearness = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
-    nearness[raster.pixels] = 1 / raster.z().detach()
+    nearness[raster.pixels] = 1 / raster.z.detach()
     view, edge, side = _outlines(raster)
     for down in (False, True):
         pixels, ends = _pairs(raster, view, edge, side, nearness, down)
@@ -93,23 +96,34 @@ def _pairs(raster: Raster, view: Tensor, edge: Tensor, side: Tensor, nearness: T
         owner, place = ragged(rows[some], total)
         row = row0[some].index_select(0, owner) + place
         x, z = _meets_row(a[some].index_select(0, owner), b[some].index_select(0, owner), row + 0.5)
-        # the pixel whose center is at x or right of it is covered from the left: the same rule as for spans
-        column = torch.ceil(x - 0.5) - 1
-        kept = ((column >= 0) & (column + 1 < along)).nonzero()[:, 0]
-        owner, row, column, z = (values.index_select(0, kept) for values in (owner, row, column.long(), z))
-        number = view[some].index_select(0, owner) * (height * width)
-        first = number + (column * width + row if down else row * width + column)
+        item, column = _columns(x, along)
+        owner, row, n = owner.index_select(0, item), row.index_select(0, item), 1 / z.index_select(0, item)
+        first = view[some].index_select(0, owner) * (height * width) + (column * width + row if down else row * width + column)
         right = faces_right[some].index_select(0, owner)
-        near, far = (nearness.index_select(0, first + step * where.long()) for where in (right, ~right))
-        seen = (face.index_select(0, first) != face.index_select(0, first + step)) & (near > 0) & (near >= far) & (1 / z >= far)
-        key = torch.where(seen, keys.pack(1 / z, edge[some].index_select(0, owner)), -1)
-        buffer.scatter_reduce_(0, first, key, "amax")
+        near, far = (nearness.index_select(0, first + step * second.long()) for second in (right, ~right))
+        differ = face.index_select(0, first) != face.index_select(0, first + step)
+        key = keys.pack(n, edge[some].index_select(0, owner))
+        buffer.scatter_reduce_(0, first, torch.where(differ & (near > 0) & (near >= far) & (n >= far), key, -1), "amax")
     pixels = (buffer >= 0).nonzero()[:, 0]
     return pixels, keys.numbers(buffer.index_select(0, pixels))
 
 
+def _columns(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Which of the places x, in pixels, lie between two centers, and the column of the first of those.
+
+    As with spans, a center at x belongs to what begins there; but for an edge close to a center rounding decides, so both sides are tried.
+    """
+    column = torch.ceil(x - 0.5) - 1
+    place = x - 0.5 - column
+    close = ((place - 0.5).abs() > 0.5 - CLOSE).nonzero()[:, 0]
+    item = torch.cat([torch.arange(len(x), device=x.device), close])
+    column = torch.cat([column, (column + torch.where(place < 0.5, -1, 1)).index_select(0, close)])
+    kept = ((column >= 0) & (column + 1 < count)).nonzero()[:, 0]
+    return item.index_select(0, kept), column.index_select(0, kept).long()
+
+
 def _crossing(raster: Raster, pixels: Tensor, edge: Tensor, down: bool) -> Tensor:
-    """(p,) float64 distance, in (0, 1], from a pixel's center towards the next one's to where the edge passes; differentiable."""
+    """(p,) float64 distance, 0 to 1, from a pixel's center towards the next one's to where the edge passes; differentiable."""
     height, width = raster.size
     view = pixels // (height * width)
     row, column = (pixels // width) % height + 0.5, pixels % width + 0.5

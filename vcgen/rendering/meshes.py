@@ -86,7 +86,7 @@ class Meshes:
         return torch.nn.functional.normalize(self._areas(), dim=-1, eps=torch.finfo(self.vertices.dtype).tiny)
 
     def vertex_normals(self) -> Tensor:
-        """(V, 3) unit normals: means over the faces around each vertex, weighted by their areas; zero where they cancel or there are none."""
+        """(V, 3) unit normals: means over the faces around each vertex, weighted by area; zero where they cancel or there are none."""
         areas = self._areas()[:, None].expand(-1, 3, -1).reshape(-1, 3)
         sums = torch.zeros_like(self.vertices).index_add(0, self.faces.reshape(-1), areas)
         return torch.nn.functional.normalize(sums, dim=-1, eps=torch.finfo(self.vertices.dtype).tiny)
@@ -114,7 +114,7 @@ class Instances:
         sizes = [count for count in counts for _ in range(views)]
         firsts = [first for first in list(accumulate(counts, initial=0))[:-1] for _ in range(views)]
         ends = list(accumulate(sizes))
-        table = torch.tensor([[end - size - first for end, size, first in zip(ends, sizes, firsts)], ends])
+        table = torch.tensor([[end - size - first for end, size, first in zip(ends, sizes, firsts)], ends], device="cpu")
         return cls(*table.to(device, non_blocking=True), sum(sizes))
 
     def locate(self, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Images of triangle meshes with gradients: which face each pixel's center sees, where on it, and what lies there.
 
-Coverage has no gradient: a pixel's center sees one face or another. Everything on a face has: barycentric weights are functions of the vertices
-and cameras. The gradient of outlines comes from :mod:`vcgen.rendering.antialias`. Geometry is float64 inside, whatever the vertices are.
+Coverage has no gradient: a pixel's center sees one face or another. Everything on a face has: barycentric weights are functions of the
+vertices and cameras. The gradient of outlines comes from :mod:`vcgen.rendering.antialias`. Inside, geometry is float64.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ class Raster:
     """What n cameras see of meshes, at the centers of pixels. ``...`` is the batch shape of the cameras; items are covered pixels, m in all.
 
     face: (..., height, width) packed number of the nearest face, -1 where there is none. pixels: (m,) place of each item in ``face``,
-    flattened. weights: (m, 3) barycentric, perspective-correct, differentiable. vertices: (m, 3) packed numbers of the face's corners.
+    flattened. weights: (m, 3) barycentric, perspective-correct, differentiable. z: (m,) float64 depth along the camera's axis in world units,
+    differentiable. vertices: (m, 3) packed numbers of the face's corners.
     points: (P, 3) float64 (x z, y z, z), x and y in pixels, of every view's vertices, differentiable; numbered by ``instances``.
     clip: (n,) depth z at which faces are cut. culled: whether faces that show their back are left out.
     """
@@ -33,6 +34,7 @@ class Raster:
     face: Tensor
     pixels: Tensor
     weights: Tensor
+    z: Tensor
     vertices: Tensor
     points: Tensor
     instances: Instances
@@ -55,31 +57,26 @@ class Raster:
         return self.face.reshape(-1).index_select(0, self.pixels)
 
     def interpolate(self, values: Tensor) -> Tensor:
-        """(m, C) of values at vertices, (V, C), or at the corners of faces, (F, 3, C); differentiable in the values, vertices and cameras."""
+        """(m, C) of values at vertices (V, C), or at corners of faces (F, 3, C); differentiable in the values, vertices and cameras."""
         return sum(weight[:, None] * value for weight, value in zip(self.weights.to(values.dtype).unbind(1), self._corners(values)))
 
     def slopes(self, values: Tensor) -> Tensor:
         """(m, 2, C) change of :meth:`interpolate` per pixel to the right and per pixel down; no gradient."""
         with torch.no_grad():
-            slopes = _weight_slopes(self._positions(), _centers(self.pixels, self.size)).to(values.dtype)
+            shift = self.instances.shift.index_select(0, self.views)
+            positions = [self.points.index_select(0, vertex + shift) for vertex in self.vertices.unbind(1)]
+            slopes = _weight_slopes(positions, _centers(self.pixels, self.size)).to(values.dtype)
             return sum(slope[..., None] * value[:, None] for slope, value in zip(slopes.unbind(2), self._corners(values)))
-
-    def z(self) -> Tensor:
-        """(m,) float64 depth along the camera's axis, in world units."""
-        positions = self._positions()
-        weights = barycentric(positions, _centers(self.pixels, self.size)).unbind(1)
-        return sum(weight * position.unbind(1)[2] for weight, position in zip(weights, positions))
 
     def distance(self) -> Tensor:
         """(m,) Euclidean distance along the ray, in world units."""
-        height, width = self.size
-        uv = _centers(self.pixels, self.size) / torch.tensor([width, height]).to(self.pixels.device, non_blocking=True)
-        K = self.cameras.K.reshape(-1, 3, 3).double().index_select(0, self.views)
-        slope = (uv - K[:, :2, 2]) / torch.stack([K[:, 0, 0], K[:, 1, 1]], 1)
-        return (self.z() * (1 + slope.square().sum(1)).sqrt()).to(self.weights.dtype)
+        x, y = _centers(self.pixels, self.size).unbind(1)
+        K = self.cameras.K.reshape(-1, 9).double().index_select(0, self.views).unbind(1)
+        right, down = (x / self.size[1] - K[2]) / K[0], (y / self.size[0] - K[5]) / K[4]
+        return (self.z * (1 + right * right + down * down).sqrt()).to(self.weights.dtype)
 
     def depth(self) -> Tensor:
-        """(..., 1, height, width) distance along the ray as in a :class:`vcgen.types.Rendering`, the camera's ``far`` where nothing is hit."""
+        """(..., 1, height, width) distances as in a :class:`vcgen.types.Rendering`: the camera's ``far`` where nothing is hit."""
         far = self.cameras.far.to(self.weights.dtype)[..., None, None, None]
         return self.image(self.distance()[:, None], far)
 
@@ -106,15 +103,11 @@ class Raster:
             return list(values.index_select(0, self.faces).unbind(1))
         return [values.index_select(0, vertex) for vertex in self.vertices.unbind(1)]
 
-    def _positions(self) -> list[Tensor]:
-        """Rows of ``points`` of the three corners of each item's face, (m, 3) each."""
-        shift = self.instances.shift.index_select(0, self.views)
-        return [self.points.index_select(0, vertex + shift) for vertex in self.vertices.unbind(1)]
 
 def rasterize(
     meshes: Meshes, cameras: Cameras, size: tuple[int, int], cull: bool = False, clip: Tensor | float | None = None
 ) -> Raster:
-    """Find what each pixel's center sees: the nearest face; of faces at one depth, to 10 digits, that of the lowest number.
+    """Find what each pixel's center sees: the nearest face, and of those at the same depth the one with the lowest number.
 
     cameras: of shape (views,) for one mesh, (meshes, views) for several, each mesh seen by its own row. size: (height, width). cull:
     leave out faces that show their back; else both sides are drawn. clip: depth z, in world units, of the plane at which faces are cut;
@@ -122,7 +115,7 @@ def rasterize(
     cameras that are not finite, numbers of vertices that do not exist, and a clip that is not positive.
     """
     batch = cameras.shape
-    if len(batch) != (1 if len(meshes) == 1 else 2) and (len(batch) != 2 or batch[0] != len(meshes)):
+    if batch[:-1] != (len(meshes),) and (len(batch) != 1 or len(meshes) != 1):
         raise ValueError(f"cameras must be of shape (views,) for one mesh or ({len(meshes)}, views), not {tuple(batch)}")
     rows = cameras.reshape(len(meshes), -1)
     points = torch.cat([
@@ -135,14 +128,16 @@ def rasterize(
     pixels = (number >= 0).nonzero()[:, 0]
     corners = meshes.faces.index_select(0, number.index_select(0, pixels))
     shift = vertex.shift.index_select(0, pixels // (size[0] * size[1]))
-    weights = barycentric([points.index_select(0, corner + shift) for corner in corners.unbind(1)], _centers(pixels, size))
+    seen = [points.index_select(0, corner + shift) for corner in corners.unbind(1)]
+    weights = barycentric(seen, _centers(pixels, size))
+    z = sum(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen))
     return Raster(
-        meshes, cameras, number.reshape(*batch, *size), pixels, weights.to(meshes.vertices.dtype), corners, points, vertex, plane, cull
+        meshes, cameras, number.reshape(*batch, *size), pixels, weights.to(meshes.vertices.dtype), z, corners, points, vertex, plane, cull
     )
 
 
 def barycentric(corners: list[Tensor], centers: Tensor) -> Tensor:
-    """(m, 3) weights of a face's corners (x z, y z, z), (m, 3) each, at image points (m, 2): those of the point on the face, not of its image.
+    """(m, 3) weights of a face's corners (x z, y z, z), (m, 3) each, at image points (m, 2): of the point on the face, not of its image.
 
     They need no division by z, so corners behind the camera do no harm.
     """

@@ -1,9 +1,9 @@
 """Which face is seen at every pixel center: an exact z-buffer without gradients.
 
-Faces become spans of pixels, row by row. Where an edge crosses a row is computed from its two ends alone, the upper one first, so faces that
-share an edge agree on it to the last bit: what one leaves out, the other covers, and no center is covered by both. All is computed in float64. The
-nearest face is found by one reduction of int64 keys, the bits of 1 / z above those of the face's number, whose result does not depend
-on the order in which it is computed.
+Faces become spans of pixels, row by row. Where an edge crosses a row is computed from its two ends alone, the upper one first, so faces
+that share an edge agree on it to the last bit: what one leaves out, the other covers, and no center is covered by both. All is computed in
+float64. The nearest face is found by one reduction of int64 keys, the bits of 1 / z above those of the face's number, whose result does not
+depend on the order in which it is computed.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,13 @@ CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class Keys:
-    """A nonnegative int64 holds a positive float64, rounded towards zero, and a number below ``count``: larger keys are nearer, then lower."""
+    """int64 that hold a positive float64, rounded towards zero, and a number below ``count``: the larger is nearer, or numbered lower."""
 
     count: int
 
     @property
     def mask(self) -> int:
+        """The bits that hold the number."""
         return (1 << max(self.count - 1, 0).bit_length()) - 1
 
     def pack(self, nearness: Tensor, number: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
 
 def portions(counts: Tensor) -> Iterator[tuple[slice, int]]:
-    """Runs of owners that have about CHUNK items together (one more owner's at most), and how many those are. The CPU waits for the sums."""
+    """Runs of owners with at most CHUNK items and those of one owner more, and how many items those are. The CPU waits for the sums."""
     ends = counts.cumsum(0)
     total = int(ends[-1]) if len(counts) else 0
     if total <= CHUNK:
@@ -107,9 +108,8 @@ def _meets_a_center(triangles: list[Tensor], size: tuple[int, int]) -> Tensor:
     low, high = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
     # where an edge crosses a row, rounding may lead past its ends
     slack = 1e-12 * (low.abs() + high.abs())
-    limit = torch.tensor([size[1], size[0]], dtype=low.dtype).to(low.device, non_blocking=True)
-    first, end = torch.ceil(low - slack - 0.5).clamp_(min=0), torch.minimum(torch.ceil(high + slack - 0.5), limit)
-    return (first < end).all(1)
+    first, end = torch.ceil(low - slack - 0.5).clamp_(min=0).unbind(1), torch.ceil(high + slack - 0.5).unbind(1)
+    return (first[0] < end[0].clamp(max=size[1])) & (first[1] < end[1].clamp(max=size[0]))
 
 
 def _is_front(triangles: list[Tensor]) -> Tensor:
@@ -194,6 +194,6 @@ def _by_height(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _slopes(upper: Tensor, lower: Tensor) -> Tensor:
-    """(m, 2) change of x and of 1 / z per row along an edge; without meaning for an edge that lies in a row, which no row's center crosses."""
+    """(m, 2) change of x and of 1 / z per row along an edge; without meaning for one that lies in a row, which crosses no row's center."""
     difference = lower - upper
     return difference[:, ::2] / difference[:, 1:2]
