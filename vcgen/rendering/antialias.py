@@ -20,7 +20,7 @@ CLOSE = 1e-9
 
 
 def compose(raster: Raster, colors: Tensor, background: Tensor | float = 1.0) -> Rendering:
-    """A rendering with smooth outlines. colors: (m, 3) of the raster's items; background: a number or what broadcasts to the image.
+    """A rendering with smooth outlines. colors: (m, 3) of the covered pixels; background: a number or what broadcasts to the image.
 
     Depth is that of the pixels' centers: blended with what lies behind, it would be nowhere.
     """

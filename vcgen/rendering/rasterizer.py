@@ -20,13 +20,13 @@ CLIP = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """What n cameras see of meshes, at the centers of pixels. ``...`` is the batch shape of the cameras; items are covered pixels, m in all.
+    """What n cameras see of meshes, at the centers of pixels. ``...`` is the batch shape of the cameras; m is the number of covered pixels.
 
-    face: (..., height, width) packed number of the nearest face, -1 where there is none. pixels: (m,) place of each item in ``face``,
-    flattened. weights: (m, 3) barycentric, perspective-correct, differentiable. z: (m,) float64 depth along the camera's axis in world units,
-    differentiable. vertices: (m, 3) packed numbers of the face's corners.
-    points: (P, 3) float64 (x z, y z, z), x and y in pixels, of every view's vertices, differentiable; numbered by ``instances``.
-    clip: (n,) depth z at which faces are cut. culled: whether faces that show their back are left out.
+    face: (..., height, width) packed number of the nearest face, -1 where there is none. pixels: (m,) their places in ``face``, flattened.
+    weights: (m, 3) barycentric coordinates, perspective-correct, differentiable. z: (m,) float64 depth along the camera's axis in world
+    units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3) float64 (x z, y z, z), x and y in pixels, of
+    every view's vertices, differentiable; numbered by ``instances``. clip: (n,) depth z at which faces are cut. culled: whether
+    faces that show their back are left out.
     """
 
     meshes: Meshes
@@ -48,12 +48,12 @@ class Raster:
 
     @property
     def views(self) -> Tensor:
-        """(m,) the view, 0 ... n - 1, that each item belongs to."""
+        """(m,) the view, 0 ... n - 1, of each covered pixel."""
         return self.pixels // (self.size[0] * self.size[1])
 
     @property
     def faces(self) -> Tensor:
-        """(m,) packed number of each item's face."""
+        """(m,) packed number of the face that each covered pixel sees."""
         return self.face.reshape(-1).index_select(0, self.pixels)
 
     def interpolate(self, values: Tensor) -> Tensor:
@@ -88,17 +88,15 @@ class Raster:
         sight = self.interpolate(self.meshes.vertices) - self.cameras.centers.reshape(-1, 3).to(normals.dtype).index_select(0, self.views)
         return torch.where(((sight * flat).sum(1, keepdim=True) > 0).detach(), -normals, normals)
 
-    def image(self, items: Tensor, background: Tensor | float = 0.0) -> Tensor:
-        """(..., C, height, width) with the items (m, C) where they are seen, and elsewhere a number or what broadcasts to that shape."""
-        height, width = self.size
-        shape = (*self.face.shape[:-2], items.shape[1], height, width)
-        behind = torch.as_tensor(background, dtype=items.dtype, device=items.device).expand(shape)
-        table = behind.movedim(-3, -1).reshape(-1, items.shape[1])
-        filled = table.index_put((self.pixels,), items)
-        return filled.reshape(*self.face.shape, items.shape[1]).movedim(-1, -3)
+    def image(self, values: Tensor, background: Tensor | float = 0.0) -> Tensor:
+        """(..., C, height, width) with values (m, C) at the covered pixels, and elsewhere a number or what broadcasts to that shape."""
+        channels = values.shape[1]
+        behind = background.to(values) if isinstance(background, Tensor) else values.new_full((), background)
+        table = behind.expand(*self.face.shape[:-2], channels, *self.size).movedim(-3, -1).reshape(-1, channels)
+        return table.index_put((self.pixels,), values).reshape(*self.face.shape, channels).movedim(-1, -3)
 
     def _corners(self, values: Tensor) -> list[Tensor]:
-        """Values at the three corners of each item's face, (m, C) each."""
+        """Values at the three corners of the faces seen, (m, C) each."""
         if values.ndim == 3:
             return list(values.index_select(0, self.faces).unbind(1))
         return [values.index_select(0, vertex) for vertex in self.vertices.unbind(1)]
@@ -121,10 +119,11 @@ def rasterize(
     points = torch.cat([
         _seen(vertices, rows[i], size) for i, vertices in enumerate(meshes.vertices.split(meshes.vertex_counts))
     ])
-    plane = (CLIP * rows.near if clip is None else torch.as_tensor(clip, device=points.device).expand(rows.shape)).reshape(-1).double()
+    plane = CLIP * rows.near if clip is None else torch.zeros_like(rows.near) + clip
+    plane = plane.detach().double().reshape(-1)
     _check(meshes, points, plane)
     vertex, face = (Instances.of(counts, rows.shape[1], points.device) for counts in (meshes.vertex_counts, meshes.face_counts))
-    number = nearest_faces(points.detach(), meshes.faces, vertex, face, plane.detach(), size, cull)
+    number = nearest_faces(points.detach(), meshes.faces, vertex, face, plane, size, cull)
     pixels = (number >= 0).nonzero()[:, 0]
     corners = meshes.faces.index_select(0, number.index_select(0, pixels))
     shift = vertex.shift.index_select(0, pixels // (size[0] * size[1]))

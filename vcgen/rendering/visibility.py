@@ -78,9 +78,10 @@ def nearest_faces(
     for start in range(0, face.total, CHUNK):
         view, number = face.locate(torch.arange(start, min(start + CHUNK, face.total), device=points.device))
         corners = (faces.index_select(0, number) + vertex.shift.index_select(0, view)[:, None]).unbind(1)
-        nearest, plane = torch.stack([points[:, 2].index_select(0, corner) for corner in corners]), clip.index_select(0, view)
-        beyond = nearest >= plane
-        whole, cut = beyond.all(0), (beyond.any(0) & ~beyond.all(0)).nonzero()[:, 0]
+        plane = clip.index_select(0, view)
+        first, second, third = (points[:, 2].index_select(0, corner) >= plane for corner in corners)
+        whole, cut = first & second & third, first | second | third
+        cut = (cut & ~whole).nonzero()[:, 0]
         triangles = [projected.index_select(0, corner) for corner in corners]
         shown = _meets_a_center(triangles, size) & whole
         if cull:
