@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vcgen.rendering.meshes import Instances
 from vcgen.rendering.rasterizer import Raster
-from vcgen.rendering.visibility import CHUNK, Keys, centers_between, cut_at, portions, ragged
+from vcgen.rendering.visibility import Keys, centers_between, chunks, cut_at, portions, ragged
 from vcgen.types import Rendering
 
 #: Pixels from a center within which an edge may belong to the pixel on either side.
@@ -58,8 +58,8 @@ def _outlines(raster: Raster) -> tuple[Tensor, Tensor, Tensor]:
     face, edge = (Instances.of(counts, views, points.device) for counts in (meshes.face_counts, meshes.edges.counts))
     most = torch.zeros(edge.total, dtype=torch.int8, device=points.device)
     least = torch.zeros_like(most)
-    for start in range(0, face.total, CHUNK):
-        view, number = face.locate(torch.arange(start, min(start + CHUNK, face.total), device=points.device))
+    for numbers in chunks(face.total, points.device):
+        view, number = face.locate(numbers)
         corners = meshes.faces.index_select(0, number) + raster.instances.shift.index_select(0, view)[:, None]
         a, b, c = (points.index_select(0, corner) for corner in corners.unbind(1))
         x, y, z = (torch.linalg.cross(a, b) * c).unbind(1)

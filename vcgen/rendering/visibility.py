@@ -14,8 +14,15 @@ from torch import Tensor
 
 from vcgen.rendering.meshes import Instances
 
-#: Faces, rows or pixels that are worked on at once. The largest temporary tensors have about 200 bytes for each.
-CHUNK = 1 << 18
+#: Faces, rows or pixels that a CPU works on at once: about 500 bytes each, so that they stay in its cache. A GPU takes GPU_CHUNKS times
+#: as many, since each portion costs it a wait. Results do not depend on it.
+CHUNK, GPU_CHUNKS = 1 << 15, 32
+
+
+def chunks(total: int, device: torch.device) -> Iterator[Tensor]:
+    """The numbers below ``total``, in portions."""
+    size = _chunk(device)
+    return (torch.arange(start, min(start + size, total), device=device) for start in range(0, total, size))
 
 
 @dataclass(frozen=True)
@@ -47,18 +54,22 @@ def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
 
 def portions(counts: Tensor) -> Iterator[tuple[slice, int]]:
-    """Runs of owners with at most CHUNK items and those of one owner more, and how many items those are. The CPU waits for the sums."""
-    ends = counts.cumsum(0)
+    """Runs of owners with a chunk of items at most and those of one owner more, and how many those are. The CPU waits for the sums."""
+    ends, size = counts.cumsum(0), _chunk(counts.device)
     total = int(ends[-1]) if len(counts) else 0
-    if total <= CHUNK:
+    if total <= size:
         yield slice(0, len(counts)), total
         return
-    cuts = torch.searchsorted(ends, torch.arange(CHUNK, total, CHUNK, device=counts.device)) + 1
+    cuts = torch.searchsorted(ends, torch.arange(size, total, size, device=counts.device)) + 1
     cuts = cuts.unique()
     start = done = 0
     for stop, end in zip([*cuts.tolist(), len(counts)], [*ends[cuts - 1].tolist(), total]):
         yield slice(start, stop), end - done
         start, done = stop, end
+
+
+def _chunk(device: torch.device) -> int:
+    return CHUNK * (1 if device.type == "cpu" else GPU_CHUNKS)
 
 
 @torch.no_grad()
@@ -75,8 +86,8 @@ def nearest_faces(
     keys = Keys(len(faces))
     buffer = torch.full((len(clip) * height * width,), -1, dtype=torch.int64, device=points.device)
     projected = torch.cat([points[:, :2] / points[:, 2:], 1 / points[:, 2:]], 1)
-    for start in range(0, face.total, CHUNK):
-        view, number = face.locate(torch.arange(start, min(start + CHUNK, face.total), device=points.device))
+    for numbers in chunks(face.total, points.device):
+        view, number = face.locate(numbers)
         corners = (faces.index_select(0, number) + vertex.shift.index_select(0, view)[:, None]).unbind(1)
         plane = clip.index_select(0, view)
         first, second, third = (points[:, 2].index_select(0, corner) >= plane for corner in corners)
