@@ -24,9 +24,9 @@ class Raster:
 
     face: (..., height, width) packed number of the nearest face, -1 where there is none. pixels: (m,) their places in ``face``, flattened.
     weights: (m, 3) barycentric coordinates, perspective-correct, differentiable. z: (m,) float64 depth along the camera's axis in world
-    units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3) float64 (x z, y z, z), x and y in pixels, of
-    every view's vertices, differentiable; numbered by ``instances``. clip: (n,) depth z at which faces are cut. culled: whether
-    faces that show their back are left out.
+    units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3) float64 (x z, y z, z), x and y in pixels,
+    of every view's vertices, differentiable; numbered by ``instances``. clip: (n,) depth z at which faces are cut. culled: whether faces
+    that show their back are left out.
     """
 
     meshes: Meshes
