@@ -1,5 +1,6 @@
 """Validation on several processes (ranks): exact means over all pictures, whatever the number of ranks."""
 
+import copy
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from training import CONFIG, load
 
 from vcgen.data.shards import read_index
 from vcgen.data.stream import FixedScenes
+from vcgen.export import folder as model_folder
 from vcgen.systems.build import build_system
 from vcgen.systems.mean import Mean
 
@@ -22,10 +24,16 @@ PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channel
 
 @pytest.fixture
 def config(tmp_path):
-    """The tiny configuration, with a prior, as a file."""
+    """The tiny configuration, with a prior, as a file; it starts from a model folder with random weights."""
     content = yaml.safe_load(CONFIG)
     content["model"]["init_args"] |= {"prior": PRIOR, "prior_options": {"views": 2, "condition_size": 8}}
     content["data"]["init_args"] |= {"val_scenes": 5, "val_targets": 3}
+    arguments = copy.deepcopy(content["model"]["init_args"])
+    arguments["encoder"]["class_path"] = "vcgen.nerf.encoder.TriplaneEncoder"
+    camera = {"focal": 1.0, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
+    model = {"class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": arguments, "image_size": [64, 64], "camera": camera, "background": 1.0}
+    model_folder.save(tmp_path / "model", build_system(model["class_path"], arguments).state_dict(), model)
+    content["model"]["init_args"]["pretrained"] = str(tmp_path / "model")
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))
     return path

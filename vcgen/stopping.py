@@ -38,7 +38,7 @@ class StopSignals:
 
 @dataclass
 class Stopped(Exception):
-    """Raised in all processes of a training once it has saved ``checkpoint`` because of ``signal``.
+    """Raised in all processes of a training once it has saved ``checkpoint`` because of ``signal``; "" where it saves none.
 
     leader: whether this is the process that speaks for all. resumes: whether the same command goes on from the checkpoint.
     """
@@ -59,6 +59,9 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
     if not stopped.leader:
         return 0
     saved = f"stopped by {stopped.signal.name} after step {stopped.step}, {stopped.checkpoint} is complete"
+    if not stopped.checkpoint:
+        _say(f"stopped by {stopped.signal.name} after step {stopped.step}; nothing was saved, since trainer.enable_checkpointing is false")
+        return 128 + stopped.signal
     job = job_name(environ)
     if job and stopped.signal == signal.SIGTERM and not preempted(job):
         advice = f"whether job {job} runs again is up to SLURM"  # one that an administrator requeued does, a cancelled one must not

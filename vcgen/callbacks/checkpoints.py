@@ -123,7 +123,7 @@ class Checkpoints(Checkpoint):
         # There is nothing to validate on.
         instead = trainer.val_check_batch is not None and is_validation_due(trainer)
         periodic = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
-        return instead or periodic or self.owed or trainer.global_step == trainer.max_steps
+        return instead or periodic or self.owed or is_last_step(trainer)
 
     def _save_best(self, trainer: pl.Trainer) -> None:
         # One process decides: metrics that are not reduced over the processes differ, and all must save or none.
@@ -150,6 +150,12 @@ class Checkpoints(Checkpoint):
 
     def _file(self, step: int | None) -> Path:
         return self.folder / ("best.ckpt" if step is None else f"step-{step}.ckpt")
+
+
+def is_last_step(trainer: pl.Trainer) -> bool:
+    """Whether the run ends with this batch, by its number of steps or of epochs."""
+    last_epoch = trainer.max_epochs > 0 and trainer.current_epoch + 1 >= trainer.max_epochs
+    return trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch)
 
 
 def is_validation_due(trainer: pl.Trainer) -> bool:

@@ -4,14 +4,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vcgen.types import Example
+from vcgen.types import Example, Position
 
 
 class Cursor(pl.Callback):
     """Commits the position of each finished batch to the DataModule. A callback, because those run before ModelCheckpoint saves.
 
     Where gradients are accumulated, a batch is finished by the optimiser step that it contributes to: what a stopped run had accumulated is
-    lost, so those batches come again.
+    lost, so those batches come again. With ``trainer.overfit_batches`` every epoch has the batches of the first.
     """
 
     def __init__(self):
@@ -23,7 +23,7 @@ class Cursor(pl.Callback):
             return
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         lost = progress["current"]["ready"] % trainer.accumulate_grad_batches
-        if lost:
+        if lost and not progress["is_last_batch"]:  # an epoch's last step may take fewer batches
             for count in (progress["current"], progress["total"]):
                 count.update(dict.fromkeys(count, count["ready"] - lost))
 
@@ -35,4 +35,5 @@ class Cursor(pl.Callback):
         """The batch has been trained on, and those accumulated before it."""
         if trainer.global_step != self.step:
             self.step = trainer.global_step
-            trainer.datamodule.commit(batch)
+            again = trainer.overfit_batches and trainer.is_last_batch
+            trainer.datamodule.commit(Position() if again else batch.cursor)

@@ -40,7 +40,7 @@ class Provenance(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Record command, versions and machine before anything can fail."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         facts = {
             "command": sys.argv, "vcgen": vcgen.__version__, "git": git_commit(), "python": platform.python_version(),

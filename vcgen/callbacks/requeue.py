@@ -4,7 +4,7 @@ import signal
 
 import lightning.pytorch as pl
 
-from vcgen.callbacks.checkpoints import Checkpoints
+from vcgen.callbacks.checkpoints import Checkpoints, is_last_step
 from vcgen.stopping import Stopped, StopSignals
 
 
@@ -28,17 +28,17 @@ class Requeue(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
         """Not between two accumulated batches, whose gradients no checkpoint holds. After the last step there is nothing to stop."""
-        finished = trainer.should_stop or trainer.global_step == trainer.max_steps
+        finished = trainer.should_stop or is_last_step(trainer)
         if trainer.global_step == self.step or finished or trainer.fast_dev_run:
             return
         self.step = trainer.global_step
         if not self._anywhere(trainer, bool(self.signals.received)):
             return
-        last = next(c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints)).write_last(trainer)
+        saved = [str(c.write_last(trainer)) for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints)]
         # SIGTERM outweighs SIGUSR1: whoever sends it decides what becomes of the job.
         ending = self._anywhere(trainer, signal.SIGTERM in self.signals.received)
         reason = signal.SIGTERM if ending else signal.SIGUSR1
-        raise Stopped(reason, trainer.global_step, str(last), trainer.is_global_zero, self.resumes)
+        raise Stopped(reason, trainer.global_step, saved[0] if saved else "", trainer.is_global_zero, self.resumes)
 
     @staticmethod
     def _anywhere(trainer: pl.Trainer, here: bool) -> bool:

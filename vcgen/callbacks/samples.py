@@ -1,15 +1,13 @@
-"""Pictures in TensorBoard: input, target, rendering, depth and the prior's sample side by side, and a turntable."""
+"""Images of a validation: input, target, rendering, depth and the prior's sample side by side, and a turntable."""
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from vcgen.callbacks.images import show_animation, show_image
 from vcgen.cameras import orbit, view_angles
-from vcgen.export.video import contact_sheet, depth_picture, gif_bytes
+from vcgen.export.video import contact_sheet, depth_picture
 from vcgen.types import Example
 
 
@@ -33,7 +31,7 @@ class Samples(pl.Callback):
 
     def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Render the first target view of a scene once more, with its depth. Systems without a field draw their pictures themselves."""
-        if batch_idx >= self.scenes or trainer.sanity_checking or not hasattr(module, "field"):
+        if batch_idx >= self.scenes or trainer.sanity_checking or not trainer.loggers or not hasattr(module, "field"):
             return
         drawn = trainer.is_global_zero and batch.weight
         if not drawn and module.device_mesh is None:
@@ -55,15 +53,10 @@ class Samples(pl.Callback):
         columns = len(self.rows[0])
         sheet = contact_sheet(np.concatenate(self.rows), columns)
         name = "val/input_target_rendering_depth" + ("_sample" if columns == 5 else "")
-        for writer in tensorboards(trainer):
-            writer.add_image(name, sheet, trainer.global_step, dataformats="HWC")
+        show_image(trainer, name, sheet)
 
     def _log_turntable(self, trainer: pl.Trainer, module: pl.LightningModule, field, batch: Example) -> None:
-        frames = turntable_frames(module, field, batch, self.turntable)
-        gif = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=gif_bytes(frames, fps=12))
-        for writer in tensorboards(trainer):
-            # add_video needs moviepy and writes nothing with its version 2: an animated GIF goes in as an image instead.
-            writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag="val/turntable", image=gif)]), trainer.global_step)
+        show_animation(trainer, "val/turntable", turntable_frames(module, field, batch, self.turntable), fps=12)
 
 
 def picture_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
@@ -95,8 +88,3 @@ def turntable_frames(module: pl.LightningModule, field, batch: Example, count: i
 def to_uint8(picture: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped and rounded."""
     return (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def tensorboards(trainer: pl.Trainer) -> list[SummaryWriter]:
-    """The TensorBoard writers among the trainer's loggers."""
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -21,7 +21,7 @@ from vcgen.data.remote import Cache, CachedIndex, is_remote
 from vcgen.data.shards import ShardIndex, read_index
 from vcgen.data.stream import FixedScenes, OnError, SceneStream
 from vcgen.errors import UserError
-from vcgen.types import Example, Position
+from vcgen.types import Position
 
 
 class ShardData(pl.LightningDataModule):
@@ -49,7 +49,7 @@ class ShardData(pl.LightningDataModule):
         self.num_workers, self.on_error = num_workers, on_error
         self.augment = Augmentation(mirror, permute_colours)
         self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
-        self.position = Position()
+        self.position, self.stream = Position(), None
         self._camera: dict[str, float] | None = None
 
     def setup(self, stage: str) -> None:
@@ -92,13 +92,13 @@ class ShardData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
-        stream = SceneStream(
+        self.stream = SceneStream(
             self.train_index, self.batch_size, self.targets, run_seed(), self.position,
             self.trainer.global_rank, self.trainer.world_size, self.augment, self.on_error,
         )
         atexit.unregister(end_loader_processes)
         atexit.register(end_loader_processes)
-        return DataLoader(stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
+        return DataLoader(self.stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
 
     def val_dataloader(self) -> DataLoader | list:
         """One scene per batch, the same scenes every time, whatever the number of ranks they are dealt out to."""
@@ -108,9 +108,12 @@ class ShardData(pl.LightningDataModule):
         scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context, *ranks, on_error=self.on_error)
         return DataLoader(scenes, batch_size=None)
 
-    def commit(self, example: Example) -> None:
-        """Note that a batch has been trained on."""
-        self.position = example.cursor
+    def commit(self, position: Position) -> None:
+        """Note that all before ``position`` has been trained on. Each of Lightning's epochs (``trainer.limit_train_batches``) begins here,
+        with a new iterator, and what loader processes had prepared beyond comes again."""
+        self.position = position
+        if self.stream is not None:
+            self.stream.start = position
 
     def state_dict(self) -> dict:
         """Where the run is in which data; Lightning stores this in the checkpoint."""

@@ -15,7 +15,7 @@ from vcgen.data.photo import load_photo
 from vcgen.data.shards import create_folder, write_atomically
 from vcgen.data.single import Same
 from vcgen.errors import UserError
-from vcgen.types import Example, Views
+from vcgen.types import Example, Position, Views
 
 #: Ways of looking at the reference camera: world axes to the right and upwards.
 SIDES = ((0, 1, "from above"), (1, 2, "from the side"))
@@ -56,7 +56,7 @@ class PhotoData(pl.LightningDataModule):
         count = len(photos)
         views = Views(colour[None], self.cameras(count).reshape(1, count), alpha[None, :, None])
         self.example = Example(views, views, (self.images[0].stem,))
-        if stage == "fit" and self.trainer is not None and self.trainer.is_global_zero:
+        if stage == "fit" and self.trainer is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             folder = Path(self.trainer.default_root_dir)
             create_folder(folder)
             write_atomically(folder / "photo.png", self.preview())
@@ -103,5 +103,5 @@ class PhotoData(pl.LightningDataModule):
         """The photos, once."""
         return DataLoader(Same(self.example, 1), batch_size=None)
 
-    def commit(self, example: Example) -> None:
+    def commit(self, position: Position) -> None:
         """There is no position to keep."""

@@ -9,7 +9,7 @@ from vcgen.data.datamodule import camera_of
 from vcgen.data.shards import read_index
 from vcgen.data.stream import scene_views, stack_views
 from vcgen.errors import UserError
-from vcgen.types import Example
+from vcgen.types import Example, Position
 
 
 class SceneData(pl.LightningDataModule):
@@ -55,7 +55,7 @@ class SceneData(pl.LightningDataModule):
         """The scene, once; nothing where it has no other views."""
         return DataLoader(Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
 
-    def commit(self, example: Example) -> None:
+    def commit(self, position: Position) -> None:
         """There is no position to keep."""
 
 

@@ -43,6 +43,16 @@ class System(pl.LightningModule):
         #: 2-norm of all gradients of the last optimiser step, before clipping.
         self.gradient_norm = torch.zeros(())
 
+    @property
+    def writes(self) -> bool:
+        """Whether this process leaves files in the run's folder: the first one, and not in a trial (``trainer.fast_dev_run``)."""
+        return self.trainer.is_global_zero and not self.trainer.fast_dev_run
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether its weights mean something before any training, as those of a model folder do; `vcgen validate` asks."""
+        return getattr(self, "pretrained", None) is not None
+
     @abstractmethod
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Named scalar losses of a batch; each system states sum or mean, and over what."""

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.callbacks.images import show_image
+from vcgen.callbacks.samples import to_uint8
 from vcgen.cameras import Cameras
 from vcgen.data.single import SceneData
 from vcgen.diffusion.guidance import NGD, Guidance
@@ -55,6 +56,11 @@ class Distill(FieldSystem):
         loop = self.trainer.fit_loop.epoch_loop
         loop.max_steps = self.state.updates if loop.max_steps < 0 else min(loop.max_steps, self.state.updates)
 
+    @property
+    def starts_trained(self) -> bool:
+        """It starts from a model folder, always."""
+        return True
+
     def field(self, context: Views) -> Field:
         """The field as it is now; ``context`` has been given before."""
         return self.state.field
@@ -87,7 +93,7 @@ class Distill(FieldSystem):
 
     def on_train_end(self) -> None:
         """Write ``field/`` into the run's folder: a model folder that holds the field alone and renders without encoder and prior."""
-        if self.trainer.is_global_zero:
+        if self.writes:
             save_field(self.state, Path(self.trainer.default_root_dir) / "field")
 
     def log_pictures(self) -> None:
@@ -95,8 +101,7 @@ class Distill(FieldSystem):
         with torch.no_grad():
             pairs = [x[:8] / 2 + 0.5 for x in (self.state.renderings(), self.state.targets)]
         sheet = contact_sheet(np.stack([to_uint8(picture) for pictures in pairs for picture in pictures]), len(pairs[0]))
-        for writer in tensorboards(self.trainer):
-            writer.add_image("virtual/renderings_above_targets", sheet, self.global_step, dataformats="HWC")
+        show_image(self.trainer, "virtual/renderings_above_targets", sheet)
 
 
 def save_field(state: Distillation, folder: Path) -> Path:

@@ -15,8 +15,8 @@ import lightning.pytorch as pl
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf.errors import OmegaConfBaseException
@@ -50,13 +50,16 @@ from vcgen.callbacks.speed import Speed
 from vcgen.callbacks.together import Together
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import FULL, UserError
+from vcgen.io import write_bytes
 from vcgen.stopping import StopSignals
 from vcgen.systems.base import System
 from vcgen.systems.checkpoint_files import CheckpointFiles, remove_leftovers
 from vcgen.systems.launch import slurm_layout
+from vcgen.systems.loggers import put_into
 from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
 from vcgen.systems.run_folder import alone_in
 from vcgen.systems.sharded import OTHER_OPTIMISER
+from vcgen.systems.trainer_options import check_seed, check_trainer
 
 DEFAULT_ROOT = "outputs/run"
 #: How long processes wait for one another before they end: longer than one draws pictures or writes a checkpoint while the others wait.
@@ -66,19 +69,24 @@ IRRELEVANT = (
     ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*", ".*You have overridden `transfer_batch.*",
     ".*not supported by the model summary.*", ".*treespec, LeafSpec.*", ".*Total length of `list` across ranks is zero.*",
     ".*could not find the monitored key.*", ".*in eval mode at the start of training.*", ".*ended before the epoch ended.*",
-    ".*`srun` command is available.*",
+    ".*`srun` command is available.*", ".*enabled train dataloader shuffling.*",
 )
 
 
-class ConfigOfRun(SaveConfigCallback):
-    """Writes ``config.yaml`` into the run's folder, once nothing is left that could refuse it: a checkpoint that does not fit, for one."""
+class ConfigOfRun(pl.Callback):
+    """Writes ``config.yaml`` into the run's folder, whatever the logger, once nothing is left that could refuse it: a checkpoint that does
+    not fit, for one. Not in validation, which has its own settings.
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Not yet, and not in validation, which has its own settings."""
+    text: its content.
+    """
+
+    def __init__(self, text: str):
+        self.text = text
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Data and checkpoint have been read."""
-        super().setup(trainer, module, "fit")
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            write_bytes(Path(trainer.default_root_dir) / "config.yaml", self.text.encode())
 
 
 class VcgenCLI(LightningCLI):
@@ -98,6 +106,14 @@ class VcgenCLI(LightningCLI):
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoint_folder)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Lightning's own; then values that cannot work are refused."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        data = str((config.get("data") or {}).get("class_path"))
+        check_trainer(config.trainer.clone().as_dict(), endless=data.startswith("vcgen."))
+        check_seed(config.get("seed_everything"))
+
     def before_instantiate_classes(self) -> None:
         """Callbacks and checkpoint path that need the config as a whole. The run's folder is ``trainer.default_root_dir``."""
         config = self.config[self.subcommand]
@@ -106,22 +122,25 @@ class VcgenCLI(LightningCLI):
         requeue = Requeue(self.signals, resumes=config.ckpt_path == "last")
         config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
         self.model_config = plain(config.model.clone().as_dict())
-        rates = [LearningRateMonitor("step")] if config.trainer.logger is not False else []
-        own = [Provenance(self.model_config), Cursor(), Skipped(), requeue, Speed(), Progress()]
-        self.trainer_defaults["callbacks"] = [Together(explain), *own, *rates]
+        own = [Provenance(self.model_config), Cursor(), Skipped(), requeue, Speed(), Progress(), LearningRateMonitor("step")]
+        saved = ConfigOfRun(self._parser(self.subcommand).dump(config, skip_none=False))
+        self.trainer_defaults["callbacks"] = [Together(explain), *own, saved]
+        put_into(config.trainer, config.trainer.default_root_dir)
 
     def instantiate_classes(self) -> None:
         """A class that refuses its arguments, or a device that is not there, is the user's to mend."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ArgumentError) as error:
+        except (ValueError, TypeError, ImportError, ArgumentError) as error:
             raise UserError(parse_refusal(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """TensorBoard straight into the run's folder, unless the config names another logger; checkpoints by our own reader and writer;
         in SLURM, nodes and processes as SLURM has them. Lightning's own requeueing is off: see :mod:`vcgen.callbacks.requeue`."""
         trainer = self.config_init[self.subcommand].trainer
-        if trainer.logger in (None, True):
+        if trainer.barebones:
+            kwargs |= {"logger": None, "log_every_n_steps": None, "num_sanity_val_steps": None, "enable_model_summary": None}
+        elif trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="")
         plugins = trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
@@ -136,6 +155,12 @@ class VcgenCLI(LightningCLI):
             trainer.strategy._timeout = PATIENCE
         return trainer
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
+        """Lightning's own, without those of vcgen's callbacks that the Trainer is told to do without."""
+        unwanted = unwanted_callbacks(config)
+        self.trainer_defaults["callbacks"] = [c for c in self.trainer_defaults["callbacks"] if not isinstance(c, unwanted)]
+        return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, unwanted)])
+
     def fit(self, **arguments: Any) -> None:
         """Lightning's own, with the run's folder to itself; the process that writes there sees to it."""
         root = self.trainer.default_root_dir
@@ -144,8 +169,30 @@ class VcgenCLI(LightningCLI):
                 remove_leftovers(Path(checkpoint_folder(root)))
             self.trainer.fit(**arguments)
 
+    def validate(self, **arguments: Any) -> None:
+        """Lightning's own, where there is something to validate."""
+        if arguments.get("ckpt_path") is None and not getattr(self.model, "starts_trained", True):
+            advice = "give --ckpt_path best, last or a file, or --model.pretrained FOLDER where the model has it"
+            raise UserError(f"there is nothing to validate: the weights are random; {advice}")
+        self.trainer.validate(**arguments)
+        if not sum(self.trainer.num_val_batches):
+            raise UserError("there is nothing to validate on: give data.val, or data.hold_out, and trainer.limit_val_batches above 0")
+
     def _parse_ckpt_path(self) -> None:
         """Flags beat the hyperparameters stored in a checkpoint (LightningCLI does it the other way round)."""
+
+
+def unwanted_callbacks(trainer: dict[str, Any]) -> tuple[type, ...]:
+    """Which of vcgen's callbacks the Trainer's arguments exclude: by its switches, or by a progress bar of the user's."""
+    given = trainer.get("callbacks") or []
+    own_bar = any(isinstance(callback, ProgressBar) for callback in (given if isinstance(given, list) else [given]))
+    if trainer["barebones"]:
+        return Progress, Checkpoints, LearningRateMonitor, Speed, Samples
+    excluded = {
+        Progress: own_bar or trainer["enable_progress_bar"] is False, Checkpoints: trainer["enable_checkpointing"] is False,
+        LearningRateMonitor: trainer["logger"] is False,
+    }
+    return tuple(kind for kind, without in excluded.items() if without)
 
 
 def checkpoint_folder(root: str | None) -> str:
@@ -185,7 +232,7 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
         VcgenCLI(
             System, pl.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
             signals=signals or StopSignals(), seed_everything_default=0,
-            save_config_callback=ConfigOfRun, save_config_kwargs={"overwrite": True},
+            save_config_callback=None,
             # The data part deals out scenes to ranks by itself.
             trainer_defaults={"use_distributed_sampler": False},
             parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "prog": "vcgen", "exit_on_error": False},

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from vcgen.callbacks.ema import averaged_weights
-from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.callbacks.images import show_image
+from vcgen.callbacks.samples import to_uint8
 from vcgen.data.photo_augment import PLAIN, PhotoAugmentation
 from vcgen.data.photo_data import PhotoData
 from vcgen.diffusion.personal import Personalisation
@@ -177,9 +178,7 @@ class Personalize(System):
         self.val_denoising.update(self.prior.loss(latents, text, generator, min_snr=None)[0], example.weight)
         self.log("val/denoising", self.val_denoising, prog_bar=True)
         if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking and self.pictures.rows:
-            sheet = self.view_sheet()
-            for writer in tensorboards(self.trainer):
-                writer.add_image("val/views", sheet, self.global_step, dataformats="HWC")
+            show_image(self.trainer, "val/views", self.view_sheet())
 
     def view_sheet(self) -> np.ndarray:
         """(height, width, 3) uint8: pictures under each view's prompt, always from the same noise."""
@@ -191,7 +190,7 @@ class Personalize(System):
 
     def on_train_end(self) -> None:
         """Write what was learnt, with averaged weights where there are any, and ``views.png``."""
-        if not self.trainer.is_global_zero:
+        if not self.writes:
             return
         root = Path(self.trainer.default_root_dir)
         with averaged_weights(self.trainer, self), torch.no_grad():

@@ -9,7 +9,7 @@ from vcgen.data.single import Same
 from vcgen.export.folder import read_config
 from vcgen.data.framing import prepare
 from vcgen.export.stage import Stage
-from vcgen.types import Example
+from vcgen.types import Example, Position
 
 
 class PictureData(pl.LightningDataModule):
@@ -52,5 +52,5 @@ class PictureData(pl.LightningDataModule):
         """The picture, once."""
         return DataLoader(Same(self.example, 1), batch_size=None)
 
-    def commit(self, example: Example) -> None:
+    def commit(self, position: Position) -> None:
         """There is no position to keep."""

@@ -251,6 +251,8 @@ class RealFusion(FieldSystem):
 
     def on_train_end(self) -> None:
         """Write what the scene has become into the run's folder; say what was wrong with it, and how much memory it took."""
+        if not self.writes:
+            return
         write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
         rank_zero_info(f"peak memory: {peak_memory(self.device) / 1e9:.2f} GB")
 

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.callbacks.images import show_image
+from vcgen.callbacks.samples import to_uint8
 from vcgen.cameras import Cameras, view_angles
 from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
@@ -70,8 +71,7 @@ def log_sheet(system: FieldSystem, reference: Views, sides: Sides) -> None:
     """To TensorBoard: the photo, then four sides of the scene; normals and depth below."""
     photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(sides.colour[0], 255)
     sheet = contact_sheet(np.stack([photo, *sides.colour, blank, *sides.normals, blank, *sides.depth]), 5)
-    for writer in tensorboards(system.trainer):
-        writer.add_image("val/photo_and_four_sides", sheet, system.global_step, dataformats="HWC")
+    show_image(system.trainer, "val/photo_and_four_sides", sheet)
 
 
 def write_outcome(system: FieldSystem, reference: Views, target: Path, options: OutcomeOptions) -> None:

@@ -3,20 +3,50 @@
 import re
 
 #: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
-NOISE = re.compile(r"Does not validate against|Subtypes:|Errors:|- Expected a <class 'NoneType'>|Given value type:|Given value:")
+NOISE = re.compile(
+    r"Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value type:|Given value:|Expected a path but|"
+    r"Subclass types expect one of|a class path \(str\)|a dict with"
+)
 CLASS = re.compile(r"Problem with given class_path '(?:\w+\.)*(\w+)':")
 KEY = re.compile(r'Parser key "([^"]+)":')
+#: What is said of a value -> how we say it.
+WORDS = (
+    (CLASS, r"\1:"),
+    (re.compile(r"Expected a dot import path string: (.*)"), r"no class is called \1 here; give its name, or package.module.Class"),
+    (re.compile(r"Unable to load config '(.*)'"), r"takes named values, such as {name: value}, not \1"),
+    (re.compile(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|typing\.(\w+))"), r"expected \1\2"),
+    (re.compile(r"expected Literal\[(.*?)\]"), r"expected one of \1"),
+    (re.compile(r"\b(?:fit|validate)\.(data|model)\b"), r"\1"),
+    (re.compile(r"<([\w.]+) object at 0x[0-9a-f]+>"), r"\1"),
+)
+#: A type that would have fitted, alone: one of several.
+ALTERNATIVE = re.compile(r"expected (\w+|one of [^.]*)")
 
 
 def parse_refusal(message: str) -> str:
     """jsonargparse's explanation, indented and over many lines -> "model.layers: NerfDiff: expected int. Got value: many"."""
-    lines = [line.strip() for line in message.splitlines()]
-    lines = [line.removeprefix("- ") for line in lines if line and not NOISE.match(line)]
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    lines = [line for line in lines if line and not NOISE.match(line)]
     keys = [key for line in lines for key in KEY.findall(line)]
-    reasons = [CLASS.sub(r"\1:", KEY.sub("", line).strip()) for line in lines]
-    reasons = [re.sub(r"Expected an? (?:<class '(\w+)'>|typing\.(\w+))", r"expected \1\2", reason) for reason in reasons]
-    place = ".".join(keys)
-    return " ".join([f"{place}:", *filter(None, reasons)] if place else filter(None, reasons))
+    reasons = list(dict.fromkeys(reworded(KEY.sub("", line).strip()) for line in lines))
+    kinds = [reason for reason in reasons if ALTERNATIVE.fullmatch(reason)]
+    reasons = [reason for reason in reasons if reason and reason not in kinds and not reason.startswith('Unable to load config "')]
+    telling = [reason for reason in reasons if not reason.startswith("Not a valid subclass of")] or reasons
+    while len(telling) > 1 and telling[-1].endswith(":"):  # of whose class the reason has been said
+        telling.pop()
+    if kinds and all(reason.endswith(":") for reason in telling):  # only names of classes: the types are all that is said
+        value = re.search(r"Given value: (.*)", message) if "NestedArg" not in message else re.search(r", val='?(.*?)'?\)$", message)
+        fitting = " or ".join(kind.removeprefix("expected ") for kind in kinds)
+        telling.append(f"expected {fitting}" + (f". Got value: {value[1]}" if value else ""))
+    place = ".".join(key for key, before in zip(keys, [None, *keys]) if key != before)
+    return " ".join([f"{place}:", *telling] if place else telling)
+
+
+def reworded(reason: str) -> str:
+    """One line of jsonargparse's in our words."""
+    for pattern, words in WORDS:
+        reason = pattern.sub(words, reason)
+    return reason
 
 
 def worker_refusal(message: str) -> str:

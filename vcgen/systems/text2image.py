@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vcgen.callbacks.ema import averaged_weights
-from vcgen.callbacks.samples import tensorboards, to_uint8
+from vcgen.callbacks.images import show_image
+from vcgen.callbacks.samples import to_uint8
 from vcgen.cameras import Cameras
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
@@ -123,12 +124,11 @@ class TextToImage(System):
         for name, shown in sheets.items():
             columns = min(8, len(pictures)) if name == "reconstructions" else min(6, len(shown))
             sheet = contact_sheet(np.stack([to_uint8(picture) for picture in shown]), columns)
-            for writer in tensorboards(self.trainer):
-                writer.add_image(f"val/{name}", sheet, self.global_step, dataformats="HWC")
+            show_image(self.trainer, f"val/{name}", sheet)
 
     def on_train_end(self) -> None:
         """Write ``pipeline/`` into the run's folder, with averaged weights where there are any."""
-        if not self.trainer.is_global_zero:
+        if not self.writes:
             return
         if self.global_step <= self.autoencoder_steps:
             found = f"the run ended at step {self.global_step}, in the autoencoder's {self.autoencoder_steps} steps"
