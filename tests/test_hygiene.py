@@ -26,6 +26,7 @@ ARROWS = {
     "sharding": set(),
     "types": {"cameras"},
     "nerf": {"cameras", "types"},
+    "rendering": {"cameras", "types"},
     "diffusion": {"cameras", "types"},
     "data": {"cameras", "types"},
     "callbacks": {"cameras", "types", "export", "sharding", "stopping"},

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -24,9 +25,11 @@ MAX_VIEW_PIXELS = 50_000_000
 MAX_BYTES = 500_000_000
 #: What messages end in.
 ADVICE = "give a PNG or JPEG file"
-#: EXIF's number of a camera's orientation -> the name of Pillow's transposition that turns the image upright.
-UPRIGHT = {
-    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+#: EXIF's number of a camera's orientation -> what turns (height, width, channels) upright.
+UPRIGHT: dict[int, Callable[[NDArray], NDArray]] = {
+    2: lambda pixels: pixels[:, ::-1], 3: lambda pixels: pixels[::-1, ::-1], 4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1), 6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1), 8: np.rot90,
 }
 
 
@@ -54,8 +57,6 @@ def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[n
 
 def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> NDArray[np.uint8]:
     """As :func:`read_image`, of an image that Pillow has opened."""
-    from PIL import Image
-
     check_size(image.width, image.height, name)
     if image.mode.startswith(("I", "F")):
         raise UserError(one_line(f"{name}: has more than 8 bits a channel", "convert it to 8-bit RGB or RGBA"))
@@ -63,7 +64,10 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
         turn = UPRIGHT.get(image.getexif().get(0x0112)) if upright else None
         mode = "RGBA" if image.has_transparency_data else "RGB"
         image = image if image.mode == mode else image.convert(mode)
-        return np.asarray(image.transpose(Image.Transpose[turn]) if turn else image)
+        pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
+        for top in range(0, image.height, 256):  # at once, Pillow copies them twice
+            pixels[top : top + 256] = image.crop((0, top, image.width, min(top + 256, image.height)))
+        return turn(pixels) if turn else pixels
     except Exception as error:  # Pillow's readers raise a dozen types for damaged files, MemoryError among them
         raise _refusal(name, error) from error
 

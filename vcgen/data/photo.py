@@ -1,16 +1,21 @@
 """A user's photo becomes a square picture with coverage: cut out, recentred, resized, its colour free of what lay behind the object."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vcgen.data.framing import Picture, bounding_box, cut_out, read, resample
+from vcgen.data.framing import Picture, as_floats, bounding_box, cut_out, read, resample
 from vcgen.errors import UserError
 
 #: What to do with a photo that says nowhere what the object is.
 ADVICE = "give a mask file or a picture with alpha, or install what removes backgrounds: pip install 'vcgen[cutout]'"
+
+#: Pixels in which rims are looked for: that takes long, and many times their bytes.
+ENOUGH = 1_000_000
 
 
 def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> Picture:
@@ -26,35 +31,48 @@ def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> 
     if size < 8:
         raise UserError(f"a photo of {size} x {size} pixels shows nothing: give a size of 8 or more")
     pixels, has_alpha = read(path)
-    if mask is not None:
-        picture = without_fringe(Picture(pixels[..., :3], read_mask(mask, path, pixels.shape[:2])))
-    elif has_alpha:
-        picture = Picture(pixels[..., :3], pixels[..., 3])
+    colour, name = pixels[..., :3], str(path)
+    if mask is None and has_alpha:
+        picture = Picture(colour, pixels[..., 3])
+    elif mask is None and (found := background_remover()) is None:
+        picture = cut_out(colour, name, ADVICE)
     else:
-        picture = remove_background(pixels[..., :3], str(path))
-    return resample(picture, bounding_box(picture.alpha, str(path)), (size, size), fill)
+        alpha = found(colour) if mask is None else read_mask(mask, path, colour.shape[:2])
+        picture = without_fringe(shrunk(Picture(colour, alpha), size, name))
+    return resample(picture, bounding_box(picture, name), (size, size), fill)
 
 
-def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Coverage (height, width) in [0, 1]: the mask's alpha where that says anything, else its brightness."""
+def shrunk(picture: Picture, size: int, name: str) -> Picture:
+    """A photo of several times ``ENOUGH`` pixels averaged by a whole factor to about as many, its object still four times larger than
+    ``size`` pixels. Others as they are."""
+    height, width = picture.colour.shape[:2]
+    left, top, right, bottom = bounding_box(picture, name)
+    factor = min(int((height * width / ENOUGH) ** 0.5), int(max(right - left, bottom - top) / (4 * size)))
+    if factor < 2:
+        return picture
+    rows, columns = math.ceil(height / factor), math.ceil(width / factor)
+    return resample(picture, (0.0, 0.0, columns * factor, rows * factor), (rows, columns), fill=1.0, pad=True)
+
+
+def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray:
+    """Coverage (height, width), uint8 or floats in [0, 1]: the mask's alpha where that says anything, else its brightness."""
     pixels, has_alpha = read(path)
     if pixels.shape[:2] != size:
         found, wanted = ("{1} x {0}".format(*shape) for shape in (pixels.shape[:2], size))
         raise UserError(f"{path}: the mask has {found} pixels, {photo} {wanted} (width x height): give a mask of the photo's size")
-    alpha = pixels[..., 3] if has_alpha else pixels[..., :3].mean(-1)
-    if alpha.max() < 0.5:
+    alpha = pixels[..., 3] if has_alpha else pixels[..., :3].sum(-1, dtype=np.uint16) / np.float32(3 * 255)
+    if as_floats(alpha.max()) < 0.5:
         raise UserError(f"{path}: the mask marks no object: it must be white, or opaque, where the object is")
     return alpha
 
 
-def remove_background(colour: NDArray[np.float32], name: str) -> Picture:
-    """By rembg where it is installed, else by the border's colour; UserError where that is not of one colour."""
+def background_remover() -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
+    """What makes coverage (height, width) of colour (height, width, 3): rembg where it is installed, else nothing."""
     try:
         from rembg import remove
     except ImportError:
-        return cut_out(colour, name, ADVICE)
-    found = remove(Image.fromarray(np.round(colour * 255).astype(np.uint8)), only_mask=True)
-    return without_fringe(Picture(colour, np.asarray(found.convert("L"), np.float32) / 255))
+        return None
+    return lambda colour: np.asarray(remove(Image.fromarray(colour), only_mask=True).convert("L"))
 
 
 def without_fringe(picture: Picture) -> Picture:
@@ -62,7 +80,7 @@ def without_fringe(picture: Picture) -> Picture:
     picture's longer side, at least one pixel). Coverage stays; so does the colour of objects too thin to have an inside."""
     from scipy.ndimage import distance_transform_edt
 
-    solid = np.pad(picture.alpha >= 0.5, 1, mode="edge")  # an object may leave the picture: its border is no rim
+    solid = np.pad(picture.coverage(slice(None)) >= 0.5, 1, mode="edge")  # an object may leave the picture: its border is no rim
     inside = distance_transform_edt(solid)[1:-1, 1:-1] > max(1, round(max(picture.alpha.shape) / 512))
     if solid.all() or not inside.any():
         return picture

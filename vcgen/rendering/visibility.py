@@ -1,0 +1,211 @@
+"""Which face is seen at every pixel center: an exact z-buffer without gradients.
+
+Faces become spans of pixels, row by row. Where an edge crosses a row is computed from its two ends alone, the upper one first, so faces
+that share an edge agree on it to the last bit: what one leaves out, the other covers, and no center is covered by both. All is computed in
+float64. The nearest face is found by one reduction of int64 keys, the bits of 1 / z above those of the face's number, whose result does not
+depend on the order in which it is computed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vcgen.rendering.meshes import Instances
+
+#: Faces, rows or pixels that a CPU works on at once: about 500 bytes each, so that they stay in its cache. A GPU takes GPU_CHUNKS times
+#: as many, since each portion costs it a wait. Results do not depend on it.
+CHUNK, GPU_CHUNKS = 1 << 15, 32
+
+
+def chunks(total: int, device: torch.device) -> Iterator[Tensor]:
+    """The numbers below ``total``, in portions."""
+    size = _chunk(device)
+    return (torch.arange(start, min(start + size, total), device=device) for start in range(0, total, size))
+
+
+@dataclass(frozen=True)
+class Keys:
+    """int64 that hold a positive float64, rounded towards zero, and a number below ``count``: the larger is nearer, or numbered lower."""
+
+    count: int
+
+    @property
+    def mask(self) -> int:
+        """The bits that hold the number."""
+        return (1 << max(self.count - 1, 0).bit_length()) - 1
+
+    def pack(self, nearness: Tensor, number: Tensor) -> Tensor:
+        """nearness: float64, zero or more. What is not positive counts as least."""
+        bits = nearness.clamp(min=torch.finfo(nearness.dtype).tiny).view(torch.int64)
+        return (bits & ~self.mask) | (self.mask - number)
+
+    def numbers(self, keys: Tensor) -> Tensor:
+        """The numbers that were packed; -1 for keys of -1, which stand for nothing."""
+        return torch.where(keys < 0, -1, self.mask - (keys & self.mask))
+
+
+def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """For counts (2, 0, 3): the owner (0, 0, 2, 2, 2) and the place (0, 1, 0, 1, 2) of each of ``total`` items."""
+    owner = torch.repeat_interleave(counts, output_size=total)
+    first = counts.cumsum(0) - counts
+    return owner, torch.arange(total, device=counts.device) - first.index_select(0, owner)
+
+
+def portions(counts: Tensor) -> Iterator[tuple[slice, int]]:
+    """Runs of owners with a chunk of items at most and those of one owner more, and how many those are. The CPU waits for the sums."""
+    ends, size = counts.cumsum(0), _chunk(counts.device)
+    total = int(ends[-1]) if len(counts) else 0
+    if total <= size:
+        yield slice(0, len(counts)), total
+        return
+    cuts = torch.searchsorted(ends, torch.arange(size, total, size, device=counts.device)) + 1
+    cuts = cuts.unique()
+    start = done = 0
+    for stop, end in zip([*cuts.tolist(), len(counts)], [*ends[cuts - 1].tolist(), total]):
+        yield slice(start, stop), end - done
+        start, done = stop, end
+
+
+def _chunk(device: torch.device) -> int:
+    return CHUNK * (1 if device.type == "cpu" else GPU_CHUNKS)
+
+
+@torch.no_grad()
+def nearest_faces(
+    points: Tensor, faces: Tensor, vertex: Instances, face: Instances, clip: Tensor, size: tuple[int, int], cull: bool = False
+) -> Tensor:
+    """(n * height * width,) the number of the nearest face at each pixel center of n views, -1 where there is none.
+
+    points: (P, 3) float64 (x z, y z, z), x and y in pixels: vertices, view after view. faces: (F, 3) numbers of vertices in their packed
+    meshes. vertex, face: how both are numbered over the views. clip: (n,) depth z of the plane at which faces are cut. cull: leave out
+    faces that show their back.
+    """
+    height, width = size
+    keys = Keys(len(faces))
+    buffer = torch.full((len(clip) * height * width,), -1, dtype=torch.int64, device=points.device)
+    projected = torch.cat([points[:, :2] / points[:, 2:], 1 / points[:, 2:]], 1)
+    for numbers in chunks(face.total, points.device):
+        view, number = face.locate(numbers)
+        corners = (faces.index_select(0, number) + vertex.shift.index_select(0, view)[:, None]).unbind(1)
+        plane = clip.index_select(0, view)
+        first, second, third = (points[:, 2].index_select(0, corner) >= plane for corner in corners)
+        whole, cut = first & second & third, first | second | third
+        cut = (cut & ~whole).nonzero()[:, 0]
+        triangles = [projected.index_select(0, corner) for corner in corners]
+        shown = _meets_a_center(triangles, size) & whole
+        if cull:
+            shown &= _is_front(triangles)
+        shown = shown.nonzero()[:, 0]
+        triangles, owner = [corner.index_select(0, shown) for corner in triangles], shown
+        if len(cut):
+            pieces, parent = _clipped([points.index_select(0, corner[cut]) for corner in corners], plane[cut])
+            kept = (_meets_a_center(pieces, size) & (_is_front(pieces) if cull else True)).nonzero()[:, 0]
+            triangles = [torch.cat([a, b[kept]]) for a, b in zip(triangles, pieces)]
+            owner = torch.cat([owner, cut[parent[kept]]])
+        _draw(triangles, view.index_select(0, owner) * (height * width), number.index_select(0, owner), size, keys, buffer)
+    return keys.numbers(buffer)
+
+
+def centers_between(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """First pixel and number of the pixels whose centers lie in [low, high), of ``count`` pixels; coordinates in pixels."""
+    first = torch.ceil(low - 0.5).clamp_(0, count).long()
+    return first, (torch.ceil(high - 0.5).clamp_(0, count).long() - first).clamp_(min=0)
+
+
+def _meets_a_center(triangles: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """Whether the bounding box of each triangle may hold a pixel's center: most faces of a fine mesh are dropped here."""
+    a, b, c = (corner[:, :2] for corner in triangles)
+    low, high = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
+    # where an edge crosses a row, rounding may lead past its ends
+    slack = 1e-12 * (low.abs() + high.abs())
+    first, end = torch.ceil(low - slack - 0.5).clamp_(min=0).unbind(1), torch.ceil(high + slack - 0.5).unbind(1)
+    return (first[0] < end[0].clamp(max=size[1])) & (first[1] < end[1].clamp(max=size[0]))
+
+
+def _is_front(triangles: list[Tensor]) -> Tensor:
+    """Counterclockwise as seen: y points down in images, so the signed area is negative."""
+    a, b, c = triangles
+    return (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) < (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
+
+
+def _clipped(corners: list[Tensor], plane: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Faces that cross the plane z = ``plane``, cut there and projected: corners (x, y, 1 / z) of the pieces, and each piece's face.
+
+    What is left of a face is a triangle or two. An edge that two faces share is cut by both in the same place.
+    """
+    beyond = torch.stack([corner[:, 2] >= plane for corner in corners])
+    lone = torch.where(beyond.sum(0) == 1, beyond.int().argmax(0), beyond.int().argmin(0))  # the corner that is alone on its side
+    stacked = torch.stack(corners)
+    row = torch.arange(len(lone), device=lone.device)
+    p, q, r = (stacked[(lone + k) % 3, row] for k in range(3))
+    keeps_one = beyond[lone, row]
+    pq, pr = (torch.where(keeps_one[:, None], cut_at(p, end, plane), cut_at(end, p, plane)) for end in (q, r))
+    first = [torch.where(keeps_one[:, None], a, b) for a, b in ((p, pq), (pq, q), (pr, r))]
+    two = (~keeps_one).nonzero()[:, 0]
+    pieces = [torch.cat([a, b[two]]) for a, b in zip(first, (pq, r, pr))]
+    return [torch.cat([piece[:, :2] / piece[:, 2:], 1 / piece[:, 2:]], 1) for piece in pieces], torch.cat([row, two])
+
+
+def cut_at(beyond: Tensor, before: Tensor, plane: Tensor) -> Tensor:
+    """Where the line between two points (n, 3) meets the plane, from the one beyond it."""
+    share = (beyond[:, 2] - plane) / (beyond[:, 2] - before[:, 2])
+    return torch.cat([(beyond + share[:, None] * (before - beyond))[:, :2], plane[:, None]], 1)
+
+
+def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int, int], keys: Keys, buffer: Tensor) -> None:
+    """Enter triangles, corners (m, 3) of (x, y, 1 / z), into the buffer of keys. base: (m,) first pixel of the view that shows each."""
+    height, width = size
+    top, middle, bottom = _by_height(*triangles)
+    long, upper, lower = _slopes(top, bottom), _slopes(top, middle), _slopes(middle, bottom)
+    table = torch.cat([top, middle, long, upper, lower], 1)
+    row0, rows = centers_between(top[:, 1], bottom[:, 1], height)
+    for some, total in portions(rows):
+        owner, place = ragged(rows[some], total)
+        row = row0[some].index_select(0, owner) + place
+        y = row + 0.5
+        x0, y0, n0, x1, y1, n1, *slopes = table[some].index_select(0, owner).unbind(1)
+        # the long edge is on one side; on the other the upper one, and then the lower one
+        above = y < y1
+        y_long, y_short = y - y0, y - torch.where(above, y0, y1)
+        one = x0 + y_long * slopes[0], n0 + y_long * slopes[1]
+        two = tuple(
+            torch.where(above, start, middle) + y_short * torch.where(above, first, second)
+            for start, middle, first, second in ((x0, x1, slopes[2], slopes[4]), (n0, n1, slopes[3], slopes[5]))
+        )
+        swap = one[0] > two[0]
+        left, right = ([torch.where(swap, b, a) for a, b in zip(*pair)] for pair in ((one, two), (two, one)))
+        column0, columns = centers_between(left[0], right[0], width)
+        first = base[some].index_select(0, owner) + row * width
+        spans = torch.stack([left[0] - 0.5, left[1], (right[1] - left[1]) / (right[0] - left[0])], 1)
+        _fill(spans, column0, columns, first, number[some].index_select(0, owner), keys, buffer)
+
+
+def _fill(spans: Tensor, column0: Tensor, columns: Tensor, first: Tensor, number: Tensor, keys: Keys, buffer: Tensor) -> None:
+    """Enter spans of pixels in a row. spans: (rows, 3) column at which each begins, 1 / z there, and its slope."""
+    whole = torch.stack([column0, first, number], 1)
+    for some, total in portions(columns):
+        owner, place = ragged(columns[some], total)
+        x, nearness, slope = spans[some].index_select(0, owner).unbind(1)
+        column, row, face = whole[some].index_select(0, owner).unbind(1)
+        column = column + place
+        buffer.scatter_reduce_(0, row + column, keys.pack(nearness + (column - x) * slope, face), "amax")
+
+
+def _by_height(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Three corners (m, 3), the one with the least y first."""
+
+    def ordered(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        swap = (p[:, 1] > q[:, 1])[:, None]
+        return torch.where(swap, q, p), torch.where(swap, p, q)
+
+    a, b = ordered(a, b)
+    b, c = ordered(b, c)
+    return *ordered(a, b), c
+
+
+def _slopes(upper: Tensor, lower: Tensor) -> Tensor:
+    """(m, 2) change of x and of 1 / z per row along an edge; without meaning for one that lies in a row, which crosses no row's center."""
+    difference = lower - upper
+    return difference[:, ::2] / difference[:, 1:2]
