@@ -6,7 +6,7 @@ What it cannot teach is the limit of score distillation itself: of the field, it
 import torch
 from diffusers import DDPMScheduler
 from objects import KnownObject
-from rasterise import rasterise
+from shaded import draw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,6 +48,6 @@ class OracleFusion(RealFusion):
     def distil(self, pictures: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
         """See :class:`RealFusion`; one random view per step."""
         size = self.text_prior.size
-        rgb, alpha = rasterise(self.known.triangles, self.known.corner_rgb, cameras.to("cpu"), size)
+        rgb, alpha = draw(self.known.triangles, self.known.corner_rgb, cameras.to("cpu"), size)
         self.text = dict.fromkeys(VIEWS, to_signed(rgb * alpha + 1 - alpha).to(pictures))
         return super().distil(pictures, cameras, progress, generator)

@@ -16,9 +16,9 @@ from common import ROOT
 from objects import KnownObject
 from oracle import Oracle, OracleFusion
 from PIL import Image
-from rasterise import rasterise
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from shaded import draw
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -141,7 +141,7 @@ def measure(system: RealFusion, known: KnownObject, metrics: Metrics) -> tuple[d
     colour, alpha = render(system, sides, known.views.size)
     record["janus"] = janus(((colour - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1), alpha)
     if known.triangles is not None:
-        record["janus_truth"] = janus(*rasterise(known.triangles, known.corner_rgb, sides, known.views.size[0]))
+        record["janus_truth"] = janus(*draw(known.triangles, known.corner_rgb, sides, known.views.size[0]))
         record |= shape(system, known)
     return record, pictures
 

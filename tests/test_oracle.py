@@ -23,7 +23,7 @@ from vcgen.types import Example, Views
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from objects import KnownObject  # noqa: E402
 from oracle import Oracle, OracleFusion  # noqa: E402
-from rasterise import rasterise  # noqa: E402
+from shaded import draw  # noqa: E402
 
 #: Pixels. With 24 the block comes out at IoU 0.797, just below the bound.
 SIZE = 32
@@ -45,7 +45,7 @@ def known():
     colours = np.where(normals[:, 1:2] < 0, (0.9, 0.1, 0.1), np.where(normals[:, :1] != 0, (0.1, 0.2, 0.9), (0.1, 0.8, 0.2)))
     corner_rgb = np.repeat(colours[:, None], 3, 1)
     cameras = sides([0.0, 60.0, 140.0, 220.0, 300.0])
-    rgb, alpha = rasterise(np.asarray(block.triangles), corner_rgb, cameras, SIZE)
+    rgb, alpha = draw(np.asarray(block.triangles), corner_rgb, cameras, SIZE)
     return KnownObject("block", "block", Views(rgb, cameras, alpha), np.asarray(block.triangles), corner_rgb)
 
 
@@ -109,6 +109,6 @@ def test_a_prior_that_knows_the_object_makes_its_shape(known):
 
 @pytest.mark.slow
 def test_a_prior_that_takes_every_side_for_the_front_makes_more_faces(known):
-    truth = janus(*rasterise(known.triangles, known.corner_rgb, sides(list(AZIMUTHS)), SIZE))
+    truth = janus(*draw(known.triangles, known.corner_rgb, sides(list(AZIMUTHS)), SIZE))
     told_right, told_fronts = score(fitted(Quiet, known, 200)), score(fitted(ToldFronts, known, 200))
     assert abs(told_right - truth) < 0.3 and told_fronts > 0.7
