@@ -98,6 +98,13 @@ def test_what_the_disk_holds_is_compared_with_what_was_written(files, tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"] and number_in(path) == 1
 
 
+def test_what_is_read_back_is_not_the_systems_copy_in_memory(files, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *words: asked.append(words[1:]))
+    files.save_checkpoint(content(1), tmp_path / "last.ckpt")
+    assert asked == [(0, 0, os.POSIX_FADV_DONTNEED)]
+
+
 def test_damage_is_found_that_the_reader_of_torch_does_not_notice(files, tmp_path):
     path = tmp_path / "last.ckpt"
     files.save_checkpoint(content(1), path)

@@ -24,6 +24,7 @@ ARROWS = {
     "stopping": set(),
     "cameras": set(),
     "sharding": set(),
+    "checkpoints": set(),
     "types": {"cameras"},
     "nerf": {"cameras", "types"},
     "rendering": {"cameras", "types"},
@@ -31,7 +32,7 @@ ARROWS = {
     "data": {"cameras", "types"},
     "callbacks": {"cameras", "types", "export", "sharding", "stopping"},
     "evaluation": {"cameras", "types", "data", "export"},
-    "export": {"cameras", "types", "data", "nerf"},
+    "export": {"cameras", "types", "data", "nerf", "checkpoints"},
 }
 #: The doors through which export and evaluation see systems: one turns a configuration into a system, one puts distillation before it.
 DOORS = ("vcgen.systems.build", "vcgen.systems.distilled")

@@ -7,8 +7,10 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,6 +23,8 @@ T = TypeVar("T")
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 #: Nesting allowed in parts of a JSON file whose schema is open, such as a model's arguments.
 MAX_DEPTH = 64
+#: Values allowed at one depth of such parts.
+MOST_VALUES = 10_000_000
 #: Bytes allowed in a JSON file unless its reader says otherwise.
 MAX_JSON = 64 << 20
 #: Up to this length files are looked through for names that an object gives twice. Longer ones, and those that are read for every scene,
@@ -78,12 +82,12 @@ def parse_json(data: bytes, schema: type[T], where: str, advice: str = "") -> T:
         content = msgspec.json.decode(data, type=schema)
         if len(data) <= MAX_BY_HAND:
             json.loads(data, object_pairs_hook=_each_name_once, parse_int=len, parse_float=len)
+        if _is_open(schema):
+            deque(levels(content), maxlen=0)
     except RecursionError as error:
         raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice)) from error
     except ValueError as error:  # of msgspec, the schema's own checks, or characters that are not UTF-8
         raise UserError(one_line(f"{where}: {error}", advice)) from error
-    if _is_open(schema) and _deeper_than(content, MAX_DEPTH):
-        raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice))
     return content
 
 
@@ -172,18 +176,25 @@ def _is_open(schema: Any) -> bool:
     return "AnyType()" in repr(msgspec.inspect.type_info(schema))
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def levels(value: Any, most: int = MOST_VALUES) -> Iterator[list[Any]]:
+    """The values of nested plain data, depth by depth. Raises ValueError beyond MAX_DEPTH depths, or ``most`` values at one.
+
+    In data that is not read from JSON, as in a checkpoint, a container may hold itself, or one stand in many places.
+    """
     level = [value]
-    for _ in range(limit):
-        level = [item for container in level for item in _items(container)]
+    for _ in range(MAX_DEPTH):
+        yield level
+        level = list(islice(chain.from_iterable(map(_items, level)), most + 1))
         if not level:
-            return False
-    return True
+            return
+        if len(level) > most:
+            raise ValueError(f"more than {most} values at one depth")
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _items(value: Any) -> list[Any]:
+def _items(value: Any) -> Sequence[Any]:
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, msgspec.Struct):
         return [getattr(value, name) for name in value.__struct_fields__]
-    return value if isinstance(value, list) else []
+    return value if isinstance(value, (list, tuple)) else []

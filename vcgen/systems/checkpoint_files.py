@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
+from vcgen.checkpoints import damaged_part, read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a number of scenes.
@@ -30,7 +30,9 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write under a temporary name in the same folder, flush to the disk, read it back, rename.
 
-        Raises UserError when the disk refuses or holds something else than was written; the file of that name then is what it was.
+        What is read back comes from the disk where the system lets go of its copy in memory, as Linux does for local disks when asked.
+        That the drive has written its own cache, and will hold it, no program can see. Raises UserError when the disk refuses or holds
+        something else than was written; the file of that name then is what it was.
         """
         path = Path(path)
         temporary = path.with_name(TEMPORARY.format(name=path.name, process=os.getpid()))
@@ -40,6 +42,7 @@ class CheckpointFiles(TorchCheckpointIO):
                 torch.save({"format": FORMAT, **checkpoint}, file)
                 file.flush()
                 os.fsync(file.fileno())
+                forget(file.fileno())
             if damage := damaged_part(temporary):
                 raise UserError(f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at")
             os.replace(temporary, path)
@@ -54,18 +57,10 @@ class CheckpointFiles(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read, always with ``weights_only=True``. Raises UserError for a file that is missing, damaged, foreign, old or does not fit."""
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such checkpoint; give a file that `vcgen fit` wrote, `best` or `last`")
-        try:
-            if damage := damaged_part(Path(path)):  # torch.load would not notice
-                raise ValueError(damage)
-            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-            weights, written = checkpoint["state_dict"], checkpoint["vcgen"]
-            shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        except Exception as error:  # a file that is no checkpoint can fail in any way
-            reason = str(error) if isinstance(error, ValueError) else type(error).__name__
-            raise UserError(f"{path}: damaged or not a checkpoint ({reason}); give a file that `vcgen fit` wrote") from error
-        expected = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
+        checkpoint, here = read_checkpoint(path, map_location), self.module.state_dict()
+        rename_weights(checkpoint, list(here))
+        shapes, written = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}, checkpoint["vcgen"]
+        expected = {name: tuple(tensor.shape) for name, tensor in here.items()}
         if shapes != expected:
             found = [config_differences(written, self.model), weight_differences(shapes, expected)]
             remedy = "take the config.yaml of its run, or train without --ckpt_path"
@@ -76,17 +71,10 @@ class CheckpointFiles(TorchCheckpointIO):
         return checkpoint
 
 
-def damaged_part(path: Path) -> str:
-    """Read a checkpoint and compare every part with the checksum that ``torch.save`` noted; "" if all is as it was written.
-
-    0.4 s per GB on one core when the system still has the file in memory; a sixth of what writing takes.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            part = file.testzip()
-        return f"{part} is damaged" if part else ""
-    except (zipfile.BadZipFile, EOFError) as error:
-        return str(error)
+def forget(descriptor: int) -> None:
+    """Ask the system to drop its copy in memory of a file that has been flushed, so that reading it asks the disk."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def remove_leftovers(folder: Path) -> None:
