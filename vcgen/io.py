@@ -75,12 +75,12 @@ def read_json(path: Path | str, schema: type[T] = dict[str, Any], advice: str = 
     return parse_json(read_bytes(path, limit, advice), schema, str(path), advice)
 
 
-def parse_json(data: bytes, schema: type[T], where: str, advice: str = "") -> T:
-    """As :func:`read_json`, from bytes. where: what messages call them."""
+def parse_json(data: bytes, schema: type[T], where: str, advice: str = "", by_hand: bool = True) -> T:
+    """As :func:`read_json`, from bytes. where: what messages call them. by_hand: see MAX_BY_HAND."""
     data = data.removeprefix(codecs.BOM_UTF8)  # some editors on Windows begin with it
     try:
         content = msgspec.json.decode(data, type=schema)
-        if len(data) <= MAX_BY_HAND:
+        if by_hand and len(data) <= MAX_BY_HAND:
             json.loads(data, object_pairs_hook=_each_name_once, parse_int=len, parse_float=len)
         if _is_open(schema):
             deque(levels(content), maxlen=0)
@@ -103,10 +103,12 @@ def read_bytes(path: Path | str, limit: int, advice: str = "") -> bytes:
     """The bytes of a file, as :func:`open_regular` opens it."""
     with open_regular(path, limit, advice) as file:
         try:
-            data = file.read(limit + 1)
+            data = file.read(os.fstat(file.fileno()).st_size + 1)  # room is made for so many bytes before any is read
+            while len(data) <= limit and (more := file.read(1 << 20)):  # it grew, or its size is not told, as in /proc
+                data += more
         except OSError as error:
             raise UserError(one_line(f"{path}: cannot be read ({error.strerror})", advice)) from error
-    if len(data) > limit:  # it grew, or its size is not told, as in /proc
+    if len(data) > limit:
         raise UserError(one_line(f"{path}: longer than {limit / 1e6:.0f} MB", advice))
     return data
 

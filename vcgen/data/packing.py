@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from msgspec import Struct, to_builtins
+
 from vcgen.data.formats.files import is_visible
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.record import SceneRecord
@@ -30,13 +32,12 @@ from vcgen.data.shards import (
     ShardIndex,
     create_folder,
     read_index,
-    shard_entry,
     write_atomically,
     write_index,
     write_shard,
 )
 from vcgen.errors import UserError
-from vcgen.io import printable
+from vcgen.io import printable, read_json
 
 ListScenes = Callable[[Path, Settings], list[SceneFolder]]
 ReadScene = Callable[[SceneFolder, Settings], SceneRecord]
@@ -61,6 +62,13 @@ class Made:
     image_size: tuple[int, int] | None
     broken: list[tuple[str, str]]
     remarks: list[tuple[str, str]]
+
+
+class Finished(Struct, forbid_unknown_fields=True):
+    """The note that a shard is finished."""
+
+    fingerprint: str
+    made: Made
 
 
 def pack(
@@ -148,7 +156,7 @@ def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:
     if overwrite:
         return False
     record = target / PACK_FILE
-    if record.is_file() and json.loads(record.read_bytes()).get("fingerprint") == fingerprint:
+    if record.is_file() and read_json(record, advice="use --overwrite to replace the folder").get("fingerprint") == fingerprint:
         read_index(target)
         return True
     raise UserError(f"{target}: was packed from another source or with other settings; use --overwrite to replace it, or another OUT")
@@ -238,21 +246,19 @@ def save_made(
     """Write a shard and then the note that it is finished."""
     entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None
     made = Made(entry, image_size, broken, remarks)
-    note = {"fingerprint": plan.fingerprint, **asdict(made)}
-    write_atomically(partial / f"{plan.name}.json", json.dumps(note).encode())
+    write_atomically(partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, made))).encode())
     return made
 
 
 def load_made(partial: Path, plan: Plan) -> Made | None:
     """A shard that an earlier run finished from the same source and settings, or None."""
     try:
-        note = json.loads((partial / f"{plan.name}.json").read_bytes())
-        entry = shard_entry(note["entry"]) if note["entry"] else None
-        if note["fingerprint"] != plan.fingerprint or (entry and (partial / entry.name).stat().st_size != entry.bytes):
+        note = read_json(partial / f"{plan.name}.json", Finished)
+        entry = note.made.entry
+        if note.fingerprint != plan.fingerprint or (entry and (partial / entry.name).stat().st_size != entry.bytes):
             return None
-        image_size = tuple(note["image_size"]) if note["image_size"] else None
-        return Made(entry, image_size, *([tuple(item) for item in note[name]] for name in ("broken", "remarks")))
-    except (OSError, KeyError, TypeError, ValueError):
+        return note.made
+    except (OSError, UserError):  # whatever keeps it from being used, the shard is made anew
         return None
 
 

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from vcgen.data.table import SampleEntry
 from vcgen.errors import UserError
 
 BLOCK = 1 << 20
-#: Names from an index that comes from elsewhere end up in commands and paths.
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 def is_remote(source: str) -> bool:
@@ -61,9 +58,6 @@ class Cache:
         with _locked(folder / f"{INDEX}.lock", fcntl.LOCK_EX):
             self._download(source, INDEX, folder)
         index = read_index(folder, check=False)
-        strange = next((shard.name for shard in index.shards if not NAME.fullmatch(shard.name)), None)
-        if strange is not None:
-            raise UserError(f"{source}: the index lists a file {strange!r}; letters, digits, '.', '_' and '-' only")
         return CachedIndex(folder, index.image_size, index.source, index.split, index.licence, index.shards, self, source)
 
     def refuse_too_small(self, indices: list["CachedIndex"]) -> None:
@@ -140,7 +134,7 @@ class CachedIndex(ShardIndex):
 
     def read(self, number: int) -> SceneRecord:
         """The scene at a position of ``samples``."""
-        return self.cache.read(self.remote, self.folder, self.shard_of(number), self.scenes[number])
+        return self.agreeing(self.cache.read(self.remote, self.folder, self.shard_of(number), self.scenes[number]), self.scenes[number])
 
     def fault_of(self, shard: ShardEntry) -> str | None:
         """Nothing is known of a shard before it is fetched."""
