@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from vcgen.callbacks.cursor import Cursor
 from vcgen.data.datamodule import ShardData
 from vcgen.data.order import batch_starts, epoch_order, scene_generator
-from vcgen.data.shards import ShardEntry, ShardIndex, read_index, write_index
+from vcgen.data.shards import ShardEntry, ShardIndex, read_index, read_sample, write_index
 from vcgen.data.stream import SceneStream
 from vcgen.data.table import SceneTable
 from vcgen.systems.checkpoint_files import CheckpointFiles
@@ -228,14 +228,22 @@ class ListIndex:
         return self.index.read(number)
 
 
-def synthetic_index(scenes: int, real: ShardIndex) -> ShardIndex:
-    """As many scenes, all with the bytes of the first real one."""
+class OneScene(ShardIndex):
+    """Of its scenes only the first is in the file; it stands for all."""
+
+    def read(self, number: int):
+        assert self.samples[number][1].views
+        return read_sample(self.folder, self.shards[0].name, 0, self.samples[0][1].size)
+
+
+def synthetic_index(scenes: int, real: ShardIndex) -> OneScene:
+    """As many scenes as long as the first real one, which is read for each."""
     first = real.samples[0][1]
     rows = np.zeros(scenes, [("key", "S32"), ("offset", "i8"), ("size", "i8"), ("views", "i4"), ("group", "S32")])
     rows["key"] = rows["group"] = np.arange(scenes).astype("S32")
-    rows["offset"], rows["size"], rows["views"] = first.offset, first.size, first.views
-    shard = real.shards[0]
-    return ShardIndex(real.folder, real.image_size, "", "", "", (ShardEntry(shard.name, shard.bytes, shard.sha256, SceneTable(rows)),))
+    rows["offset"], rows["size"], rows["views"] = np.arange(scenes) * first.size, first.size, first.views
+    shard = ShardEntry(real.shards[0].name, (scenes + 1) * first.size, real.shards[0].sha256, SceneTable(rows))
+    return OneScene(real.folder, real.image_size, "", "", "", (shard,))
 
 
 def worker_memory(index: ShardIndex | ListIndex, batches: int, workers: int = 2) -> list[dict[str, float]]:

@@ -86,3 +86,14 @@ def posed_frames(c2w: np.ndarray, name: str = "images/r_{}.png", **extra) -> lis
     """Frames of a transforms file, with OpenGL axes, for (count, 4, 4) OpenCV poses."""
     poses = c2w @ np.diag([1.0, -1.0, -1.0, 1.0])
     return [{"file_path": name.format(i), "transform_matrix": pose.tolist(), **extra} for i, pose in enumerate(poses)]
+
+
+def set_at(content, path: str, value):
+    """Replace, or with ``...`` remove, the entry at a path such as "images.0.view"."""
+    *parents, last = [int(name) if name.isdigit() else name for name in path.split(".")]
+    for name in parents:
+        content = content[name]
+    if value is ...:
+        del content[last]
+    else:
+        content[last] = value

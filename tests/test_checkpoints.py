@@ -10,7 +10,7 @@ import torch
 from training import load, refusal, vcgen
 
 from vcgen.errors import UserError
-from vcgen.systems.checkpoint_files import FORMAT, CheckpointFiles, config_differences
+from vcgen.systems.checkpoint_files import FORMAT, CheckpointFiles, config_differences, remove_leftovers
 
 
 def test_checkpoints_hold_what_export_needs_and_no_temporary_file_is_left(finished):
@@ -89,13 +89,20 @@ def test_what_the_disk_holds_is_compared_with_what_was_written(files, tmp_path, 
 
     def spoil(descriptor):
         flush(descriptor)
-        for temporary in tmp_path.glob(".*.partial*"):
+        for temporary in tmp_path.glob(".*.tmp"):
             flip(temporary, 300_000)
 
     monkeypatch.setattr(os, "fsync", spoil)
     with pytest.raises(UserError, match="does not hold what was written .*is damaged.; the previous last.ckpt is intact"):
         files.save_checkpoint(content(2), path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"] and number_in(path) == 1
+
+
+def test_what_is_read_back_is_not_the_systems_copy_in_memory(files, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *words: asked.append(words[1:]))
+    files.save_checkpoint(content(1), tmp_path / "last.ckpt")
+    assert asked == [(0, 0, os.POSIX_FADV_DONTNEED)]
 
 
 def test_damage_is_found_that_the_reader_of_torch_does_not_notice(files, tmp_path):
@@ -125,6 +132,13 @@ def test_another_format_is_refused_with_both_versions(files, tmp_path):
     torch.save(content(1), path)
     with pytest.raises(UserError, match=f"old.ckpt: checkpoint format 1, written by vcgen 0.1; this one reads format {FORMAT}: go on with"):
         files.load_checkpoint(path)
+
+
+def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
+    for name in (".last.ckpt.123.tmp", ".step-7.ckpt.9.tmp", "last.ckpt", ".other.tmp", "mine.ckpt.1.tmp"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp", "last.ckpt", "mine.ckpt.1.tmp"]
 
 
 def test_validation_of_the_best_checkpoint_uses_its_averaged_weights(capsys, config, finished, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scenes import set_at
 from small_evaluation import PROTOCOL, grey_shards, run
 
 from vcgen.errors import UserError
@@ -14,17 +15,6 @@ SCORES = [
     ObjectScore(key, key[0], 1.0, tuple(ImageScore(v, f"{v}", {"psnr": 20.0 + v, "lpips_vgg": 0.1 * v}) for v in (1, 2)))
     for key in ("a1", "a2", "b1")
 ]  # fmt: skip
-
-
-def set_at(content, path: str, value):
-    """Replace, or with ``...`` remove, the entry at a path such as "images.0.view"."""
-    *parents, last = [int(name) if name.isdigit() else name for name in path.split(".")]
-    for name in parents:
-        content = content[name]
-    if value is ...:
-        del content[last]
-    else:
-        content[last] = value
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):

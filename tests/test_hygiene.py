@@ -14,17 +14,17 @@ PICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "sh
 #: The name of the error that torch.load raises, which unpickles nothing.
 HARMLESS = "pickle.UnpicklingError"
 #: What every part may import: modules that know nothing of the rest.
-BASE = {"errors", "folders", "io", "schema", "tensors"}
+BASE = {"errors", "io", "schema", "tensors"}
 #: What each part of the package may import from the rest of it, beside BASE; parts that wire the others together are not listed.
 ARROWS = {
     "errors": set(),
     "io": set(),
-    "folders": set(),
     "schema": set(),
     "tensors": set(),
     "stopping": set(),
     "cameras": set(),
     "sharding": set(),
+    "checkpoints": set(),
     "types": {"cameras"},
     "nerf": {"cameras", "types"},
     "rendering": {"cameras", "types"},
@@ -32,7 +32,7 @@ ARROWS = {
     "data": {"cameras", "types"},
     "callbacks": {"cameras", "types", "export", "sharding", "stopping"},
     "evaluation": {"cameras", "types", "data", "export"},
-    "export": {"cameras", "types", "data", "nerf"},
+    "export": {"cameras", "types", "data", "nerf", "checkpoints"},
 }
 #: The doors through which export and evaluation see systems: one turns a configuration into a system, one puts distillation before it.
 DOORS = ("vcgen.systems.build", "vcgen.systems.distilled")

@@ -13,7 +13,7 @@ from PIL import EpsImagePlugin, Image, ImageFile
 from training import refusal
 
 from vcgen import cli
-from vcgen.data.images import FORMATS, MAX_BYTES, decode_png, image_to_array, read_image
+from vcgen.data.images import FORMATS, MAX_BYTES, decode_png, image_to_array, read_header, read_image
 from vcgen.errors import UserError
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -200,3 +200,15 @@ def test_a_stored_png_has_the_shape_of_its_header():
     for data in (png_of(2, 2, second, pixels=bytes(30)), png_of(2, 2, chunk(b"tRNS", bytes(6)), pixels=rows)):
         with pytest.raises(UserError, match="view: the PNG decodes to the shape"):
             decode_png(data, (2, 2, 3), "view")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 5])
+def test_files_of_all_formats_are_turned_once_and_their_headers_tell_the_upright_size(tmp_path, kind, orientation):
+    exif, pixels = Image.Exif(), np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8] = 255
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "image", kind, exif=exif)
+    wanted = {1: pixels, 3: np.rot90(pixels, 2), 6: np.rot90(pixels, -1), 8: np.rot90(pixels), 5: pixels.swapaxes(0, 1)}[orientation]
+    assert np.abs(read_image(tmp_path / "image", upright=True).astype(int) - wanted).max() < 30
+    assert read_header(tmp_path / "image") == (wanted.shape[:2], orientation)

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from scenes import make_record, noise, png
+from scenes import make_record, noise, png, set_at
 
 from vcgen.data.record import SceneRecord, decode_views, natural_order
 from vcgen.errors import UserError
@@ -26,14 +26,14 @@ def refusal(record: SceneRecord) -> str:
 
 def test_a_valid_record_passes_and_cameras_survive_json():
     record = make_record(up=(0.0, 1.0, 0.0), scale=0.5, source="s", split="test", licence="CC0", group="g").validate()
-    again = SceneRecord.from_cameras_json(record.key, json.loads(json.dumps(record.cameras_json())), record.images)
+    again = SceneRecord.from_cameras_json(record.key, json.dumps(record.cameras_json()).encode(), record.images)
     for field in dataclasses.fields(record):
         assert np.array_equal(getattr(again, field.name), getattr(record, field.name)), field.name
 
 
 def test_the_group_is_the_key_unless_given():
     record = make_record("car_1")
-    assert SceneRecord.from_cameras_json("car_1", record.cameras_json(), record.images).group == "car_1"
+    assert SceneRecord.from_cameras_json("car_1", json.dumps(record.cameras_json()).encode(), record.images).group == "car_1"
 
 
 def test_decoded_views_are_the_stored_pixels():
@@ -69,6 +69,31 @@ def test_a_mirrored_pose_is_refused():
     assert "mirror" in refusal(dataclasses.replace(record, c2w=record.c2w @ np.diag([-1.0, 1, 1, 1])))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, -1e200, 1e7])
+@pytest.mark.parametrize("entry", [(0, 0, 0), (0, 1, 2), (0, 0, 3), (0, 3, 0)])
+def test_numbers_that_no_pose_has_are_refused_without_a_warning(value, entry, recwarn):
+    record = make_record()
+    assert "view 000000" in refusal(dataclasses.replace(record, c2w=changed(record.c2w, entry, value))) and not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("version", 2), ("version", "1"), ("c2w", []), ("c2w.0", [[1, 0, 0, 0]]), ("c2w.0.0.0", "1"), ("c2w.0.0.0", None), ("c2w", {}),
+        ("c2w.0.0.0", 10**400), ("K", ...), ("K.0.0", 1.0), ("size", [8]), ("size", [[8], [6]]), ("size", [8, 6, 3]), ("size", [8, 10**9]),
+        ("size", [8.5, 6]), ("t_near", "0.8"), ("t_near", True), ("up", [0, 1]), ("views", "abc"), ("views.0", 3), ("views.0", "1" * 5000),
+        ("scale", []), ("split", ["train"]), ("group", "a\x1b[2J"), ("background", 1), ("camera", 1),
+    ],
+)  # fmt: skip
+def test_a_cameras_file_of_other_types_is_refused(path, value):
+    record = make_record()
+    content = record.cameras_json()
+    set_at(content, path, value)
+    with pytest.raises(UserError, match="scene k: ") as error:
+        SceneRecord.from_cameras_json("k", json.dumps(content).encode(), record.images).validate()
+    assert str(error.value).isprintable()
+
+
 def test_intrinsics_in_pixels_are_refused():
     record = make_record()
     assert "in pixels by mistake" in refusal(dataclasses.replace(record, K=changed(record.K, (0, 0, 0), 131.25)))
@@ -82,6 +107,14 @@ def test_intrinsics_in_pixels_are_refused():
         ({"views": ["a", "a", "b"]}, "more than once"),
         ({"views": ["r_1", "r_10", "r_2"]}, "natural order"),
         ({"t_near": 1.8, "t_far": 0.8}, "near"),
+        ({"t_near": -0.1}, "near"),
+        ({"t_near": float("nan")}, "near"),
+        ({"t_far": float("nan")}, "near"),
+        ({"t_far": 1e300}, "near"),
+        ({"t_near": 1.0, "t_far": 1.00000001}, "near"),  # equal in float32
+        ({"up": (0, float("nan"), 1)}, "up"),
+        ({"up": (0, 1e200, 0)}, "up"),
+        ({"scale": float("inf")}, "scale"),
         ({"distance": "z"}, "euclidean"),
         ({"background": "green"}, "background"),
         ({"key": "a.b"}, "key"),
@@ -129,7 +162,7 @@ def test_every_flipped_bit_of_a_picture_is_found():
 
 def test_another_version_is_refused():
     with pytest.raises(UserError, match="version"):
-        SceneRecord.from_cameras_json("k", {"version": 2}, [])
+        SceneRecord.from_cameras_json("k", b'{"version": 2}', [])
 
 
 def test_numbers_in_names_count_as_numbers():

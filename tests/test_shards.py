@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from scenes import listing, make_record, noise, png
+from scenes import listing, make_record, noise, png, set_at
 
 from vcgen.data.shards import read_index, read_sample, write_shards
 from vcgen.data.tar import read_members
@@ -140,7 +140,7 @@ def test_an_index_of_another_kind_is_refused(tmp_path, index):
     path = index.folder / "index.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "version": 7}))
-    with pytest.raises(UserError, match="version 7"):
+    with pytest.raises(UserError, match=r"7 - at `\$.version`.*pack the data again"):
         read_index(index.folder)
     path.write_text("{")
     with pytest.raises(UserError, match="not a valid shard index"):
@@ -148,6 +148,45 @@ def test_an_index_of_another_kind_is_refused(tmp_path, index):
     path.write_text(json.dumps({**content, "shards": []}))
     with pytest.raises(UserError, match="lists no scene"):
         read_index(index.folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("image_size", [8, 10**9]), ("image_size", [[8], [6]]), ("image_size", [8]), ("image_size", [8.5, 6]), ("split", ["train"]),
+        ("source", None), ("licence", 3), ("version", True), ("more", 1), ("shards", {}), ("shards.0", []), ("shards.0.name", "../000000.tar"),
+        ("shards.0.name", "000001.tar"), ("shards.0.bytes", 10**400), ("shards.0.bytes", -512), ("shards.0.sha256", "0" * 63),
+        ("shards.0.samples", None), ("shards.0.samples.0.offset", 100), ("shards.0.samples.0.offset", -512), ("shards.0.samples.1.offset", 0),
+        ("shards.0.samples.0.size", 0), ("shards.0.samples.0.size", 2.5), ("shards.0.samples.0.views", 10**9),
+        ("shards.0.samples.0.views", "3"), ("shards.0.samples.0.key", "a/b"), ("shards.0.samples.0.key", "k3"), ("shards.0.samples.0.group", ""),
+        ("shards.0.samples.0.group", "a\0"), ("shards.0.samples.0.more", 1), ("shards.0.samples.0.size", 1 << 30),
+    ],
+)  # fmt: skip
+def test_an_index_with_an_entry_out_of_its_range_is_refused(index, path, value):
+    content = json.loads((index.folder / "index.json").read_text())
+    set_at(content, path, value)
+    (index.folder / "index.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"pack the (data|folder) again") as error:
+        read_index(index.folder)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("image_size", [6, 8], "image_size (6, 8), the scene (8, 6)"), ("split", "test", "split test, the scene train"),
+        ("shards.0.samples.0.key", "other", "key other, the scene k0"), ("shards.0.samples.0.views", 9, "views 9, the scene 2"),
+        ("shards.0.samples.0.group", "g", "group g, the scene k0"),
+    ],
+)  # fmt: skip
+def test_scenes_that_are_not_what_the_index_says_are_refused(tmp_path, path, value, words):
+    index = write_shards([make_record("k0", count=2, split="train"), make_record("k1")], tmp_path / "out", (8, 6), split="train")
+    content = json.loads((index.folder / "index.json").read_text())
+    set_at(content, path, value)
+    (index.folder / "index.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        read_index(index.folder).read(0)
+    assert words in str(error.value) and "pack the folder again" in str(error.value)
 
 
 def test_held_out_objects_keep_their_variants_together_and_nothing_is_lost():

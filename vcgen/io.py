@@ -2,16 +2,15 @@
 
 import codecs
 import errno
-import fnmatch
 import functools
 import json
 import os
-import re
 import secrets
-import shutil
 import stat
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -22,10 +21,10 @@ from vcgen.errors import UserError, naming
 T = TypeVar("T")
 #: What file systems answer that cannot flush.
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
-#: The names that :func:`replacing` gives what it is writing.
-TEMPORARY = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{16}\.partial(?P<suffix>(\.[^.]*)?)", re.DOTALL)
 #: Nesting allowed in parts of a JSON file whose schema is open, such as a model's arguments.
 MAX_DEPTH = 64
+#: Values allowed at one depth of such parts.
+MOST_VALUES = 10_000_000
 #: Bytes allowed in a JSON file unless its reader says otherwise.
 MAX_JSON = 64 << 20
 #: Up to this length files are looked through for names that an object gives twice. Longer ones, and those that are read for every scene,
@@ -43,7 +42,7 @@ def replacing(path: Path | str, flush: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(path)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
     try:
         with naming(path, temporary):
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
@@ -55,28 +54,6 @@ def replacing(path: Path | str, flush: bool = False) -> Iterator[Path]:
                 flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def written_name(path: Path) -> str:
-    """The name of the file that a temporary one was to become; that of any other file."""
-    found = TEMPORARY.fullmatch(path.name)
-    return found["stem"] + found["suffix"] if found else path.name
-
-
-def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove what killed processes were writing beside the files or folders ``name`` (a pattern, as *.ckpt) of a folder.
-
-    Only for the one process that may write them: there is no other sign that a temporary file is not in use.
-    """
-    for path in folder.glob(".*.partial*"):
-        if TEMPORARY.fullmatch(path.name) and fnmatch.fnmatchcase(written_name(path), name):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-
-
-def beside(path: Path) -> Path:
-    """An unguessable name for a temporary file or folder beside ``path``; long names are cut, since names may have 255 bytes."""
-    stem = os.fsdecode(os.fsencode(path.stem)[:120])
-    return path.with_name(f".{stem}.{secrets.token_hex(8)}.partial{path.suffix}")
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -98,19 +75,19 @@ def read_json(path: Path | str, schema: type[T] = dict[str, Any], advice: str = 
     return parse_json(read_bytes(path, limit, advice), schema, str(path), advice)
 
 
-def parse_json(data: bytes, schema: type[T], where: str, advice: str = "") -> T:
-    """As :func:`read_json`, from bytes. where: what messages call them."""
+def parse_json(data: bytes, schema: type[T], where: str, advice: str = "", by_hand: bool = True) -> T:
+    """As :func:`read_json`, from bytes. where: what messages call them. by_hand: see MAX_BY_HAND."""
     data = data.removeprefix(codecs.BOM_UTF8)  # some editors on Windows begin with it
     try:
         content = msgspec.json.decode(data, type=schema)
-        if len(data) <= MAX_BY_HAND:
+        if by_hand and len(data) <= MAX_BY_HAND:
             json.loads(data, object_pairs_hook=_each_name_once, parse_int=len, parse_float=len)
+        if _is_open(schema):
+            deque(levels(content), maxlen=0)
     except RecursionError as error:
         raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice)) from error
     except ValueError as error:  # of msgspec, the schema's own checks, or characters that are not UTF-8
         raise UserError(one_line(f"{where}: {error}", advice)) from error
-    if _is_open(schema) and _deeper_than(content, MAX_DEPTH):
-        raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice))
     return content
 
 
@@ -126,10 +103,12 @@ def read_bytes(path: Path | str, limit: int, advice: str = "") -> bytes:
     """The bytes of a file, as :func:`open_regular` opens it."""
     with open_regular(path, limit, advice) as file:
         try:
-            data = file.read(limit + 1)
+            data = file.read(os.fstat(file.fileno()).st_size + 1)  # room is made for so many bytes before any is read
+            while len(data) <= limit and (more := file.read(1 << 20)):  # it grew, or its size is not told, as in /proc
+                data += more
         except OSError as error:
             raise UserError(one_line(f"{path}: cannot be read ({error.strerror})", advice)) from error
-    if len(data) > limit:  # it grew, or its size is not told, as in /proc
+    if len(data) > limit:
         raise UserError(one_line(f"{path}: longer than {limit / 1e6:.0f} MB", advice))
     return data
 
@@ -155,22 +134,9 @@ def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[Bin
         yield file
 
 
-def open_lock(path: Path | str) -> BinaryIO:
-    """A lock file, opened for reading and writing, created if need be, for fcntl.
-
-    Raises UserError where something else stands in its place, such as a link that another user of a shared folder has planted.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise
-        descriptor = None
-    if descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "r+b")
-    if descriptor is not None:
-        os.close(descriptor)
-    raise UserError(f"{path}: a link, or no file, stands where vcgen keeps a lock; remove it, or choose another place")
+def open_lock(path: Path | str) -> int:
+    """A descriptor of a lock file, created if need be, for fcntl; a link in its place, which another user may have planted, is refused."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -212,18 +178,25 @@ def _is_open(schema: Any) -> bool:
     return "AnyType()" in repr(msgspec.inspect.type_info(schema))
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def levels(value: Any, most: int = MOST_VALUES) -> Iterator[list[Any]]:
+    """The values of nested plain data, depth by depth. Raises ValueError beyond MAX_DEPTH depths, or ``most`` values at one.
+
+    In data that is not read from JSON, as in a checkpoint, a container may hold itself, or one stand in many places.
+    """
     level = [value]
-    for _ in range(limit):
-        level = [item for container in level for item in _items(container)]
+    for _ in range(MAX_DEPTH):
+        yield level
+        level = list(islice(chain.from_iterable(map(_items, level)), most + 1))
         if not level:
-            return False
-    return True
+            return
+        if len(level) > most:
+            raise ValueError(f"more than {most} values at one depth")
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _items(value: Any) -> list[Any]:
+def _items(value: Any) -> Sequence[Any]:
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, msgspec.Struct):
         return [getattr(value, name) for name in value.__struct_fields__]
-    return value if isinstance(value, list) else []
+    return value if isinstance(value, (list, tuple)) else []

@@ -142,7 +142,9 @@ def camera_of(record: SceneRecord) -> dict[str, float]:
     """The typical camera of a scene; see :meth:`ShardData.input_camera`."""
     centers = record.c2w[:, :3, 3]
     distance = np.linalg.norm(centers, axis=1)
-    elevation = np.degrees(np.arcsin(np.clip(centers @ np.asarray(record.up) / distance, -1, 1)))
+    up = np.asarray(record.up) / np.linalg.norm(record.up)
+    # a camera in the origin is above nothing
+    elevation = np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-12), -1, 1)))
     return {
         "focal": float(record.K[0, 0, 0]), "distance": float(np.median(distance)), "elevation": float(np.median(elevation)),
         "near": float(record.t_near), "far": float(record.t_far),

@@ -25,6 +25,8 @@ MAX_VIEW_PIXELS = 50_000_000
 MAX_BYTES = 500_000_000
 #: What messages end in.
 ADVICE = "give a PNG or JPEG file"
+#: EXIF's tag of the orientation.
+ORIENTATION = 0x0112
 #: EXIF's number of a camera's orientation -> what turns (height, width, channels) upright.
 UPRIGHT: dict[int, Callable[[NDArray], NDArray]] = {
     2: lambda pixels: pixels[:, ::-1], 3: lambda pixels: pixels[::-1, ::-1], 4: lambda pixels: pixels[::-1],
@@ -44,6 +46,21 @@ def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
         return _decode(file, str(path), FORMATS, upright)
 
 
+def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
+    """(height, width) of an image turned upright, and EXIF's number of its orientation, 1 where it has none. Refuses what read_image does,
+    as far as the header tells."""
+    with open_regular(path, MAX_BYTES, ADVICE) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open(file, str(path), FORMATS) as image:
+            check_size(image.width, image.height, str(path))
+            try:
+                number = image.getexif().get(ORIENTATION)
+            except Exception as error:
+                raise _refusal(str(path), error) from error
+            lies = number in (5, 6, 7, 8) and image.format != "TIFF"  # of which Pillow gives the upright size
+            return (image.size if lies else image.size[::-1]), number if number in UPRIGHT else 1
+
+
 def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
     """As :func:`read_image`, of the bytes of a PNG file whose header says ``shape``, (height, width, 3 or 4). name: what messages call it.
 
@@ -61,7 +78,8 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
     if image.mode.startswith(("I", "F")):
         raise UserError(one_line(f"{name}: has more than 8 bits a channel", "convert it to 8-bit RGB or RGBA"))
     try:
-        turn = UPRIGHT.get(image.getexif().get(0x0112)) if upright else None
+        image.load()  # by which Pillow turns TIFF files, and forgets their orientation
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION)) if upright else None
         mode = "RGBA" if image.has_transparency_data else "RGB"
         image = image if image.mode == mode else image.convert(mode)
         pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
@@ -80,16 +98,19 @@ def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS) -> N
 
 
 def _decode(file: IO[bytes], name: str, formats: tuple[str, ...], upright: bool) -> NDArray[np.uint8]:
+    with _open(file, name, formats) as image:
+        return image_to_array(image, name, upright)
+
+
+def _open(file: IO[bytes], name: str, formats: tuple[str, ...]) -> "Image.Image":
     from PIL import Image, UnidentifiedImageError
 
     try:
-        image = Image.open(file, formats=formats)  # reads the header
+        return Image.open(file, formats=formats)  # reads the header
     except UnidentifiedImageError as error:
         raise UserError(one_line(f"{name}: cannot be read as an image: it is damaged, or none of {', '.join(formats)}", ADVICE)) from error
     except Exception as error:
         raise _refusal(name, error) from error
-    with image:
-        return image_to_array(image, name, upright)
 
 
 def _refusal(name: str, error: Exception) -> UserError:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections import deque
@@ -17,7 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
+
+from msgspec import Struct, to_builtins
 
 from vcgen.data.formats.files import is_visible
 from vcgen.data.formats.scene import SceneFolder, Settings
@@ -27,14 +30,14 @@ from vcgen.data.shards import (
     INDEX,
     ShardEntry,
     ShardIndex,
+    create_folder,
     read_index,
-    shard_entry,
+    write_atomically,
     write_index,
     write_shard,
 )
 from vcgen.errors import UserError
-from vcgen.folders import create_own_folder, put_in_place
-from vcgen.io import open_lock, printable, remove_leftovers, write_bytes
+from vcgen.io import printable, read_json
 
 ListScenes = Callable[[Path, Settings], list[SceneFolder]]
 ReadScene = Callable[[SceneFolder, Settings], SceneRecord]
@@ -61,6 +64,13 @@ class Made:
     remarks: list[tuple[str, str]]
 
 
+class Finished(Struct, forbid_unknown_fields=True):
+    """The note that a shard is finished."""
+
+    fingerprint: str
+    made: Made
+
+
 def pack(
     list_scenes: ListScenes,
     read_scene: ReadScene,
@@ -84,9 +94,8 @@ def pack(
         print(f"{out}: already packed from this source with these settings; nothing to do (--overwrite packs again)")
         return
     partial = target.with_name(target.name + ".partial")
-    create_own_folder(partial)
+    create_folder(partial)
     with hold_lock(partial):
-        remove_leftovers(partial, "*")
         try:
             made = make_shards(plans, partial, read_scene, settings, workers, skip_broken)
         except KeyboardInterrupt as interrupt:
@@ -102,9 +111,9 @@ def pack(
         print("\n".join([f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken)]))
 
 
-def hold_lock(partial: Path) -> BinaryIO:
+def hold_lock(partial: Path) -> IO:
     """Claim a folder for this process until the returned file is closed; raises UserError while another process packs into it."""
-    file = open_lock(partial / "lock")
+    file = open(partial / "lock", "w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -147,7 +156,7 @@ def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:
     if overwrite:
         return False
     record = target / PACK_FILE
-    if record.is_file() and json.loads(record.read_bytes()).get("fingerprint") == fingerprint:
+    if record.is_file() and read_json(record, advice="use --overwrite to replace the folder").get("fingerprint") == fingerprint:
         read_index(target)
         return True
     raise UserError(f"{target}: was packed from another source or with other settings; use --overwrite to replace it, or another OUT")
@@ -237,21 +246,19 @@ def save_made(
     """Write a shard and then the note that it is finished."""
     entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None
     made = Made(entry, image_size, broken, remarks)
-    note = {"fingerprint": plan.fingerprint, **asdict(made)}
-    write_bytes(partial / f"{plan.name}.json", json.dumps(note).encode())
+    write_atomically(partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, made))).encode())
     return made
 
 
 def load_made(partial: Path, plan: Plan) -> Made | None:
     """A shard that an earlier run finished from the same source and settings, or None."""
     try:
-        note = json.loads((partial / f"{plan.name}.json").read_bytes())
-        entry = shard_entry(note["entry"]) if note["entry"] else None
-        if note["fingerprint"] != plan.fingerprint or (entry and (partial / entry.name).stat().st_size != entry.bytes):
+        note = read_json(partial / f"{plan.name}.json", Finished)
+        entry = note.made.entry
+        if note.fingerprint != plan.fingerprint or (entry and (partial / entry.name).stat().st_size != entry.bytes):
             return None
-        image_size = tuple(note["image_size"]) if note["image_size"] else None
-        return Made(entry, image_size, *([tuple(item) for item in note[name]] for name in ("broken", "remarks")))
-    except (OSError, KeyError, TypeError, ValueError):
+        return note.made
+    except (OSError, UserError):  # whatever keeps it from being used, the shard is made anew
         return None
 
 
@@ -263,12 +270,17 @@ def publish(made: list[Made], partial: Path, target: Path, settings: Settings, f
     image_size = next(shard.image_size for shard in made if shard.image_size)
     write_index(ShardIndex(partial, image_size, settings.source, settings.split, settings.licence, entries))
     record = {"fingerprint": fingerprint, "settings": asdict(settings), "broken": [item for shard in made for item in shard.broken]}
-    write_bytes(partial / PACK_FILE, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(partial / PACK_FILE, (json.dumps(record, indent=1) + "\n").encode())
     wanted = {INDEX, PACK_FILE, *(entry.name for entry in entries)}
     for path in partial.iterdir():
         if path.name not in wanted:
             path.unlink()
-    put_in_place(partial, target)
+    old = target.with_name(target.name + ".old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def broken_message(broken: list[tuple[str, str]], total: int, source: str) -> str:

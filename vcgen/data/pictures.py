@@ -5,6 +5,7 @@ A picture is a float32 array (H, W, 3) or (H, W, 4) in [0, 1]; with four channel
 
 import functools
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from vcgen.errors import UserError
 
 
 def load_picture(path: Path) -> np.ndarray:
-    """Read an 8-bit picture; EXIF rotation is ignored, as camera solvers do. Raises UserError naming the file."""
-    return read_image(path).astype(np.float32) / 255
+    """Read an 8-bit picture, turned upright as EXIF notes. Raises UserError naming the file."""
+    return read_image(path, upright=True).astype(np.float32) / 255
 
 
 def premultiply(picture: np.ndarray) -> np.ndarray:
@@ -61,15 +62,28 @@ def to_bytes(picture: np.ndarray) -> np.ndarray:
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def encode_scene(pixels: list[np.ndarray]) -> tuple[list[bytes], bool]:
+def shrink(picture: np.ndarray, size: tuple[int, int] | None, name: Path | str) -> np.ndarray:
+    """The uint8 picture that is packed: of ``size``, or of its own for None. Raises UserError naming it where that is larger."""
+    try:
+        return to_bytes(area_resize(picture, size or picture.shape[:2]))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+def encode_scene(pixels: list[np.ndarray], names: Sequence[str]) -> tuple[list[bytes], bool]:
     """Encode the uint8 pictures of one scene as PNG; returns the files and whether they carry alpha.
 
     An alpha channel that is opaque in every picture says nothing and is dropped. Raises UserError where only some pictures have one.
     """
-    transparent = [picture.shape[2] == 4 and bool((picture[..., 3] < 255).any()) for picture in pixels]
-    if any(transparent) and any(picture.shape[2] == 3 for picture in pixels):
-        raise UserError("some pictures have transparency and some have no alpha channel; make all RGBA or all RGB")
-    channels = 4 if any(transparent) else 3
+    transparent = [name for name, picture in zip(names, pixels, strict=True) if picture.shape[2] == 4 and (picture[..., 3] < 255).any()]
+    without = [name for name, picture in zip(names, pixels, strict=True) if picture.shape[2] == 3]
+    if transparent and without:
+        few = f"{without[0]} is the first without"
+        if len(transparent) < len(without):
+            few = f"{transparent[0]} is the first with transparency"
+        counts = f"{len(transparent)} images have transparency, {len(without)} have no alpha channel ({few})"
+        raise UserError(f"{counts}; make all RGBA or all RGB")
+    channels = 4 if transparent else 3
     return [_encode(picture[..., :channels]) for picture in pixels], channels == 4
 
 

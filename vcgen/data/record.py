@@ -5,20 +5,51 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 
 from vcgen.data.images import MAX_VIEW_PIXELS, check_size, decode_png
 from vcgen.errors import UserError
+from vcgen.io import one_line
+from vcgen.schema import Name, Side, Text
 
 VERSION = 1
-#: A bound on positions, so that their squares are finite in float32.
-FARTHEST = 1e12
+#: Of positions and distances in a scene, in world units: float32 has seven digits.
+FARTHEST = 1e6
 BACKGROUNDS = ("white", "black", "alpha", "none")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR, _PNG_COLOUR_ALPHA = 2, 6
 _JSON_FIELDS = ("t_near", "t_far", "distance", "background", "scale", "source", "split", "licence", "group")
+Row = tuple[float, float, float, float]
+Vector = tuple[float, float, float]
+
+
+class CamerasFile(Struct, forbid_unknown_fields=True, gc=False):
+    """What ``cameras.json`` holds; see :class:`SceneRecord`, which checks the values."""
+
+    version: Literal[1]
+    c2w: list[tuple[Row, Row, Row, Row]]
+    K: list[tuple[Vector, Vector, Vector]]
+    size: tuple[Side, Side]
+    t_near: float
+    t_far: float
+    up: Vector
+    views: list[Annotated[str, Meta(max_length=1000)]] | None = None
+    distance: str = "euclidean"
+    background: str = "none"
+    scale: float = 1.0
+    source: Text = ""
+    split: Name = ""
+    licence: Text = ""
+    group: Name = ""
+
+
+#: Made once: loaders read a file for every scene.
+DECODER = msgspec.json.Decoder(CamerasFile)
 
 
 @dataclass(frozen=True)
@@ -75,11 +106,12 @@ class SceneRecord:
             raise UserError(f"{where}: distance kind {self.distance!r} is not supported, near and far must be 'euclidean'")
         if self.background not in BACKGROUNDS:
             raise UserError(f"{where}: background {self.background!r} is not one of {', '.join(BACKGROUNDS)}")
-        if not 0 <= self.t_near < self.t_far < np.inf:
-            raise UserError(f"{where}: near {self.t_near} and far {self.t_far} must satisfy 0 <= near < far")
-        if len(self.up) != 3 or not np.isfinite(self.up).all() or np.linalg.norm(self.up) < 1e-6:
+        # float32 is what cameras are in training: rays must not end where they begin.
+        if not 0 <= self.t_near < self.t_far <= FARTHEST or not np.float32(self.t_near) < np.float32(self.t_far):
+            raise UserError(f"{where}: near {self.t_near} and far {self.t_far} must satisfy 0 <= near < far <= {FARTHEST:g}")
+        if len(self.up) != 3 or not np.isfinite(self.up).all() or not 1e-6 <= np.abs(self.up).max() <= 1e6:
             raise UserError(f"{where}: up vector {self.up} must be three finite numbers, not all zero")
-        if not 0 < self.scale < np.inf:
+        if not 1e-12 <= self.scale <= 1e12:
             raise UserError(f"{where}: scale {self.scale} must be positive and finite")
 
     def _check_counts(self) -> None:
@@ -103,23 +135,16 @@ class SceneRecord:
         return {"version": VERSION, **arrays, **values, "group": self.group or self.key}
 
     @staticmethod
-    def from_cameras_json(key: str, cameras: dict, images: list[bytes]) -> "SceneRecord":
-        """Read a ``cameras.json`` dict; raises UserError for another version or missing and malformed entries. Does not validate."""
-        if not isinstance(cameras, dict) or cameras.get("version") != VERSION:
-            raise UserError(f"scene {key}: cameras.json is not version {VERSION}; pack the data again with this vcgen")
+    def from_cameras_json(key: str, cameras: bytes, images: list[bytes]) -> "SceneRecord":
+        """Read a ``cameras.json``. Raises UserError for another version, and missing or malformed entries. Does not validate."""
         try:
-            return SceneRecord(
-                key=key,
-                images=images,
-                c2w=np.asarray(cameras["c2w"], dtype=np.float64),
-                K=np.asarray(cameras["K"], dtype=np.float64),
-                size=tuple(int(x) for x in cameras["size"]),
-                up=tuple(float(x) for x in cameras["up"]),
-                views=[str(x) for x in cameras.get("views", [f"{i:06d}" for i in range(len(images))])],
-                **{name: cameras[name] for name in _JSON_FIELDS if name in cameras},
-            ).with_group_default()
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"scene {key}: cameras.json is malformed ({type(error).__name__}: {error})") from error
+            file = DECODER.decode(cameras)
+        except (ValueError, RecursionError) as error:
+            raise UserError(one_line(f"scene {key}: cameras.json: {error}", "pack the data again with this vcgen")) from error
+        values = {name: getattr(file, name) for name in _JSON_FIELDS}
+        views = [f"{number:06d}" for number in range(len(images))] if file.views is None else file.views
+        arrays = {"c2w": np.array(file.c2w, dtype=np.float64), "K": np.array(file.K, dtype=np.float64)}
+        return SceneRecord(key=key, images=images, size=file.size, up=file.up, views=views, **arrays, **values).with_group_default()
 
     def with_group_default(self) -> "SceneRecord":
         """The same record, its group named after the key where none is given."""
@@ -129,13 +154,13 @@ class SceneRecord:
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key in which numbers inside names count as numbers: r_2 < r_10."""
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
     """Raise UserError unless (4, 4) ``c2w`` is finite and rigid: orthonormal rotation, det +1, last row 0 0 0 1, within ``tolerance``."""
     if not (np.abs(c2w) < FARTHEST).all():
-        raise UserError(f"{where}: the camera pose has a NaN, infinite or huge entry")
+        raise UserError(f"{where}: the camera pose has a NaN, infinite or huge entry (recentre and scale the scene)")
     rotation = c2w[:3, :3]
     deviation = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if deviation > tolerance:

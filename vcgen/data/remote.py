@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,19 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from vcgen.data.record import SceneRecord
-from vcgen.data.shards import INDEX, ShardEntry, ShardIndex, file_sha256, read_index, read_sample
+from vcgen.data.shards import INDEX, ShardEntry, ShardIndex, create_folder, file_sha256, read_index, read_sample
 from vcgen.data.table import SampleEntry
 from vcgen.errors import UserError
-from vcgen.folders import create_folder, create_own_folder
-from vcgen.io import open_lock, remove_leftovers, replacing, written_name
 
 BLOCK = 1 << 20
-#: Bytes of an index: ten million scenes.
-MAX_INDEX = 1 << 31
-#: Names from an index that comes from elsewhere end up in commands and paths.
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-#: Names of the folders that :class:`Cache` makes.
-FOLDER = re.compile(r"[0-9a-f]{16}")
 
 
 def is_remote(source: str) -> bool:
@@ -63,17 +54,10 @@ class Cache:
         if source.startswith("pipe:") and "{}" not in source:
             raise UserError(f"{source}: a command needs {{}} where the file's name belongs, such as pipe:cat /data/{{}}")
         folder = self.folder / hashlib.sha256(source.encode()).hexdigest()[:16]
-        create_folder(self.folder)
-        create_own_folder(self.folder.resolve())  # it may be the user's own link
-        create_own_folder(folder)
+        create_folder(folder)
         with _locked(folder / f"{INDEX}.lock", fcntl.LOCK_EX):
-            remove_leftovers(folder, INDEX)
-            with replacing(folder / INDEX) as temporary:
-                _download(source, INDEX, temporary, MAX_INDEX)
+            self._download(source, INDEX, folder)
         index = read_index(folder, check=False)
-        strange = next((shard.name for shard in index.shards if not NAME.fullmatch(shard.name)), None)
-        if strange is not None:
-            raise UserError(f"{source}: the index lists a file {strange!r}; letters, digits, '.', '_' and '-' only")
         return CachedIndex(folder, index.image_size, index.source, index.split, index.licence, index.shards, self, source)
 
     def refuse_too_small(self, indices: list["CachedIndex"]) -> None:
@@ -89,9 +73,7 @@ class Cache:
         for attempt in (1, 2, 3):
             with _locked(folder / f"{shard.name}.lock", fcntl.LOCK_SH):
                 try:
-                    os.utime(folder / shard.name, follow_symlinks=False)  # the time of last use
-                    if (folder / shard.name).is_symlink():
-                        raise UserError(f"{folder / shard.name}: a link, which vcgen does not put there")
+                    os.utime(folder / shard.name)  # the time of last use
                     return read_sample(folder, shard.name, sample.offset, sample.size)
                 except (OSError, UserError) as error:
                     # A good copy of a damaged shard: fetching it again would not help.
@@ -104,19 +86,16 @@ class Cache:
         """Download a shard unless a whole copy is there by now: other processes may have been waiting for the same one."""
         with _locked(folder / f"{shard.name}.lock", fcntl.LOCK_EX):
             if not _is_whole(folder / shard.name, shard):
-                (folder / shard.name).unlink(missing_ok=True)
-                remove_leftovers(folder, shard.name)
-                with replacing(folder / shard.name) as temporary:
-                    self._make_room(shard, temporary)
-                    _download(source, shard.name, temporary, shard.bytes)
-                    if not _is_whole(temporary, shard):
-                        found = f"arrived with {_size(temporary)} bytes that are not those of {INDEX}"
-                        raise UserError(f"{source}: {shard.name} {found}; copy or pack it again there")
+                for path in (folder / shard.name, _partial(folder / shard.name)):
+                    path.unlink(missing_ok=True)
+                self._make_room(folder, shard)
+                self._download(source, shard.name, folder, shard)
 
-    def _make_room(self, shard: ShardEntry, temporary: Path) -> None:
+    def _make_room(self, folder: Path, shard: ShardEntry) -> None:
         """Reserve a shard's bytes: remove least recently used shards that nobody reads until they fit."""
         with _locked(self.folder / "lock", fcntl.LOCK_EX):
-            kept = sorted(filter(_is_cached, self.folder.glob("*/*")), key=_last_use)
+            files = (path for path in self.folder.glob("*/*") if path.suffix != ".lock" and not path.name.startswith(INDEX))
+            kept = sorted(files, key=_last_use)
             excess = sum(_size(path) for path in kept) + shard.bytes - self.limit
             for path in kept:
                 if excess <= 0:
@@ -125,18 +104,25 @@ class Cache:
             if excess > 0:
                 raise UserError(f"{self.folder}: no room for {shard.name} ({shard.bytes / 1e9:.2f} GB); raise data.cache_gb")
             # counts for those who make room from now on
-            os.truncate(temporary, shard.bytes)
+            with open(_partial(folder / shard.name), "wb") as file:
+                file.truncate(shard.bytes)
 
-
-def _download(source: str, name: str, temporary: Path, limit: int) -> None:
-    """Fetch a file, or what it has up to a block beyond ``limit`` bytes."""
-    try:
-        with open_remote(source, name) as stream, open(temporary, "wb") as file:
-            while file.tell() <= limit and (block := stream.read(BLOCK)):
-                file.write(block)
-    except Exception as error:  # every protocol fails in its own way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{source}: {name} cannot be fetched ({reason}); check the address and the network") from error
+    def _download(self, source: str, name: str, folder: Path, shard: ShardEntry | None = None) -> None:
+        """Fetch a file under another name, check it, rename it."""
+        partial = _partial(folder / name)
+        try:
+            with open_remote(source, name) as stream, open(partial, "wb") as file:
+                while block := stream.read(BLOCK):
+                    file.write(block)
+        except Exception as error:  # every protocol fails in its own way
+            partial.unlink(missing_ok=True)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{source}: {name} cannot be fetched ({reason}); check the address and the network") from error
+        if shard and not _is_whole(partial, shard):
+            size = partial.stat().st_size
+            partial.unlink()
+            raise UserError(f"{source}: {name} arrived with {size} bytes that are not those of {INDEX}; copy or pack it again there")
+        os.replace(partial, folder / name)
 
 
 @dataclass(frozen=True)
@@ -148,7 +134,7 @@ class CachedIndex(ShardIndex):
 
     def read(self, number: int) -> SceneRecord:
         """The scene at a position of ``samples``."""
-        return self.cache.read(self.remote, self.folder, self.shard_of(number), self.scenes[number])
+        return self.agreeing(self.cache.read(self.remote, self.folder, self.shard_of(number), self.scenes[number]), self.scenes[number])
 
     def fault_of(self, shard: ShardEntry) -> str | None:
         """Nothing is known of a shard before it is fetched."""
@@ -157,21 +143,15 @@ class CachedIndex(ShardIndex):
 
 @contextlib.contextmanager
 def _locked(path: Path, kind: int) -> Iterator[None]:
-    with open_lock(path) as file:
+    with open(path, "ab") as file:
         fcntl.flock(file, kind)
         yield
 
 
-def _is_cached(path: Path) -> bool:
-    """Whether a file below the cache is a shard, or what was arriving of one: what else lies there is none of the cache's business."""
-    if not FOLDER.fullmatch(path.parent.name) or path.parent.is_symlink() or not (path.parent / f"{INDEX}.lock").is_file():
-        return False
-    return path.suffix != ".lock" and not written_name(path).startswith(INDEX) and path.is_file() and not path.is_symlink()
-
-
 def _remove_unused(path: Path) -> int:
     """Remove a shard, or what an interrupted download left, unless someone holds its lock; returns the bytes that became free."""
-    with open_lock(path.with_name(f"{written_name(path)}.lock")) as file:
+    name = path.name.removesuffix(".partial")
+    with open(path.with_name(f"{name}.lock"), "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -182,7 +162,11 @@ def _remove_unused(path: Path) -> int:
 
 
 def _is_whole(path: Path, shard: ShardEntry) -> bool:
-    return path.is_file() and not path.is_symlink() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
+    return path.is_file() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
 
 
 def _size(path: Path) -> int:

@@ -6,19 +6,23 @@ Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.00
 import hashlib
 import itertools
 import json
+import os
+import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
+from vcgen.data.index_file import MAX_BYTES, FileName, Length, parse_index
 from vcgen.data.record import VERSION, SceneRecord
 from vcgen.data.table import SampleEntry, SceneTable
 from vcgen.data.tar import add_member, read_members
-from vcgen.errors import UserError
-from vcgen.folders import create_folder, replacing_folder
-from vcgen.io import replacing, write_bytes
+from vcgen.errors import UserError, naming
+from vcgen.io import one_line, read_bytes
+from vcgen.schema import Sha256
 
 INDEX = "index.json"
 
@@ -27,9 +31,9 @@ INDEX = "index.json"
 class ShardEntry:
     """One tar file of a shard folder, its length in bytes, its checksum and its scenes in order."""
 
-    name: str
-    bytes: int
-    sha256: str
+    name: FileName
+    bytes: Length
+    sha256: Sha256
     samples: Sequence[SampleEntry]
 
 
@@ -77,7 +81,18 @@ class ShardIndex:
     def read(self, number: int) -> SceneRecord:
         """The scene at a position of :attr:`samples`."""
         name, sample = self.samples[number]
-        return read_sample(self.folder, name, sample.offset, sample.size)
+        return self.agreeing(read_sample(self.folder, name, sample.offset, sample.size), sample)
+
+    def agreeing(self, record: SceneRecord, entry: SampleEntry) -> SceneRecord:
+        """The record, if it is of the scene that the index lists there; else UserError."""
+        found = {"key": record.key, "views": len(record.views), "group": record.group, "image_size": record.size}
+        stated = {"key": entry.key, "views": entry.views, "group": entry.group, "image_size": self.image_size}
+        if self.split and record.split:
+            found["split"], stated["split"] = record.split, self.split
+        if differing := [name for name in found if found[name] != stated[name]]:
+            what = ", ".join(f"{name} {stated[name]}, the scene {found[name]}" for name in differing)
+            raise UserError(one_line(f"{self.folder}: {INDEX} lists {what}", "they do not belong together: copy or pack the folder again"))
+        return record
 
     def hold_out(self, count: int) -> tuple["ShardIndex", "ShardIndex"]:
         """Split by object: (the scenes that stay, those of ``count`` groups evenly spaced among all). Variants of an object stay together.
@@ -136,20 +151,25 @@ def write_shards(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists already and is not an empty folder; choose another or remove it")
-    create_folder(folder.parent)
-    with replacing_folder(folder) as partial:
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    create_folder(partial)
+    try:
         iterator, shards = iter(records), []
         while batch := list(itertools.islice(iterator, samples_per_shard)):
             shards.append(write_shard(batch, partial / f"{len(shards):06d}.tar", image_size))
         write_index(ShardIndex(partial, tuple(image_size), source, split, licence, tuple(shards)))
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return read_index(folder)
 
 
 def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[int, int]) -> ShardEntry:
     """Write one tar file atomically; its bytes are a function of the records. Raises UserError for an invalid record."""
-    samples = []
-    with replacing(path) as temporary:
-        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+    samples, temporary = [], path.with_name(f".{path.name}.tmp")
+    try:
+        tar_format = tarfile.USTAR_FORMAT
+        with naming(path, temporary), open(temporary, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tar_format) as tar:
             for record in records:
                 record = record.validate().with_group_default()
                 if tuple(record.size) != tuple(image_size):
@@ -159,7 +179,11 @@ def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[in
                 for number, image in enumerate(record.images):
                     add_member(tar, f"{record.key}.{number:03d}.png", image)
                 samples.append(SampleEntry(record.key, offset, tar.offset - offset, len(record.images), record.group))
-        return ShardEntry(path.name, temporary.stat().st_size, file_sha256(temporary), tuple(samples))
+        entry = ShardEntry(path.name, temporary.stat().st_size, file_sha256(temporary), tuple(samples))
+        os.replace(temporary, path)
+        return entry
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_index(index: ShardIndex) -> None:
@@ -170,10 +194,10 @@ def write_index(index: ShardIndex) -> None:
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise UserError(f"{index.folder}: the scene key {twice!r} occurs more than once")
-    shards = [{**vars(shard), "samples": [asdict(sample) for sample in shard.samples]} for shard in index.shards]
+    shards = [{**vars(shard), "samples": [structs.asdict(sample) for sample in shard.samples]} for shard in index.shards]
     content = {"version": VERSION, "image_size": index.image_size, "source": index.source, "split": index.split, "licence": index.licence}
     content["shards"] = shards
-    write_bytes(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
@@ -182,36 +206,15 @@ def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
     path = folder / INDEX
     if not path.is_file():
         raise UserError(f"{folder}: no {INDEX} here; give a folder made by `vcgen data pack` (which may lie one level deeper)")
-    try:
-        content = json.loads(path.read_bytes(), object_hook=_compact)
-        if content["version"] != VERSION:
-            raise UserError(f"{path}: version {content['version']}, this vcgen reads version {VERSION}; pack the data again")
-        shards = tuple(shard if isinstance(shard, ShardEntry) else shard_entry(shard) for shard in content["shards"])
-        height, width = (int(x) for x in content["image_size"])
-        index = ShardIndex(folder, (height, width), content["source"], content["split"], content["licence"], shards)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a valid shard index ({type(error).__name__}: {error}); pack the data again") from error
+    file, tables = parse_index(read_bytes(path, MAX_BYTES), str(path))
+    shards = (ShardEntry(shard.name, shard.bytes, shard.sha256, table) for shard, table in zip(file.shards, tables, strict=True))
+    index = ShardIndex(folder, file.image_size, file.source, file.split, file.licence, tuple(shards))
     if not index.samples:
         raise UserError(f"{path}: lists no scene; pack the data again")
     for fault in map(index.fault_of, index.shards if check else ()):
         if fault:
             raise UserError(fault)
     return index
-
-
-def shard_entry(content: dict) -> ShardEntry:
-    """The inverse of ``dataclasses.asdict`` after a trip through JSON."""
-    return ShardEntry(
-        str(content["name"]), int(content["bytes"]), str(content["sha256"]), tuple(SampleEntry(**s) for s in content["samples"])
-    )
-
-
-def _compact(content: dict) -> ShardEntry | dict:
-    """Make a shard's entry of each as soon as it is parsed: dictionaries of a million scenes would take a gigabyte, for a moment."""
-    if "samples" not in content:
-        return content
-    shard = shard_entry(content)
-    return replace(shard, samples=SceneTable.of(shard.samples))
 
 
 def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> SceneRecord:
@@ -228,7 +231,7 @@ def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> 
     try:
         return _parse(data)
     except (UserError, tarfile.TarError, TypeError, ValueError) as error:
-        raise UserError(f"{path}, scene at byte {offset}: {error}; copy or pack it again") from error
+        raise UserError(one_line(f"{path}, scene at byte {offset}: {error}", "copy or pack it again")) from error
 
 
 def _parse(data: bytes) -> SceneRecord:
@@ -239,8 +242,27 @@ def _parse(data: bytes) -> SceneRecord:
     expected = [f"{key}.cameras.json", *(f"{key}.{number:03d}.png" for number in range(len(names) - 1))]
     if names != expected:
         raise UserError(f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}")
-    cameras = json.loads(members[names[0]])
-    return SceneRecord.from_cameras_json(key, cameras, [members[name] for name in names[1:]]).validate()
+    return SceneRecord.from_cameras_json(key, members[names[0]], [members[name] for name in names[1:]]).validate()
+
+
+def create_folder(folder: Path) -> None:
+    """Make a folder and its parents; a UserError says why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot create this folder ({error.strerror}); choose a writable place") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name in its folder, then rename it: readers see the old or the new, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose a writable place with free space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

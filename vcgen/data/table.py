@@ -5,20 +5,25 @@ reference count). A list of a million entries would so be copied, page by page, 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta, Struct
+
+from vcgen.schema import Key, Label
+
+#: Tar files consist of blocks.
+BLOCK = 512
 
 
-@dataclass(frozen=True)
-class SampleEntry:
+class SampleEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Where a scene lies: byte range [offset, offset + size) of its shard, its number of views, its statistical group."""
 
-    key: str
-    offset: int
-    size: int
-    views: int
-    group: str
+    key: Key
+    offset: Annotated[int, Meta(ge=0, le=1 << 50, multiple_of=BLOCK)]
+    size: Annotated[int, Meta(gt=0, le=1 << 40, multiple_of=BLOCK)]
+    views: Annotated[int, Meta(ge=2, le=100_000)]
+    group: Label
 
 
 class SceneTable(Sequence[SampleEntry]):
@@ -30,9 +35,11 @@ class SceneTable(Sequence[SampleEntry]):
     @staticmethod
     def of(entries: Iterable[SampleEntry]) -> "SceneTable":
         """Pack entries, as wide as the longest key and group need."""
-        values = [(e.key.encode(), int(e.offset), int(e.size), int(e.views), e.group.encode()) for e in entries]
-        key, group = (max((len(value[i]) for value in values), default=1) or 1 for i in (0, 4))
-        return SceneTable(np.array(values, [("key", f"S{key}"), ("offset", "i8"), ("size", "i8"), ("views", "i4"), ("group", f"S{group}")]))
+        entries = list(entries)
+        key, group = (max((len(getattr(entry, name).encode()) for entry in entries), default=1) or 1 for name in ("key", "group"))
+        rows = ((e.key.encode(), e.offset, e.size, e.views, e.group.encode()) for e in entries)
+        kinds = [("key", f"S{key}"), ("offset", "i8"), ("size", "i8"), ("views", "i4"), ("group", f"S{group}")]
+        return SceneTable(np.fromiter(rows, kinds, len(entries)))
 
     @staticmethod
     def join(tables: Sequence["SceneTable"]) -> "SceneTable":
@@ -56,7 +63,7 @@ class SceneTable(Sequence[SampleEntry]):
             yield from map(_entry, self.rows[start : start + 4096].tolist())
 
     def __eq__(self, other) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(astuple(a) == astuple(b) for a, b in zip(self, other))
+        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
 
 
 def _entry(row: tuple) -> SampleEntry:

@@ -1,11 +1,16 @@
 """``vcgen export``: a training checkpoint becomes a model folder."""
 
+import math
 from collections.abc import Sequence
 from inspect import getdoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 from vcgen.errors import UserError
+from vcgen.io import check
+from vcgen.schema import Count, Name, Side, Unit
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -46,38 +51,44 @@ def export_checkpoint(
     checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: Sequence[str] = (),
 ) -> Path:
     """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has no EMA weights."""
+    from vcgen.checkpoints import read_checkpoint, rename_weights
     from vcgen.export import folder
-    from vcgen.export.fitting import mismatch
+    from vcgen.export.fitting import misfit, mismatch
 
     content = read_checkpoint(checkpoint)
-    entry = content["vcgen"]
-    system = _build(entry, checkpoint, plugins)
-    state = dict(content["state_dict"])
-    if difference := mismatch(system.state_dict(), state):
+    entry = _entry(content, checkpoint)
+    rename_weights(content, [])
+    state = content["state_dict"]
+
+    def build() -> "LightningModule":
+        return _build(entry, checkpoint, plugins)
+
+    if difference := misfit(build, state) or mismatch((system := build()).state_dict(), state):
         raise UserError(f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}")
     if weights == "ema":
         state.update(_ema_weights(content, system, checkpoint))
     return folder.save(out, state, _config(content, weights), getattr(system, "prior", None), half)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A Lightning checkpoint of vcgen, read without unpickling code; UserError says what is wrong with anything else."""
-    import torch
+def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What the model was built from, and the camera of its pictures: the ``vcgen`` entry, checked."""
+    from vcgen.export.folder import Camera
 
-    if not path.is_file():
-        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'missing'}: --checkpoint takes the .ckpt file that training wrote")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes can break the reader in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint ({reason}): it is damaged, cut short, or another kind of file") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{path} is not a training checkpoint (it has no state_dict): use the .ckpt file that vcgen fit wrote")
-    entry = content.get("vcgen")
-    absent = [name for name in ("class_path", "init_args", "image_size", "camera") if name not in (entry or {})]
+    class Entry(Struct):
+        class_path: Annotated[str, Meta(max_length=200)]
+        init_args: dict[str, Any]
+        image_size: tuple[Side, Side]
+        camera: Camera
+        background: Unit = 1.0
+        data: str | None = None
+        version: Name | None = None
+        git: Name | None = None
+
+    absent = [name for name in ("class_path", "init_args", "image_size", "camera") if name not in content["vcgen"]]
     if absent:
         raise UserError(f"{path} was not written by vcgen fit (no vcgen entry with {', '.join(absent)}): use a checkpoint that was")
-    return content
+    check(content["vcgen"], Entry, str(path), "export another checkpoint")
+    return content["vcgen"]
 
 
 def _build(entry: dict[str, Any], path: Path, plugins: Sequence[str]) -> "LightningModule":
@@ -86,14 +97,17 @@ def _build(entry: dict[str, Any], path: Path, plugins: Sequence[str]) -> "Lightn
     try:
         return build_system(entry["class_path"], entry["init_args"], plugins)
     except UserError as error:
-        raise UserError(f"{path}, trained with vcgen {entry.get('version')}: {error}") from error
+        raise type(error)(f"{path}, trained with vcgen {entry.get('version')}: {error}") from error.__cause__
 
 
 def _ema_weights(content: dict[str, Any], system: "LightningModule", path: Path) -> "dict[str, Tensor]":
+    from torch import Tensor
+
     from vcgen.export.fitting import mismatch
 
-    average = content.get("callbacks", {}).get("EMA", {}).get("weights")
-    if not average:
+    states = content.get("callbacks", {}).get("EMA")
+    average = states.get("weights") if isinstance(states, dict) else None
+    if not isinstance(average, dict) or not average or not all(isinstance(value, Tensor) for value in average.values()):
         raise UserError(f"{path} has no EMA weights: add --weights raw, or train with the EMA callback")
     trained = {name: tensor for name, tensor in system.named_parameters() if tensor.requires_grad}
     if difference := mismatch(trained, average):
@@ -105,6 +119,7 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
     from vcgen.systems.build import without_starting_weights
 
     entry = content["vcgen"]
+    step = check(content.get("global_step"), Count | None, "global_step", "export another checkpoint")
     return {
         "class_path": entry["class_path"],
         "init_args": without_starting_weights(entry["init_args"]),
@@ -114,15 +129,13 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
         "vcgen": entry.get("version"),
         "git": entry.get("git"),
         "training": {
-            "step": content.get("global_step"), "data": entry.get("data"), "weights": weights, "metrics": _best_scores(content),
+            "step": step, "data": entry.get("data"), "weights": weights, "metrics": _best_scores(content),
         },
     }
 
 
 def _best_scores(content: dict[str, Any]) -> dict[str, float]:
-    """Lightning's ModelCheckpoint callbacks keep the monitored metric of the checkpoint that they write."""
+    """The monitored metric of the checkpoint, which those callbacks keep that write checkpoints."""
     states = [state for state in content.get("callbacks", {}).values() if isinstance(state, dict)]
-    return {
-        state["monitor"]: float(state["current_score"])
-        for state in states if state.get("monitor") and state.get("current_score") is not None
-    }
+    found = {state.get("monitor"): state.get("current_score") for state in states if state.get("current_score") is not None}
+    return {name: float(score) for name, score in found.items() if isinstance(name, str) and math.isfinite(float(score))}

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcgen.errors import UserError
-from vcgen.io import replacing
+from vcgen.export.atomic import replacing
 
 if TYPE_CHECKING:
     import trimesh

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, isabstract, signature
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 import msgspec
 
 from vcgen.errors import UserError
-from vcgen.io import MAX_DEPTH, one_line
+from vcgen.io import levels, one_line
 
 T = TypeVar("T")
 #: The user's own packages whose classes files may name, separated by commas.
@@ -35,7 +35,7 @@ CLASSES = (
 )  # fmt: skip
 #: Systems that leave their result in the run's folder: no file may ask to build them.
 WITHOUT_FIELD = ("vcgen.systems.distill.Distill", "vcgen.systems.personalize.Personalize", "vcgen.systems.text2image.TextToImage")
-#: More values than the arguments of any model have, at one depth: a few bytes of a checkpoint can stand for endlessly many.
+#: More values than the arguments of any model have at one depth.
 MOST_VALUES = 10_000
 
 
@@ -80,17 +80,12 @@ def plugin_names(named: Sequence[str] = ()) -> tuple[str, ...]:
 
 def refuse_foreign(data: Any, plugins: Sequence[str]) -> None:
     """Raise UserError unless every ``class_path`` in data, at any depth, may be named; nothing is imported to find out."""
-    level = [data]
-    for _ in range(MAX_DEPTH):
-        for value in level:
+    try:
+        for value in chain.from_iterable(levels(data, MOST_VALUES)):
             if isinstance(value, dict) and "class_path" in value:
                 full_name(value["class_path"], plugins)
-        level = list(islice(chain.from_iterable(map(_items, level)), MOST_VALUES + 1))
-        if len(level) > MOST_VALUES:
-            raise UserError(f"a model with more than {MOST_VALUES} arguments is none of vcgen's")
-        if not level:
-            return
-    raise UserError(f"a model whose arguments are nested deeper than {MAX_DEPTH} levels is none of vcgen's")
+    except ValueError as error:
+        raise UserError(f"a model whose arguments have {error} is none of vcgen's") from error
 
 
 def full_name(name: Any, plugins: Sequence[str]) -> str:
@@ -166,11 +161,8 @@ def _value(hint: Any, parameter: Parameter, value: Any, plugins: Sequence[str]) 
 
 
 def _plain(hint: Any, value: Any) -> Any:
-    level = [value]
-    while level:  # its depth is known to be bounded
-        if any(isinstance(item, dict) and "class_path" in item for item in level):
-            raise ValueError("no class belongs here")
-        level = [item for container in level for item in _items(container)]
+    if any(isinstance(item, dict) and "class_path" in item for item in chain.from_iterable(levels(value))):
+        raise ValueError("no class belongs here")
     return msgspec.convert(value, hint, dec_hook=_path)
 
 
@@ -178,7 +170,3 @@ def _path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise NotImplementedError(f"a {kind.__name__} cannot be read from a file")
-
-
-def _items(value: Any) -> Sequence[Any]:
-    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()

@@ -1,7 +1,8 @@
 """How checkpoints reach the disk and come back: written whole or not at all, unpickled never, refused in one line."""
 
+import errno
+import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
+from vcgen.checkpoints import damaged_part, read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
-from vcgen.io import flush_to_disk, replacing
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a number of scenes.
 FORMAT = 2
+TEMPORARY = ".{name}.{process}.tmp"
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -28,36 +30,37 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write under a temporary name in the same folder, flush to the disk, read it back, rename.
 
-        Raises UserError when the disk refuses or holds something else than was written; the file of that name then is what it was.
+        What is read back comes from the disk where the system lets go of its copy in memory, as Linux does for local disks when asked.
+        That the drive has written its own cache, and will hold it, no program can see. Raises UserError when the disk refuses or holds
+        something else than was written; the file of that name then is what it was.
         """
         path = Path(path)
+        temporary = path.with_name(TEMPORARY.format(name=path.name, process=os.getpid()))
         try:
-            with replacing(path, flush=True) as temporary:
-                with open(temporary, "wb") as file:
-                    torch.save({"format": FORMAT, **checkpoint}, file)
-                flush_to_disk(temporary)
-                if damage := damaged_part(temporary):
-                    raise UserError(f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                torch.save({"format": FORMAT, **checkpoint}, file)
+                file.flush()
+                os.fsync(file.fileno())
+                forget(file.fileno())
+            if damage := damaged_part(temporary):
+                raise UserError(f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at")
+            os.replace(temporary, path)
+            flush_folder(path.parent)
         except (OSError, RuntimeError) as error:
             cause = os_error(error)
             if cause is None:
                 raise
-            raise UserError(f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path)}") from error
+            raise UserError(f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path, temporary)}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read, always with ``weights_only=True``. Raises UserError for a file that is missing, damaged, foreign, old or does not fit."""
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such checkpoint; give a file that `vcgen fit` wrote, `best` or `last`")
-        try:
-            if damage := damaged_part(Path(path)):  # torch.load would not notice
-                raise ValueError(damage)
-            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-            weights, written = checkpoint["state_dict"], checkpoint["vcgen"]
-            shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        except Exception as error:  # a file that is no checkpoint can fail in any way
-            reason = str(error) if isinstance(error, ValueError) else type(error).__name__
-            raise UserError(f"{path}: damaged or not a checkpoint ({reason}); give a file that `vcgen fit` wrote") from error
-        expected = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
+        checkpoint, here = read_checkpoint(path, map_location), self.module.state_dict()
+        rename_weights(checkpoint, list(here))
+        shapes, written = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}, checkpoint["vcgen"]
+        expected = {name: tuple(tensor.shape) for name, tensor in here.items()}
         if shapes != expected:
             found = [config_differences(written, self.model), weight_differences(shapes, expected)]
             remedy = "take the config.yaml of its run, or train without --ckpt_path"
@@ -68,17 +71,28 @@ class CheckpointFiles(TorchCheckpointIO):
         return checkpoint
 
 
-def damaged_part(path: Path) -> str:
-    """Read a checkpoint and compare every part with the checksum that ``torch.save`` noted; "" if all is as it was written.
+def forget(descriptor: int) -> None:
+    """Ask the system to drop its copy in memory of a file that has been flushed, so that reading it asks the disk."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    0.4 s per GB on one core when the system still has the file in memory; a sixth of what writing takes.
-    """
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run was writing. Only for the one process that may write in ``folder``."""
+    for path in folder.glob(TEMPORARY.format(name="*.ckpt", process="*")):
+        path.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a renaming last through a power cut, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with zipfile.ZipFile(path) as file:
-            part = file.testzip()
-        return f"{part} is damaged" if part else ""
-    except (zipfile.BadZipFile, EOFError) as error:
-        return str(error)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def os_error(error: BaseException | None) -> OSError | None:
@@ -88,11 +102,12 @@ def os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def advice(cause: OSError, checkpoint: dict[str, Any], path: Path) -> str:
-    """What to do when ``path`` could not be written, and nothing is left of the attempt."""
+def advice(cause: OSError, checkpoint: dict[str, Any], path: Path, temporary: Path) -> str:
+    """What to do when ``path`` could not be written; ``temporary`` is what there is of it."""
     if cause.errno not in FULL:
         return f"{intact(path)}; choose a writable trainer.default_root_dir"
-    need, free = tensor_bytes(checkpoint) / 1e6, shutil.disk_usage(path.parent).free / 1e6
+    partial = temporary.stat().st_size if temporary.exists() else 0
+    need, free = tensor_bytes(checkpoint) / 1e6, (shutil.disk_usage(path.parent).free + partial) / 1e6
     return f"it needs {need:.0f} MB beside the old one, {free:.0f} MB are free; {intact(path)}; make room and go on with --ckpt_path last"
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from vcgen.data.formats.files import visible
 from vcgen.data.plausible import nearest_to_axes, odd_place, odd_poses
-from vcgen.data.record import check_pose
+from vcgen.data.pictures import encode_scene
+from vcgen.data.record import SceneRecord, check_pose
 from vcgen.data.remarks import remark
 from vcgen.errors import UserError
 
@@ -77,6 +78,34 @@ def require_folder(source: Path) -> None:
 def scene_key(name: str) -> str:
     """A folder name as a shard key: other characters than letters, digits, '_' and '-' become '_'."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]
+
+
+def make_record(
+    scene: SceneFolder, settings: Settings, views: list[str], pixels: list[np.ndarray], K: list[np.ndarray], c2w: list[np.ndarray]
+) -> SceneRecord:
+    """The record of a scene from its uint8 pictures, normalised intrinsics and OpenCV poses in the source's world.
+
+    Raises UserError for pictures of several sizes or kinds and poses that are not rigid; remarks on poses that look wrong.
+    """
+    if len(shapes := {picture.shape[:2] for picture in pixels}) > 1:
+        raise UserError(f"{scene.folder}: images of several sizes (height, width): {sorted(shapes)}; give --size")
+    images, has_alpha = encode_scene(pixels, views)
+    return SceneRecord(
+        key=scene.key,
+        images=images,
+        c2w=place(np.stack(c2w), scene, views, settings),
+        K=np.stack(K),
+        size=pixels[0].shape[:2],
+        t_near=settings.near,
+        t_far=settings.far,
+        views=views,
+        background="alpha" if has_alpha else settings.background,
+        scale=settings.scale,
+        source=settings.source,
+        split=settings.split,
+        licence=settings.licence,
+        group=settings.group(scene.key),
+    )
 
 
 def place(c2w: np.ndarray, scene: SceneFolder, views: Iterable[str], settings: Settings) -> np.ndarray:

@@ -11,9 +11,10 @@ import numpy as np
 
 from vcgen.data.formats.files import EXTENSIONS, is_visible, visible
 from vcgen.data.formats.intrinsics import normalised
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, require_folder, scene_key
 from vcgen.data.formats.splits import held_out
-from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
+from vcgen.data.formats.turning import plan_turns, turned
+from vcgen.data.pictures import load_picture, shrink
 from vcgen.data.record import SceneRecord, check_pose, natural_order
 from vcgen.errors import UserError
 from vcgen.io import read_bytes
@@ -46,35 +47,24 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
         raise UserError(f"{scene.folder}: {_OTHER_CARS}")
     names = {name: names[name] for name in held_out(list(names), settings)}
     focal, center_x, center_y, height, width, is_world_to_camera = read_intrinsics(scene.folder / "intrinsics.txt")
-    c2w = np.stack([read_pose(scene.folder / "pose" / f"{name}.txt") for name in names])
-    if is_world_to_camera:
-        for name, pose in zip(names, c2w, strict=True):
-            check_pose(pose, f"{scene.folder / 'pose' / name}.txt")
-        c2w = np.linalg.inv(c2w)
-    pixels = [_read_picture(path, (height, width), settings.size) for path in names.values()]
-    try:
-        K = normalised((focal, focal), (center_x, center_y), (width, height), settings.crops)
-    except UserError as error:
-        raise UserError(f"{scene.folder / 'intrinsics.txt'}: {error}") from error
-    if len({picture.shape[:2] for picture in pixels}) > 1:
-        raise UserError(f"{scene.folder / 'rgb'}: pictures of several sizes; give --size")
-    images, has_alpha = encode_scene(pixels)
-    return SceneRecord(
-        key=scene.key,
-        images=images,
-        c2w=place(c2w, scene, names, settings),
-        K=np.tile(K, (len(names), 1, 1)),
-        size=pixels[0].shape[:2],
-        t_near=settings.near,
-        t_far=settings.far,
-        views=list(names),
-        background="alpha" if has_alpha else settings.background,
-        scale=settings.scale,
-        source=settings.source,
-        split=settings.split,
-        licence=settings.licence,
-        group=settings.group(scene.key),
-    )
+    turns = plan_turns(list(names.values()), [(width, height)] * len(names))
+    pixels, matrices, poses = [], [], []
+    for (name, path), turn in zip(names.items(), turns, strict=True):
+        pose_file = scene.folder / "pose" / f"{name}.txt"
+        c2w = read_pose(pose_file)
+        if is_world_to_camera:
+            check_pose(c2w, str(pose_file))
+            c2w = np.linalg.inv(c2w)
+        picture = _read_picture(path, (height, width), turn.back)
+        try:
+            K = normalised((focal, focal), (center_x, center_y), (width, height), settings.crops)
+        except UserError as error:
+            raise UserError(f"{scene.folder / 'intrinsics.txt'}: {error}") from error
+        picture, K, c2w = turned(picture, K, c2w, turn.on)
+        pixels.append(shrink(picture, settings.size, path))
+        matrices.append(K)
+        poses.append(c2w)
+    return make_record(scene, settings, list(names), pixels, matrices, poses)
 
 
 def read_intrinsics(path: Path) -> tuple[float, float, float, int, int, bool]:
@@ -122,16 +112,14 @@ def _view_names(folder: Path) -> dict[str, Path]:
     return {name: pictures[name] for name in sorted(pictures, key=natural_order)}
 
 
-def _read_picture(path: Path, stated: tuple[int, int], size: tuple[int, int] | None) -> np.ndarray:
-    picture = load_picture(path)
+def _read_picture(path: Path, stated: tuple[int, int], back: int) -> np.ndarray:
+    """As it is when turned ``back``, in which its shape must be the stated one (height, width)."""
+    picture = np.rot90(load_picture(path), back)
     height, width = picture.shape[:2]
     if abs(height * stated[1] - width * stated[0]) > 0.5 * max(stated):
         order = "; its last line is height, then width" if height * stated[0] == width * stated[1] else ""
         raise UserError(f"{path}: {height} x {width}, but intrinsics.txt is for {stated[0]} x {stated[1]} (height x width){order}")
-    try:
-        return to_bytes(area_resize(picture, size or (height, width)))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return picture
 
 
 def _numbers(path: Path) -> list[list[float]]:

@@ -14,9 +14,11 @@ import numpy as np
 from vcgen.data.distortion import Distortion, undistort
 from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalised
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, place, require_folder, scene_key
+from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, require_folder, scene_key
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
-from vcgen.data.pictures import area_resize, encode_scene, load_picture, to_bytes
+from vcgen.data.formats.turning import Turn, plan_turns, turned
+from vcgen.data.pictures import area_resize, load_picture, to_bytes
 from vcgen.data.record import SceneRecord
 from vcgen.errors import UserError
 
@@ -53,38 +55,38 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     views, pictures = _find_pictures(path, frames)
     chosen = choose_frames(path, content, pictures, views, settings)
     remark_on_shared([pictures[i] for i in chosen], _other_splits(path, content, settings.split), ImageFiles(path.parent), settings.split)
-    names = [views[i] for i in chosen]
-    pixels, c2w, K = [], [], []
-    for number in chosen:
-        frame, where = frames[number], f"{path}, frame {views[number]}"
-        picture = load_picture(pictures[number])
+    turns = plan_turns([pictures[i] for i in chosen], [_stated_size(frames[i], content) for i in chosen])
+    masks = find_masks(path, [frames[i] for i in chosen])
+    parts = []
+    for number, mask, turn in zip(chosen, masks, turns, strict=True):
         try:
-            intrinsics = read_intrinsics(frame, content, picture.shape[:2], settings.crops)
-            picture, intrinsics = undistort(picture, intrinsics, read_distortion(frame, content))
-            pixels.append(to_bytes(area_resize(picture, settings.size or picture.shape[:2])))
+            parts.append(_read_view(frames[number], content, pictures[number], mask, turn, settings))
         except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-        K.append(intrinsics)
-        c2w.append(read_pose(frame, where))
-    if len(shapes := {picture.shape[:2] for picture in pixels}) > 1:
-        raise UserError(f"{path}: images of several sizes (height, width): {sorted(shapes)}; give --size")
-    images, has_alpha = encode_scene(pixels)
-    return SceneRecord(
-        key=scene.key,
-        images=images,
-        c2w=place(np.stack(c2w), scene, names, settings),
-        K=np.stack(K),
-        size=pixels[0].shape[:2],
-        t_near=settings.near,
-        t_far=settings.far,
-        views=names,
-        background="alpha" if has_alpha else settings.background,
-        scale=settings.scale,
-        source=settings.source,
-        split=settings.split,
-        licence=settings.licence,
-        group=settings.group(scene.key),
-    )
+            raise UserError(f"{path}, frame {views[number]}: {error}") from error
+    pixels, K, c2w = zip(*parts, strict=True)
+    if any(masks):
+        refuse_empty(pixels, path)
+    return make_record(scene, settings, [views[i] for i in chosen], list(pixels), list(K), list(c2w))
+
+
+def _read_view(
+    frame: dict, content: dict, image: Path, mask: Path | None, turn: Turn, settings: Settings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The uint8 picture, normalised intrinsics and OpenCV pose of a frame, as they are packed."""
+    picture = np.rot90(load_picture(image) if mask is None else load_masked(image, mask), turn.back)
+    K = read_intrinsics(frame, content, picture.shape[:2], settings.crops)
+    picture, K = undistort(picture, K, read_distortion(frame, content))
+    picture, K, c2w = turned(picture, K, read_pose(frame), turn.on)
+    return to_bytes(area_resize(picture, settings.size or picture.shape[:2])), K, c2w
+
+
+def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
+    """(width, height) that the intrinsics are for: w and h, else what a principal point in the middle says; None where nothing does."""
+    for names, factor in ((("w", "h"), 1), (("cx", "cy"), 2)):
+        width, height = (_number(frame, content, name, 0.0) for name in names)
+        if width and height and (factor == 1 or not 0.9 < width / height < 1.1):
+            return factor * width, factor * height
+    return None
 
 
 def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], crops: bool = False) -> np.ndarray:
@@ -131,18 +133,18 @@ def read_distortion(frame: dict, content: dict) -> Distortion:
     return Distortion(**{name: _number(frame, content, name, 0.0) for name in Distortion._fields})
 
 
-def read_pose(frame: dict, where: str) -> np.ndarray:
+def read_pose(frame: dict) -> np.ndarray:
     """The frame's camera-to-world with OpenCV axes, (4, 4) float64; a 3 x 4 matrix gets its last row. Raises UserError if malformed."""
     if "transform_matrix" not in frame:
-        raise UserError(f"{where}: missing pose (no transform_matrix)")
+        raise UserError("missing pose (no transform_matrix)")
     try:
         matrix = np.array(frame["transform_matrix"], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: transform_matrix is not a matrix of numbers") from error
+    except (OverflowError, TypeError, ValueError) as error:
+        raise UserError("transform_matrix is not a matrix of numbers") from error
     if matrix.shape == (3, 4):
         matrix = np.concatenate([matrix, [[0, 0, 0, 1]]])
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise UserError(f"{where}: transform_matrix must be 4 x 4 and finite, found shape {matrix.shape}")
+        raise UserError(f"transform_matrix must be 4 x 4 and finite, found shape {matrix.shape}")
     return matrix @ OPENGL_TO_OPENCV
 
 

@@ -1,0 +1,65 @@
+"""Masks of a transforms file: images, white where the object is, that become the coverage of the views."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vcgen.data.formats.files import ImageFiles
+from vcgen.data.formats.turning import QUARTERS
+from vcgen.data.images import read_header
+from vcgen.data.pictures import load_picture
+from vcgen.errors import UserError
+
+
+def find_masks(path: Path, frames: list[dict]) -> list[Path | None]:
+    """The file of each frame's ``mask_path``, None where no frame has one. Raises UserError where only some do, or files are missing."""
+    names, files = [frame.get("mask_path") or None for frame in frames], ImageFiles(path.parent)
+    if not any(names):
+        return [None] * len(frames)
+    if None in names:
+        first, count = frames[names.index(None)].get("file_path"), len(names) - names.count(None)
+        raise UserError(f"{path}: {count} of {len(names)} frames have a mask_path, {first} has none; give all or none")
+    found = [files.find(str(name)) for name in names]
+    if missing := [str(name) for name, file in zip(names, found, strict=True) if file is None]:
+        raise UserError(f"{path}: {len(missing)} of {len(names)} masks are missing: {', '.join(missing[:5])}")
+    return found
+
+
+def load_masked(image: Path, mask: Path) -> np.ndarray:
+    """The upright picture (H, W, 4) of an image and its mask: coverage is the mask's alpha where that says anything, else its brightness.
+
+    A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does not tell, for a mask
+    of another size, in colours or without white, and for an image that has transparency of its own.
+    """
+    picture, pixels = load_picture(image), load_picture(mask)
+    if picture.shape[2] == 4 and (picture[..., 3] < 1).any():
+        raise UserError(f"{image} has transparency, and its mask_path gives {mask}; keep one of them")
+    upright, quarters = picture.shape[:2], QUARTERS.get(read_header(image)[1], 0)
+    if quarters and read_header(mask)[1] == 1:
+        if quarters == 2 or upright[0] == upright[1]:
+            raise UserError(f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both upright")
+        if pixels.shape[:2] != upright:
+            pixels = np.rot90(pixels, -quarters)
+    if pixels.shape[:2] != upright:
+        found, wanted = (f"{shape[0]} x {shape[1]}" for shape in (pixels.shape[:2], upright))
+        raise UserError(f"{mask}: the mask is {found}, its image {wanted} (height x width, upright); make them alike")
+    return np.concatenate([picture[..., :3], _coverage(pixels, mask)[..., None]], -1)
+
+
+def _coverage(pixels: np.ndarray, mask: Path) -> np.ndarray:
+    """(H, W) in [0, 1] of a mask's pixels."""
+    if pixels.shape[2] == 4 and (pixels[..., 3] < 1).any():
+        return pixels[..., 3]
+    if np.ptp(pixels[..., :3], axis=-1).max() > 0.1:
+        raise UserError(f"{mask}: the mask has colours; it must be white where the object is, black elsewhere")
+    brightness = pixels[..., :3].mean(-1)
+    if 0 < brightness.max() < 0.5:
+        raise UserError(f"{mask}: the brightest value is {brightness.max() * 255:.0f} of 255; the mask must be white where the object is")
+    return brightness
+
+
+def refuse_empty(pixels: Sequence[np.ndarray], path: Path) -> None:
+    """Raise UserError where no uint8 picture of a masked scene shows an object."""
+    if not any((picture[..., 3] > 127).any() for picture in pixels):
+        raise UserError(f"{path}: the masks mark no object in any image; they must be white where it is")
