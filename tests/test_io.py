@@ -43,6 +43,8 @@ def test_a_file_comes_back_as_its_schema_says(tmp_path):
         (b'{"name": "a", "share": 1.5}', "<= 1.0 - at `$.share`"),
         (b'{"name": "a", "share": 1e999}', "out of range"),
         (b'{"name": "a", "parts": [' + b"9" * 5000 + b"]}", "out of range"),
+        (b'{"name": "a", "rest": [1' + b"0" * 400 + b"]}", "more than 64 bits"),
+        (b'{"name": "a", "rest": 1' + b"0" * 5000 + b"}", "out of range"),
         (b'{"name": "a", "parts": [-1]}', ">= 0 - at `$.parts[0]`"),
         (b'{"name": "a", "shares": 1}', "unknown field `shares`"),
         (b'{"name": "a", "share": 0, "share": 1}', "'share' is given twice"),

@@ -206,8 +206,10 @@ def test_missing_images_are_listed(tmp_path, capsys):
     ("change", "word"),
     [
         ({"transform_matrix": [[1, 0, 0, 0]] * 4}, "not orthonormal"),
-        ({"transform_matrix": [[float("nan")] * 4] * 4}, "finite"),
-        ({"transform_matrix": [[1, 0], [0]]}, "not a matrix"),
+        ({"transform_matrix": [[float("nan")] * 4] * 4}, "malformed"),
+        ({"transform_matrix": [[1, 0], [0]]}, "transform_matrix: Expected `array` of length >= 3"),
+        ({"transform_matrix": [["1", 0, 0, 0]] * 4}, "got `str` - at `$[0][0]`"),
+        ({"transform_matrix": [[10**400, 0, 0, 0]] * 4}, "more than 64 bits"),
         ({"transform_matrix": np.diag([-1.0, 1, 1, 1]).tolist()}, "mirror"),
         ({"file_path": "images/f_0.png"}, "more than once"),
     ],

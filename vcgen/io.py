@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import stat
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -82,8 +81,8 @@ def parse_json(data: bytes, schema: type[T], where: str, advice: str = "", by_ha
         content = msgspec.json.decode(data, type=schema)
         if by_hand and len(data) <= MAX_BY_HAND:
             json.loads(data, object_pairs_hook=_each_name_once, parse_int=len, parse_float=len)
-        if _is_open(schema):
-            deque(levels(content), maxlen=0)
+        if _is_open(schema) and any(isinstance(item, int) and item.bit_length() > 64 for item in chain.from_iterable(levels(content))):
+            raise ValueError("holds a number of more than 64 bits")
     except RecursionError as error:
         raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice)) from error
     except ValueError as error:  # of msgspec, the schema's own checks, or characters that are not UTF-8

@@ -38,6 +38,7 @@ from vcgen.data.shards import (
 )
 from vcgen.errors import UserError
 from vcgen.io import printable, read_json
+from vcgen.schema import Side
 
 ListScenes = Callable[[Path, Settings], list[SceneFolder]]
 ReadScene = Callable[[SceneFolder, Settings], SceneRecord]
@@ -68,7 +69,10 @@ class Finished(Struct, forbid_unknown_fields=True):
     """The note that a shard is finished."""
 
     fingerprint: str
-    made: Made
+    entry: ShardEntry | None
+    image_size: tuple[Side, Side] | None
+    broken: list[tuple[str, str]]
+    remarks: list[tuple[str, str]]
 
 
 def pack(
@@ -246,7 +250,7 @@ def save_made(
     """Write a shard and then the note that it is finished."""
     entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None
     made = Made(entry, image_size, broken, remarks)
-    write_atomically(partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, made))).encode())
+    write_atomically(partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, **vars(made)))).encode())
     return made
 
 
@@ -254,10 +258,10 @@ def load_made(partial: Path, plan: Plan) -> Made | None:
     """A shard that an earlier run finished from the same source and settings, or None."""
     try:
         note = read_json(partial / f"{plan.name}.json", Finished)
-        entry = note.made.entry
+        entry = note.entry
         if note.fingerprint != plan.fingerprint or (entry and (partial / entry.name).stat().st_size != entry.bytes):
             return None
-        return note.made
+        return Made(entry, note.image_size, note.broken, note.remarks)
     except (OSError, UserError):  # whatever keeps it from being used, the shard is made anew
         return None
 

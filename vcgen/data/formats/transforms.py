@@ -4,12 +4,12 @@ Poses are camera-to-world with OpenGL axes (x right, y up, z backward). Values o
 pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same level.
 """
 
-import json
-import math
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
 from vcgen.data.distortion import Distortion, undistort
 from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
@@ -21,8 +21,13 @@ from vcgen.data.formats.turning import Turn, plan_turns, turned
 from vcgen.data.pictures import area_resize, load_picture, to_bytes
 from vcgen.data.record import SceneRecord
 from vcgen.errors import UserError
+from vcgen.io import check, read_json
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+ADVICE = "not a transforms file as Blender, instant-ngp or nerfstudio write it"
+Frames = Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=100_000)]
+#: Three or four rows of four numbers.
+Matrix = Annotated[list[tuple[float, float, float, float]], Meta(min_length=3, max_length=4)]
 #: What was tried where an image is missing.
 TRIED = f"{', '.join(EXTENSIONS)} in small and capital letters"
 #: What instant-ngp notes of lenses that are none.
@@ -137,15 +142,8 @@ def read_pose(frame: dict) -> np.ndarray:
     """The frame's camera-to-world with OpenCV axes, (4, 4) float64; a 3 x 4 matrix gets its last row. Raises UserError if malformed."""
     if "transform_matrix" not in frame:
         raise UserError("missing pose (no transform_matrix)")
-    try:
-        matrix = np.array(frame["transform_matrix"], dtype=np.float64)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise UserError("transform_matrix is not a matrix of numbers") from error
-    if matrix.shape == (3, 4):
-        matrix = np.concatenate([matrix, [[0, 0, 0, 1]]])
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise UserError(f"transform_matrix must be 4 x 4 and finite, found shape {matrix.shape}")
-    return matrix @ OPENGL_TO_OPENCV
+    rows = check(frame["transform_matrix"], Matrix, "transform_matrix")
+    return np.array([*rows, [0, 0, 0, 1]][:4], dtype=np.float64) @ OPENGL_TO_OPENCV
 
 
 def _transforms_file(folder: Path, split: str) -> Path | None:
@@ -167,14 +165,9 @@ def _other_splits(path: Path, content: dict, split: str) -> dict[str, list[str]]
 
 
 def _read_json(path: Path) -> tuple[dict, list[dict]]:
-    try:
-        content = json.loads(path.read_bytes())
-        frames = content["frames"]
-        if not frames or not all(isinstance(frame, dict) for frame in frames):
-            raise UserError(f"{path}: 'frames' is empty or malformed")
-        return content, frames
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a transforms file ({type(error).__name__}: {error})") from error
+    """The whole file, whose writers are many and state more than is used here, and its frames."""
+    content = read_json(path, advice=ADVICE)
+    return content, check(content.get("frames"), Frames, f"{path}, frames", ADVICE)
 
 
 def _find_pictures(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]:
