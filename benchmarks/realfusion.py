@@ -34,7 +34,7 @@ from vcgen.errors import UserError
 from vcgen.evaluation.lpips import load_lpips
 from vcgen.evaluation.metrics import Metrics, quantise
 from vcgen.evaluation.statistics import bootstrap_interval, mean
-from vcgen.export.atomic import replacing
+from vcgen.io import replacing
 
 METHODS = "reference", "sds", "textual_inversion", "lora", "dreambooth", "oracle"
 WITHOUT_PRIOR = "reference", "oracle"

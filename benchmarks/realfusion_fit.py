@@ -30,7 +30,7 @@ from vcgen.errors import UserError
 from vcgen.evaluation.geometry import compare
 from vcgen.evaluation.janus import AZIMUTHS, janus
 from vcgen.evaluation.metrics import Metrics
-from vcgen.export.atomic import replacing
+from vcgen.io import replacing
 from vcgen.nerf.mesh import extract_mesh
 from vcgen.systems.build import instantiate
 from vcgen.systems.realfusion import RealFusion

@@ -10,7 +10,7 @@ import torch
 from training import load, refusal, vcgen
 
 from vcgen.errors import UserError
-from vcgen.systems.checkpoint_files import FORMAT, CheckpointFiles, config_differences, remove_leftovers
+from vcgen.systems.checkpoint_files import FORMAT, CheckpointFiles, config_differences
 
 
 def test_checkpoints_hold_what_export_needs_and_no_temporary_file_is_left(finished):
@@ -89,7 +89,7 @@ def test_what_the_disk_holds_is_compared_with_what_was_written(files, tmp_path, 
 
     def spoil(descriptor):
         flush(descriptor)
-        for temporary in tmp_path.glob(".*.tmp"):
+        for temporary in tmp_path.glob(".*.partial*"):
             flip(temporary, 300_000)
 
     monkeypatch.setattr(os, "fsync", spoil)
@@ -132,13 +132,6 @@ def test_another_format_is_refused_with_both_versions(files, tmp_path):
     torch.save(content(1), path)
     with pytest.raises(UserError, match=f"old.ckpt: checkpoint format 1, written by vcgen 0.1; this one reads format {FORMAT}: go on with"):
         files.load_checkpoint(path)
-
-
-def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
-    for name in (".last.ckpt.123.tmp", ".step-7.ckpt.9.tmp", "last.ckpt", ".other.tmp", "mine.ckpt.1.tmp"):
-        (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp", "last.ckpt", "mine.ckpt.1.tmp"]
 
 
 def test_validation_of_the_best_checkpoint_uses_its_averaged_weights(capsys, config, finished, tmp_path):

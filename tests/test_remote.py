@@ -19,6 +19,7 @@ from vcgen.data.remote import Cache, is_remote
 from vcgen.data.shards import read_index, write_shards
 from vcgen.data.stream import SceneStream
 from vcgen.errors import UserError
+from vcgen.io import beside
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_processes_of_a_node_download_a_shard_once(origin, tmp_path):
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * 4
     assert sorted(fetched(tmp_path / "log")) == sorted(shard.name for shard in origin.shards)
-    assert not list((tmp_path / "cache").rglob("*.partial"))
+    assert not list((tmp_path / "cache").rglob("*.partial*"))
 
 
 def test_the_least_recently_used_shard_goes_first_and_never_one_that_is_read(origin, tmp_path):
@@ -130,8 +131,8 @@ def test_a_damaged_copy_is_fetched_again_and_damage_at_the_origin_is_refused(ori
 def test_what_an_interrupted_download_left_is_replaced(origin, tmp_path):
     index = Cache(tmp_path / "cache", sum(shard.bytes for shard in origin.shards)).index(logged(origin, tmp_path / "log"))
     for shard in origin.shards:
-        (index.folder / f"{shard.name}.partial").write_bytes(bytes(shard.bytes))
-    assert same_scenes(index, origin) and not list(index.folder.glob("*.partial"))
+        beside(index.folder / shard.name).write_bytes(bytes(shard.bytes))
+    assert same_scenes(index, origin) and not list(index.folder.glob("*.partial*"))
 
 
 def test_names_that_would_leave_the_folder_or_run_a_command_are_refused(origin, tmp_path):

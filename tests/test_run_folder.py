@@ -12,6 +12,7 @@ import pytest
 from training import refusal, vcgen
 
 from vcgen.errors import UserError
+from vcgen.io import beside
 from vcgen.systems import run_folder
 from vcgen.systems.run_folder import LOCK, alone_in
 
@@ -93,7 +94,7 @@ def test_validation_needs_no_lock(config, finished, tmp_path, holder):
 def test_a_run_removes_what_a_killed_one_was_writing(config, tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    (folder / ".last.ckpt.4711.tmp").write_bytes(b"half")
+    beside(folder / "last.ckpt").write_bytes(b"half")
     assert vcgen("fit", config, tmp_path, trainer__max_steps=1, data__val="null") == 0
     assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt"]
     assert (tmp_path / LOCK).read_text() == ""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from vcgen.export.atomic import replacing
+from vcgen.io import replacing
 from vcgen.export.video import contact_sheet, depth_picture, gif_bytes, write_gif, write_mp4, write_png
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 64, 200)]

@@ -2,10 +2,13 @@
 
 import codecs
 import errno
+import fnmatch
 import functools
 import json
 import os
+import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +23,8 @@ from vcgen.errors import UserError, naming
 T = TypeVar("T")
 #: What file systems answer that cannot flush.
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
+#: The names that :func:`replacing` gives what it is writing.
+TEMPORARY = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{16}\.partial(?P<suffix>(\.[^.]*)?)", re.DOTALL)
 #: Nesting allowed in parts of a JSON file whose schema is open, such as a model's arguments.
 MAX_DEPTH = 64
 #: Values allowed at one depth of such parts.
@@ -41,7 +46,7 @@ def replacing(path: Path | str, flush: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
+    temporary = beside(path)
     try:
         with naming(path, temporary):
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
@@ -53,6 +58,28 @@ def replacing(path: Path | str, flush: bool = False) -> Iterator[Path]:
                 flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def written_name(path: Path) -> str:
+    """The name of the file that a temporary one was to become; that of any other file."""
+    found = TEMPORARY.fullmatch(path.name)
+    return found["stem"] + found["suffix"] if found else path.name
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Remove what killed processes were writing beside the files or folders ``name`` (a pattern, as *.ckpt) of a folder.
+
+    Only for the one process that may write them: there is no other sign that a temporary file is not in use.
+    """
+    for path in folder.glob(".*.partial*"):
+        if TEMPORARY.fullmatch(path.name) and fnmatch.fnmatchcase(written_name(path), name):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """An unguessable name for a temporary file or folder beside ``path``; long names are cut, since names may have 255 bytes."""
+    stem = os.fsdecode(os.fsencode(path.stem)[:120])
+    return path.with_name(f".{stem}.{secrets.token_hex(8)}.partial{path.suffix}")
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -133,9 +160,22 @@ def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[Bin
         yield file
 
 
-def open_lock(path: Path | str) -> int:
-    """A descriptor of a lock file, created if need be, for fcntl; a link in its place, which another user may have planted, is refused."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+def open_lock(path: Path | str) -> BinaryIO:
+    """A lock file, opened for reading and writing, created if need be, for fcntl.
+
+    Raises UserError where something else stands in its place, such as a link that another user of a shared folder has planted.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        descriptor = None
+    if descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "r+b")
+    if descriptor is not None:
+        os.close(descriptor)
+    raise UserError(f"{path}: a link, or no file, stands where vcgen keeps a lock; remove it, or choose another place")
 
 
 def flush_to_disk(path: Path) -> None:

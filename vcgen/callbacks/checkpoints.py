@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vcgen.errors import UserError
+from vcgen.io import replacing
 
 
 class Checkpoints(Checkpoint):
@@ -188,12 +189,10 @@ def remove_others(folder: Path, steps: set[int]) -> None:
 
 def link(source: Path, target: Path) -> None:
     """Let ``target`` be the same file as ``source``, at once and without taking space; a copy where the file system knows no hard links."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        try:
-            os.link(source, temporary)
-        except OSError:
+        with replacing(target) as temporary:
+            temporary.unlink()
+            os.link(source, temporary)  # refused, too, where something has that name
+    except OSError:
+        with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)  # renaming one name of a file to another of its names leaves both

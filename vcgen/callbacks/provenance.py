@@ -1,7 +1,6 @@
 """What a run was: versions and git commit in its folder, and in every checkpoint all that export needs."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 import vcgen
+from vcgen.io import write_bytes
 
 PACKAGES = ("torch", "lightning", "diffusers", "nerfacc", "webdataset", "jsonargparse", "omegaconf", "numpy")
 
@@ -49,10 +49,7 @@ class Provenance(pl.Callback):
             "parameters": sum(p.numel() for p in module.parameters()),
         }
         path = Path(trainer.default_root_dir) / "run.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(facts, indent=2) + "\n")
-        os.replace(temporary, path)
+        write_bytes(path, (json.dumps(facts, indent=2) + "\n").encode())
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what ``vcgen export`` needs: how to build the model, and the camera its training pictures were taken with."""

@@ -15,8 +15,8 @@ from vcgen.schema import Name, Sha256, Side, Text
 #: Ten million scenes.
 MAX_BYTES = 1 << 31
 ADVICE = "not a valid shard index: copy it again, or pack the data again"
-#: A name that can go into a command or a path, as names from elsewhere do.
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")]
+#: A name that can go into a command or a path, as names from elsewhere do, and is none that vcgen gives to other files there.
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\.tar\Z")]
 Length = Annotated[int, Meta(ge=0, le=1 << 50)]
 
 

@@ -7,8 +7,10 @@ import numpy as np
 from vcgen.data.plausible import odd_place, odd_poses
 from vcgen.data.record import SceneRecord, decode_views
 from vcgen.data.remarks import print_remarks
-from vcgen.data.shards import ShardIndex, create_folder, read_index
+from vcgen.data.shards import ShardIndex, read_index
 from vcgen.errors import UserError
+from vcgen.folders import create_folder
+from vcgen.io import write_bytes
 
 
 def main(arguments: list[str]) -> None:
@@ -93,7 +95,6 @@ def summarise(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, st
 def draw(index: ShardIndex, record: SceneRecord, out: Path) -> list[Path]:
     """Write contact_sheet.png, cameras.png and epipolar.png into ``out``; returns their paths."""
     from vcgen.data.drawing import contact_sheet, draw_cameras, draw_epipolar_lines
-    from vcgen.data.shards import write_atomically
 
     create_folder(out)
     chosen = np.unique(np.linspace(0, len(index.samples) - 1, 8).astype(int))
@@ -103,7 +104,7 @@ def draw(index: ShardIndex, record: SceneRecord, out: Path) -> list[Path]:
         "epipolar.png": draw_epipolar_lines(record),
     }
     for name, data in pictures.items():
-        write_atomically(out / name, data)
+        write_bytes(out / name, data)
     return [out / name for name in pictures]
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections import deque
@@ -18,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from msgspec import Struct, to_builtins
 
@@ -30,14 +29,13 @@ from vcgen.data.shards import (
     INDEX,
     ShardEntry,
     ShardIndex,
-    create_folder,
     read_index,
-    write_atomically,
     write_index,
     write_shard,
 )
 from vcgen.errors import UserError
-from vcgen.io import printable, read_json
+from vcgen.folders import create_own_folder, put_in_place
+from vcgen.io import open_lock, printable, read_json, remove_leftovers, write_bytes
 from vcgen.schema import Side
 
 ListScenes = Callable[[Path, Settings], list[SceneFolder]]
@@ -98,8 +96,9 @@ def pack(
         print(f"{out}: already packed from this source with these settings; nothing to do (--overwrite packs again)")
         return
     partial = target.with_name(target.name + ".partial")
-    create_folder(partial)
+    create_own_folder(partial)
     with hold_lock(partial):
+        remove_leftovers(partial, "*")
         try:
             made = make_shards(plans, partial, read_scene, settings, workers, skip_broken)
         except KeyboardInterrupt as interrupt:
@@ -115,9 +114,9 @@ def pack(
         print("\n".join([f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken)]))
 
 
-def hold_lock(partial: Path) -> IO:
+def hold_lock(partial: Path) -> BinaryIO:
     """Claim a folder for this process until the returned file is closed; raises UserError while another process packs into it."""
-    file = open(partial / "lock", "w")
+    file = open_lock(partial / "lock")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -250,7 +249,7 @@ def save_made(
     """Write a shard and then the note that it is finished."""
     entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None
     made = Made(entry, image_size, broken, remarks)
-    write_atomically(partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, **vars(made)))).encode())
+    write_bytes(partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, **vars(made)))).encode())
     return made
 
 
@@ -274,17 +273,12 @@ def publish(made: list[Made], partial: Path, target: Path, settings: Settings, f
     image_size = next(shard.image_size for shard in made if shard.image_size)
     write_index(ShardIndex(partial, image_size, settings.source, settings.split, settings.licence, entries))
     record = {"fingerprint": fingerprint, "settings": asdict(settings), "broken": [item for shard in made for item in shard.broken]}
-    write_atomically(partial / PACK_FILE, (json.dumps(record, indent=1) + "\n").encode())
+    write_bytes(partial / PACK_FILE, (json.dumps(record, indent=1) + "\n").encode())
     wanted = {INDEX, PACK_FILE, *(entry.name for entry in entries)}
     for path in partial.iterdir():
         if path.name not in wanted:
             path.unlink()
-    old = target.with_name(target.name + ".old")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
-    os.replace(partial, target)
-    shutil.rmtree(old, ignore_errors=True)
+    put_in_place(partial, target)
 
 
 def broken_message(broken: list[tuple[str, str]], total: int, source: str) -> str:

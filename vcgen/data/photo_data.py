@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
 from vcgen.data.drawing import PANEL, frusta_panels, png_bytes, side_by_side
 from vcgen.data.photo import load_photo
-from vcgen.data.shards import create_folder, write_atomically
 from vcgen.data.single import Same
 from vcgen.errors import UserError
+from vcgen.folders import create_folder
+from vcgen.io import write_bytes
 from vcgen.types import Example, Position, Views
 
 #: Ways of looking at the reference camera: world axes to the right and upwards.
@@ -59,7 +60,7 @@ class PhotoData(pl.LightningDataModule):
         if stage == "fit" and self.trainer is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             folder = Path(self.trainer.default_root_dir)
             create_folder(folder)
-            write_atomically(folder / "photo.png", self.preview())
+            write_bytes(folder / "photo.png", self.preview())
 
     def cameras(self, count: int = 1) -> Cameras:
         """The reference camera, ``count`` times."""

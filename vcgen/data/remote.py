@@ -8,18 +8,24 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from vcgen.data.index_file import MAX_BYTES
 from vcgen.data.record import SceneRecord
-from vcgen.data.shards import INDEX, ShardEntry, ShardIndex, create_folder, file_sha256, read_index, read_sample
+from vcgen.data.shards import INDEX, ShardEntry, ShardIndex, file_sha256, read_index, read_sample
 from vcgen.data.table import SampleEntry
 from vcgen.errors import UserError
+from vcgen.folders import create_folder, create_own_folder
+from vcgen.io import open_lock, remove_leftovers, replacing, written_name
 
 BLOCK = 1 << 20
+#: Names of the folders that :class:`Cache` makes.
+FOLDER = re.compile(r"[0-9a-f]{16}")
 
 
 def is_remote(source: str) -> bool:
@@ -54,9 +60,13 @@ class Cache:
         if source.startswith("pipe:") and "{}" not in source:
             raise UserError(f"{source}: a command needs {{}} where the file's name belongs, such as pipe:cat /data/{{}}")
         folder = self.folder / hashlib.sha256(source.encode()).hexdigest()[:16]
-        create_folder(folder)
+        create_folder(self.folder)
+        create_own_folder(self.folder.resolve())  # it may be the user's own link
+        create_own_folder(folder)
         with _locked(folder / f"{INDEX}.lock", fcntl.LOCK_EX):
-            self._download(source, INDEX, folder)
+            remove_leftovers(folder, INDEX)
+            with replacing(folder / INDEX) as temporary:
+                _download(source, INDEX, temporary, MAX_BYTES)
         index = read_index(folder, check=False)
         return CachedIndex(folder, index.image_size, index.source, index.split, index.licence, index.shards, self, source)
 
@@ -73,7 +83,9 @@ class Cache:
         for attempt in (1, 2, 3):
             with _locked(folder / f"{shard.name}.lock", fcntl.LOCK_SH):
                 try:
-                    os.utime(folder / shard.name)  # the time of last use
+                    os.utime(folder / shard.name, follow_symlinks=False)  # the time of last use
+                    if (folder / shard.name).is_symlink():
+                        raise UserError(f"{folder / shard.name}: a link, which vcgen does not put there")
                     return read_sample(folder, shard.name, sample.offset, sample.size)
                 except (OSError, UserError) as error:
                     # A good copy of a damaged shard: fetching it again would not help.
@@ -86,16 +98,19 @@ class Cache:
         """Download a shard unless a whole copy is there by now: other processes may have been waiting for the same one."""
         with _locked(folder / f"{shard.name}.lock", fcntl.LOCK_EX):
             if not _is_whole(folder / shard.name, shard):
-                for path in (folder / shard.name, _partial(folder / shard.name)):
-                    path.unlink(missing_ok=True)
-                self._make_room(folder, shard)
-                self._download(source, shard.name, folder, shard)
+                (folder / shard.name).unlink(missing_ok=True)
+                remove_leftovers(folder, shard.name)
+                with replacing(folder / shard.name) as temporary:
+                    self._make_room(shard, temporary)
+                    _download(source, shard.name, temporary, shard.bytes)
+                    if not _is_whole(temporary, shard):
+                        found = f"arrived with {_size(temporary)} bytes that are not those of {INDEX}"
+                        raise UserError(f"{source}: {shard.name} {found}; copy or pack it again there")
 
-    def _make_room(self, folder: Path, shard: ShardEntry) -> None:
+    def _make_room(self, shard: ShardEntry, temporary: Path) -> None:
         """Reserve a shard's bytes: remove least recently used shards that nobody reads until they fit."""
         with _locked(self.folder / "lock", fcntl.LOCK_EX):
-            files = (path for path in self.folder.glob("*/*") if path.suffix != ".lock" and not path.name.startswith(INDEX))
-            kept = sorted(files, key=_last_use)
+            kept = sorted(filter(_is_cached, self.folder.glob("*/*")), key=_last_use)
             excess = sum(_size(path) for path in kept) + shard.bytes - self.limit
             for path in kept:
                 if excess <= 0:
@@ -104,25 +119,18 @@ class Cache:
             if excess > 0:
                 raise UserError(f"{self.folder}: no room for {shard.name} ({shard.bytes / 1e9:.2f} GB); raise data.cache_gb")
             # counts for those who make room from now on
-            with open(_partial(folder / shard.name), "wb") as file:
-                file.truncate(shard.bytes)
+            os.truncate(temporary, shard.bytes)
 
-    def _download(self, source: str, name: str, folder: Path, shard: ShardEntry | None = None) -> None:
-        """Fetch a file under another name, check it, rename it."""
-        partial = _partial(folder / name)
-        try:
-            with open_remote(source, name) as stream, open(partial, "wb") as file:
-                while block := stream.read(BLOCK):
-                    file.write(block)
-        except Exception as error:  # every protocol fails in its own way
-            partial.unlink(missing_ok=True)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{source}: {name} cannot be fetched ({reason}); check the address and the network") from error
-        if shard and not _is_whole(partial, shard):
-            size = partial.stat().st_size
-            partial.unlink()
-            raise UserError(f"{source}: {name} arrived with {size} bytes that are not those of {INDEX}; copy or pack it again there")
-        os.replace(partial, folder / name)
+
+def _download(source: str, name: str, temporary: Path, limit: int) -> None:
+    """Fetch a file, or what it has up to a block beyond ``limit`` bytes."""
+    try:
+        with open_remote(source, name) as stream, open(temporary, "wb") as file:
+            while file.tell() <= limit and (block := stream.read(BLOCK)):
+                file.write(block)
+    except Exception as error:  # every protocol fails in its own way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{source}: {name} cannot be fetched ({reason}); check the address and the network") from error
 
 
 @dataclass(frozen=True)
@@ -143,15 +151,21 @@ class CachedIndex(ShardIndex):
 
 @contextlib.contextmanager
 def _locked(path: Path, kind: int) -> Iterator[None]:
-    with open(path, "ab") as file:
+    with open_lock(path) as file:
         fcntl.flock(file, kind)
         yield
 
 
+def _is_cached(path: Path) -> bool:
+    """Whether a file below the cache is a shard, or what was arriving of one: what else lies there is none of the cache's business."""
+    if not FOLDER.fullmatch(path.parent.name) or path.parent.is_symlink() or not (path.parent / f"{INDEX}.lock").is_file():
+        return False
+    return path.suffix != ".lock" and not written_name(path).startswith(INDEX) and path.is_file() and not path.is_symlink()
+
+
 def _remove_unused(path: Path) -> int:
     """Remove a shard, or what an interrupted download left, unless someone holds its lock; returns the bytes that became free."""
-    name = path.name.removesuffix(".partial")
-    with open(path.with_name(f"{name}.lock"), "ab") as file:
+    with open_lock(path.with_name(f"{written_name(path)}.lock")) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -162,11 +176,7 @@ def _remove_unused(path: Path) -> int:
 
 
 def _is_whole(path: Path, shard: ShardEntry) -> bool:
-    return path.is_file() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
 
 
 def _size(path: Path) -> int:

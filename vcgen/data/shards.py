@@ -6,8 +6,6 @@ Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.00
 import hashlib
 import itertools
 import json
-import os
-import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +18,9 @@ from vcgen.data.index_file import MAX_BYTES, FileName, Length, parse_index
 from vcgen.data.record import VERSION, SceneRecord
 from vcgen.data.table import SampleEntry, SceneTable
 from vcgen.data.tar import add_member, read_members
-from vcgen.errors import UserError, naming
-from vcgen.io import one_line, read_bytes
+from vcgen.errors import UserError
+from vcgen.folders import create_folder, replacing_folder
+from vcgen.io import one_line, read_bytes, replacing, write_bytes
 from vcgen.schema import Sha256
 
 INDEX = "index.json"
@@ -151,25 +150,20 @@ def write_shards(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists already and is not an empty folder; choose another or remove it")
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    create_folder(partial)
-    try:
+    create_folder(folder.parent)
+    with replacing_folder(folder) as partial:
         iterator, shards = iter(records), []
         while batch := list(itertools.islice(iterator, samples_per_shard)):
             shards.append(write_shard(batch, partial / f"{len(shards):06d}.tar", image_size))
         write_index(ShardIndex(partial, tuple(image_size), source, split, licence, tuple(shards)))
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return read_index(folder)
 
 
 def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[int, int]) -> ShardEntry:
     """Write one tar file atomically; its bytes are a function of the records. Raises UserError for an invalid record."""
-    samples, temporary = [], path.with_name(f".{path.name}.tmp")
-    try:
-        tar_format = tarfile.USTAR_FORMAT
-        with naming(path, temporary), open(temporary, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tar_format) as tar:
+    samples = []
+    with replacing(path) as temporary:
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
             for record in records:
                 record = record.validate().with_group_default()
                 if tuple(record.size) != tuple(image_size):
@@ -179,11 +173,7 @@ def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[in
                 for number, image in enumerate(record.images):
                     add_member(tar, f"{record.key}.{number:03d}.png", image)
                 samples.append(SampleEntry(record.key, offset, tar.offset - offset, len(record.images), record.group))
-        entry = ShardEntry(path.name, temporary.stat().st_size, file_sha256(temporary), tuple(samples))
-        os.replace(temporary, path)
-        return entry
-    finally:
-        temporary.unlink(missing_ok=True)
+        return ShardEntry(path.name, temporary.stat().st_size, file_sha256(temporary), tuple(samples))
 
 
 def write_index(index: ShardIndex) -> None:
@@ -197,7 +187,7 @@ def write_index(index: ShardIndex) -> None:
     shards = [{**vars(shard), "samples": [structs.asdict(sample) for sample in shard.samples]} for shard in index.shards]
     content = {"version": VERSION, "image_size": index.image_size, "source": index.source, "split": index.split, "licence": index.licence}
     content["shards"] = shards
-    write_atomically(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
+    write_bytes(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
@@ -243,26 +233,6 @@ def _parse(data: bytes) -> SceneRecord:
     if names != expected:
         raise UserError(f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}")
     return SceneRecord.from_cameras_json(key, members[names[0]], [members[name] for name in names[1:]]).validate()
-
-
-def create_folder(folder: Path) -> None:
-    """Make a folder and its parents; a UserError says why it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot create this folder ({error.strerror}); choose a writable place") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in its folder, then rename it: readers see the old or the new, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose a writable place with free space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

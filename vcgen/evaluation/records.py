@@ -5,10 +5,10 @@ from pathlib import Path
 
 from msgspec import Struct, structs, to_builtins
 
-from vcgen.data.shards import create_folder, write_atomically
 from vcgen.errors import UserError
 from vcgen.evaluation.metrics import check_values
-from vcgen.io import read_json
+from vcgen.folders import create_folder
+from vcgen.io import read_json, write_bytes
 from vcgen.schema import Key, Name, NotNegative, Text, ViewNumber
 
 ADVICE = "not a record of this vcgen evaluate: delete it and run again"
@@ -93,7 +93,7 @@ class RecordFolder:
     def write(self, score: ObjectScore) -> None:
         """Store a record, atomically."""
         content = to_builtins(RecordFile(**structs.asdict(score), fingerprint=self.fingerprint))
-        write_atomically(self.folder / f"{score.object}.json", (json.dumps(content, allow_nan=False) + "\n").encode())
+        write_bytes(self.folder / f"{score.object}.json", (json.dumps(content, allow_nan=False) + "\n").encode())
 
 
 def _read(path: Path) -> RecordFile:

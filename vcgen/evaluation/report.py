@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from vcgen.data.shards import write_atomically
 from vcgen.evaluation.metrics import HIGHER_IS_BETTER, family
 from vcgen.evaluation.page import PAGE
 from vcgen.evaluation.panels import ERROR_SCALE, data_address, depth_map, error_map
 from vcgen.evaluation.results import Results
+from vcgen.io import write_bytes
 from vcgen.types import Rendering
 
 #: (object key, view indices) -> input picture (3, H, W), true pictures (V, 3, H, W), Rendering (V, ...)
@@ -26,8 +26,8 @@ TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ssim_gauss": "SSIM, Gaussian"}
 
 def write_report(results: Results, folder: Path, pictures: Pictures) -> None:
     """Write report.md and report.html (self-contained: pictures inside, no scripts, nothing from the network) into ``folder``."""
-    write_atomically(folder / "report.md", markdown(results).encode())
-    write_atomically(folder / "report.html", page(results, pictures).encode())
+    write_bytes(folder / "report.md", markdown(results).encode())
+    write_bytes(folder / "report.html", page(results, pictures).encode())
 
 
 def title(metric: str) -> str:

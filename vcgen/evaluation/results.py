@@ -9,13 +9,12 @@ from typing import Any
 
 from msgspec import Struct, to_builtins
 
-from vcgen.data.shards import write_atomically
 from vcgen.errors import UserError
 from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
-from vcgen.io import check, one_line, read_json
+from vcgen.io import check, one_line, read_json, write_bytes
 from vcgen.schema import Count, Finite, Name, Text
 
 RESULTS = "results.json"
@@ -65,7 +64,7 @@ class Results(Struct, frozen=True, forbid_unknown_fields=True):
 
     def save(self, folder: Path) -> None:
         """Write ``results.json``, atomically."""
-        write_atomically(folder / RESULTS, (json.dumps(to_builtins(self), indent=1, allow_nan=False) + "\n").encode())
+        write_bytes(folder / RESULTS, (json.dumps(to_builtins(self), indent=1, allow_nan=False) + "\n").encode())
 
 
 def load_results(folder: Path | str) -> Results:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from vcgen.data.shards import ShardIndex, create_folder, write_atomically
+from vcgen.data.shards import ShardIndex
 from vcgen.errors import UserError
 from vcgen.evaluation.records import ObjectScore, RecordFolder
-from vcgen.io import read_json
+from vcgen.folders import create_folder
+from vcgen.io import read_json, write_bytes
 
 #: In the results' folder: into how many shards the objects were split.
 FILE = "shards.json"
@@ -39,7 +40,7 @@ def objects_of(index: ShardIndex, shard: tuple[int, int] = (0, 1)) -> list[tuple
 def note_count(out: Path, shards: int) -> None:
     """Remember the number of shards, for :func:`merged` to say which one is missing. All processes write the same."""
     create_folder(out)
-    write_atomically(out / FILE, (json.dumps({"shards": shards}) + "\n").encode())
+    write_bytes(out / FILE, (json.dumps({"shards": shards}) + "\n").encode())
 
 
 def merged(out: Path, records: RecordFolder, keys: list[str], dealt: list[str]) -> list[ObjectScore]:

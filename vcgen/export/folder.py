@@ -7,8 +7,6 @@ and schedule lie in ``unet/`` and ``scheduler/`` as diffusers writes them, so th
 import inspect
 import json
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,8 +16,9 @@ from lightning.pytorch import LightningModule
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from vcgen.errors import UserError, naming
+from vcgen.errors import UserError
 from vcgen.export.fitting import first_names, misfit, mismatch
+from vcgen.folders import replacing_folder
 from vcgen.io import check, one_line, read_json
 from vcgen.schema import Elevation, Positive, Side, Unit
 from vcgen.tensors import all_finite, read_tensors, write_tensors
@@ -86,20 +85,13 @@ def save(
     stored = _halved(weights) if half else dict(weights)
     own = [] if prior is None else [name for name in stored if name.startswith(UNET_PREFIX)]
     unet = {name.removeprefix(UNET_PREFIX): stored.pop(name) for name in own}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        with naming(folder, temporary):
-            temporary.mkdir()
-            write_tensors(stored, temporary / WEIGHTS)
-            if prior is not None:
-                prior.unet.save_config(temporary / Path(UNET_CONFIG).parent)
-                write_tensors(unet, temporary / UNET_WEIGHTS)
-                prior.schedule.save_pretrained(temporary / Path(SCHEDULER_CONFIG).parent)
-            (temporary / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-            _put_in_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(folder) as temporary:
+        write_tensors(stored, temporary / WEIGHTS)
+        if prior is not None:
+            prior.unet.save_config(temporary / Path(UNET_CONFIG).parent)
+            write_tensors(unet, temporary / UNET_WEIGHTS)
+            prior.schedule.save_pretrained(temporary / Path(SCHEDULER_CONFIG).parent)
+        (temporary / CONFIG).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     return folder
 
 
@@ -213,12 +205,3 @@ def _device(device: torch.device | str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {device!r} cannot be used ({reason}): use cpu, or cuda on a machine with a GPU") from error
     return chosen
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    # A folder cannot be replaced in one step unless it is empty, so the old one steps aside first.
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        os.replace(folder, aside)
-    os.replace(temporary, folder)
-    shutil.rmtree(aside, ignore_errors=True)

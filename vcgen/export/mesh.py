@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcgen.errors import UserError
-from vcgen.export.atomic import replacing
+from vcgen.io import replacing
 
 if TYPE_CHECKING:
     import trimesh

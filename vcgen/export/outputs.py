@@ -15,11 +15,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
-from vcgen.export.atomic import replacing
 from vcgen.export.mesh import write_mesh
 from vcgen.data.framing import prepare
 from vcgen.export.stage import Stage
 from vcgen.export.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
+from vcgen.io import write_bytes
 from vcgen.nerf.mesh import extract_mesh
 from vcgen.types import Field, Rendering
 
@@ -69,8 +69,7 @@ def render_picture(
             lines += [_line(gif, f"{len(frames)} frames, {options.fps:g} per second"), _line(mp4, "the same as H.264")]
     mesh, problems = ({}, []) if not options.mesh_resolution else _write_mesh(field, stage, target, options, lines)
     record = {**record, "image": str(path), **_record(stage, cameras, options), "mesh": mesh}
-    with replacing(target / "render.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
+    write_bytes(target / "render.json", (json.dumps(record, indent=2) + "\n").encode())
     return Report([*lines, _line(target / "render.json", "cameras and settings")], [f"{path}: {problem}" for problem in problems])
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vcgen.errors import UserError
-from vcgen.export.atomic import replacing
+from vcgen.io import replacing
 
 #: Turbo colour map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by Anton Mikhailov and
 #: Ruofei Du, "Turbo, an improved rainbow colormap for visualization" (2019), Apache-2.0.

@@ -1,6 +1,5 @@
 """How checkpoints reach the disk and come back: written whole or not at all, unpickled never, refused in one line."""
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -12,10 +11,10 @@ from torch import nn
 
 from vcgen.checkpoints import damaged_part, read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
+from vcgen.io import replacing
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a number of scenes.
 FORMAT = 2
-TEMPORARY = ".{name}.{process}.tmp"
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -35,25 +34,20 @@ class CheckpointFiles(TorchCheckpointIO):
         something else than was written; the file of that name then is what it was.
         """
         path = Path(path)
-        temporary = path.with_name(TEMPORARY.format(name=path.name, process=os.getpid()))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                torch.save({"format": FORMAT, **checkpoint}, file)
-                file.flush()
-                os.fsync(file.fileno())
-                forget(file.fileno())
-            if damage := damaged_part(temporary):
-                raise UserError(f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at")
-            os.replace(temporary, path)
-            flush_folder(path.parent)
+            with replacing(path, flush=True) as temporary:
+                with open(temporary, "wb") as file:
+                    torch.save({"format": FORMAT, **checkpoint}, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    forget(file.fileno())
+                if damage := damaged_part(temporary):
+                    raise UserError(f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at")
         except (OSError, RuntimeError) as error:
             cause = os_error(error)
             if cause is None:
                 raise
-            raise UserError(f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path, temporary)}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            raise UserError(f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path)}") from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read, always with ``weights_only=True``. Raises UserError for a file that is missing, damaged, foreign, old or does not fit."""
@@ -77,24 +71,6 @@ def forget(descriptor: int) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run was writing. Only for the one process that may write in ``folder``."""
-    for path in folder.glob(TEMPORARY.format(name="*.ckpt", process="*")):
-        path.unlink(missing_ok=True)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make a renaming last through a power cut, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def os_error(error: BaseException | None) -> OSError | None:
     """The system's refusal behind an exception: torch's writer raises a RuntimeError of its own in its place."""
     while error is not None and not isinstance(error, OSError):
@@ -102,12 +78,11 @@ def os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def advice(cause: OSError, checkpoint: dict[str, Any], path: Path, temporary: Path) -> str:
-    """What to do when ``path`` could not be written; ``temporary`` is what there is of it."""
+def advice(cause: OSError, checkpoint: dict[str, Any], path: Path) -> str:
+    """What to do when ``path`` could not be written, and nothing is left of the attempt."""
     if cause.errno not in FULL:
         return f"{intact(path)}; choose a writable trainer.default_root_dir"
-    partial = temporary.stat().st_size if temporary.exists() else 0
-    need, free = tensor_bytes(checkpoint) / 1e6, (shutil.disk_usage(path.parent).free + partial) / 1e6
+    need, free = tensor_bytes(checkpoint) / 1e6, shutil.disk_usage(path.parent).free / 1e6
     return f"it needs {need:.0f} MB beside the old one, {free:.0f} MB are free; {intact(path)}; make room and go on with --ckpt_path last"
 
 

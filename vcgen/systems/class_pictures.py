@@ -14,8 +14,7 @@ from vcgen.data.images import read_image
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.export.atomic import replacing
-from vcgen.io import printable, read_json
+from vcgen.io import printable, read_json, replacing, write_bytes
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ def draw_class_pictures(
         raise UserError(f"{folder}: holds class pictures made with another {names}; delete that folder, or choose another run folder")
     folder.mkdir(parents=True, exist_ok=True)
     if rank == 0 and not note.is_file():
-        with replacing(note) as temporary:
-            temporary.write_text(json.dumps(made, indent=2) + "\n")
+        write_bytes(note, (json.dumps(made, indent=2) + "\n").encode())
     batches = [range(start, start + options.batch_size) for start in range(0, options.count, options.batch_size)]
     for numbers in batches[rank::ranks]:
         if all(path_of(folder, number).is_file() for number in numbers if number < options.count):

@@ -17,7 +17,7 @@ from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
 from vcgen.export.fitting import mismatch
-from vcgen.export.atomic import replacing
+from vcgen.io import replacing
 from vcgen.systems.build import instantiate
 from vcgen.systems.distillation import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff

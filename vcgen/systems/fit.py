@@ -50,10 +50,10 @@ from vcgen.callbacks.speed import Speed
 from vcgen.callbacks.together import Together
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import FULL, UserError
-from vcgen.io import write_bytes
+from vcgen.io import remove_leftovers, write_bytes
 from vcgen.stopping import StopSignals
 from vcgen.systems.base import System
-from vcgen.systems.checkpoint_files import CheckpointFiles, remove_leftovers
+from vcgen.systems.checkpoint_files import CheckpointFiles
 from vcgen.systems.launch import slurm_layout
 from vcgen.systems.loggers import put_into
 from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
@@ -166,7 +166,7 @@ class VcgenCLI(LightningCLI):
         root = self.trainer.default_root_dir
         with alone_in(root) if self.trainer.is_global_zero else nullcontext(False) as alone:
             if alone:
-                remove_leftovers(Path(checkpoint_folder(root)))
+                remove_leftovers(Path(checkpoint_folder(root)), "*.ckpt")
             self.trainer.fit(**arguments)
 
     def validate(self, **arguments: Any) -> None:

@@ -1,7 +1,6 @@
 """Personalisation: a text prior learns the object of a photo (RealFusion, arXiv 2302.10663, section 3.2; DreamBooth, arXiv 2208.12242)."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from vcgen.diffusion.personal import Personalisation
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError
-from vcgen.export.atomic import replacing
 from vcgen.export.video import contact_sheet
+from vcgen.folders import put_in_place
+from vcgen.io import replacing
 from vcgen.systems.base import System
 from vcgen.systems.class_pictures import Preservation, draw_class_pictures, read_class_pictures
 from vcgen.systems.mean import Mean
@@ -197,7 +197,7 @@ class Personalize(System):
             with tempfile.TemporaryDirectory(dir=root, prefix=".learnt") as temporary:
                 self.method.save(self.prior, Path(temporary))
                 for path in sorted(Path(temporary).iterdir()):
-                    put(path, root / path.name)
+                    put_in_place(path, root / path.name)
             if self.pictures.rows:
                 with replacing(root / "views.png") as path:
                     Image.fromarray(self.view_sheet()).save(path)
@@ -217,10 +217,3 @@ def photos(views: Views, augmentation: PhotoAugmentation, chosen: Sequence[int],
 def draw(choices: int, count: int, generator: torch.Generator) -> list[int]:
     """``count`` numbers below ``choices``."""
     return torch.randint(choices, (count,), generator=generator, device=generator.device).tolist()
-
-
-def put(source: Path, target: Path) -> None:
-    """Move a file or a folder into the place of what may be there."""
-    if target.is_dir():
-        shutil.rmtree(target)
-    os.replace(source, target)

@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from vcgen.errors import UserError
+from vcgen.io import open_lock
 
 LOCK = "run.lock"
 #: What file systems say that know no locks.
@@ -30,7 +31,7 @@ def alone_in(folder: Path | str, patience: float = 120.0) -> Iterator[bool]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a+") as file:
+    with open_lock(folder / LOCK) as file:
         held = take(file, folder, time.monotonic() + patience)
         if held:
             describe_holder(file)
@@ -41,7 +42,7 @@ def alone_in(folder: Path | str, patience: float = 120.0) -> Iterator[bool]:
                 file.truncate(0)
 
 
-def take(file: TextIO, folder: Path, deadline: float) -> bool:
+def take(file: BinaryIO, folder: Path, deadline: float) -> bool:
     """Lock an open file; False where that is not supported. deadline: see ``patience``, on the monotonic clock."""
     while True:
         try:
@@ -54,7 +55,7 @@ def take(file: TextIO, folder: Path, deadline: float) -> bool:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read(1000).decode(errors="replace").strip()
         if f"SLURM job {os.environ.get('SLURM_JOB_ID')}," not in holder or time.monotonic() > deadline:
             raise UserError(
                 f"{folder}: another run is writing here ({holder or 'it has just started'}); "
@@ -63,10 +64,11 @@ def take(file: TextIO, folder: Path, deadline: float) -> bool:
         time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def describe_holder(file: TextIO) -> None:
+def describe_holder(file: BinaryIO) -> None:
     """Note for others who this is."""
     job = os.environ.get("SLURM_JOB_ID")
     facts = [f"process {os.getpid()} on {socket.gethostname()}", *([f"SLURM job {job}"] if job else [])]
     file.truncate(0)
-    file.write(", ".join([*facts, time.strftime("since %Y-%m-%d %H:%M:%S %z")]) + "\n")
+    file.seek(0)
+    file.write((", ".join([*facts, time.strftime("since %Y-%m-%d %H:%M:%S %z")]) + "\n").encode())
     file.flush()

@@ -17,6 +17,7 @@ from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
 from vcgen.errors import UserError
 from vcgen.export.video import contact_sheet
+from vcgen.folders import replacing_folder
 from vcgen.systems.base import System
 from vcgen.systems.captions import all_sentences, captions, read_things
 from vcgen.systems.mean import Mean
@@ -136,7 +137,8 @@ class TextToImage(System):
             return
         self.set_scale()
         with averaged_weights(self.trainer, self):
-            self.prior.save(Path(self.trainer.default_root_dir) / "pipeline", self.half_precision)
+            with replacing_folder(Path(self.trainer.default_root_dir) / "pipeline") as folder:
+                self.prior.save(folder, self.half_precision)
 
 
 def all_views(example: Example) -> Views:
