@@ -37,7 +37,7 @@ def main() -> None:
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
-    rows = []
+    rows, before = [], memory()
     for faces, sides in list(RINGS.items())[: 1 if chosen.quick else None]:
         mesh = ring(*sides, chosen.device)
         for size in (64,) if chosen.quick else (64, 128, 512):
@@ -47,15 +47,20 @@ def main() -> None:
         ["faces", "pixels", "what", "median", "least", "processor", "baseline / this"],
         [[f"{r['faces']:,}", str(r["size"]), r["what"], *(f"{r[k]:.1f}" for k in ("ms", "least_ms", "processor_ms", "ratio"))] for r in rows],
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    lines += [f"Peak memory of the process: {peak:.1f} GiB", ""]
+    peak = memory() - before
+    lines += [f"Peak memory, baseline included, above that of the loaded libraries: {peak:.0f} MiB", ""]
     print("\n".join(lines))
     figures = {
-        "program": "rasterizer", "hardware": hardware(), "threads": torch.get_num_threads(), "device": chosen.device, "peak_gib": peak,
+        "program": "rasterizer", "hardware": hardware(), "threads": torch.get_num_threads(), "device": chosen.device, "peak_mib": peak,
         "rows": rows,
     }
     save_results("rasterizer", figures, lines, chosen.quick or chosen.unfiled)
     print(json.dumps(figures))
+
+
+def memory() -> float:
+    """MiB that the process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def ring(along: int, around: int, device: str) -> Meshes:

@@ -29,7 +29,7 @@ class Meshes:
 
     vertices: (V, 3) world positions. faces: (F, 3) int64 numbers of vertices; the front is the side from which they run counterclockwise.
     vertex_counts, face_counts: how many of each belong to each mesh; left out for a single mesh. Corners at one place should be one
-    vertex: an edge whose ends are doubled counts as a border.
+    vertex, as :meth:`welded` makes them: an edge whose ends are doubled counts as a border.
     """
 
     vertices: Tensor
@@ -69,6 +69,20 @@ class Meshes:
             other.__dict__["edges"] = self.edges
         return other
 
+    def welded(self) -> "Meshes":
+        """The same faces, with vertices of a mesh that lie in exactly one place joined, as files double them along seams of textures.
+
+        The vertices that stay are not the old ones: values at those become values at corners, (F, 3, C), by ``values[meshes.faces]``.
+        """
+        device = self.vertices.device
+        owner = torch.repeat_interleave(torch.arange(len(self), device=device), torch.tensor(self.vertex_counts, device=device))
+        _, places = torch.unique(torch.cat([owner[:, None], self.vertices.detach() + 0.0], 1), dim=0, return_inverse=True)
+        count = int(places.max()) + 1 if len(places) else 0
+        numbers = torch.arange(len(places), device=device)
+        first = numbers.new_full((count,), len(places)).scatter_reduce(0, places, numbers, "amin")
+        counts = torch.bincount(owner[first], minlength=len(self)).tolist()
+        return Meshes(self.vertices.index_select(0, first), places[self.faces], tuple(counts), self.face_counts)
+
     @cached_property
     def edges(self) -> Edges:
         """Made when first asked for: a sort of 3 F numbers."""
@@ -83,18 +97,24 @@ class Meshes:
 
     def face_normals(self) -> Tensor:
         """(F, 3) unit normals on the front; zero for a face without area."""
-        return torch.nn.functional.normalize(self._areas(), dim=-1, eps=torch.finfo(self.vertices.dtype).tiny)
+        return _unit(self._areas())
 
     def vertex_normals(self) -> Tensor:
         """(V, 3) unit normals: means over the faces around each vertex, weighted by area; zero where they cancel or there are none."""
         areas = self._areas()[:, None].expand(-1, 3, -1).reshape(-1, 3)
         sums = torch.zeros_like(self.vertices).index_add(0, self.faces.reshape(-1), areas)
-        return torch.nn.functional.normalize(sums, dim=-1, eps=torch.finfo(self.vertices.dtype).tiny)
+        return _unit(sums)
 
     def _areas(self) -> Tensor:
         """(F, 3) normals as long as twice the area."""
         a, b, c = (self.vertices.index_select(0, corner) for corner in self.faces.unbind(1))
         return torch.linalg.cross(b - a, c - a)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors (n, 3) of length 1, however short they are; zero for zero, with a finite gradient."""
+    scale = vectors.detach().abs().amax(1, keepdim=True)
+    return torch.nn.functional.normalize(vectors / torch.where(scale > 0, scale, 1), dim=1, eps=0.5)
 
 
 @dataclass(frozen=True)
