@@ -61,9 +61,9 @@ def _outlines(raster: Raster) -> tuple[Tensor, Tensor, Tensor]:
     for numbers in chunks(face.total, points.device):
         view, number = face.locate(numbers)
         corners = meshes.faces.index_select(0, number) + raster.instances.shift.index_select(0, view)[:, None]
-        a, b, c = (points.index_select(0, corner) for corner in corners.unbind(1))
-        x, y, z = (torch.linalg.cross(a, b) * c).unbind(1)
-        turn = (x + y + z).sign().to(torch.int8)
+        a, b, c = (points.index_select(0, corner).unbind(1) for corner in corners.unbind(1))
+        turn = c[0] * (a[1] * b[2] - a[2] * b[1]) + c[1] * (a[2] * b[0] - a[0] * b[2]) + c[2] * (a[0] * b[1] - a[1] * b[0])
+        turn = turn.sign().to(torch.int8)
         if raster.culled:
             turn.clamp_(max=0)
         sides = torch.where(meshes.edges.forward.index_select(0, number), turn[:, None], -turn[:, None]).reshape(-1)

@@ -121,9 +121,9 @@ def rasterize(
     ])
     plane = CLIP * rows.near if clip is None else torch.zeros_like(rows.near) + clip
     plane = plane.detach().double().reshape(-1)
-    _check(meshes, points, plane)
+    cuts = _check(meshes, points, plane)
     vertex, face = (Instances.of(counts, rows.shape[1], points.device) for counts in (meshes.vertex_counts, meshes.face_counts))
-    number = nearest_faces(points.detach(), meshes.faces, vertex, face, plane, size, cull)
+    number = nearest_faces(points.detach(), meshes.faces, vertex, face, plane, size, cull, cuts)
     pixels = (number >= 0).nonzero()[:, 0]
     corners = meshes.faces.index_select(0, number.index_select(0, pixels))
     shift = vertex.shift.index_select(0, pixels // (size[0] * size[1]))
@@ -179,14 +179,16 @@ def _seen(vertices: Tensor, cameras: Cameras, size: tuple[int, int]) -> Tensor:
     return torch.stack([u * size[1], v * size[0], z], -1).reshape(-1, 3)
 
 
-def _check(meshes: Meshes, points: Tensor, clip: Tensor) -> None:
-    """Refuse what would give wrong images: one wait of the CPU for a GPU."""
-    count = len(meshes.vertices)
-    exist = ((meshes.faces >= 0) & (meshes.faces < count)).all()
-    finite, known, positive = torch.stack([points.isfinite().all(), exist, ((clip > 0) & clip.isfinite()).all()]).tolist()
+def _check(meshes: Meshes, points: Tensor, clip: Tensor) -> bool:
+    """Refuse what would give wrong images, and tell whether any vertex may lie before the clip: one wait of the CPU for a GPU."""
+    exist = ((meshes.faces >= 0) & (meshes.faces < len(meshes.vertices))).all()
+    positive = ((clip > 0) & clip.isfinite()).all()
+    near = (points[:, 2] < clip.max()).any() if len(clip) else torch.zeros_like(exist)
+    finite, known, positive, near = torch.stack([points.isfinite().all(), exist, positive, near]).tolist()
     if not known:
-        raise UserError(f"a mesh's faces name vertices that it does not have, of {count}; the file is broken, or parts were packed twice")
+        raise UserError(f"faces name vertices beyond the {len(meshes.vertices)} that there are; check the file, or how parts were packed")
     if not finite:
         raise UserError("a mesh or a camera to be drawn has coordinates that are not finite; check the file, or lower the learning rate")
     if not positive:
         raise UserError("faces must be cut at a positive depth: give cameras a positive `near`, or a positive clip")
+    return near

@@ -6,7 +6,7 @@ float64. The nearest face is found by one reduction of int64 keys, the bits of 1
 depend on the order in which it is computed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,54 +74,67 @@ def _chunk(device: torch.device) -> int:
 
 @torch.no_grad()
 def nearest_faces(
-    points: Tensor, faces: Tensor, vertex: Instances, face: Instances, clip: Tensor, size: tuple[int, int], cull: bool = False
+    points: Tensor, faces: Tensor, vertex: Instances, face: Instances, clip: Tensor, size: tuple[int, int], cull: bool, cuts: bool
 ) -> Tensor:
     """(n * height * width,) the number of the nearest face at each pixel center of n views, -1 where there is none.
 
     points: (P, 3) float64 (x z, y z, z), x and y in pixels: vertices, view after view. faces: (F, 3) numbers of vertices in their packed
     meshes. vertex, face: how both are numbered over the views. clip: (n,) depth z of the plane at which faces are cut. cull: leave out
-    faces that show their back.
+    faces that show their back. cuts: whether any vertex lies before the plane.
     """
-    height, width = size
     keys = Keys(len(faces))
-    buffer = torch.full((len(clip) * height * width,), -1, dtype=torch.int64, device=points.device)
-    projected = torch.cat([points[:, :2] / points[:, 2:], 1 / points[:, 2:]], 1)
+    buffer = torch.full((len(clip) * size[0] * size[1],), -1, dtype=torch.int64, device=points.device)
+    projected = _projected(points)
+    cells = _cells(projected, size)
     for numbers in chunks(face.total, points.device):
         view, number = face.locate(numbers)
         corners = (faces.index_select(0, number) + vertex.shift.index_select(0, view)[:, None]).unbind(1)
-        plane = clip.index_select(0, view)
-        first, second, third = (points[:, 2].index_select(0, corner) >= plane for corner in corners)
-        whole, cut = first & second & third, first | second | third
-        cut = (cut & ~whole).nonzero()[:, 0]
-        triangles = [projected.index_select(0, corner) for corner in corners]
-        shown = _meets_a_center(triangles, size) & whole
-        if cull:
-            shown &= _is_front(triangles)
+        shown = _meets_a_center([cells.index_select(0, corner) for corner in corners])
+        pieces, owner = [], []
+        if cuts:
+            plane = clip.index_select(0, view)
+            first, second, third = (points[:, 2].index_select(0, corner) >= plane for corner in corners)
+            cut = ((first | second | third) & ~(first & second & third)).nonzero()[:, 0]
+            shown &= first & second & third
+            parts, parent = _clipped([points.index_select(0, corner[cut]) for corner in corners], plane[cut])
+            pieces.append(parts)
+            owner.append(cut[parent])
         shown = shown.nonzero()[:, 0]
-        triangles, owner = [corner.index_select(0, shown) for corner in triangles], shown
-        if len(cut):
-            pieces, parent = _clipped([points.index_select(0, corner[cut]) for corner in corners], plane[cut])
-            kept = (_meets_a_center(pieces, size) & (_is_front(pieces) if cull else True)).nonzero()[:, 0]
-            triangles = [torch.cat([a, b[kept]]) for a, b in zip(triangles, pieces)]
-            owner = torch.cat([owner, cut[parent[kept]]])
-        _draw(triangles, view.index_select(0, owner) * (height * width), number.index_select(0, owner), size, keys, buffer)
+        pieces.append([projected.index_select(0, corner.index_select(0, shown)) for corner in corners])
+        triangles, owner = [torch.cat(parts) for parts in zip(*pieces)], torch.cat([*owner, shown])
+        if cull:
+            kept = _is_front(triangles).nonzero()[:, 0]
+            triangles, owner = [corner.index_select(0, kept) for corner in triangles], owner.index_select(0, kept)
+        _draw(triangles, view.index_select(0, owner) * (size[0] * size[1]), number.index_select(0, owner), size, keys, buffer)
     return keys.numbers(buffer)
+
+
+def _projected(points: Tensor) -> Tensor:
+    """(x z, y z, z) -> (x, y, 1 / z)."""
+    return torch.cat([points[:, :2] / points[:, 2:], 1 / points[:, 2:]], 1)
+
+
+def _cells(projected: Tensor, size: tuple[int, int]) -> Tensor:
+    """(P, 4) int32: the first column and row whose centers lie at a vertex or beyond, and both again with a little slack upward.
+
+    The slack is there because rounding may lead past an edge's ends where it crosses a row.
+    """
+    place, slack = projected[:, :2] - 0.5, 1e-12 * projected[:, :2].abs()
+    x, y = torch.ceil(torch.stack([place - slack, place + slack], 1)).unbind(2)
+    return torch.stack([x.clamp(0, size[1]), y.clamp(0, size[0])], 2).to(torch.int32).reshape(-1, 4)
+
+
+def _meets_a_center(corners: list[Tensor]) -> Tensor:
+    """Whether the bounding box of a triangle may hold a pixel's center, by its corners' cells: drops most of a fine mesh."""
+    a, b, c = corners
+    low, high = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
+    return (low[:, 0] < high[:, 2]) & (low[:, 1] < high[:, 3])
 
 
 def centers_between(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """First pixel and number of the pixels whose centers lie in [low, high), of ``count`` pixels; coordinates in pixels."""
     first = torch.ceil(low - 0.5).clamp_(0, count).long()
     return first, (torch.ceil(high - 0.5).clamp_(0, count).long() - first).clamp_(min=0)
-
-
-def _meets_a_center(triangles: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """Whether the bounding box of each triangle may hold a pixel's center: most faces of a fine mesh are dropped here."""
-    a, b, c = (corner[:, :2] for corner in triangles)
-    low, high = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
-    # where an edge crosses a row, rounding may lead past its ends
-    slack = 1e-12 * (low.abs() + high.abs())
-    first, end = torch.ceil(low - slack - 0.5).clamp_(min=0).unbind(1), torch.ceil(high + slack - 0.5).unbind(1)
-    return (first[0] < end[0].clamp(max=size[1])) & (first[1] < end[1].clamp(max=size[0]))
 
 
 def _is_front(triangles: list[Tensor]) -> Tensor:
@@ -145,7 +158,7 @@ def _clipped(corners: list[Tensor], plane: Tensor) -> tuple[list[Tensor], Tensor
     first = [torch.where(keeps_one[:, None], a, b) for a, b in ((p, pq), (pq, q), (pr, r))]
     two = (~keeps_one).nonzero()[:, 0]
     pieces = [torch.cat([a, b[two]]) for a, b in zip(first, (pq, r, pr))]
-    return [torch.cat([piece[:, :2] / piece[:, 2:], 1 / piece[:, 2:]], 1) for piece in pieces], torch.cat([row, two])
+    return [_projected(piece) for piece in pieces], torch.cat([row, two])
 
 
 def cut_at(beyond: Tensor, before: Tensor, plane: Tensor) -> Tensor:
@@ -157,29 +170,31 @@ def cut_at(beyond: Tensor, before: Tensor, plane: Tensor) -> Tensor:
 def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int, int], keys: Keys, buffer: Tensor) -> None:
     """Enter triangles, corners (m, 3) of (x, y, 1 / z), into the buffer of keys. base: (m,) first pixel of the view that shows each."""
     height, width = size
-    top, middle, bottom = _by_height(*triangles)
-    long, upper, lower = _slopes(top, bottom), _slopes(top, middle), _slopes(middle, bottom)
-    table = torch.cat([top, middle, long, upper, lower], 1)
-    row0, rows = centers_between(top[:, 1], bottom[:, 1], height)
+    table = torch.cat(_by_height(*triangles), 1)
+    row0, rows = centers_between(table[:, 1], table[:, 7], height)
     for some, total in portions(rows):
         owner, place = ragged(rows[some], total)
         row = row0[some].index_select(0, owner) + place
+        x0, y0, n0, x1, y1, n1, x2, y2, n2 = table[some].index_select(0, owner).unbind(1)
         y = row + 0.5
-        x0, y0, n0, x1, y1, n1, *slopes = table[some].index_select(0, owner).unbind(1)
         # the long edge is on one side; on the other the upper one, and then the lower one
         above = y < y1
-        y_long, y_short = y - y0, y - torch.where(above, y0, y1)
-        one = x0 + y_long * slopes[0], n0 + y_long * slopes[1]
-        two = tuple(
-            torch.where(above, start, middle) + y_short * torch.where(above, first, second)
-            for start, middle, first, second in ((x0, x1, slopes[2], slopes[4]), (n0, n1, slopes[3], slopes[5]))
-        )
+        one = _along(y, (x0, y0, n0), (x2, y2, n2))
+        two = _along(y, *([torch.where(above, p, q) for p, q in pairs] for pairs in (
+            ((x0, x1), (y0, y1), (n0, n1)), ((x1, x2), (y1, y2), (n1, n2))
+        )))
         swap = one[0] > two[0]
         left, right = ([torch.where(swap, b, a) for a, b in zip(*pair)] for pair in ((one, two), (two, one)))
         column0, columns = centers_between(left[0], right[0], width)
         first = base[some].index_select(0, owner) + row * width
         spans = torch.stack([left[0] - 0.5, left[1], (right[1] - left[1]) / (right[0] - left[0])], 1)
         _fill(spans, column0, columns, first, number[some].index_select(0, owner), keys, buffer)
+
+
+def _along(y: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """x and 1 / z where edges between points (x, y, 1 / z) cross rows."""
+    share = (y - upper[1]) / (lower[1] - upper[1])
+    return upper[0] + share * (lower[0] - upper[0]), upper[2] + share * (lower[2] - upper[2])
 
 
 def _fill(spans: Tensor, column0: Tensor, columns: Tensor, first: Tensor, number: Tensor, keys: Keys, buffer: Tensor) -> None:
@@ -203,9 +218,3 @@ def _by_height(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]
     a, b = ordered(a, b)
     b, c = ordered(b, c)
     return *ordered(a, b), c
-
-
-def _slopes(upper: Tensor, lower: Tensor) -> Tensor:
-    """(m, 2) change of x and of 1 / z per row along an edge; without meaning for one that lies in a row, which crosses no row's center."""
-    difference = lower - upper
-    return difference[:, ::2] / difference[:, 1:2]
