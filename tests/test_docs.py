@@ -217,6 +217,14 @@ def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):
     assert names["colour"].shape == (2, 3, 64, 64) and names["alpha"].shape == (2, 1, 64, 64)
 
 
+def test_the_python_of_the_rasterizer_page_draws_with_gradients():
+    names: dict = {}
+    for block in blocks(ROOT / "docs" / "rasterizer.md", "python"):
+        exec(compile(block, "docs/rasterizer.md", "exec"), names)
+    assert names["seen"].rgb.shape == names["image"].shape == (3, 3, 64, 64) and 0.3 < names["seen"].alpha.mean() < 0.7
+    assert (names["vertices"].grad != 0).any(1).double().mean() > 0.8 and (names["texture"].grad != 0).double().mean() > 0.2
+
+
 def anchors(page: Path) -> set[str]:
     """The fragments that GitHub gives to headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
