@@ -33,20 +33,22 @@ def antialias(raster: Raster, image: Tensor) -> Tensor:
     """The image (..., C, height, width) of a raster with smooth outlines; differentiable in the image, vertices and cameras.
 
     Put the background in, and masks on, before: what an outline separates is blended as it is in ``image``. Where surfaces pass through
-    each other without an edge the border stays hard; what the image's own border cuts is not blended.
+    each other without an edge the border stays hard; what the image's own border cuts is not blended. Values stay in the image's range.
     """
-    channels, (height, width) = image.shape[-3], raster.size
-    flat = out = image.movedim(-3, -1).reshape(-1, channels)
-    nearness = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
+    channels, width = image.shape[-3], raster.size[1]
+    out = image.movedim(-3, -1).reshape(-1, channels)
+    nearness = torch.zeros(len(out), dtype=torch.float64, device=out.device)
     nearness[raster.pixels] = 1 / raster.z.detach()
     view, edge, side = _outlines(raster)
+    # first along rows, then along columns of what that gave: blends of blends are means, so values stay between those of the image
     for down in (False, True):
         pixels, ends = _pairs(raster, view, edge, side, nearness, down)
-        place = _crossing(raster, pixels, ends, down).to(flat.dtype)
-        first, second = (flat.index_select(0, numbers) for numbers in (pixels, pixels + (width if down else 1)))
+        beside = pixels + (width if down else 1)
+        place = _crossing(raster, pixels, ends, down).to(out.dtype)
+        change = out.index_select(0, beside) - out.index_select(0, pixels)
         # each sum has a pixel once at most, so that its result does not depend on the order
-        out = out.index_add(0, pixels, torch.where(place < 0.5, 0.5 - place, 0)[:, None] * (second - first))
-        out = out.index_add(0, pixels + (width if down else 1), torch.where(place < 0.5, 0, place - 0.5)[:, None] * (first - second))
+        out = out.index_add(0, pixels, torch.where(place < 0.5, 0.5 - place, 0)[:, None] * change)
+        out = out.index_add(0, beside, torch.where(place < 0.5, 0, 0.5 - place)[:, None] * change)
     return out.reshape(*raster.face.shape, channels).movedim(-1, -3)
 
 
