@@ -25,7 +25,6 @@ from vcgen.diffusion.guidance import SDS, Guidance
 from vcgen.diffusion.prior import to_unit
 from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError
-from vcgen.evaluation.evaluate import choose_device
 from vcgen.evaluation.lpips import PerceptualDistance, load_lpips
 from vcgen.evaluation.metrics import psnr, quantise, ssim
 from vcgen.export import folder
@@ -33,6 +32,7 @@ from vcgen.systems.distillation import DistillOptions, distil
 from vcgen.systems.distilled import read_stage
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example
+from vcgen.usage import choose_device
 
 #: Of configs/cars64.yaml: the cars that neither field nor prior of the shipped model was trained on.
 TRAIN, HOLD_OUT = ROOT / "data" / "cars64" / "train", 3

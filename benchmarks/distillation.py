@@ -38,7 +38,6 @@ from vcgen.data.stream import FixedScenes, scene_views
 from vcgen.diffusion.guidance import NGD, SDS
 from vcgen.diffusion.prior import GUIDANCE
 from vcgen.errors import UserError
-from vcgen.evaluation.evaluate import choose_device
 from vcgen.evaluation.lpips import load_lpips
 from vcgen.evaluation.protocol import load_protocol
 from vcgen.evaluation.results import Results, compare, load_results
@@ -47,6 +46,7 @@ from vcgen.export import folder
 from vcgen.export.video import contact_sheet
 from vcgen.systems.distilled import Distilled, distilled
 from vcgen.types import Rendering
+from vcgen.usage import choose_device
 
 DATA = ROOT / "data" / "cars64" / "test"
 #: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and that of NGD's LPIPS.

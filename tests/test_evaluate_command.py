@@ -60,12 +60,6 @@ def test_options_that_contradict_one_another_are_refused(options, line):
         command.main(["--model", "a", "--data", "b", "--protocol", "c", "--out", "d", *options])
 
 
-def test_unknown_option_exits_with_status_2(capsys):
-    with pytest.raises(SystemExit) as stop:
-        command.main(["--modle", "x"])
-    assert stop.value.code == 2
-
-
 def spoil(shards, number: int) -> str:
     """Break the first picture of a scene; returns its key."""
     index = read_index(shards)

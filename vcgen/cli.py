@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vcgen import __version__
 from vcgen.allocator import keep_freed_memory
-from vcgen.errors import UserError, system_refusal
+from vcgen.errors import UserError, suggestion, system_refusal
 
 TRAINER = "vcgen.systems.launch:main"
 
@@ -77,8 +77,8 @@ def command(arguments: list[str] | None) -> int:
     count = 2 if " ".join(words[:2]) in COMMANDS else 1
     name = " ".join(words[:count])
     if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"vcgen: error: unknown command {name!r}; the commands are: {known}", file=sys.stderr)
+        near, known = suggestion(" ".join(words[:2]), COMMANDS) or suggestion(words[0], COMMANDS), ", ".join(COMMANDS)
+        print(f"vcgen: error: unknown command {name!r}{near}; the commands are: {known}", file=sys.stderr)
         return 2
     if arguments is None:
         warnings.formatwarning = one_line

@@ -1,7 +1,8 @@
 """The one exception that reaches users as a single line, and what the operating system's own refusals become."""
 
+import difflib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,3 +39,10 @@ def system_refusal(error: OSError) -> str | None:
     if error.errno in CLOSED and place:
         return f"{place}{error.strerror}; check that it, and the folder that holds it, can be used, or choose another place"
     return None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """" (did you mean ...?)" with the known word that is nearest to a misspelled one; "" where none is near. Dashes before it do not count."""
+    names = {name.lstrip("-"): name for name in known}
+    near = difflib.get_close_matches(word.lstrip("-"), list(names), 1, 0.6)
+    return f" (did you mean {names[near[0]]}?)" if near else ""

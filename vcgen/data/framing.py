@@ -24,7 +24,10 @@ PLAIN_BORDER = 0.8
 #: Pixels of a photo that are floats at a time.
 BAND = 1 << 20
 #: What to do where there is neither alpha nor a plain background.
-USE_ANOTHER = "use a picture with alpha or plain background, or pass --as-is for a picture framed like the training data"
+USE_ANOTHER = (
+    "use a picture with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass --as-is for a picture "
+    "framed like the training data"
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class CutOut:
 def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> Picture:
     """Read a picture of any size and make it (height, width) = ``size``.
 
-    The object is found by the alpha channel, or else by a plain border colour; it is centred and scaled so that its bounding box fills
-    the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages premultiplied colour over each new pixel's
+    The object is found by the alpha channel, else by a plain border colour, else by rembg where it is installed; it is centred and scaled
+    so that its bounding box fills the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages premultiplied colour over each new pixel's
     area, so that transparent pixels, whatever their colour, leave no fringe. Raises UserError when there is no object to be found.
     """
     if not 0.1 <= fill <= 1:
@@ -86,7 +89,9 @@ def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bo
     elif as_is:
         picture = Picture(pixels[..., :3], np.broadcast_to(np.float32(1), pixels.shape[:2]))
     else:
-        picture = cut_out(pixels[..., :3], name)
+        from vcgen.data.photo import without_background  # which knows of what is below
+
+        picture = without_background(pixels[..., :3], max(size), name, USE_ANOTHER)
     height, width = pixels.shape[:2]
     if as_is:
         return resample(picture, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)

@@ -25,6 +25,8 @@ MAX_VIEW_PIXELS = 50_000_000
 MAX_BYTES = 500_000_000
 #: What messages end in.
 ADVICE = "give a PNG or JPEG file"
+#: What names of image files end in.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 #: EXIF's tag of the orientation.
 ORIENTATION = 0x0112
 #: EXIF's number of a camera's orientation -> what turns (height, width, channels) upright.
@@ -33,6 +35,19 @@ UPRIGHT: dict[int, Callable[[NDArray], NDArray]] = {
     5: lambda pixels: pixels.swapaxes(0, 1), 6: lambda pixels: np.rot90(pixels, -1),
     7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1), 8: np.rot90,
 }
+
+
+def image_in(path: Path | str) -> Path:
+    """``path`` itself, or where it is a folder the image file in it. Raises UserError that lists what is there for none or several."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    there = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    found = [name for name in there if name.lower().endswith(SUFFIXES)]
+    if len(found) == 1:
+        return path / found[0]
+    listed = ", ".join((found or there)[:5]) + (", ..." if len(found or there) > 5 else "") or "nothing"
+    raise UserError(one_line(f"{path} is a folder with {len(found)} images ({listed})", "name the image"))
 
 
 def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:

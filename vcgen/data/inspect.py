@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vcgen import usage
 from vcgen.data.plausible import odd_place, odd_poses
 from vcgen.data.record import SceneRecord, decode_views
 from vcgen.data.remarks import print_remarks
@@ -15,9 +16,7 @@ from vcgen.io import write_bytes
 
 def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data inspect``), print the summary and draw the pictures."""
-    from jsonargparse import auto_cli
-
-    auto_cli(inspect, args=arguments, prog="vcgen data inspect", as_positional=True)
+    usage.run(inspect, arguments, "vcgen data inspect", positional=True)
 
 
 def inspect(folder: str, out: str | None = None, scene: str | None = None) -> None:

@@ -4,36 +4,22 @@ import math
 import re
 from typing import Literal
 
+from vcgen import usage
 from vcgen.data.formats.scene import Settings
 from vcgen.data.packing import ListScenes, ReadScene, pack
-from vcgen.errors import UserError
+from vcgen.errors import UserError, suggestion
 
 Backdrop = Literal["white", "black", "none"]
-SWITCHES = ("--skip_broken", "--overwrite", "--recentre", "--crops")
 
 
 def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data pack``) and run the converter of the named format."""
-    from jsonargparse import auto_cli
-
     formats = {"srn": srn, "transforms": transforms}
     first = arguments[0] if arguments else ""
     if first not in formats and not first.startswith("-"):
-        what = f"unknown format {first!r}" if first else "no format given"
+        what = f"unknown format {first!r}{suggestion(first, formats)}" if first else "no format given"
         raise UserError(f"{what}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
-    auto_cli(formats, args=spell_out(arguments), prog="vcgen data pack", as_positional=True)
-
-
-def spell_out(arguments: list[str]) -> list[str]:
-    """Accept the usual spellings: ``--skip-broken`` for ``--skip_broken true``."""
-    spelled = []
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        if option.startswith("--"):
-            word = "--" + option[2:].replace("-", "_") + equals + value
-        is_bare_switch = word in SWITCHES and following not in ("true", "false")
-        spelled += [word, "true"] if is_bare_switch else [word]
-    return spelled
+    usage.run(formats, arguments, "vcgen data pack", positional=True, shared=(run,))
 
 
 def srn(

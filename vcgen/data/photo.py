@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vcgen.data.framing import Picture, as_floats, bounding_box, cut_out, read, resample
+from vcgen.data.framing import CutOut, Picture, as_floats, bounding_box, cut_out, read, resample
 from vcgen.errors import UserError
 
 #: What to do with a photo that says nowhere what the object is.
@@ -22,7 +22,7 @@ def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> 
     """Read a photo of any shape and make it ``size`` x ``size`` pixels, the object in the middle, its longer side ``fill`` of the frame's.
 
     What is object is said by ``mask`` (a picture of the photo's size, white or opaque where the object is), else by the photo's own alpha,
-    else found: by rembg where it is installed, whose weights are fetched when it is first used, or by a border of one colour. The photo is
+    else found: by a border of one colour, or by rembg where it is installed, whose weights are fetched when it is first used. The photo is
     turned upright as the camera noted; nothing is squashed: the frame is padded with transparency. Colour is straight.
     Raises UserError for files that are missing or damaged, a mask without object or of another size, and where no object can be found.
     """
@@ -34,11 +34,10 @@ def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> 
     colour, name = pixels[..., :3], str(path)
     if mask is None and has_alpha:
         picture = Picture(colour, pixels[..., 3])
-    elif mask is None and (found := background_remover()) is None:
-        picture = cut_out(colour, name, ADVICE)
+    elif mask is None:
+        picture = without_background(colour, size, name)
     else:
-        alpha = found(colour) if mask is None else read_mask(mask, path, colour.shape[:2])
-        picture = without_fringe(shrunk(Picture(colour, alpha), size, name))
+        picture = without_fringe(shrunk(Picture(colour, read_mask(mask, path, colour.shape[:2])), size, name))
     return resample(picture, bounding_box(picture, name), (size, size), fill)
 
 
@@ -64,6 +63,20 @@ def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray:
     if as_floats(alpha.max()) < 0.5:
         raise UserError(f"{path}: the mask marks no object: it must be white, or opaque, where the object is")
     return alpha
+
+
+def without_background(colour: NDArray, size: int, name: str, advice: str = ADVICE) -> Picture | CutOut:
+    """By the border's colour, or where that is not of one colour by rembg, if installed. size: of what is made of it, see :func:`shrunk`.
+
+    Raises UserError, which ends in ``advice``, where there is neither.
+    """
+    try:
+        return cut_out(colour, name, advice)
+    except UserError:
+        if (remover := background_remover()) is None:
+            raise
+    colour = colour if colour.dtype == np.uint8 else np.round(colour * 255).astype(np.uint8)
+    return without_fringe(shrunk(Picture(colour, remover(colour)), size, name))
 
 
 def background_remover() -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:

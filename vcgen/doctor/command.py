@@ -1,12 +1,21 @@
 """The command: all checks, one line for each, and an exit status."""
 
+import argparse
 import os
-from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
 
 from vcgen.doctor import cluster, computer, files, packages
 from vcgen.doctor.finding import Finding, attempt
+from vcgen.errors import UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> None:
+        """Raise UserError for a mistake in the command line."""
+        raise UserError(f"{message}; see `{self.prog} --help`")
 
 
 def main(arguments: list[str]) -> int:

@@ -1,12 +1,12 @@
 """``vcgen evaluate``: measure a model folder on a shard folder under a protocol file."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import PositiveInt
 
+from vcgen import usage
 from vcgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,44 +26,21 @@ def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen evaluate``."""
     from argparse import RawDescriptionHelpFormatter
 
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import DefaultHelpFormatter
 
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the lines of the example whole, so that it can be copied."""
 
-    description = evaluate.__doc__.split("\n\n")[0]
-    parser = ArgumentParser(prog="vcgen evaluate", description=description, epilog=EXAMPLE, formatter_class=Formatter)
-    skip = {"lpips", "offline", "merge", "overwrite", "baselines", "compare", "distill", "plugins"}
-    parser.add_function_arguments(evaluate, as_group=False, as_positional=False, skip=skip)
-    parser.add_argument(
-        "--lpips", nargs="+", choices=["vgg", "squeeze", "alex", "none"], default=["vgg"],
-        help="networks to compute LPIPS with, one column each; published tables use vgg. none leaves LPIPS out",
-    )  # fmt: skip
-    parser.add_argument("--offline", action="store_true", help="never download LPIPS weights (as VCGEN_OFFLINE=1 does)")
-    parser.add_argument(
-        "--distill", nargs="?", const="default", metavar="CONFIG",
-        help="distil every object's field by the model's prior before it is scored, with the model part of CONFIG (configs/distill.yaml)",
-    )  # fmt: skip
-    parser.add_argument("--merge", action="store_true", help="score nothing; write the report of what the shards have scored")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier evaluation in --out")
-    parser.add_argument("--baselines", action="store_true", help="also score copying the input, and with --train the mean training image")
-    parser.add_argument("--compare", nargs="+", default=[], metavar="DIR", help="--out folders of other methods to set beside this one")
-    parser.add_argument(
-        "--plugins", nargs="+", default=[], metavar="NAME",
-        help="packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md",
-    )  # fmt: skip
-    chosen = parser.parse_args(arguments).as_dict()
-    chosen["lpips"] = [network for network in chosen["lpips"] if network != "none"]
-    chosen.pop("config", None)
-    evaluate(**chosen)
+    about = {"description": evaluate.__doc__.split("\n\n")[0], "epilog": EXAMPLE, "formatter_class": Formatter}
+    usage.run(evaluate, arguments, "vcgen evaluate", flags={"--distill": "default"}, **about)
 
 
 def evaluate(
-    model: str, data: str, protocol: str, out: str, lpips: list[Literal["vgg", "squeeze", "alex"]], offline: bool = False,
-    device: str = "auto", views_per_call: PositiveInt = 8, shard: str = "0/1", merge: bool = False, overwrite: bool = False,
-    baselines: bool = False, train: str | None = None, compare: list[str] | None = None, distill: str | None = None,
-    together: PositiveInt = 1, seed: int = 0, on_error: Literal["stop", "skip"] = "stop",
-    plugins: Sequence[str] = (),
+    model: str, data: str, protocol: str, out: str, lpips: list[Literal["vgg", "squeeze", "alex", "none"]] = ["vgg"],
+    offline: bool = False, device: str = "auto", views_per_call: PositiveInt = 8, shard: str = "0/1", merge: bool = False,
+    overwrite: bool = False, baselines: bool = False, train: str | None = None, compare: list[str] | None = None,
+    distill: str | None = None, together: PositiveInt = 1, seed: int = 0, on_error: Literal["stop", "skip"] = "stop",
+    plugins: list[str] | None = None,
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
 
@@ -72,21 +49,22 @@ def evaluate(
         data: a shard folder, written by vcgen data pack (the folder that holds index.json).
         protocol: the protocol file; those shipped lie in configs/protocols.
         out: the folder for the results.
-        lpips: networks to compute LPIPS with.
-        offline: never download LPIPS weights.
+        lpips: networks to compute LPIPS with, one column each; published tables use vgg. none leaves LPIPS out.
+        offline: never download LPIPS weights (as VCGEN_OFFLINE=1 does).
         device: cpu, cuda, or auto, which takes a GPU if there is one.
         views_per_call: views rendered together; lower it if memory runs out.
         shard: i/n scores every n-th object from the i-th on, counted from 0, and leaves the report to --merge.
         merge: score nothing; write the report of what the shards have scored.
         overwrite: replace the results of an earlier evaluation in out.
-        baselines: also score two methods that know no geometry.
+        baselines: also score copying the input, and with --train the mean training image.
         train: the training shards, for the mean training image of the baselines.
-        compare: result folders of other methods.
-        distill: a configuration of a distillation, or "default".
+        compare: --out folders of other methods to set beside this one.
+        distill: distil every object's field by the model's prior before it is scored, with the model part of a configuration such as
+            configs/distill.yaml; nothing for the same settings.
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
         on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
-        plugins: packages of your own whose classes the model may name.
+        plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
     from vcgen.evaluation.protocol import load_protocol
     from vcgen.evaluation.results import load_results
@@ -97,9 +75,11 @@ def evaluate(
     check_sharing(parse_shard(shard), merge, overwrite, baselines)
     if together > 1 and not distill:
         raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
-    settings = Settings(tuple(lpips), offline, choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)
+    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
+    networks = tuple(network for network in lpips if network != "none")
+    settings = Settings(networks, offline, usage.choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)
     loaded_protocol = load_protocol(protocol)
-    system = folder.load(model, settings.device, plugins)
+    system = folder.load(model, settings.device, plugins or ())
     places = Places(Path(data), Path(out), Path(train) if train else None)
     others = [load_results(other) for other in compare or []]
     others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
@@ -107,7 +87,7 @@ def evaluate(
     if distill:
         from vcgen.systems.distilled import distilled
 
-        system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins)
+        system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins or ())
         if together > 1 and not merge:
             distil_in_groups(system, places.data, loaded_protocol, settings, together)
         origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})
@@ -167,19 +147,6 @@ def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baseline
     if overwrite and (merge or shard[1] > 1):
         # A task that is run again would throw away what it has, and what others have written meanwhile.
         raise UserError("--overwrite cannot be given with --shard or --merge; choose another --out, or remove it first")
-
-
-def choose_device(name: str) -> str:
-    """``auto`` -> cuda if there is a GPU, else cpu; UserError for a device that cannot be used."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use auto, cpu or cuda") from error
-    return name
 
 
 def _announce(results: "Results | None", out: Path) -> None:

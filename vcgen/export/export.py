@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from vcgen import usage
 from vcgen.errors import UserError
 from vcgen.io import check
 from vcgen.schema import Count, Name, Side, Unit
@@ -19,12 +20,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen export``."""
-    from jsonargparse import auto_cli
-
-    from vcgen.export.render import plain_words
-
-    words = plain_words(arguments, lists=("--plugins",), flags={"--half": "true"})
-    auto_cli(export, args=words, prog="vcgen export", as_positional=False, description=getdoc(export).split("Args:")[0])
+    usage.run(export, arguments, "vcgen export", description=getdoc(export).split("Args:")[0])
 
 
 def export(

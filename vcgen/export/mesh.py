@@ -1,4 +1,4 @@
-"""Mesh files: .glb, .ply, .obj."""
+"""Mesh files: .glb, .ply, .obj, .stl."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +22,12 @@ def write_mesh(path: Path | str, mesh: "trimesh.Trimesh") -> Path:
 
     .glb: turned y-up, colours linear as the standard asks (section 3.7.2.1), material unlit: the colours are light already seen, and a
     viewer's lamps would shade them twice. trimesh reads the colours back as ``visual.vertex_attributes["color"]``, or as plain vertex
-    colours with ``trimesh.load(path, skip_materials=True)``. .ply, .obj: z-up and sRGB, as most readers of these formats expect.
+    colours with ``trimesh.load(path, skip_materials=True)``. .ply, .obj: z-up and sRGB, as most readers of these formats expect; .stl, z-up,
+    holds no colours.
     """
     path = Path(path)
-    if path.suffix not in (".glb", ".ply", ".obj"):
-        raise UserError(f"cannot write a mesh as {path.name}: use a name ending in .glb, .ply or .obj")
+    if path.suffix not in (".glb", ".ply", ".obj", ".stl"):
+        raise UserError(f"cannot write a mesh as {path.name}: use a name ending in .glb, .ply, .obj or .stl")
     with replacing(path) as temporary:
         temporary.write_bytes(_glb(mesh) if path.suffix == ".glb" else _plain(mesh, path.suffix[1:]))
     return path

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
 from vcgen.export.mesh import write_mesh
-from vcgen.data.framing import prepare
+from vcgen.data.framing import Picture
 from vcgen.export.stage import Stage
 from vcgen.export.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
 from vcgen.io import write_bytes
@@ -26,7 +26,8 @@ from vcgen.types import Field, Rendering
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """The arguments of :func:`vcgen.export.render.render` that say what to write. azimuths, elevation: degrees; size: (height, width)."""
+    """The arguments of :func:`vcgen.export.render.render` that say what to write. azimuths, elevation: degrees; size: (height, width);
+    mesh_formats: suffixes of mesh files, without the dot."""
 
     azimuths: tuple[float, ...]
     elevation: float
@@ -34,9 +35,9 @@ class OutputOptions:
     turntable_frames: int
     fps: float
     mesh_resolution: int
+    mesh_formats: tuple[str, ...]
     threshold: float | None
-    fill: float
-    as_is: bool
+    transparent: bool
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,9 @@ class Report:
 
 
 def render_picture(
-    system: LightningModule, stage: Stage, path: Path, target: Path, options: OutputOptions, record: dict[str, Any]
+    system: LightningModule, stage: Stage, path: Path, picture: Picture, target: Path, options: OutputOptions, record: dict[str, Any]
 ) -> Report:
-    """Write everything for one picture to the folder ``target``; ``record`` goes into render.json."""
-    picture = prepare(path, stage.image_size, options.fill, options.as_is)
+    """Write everything for one picture, which came from ``path``, to the folder ``target``; ``record`` goes into render.json."""
     pixels = np.concatenate([picture.colour, picture.alpha[..., None]], -1)
     write_png(target / "input.png", _bytes(pixels))
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
@@ -88,16 +88,17 @@ def _write_views(views: Rendering, stage: Stage, target: Path, options: OutputOp
     pictures, depth, alpha = _pictures(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
     coloured = depth_picture(depth, stage.near, stage.far, alpha)
     stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(stage)), 1, 65535), 0).astype(np.uint16)
+    shown = straight_rgba(views, stage.background) if options.transparent else pictures
     for index, name in enumerate(_names(options.azimuths)):
-        write_png(target / "views" / name, pictures[index])
+        write_png(target / "views" / name, shown[index])
         write_png(target / "depth" / name, stored[index])
         write_png(target / "depth_colour" / name, coloured[index])
-    columns = min(8, len(pictures))
+    columns, clear = min(8, len(pictures)), ", with straight alpha" if options.transparent else ""
     blank = np.full((-len(pictures) % columns, *pictures.shape[1:]), 255, np.uint8)
     write_png(target / "contact_sheet.png", contact_sheet(np.concatenate([pictures, blank, coloured]), columns))
     return [
         _line(target / "input.png", "what the model was shown"),
-        _line(target / "views", f"{len(pictures)} views, {options.size[1]} x {options.size[0]} pixels"),
+        _line(target / "views", f"{len(pictures)} views, {options.size[1]} x {options.size[0]} pixels{clear}"),
         _line(target / "depth", f"16-bit depth, world units = value * {_depth_unit(stage):.6g}, 0 = nothing there"),
         _line(target / "depth_colour", "the same to look at: red near, blue far"),
         _line(target / "contact_sheet.png", "views and depth on one page"),
@@ -111,8 +112,9 @@ def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions
         surface = extract_mesh(field, options.mesh_resolution, options.threshold, radius)
     except UserError as error:
         return {}, [f"no mesh was written: {error}"]
-    path = write_mesh(target / "mesh.glb", surface.mesh)
-    lines.append(_line(path, f"{len(surface.mesh.faces)} triangles"))
+    for suffix in options.mesh_formats:
+        path = write_mesh(target / f"mesh.{suffix}", surface.mesh)
+        lines.append(_line(path, f"{len(surface.mesh.faces)} triangles{', without colours' if suffix == 'stl' else ''}"))
     return {
         "threshold": surface.threshold, "density_range": surface.density_range, "resolution": options.mesh_resolution,
         "vertices": len(surface.mesh.vertices), "faces": len(surface.mesh.faces),
@@ -123,7 +125,7 @@ def _record(stage: Stage, cameras: Cameras, options: OutputOptions) -> dict[str,
     return {
         "world": "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalised by width and height",
         "input_camera": {"azimuth": 0.0, "elevation": stage.elevation, "distance": stage.distance, "focal": stage.focal},
-        "depth_unit": _depth_unit(stage),
+        "depth_unit": _depth_unit(stage), "background": None if options.transparent else stage.background,
         "views": [
             {"name": name, "azimuth": azimuth, "elevation": options.elevation, "c2w": c2w, "K": K, "near": stage.near, "far": stage.far}
             for name, azimuth, c2w, K in zip(
@@ -131,6 +133,13 @@ def _record(stage: Stage, cameras: Cameras, options: OutputOptions) -> dict[str,
             )
         ],
     }
+
+
+def straight_rgba(views: Rendering, background: float) -> NDArray[np.uint8]:
+    """Views (n, channels, height, width) over a grey level -> (n, height, width, 4): the colour without it, white where nothing is seen,
+    and the opacity."""
+    colour = (views.rgb - (1 - views.alpha) * background) / views.alpha.clamp(min=1e-4)
+    return _pictures(torch.cat([torch.where(views.alpha > 1e-3, colour, 1.0), views.alpha], 1))
 
 
 def _names(azimuths: tuple[float, ...]) -> list[str]:

@@ -1,5 +1,6 @@
 """Where the cameras of ``vcgen render`` stand."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,11 +39,12 @@ class Stage:
         """
         camera = config["camera"]
         shift = 0.0 if distance is None else distance - camera["distance"]
-        if camera["near"] + shift <= 0:
+        if not 0 < camera["near"] + shift < math.inf:
             closest = camera["distance"] - camera["near"]
-            raise UserError(f"an input distance of {distance} lies inside the object's space: it must exceed {closest:.3g}")
+            found = f"an input distance (--input-distance, data.distance) of {distance} lies inside the object's space, or nowhere"
+            raise UserError(f"{found}: it must exceed {closest:.3g}")
         if fov is not None and not 1 <= fov <= 150:
-            raise UserError(f"a field of view must lie between 1 and 150 degrees, not {fov}")
+            raise UserError(f"a field of view (--fov, data.fov) must lie between 1 and 150 degrees, not {fov}")
         return cls(
             image_size=tuple(config["image_size"]),
             focal=camera["focal"] if fov is None else focal_from_fov(fov),
