@@ -93,7 +93,7 @@ def test_masks_are_shrunk_and_undistorted_with_their_images(tmp_path):
 
 @pytest.mark.parametrize("name, words", [
     ("some", ["2 of 3 frames have a mask_path", "images/r_1.png has none"]), ("null", ["2 of 3 frames"]),
-    ("missing", ["1 of 3 masks are missing: masks/none.png"]), ("size", ["the mask is 4 x 3, its image 8 x 6"]),
+    ("missing", ["1 of 3 masks are missing: masks/none.png"]), ("size", ["the mask has 3 x 4 pixels", "6 x 8 (width x height"]),
     ("labels", ["brightest value is 1 of 255"]), ("colours", ["has colours"]), ("empty", ["mark no object"]), ("deep", ["more than 8 bits"]),
     ("transparent", ["r_0.png has transparency", "keep one"]), ("number", ["masks are missing"]),
 ])

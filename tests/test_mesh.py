@@ -189,7 +189,7 @@ def test_other_formats_keep_the_world_and_the_colours(tmp_path, surface, name):
 
 def test_another_format_is_refused(tmp_path, surface):
     with pytest.raises(UserError, match="glb, .ply, .obj or .stl"):
-        write_mesh(tmp_path / "ball.stl", surface.mesh)
+        write_mesh(tmp_path / "ball.fbx", surface.mesh)
 
 
 def test_linear_light_at_known_points():

@@ -90,6 +90,46 @@ def test_rembg_is_asked_where_it_is_installed(photo, monkeypatch):
     assert asked == [((80, 60), True)]
 
 
+def test_a_border_of_one_colour_needs_no_rembg(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(remove=None))
+    red = Image.new("RGB", (80, 60), (60, 90, 120))
+    red.paste(RED, (30, 20, 70, 40))
+    red.save(tmp_path / "plain.png")
+    assert is_the_red_box(load_photo(tmp_path / "plain.png", None, 64, 0.75))
+
+
+def test_a_mask_that_does_not_tell_is_refused(photo, tmp_path):
+    """The same rules as for the masks of a transforms file."""
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.open(photo[0]).save(tmp_path / "turned.jpg", exif=exif)
+    cut = Image.open(photo[0]).convert("RGBA")
+    cut.putalpha(box_mask())
+    cut.save(tmp_path / "cut.png")
+    Image.fromarray(np.asarray(box_mask()) // 255).save(tmp_path / "labels.png")
+    Image.open(photo[0]).save(tmp_path / "colours.png")
+    for image, mask, words in [
+        ("turned.jpg", "mask.png", "which way the mask lies is not told"), ("cut.png", "mask.png", "keep one of them"),
+        ("photo.png", "labels.png", "brightest value is 1 of 255"), ("photo.png", "colours.png", "has colours"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            load_photo(tmp_path / image, tmp_path / mask, 32)
+
+
+def test_a_folder_stands_for_the_one_image_in_it(tmp_path):
+    (tmp_path / "one").mkdir()
+    box_mask().save(tmp_path / "one" / "box.png")
+    (tmp_path / "one" / "._box.png").touch()
+    (tmp_path / "one" / "notes.txt").touch()
+    data = PhotoData([tmp_path / "one"], tmp_path / "one")
+    assert data.images == data.masks == [tmp_path / "one" / "box.png"] and PhotoData(tmp_path / "one").masks == [None]
+    box_mask().save(tmp_path / "one" / "other.JPG")
+    with pytest.raises(UserError, match=r"one is a folder with 2 images \(box.png, other.JPG\); name the image"):
+        PhotoData(tmp_path / "one")
+    with pytest.raises(UserError, match=r"is a folder with 0 images \(one\)"):
+        PhotoData(tmp_path)
+
+
 def test_a_loose_mask_leaves_no_background_in_the_rim(tmp_path):
     image = Image.new("RGB", (80, 60), GREEN)
     image.paste(RED, (30, 20, 70, 40))
@@ -124,7 +164,7 @@ def test_what_is_no_photo_of_an_object_is_refused_in_one_line(photo, tmp_path, n
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "cut.png").write_bytes(photo[0].read_bytes()[:200])
     cases = {
-        "empty": (photo[0], "empty.png", "marks no object"), "turned": (photo[0], "turned.png", "60 x 80 pixels, .*80 x 60"),
+        "empty": (photo[0], "empty.png", "marks no object"), "turned": (photo[0], "turned.png", "60 x 80 pixels, .*80 x 60 .width x height"),
         "deep": (photo[0], "deep.png", "more than 8 bits"), "absent mask": (photo[0], "none.png", "none.png is missing"),
         "busy": (photo[0], None, r"vcgen\[cutout\]"), "absent": (tmp_path / "none.jpg", None, "none.jpg is missing"),
         "text": (tmp_path / "text.png", None, "cannot be read"), "cut": (tmp_path / "cut.png", None, "cannot be read"),
@@ -184,7 +224,7 @@ def test_several_photos_are_one_scene(photo):
 
 def test_the_reference_camera_is_drawn_into_the_runs_folder(photo, tmp_path):
     data = PhotoData(*photo, size=64)
-    data.trainer = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path / "run"))
+    data.trainer = SimpleNamespace(is_global_zero=True, fast_dev_run=False, default_root_dir=str(tmp_path / "run"))
     data.setup("fit")
     sheet = np.asarray(Image.open(io.BytesIO((tmp_path / "run" / "photo.png").read_bytes())))
     height, width, _ = sheet.shape

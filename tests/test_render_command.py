@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
 from PIL import Image, ImageDraw
 from stand_in import BallSystem
 
@@ -20,34 +21,17 @@ from vcgen.export.render import main
 from vcgen.export.stage import Stage
 from vcgen.usage import plain_words
 
-SIZE = 32
-CONFIG = {
-    "class_path": "stand_in.BallSystem", "init_args": {}, "image_size": [SIZE, SIZE], "background": 1.0,
-    "camera": {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8},
-}
-QUICK = ["--turntable-frames", "0", "--mesh-resolution", "0", "--device", "cpu"]
-
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
+    """The model folder of a ball of radius 0.3 that shows its normals."""
     return folder.save(tmp_path_factory.mktemp("models") / "ball", BallSystem(size=0.3).state_dict(), CONFIG)
-
-
-def red_box(path, mode="RGBA", background=(0, 0, 0, 0), size=(200, 120), box=(20, 30, 59, 49)):
-    image = Image.new(mode, size, background)
-    ImageDraw.Draw(image).rectangle(box, fill=(200, 30, 30, 255)[: len(mode)])
-    image.save(path)
-    return path
 
 
 @pytest.fixture
 def photo(tmp_path):
+    """A red box on nothing."""
     return red_box(tmp_path / "box.png")
-
-
-def read(path):
-    with Image.open(path) as image:
-        return np.asarray(image).astype(int)
 
 
 @pytest.fixture(scope="session")
@@ -142,11 +126,6 @@ def test_a_model_without_surface_keeps_its_views(tmp_path, photo):
     assert (tmp_path / "out" / "contact_sheet.png").is_file() and not (tmp_path / "out" / "mesh.glb").exists()
 
 
-def alpha_box(picture):
-    rows, columns = np.nonzero(picture.alpha.max(1) > 0.5)[0], np.nonzero(picture.alpha.max(0) > 0.5)[0]
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-
-
 @pytest.mark.parametrize(("mode", "background"), [("RGBA", (9, 200, 9, 0)), ("RGB", (255, 255, 255)), ("RGB", (60, 90, 120))])
 def test_the_object_is_centred_and_scaled(tmp_path, mode, background):
     picture = prepare(red_box(tmp_path / "a.png", mode, background), (64, 64), fill=0.75)
@@ -204,24 +183,6 @@ def test_busy_transparent_and_unreadable_pictures_are_refused(tmp_path):
         with pytest.raises(UserError, match=message) as error:
             prepare(tmp_path / f"{name}.png", (32, 32))
         assert f"{name}.png" in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(("options", "message"), [
-    (["--views", "0"], "--views must lie between 1 and 3600, not 0"),
-    (["--turntable-frames", "1"], "--turntable-frames"),
-    (["--mesh-resolution", "3"], "--mesh-resolution"),
-    (["--size", "4"], "--size"),
-    (["--fps", "100"], "--fps"),
-    (["--elevation", "90"], "between -90 and 90"),
-    (["--fill", "0"], "--fill"),
-    (["--fov", "170"], "--fov must lie between 1 and 150 degrees, not 170"),
-    (["--input-distance", "0.4"], "must exceed 0.5"),
-    (["--image", "nowhere.png"], "nowhere.png is missing"),
-])
-def test_impossible_wishes_are_refused(tmp_path, model, photo, options, message):
-    arguments = ["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), *QUICK]
-    with pytest.raises(UserError, match=message):
-        main(arguments + options)
 
 
 def test_the_command_line_tells_in_one_line(tmp_path, photo, capsys):

@@ -1,4 +1,4 @@
-"""Command lines as people type them; what is wrong with one is said in one line: the option, the fault, the nearest option, where the help is.
+"""Command lines as people type them; what is wrong with one is said in one line: the option, the fault, the nearest one, where the help is.
 
 Of all commands but fit and validate, whose parser is Lightning's.
 """
@@ -126,7 +126,7 @@ def within(option: str, value: float | None, lowest: float, highest: float = mat
     if value is None or (math.isfinite(value) and (lowest < value < highest if strict else lowest <= value <= highest)):
         return
     least = "more than" if strict else "at least"
-    low, high, given = (number if isinstance(number, int) else f"{number:g}" for number in (lowest, highest, value))
+    low, high, given = (number if isinstance(number, int) else f"{number:.12g}" for number in (lowest, highest, value))
     bounds = f"be {least} {low}" if math.isinf(highest) else f"lie between {low} and {high}"
     raise UserError(f"{option} must {bounds}{what}, not {given}")
 

@@ -25,8 +25,8 @@ PLAIN_BORDER = 0.8
 BAND = 1 << 20
 #: What to do where there is neither alpha nor a plain background.
 USE_ANOTHER = (
-    "use a picture with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass --as-is for a picture "
-    "framed like the training data"
+    "use a picture with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass --as-is for a "
+    "picture framed like the training data"
 )
 
 
@@ -77,8 +77,9 @@ def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bo
     """Read a picture of any size and make it (height, width) = ``size``.
 
     The object is found by the alpha channel, else by a plain border colour, else by rembg where it is installed; it is centred and scaled
-    so that its bounding box fills the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages premultiplied colour over each new pixel's
-    area, so that transparent pixels, whatever their colour, leave no fringe. Raises UserError when there is no object to be found.
+    so that its bounding box fills the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages
+    premultiplied colour over each new pixel's area, so that transparent pixels, whatever their colour, leave no fringe. Raises
+    UserError when there is no object to be found.
     """
     if not 0.1 <= fill <= 1:
         raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")

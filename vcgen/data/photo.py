@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vcgen.data.framing import CutOut, Picture, as_floats, bounding_box, cut_out, read, resample
+from vcgen.data.framing import CutOut, Picture, bounding_box, cut_out, read, resample
+from vcgen.data.formats.masks import read_mask, two_coverages
 from vcgen.errors import UserError
 
 #: What to do with a photo that says nowhere what the object is.
@@ -21,10 +22,11 @@ ENOUGH = 1_000_000
 def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> Picture:
     """Read a photo of any shape and make it ``size`` x ``size`` pixels, the object in the middle, its longer side ``fill`` of the frame's.
 
-    What is object is said by ``mask`` (a picture of the photo's size, white or opaque where the object is), else by the photo's own alpha,
+    What is object is said by ``mask`` (a picture of the photo's size, white or opaque where the object is) or by the photo's own alpha,
     else found: by a border of one colour, or by rembg where it is installed, whose weights are fetched when it is first used. The photo is
     turned upright as the camera noted; nothing is squashed: the frame is padded with transparency. Colour is straight.
-    Raises UserError for files that are missing or damaged, a mask without object or of another size, and where no object can be found.
+    Raises UserError for files that are missing or damaged, a mask without object or of another size, a mask of a photo with alpha, and
+    where no object can be found.
     """
     if not 0.1 <= fill <= 1:
         raise UserError(f"fill must lie between 0.1 and 1, not {fill}")
@@ -32,12 +34,15 @@ def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> 
         raise UserError(f"a photo of {size} x {size} pixels shows nothing: give a size of 8 or more")
     pixels, has_alpha = read(path)
     colour, name = pixels[..., :3], str(path)
-    if mask is None and has_alpha:
-        picture = Picture(colour, pixels[..., 3])
-    elif mask is None:
-        picture = without_background(colour, size, name)
+    if mask is not None:
+        if has_alpha:
+            raise two_coverages(path, mask)
+        alpha = read_mask(mask, path, colour.shape[:2])
+        if not (alpha > 127).any():
+            raise UserError(f"{mask}: the mask marks no object: it must be white, or opaque, where the object is")
+        picture = without_fringe(shrunk(Picture(colour, alpha), size, name))
     else:
-        picture = without_fringe(shrunk(Picture(colour, read_mask(mask, path, colour.shape[:2])), size, name))
+        picture = Picture(colour, pixels[..., 3]) if has_alpha else without_background(colour, size, name)
     return resample(picture, bounding_box(picture, name), (size, size), fill)
 
 
@@ -51,18 +56,6 @@ def shrunk(picture: Picture, size: int, name: str) -> Picture:
         return picture
     rows, columns = math.ceil(height / factor), math.ceil(width / factor)
     return resample(picture, (0.0, 0.0, columns * factor, rows * factor), (rows, columns), fill=1.0, pad=True)
-
-
-def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray:
-    """Coverage (height, width), uint8 or floats in [0, 1]: the mask's alpha where that says anything, else its brightness."""
-    pixels, has_alpha = read(path)
-    if pixels.shape[:2] != size:
-        found, wanted = ("{1} x {0}".format(*shape) for shape in (pixels.shape[:2], size))
-        raise UserError(f"{path}: the mask has {found} pixels, {photo} {wanted} (width x height): give a mask of the photo's size")
-    alpha = pixels[..., 3] if has_alpha else pixels[..., :3].sum(-1, dtype=np.uint16) / np.float32(3 * 255)
-    if as_floats(alpha.max()) < 0.5:
-        raise UserError(f"{path}: the mask marks no object: it must be white, or opaque, where the object is")
-    return alpha
 
 
 def without_background(colour: NDArray, size: int, name: str, advice: str = ADVICE) -> Picture | CutOut:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
 from vcgen.data.drawing import PANEL, frusta_panels, png_bytes, side_by_side
+from vcgen.data.images import image_in
 from vcgen.data.photo import load_photo
 from vcgen.data.single import Same
 from vcgen.errors import UserError
@@ -25,8 +26,8 @@ SIDES = ((0, 1, "from above"), (1, 2, "from the side"))
 class PhotoData(pl.LightningDataModule):
     """Photos without pose, as square views with coverage; see :func:`vcgen.data.photo.load_photo`. Nothing is known of other sides.
 
-    image: PNG or JPEG, or several of the same object. mask: a picture of the photo's size, white where the object is; as many as photos.
-    size: side in pixels of what is made of them. fill: share of the frame that the object's longer side fills.
+    image: PNG or JPEG, a folder that holds one, or several of the same object. mask: a picture of the photo's size, white where the object
+    is; as many as photos. size: side in pixels of what is made of them. fill: share of the frame that the object's longer side fills.
     elevation (degrees above the horizon), fov (horizontal, degrees), distance (from the object's middle, world units): of the reference
     camera, assumed for every photo; it stands at azimuth 0, the object's front, and looks at the origin of a z-up world.
     Writes ``photo.png`` into the run's folder: the picture, and what the camera sees of the plane through the origin.
@@ -37,8 +38,8 @@ class PhotoData(pl.LightningDataModule):
         elevation: float = 15.0, fov: float = 40.0, distance: float = 1.8,
     ):
         super().__init__()
-        self.images = [Path(path) for path in (image if isinstance(image, list) else [image])]
-        self.masks = [None] * len(self.images) if mask is None else mask if isinstance(mask, list) else [mask]
+        self.images, masks = ([image_in(path) for path in (given if isinstance(given, list) else [given])] for given in (image, mask or []))
+        self.masks = masks if mask is not None else [None] * len(self.images)
         if not self.images or len(self.masks) != len(self.images):
             counts = f"data.image names {len(self.images)} photos, data.mask {len(self.masks)}"
             raise UserError(f"{counts}: give one photo, or one mask for each")

@@ -22,8 +22,8 @@ def write_mesh(path: Path | str, mesh: "trimesh.Trimesh") -> Path:
 
     .glb: turned y-up, colours linear as the standard asks (section 3.7.2.1), material unlit: the colours are light already seen, and a
     viewer's lamps would shade them twice. trimesh reads the colours back as ``visual.vertex_attributes["color"]``, or as plain vertex
-    colours with ``trimesh.load(path, skip_materials=True)``. .ply, .obj: z-up and sRGB, as most readers of these formats expect; .stl, z-up,
-    holds no colours.
+    colours with ``trimesh.load(path, skip_materials=True)``. .ply, .obj: z-up and sRGB, as most readers of these formats expect. .stl:
+    z-up, without colours.
     """
     path = Path(path)
     if path.suffix not in (".glb", ".ply", ".obj", ".stl"):

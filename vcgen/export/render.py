@@ -126,7 +126,7 @@ def _render_all(
     """Every picture, even when an earlier one had problems; these end the command."""
     import torch
 
-    from vcgen.data.shards import create_folder
+    from vcgen.folders import create_folder
     from vcgen.export.outputs import render_picture
 
     problems = []

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from vcgen.data.single import Same
 from vcgen.export.folder import read_config
 from vcgen.data.framing import prepare
+from vcgen.data.images import image_in
 from vcgen.export.stage import Stage
 from vcgen.types import Example, Position
 
@@ -15,9 +16,9 @@ from vcgen.types import Example, Position
 class PictureData(pl.LightningDataModule):
     """One picture without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing is known.
 
-    image: PNG or JPEG, cut out or on a plain background. model: the model folder, whose camera is assumed. elevation, distance, fov: of
-    the camera where they are known, see :meth:`vcgen.export.stage.Stage.of`. fill: share of the frame that the object is scaled to fill.
-    as_is: keep the framing, for pictures framed like the training data.
+    image: PNG or JPEG, or a folder that holds one, cut out or on a plain background. model: the model folder, whose camera is assumed.
+    elevation, distance, fov: of the camera where they are known, see :meth:`vcgen.export.stage.Stage.of`. fill: share of the frame that the
+    object is scaled to fill. as_is: keep the framing, for pictures framed like the training data.
     """
 
     def __init__(
@@ -25,9 +26,9 @@ class PictureData(pl.LightningDataModule):
         fill: float = 0.78, as_is: bool = False,
     ):
         super().__init__()
-        self.image, self.model, self.fill, self.as_is = image, model, fill, as_is
+        self.image, self.model, self.fill, self.as_is = image_in(image), model, fill, as_is
         self.known = elevation, distance, fov
-        self.train_folder = image
+        self.train_folder = self.image
 
     def setup(self, stage: str) -> None:
         """Read the picture. Raises UserError when it is missing, damaged or shows no object."""

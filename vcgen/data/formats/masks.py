@@ -7,7 +7,7 @@ import numpy as np
 
 from vcgen.data.formats.files import ImageFiles
 from vcgen.data.formats.turning import QUARTERS
-from vcgen.data.images import read_header
+from vcgen.data.images import read_header, read_image
 from vcgen.data.pictures import load_picture
 from vcgen.errors import UserError
 
@@ -27,36 +27,41 @@ def find_masks(path: Path, frames: list[dict]) -> list[Path | None]:
 
 
 def load_masked(image: Path, mask: Path) -> np.ndarray:
-    """The upright picture (H, W, 4) of an image and its mask: coverage is the mask's alpha where that says anything, else its brightness.
-
-    A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does not tell, for a mask
-    of another size, in colours or without white, and for an image that has transparency of its own.
-    """
-    picture, pixels = load_picture(image), load_picture(mask)
+    """The upright picture (H, W, 4) of an image and its mask. Raises UserError where :func:`read_mask` does, and for an image that has
+    transparency of its own."""
+    picture = load_picture(image)
     if picture.shape[2] == 4 and (picture[..., 3] < 1).any():
-        raise UserError(f"{image} has transparency, and its mask_path gives {mask}; keep one of them")
-    upright, quarters = picture.shape[:2], QUARTERS.get(read_header(image)[1], 0)
+        raise two_coverages(image, mask)
+    return np.concatenate([picture[..., :3], read_mask(mask, image, picture.shape[:2])[..., None].astype(np.float32) / 255], -1)
+
+
+def two_coverages(image: Path, mask: Path) -> UserError:
+    """The line for an image that has transparency, and a mask."""
+    return UserError(f"{image} has transparency, and {mask} is given as its mask; keep one of them")
+
+
+def read_mask(mask: Path, image: Path, upright: tuple[int, int]) -> np.ndarray:
+    """Coverage (H, W) uint8 of an upright image: the mask's alpha where that says anything, else its brightness.
+
+    A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does not tell, and for a
+    mask of another size, in colours or without white.
+    """
+    pixels, quarters = read_image(mask, upright=True), QUARTERS.get(read_header(image)[1], 0)
     if quarters and read_header(mask)[1] == 1:
         if quarters == 2 or upright[0] == upright[1]:
             raise UserError(f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both upright")
         if pixels.shape[:2] != upright:
             pixels = np.rot90(pixels, -quarters)
     if pixels.shape[:2] != upright:
-        found, wanted = (f"{shape[0]} x {shape[1]}" for shape in (pixels.shape[:2], upright))
-        raise UserError(f"{mask}: the mask is {found}, its image {wanted} (height x width, upright); make them alike")
-    return np.concatenate([picture[..., :3], _coverage(pixels, mask)[..., None]], -1)
-
-
-def _coverage(pixels: np.ndarray, mask: Path) -> np.ndarray:
-    """(H, W) in [0, 1] of a mask's pixels."""
-    if pixels.shape[2] == 4 and (pixels[..., 3] < 1).any():
+        found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape[:2], upright))
+        raise UserError(f"{mask}: the mask has {found} pixels, {image} {wanted} (width x height, upright): give a mask of the image's size")
+    if pixels.shape[2] == 4 and (pixels[..., 3] < 255).any():
         return pixels[..., 3]
-    if np.ptp(pixels[..., :3], axis=-1).max() > 0.1:
+    if np.ptp(pixels[..., :3], axis=-1).max() > 25:
         raise UserError(f"{mask}: the mask has colours; it must be white where the object is, black elsewhere")
-    brightness = pixels[..., :3].mean(-1)
-    if 0 < brightness.max() < 0.5:
-        raise UserError(f"{mask}: the brightest value is {brightness.max() * 255:.0f} of 255; the mask must be white where the object is")
-    return brightness
+    if 0 < (brightest := pixels[..., :3].max()) < 128:
+        raise UserError(f"{mask}: the brightest value is {brightest} of 255; the mask must be white where the object is")
+    return np.round(pixels[..., :3].mean(-1)).astype(np.uint8)
 
 
 def refuse_empty(pixels: Sequence[np.ndarray], path: Path) -> None:
