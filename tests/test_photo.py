@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from vcgen.cameras import view_angles
 from vcgen.data.photo import load_photo, without_fringe
@@ -155,6 +155,30 @@ def test_photo_and_mask_turn_as_the_camera_noted(photo, tmp_path):
     for source, name in zip(photo, ("a.jpg", "b.jpg")):
         Image.open(source).save(tmp_path / name, exif=exif, quality=95)
     assert alpha_box(load_photo(tmp_path / "a.jpg", tmp_path / "b.jpg", 64, 0.75).alpha) == (20, 8, 44, 56)
+
+
+@pytest.mark.parametrize("orientation, lies", [(6, "stored"), (6, "upright"), (8, "stored"), (5, "stored"), (7, "upright")])
+def test_a_mask_without_orientation_lies_as_its_shape_says(photo, tmp_path, orientation, lies):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for source in photo:
+        with Image.open(source) as image:
+            image.copy().save(source, exif=exif)
+    wanted = load_photo(*photo, 64, 0.75)
+    with Image.open(photo[1]) as image:
+        (ImageOps.exif_transpose(image) if lies == "upright" else image.copy()).save(tmp_path / "bare.png", exif=Image.Exif())
+    found = load_photo(photo[0], tmp_path / "bare.png", 64, 0.75)
+    assert np.array_equal(found.alpha, wanted.alpha) and np.array_equal(found.colour, wanted.colour)
+
+
+@pytest.mark.parametrize("orientation, size", [(6, (60, 60)), (3, (80, 60)), (2, (80, 60))])
+def test_a_mask_that_may_lie_in_two_ways_is_refused(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    busy(size).save(tmp_path / "photo.jpg", exif=exif)
+    box_mask(size).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match="which way the mask lies is not told"):
+        load_photo(tmp_path / "photo.jpg", tmp_path / "mask.png", 64)
 
 
 def test_what_is_no_photo_of_an_object_is_refused_in_one_line(photo, tmp_path, no_rembg):

@@ -138,3 +138,19 @@ def test_matrices_that_are_no_poses_are_refused(tmp_path, capsys, pose):
     words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recentre"]
     assert main(words) == 2
     assert "view images/r_1: the" in capsys.readouterr().err
+
+
+def test_pixels_that_are_not_square_are_told(tmp_path, capsys):
+    write_transforms(tmp_path / "in", posed_frames(RING), fl_x=9, fl_y=9.2)
+    command = ["pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--overwrite"]
+    assert lines(capsys, *command) == []
+    (line,) = lines(capsys, *command, "--size", "6")
+    assert "not square (fl_x / fl_y is 1.3)" in line and lines(capsys, "inspect", str(tmp_path / "out"), "--out", "none") == [line]
+
+
+def test_a_pose_that_is_scaled_says_by_how_much(tmp_path, capsys):
+    scaled = RING.copy()
+    scaled[:, :3, :3] *= 0.33
+    write_transforms(tmp_path / "in", posed_frames(scaled), camera_angle_x=0.8)
+    assert main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]) == 2
+    assert "not orthonormal (scaled by 0.33: divide by that)" in capsys.readouterr().err

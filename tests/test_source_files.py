@@ -158,3 +158,25 @@ def test_two_images_of_one_view_are_refused(tmp_path, capsys):
     (tmp_path / "in" / "car" / "rgb" / "000001.JPG").write_bytes(png(noise(0)))
     line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", "srn"))
     assert "000001.png" in line and "000001.JPG" in line and "view 000001" in line
+
+
+@pytest.mark.parametrize("kind, file, words", [
+    ("transforms", "sparse/0/cameras.bin", ["COLMAP", "ns-process-data", "colmap2nerf.py"]), ("srn", "cameras.txt", ["COLMAP"]),
+    ("transforms", "scene/database.db", ["COLMAP"]), ("transforms", "fern/poses_bounds.npy", ["LLFF"]),
+    ("transforms", "apple/frame_annotations.jgz", ["CO3D"]), ("srn", "02958343/car/cameras.npz", ["NMR"]),
+    ("srn", "lego/transforms_train.json", ["vcgen data pack transforms"]), ("transforms", "car/pose/0.txt", ["in here"]),
+    ("transforms", "car/intrinsics.txt", ["vcgen data pack srn"]), ("srn", "train/index.json", ["packed already"]),
+    ("srn", "photos/a.jpg", ["give the folder of one split"]),
+])
+def test_of_another_layout_the_line_says_what_it_is_and_what_makes_it_one_of_ours(tmp_path, capsys, kind, file, words):
+    (tmp_path / "in" / file).parent.mkdir(parents=True)
+    (tmp_path / "in" / file).write_text("")
+    line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", kind))
+    assert all(word in line for word in words)
+
+
+def test_a_byte_order_mark_is_no_number(tmp_path):
+    write_srn_object(tmp_path / "in" / "car")
+    file = tmp_path / "in" / "car" / "intrinsics.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert pack(tmp_path / "in", tmp_path / "out", "srn") == 0

@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from scenes import looking_inwards, posed_frames, write_srn_object, write_transforms
+from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
 from training import refusal
 
 from vcgen.cli import main
-from vcgen.data.shards import read_index
+from vcgen.data.datamodule import ShardData
+from vcgen.data.shards import read_index, write_shards
 
 C2W = looking_inwards(10, distance=4)
 FRAMES = posed_frames(C2W)
@@ -150,3 +151,39 @@ def test_one_line_speaks_for_all_scenes_and_comes_again_from_kept_shards(tmp_pat
 def test_numbers_out_of_range_are_refused_before_anything_is_read(tmp_path, capsys, options, words):
     line = refusal(capsys, pack(tmp_path / "nowhere", tmp_path / "out", "train", *options))
     assert all(word in line for word in words)
+
+
+@pytest.mark.parametrize("name", ["cars_test", "val", "chairs-val"])
+def test_a_folder_called_test_that_is_packed_for_training_is_remarked(tmp_path, capsys, name):
+    write_srn_object(tmp_path / name / "car")
+    assert pack(tmp_path / name, tmp_path / "out", "train", kind="srn") == 0
+    assert f"{name} is packed as split train" in warnings(capsys)[0]
+    assert pack(tmp_path / name, tmp_path / "test", "test", kind="srn") == 0
+    assert warnings(capsys) == []
+
+
+def fit_data(tmp_path, train: dict, val: dict, split: str = "train") -> ShardData:
+    """The data of a training on shard folders with these scenes, each a key -> the seed of its images. split: of the first."""
+    for name, scenes in (("train", train), ("val", val)):
+        records = [make_record(key, images=[png(noise(seed * 10 + i)) for i in range(3)]) for key, seed in scenes.items()]
+        write_shards(records, tmp_path / name, (8, 6), split=split if name == "train" else name)
+    return ShardData(str(tmp_path / "train"), str(tmp_path / "val"))
+
+
+@pytest.mark.parametrize("val, split, words", [
+    ({"a": 1, "b": 2}, "train", "2 of 2 scenes of data.val are in data.train"), ({"a": 3, "c": 2}, "train", None),
+    ({"b": 2, "c": 3}, "train", "1 of 2 scenes of data.val are in data.train"), ({"c": 3}, "test", "is of split test"),
+])
+def test_training_on_what_is_validated_or_tested_on_is_remarked(tmp_path, capsys, val, split, words):
+    fit_data(tmp_path, {"a": 1, "b": 2}, val, split).setup("fit")
+    lines = warnings(capsys)
+    assert len(lines) == (words is not None) and all(words in line for line in lines)
+
+
+def test_one_folder_for_training_and_validation_is_remarked_and_held_out_scenes_are_not(tmp_path, capsys):
+    fit_data(tmp_path, {"a": 1, "b": 2, "c": 3}, {"d": 4})
+    ShardData(str(tmp_path / "train"), str(tmp_path / "train")).setup("fit")
+    assert "3 of 3 scenes of data.val" in warnings(capsys)[0]
+    ShardData(str(tmp_path / "train"), hold_out=1).setup("fit")
+    ShardData(str(tmp_path / "train"), str(tmp_path / "train")).setup("validate")
+    assert warnings(capsys) == []

@@ -57,7 +57,7 @@ def write_capture(folder, orientations: list[int | None], of_upright: bool = Fal
 def packed(tmp_path, capsys, *options: str) -> tuple[SceneRecord, list[str]]:
     words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", *options]
     assert main(words) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line and "upright about" not in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
     return read_index(tmp_path / "out").read(0), lines
 
 

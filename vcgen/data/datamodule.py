@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader
 from vcgen.data.augment import Augmentation
 from vcgen.data.faults import Faults, check_shards, fault_in
 from vcgen.data.order import identity, resume_position
+from vcgen.data.overlap import overlap
 from vcgen.data.record import SceneRecord
+from vcgen.data.remarks import warn
 from vcgen.data.remote import Cache, CachedIndex, is_remote
 from vcgen.data.shards import ShardIndex, read_index
 from vcgen.data.stream import FixedScenes, OnError, SceneStream
@@ -58,7 +60,10 @@ class ShardData(pl.LightningDataModule):
         self.val_index = None
         if self.val_folder:
             self.val_index = self._read_index(self.val_folder)
-        elif self.hold_out:
+        if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):
+            for text in overlap(self.train_index, self.val_index):
+                warn(text)
+        if self.hold_out and not self.val_folder:
             self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
         self.identity = identity(entry.key for _, entry in self.train_index.samples)
         self.faults = {stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index}

@@ -1,9 +1,9 @@
 """What happens to scenes that cannot be read: the run stops, or they are left out, named and counted."""
 
-import sys
 from collections.abc import Iterable, Mapping
 
 from vcgen.data.record import decode_views
+from vcgen.data.remarks import warn
 from vcgen.data.shards import ShardIndex
 from vcgen.errors import UserError
 
@@ -21,7 +21,7 @@ class Faults:
     def add(self, reasons: Mapping[str, str]) -> None:
         """Note scenes. Raises UserError when more than ``MOST_BAD`` of the index have come together."""
         for key in reasons.keys() - self.reasons.keys():
-            _warn(f"scene {key} is skipped: {reasons[key]}")
+            warn(f"scene {key} is skipped: {reasons[key]}")
         self.reasons.update(reasons)
         refuse_too_many(self.index, len(self.reasons), next(iter(reasons.values()), ""))
 
@@ -33,7 +33,7 @@ def check_shards(index: ShardIndex, say: bool = True) -> None:
         if reason_here := index.fault_of(shard):
             bad, reason = bad + len(shard.samples), reason_here
             if say:
-                _warn(f"{len(shard.samples)} scenes are skipped: {reason_here}")
+                warn(f"{len(shard.samples)} scenes are skipped: {reason_here}")
     refuse_too_many(index, bad, reason)
 
 
@@ -60,7 +60,3 @@ def faults_among(index: ShardIndex, numbers: Iterable[int]) -> dict[str, str]:
     faults = Faults(index)
     faults.add({key: reason for key, reason in reasons.items() if reason})
     return faults.reasons
-
-
-def _warn(text: str) -> None:
-    print(f"vcgen: warning: {text}", file=sys.stderr, flush=True)

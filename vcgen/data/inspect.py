@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen import usage
-from vcgen.data.plausible import odd_place, odd_poses
+from vcgen.data.plausible import odd_pixels, odd_place, odd_poses
 from vcgen.data.record import SceneRecord, decode_views
 from vcgen.data.remarks import print_remarks
 from vcgen.data.shards import ShardIndex, read_index
@@ -73,7 +73,7 @@ def summarise(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, st
         up = np.asarray(record.up) / np.linalg.norm(record.up)
         elevations += np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-9), -1, 1))).tolist()
         texts = odd_poses(record.c2w) or odd_place(record.c2w, record.t_near, record.t_far, np.asarray(record.up, dtype=float))
-        remarks += [(record.key, text) for text in texts]
+        remarks += [(record.key, text) for text in (*texts, *odd_pixels(record.K, record.size))]
         bounds.add((record.t_near, record.t_far))
         backgrounds.add(record.background)
     views = [sample.views for _, sample in index.samples]

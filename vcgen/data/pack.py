@@ -2,11 +2,13 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Literal
 
 from vcgen import usage
 from vcgen.data.formats.scene import Settings
 from vcgen.data.packing import ListScenes, ReadScene, pack
+from vcgen.data.remarks import warn
 from vcgen.errors import UserError, suggestion
 
 Backdrop = Literal["white", "black", "none"]
@@ -113,6 +115,8 @@ def run(
     """
     pattern = check_pattern(group_pattern)
     check_numbers(near, far, scale, hold_out_views)
+    if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
+        warn(f"{source} is packed as split train; if it is for testing, give --split test")
     settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views, crops)
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 

@@ -73,3 +73,12 @@ def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = np.arra
         found, wanted = (", ".join(f"{x:.2f}" for x in direction / np.linalg.norm(direction)) for direction in (upward, up))
         texts.append(f"the images are upright about the direction ({found}), which is not the world's up ({wanted})")
     return texts
+
+
+def odd_pixels(K: np.ndarray, size: tuple[int, int]) -> list[str]:
+    """What is wrong with (V, 3, 3) normalised intrinsics of images of ``size`` (height, width): pixels that are not square."""
+    ratio = float(np.median(K[:, 0, 0] * size[1] / (K[:, 1, 1] * size[0])))
+    if 1 / 1.05 <= ratio <= 1.05:
+        return []
+    found = f"the pixels are not square (fl_x / fl_y is {ratio:.3g})"
+    return [f"{found}, and vcgen render takes them for square: keep the images' shape in --size"]

@@ -164,7 +164,10 @@ def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
     rotation = c2w[:3, :3]
     deviation = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if deviation > tolerance:
-        raise UserError(f"{where}: the pose's rotation is not orthonormal (off by {deviation:.2g}, allowed {tolerance:g})")
+        scale = np.sqrt(np.trace(rotation.T @ rotation) / 3)
+        scaled = scale > 0 and np.abs(rotation.T @ rotation / scale**2 - np.eye(3)).max() < tolerance
+        why = f"scaled by {scale:.4g}: divide by that" if scaled else f"off by {deviation:.2g}, allowed {tolerance:g}"
+        raise UserError(f"{where}: the pose's rotation is not orthonormal ({why})")
     if np.linalg.det(rotation) < 0:
         raise UserError(f"{where}: the pose's rotation is a mirror (det -1); an axis is flipped in the source")
     if np.abs(c2w[3] - [0, 0, 0, 1]).max() > tolerance:

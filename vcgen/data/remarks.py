@@ -37,4 +37,9 @@ def print_remarks(remarks: Iterable[tuple[str, str]]) -> None:
         kinds.setdefault(re.sub(r"[\d.]+", "#", text), []).append((scene, text))
     for (scene, text), *more in kinds.values():
         others = f" (and so in {len(more)} more scene{'s' if len(more) > 1 else ''})" if more else ""
-        print(f"vcgen: warning: {one_line(f'scene {scene}: {text}{others}')}", file=sys.stderr, flush=True)
+        warn(f"scene {scene}: {text}{others}")
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error, as one line."""
+    print(f"vcgen: warning: {one_line(text)}", file=sys.stderr, flush=True)

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.files import ImageFiles
-from vcgen.data.formats.turning import QUARTERS
-from vcgen.data.images import read_header, read_image
+from vcgen.data.images import UPRIGHT, read_header, read_image
 from vcgen.data.pictures import load_picture
 from vcgen.errors import UserError
 
@@ -46,12 +45,12 @@ def read_mask(mask: Path, image: Path, upright: tuple[int, int]) -> np.ndarray:
     A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does not tell, and for a
     mask of another size, in colours or without white.
     """
-    pixels, quarters = read_image(mask, upright=True), QUARTERS.get(read_header(image)[1], 0)
-    if quarters and read_header(mask)[1] == 1:
-        if quarters == 2 or upright[0] == upright[1]:
+    pixels, orientation = read_image(mask, upright=True), read_header(image)[1]
+    if orientation != 1 and read_header(mask)[1] == 1:
+        if orientation < 5 or upright[0] == upright[1]:
             raise UserError(f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both upright")
         if pixels.shape[:2] != upright:
-            pixels = np.rot90(pixels, -quarters)
+            pixels = UPRIGHT[orientation](pixels)
     if pixels.shape[:2] != upright:
         found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape[:2], upright))
         raise UserError(f"{mask}: the mask has {found} pixels, {image} {wanted} (width x height, upright): give a mask of the image's size")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.files import visible
-from vcgen.data.plausible import nearest_to_axes, odd_place, odd_poses
+from vcgen.data.plausible import nearest_to_axes, odd_pixels, odd_place, odd_poses
 from vcgen.data.pictures import encode_scene
 from vcgen.data.record import SceneRecord, check_pose
 from vcgen.data.remarks import remark
@@ -75,6 +75,26 @@ def require_folder(source: Path) -> None:
         raise UserError(f"{source}: permission denied")
 
 
+COLMAP = "a COLMAP model: nerfstudio's ns-process-data (--skip-colmap) or instant-ngp's colmap2nerf.py makes transforms.json of it"
+CONVERT = "convert it to transforms.json or the SRN layout, see docs/cameras.md"
+#: A file or folder that tells another layout -> what it is, and what to do.
+LAYOUTS = {
+    "transforms*.json": "a transforms file: vcgen data pack transforms", "index.json": "a shard folder, which is packed already",
+    "rgb": "the SRN layout: vcgen data pack srn", "intrinsics.txt": "the SRN layout: vcgen data pack srn",
+    **dict.fromkeys(("cameras.bin", "images.bin", "cameras.txt", "images.txt", "database.db"), COLMAP),
+    "poses_bounds.npy": "LLFF's layout: nerfstudio and instant-ngp make transforms.json of its images",
+    "frame_annotations.jgz": f"CO3D's layout: {CONVERT}", "cameras.npz": f"the layout of NMR, DVR or IDR: {CONVERT}",
+}
+
+
+def other_layout(source: Path, *own: str) -> str:
+    """The end of a message that finds no scenes: which other layout lies there, if any. own: entries of ``LAYOUTS`` that do not count."""
+    for pattern in (pattern for pattern in LAYOUTS if pattern not in own):
+        if found := next((path for depth in range(4) for path in source.glob("*/" * depth + pattern)), None):
+            return f"; {found.relative_to(source)} is of {LAYOUTS[pattern]}"
+    return ""
+
+
 def scene_key(name: str) -> str:
     """A folder name as a shard key: other characters than letters, digits, '_' and '-' become '_'."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]
@@ -90,6 +110,8 @@ def make_record(
     if len(shapes := {picture.shape[:2] for picture in pixels}) > 1:
         raise UserError(f"{scene.folder}: images of several sizes (height, width): {sorted(shapes)}; give --size")
     images, has_alpha = encode_scene(pixels, views)
+    for text in odd_pixels(np.stack(K), pixels[0].shape[:2]):
+        remark(text)
     return SceneRecord(
         key=scene.key,
         images=images,

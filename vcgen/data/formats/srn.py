@@ -11,7 +11,7 @@ import numpy as np
 
 from vcgen.data.formats.files import EXTENSIONS, is_visible, visible
 from vcgen.data.formats.intrinsics import normalised
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, require_folder, scene_key
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import plan_turns, turned
 from vcgen.data.pictures import load_picture, shrink
@@ -32,7 +32,8 @@ def list_scenes(source: Path, settings: Settings) -> list[SceneFolder]:
     require_folder(source)
     folders = find_scenes(source, _is_scene)
     if not any(_is_scene(folder) for folder in folders):
-        raise UserError(f"{source}: no object with rgb/ and pose/ folders in here; give the folder of one split, e.g. srn_cars/cars_train")
+        hint = other_layout(source, "rgb", "intrinsics.txt") or "; give the folder of one split, e.g. srn_cars/cars_train"
+        raise UserError(f"{source}: no object with rgb/ and pose/ folders in here{hint}")
     parents = sorted({folder.parent for folder in folders})
     if len(parents) > 1:
         names = ", ".join(str(parent.relative_to(source)) for parent in parents[:5])
@@ -125,7 +126,7 @@ def _read_picture(path: Path, stated: tuple[int, int], back: int) -> np.ndarray:
 def _numbers(path: Path) -> list[list[float]]:
     """The lines of a text file of numbers, empty ones left out."""
     try:
-        text = read_bytes(path, MAX_TEXT).decode()
+        text = read_bytes(path, MAX_TEXT).decode("utf-8-sig")
         return [[float(word) for word in line.split()] for line in text.splitlines() if line.strip()]
     except ValueError as error:  # not printed: it quotes the file, which may hold anything
         raise UserError(f"{path}: not a text file of numbers") from error

@@ -15,7 +15,7 @@ from vcgen.data.distortion import Distortion, undistort
 from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalised
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, require_folder, scene_key
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
 from vcgen.data.pictures import area_resize, load_picture, to_bytes
@@ -44,7 +44,7 @@ def list_scenes(source: Path, settings: Settings) -> list[SceneFolder]:
     found = [folder for folder in folders if _transforms_file(folder, settings.split)]
     if not found:
         others = sorted({path.name for path in source.glob("**/transforms*.json")})
-        hint = f"; there is {', '.join(others[:4])}: choose with --split" if others else ""
+        hint = f"; there is {', '.join(others[:4])}: choose with --split" if others else other_layout(source, "transforms*.json")
         raise UserError(f"{source}: no transforms_{settings.split}.json or transforms.json in here{hint}")
     if found == [source]:
         return [SceneFolder(scene_key(source.resolve().name), source)]
