@@ -5,12 +5,14 @@ import os
 import select
 import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
 from vcgen import __version__
 from vcgen.allocator import keep_freed_memory
 from vcgen.errors import UserError, suggestion, system_refusal
+from vcgen.redaction import hide
 
 TRAINER = "vcgen.systems.launch:main"
 
@@ -37,8 +39,8 @@ def usage() -> str:
 def one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     """Our own warnings are for users, as errors are; those of libraries keep the place they come from."""
     if Path(filename).is_relative_to(Path(__file__).parent):
-        return f"vcgen: warning: {message}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+        return hide(f"vcgen: warning: {message}\n")
+    return hide(f"{filename}:{lineno}: {category.__name__}: {message}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,6 +84,7 @@ def command(arguments: list[str] | None) -> int:
         return 2
     if arguments is None:
         warnings.formatwarning = one_line
+        sys.excepthook = lambda *error: print(hide("".join(traceback.format_exception(*error))), file=sys.stderr, end="")
         keep_freed_memory()
     if arguments is None and COMMANDS[name][0] == TRAINER:
         # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it would by default.
@@ -96,7 +99,7 @@ def command(arguments: list[str] | None) -> int:
     except OSError as error:
         if (line := system_refusal(error)) is None:
             raise
-        print(f"vcgen: error: {line}", file=sys.stderr)
+        print(f"vcgen: error: {hide(line)}", file=sys.stderr)
         return 2
 
 

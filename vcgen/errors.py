@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vcgen.redaction import hide
+
 #: What a disk says that is full, or on which the user may not take more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: The place is not one to write in, or to read from. A missing file is not among them: whoever opens a user's file says what it is for.
@@ -15,8 +17,12 @@ CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, e
 class UserError(Exception):
     """Something the user can mend: the message says what is wrong, where, and what to do, in one line.
 
-    ``vcgen`` prints it as ``vcgen: error: MESSAGE`` and exits with status 2, without a traceback.
+    ``vcgen`` prints it as ``vcgen: error: MESSAGE`` and exits with status 2, without a traceback. Secrets are left out, see
+    :mod:`vcgen.redaction`.
     """
+
+    def __init__(self, *words: object):
+        super().__init__(*(hide(word) if isinstance(word, str) else word for word in words))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 import vcgen
+from vcgen import redaction
 from vcgen.io import write_bytes
 
 PACKAGES = ("torch", "lightning", "diffusers", "nerfacc", "webdataset", "jsonargparse", "omegaconf", "numpy")
@@ -43,7 +44,8 @@ class Provenance(pl.Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         facts = {
-            "command": sys.argv, "vcgen": vcgen.__version__, "git": git_commit(), "python": platform.python_version(),
+            "command": [redaction.hide_word(word) for word in sys.argv],
+            "vcgen": vcgen.__version__, "git": git_commit(), "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES}, "processor": platform.processor() or platform.machine(),
             "device": str(module.device), "ranks": trainer.world_size,
             "parameters": sum(p.numel() for p in module.parameters()),
@@ -56,5 +58,5 @@ class Provenance(pl.Callback):
         data = trainer.datamodule
         checkpoint["vcgen"] = {
             **self.model, "image_size": list(data.image_size), "camera": data.input_camera(), "background": 1.0,
-            "data": str(data.train_folder), "version": vcgen.__version__, "git": git_commit(),
+            "data": redaction.hide_word(str(data.train_folder)), "version": vcgen.__version__, "git": git_commit(),
         }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import lightning.pytorch as pl
 
 from vcgen.errors import UserError
+from vcgen.redaction import hide
 from vcgen.stopping import Stopped
 
 #: Errors of a process whose partner has gone: consequences, never the cause.
@@ -56,7 +57,7 @@ class Together(pl.Callback):
         if broken:
             line = f"the connection to another process broke: its own message says why ({' '.join(str(exception).split())[:120]})"
         if line is None:
-            traceback.print_exception(exception)
+            print(hide("".join(traceback.format_exception(exception))), file=sys.stderr, end="")
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.finalize("failed")

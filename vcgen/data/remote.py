@@ -22,6 +22,7 @@ from vcgen.data.table import SampleEntry
 from vcgen.errors import UserError
 from vcgen.folders import create_folder, create_own_folder
 from vcgen.io import open_lock, remove_leftovers, replacing, written_name
+from vcgen.redaction import identity, is_hidden, remember_address
 
 BLOCK = 1 << 20
 #: Names of the folders that :class:`Cache` makes.
@@ -57,9 +58,12 @@ class Cache:
 
     def index(self, source: str) -> "CachedIndex":
         """Fetch the table of contents of a remote shard folder; shards are fetched when they are read. Raises UserError."""
+        if is_hidden(source):
+            raise UserError(f"{source}: passwords are not stored in config.yaml; give the whole address, best as ${{oc.env:NAME}}")
+        remember_address(source)
         if source.startswith("pipe:") and "{}" not in source:
             raise UserError(f"{source}: a command needs {{}} where the file's name belongs, such as pipe:cat /data/{{}}")
-        folder = self.folder / hashlib.sha256(source.encode()).hexdigest()[:16]
+        folder = self.folder / hashlib.sha256(identity(source).encode()).hexdigest()[:16]
         create_folder(self.folder)
         create_own_folder(self.folder.resolve())  # it may be the user's own link
         create_own_folder(folder)

@@ -14,6 +14,7 @@ import torch
 
 from vcgen import __version__
 from vcgen.evaluation.records import ObjectScore
+from vcgen.redaction import hide_word
 
 
 def versions() -> dict[str, str]:
@@ -34,9 +35,9 @@ def run_summary(device: str, views_per_call: int, scores: Sequence[ObjectScore],
     """When, where and how fast; nothing in here is part of a number."""
     on_gpu = torch.device(device).type == "cuda"
     hardware = torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores"
-    views = sum(len(score.images) for score in scores)
+    views, program = sum(len(score.images) for score in scores), Path(sys.argv[0]).name
     return {
-        "command": " ".join(["vcgen", *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith("vcgen") else Path(sys.argv[0]).name,
+        "command": " ".join(["vcgen", *map(hide_word, sys.argv[1:])]) if program.startswith("vcgen") else program,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "seconds_per_view": round(sum(score.seconds for score in scores) / views, 4),

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from vcgen import usage
 from vcgen.errors import UserError
 from vcgen.io import check
+from vcgen.redaction import hide_word
 from vcgen.schema import Count, Name, Side, Unit
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
         "vcgen": entry.get("version"),
         "git": entry.get("git"),
         "training": {
-            "step": step, "data": entry.get("data"), "weights": weights, "metrics": _best_scores(content),
+            "step": step, "data": hide_word(entry.get("data") or "") or None, "weights": weights, "metrics": _best_scores(content),
         },
     }
 

@@ -16,7 +16,7 @@ from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf.errors import OmegaConfBaseException
@@ -38,6 +38,7 @@ import vcgen.systems.personalize
 import vcgen.systems.picture_data
 import vcgen.systems.realfusion
 import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
+from vcgen import redaction
 from vcgen.callbacks.checkpoints import Checkpoints
 from vcgen.callbacks.cursor import Cursor
 from vcgen.callbacks.ema import EMA
@@ -54,6 +55,7 @@ from vcgen.io import remove_leftovers, write_bytes
 from vcgen.stopping import StopSignals
 from vcgen.systems.base import System
 from vcgen.systems.checkpoint_files import CheckpointFiles
+from vcgen.systems.environment import DiscreetCLI, refuse_unstorable
 from vcgen.systems.launch import slurm_layout
 from vcgen.systems.loggers import put_into
 from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
@@ -89,7 +91,7 @@ class ConfigOfRun(pl.Callback):
             write_bytes(Path(trainer.default_root_dir) / "config.yaml", self.text.encode())
 
 
-class VcgenCLI(LightningCLI):
+class VcgenCLI(DiscreetCLI):
     """LightningCLI's native form; ``--ema``, ``--samples`` and ``--checkpoint`` configure the callbacks that every run has.
 
     signals: those that may tell the training to stop.
@@ -121,7 +123,9 @@ class VcgenCLI(LightningCLI):
         self.layout = slurm_layout(os.environ, config.trainer.accelerator, config.trainer.devices, config.trainer.num_nodes)
         requeue = Requeue(self.signals, resumes=config.ckpt_path == "last")
         config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
-        self.model_config = plain(config.model.clone().as_dict())
+        built = plain(config.model.clone().as_dict())
+        self.model_config = self.interpolations.put_back(built, ("model",))
+        refuse_unstorable(built, self.model_config)
         own = [Provenance(self.model_config), Cursor(), Skipped(), requeue, Speed(), Progress(), LearningRateMonitor("step")]
         saved = ConfigOfRun(self._parser(self.subcommand).dump(config, skip_none=False))
         self.trainer_defaults["callbacks"] = [Together(explain), *own, saved]
@@ -226,6 +230,7 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
     """Run ``vcgen fit`` or ``vcgen validate``: ``words`` is the command line after ``vcgen``. Raises Stopped after one of ``signals``."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quieten()
+    redaction.begin(words)
     # The first word stays what started this process: Lightning starts the other ranks with it.
     sys.argv = [sys.argv[0], *words]
     with one_line(words[0]):
