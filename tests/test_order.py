@@ -9,7 +9,7 @@ from vcgen.data.order import batch_starts, epoch_order, identity, resume_positio
 from vcgen.errors import UserError
 from vcgen.types import Position
 
-HERE = {"epoch": 0, "scenes": 0, "seed": 4, "data": "abc", "ranks": 1, "batch_size": 8}
+HERE = {"epoch": 0, "scenes": 0, "seed": 4, "data": "0" * 64, "ranks": 1, "batch_size": 8}
 
 
 def places(start: Position, batch: int) -> list[tuple[int, int]]:
@@ -59,13 +59,25 @@ def test_draws_differ_between_seeds_epochs_and_places_and_repeat():
 
 
 def test_a_position_counts_for_the_same_scenes_and_seed_alone():
-    assert resume_position({**HERE, "epoch": 3, "scenes": 24, "ranks": 4, "batch_size": 1}, HERE) == Position(3, 24)
+    assert resume_position({**HERE, "epoch": 3, "scenes": 24, "ranks": 4, "batch_size": 1}, HERE, 24) == Position(3, 24)
     with pytest.raises(UserError, match="other scenes than data.train.*--model.pretrained"):
-        resume_position({**HERE, "data": identity(["a", "b"])}, HERE)
+        resume_position({**HERE, "data": identity(["a", "b"])}, HERE, 24)
     with pytest.raises(UserError, match="with seed 5, here it is 4.*--seed_everything 5.*--model.pretrained"):
-        resume_position({**HERE, "seed": 5}, HERE)
+        resume_position({**HERE, "seed": 5}, HERE, 24)
     with pytest.raises(UserError, match="counted batches.*--model.pretrained"):
-        resume_position({"cursor": 17}, HERE)
+        resume_position({"cursor": 17}, HERE, 24)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": -1}, {"epoch": 1 << 40}, {"epoch": 1.0}, {"epoch": True}, {"scenes": 25}, {"scenes": "8"}, {"scenes": [8]}, {"seed": -1},
+        {"seed": None}, {"data": 3}, {"ranks": 0}, {"batch_size": 1 << 40},
+    ],
+)  # fmt: skip
+def test_a_position_that_no_run_has_is_refused(change):
+    with pytest.raises(UserError, match="position.*--model.pretrained"):
+        resume_position({**HERE, **change}, HERE, 24)
 
 
 def test_scenes_are_told_apart_by_keys_and_by_order():

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from vcgen.errors import UserError
 from vcgen.sharding import local, placed_like, whole
 
 
@@ -37,6 +38,8 @@ class EMA(pl.Callback):
         """Start from the initial weights, or put restored ones where the module's are: only now is everything restored."""
         self.step = trainer.global_step
         current = self._parameters(module)
+        if self.weights and self.weights.keys() != current.keys():
+            raise UserError("the checkpoint's averages are of other weights than are trained here; take the config.yaml of its run")
         self.weights = {name: placed_like(self.weights.get(name, p).detach().clone(), p) for name, p in current.items()}
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:

@@ -132,7 +132,7 @@ class ShardData(pl.LightningDataModule):
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
         here = self.state_dict()
-        self.position = resume_position(state, here)
+        self.position = resume_position(state, here, len(self.train_index.samples))
         then, now = (f"{x['ranks']} rank(s) x {x['batch_size']} scenes" for x in (state, here))
         if then != now:
             rank_zero_info(f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an undisturbed run")

@@ -8,12 +8,16 @@ on the seed, the epoch and its place in the epoch's order alone: two ranks with 
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import numpy as np
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor
 
 from vcgen.errors import UserError
+from vcgen.io import check
+from vcgen.schema import Count, Sha256
 from vcgen.types import Position
 
 
@@ -49,17 +53,32 @@ def identity(keys: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-def resume_position(stored: dict, here: dict) -> Position:
-    """The position in a checkpoint's state of a stream. stored, here: that state and this run's, by ``ShardData.state_dict``.
+class StreamState(Struct):
+    """What a checkpoint says of a stream: its position and what that refers to."""
 
-    Raises UserError where the position means nothing here: another order of other scenes.
+    epoch: Annotated[int, Meta(ge=0, le=1 << 31)]
+    scenes: Count
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    data: Sha256
+    ranks: Annotated[int, Meta(ge=1, le=1 << 20)]
+    batch_size: Annotated[int, Meta(ge=1, le=1 << 20)]
+
+
+def resume_position(stored: dict, here: dict, total: int) -> Position:
+    """The position in a checkpoint's state of a stream.
+
+    stored, here: that state and this run's, by ``ShardData.state_dict``. total: scenes of an epoch. Raises UserError where the
+    position means nothing here: another order of other scenes.
     """
     advice = "to start from its weights instead, `vcgen export` it and give --model.pretrained FOLDER"
     if not {"epoch", "scenes", "seed", "data"} <= stored.keys():
         raise UserError(f"the checkpoint's position in the data is of an older vcgen, which counted batches; {advice}")
+    check(stored, StreamState, "the checkpoint's position in the data", advice)
     if stored["data"] != here["data"]:
         raise UserError(f"the checkpoint was trained on other scenes than data.train and data.hold_out give; give those, or {advice}")
     if stored["seed"] != here["seed"]:
         found = f"the checkpoint was trained with seed {stored['seed']}, here it is {here['seed']}"
         raise UserError(f"{found}; give --seed_everything {stored['seed']}, or {advice}")
+    if stored["scenes"] > total:
+        raise UserError(f"the checkpoint's position is after {stored['scenes']} scenes of an epoch, which has {total}; {advice}")
     return Position(stored["epoch"], stored["scenes"])

@@ -3,18 +3,21 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from msgspec import Meta
 from torch import nn
 
 from vcgen.checkpoints import damaged_part, read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
-from vcgen.io import replacing
+from vcgen.io import check, replacing
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a number of scenes.
 FORMAT = 2
+#: By which Lightning decides what to change in a checkpoint of an older one.
+LightningVersion = Annotated[str, Meta(pattern=r"^[2-9]\.[0-9]{1,4}[0-9a-z.+-]{0,40}\Z")]
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -62,6 +65,7 @@ class CheckpointFiles(TorchCheckpointIO):
         if (form := checkpoint.get("format", 1)) != FORMAT:
             found = f"checkpoint format {form}, written by vcgen {written.get('version')}; this one reads format {FORMAT}"
             raise UserError(f"{path}: {found}: go on with that version, or export the model and train on with --model.pretrained")
+        check(checkpoint.get("pytorch-lightning_version", "2.0"), LightningVersion, f"{path}, pytorch-lightning_version")
         return checkpoint
 
 
