@@ -94,7 +94,7 @@ def test_only_the_first_process_writes(tmp_path):
     options = {"trainer__callbacks__plus": "test_together.Scribe", "trainer__callbacks__folder": tmp_path / "run"}
     assert vcgen_ranks(2, "fit", tmp_path / "tiny.yaml", tmp_path / "run", **options, trainer__callbacks__notes=tmp_path / "notes") == [0, 0]
     first, second = ((tmp_path / f"notes.{rank}").read_text() for rank in range(2))
-    assert all(name in first for name in ("config.yaml", "run.tmp", "tfevents", "last.ckpt", "best.ckpt")), first
+    assert all(name in first for name in (".config.", ".run.", "tfevents", ".last.", ".best.")), first
     assert second == ""
 
 

@@ -50,9 +50,10 @@ def stack_views(scenes: Sequence[Views]) -> Views:
 class SceneStream(IterableDataset):
     """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch, targets) views.
 
-    batch_size: scenes per batch and rank. targets: target views per scene. start: where iterators begin; it may be changed
-    between them. rank, world: this process among all. augment: random changes made to whole scenes. on_error: "stop" at a scene that cannot be read, or "skip" it: another one, drawn for
-    its place, stands in for it, so that all ranks keep equal batches. Every rank gets equally many batches per epoch.
+    batch_size: scenes per batch and rank. targets: target views per scene. start: where iterators begin; it may be changed between them.
+    rank, world: this process among all. augment: random changes made to whole scenes. on_error: "stop" at a scene that cannot be read, or
+    "skip" it: another one, drawn for its place, stands in for it, so that all ranks keep equal batches. Every rank gets equally many
+    batches per epoch.
     Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
     """
 
