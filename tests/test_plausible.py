@@ -42,7 +42,8 @@ ODD = {
     "millimetres": (moved(RING, 1000), "stand 4000 from the point they look at, near and far are 2 and 6"),
     "kilometres": (moved(RING, 1e-3), "stand 0.004 from"), "a little too far": (moved(RING, 1.6), "stand 6.4 from"),
     "elsewhere": (moved(RING, 1, (3, 0, 0)), "a point 3 from the origin"),
-    "y up": (turned(Y_UP), "upright about the direction ("), "upside down": (turned(np.diag([1.0, -1, -1])), "upright about"),
+    "y up": (turned(Y_UP), "theirs is ("), "upside down": (turned(np.diag([1.0, -1, -1])), "not upright"),
+    "on their side": (RING @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "not upright"),
     "a turntable": (np.tile(RING[:1], (6, 1, 1)), "all 6 views have one pose"),
 }
 
@@ -68,8 +69,17 @@ def level(positions: np.ndarray, yaw: np.ndarray, pitch: np.ndarray | float = 0.
     return c2w
 
 
+def rolls(count: int) -> np.ndarray:
+    """(count, 4, 4) turns about the optical axis."""
+    angles = np.random.default_rng(0).random(count) * 2 * np.pi
+    turns = np.tile(np.eye(4), (count, 1, 1))
+    turns[:, :2, :2] = np.moveaxis(np.array([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]), 2, 0)
+    return turns
+
+
 RANDOM = np.random.default_rng(0)
 GOOD = {
+    "rolled at random": looking_inwards(60, distance=4) @ rolls(60),
     "inwards": RING, "two": RING[:2], "not exactly": moved(RING, 1.1, RANDOM.normal(size=(6, 3)) * 0.3),
     "forward, parallel": level(RANDOM.normal(size=(20, 3)) * 300, np.zeros(20)),
     "forward, by hand": level(RANDOM.normal(size=(20, 3)) * [0.3, 0.02, 0.2], *RANDOM.normal(size=(2, 20)) * 0.1),
@@ -128,7 +138,7 @@ def test_inspecting_holds_poses_to_the_scene_s_own_up(tmp_path, capsys):
     record = make_record(count=6, c2w=turned(Y_UP), t_near=2.0, t_far=6.0, images=[png(noise(i)) for i in range(6)])
     write_shards([record], tmp_path / "z", record.size)
     write_shards([make_record(count=6, c2w=turned(Y_UP), t_near=2.0, t_far=6.0, up=(0.0, 1.0, 0.0))], tmp_path / "y", record.size)
-    assert "upright about" in lines(capsys, "inspect", str(tmp_path / "z"), "--out", "none")[0]
+    assert "not upright" in lines(capsys, "inspect", str(tmp_path / "z"), "--out", "none")[0]
     assert lines(capsys, "inspect", str(tmp_path / "y"), "--out", "none") == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from vcgen import usage
-from vcgen.data.formats.scene import Settings
+from vcgen.data.formats.scene import COLMAP, Settings
 from vcgen.data.packing import ListScenes, ReadScene, pack
 from vcgen.data.remarks import warn
 from vcgen.errors import UserError, suggestion
@@ -20,7 +20,8 @@ def main(arguments: list[str]) -> None:
     first = arguments[0] if arguments else ""
     if first not in formats and not first.startswith("-"):
         what = f"unknown format {first!r}{suggestion(first, formats)}" if first else "no format given"
-        raise UserError(f"{what}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
+        hint = f" ({COLMAP})" if first.lower().startswith("colmap") else ""
+        raise UserError(f"{what}{hint}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
     usage.run(formats, arguments, "vcgen data pack", positional=True, shared=(run,))
 
 

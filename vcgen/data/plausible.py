@@ -67,12 +67,19 @@ def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = np.arra
     elif aim.is_clear() and np.linalg.norm(aim.point) > 0.5 * aim.distance:
         place = f"the cameras look at a point {np.linalg.norm(aim.point):.4g} from the origin and stand {aim.distance:.4g} from it"
         texts.append(f"{place}: models hold what is at the origin; pack with --recentre")
-    upward, forward = -c2w[:, :3, 1].mean(0), c2w[:, :3, 2].mean(0)
-    length, height = np.linalg.norm(upward), np.linalg.norm(up)
-    if length > 0.5 and upward @ up < 0.25 * length * height and abs(forward @ up) < 0.8 * height:
-        found, wanted = (", ".join(f"{x:.2f}" for x in direction / np.linalg.norm(direction)) for direction in (upward, up))
-        texts.append(f"the images are upright about the direction ({found}), which is not the world's up ({wanted})")
+    if _is_tilted(c2w, up / np.linalg.norm(up)):
+        upward = -c2w[:, :3, 1].mean(0)
+        found, wanted = (", ".join(f"{x:.2f}" for x in direction) for direction in (upward, up))
+        texts.append(f"the images are not upright in the world, whose up is ({wanted}): theirs is ({found}) on average; turn the world")
     return texts
+
+
+def _is_tilted(c2w: np.ndarray, up: np.ndarray) -> bool:
+    """Whether the world's up points sideways or down in nearly all images but those that look up or down, where there are enough others."""
+    upward, forward = -c2w[:, :3, 1] @ up, c2w[:, :3, 2] @ up
+    level = np.abs(forward) < 0.9
+    tilted = upward[level] < 0.5 * np.sqrt(1 - forward[level] ** 2)
+    return level.mean() >= 0.5 and tilted.mean() >= 0.9
 
 
 def odd_pixels(K: np.ndarray, size: tuple[int, int]) -> list[str]:

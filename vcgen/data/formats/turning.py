@@ -48,7 +48,8 @@ def plan_turns(images: list[Path], stated: list[tuple[float, float] | None]) -> 
     packing = "packed as they are stored, since upright they would differ in size" if as_stored else "turned upright with their cameras"
     of = [upright for number, upright in zip(quarters, of_upright, strict=True) if number]
     poses = "of the upright images, as w and h say" if all(of) else f"of the images as stored{' or upright, as w and h say' * any(of)}"
-    remark(f"{count}{packing}; their poses are taken to be {poses}")
+    advice = "" if all(of) else "; if they are of the upright ones, save these upright, without the orientation"
+    remark(f"{count}{packing}; their poses are taken to be {poses}{advice}")
     backs = [0 if is_upright else number for number, is_upright in zip(quarters, of_upright, strict=True)]
     return [Turn(back, (back - as_stored * number) % 4) for number, back in zip(quarters, backs, strict=True)]
 
