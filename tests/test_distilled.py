@@ -22,7 +22,7 @@ from vcgen.export import folder
 from vcgen.export.model import open_model
 from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
 from vcgen.systems.distillation import DistillOptions, virtual_cameras
-from vcgen.systems.distilled import Distilled, distilled
+from vcgen.systems.distilled import Distilled, distilled, read_stage
 from vcgen.systems.picture_data import PictureData
 from vcgen.types import Finetunable, Views
 
@@ -75,6 +75,23 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
         distilled(system, str(config))
     with pytest.raises(UserError, match="no diffusion prior"):
         distilled(folder.load(make_folder(tmp_path / "bare", prior=False)), "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "got `null`"), ("[1", "expected"), ("a: b: c", "not allowed"), ("model: 3", "at `$.model`"), ("model: {class_path: [Distill]}", "at `$.model"),
+        ("model: {class_path: Distill, init_args: []}", "at `$.model.init_args`"), ("model: {class_path: Distill}\nmodel: {}", "model is given twice"),
+        ("a: &a [1]\nb: [*a, *a]", "refers to its own parts"), ("x" * 70_000, "longer than"), ("[" * 3000, "recursion"),
+        ("model: {class_path: Distill, init_args: {guidance: {class_path: NGD, init_args: {rounds: !!python/name:os.system }}}}", "constructor"),
+        ("model: {class_path: Distill, init_args: {options: {views: 1" + "0" * 5000 + "}}}", "see configs/distill.yaml"), ("\x00", "see configs"),
+    ],
+)  # fmt: skip
+def test_configurations_that_are_none_are_refused_in_one_line(tmp_path, text, words):
+    (tmp_path / "stage.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_stage(str(tmp_path / "stage.yaml"))
+    assert words in str(error.value) and str(error.value).isprintable()
 
 
 def test_the_configuration_may_ask_for_score_distillation_and_for_the_decoder_alone(model, context, config):

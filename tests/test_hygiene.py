@@ -33,7 +33,7 @@ ARROWS = {
     "diffusion": {"cameras", "types"},
     "data": {"cameras", "types"},
     "callbacks": {"cameras", "types", "export", "sharding", "stopping"},
-    "evaluation": {"cameras", "types", "data", "export"},
+    "evaluation": {"cameras", "types", "data", "export", "checkpoints"},
     "export": {"cameras", "types", "data", "nerf", "checkpoints"},
 }
 #: The doors through which export and evaluation see systems: one turns a configuration into a system, one puts distillation before it.

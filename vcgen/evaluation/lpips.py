@@ -13,16 +13,19 @@ hold the convolutional part alone (keys ``features.N...``).
 
 import os
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError  # what torch.load raises for a file that holds no weights
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from vcgen.checkpoints import damaged_part
 from vcgen.data.shards import file_sha256
 from vcgen.errors import UserError
+from vcgen.io import one_line
+from vcgen.tensors import all_finite
 
 Network = Literal["vgg", "squeeze", "alex"]
 
@@ -133,11 +136,15 @@ def _download(source: Source, cache: Path) -> Path:
 def _fill(network: torch.nn.Module, path: Path) -> None:
     """Copy ``features.N.*`` of a weights file into ``sliceK.N.*``; all of the network's tensors must be found, with equal shapes."""
     try:
+        if zipfile.is_zipfile(path) and (damage := damaged_part(path)):
+            raise ValueError(damage)
         stored = torch.load(path, map_location="cpu", weights_only=True)
         state = {key: stored[f"features.{key.split('.', 1)[1]}"] for key in network.state_dict()}
         network.load_state_dict(state)
-    except (KeyError, RuntimeError, TypeError, EOFError, ValueError, UnpicklingError) as error:
-        raise UserError(f"{path}: not the weights of this network ({_first_line(error)}); replace the file") from error
+        if odd := [key for key, value in network.state_dict().items() if not all_finite(value)]:
+            raise ValueError(f"{odd[0]} holds NaN or infinity")
+    except Exception as error:  # a file of another kind can fail in any way
+        raise UserError(one_line(f"{path}: not the weights of this network ({_first_line(error)})", "replace the file")) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -6,26 +6,43 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
+from jsonargparse import get_loader
+from msgspec import Struct
 from torch import Tensor
-from yaml import YAMLError
 
 from vcgen.cameras import Cameras
 from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
 from vcgen.export.fitting import mismatch
-from vcgen.io import replacing
+from vcgen.io import check, one_line, read_bytes, replacing
 from vcgen.systems.build import instantiate
 from vcgen.systems.distillation import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.tensors import read_tensors, write_tensors
 from vcgen.types import Field, Finetunable, Rendering, Views
 
+ADVICE = "no configuration of a distillation; see configs/distill.yaml"
+#: Bytes of such a file, which has a page of settings.
+MAX_CONFIG = 1 << 16
 #: What to do with a kept field that cannot be used.
 KEPT = "delete it, and its object will be distilled again"
+
+
+class StageModel(Struct):
+    """The model part of a configuration file."""
+
+    class_path: str
+    init_args: dict[str, Any] = {}
+
+
+class StageFile(Struct):
+    """A configuration file, of which only that part is used."""
+
+    model: StageModel
 
 
 class Distilled:
@@ -144,16 +161,31 @@ def distilled(
 
 
 def read_stage(config: str, plugins: Sequence[str] = ()) -> tuple[Guidance, DistillOptions]:
-    """Guidance and options of a configuration file."""
+    """Guidance and options of a configuration file. Nothing in it is resolved, and no class is built but those of a distillation."""
+    where = f"--distill {config}"
     try:
-        model = OmegaConf.to_container(OmegaConf.load(config))["model"]
-        kind, arguments = model["class_path"].rpartition(".")[2], dict(model.get("init_args", {}))
-    except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--distill {config}: no configuration of a distillation ({reason}); see configs/distill.yaml") from error
+        text = read_bytes(config, MAX_CONFIG).decode()
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few of them can stand for any number of values
+            raise ValueError("it refers to its own parts")
+        refuse_names_twice(yaml.compose(text, yaml.SafeLoader))
+        content = get_loader("yaml")(text)  # as `vcgen fit` reads it: 1e-3 is a number
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, UserError) as error:
+        raise UserError(one_line(f"{where}: {' '.join(str(error).split())}", ADVICE)) from error
+    model = check(content, StageFile, where, ADVICE).model
+    kind, arguments = model.class_path.rpartition(".")[2], model.init_args
     if kind != "Distill":
-        raise UserError(f"--distill {config}: its model is {kind}, not Distill; see configs/distill.yaml")
+        raise UserError(one_line(f"{where}: its model is {kind}, not Distill", ADVICE))
     from vcgen.systems.distill import Distill  # which needs what this module has
 
     stage = instantiate(Distill, {**arguments, "model": "."}, plugins)
     return stage.guidance, stage.options
+
+
+def refuse_names_twice(node: yaml.Node | None) -> None:
+    """Raise ValueError where a part of a YAML file gives a name twice."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if sum(other.value == key.value for other, _ in node.value) > 1:
+            raise ValueError(f"{key.value} is given twice")
+        refuse_names_twice(value)
+    for value in node.value if isinstance(node, yaml.SequenceNode) else ():
+        refuse_names_twice(value)
