@@ -158,6 +158,27 @@ def test_pixels_that_are_not_square_are_told(tmp_path, capsys):
     assert "not square (fl_x / fl_y is 1.3)" in line and lines(capsys, "inspect", str(tmp_path / "out"), "--out", "none") == [line]
 
 
+@pytest.mark.parametrize("colour, background, words", [
+    (255, "white", None), (240, "white", None), (0, "black", None), (128, "none", None), (0, "white", "says white, and the borders"),
+    (255, "black", "says black"), (128, "white", "are (128, 128, 128) of 255"),
+])
+def test_another_backdrop_than_stated_is_told(tmp_path, capsys, colour, background, words):
+    write_srn_object(tmp_path / "in" / "car", channels=3)
+    for i in range(3):
+        pixels = np.full((8, 6, 3), colour, np.uint8)
+        pixels[2:6, 2:4] = 77
+        (tmp_path / "in" / "car" / "rgb" / f"{i:06d}.png").write_bytes(png(pixels))
+    found = lines(capsys, "pack", "srn", str(tmp_path / "in"), str(tmp_path / "out"), "--background", background)
+    assert len(found) == bool(words) and all(words in line for line in found)
+
+
+def test_a_transposed_pose_says_so(tmp_path, capsys):
+    frames = [{**frame, "transform_matrix": np.transpose(frame["transform_matrix"]).tolist()} for frame in posed_frames(RING)]
+    write_transforms(tmp_path / "in", frames, camera_angle_x=0.8)
+    assert main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]) == 2
+    assert "is the matrix transposed?" in capsys.readouterr().err
+
+
 def test_a_pose_that_is_scaled_says_by_how_much(tmp_path, capsys):
     scaled = RING.copy()
     scaled[:, :3, :3] *= 0.33

@@ -127,3 +127,15 @@ def test_coefficients_come_from_the_frame_then_the_file_and_as_a_list():
     assert read_distortion({"k1": 0.2}, {"k1": 0.1, "p2": 0.3, "k5": 0}) == Distortion(k1=0.2, p2=0.3)
     assert read_distortion({"distortion_params": [0.1, 0.2, 0, 0, 0.3]}, {"k1": 9}) == Distortion(k1=0.1, k2=0.2, p1=0.3)
     assert not any(read_distortion({}, {"camera_model": "opencv", "is_fisheye": False, "fisheye": 0}))
+
+
+@pytest.mark.parametrize("stated, said", [
+    ({"fl_x": 9, "w": 6, "h": 8, "camera_angle_x": 2 * math.atan(3 / 9)}, False),
+    ({"fl_x": 18, "w": 6, "h": 8, "camera_angle_x": 2 * math.atan(3 / 9)}, True),
+    ({"fl_x": 18, "camera_angle_x": 2 * math.atan(3 / 9)}, False),
+])
+def test_a_focal_length_that_disagrees_with_the_field_of_view_is_told_and_taken(tmp_path, capsys, stated, said):
+    write_transforms(tmp_path / "in", posed_frames(looking_inwards(3, distance=4)), **stated)
+    assert main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]) == 0
+    assert ("fl_x is 18 pixels, and 9 by camera_angle_x" in capsys.readouterr().err) == said
+    assert read_index(tmp_path / "out").read(0).K[0, 0, 0] == stated["fl_x"] / 6

@@ -62,6 +62,12 @@ def test_of_a_missing_image_the_line_says_which_extensions_were_tried(tmp_path, 
     assert "1 of 3 images are missing: images/gone\\x1b[31m" in line and all(extension in line for extension in EXTENSIONS)
 
 
+@pytest.mark.parametrize("place", ["/home/someone/mug/", "C:\\Users\\someone\\mug\\", "D:/mug/"])
+def test_absolute_names_of_another_computer_are_told_as_such(tmp_path, capsys, place):
+    folder = renamed(tmp_path / "in", [f"{place}r_{i}.png" for i in range(3)], ["r_0.png"])
+    assert "another computer's: make them relative" in refusal(capsys, pack(folder, tmp_path / "out"))
+
+
 @pytest.mark.parametrize("name", ["", ".", "images", "images/", "/", "images/\0.png", "x" * 300])
 def test_a_name_that_is_no_file_is_a_missing_image(tmp_path, capsys, name):
     folder = renamed(tmp_path / "in", ["images/r_0", "images/r_1", name], ["images/r_0.png", "images/r_1.png"])

@@ -110,6 +110,12 @@ def test_images_that_two_lists_share_are_remarked(tmp_path, capsys):
     assert warnings(capsys) == []
 
 
+@pytest.mark.parametrize("strange", [None, 5, "images", [1, None, "images/r_9"]])
+def test_a_list_of_another_split_may_be_anything(tmp_path, strange):
+    write_transforms(tmp_path / "in", FRAMES, camera_angle_x=0.8, train_filenames=ALL[:6], test_filenames=strange)
+    assert packed(tmp_path, "train") == ALL[:6]
+
+
 @pytest.mark.parametrize("train", ["transforms_train.json", "transforms.json"])
 def test_images_that_two_files_share_are_remarked(tmp_path, capsys, train):
     write_transforms(tmp_path / "in", FRAMES[:7], train, camera_angle_x=0.8)

@@ -1,5 +1,6 @@
 """Whether poses can be those of photographs of one thing: cameras that look at it, from where its ray bounds say, in a world with z up."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,3 +90,15 @@ def odd_pixels(K: np.ndarray, size: tuple[int, int]) -> list[str]:
         return []
     found = f"the pixels are not square (fl_x / fl_y is {ratio:.3g})"
     return [f"{found}, and vcgen render takes them for square: keep the images' shape in --size"]
+
+
+def odd_backdrop(pixels: Sequence[np.ndarray], background: str) -> list[str]:
+    """What is wrong with "white" or "black" as what lies behind the object in opaque uint8 pictures: that their borders are not."""
+    if background not in ("white", "black"):
+        return []
+    border = np.concatenate([side[:, :3] for picture in pixels for side in (picture[0], picture[-1], picture[:, 0], picture[:, -1])])
+    colour = np.median(border, axis=0)
+    if np.abs(colour - (255 if background == "white" else 0)).max() <= 32:
+        return []
+    found = ", ".join(f"{x:.0f}" for x in colour)
+    return [f"--background says {background}, and the borders of the images are ({found}) of 255: give black, white, or none"]

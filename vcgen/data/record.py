@@ -171,7 +171,8 @@ def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
     if np.linalg.det(rotation) < 0:
         raise UserError(f"{where}: the pose's rotation is a mirror (det -1); an axis is flipped in the source")
     if np.abs(c2w[3] - [0, 0, 0, 1]).max() > tolerance:
-        raise UserError(f"{where}: the pose's last row is {c2w[3].tolist()}, expected [0, 0, 0, 1]")
+        transposed = "; is the matrix transposed?" if np.abs(c2w[:, 3] - [0, 0, 0, 1]).max() <= tolerance else ""
+        raise UserError(f"{where}: the pose's last row is {c2w[3].tolist()}, expected [0, 0, 0, 1]{transposed}")
 
 
 def check_intrinsics(K: np.ndarray, where: str) -> None:

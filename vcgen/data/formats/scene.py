@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.files import visible
-from vcgen.data.plausible import nearest_to_axes, odd_pixels, odd_place, odd_poses
+from vcgen.data.plausible import nearest_to_axes, odd_backdrop, odd_pixels, odd_place, odd_poses
 from vcgen.data.pictures import encode_scene
 from vcgen.data.record import SceneRecord, check_pose
 from vcgen.data.remarks import remark
@@ -110,7 +110,8 @@ def make_record(
     if len(shapes := {picture.shape[:2] for picture in pixels}) > 1:
         raise UserError(f"{scene.folder}: images of several sizes (height, width): {sorted(shapes)}; give --size")
     images, has_alpha = encode_scene(pixels, views)
-    for text in odd_pixels(np.stack(K), pixels[0].shape[:2]):
+    backdrop = [] if has_alpha else odd_backdrop(pixels, settings.background)
+    for text in (*odd_pixels(np.stack(K), pixels[0].shape[:2]), *backdrop):
         remark(text)
     return SceneRecord(
         key=scene.key,

@@ -4,6 +4,8 @@ Poses are camera-to-world with OpenGL axes (x right, y up, z backward). Values o
 pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same level.
 """
 
+import math
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +22,7 @@ from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
 from vcgen.data.pictures import area_resize, load_picture, to_bytes
 from vcgen.data.record import SceneRecord
+from vcgen.data.remarks import remark
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
 
@@ -28,6 +31,8 @@ ADVICE = "not a transforms file as Blender, instant-ngp or nerfstudio write it"
 Frames = Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=100_000)]
 #: Three or four rows of four numbers.
 Matrix = Annotated[list[tuple[float, float, float, float]], Meta(min_length=3, max_length=4)]
+#: How a name begins that does not depend on the folder, on Unix and on Windows.
+ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
 #: What was tried where an image is missing.
 TRIED = f"{', '.join(EXTENSIONS)} in small and capital letters"
 #: What instant-ngp notes of lenses that are none.
@@ -68,6 +73,7 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
             parts.append(_read_view(frames[number], content, pictures[number], mask, turn, settings))
         except UserError as error:
             raise UserError(f"{path}, frame {views[number]}: {error}") from error
+    _remark_on_focal_length(frames[chosen[0]], content)
     pixels, K, c2w = zip(*parts, strict=True)
     if any(masks):
         refuse_empty(pixels, path)
@@ -83,6 +89,14 @@ def _read_view(
     picture, K = undistort(picture, K, read_distortion(frame, content))
     picture, K, c2w = turned(picture, K, read_pose(frame), turn.on)
     return to_bytes(area_resize(picture, settings.size or picture.shape[:2])), K, c2w
+
+
+def _remark_on_focal_length(frame: dict, content: dict) -> None:
+    """A remark where one level states a focal length, the width that it is for, and another field of view."""
+    level = frame if "fl_x" in frame else content
+    focal, angle, width = _number(level, {}, "fl_x", None), _number(level, {}, "camera_angle_x", None), _number(frame, content, "w", 0.0)
+    if focal and angle and width and not 0.95 < (stated := width / (2 * math.tan(angle / 2))) / focal < 1.05:
+        remark(f"fl_x is {focal:g} pixels, and {stated:.4g} by camera_angle_x and w; fl_x is taken: is it of another resolution?")
 
 
 def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
@@ -156,8 +170,8 @@ def _other_splits(path: Path, content: dict, split: str) -> dict[str, list[str]]
     names = {}
     for other in ("val", "test") if split == "train" else ("train",):
         sibling = _transforms_file(path.parent, other) if other == "train" else path.with_name(f"transforms_{other}.json")
-        if f"{other}_filenames" in content:
-            names[f"{other}_filenames"] = content[f"{other}_filenames"]
+        if isinstance(listed := content.get(f"{other}_filenames"), list):
+            names[f"{other}_filenames"] = [name for name in listed if isinstance(name, str)]
         elif sibling and sibling.is_file() and sibling != path:
             with suppress(UserError):  # a file that is not packed here may be broken
                 names[sibling.name] = [str(frame.get("file_path", "")) for frame in _read_json(sibling)[1]]
@@ -176,7 +190,8 @@ def _find_pictures(path: Path, frames: list[dict]) -> tuple[list[str], list[Path
     found = [files.find(name) for name in names]
     if missing := [name or "(no file_path)" for name, picture in zip(names, found, strict=True) if picture is None]:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with {TRIED})")
+        hint = "; the names are another computer's: make them relative to the file" if all(map(ABSOLUTE.match, missing)) else ""
+        raise UserError(f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with {TRIED}){hint}")
     return view_names(found, path.parent), found
 
 
