@@ -212,3 +212,9 @@ def test_files_of_all_formats_are_turned_once_and_their_headers_tell_the_upright
     wanted = {1: pixels, 3: np.rot90(pixels, 2), 6: np.rot90(pixels, -1), 8: np.rot90(pixels), 5: pixels.swapaxes(0, 1)}[orientation]
     assert np.abs(read_image(tmp_path / "image", upright=True).astype(int) - wanted).max() < 30
     assert read_header(tmp_path / "image") == (wanted.shape[:2], orientation)
+
+
+def test_an_orientation_that_cannot_be_read_is_none(tmp_path):
+    Image.new("RGB", (6, 4), RED).save(tmp_path / "image.png", exif=b"Exif\0\0no such thing")
+    assert read_header(tmp_path / "image.png") == ((4, 6), 1)
+    assert read_image(tmp_path / "image.png", upright=True).shape == (4, 6, 3)

@@ -113,7 +113,7 @@ def test_a_real_lens_does_not_fold(lens):
     ({"ftheta_p0": 0.1}, "ftheta_p0"),
     ({"camera_model": "EQUIRECTANGULAR", "k1": 0.1}, "'EQUIRECTANGULAR'"), ({"camera_model": 5}, "'5'"), ({"latlong": True}, "latlong"),
     ({"distortion_params": [-3.0]}, "folds"), ({"distortion_params": [0.0] * 7}, "up to 6"), ({"distortion_params": {"k1": 1}}, "up to 6"),
-    ({"k1": [0.1]}, "k1 must be a finite number"), ({"distortion_params": ["a"]}, "k1 must be a finite number"),
+    ({"w": "6"}, "frame images/r_0: w must be a finite number"), ({"k1": [0.1]}, "k1 must be a finite number"), ({"distortion_params": ["a"]}, "k1 must be a finite number"),
 ])
 def test_lenses_that_cannot_be_removed_are_one_line(tmp_path, capsys, changes, word):
     frames, own = posed_frames(looking_inwards(3, distance=4)), changes.pop("frame", {})
@@ -126,7 +126,7 @@ def test_lenses_that_cannot_be_removed_are_one_line(tmp_path, capsys, changes, w
 def test_coefficients_come_from_the_frame_then_the_file_and_as_a_list():
     assert read_distortion({"k1": 0.2}, {"k1": 0.1, "p2": 0.3, "k5": 0}) == Distortion(k1=0.2, p2=0.3)
     assert read_distortion({"distortion_params": [0.1, 0.2, 0, 0, 0.3]}, {"k1": 9}) == Distortion(k1=0.1, k2=0.2, p1=0.3)
-    assert not any(read_distortion({}, {"camera_model": "opencv", "is_fisheye": False, "fisheye": 0}))
+    assert not any(read_distortion({}, {"camera_model": None})) and not any(read_distortion({}, {"camera_model": "opencv", "is_fisheye": False, "fisheye": 0}))
 
 
 @pytest.mark.parametrize("stated, said", [

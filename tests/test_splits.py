@@ -153,8 +153,9 @@ def test_one_line_speaks_for_all_scenes_and_comes_again_from_kept_shards(tmp_pat
 @pytest.mark.parametrize("options, words", [
     (["--near", "6", "--far", "2"], ["--near 6", "the other way round"]), (["--near", "2", "--far", "2"], ["less than far"]),
     (["--near", "-1"], ["--near -1"]), (["--scale", "0"], ["--scale 0"]), (["--scale", "-1"], ["--scale -1"]),
+    (["--split", "../test"], ["--split '../test'"]), (["--split", ""], ["--split ''"]),
 ])
-def test_numbers_out_of_range_are_refused_before_anything_is_read(tmp_path, capsys, options, words):
+def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path, capsys, options, words):
     line = refusal(capsys, pack(tmp_path / "nowhere", tmp_path / "out", "train", *options))
     assert all(word in line for word in words)
 

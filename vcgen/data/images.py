@@ -68,12 +68,9 @@ def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
         warnings.simplefilter("ignore")
         with _open(file, str(path), FORMATS) as image:
             check_size(image.width, image.height, str(path))
-            try:
-                number = image.getexif().get(ORIENTATION)
-            except Exception as error:
-                raise _refusal(str(path), error) from error
-            lies = number in (5, 6, 7, 8) and image.format != "TIFF"  # of which Pillow gives the upright size
-            return (image.size if lies else image.size[::-1]), number if number in UPRIGHT else 1
+            number = _orientation(image)
+            lies = number >= 5 and image.format != "TIFF"  # of which Pillow gives the upright size
+            return (image.size if lies else image.size[::-1]), number
 
 
 def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
@@ -94,7 +91,7 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
         raise UserError(one_line(f"{name}: has more than 8 bits a channel", "convert it to 8-bit RGB or RGBA"))
     try:
         image.load()  # by which Pillow turns TIFF files, and forgets their orientation
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION)) if upright else None
+        turn = UPRIGHT.get(_orientation(image)) if upright else None
         mode = "RGBA" if image.has_transparency_data else "RGB"
         image = image if image.mode == mode else image.convert(mode)
         pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
@@ -103,6 +100,15 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
         return turn(pixels) if turn else pixels
     except Exception as error:  # Pillow's readers raise a dozen types for damaged files, MemoryError among them
         raise _refusal(name, error) from error
+
+
+def _orientation(image: "Image.Image") -> int:
+    """EXIF's number, from 1 to 8; 1 where there is none, or none that can be read, as other programs take it."""
+    try:
+        number = image.getexif().get(ORIENTATION)
+    except Exception:  # as many types as there are ways to damage EXIF
+        return 1
+    return number if number in UPRIGHT else 1
 
 
 def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS) -> None:

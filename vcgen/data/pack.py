@@ -116,6 +116,8 @@ def run(
     """
     pattern = check_pattern(group_pattern)
     check_numbers(near, far, scale, hold_out_views)
+    if not re.fullmatch(r"[\w.-]{1,80}", split):
+        raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
     if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
         warn(f"{source} is packed as split train; if it is for testing, give --split test")
     settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views, crops)

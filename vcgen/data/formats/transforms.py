@@ -102,7 +102,10 @@ def _remark_on_focal_length(frame: dict, content: dict) -> None:
 def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
     """(width, height) that the intrinsics are for: w and h, else what a principal point in the middle says; None where nothing does."""
     for names, factor in ((("w", "h"), 1), (("cx", "cy"), 2)):
-        width, height = (_number(frame, content, name, 0.0) for name in names)
+        try:
+            width, height = (_number(frame, content, name, 0.0) for name in names)
+        except UserError:  # said where the frame is read, with its name
+            return None
         if width and height and (factor == 1 or not 0.9 < width / height < 1.1):
             return factor * width, factor * height
     return None
@@ -138,7 +141,7 @@ def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], cro
 def read_distortion(frame: dict, content: dict) -> Distortion:
     """Lens coefficients of a frame, 0 where absent. Raises UserError for fisheye and other lenses that are not pinholes."""
     stated = {**content, **frame}
-    model = str(stated.get("camera_model", ""))
+    model = str(stated.get("camera_model") or "")
     if model.upper() not in PINHOLES or any(stated.get(name) for name in OTHER_LENSES):
         found = repr(model) if model.upper() not in PINHOLES else next(name for name in OTHER_LENSES if stated.get(name))
         raise UserError(f"camera model {found} is not supported; undistort to a pinhole with your camera solver first")
