@@ -33,11 +33,11 @@ def level(key: str, view: int) -> int:
     return 20 * view + 10 * ("abcd".index(key[0]) + 1)
 
 
-def grey_shards(folder: Path) -> Path:
+def grey_shards(folder: Path, split: str = "") -> Path:
     """Four scenes a1, a2 (one model), b1, c1 of six uniform grey views, packed into ``folder``."""
     scenes = {key: np.stack([np.full((SIZE, SIZE, 3), level(key, v), np.uint8) for v in range(VIEWS)]) for key in ("c1", "a2", "b1", "a1")}
     records = [record(key, images, group=key[0]) for key, images in scenes.items()]
-    write_shards(records, folder, (SIZE, SIZE), samples_per_shard=2)
+    write_shards(records, folder, (SIZE, SIZE), samples_per_shard=2, split=split)
     return folder
 
 

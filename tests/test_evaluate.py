@@ -28,6 +28,12 @@ def test_offset_of_a_fifth_scores_exactly_its_closed_form(shards, tmp_path):
     assert results.counts == {"objects": 4, "groups": 3, "images": 20, "psnr_capped": 0}
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_scoring_what_was_trained_on_is_warned_of(tmp_path, capsys, split):
+    run(grey_shards(tmp_path / "shards", split), tmp_path / "out")
+    assert ("is of split train: what a model was trained on" in capsys.readouterr().err) == (split == "train")
+
+
 def test_ssim_of_uniform_images_is_its_luminance_term(shards, tmp_path):
     results, _ = run(shards, tmp_path / "out")
     image = next(i for i in results.images if i["object"] == "b1" and i["view"] == 3)
