@@ -13,6 +13,7 @@ from vcgen import __version__
 from vcgen.allocator import keep_freed_memory
 from vcgen.errors import UserError, suggestion, system_refusal
 from vcgen.redaction import hide
+from vcgen.terminal import complain, printable
 
 TRAINER = "vcgen.systems.launch:main"
 
@@ -39,8 +40,8 @@ def usage() -> str:
 def one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     """Our own warnings are for users, as errors are; those of libraries keep the place they come from."""
     if Path(filename).is_relative_to(Path(__file__).parent):
-        return hide(f"vcgen: warning: {message}\n")
-    return hide(f"{filename}:{lineno}: {category.__name__}: {message}\n")
+        return hide(f"vcgen: warning: {printable(str(message))}\n")
+    return hide(f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def command(arguments: list[str] | None) -> int:
     name = " ".join(words[:count])
     if name not in COMMANDS:
         near, known = suggestion(" ".join(words[:2]), COMMANDS) or suggestion(words[0], COMMANDS), ", ".join(COMMANDS)
-        print(f"vcgen: error: unknown command {name!r}{near}; the commands are: {known}", file=sys.stderr)
+        complain(f"unknown command {name!r}{near}; the commands are: {known}")
         return 2
     if arguments is None:
         warnings.formatwarning = one_line
@@ -94,12 +95,12 @@ def command(arguments: list[str] | None) -> int:
     try:
         return run(words if COMMANDS[name][0] == TRAINER else words[count:]) or 0
     except UserError as error:
-        print(f"vcgen: error: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except OSError as error:
         if (line := system_refusal(error)) is None:
             raise
-        print(f"vcgen: error: {hide(line)}", file=sys.stderr)
+        complain(line)
         return 2
 
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from vcgen.errors import UserError, naming
+from vcgen.terminal import one_line
 
 T = TypeVar("T")
 #: What file systems answer that cannot flush.
@@ -188,17 +189,6 @@ def flush_to_disk(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def one_line(message: str, advice: str = "") -> str:
-    """A message that can go to a terminal, whatever a file put into it: control characters escaped, long text cut. advice: its end."""
-    shown = printable(message)
-    return f"{shown if len(shown) <= 500 else shown[:497] + '...'}; {advice}" if advice else shown[:500]
-
-
-def printable(text: str) -> str:
-    """Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes \\x1b or so."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vcgen.terminal import printable
+
 #: SLURM sends SIGUSR1 before the time limit (``--signal=USR1@300``), SIGTERM when it is about to kill.
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
@@ -114,4 +116,4 @@ def scontrol(*words: str) -> tuple[str, str]:
 
 
 def _say(line: str) -> None:
-    print(f"vcgen: {line}", file=sys.stderr, flush=True)
+    print(f"vcgen: {printable(line)}", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 from vcgen.errors import UserError
 from vcgen.redaction import hide
 from vcgen.stopping import Stopped
+from vcgen.terminal import complain
 
 #: Errors of a process whose partner has gone: consequences, never the cause.
 BROKEN = re.compile(r"Connection (closed|reset) by peer|NCCL|ncclRemoteError|gloo", re.IGNORECASE)
@@ -83,7 +84,7 @@ def started_by(trainer: pl.Trainer) -> list[subprocess.Popen]:
 def end(started: Sequence[subprocess.Popen], status: int, line: str | None = None) -> None:
     """Leave at once with ``status`` and ``line``, and take the processes along that this one has started."""
     if line:
-        print(f"vcgen: error: {line}", file=sys.stderr)
+        complain(line)
     sys.stdout.flush()
     sys.stderr.flush()
     for process in started:

@@ -18,11 +18,11 @@ from vcgen.data.faults import Faults, check_shards, fault_in
 from vcgen.data.order import identity, resume_position
 from vcgen.data.overlap import overlap
 from vcgen.data.record import SceneRecord
-from vcgen.data.remarks import warn
 from vcgen.data.remote import Cache, CachedIndex, is_remote
 from vcgen.data.shards import ShardIndex, read_index
 from vcgen.data.stream import FixedScenes, OnError, SceneStream
 from vcgen.errors import UserError
+from vcgen.terminal import complain
 from vcgen.types import Position
 
 
@@ -62,7 +62,7 @@ class ShardData(pl.LightningDataModule):
             self.val_index = self._read_index(self.val_folder)
         if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):
             for text in overlap(self.train_index, self.val_index):
-                warn(text)
+                complain(text, "warning")
         if self.hold_out and not self.val_folder:
             self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
         self.identity = identity(entry.key for _, entry in self.train_index.samples)

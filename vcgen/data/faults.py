@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from vcgen.data.record import decode_views
-from vcgen.data.remarks import warn
 from vcgen.data.shards import ShardIndex
 from vcgen.errors import UserError
+from vcgen.terminal import complain
 
 #: A data set of which more than this share cannot be read is no longer the data set the user means.
 MOST_BAD = 0.05
@@ -21,7 +21,7 @@ class Faults:
     def add(self, reasons: Mapping[str, str]) -> None:
         """Note scenes. Raises UserError when more than ``MOST_BAD`` of the index have come together."""
         for key in reasons.keys() - self.reasons.keys():
-            warn(f"scene {key} is skipped: {reasons[key]}")
+            complain(f"scene {key} is skipped: {reasons[key]}", "warning")
         self.reasons.update(reasons)
         refuse_too_many(self.index, len(self.reasons), next(iter(reasons.values()), ""))
 
@@ -33,7 +33,7 @@ def check_shards(index: ShardIndex, say: bool = True) -> None:
         if reason_here := index.fault_of(shard):
             bad, reason = bad + len(shard.samples), reason_here
             if say:
-                warn(f"{len(shard.samples)} scenes are skipped: {reason_here}")
+                complain(f"{len(shard.samples)} scenes are skipped: {reason_here}", "warning")
     refuse_too_many(index, bad, reason)
 
 

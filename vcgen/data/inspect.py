@@ -12,6 +12,7 @@ from vcgen.data.shards import ShardIndex, read_index
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
 from vcgen.io import write_bytes
+from vcgen.terminal import say
 
 
 def main(arguments: list[str]) -> None:
@@ -40,11 +41,11 @@ def inspect(folder: str, out: str | None = None, scene: str | None = None) -> No
     place = choose_place(Path(folder), out)
     index.verify_checksums()
     remarks: list[tuple[str, str]] = []
-    print("\n".join(f"{name + ':':<17}{value}" for name, value in summarise(index, remarks).items()))
+    say(*(f"{name + ':':<17}{value}" for name, value in summarise(index, remarks).items()))
     print_remarks(remarks)
     if place is not None:
         chosen = index.read(keys.index(scene) if scene else 0)
-        print(f"{'pictures:':<17}{', '.join(str(path) for path in draw(index, chosen, place))}")
+        say(f"{'pictures:':<17}{', '.join(str(path) for path in draw(index, chosen, place))}")
 
 
 def choose_place(folder: Path, out: str | None) -> Path | None:

@@ -8,8 +8,8 @@ from typing import Literal
 from vcgen import usage
 from vcgen.data.formats.scene import COLMAP, Settings
 from vcgen.data.packing import ListScenes, ReadScene, pack
-from vcgen.data.remarks import warn
 from vcgen.errors import UserError, suggestion
+from vcgen.terminal import complain
 
 Backdrop = Literal["white", "black", "none"]
 
@@ -119,7 +119,7 @@ def run(
     if not re.fullmatch(r"[\w.-]{1,80}", split):
         raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
     if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
-        warn(f"{source} is packed as split train; if it is for testing, give --split test")
+        complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
     settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views, crops)
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 

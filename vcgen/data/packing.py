@@ -35,8 +35,9 @@ from vcgen.data.shards import (
 )
 from vcgen.errors import UserError
 from vcgen.folders import create_own_folder, put_in_place
-from vcgen.io import open_lock, printable, read_json, remove_leftovers, write_bytes
+from vcgen.io import open_lock, read_json, remove_leftovers, write_bytes
 from vcgen.schema import Side
+from vcgen.terminal import printable, say
 
 ListScenes = Callable[[Path, Settings], list[SceneFolder]]
 ReadScene = Callable[[SceneFolder, Settings], SceneRecord]
@@ -93,7 +94,7 @@ def pack(
     plans = make_plans(scenes, settings, f"{read_scene.__module__}.{read_scene.__name__}", samples_per_shard)
     fingerprint = hashlib.sha256("".join(plan.fingerprint for plan in plans).encode()).hexdigest()
     if is_done(target, fingerprint, overwrite):
-        print(f"{out}: already packed from this source with these settings; nothing to do (--overwrite packs again)")
+        say(f"{out}: already packed from this source with these settings; nothing to do (--overwrite packs again)")
         return
     partial = target.with_name(target.name + ".partial")
     create_own_folder(partial)
@@ -108,10 +109,10 @@ def pack(
             raise UserError(broken_message(broken, len(scenes), source))
         publish(made, partial, target, settings, fingerprint)
     index = read_index(target)
-    print(f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards, {sum(s.bytes for s in index.shards) / 1e6:.1f} MB")
+    say(f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards, {sum(s.bytes for s in index.shards) / 1e6:.1f} MB")
     print_remarks(item for shard in made for item in shard.remarks)
     if broken:
-        print("\n".join([f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken)]))
+        say(f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken))
 
 
 def hold_lock(partial: Path) -> BinaryIO:

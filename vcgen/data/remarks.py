@@ -1,12 +1,11 @@
 """Remarks: what is noticed in data that is probably wrong, but no error. Said in one line of each kind, however many scenes have it."""
 
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from vcgen.io import one_line
+from vcgen.terminal import complain
 
 
 class Remark(UserWarning):
@@ -37,9 +36,4 @@ def print_remarks(remarks: Iterable[tuple[str, str]]) -> None:
         kinds.setdefault(re.sub(r"[\d.]+", "#", text), []).append((scene, text))
     for (scene, text), *more in kinds.values():
         others = f" (and so in {len(more)} more scene{'s' if len(more) > 1 else ''})" if more else ""
-        warn(f"scene {scene}: {text}{others}")
-
-
-def warn(text: str) -> None:
-    """Print a warning to standard error, as one line."""
-    print(f"vcgen: warning: {one_line(text)}", file=sys.stderr, flush=True)
+        complain(f"scene {scene}: {text}{others}", "warning")

@@ -14,6 +14,7 @@ from vcgen.diffusion.personal import EMBEDDINGS, TEXT_ENCODER, Personalisation, 
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.terminal import printable
 
 #: Noise levels at which initial words are compared.
 LEVELS = 32
@@ -68,7 +69,7 @@ class TextualInversion(Personalisation):
             return nearest_word(prior, pictures, words)
         best = clip_probabilities(self.clip, pictures, words, download).topk(min(BEST, len(words)))
         shown = ", ".join(f"{words[i]} {share:.1%}" for share, i in zip(best.values.tolist(), best.indices.tolist()))
-        rank_zero_info(f"initial word, of {len(words)}, by CLIP: {shown}")
+        rank_zero_info(printable(f"initial word, of {len(words)}, by CLIP: {shown}"))
         return int(best.indices[0])
 
     def write(self, prior: TextPrior, folder: Path) -> None:

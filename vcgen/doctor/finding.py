@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vcgen.errors import UserError
+from vcgen.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.state:<8} {self.subject:<12} {' '.join(self.text.split())}"
+        return f"{self.state:<8} {self.subject:<12} {printable(' '.join(self.text.split()))}"
 
 
 def attempt(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -8,6 +8,7 @@ from jsonargparse.typing import PositiveInt
 
 from vcgen import usage
 from vcgen.errors import UserError
+from vcgen.terminal import say, unstyled
 
 if TYPE_CHECKING:
     from vcgen.evaluation.protocol import Protocol
@@ -153,18 +154,19 @@ def _announce(results: "Results | None", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
     if results is None:
-        console.print(f"{out}: this shard is done; when all are, --merge instead of --shard writes the report", highlight=False)
+        say(f"{out}: this shard is done; when all are, --merge instead of --shard writes the report")
         return
     from vcgen.evaluation.report import rows
 
     heading, *body = rows(results)
-    table = Table(title=f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images")
+    title = f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images"
+    table = Table(title=unstyled(title))
     table.add_column(heading[0], overflow="fold")
     for name in heading[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for row in body:
-        table.add_row(*(cell.replace(" [", "\n\\[") for cell in row))  # the interval under its mean, its bracket no markup
-    console.print(table)
-    console.print(f"{out / 'report.html'}, report.md, results.json", highlight=False, soft_wrap=True)
+        # The interval under its mean.
+        table.add_row(unstyled(row[0]), *(unstyled(*cell.replace(" [", "\n[").split("\n")) for cell in row[1:]))
+    Console().print(table)
+    say(f"{out / 'report.html'}, report.md, results.json")

@@ -12,6 +12,7 @@ hold the convolutional part alone (keys ``features.N...``).
 """
 
 import os
+import sys
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from vcgen.data.shards import file_sha256
 from vcgen.errors import UserError
 from vcgen.io import one_line
 from vcgen.tensors import all_finite
+from vcgen.terminal import printable
 
 Network = Literal["vgg", "squeeze", "alex"]
 
@@ -124,11 +126,9 @@ def _verified(path: Path, source: Source) -> Path:
 
 def _download(source: Source, cache: Path) -> Path:
     import torchvision.models
-    from rich.console import Console
 
     url = getattr(torchvision.models, source.weights).IMAGENET1K_V1.url
-    console = Console(stderr=True)
-    console.print(f"downloading {url} into {cache}", highlight=False)
+    print(printable(f"downloading {url} into {cache}"), file=sys.stderr)
     torch.hub.load_state_dict_from_url(url, str(cache), map_location="cpu", check_hash=True, weights_only=True)
     return cache / source.published
 

@@ -1,6 +1,5 @@
 """report.md and report.html: the table with its definitions beside it, and what best, median and worst objects look like."""
 
-import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
@@ -8,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vcgen.evaluation.escaping import html_text, markdown_code, markdown_text
 from vcgen.evaluation.metrics import HIGHER_IS_BETTER, family
 from vcgen.evaluation.page import PAGE
 from vcgen.evaluation.panels import ERROR_SCALE, data_address, depth_map, error_map
@@ -89,19 +89,20 @@ def summary(results: Results) -> str:
 
 def markdown(results: Results) -> str:
     """The whole of report.md."""
-    parts = [f"# {results.name} on {results.protocol['name']}", "", summary(results), ""]
+    parts = [f"# {markdown_text(results.name)} on {markdown_text(results.protocol['name'])}", "", markdown_text(summary(results)), ""]
     parts += [*_markdown_table(rows(results)), "", "Brackets: 95 % intervals.", ""]
     if results.baselines:
         parts += ["Paired differences on the same objects:", "", *_markdown_table(difference_rows(results)), ""]
-    parts += [f"- **{name}** is missing: {reason}" for name, reason in results.missing.items()] + [""] * bool(results.missing)
-    parts += ["## Definitions", "", *(f"- **{name}**: {text}" for name, text in results.definitions.items()), ""]
-    parts += ["## Provenance", "", *(f"- {name}: `{value}`" for name, value in _provenance(results).items()), ""]
+    missing = [f"- **{markdown_text(name)}** is missing: {markdown_text(reason)}" for name, reason in results.missing.items()]
+    parts += missing + [""] * bool(missing)
+    parts += ["## Definitions", "", *(f"- **{markdown_text(k)}**: {markdown_text(v)}" for k, v in results.definitions.items()), ""]
+    parts += ["## Provenance", "", *(f"- {markdown_text(k)}: {markdown_code(v)}" for k, v in _provenance(results).items()), ""]
     return "\n".join(parts)
 
 
 def page(results: Results, pictures: Pictures) -> str:
     """The whole of report.html."""
-    missing = "".join(f"<p class='warning'>{_text(name)} is missing: {_text(reason)}</p>" for name, reason in results.missing.items())
+    missing = "".join(f"<p class='warning'>{html_text(k)} is missing: {html_text(v)}</p>" for k, v in results.missing.items())
     differences = difference_rows(results)
     paired = f"<h2>Paired differences on the same objects</h2>{_html_table(differences)}" if differences else ""
     headings = ["object", "group", "views", *(title(metric) for metric in results.metrics)]
@@ -110,8 +111,8 @@ def page(results: Results, pictures: Pictures) -> str:
         for entry in results.ranked()
     ]
     return Template(PAGE).substitute(
-        title=_text(f"{results.name} on {results.protocol['name']}"),
-        summary=_text(f"{results.protocol['description']} {summary(results)}"),
+        title=html_text(f"{results.name} on {results.protocol['name']}"),
+        summary=html_text(f"{results.protocol['description']} {summary(results)}"),
         table=_html_table(rows(results)),
         missing=missing,
         paired=paired,
@@ -165,9 +166,9 @@ def _example(results: Results, label: str, entry: dict[str, Any], pictures: Pict
             "depth": depth_map(rendering.depth[position], rendering.alpha[position]),
         }
         cells = "".join(f"<figure><img alt='{n}' src='{data_address(p)}'><figcaption>{n}</figcaption></figure>" for n, p in panels.items())
-        values = "<br>".join(f"{title(metric)[:-2]} <b>{number(metric, image[metric])}</b>" for metric in results.metrics)
-        lines.append(f"<div class='row'>{cells}<p>view {image['view']} ({_text(image['view_name'])})<br>{values}</p></div>")
-    heading = f"{label.capitalize()}: {_text(entry['object'])}, mean PSNR {entry['psnr']:.2f} dB"
+        values = "<br>".join(f"{html_text(title(metric)[:-2])} <b>{number(metric, image[metric])}</b>" for metric in results.metrics)
+        lines.append(f"<div class='row'>{cells}<p>view {image['view']} ({html_text(image['view_name'])})<br>{values}</p></div>")
+    heading = f"{label.capitalize()}: {html_text(entry['object'])}, mean PSNR {entry['psnr']:.2f} dB"
     return f"<h3>{heading}</h3>{''.join(lines)}"
 
 
@@ -177,19 +178,16 @@ def _provenance(results: Results) -> dict[str, str]:
 
 
 def _markdown_table(table: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines = ["| " + " | ".join(map(markdown_text, row)) + " |" for row in table]
     return [lines[0], "| --- |" + " ---: |" * (len(table[0]) - 1), *lines[1:]]
 
 
 def _html_table(table: list[list[str]]) -> str:
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in table[0])
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell).replace('; ', '<br>')}</td>" for cell in row) + "</tr>" for row in table[1:])
+    head = "".join(f"<th>{html_text(cell)}</th>" for cell in table[0])
+    rows = (["<br>".join(map(html_text, cell.split("; "))) for cell in row] for row in table[1:])
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _html_list(entries: dict[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in entries.items()) + "</dl>"
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
+    return "<dl>" + "".join(f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>" for name, value in entries.items()) + "</dl>"

@@ -23,6 +23,7 @@ from vcgen.evaluation.provenance import run_summary, versions
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import Results, collect, compare
 from vcgen.evaluation.sharing import merged, note_count, objects_of
+from vcgen.terminal import complain, printable
 from vcgen.types import Rendering, Views
 
 
@@ -128,7 +129,7 @@ def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:
             perceptual[network] = load_lpips(network, settings.device, settings.offline)
         except UserError as error:
             missing[f"lpips_{network}"] = str(error)
-            _console().print(f"vcgen: warning: {error}; going on without it", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            complain(f"{error}; going on without it", "warning")
     return Metrics(perceptual), missing
 
 
@@ -142,11 +143,13 @@ def _score_all(
     settings: Settings,
     name: str,
 ) -> None:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=_console()) as progress:
-        task = progress.add_task(f"{name}: objects", total=len(samples))
+    name_column = TextColumn("{task.description}", markup=False)
+    columns = (name_column, BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(printable(f"{name}: objects"), total=len(samples))
         for key, number in samples:
             if settings.overwrite or records.read(key) is None:
                 records.write(score_object(system, index.read(number), protocol, metrics, settings))
@@ -205,9 +208,3 @@ def _check_rendering(rgb: Tensor, truth: Views, key: str, views: Sequence[int]) 
     if not all(finite):
         view = views[finite.index(False)]
         raise UserError(f"object {key}, view {view}: the rendering has NaN or infinite pixels; check the model's weights")
-
-
-def _console():
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -13,6 +13,7 @@ from vcgen.errors import UserError
 from vcgen.io import check
 from vcgen.redaction import hide_word
 from vcgen.schema import Count, Name, Side, Unit
+from vcgen.terminal import say
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -41,7 +42,7 @@ def export(
     folder = export_checkpoint(Path(checkpoint), Path(out), weights, half, plugins or ())
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     kind = f"{weights} weights{' in half precision' if half else ''}"
-    print(f"{folder}: {kind}, {size / 1e6:.1f} MB; use it with vcgen render --model {folder} --image PNG --out DIR")
+    say(f"{folder}: {kind}, {size / 1e6:.1f} MB; use it with vcgen render --model {folder} --image PNG --out DIR")
 
 
 def export_checkpoint(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vcgen.io import printable
+from vcgen.terminal import printable
 from vcgen.tensors import TooLarge, no_more_parameters_than
 
 #: Some modules replace parameters while they are built.

@@ -21,6 +21,7 @@ from vcgen.export.stage import Stage
 from vcgen.export.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
 from vcgen.io import write_bytes
 from vcgen.nerf.mesh import extract_mesh
+from vcgen.terminal import printable
 from vcgen.types import Field, Rendering
 
 
@@ -54,7 +55,8 @@ def render_picture(
     """Write everything for one picture, which came from ``path``, to the folder ``target``; ``record`` goes into render.json."""
     pixels = np.concatenate([picture.colour, picture.alpha[..., None]], -1)
     write_png(target / "input.png", _bytes(pixels))
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
         field = system.field(stage.context(picture, system.device))
         cameras = stage.cameras(options.azimuths, options.elevation, system.device)
@@ -78,7 +80,7 @@ def _render(
 ) -> Rendering:
     """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height, width)."""
     rendered = []
-    for index in bar.track(range(len(cameras.near)), description=name):
+    for index in bar.track(range(len(cameras.near)), description=printable(name)):
         rendering = system.render(field, cameras[index : index + 1].reshape(1, 1), size, background=background)
         rendered.append([part[0, 0].float().cpu() for part in rendering])
     return Rendering(*(torch.stack(parts) for parts in zip(*rendered, strict=True)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vcgen import usage
 from vcgen.errors import UserError
-from vcgen.io import one_line
+from vcgen.terminal import one_line, say
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -135,7 +135,7 @@ def _render_all(
     for path, target in targets.items():
         torch.manual_seed(record["seed"])
         report = render_picture(system, stage, path, pictures[path], target, options, record)
-        print("\n".join(report.lines))
+        say(*report.lines)
         problems += report.problems
     if problems:
         sys.stdout.flush()

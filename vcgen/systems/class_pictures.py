@@ -14,7 +14,8 @@ from vcgen.data.images import read_image
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.io import printable, read_json, replacing, write_bytes
+from vcgen.io import read_json, replacing, write_bytes
+from vcgen.terminal import printable
 
 
 @dataclass(frozen=True)
