@@ -82,7 +82,7 @@ def is_hidden(source: str) -> bool:
 def identity(source: str) -> str:
     """An address without what may change while the data stays: passwords, signatures, tokens."""
     found = _URL.sub(lambda match: match[1] + _same_data(match[2]), source)
-    for secret in _secrets(source) if source.startswith("pipe:") else ():
+    for secret in _secrets(source) if source.startswith("pipe:") else ():  # in URLs outside of commands they are gone
         found = found.replace(secret, MARK)
     return found
 
@@ -117,7 +117,8 @@ def _secrets(source: str) -> list[str]:
         login, _, place = rest.rpartition("@")
         found += [login, login.partition(":")[2]]
         found += [value for _, _, value in (part.partition("=") for part in place.partition("?")[2].split("&"))]
-    if source.startswith("pipe:"):
-        found += [value.strip("'\"") for value in [*_IN_COMMAND.findall(source), *_LOGIN.findall(source)]]
+    _, pipe, command = source.partition("pipe:")
+    if pipe:
+        found += [value.strip("'\"") for value in [*_IN_COMMAND.findall(command), *_LOGIN.findall(command)]]
         found += [part for value in found for part in value.split(":")[1:]]  # -u NAME:PASSWORD
     return [secret for secret in found if secret and "{}" not in secret]

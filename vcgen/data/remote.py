@@ -134,7 +134,8 @@ def _download(source: str, name: str, temporary: Path, limit: int) -> None:
                 file.write(block)
     except Exception as error:  # every protocol fails in its own way
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{source}: {name} cannot be fetched ({reason}); check the address and the network") from error
+        # without its cause, whose text may repeat the address
+        raise UserError(f"{source}: {name} cannot be fetched ({reason}); check the address and the network") from None
 
 
 @dataclass(frozen=True)
