@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
+from vcgen.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Views:
         if self.alpha is None:
             return self.images
         return self.images * self.alpha + (1 - self.alpha) * background
+
+    def only(self, who: str) -> "Views":
+        """(batch, 1) views -> (batch,). Raises UserError where there are more, of which ``who`` would pass over all but one."""
+        if (count := self.cameras.shape[1]) != 1:
+            raise UserError(f"{who} looks at one input view, here are {count}: give one, or use PixelNerf, which looks at several")
+        return self[:, 0]
 
     def __getitem__(self, index) -> "Views":
         return Views(self.images[index], self.cameras[index], None if self.alpha is None else self.alpha[index])

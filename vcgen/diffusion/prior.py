@@ -94,7 +94,9 @@ class ViewPrior(nn.Module):
             near, far = near[..., None, None, None], far[..., None, None, None]
             maps.append(to_signed((rendering.depth - near) / (far - near)))
         views = rendering.rgb.shape[1]
-        tokens = None if self.tokens is None else self.tokens(to_signed(context[:, 0].on(1.0))).repeat_interleave(views, 0)
+        tokens = None
+        if self.tokens is not None:
+            tokens = self.tokens(to_signed(context.only("the diffusion prior").on(1.0))).repeat_interleave(views, 0)
         maps = torch.cat(maps, 2).flatten(0, 1)
         return Condition(maps, tokens, maps.new_ones(len(maps)))
 

@@ -14,7 +14,7 @@ from vcgen.types import Rendering, Views
 
 
 class CopyInput:
-    """Predicts the first input view, whatever the camera. ``name`` labels its results, ``hashes`` say what it is."""
+    """Predicts the input view, of several the one whose camera is nearest. ``name`` labels its results, ``hashes`` say what it is."""
 
     name = "copy the input view"
     hashes = {"predictor": "copy the input view"}
@@ -24,8 +24,9 @@ class CopyInput:
         return context
 
     def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """The first input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of the input."""
-        return _flat(field.on(background)[:, :1], cameras)
+        """The nearest input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of the input."""
+        nearest = torch.cdist(cameras.centers, field.cameras.centers).argmin(-1)
+        return _flat(field.on(background)[torch.arange(len(nearest))[:, None], nearest], cameras)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class MeanImage:
 
 
 def _flat(images: Tensor, cameras: Cameras) -> Rendering:
-    """One picture, (batch or 1, 1, 3, height, width), for all cameras: opaque, and as far away as the cameras see."""
+    """Pictures, (batch or 1, V or 1, 3, height, width), for all cameras: opaque, and as far away as the cameras see."""
     rgb = images.expand(*cameras.shape, *images.shape[-3:])
     alpha = torch.ones_like(rgb[..., :1, :, :])
     return Rendering(rgb, alpha, alpha * cameras.far[..., None, None, None])

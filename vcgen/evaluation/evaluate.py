@@ -81,6 +81,7 @@ def evaluate(
     settings = Settings(networks, offline, usage.choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, settings.device, plugins or ())
+    check_views(loaded_protocol, model, 1 if distill else getattr(system, "most_views", None))
     places = Places(Path(data), Path(out), Path(train) if train else None)
     others = [load_results(other) for other in compare or []]
     others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
@@ -137,6 +138,13 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
         evaluate_system(system, places.data, protocol, folder / name, Origin(system.name, system.hashes), settings)
         for name, system in systems.items()
     ]
+
+
+def check_views(protocol: "Protocol", model: str, most: int | None) -> None:
+    """Refuse a protocol with more input views than the ``most`` that a model looks at (None: any): it would pass over the others."""
+    if most is not None and (given := len(protocol.context)) > most:
+        found = f"protocol {protocol.name} gives {given} input views, {model} looks at {most}"
+        raise UserError(f"{found}: use a protocol with {most}, or a model that looks at several, as PixelNerf without distillation")
 
 
 def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baselines: bool) -> None:

@@ -22,6 +22,8 @@ class TriplaneEncoder(Encoder):
     A perspective view of the sphere is wider than the sphere: half_size should be at least radius / sqrt(1 - (radius / distance)^2).
     """
 
+    most_views = 1
+
     def __init__(
         self, decoder: TriplaneDecoder, plane_size: int = 64, plane_channels: int = 32, channels: Sequence[int] = (64, 128, 192),
         layers: int = 2, attention: Sequence[bool] = (False, True, True), patch: int = 2, distance: float = 1.3, radius: float = 0.51,
@@ -44,8 +46,9 @@ class TriplaneEncoder(Encoder):
 
     def forward(self, context: Views) -> TriplaneField:
         """context: (batch, 1) views -> a field of ``batch`` scenes."""
-        camera = context.cameras[:, 0]
-        image = self.resample(context[:, 0].on(1.0), camera)
+        view = context.only("TriplaneEncoder")
+        camera = view.cameras
+        image = self.resample(view.on(1.0), camera)
         signed = image * 2 - 1
         out = self.unet(F.pixel_unshuffle(signed, self.patch), timestep=0).sample
         xy, xz, yz = F.pixel_shuffle(out, self.patch).unflatten(1, (3, self.plane_channels)).unbind(1)

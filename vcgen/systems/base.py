@@ -154,6 +154,9 @@ class System(pl.LightningModule):
 class FieldSystem(System):
     """A system whose outcome is a field: what evaluation, callbacks and export use of it is ``field`` and ``render``."""
 
+    #: Input views of a scene that ``field`` can take; None: any number.
+    most_views: int | None = None
+
     @abstractmethod
     def field(self, context: Views) -> Field:
         """The scenes behind ``context``: (batch, n) views -> a field of ``batch`` scenes."""

@@ -91,7 +91,7 @@ class Distillation(nn.Module):
         self.weights = first.weights()
         self.weights.scene.requires_grad_(options.scene_lr is not None)
         self.weights.decoder.requires_grad_(options.decoder_lr is not None)
-        self.cameras = virtual_cameras(context.cameras[:, 0], first.center, options.views, options.elevations)
+        self.cameras = virtual_cameras(context.only("distillation").cameras, first.center, options.views, options.elevations)
         with torch.no_grad():
             self.condition = self.condition_on(first)
             begun = guidance.begin(self.renderings(), generator)

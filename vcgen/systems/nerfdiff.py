@@ -62,6 +62,7 @@ class NerfDiff(FieldSystem):
         self.prior, self.prior_options = prior, prior_options
         self.val_denoising = Mean()
         self.encoder = encoder
+        self.most_views = getattr(encoder, "most_views", None)
         self.render_options, self.render_eval = render, render_eval or render
         self.rays_per_view, self.background = rays_per_view, background
         self.background_logit = nn.Parameter(torch.zeros(3)) if background == "learned" else None
