@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from jsonargparse import ArgumentParser, auto_cli
 
 from vcgen.errors import UserError, suggestion
-from vcgen.io import one_line
+from vcgen.terminal import one_line
 
 #: Types as jsonargparse's messages write them -> in words.
 TYPES = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false", "<class 'str'>": "text"}

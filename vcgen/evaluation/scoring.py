@@ -13,7 +13,6 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.data.faults import faults_among
 from vcgen.data.record import SceneRecord, decode_views
-from vcgen.data.remarks import warn
 from vcgen.data.shards import INDEX, ShardIndex, file_sha256, read_index
 from vcgen.errors import UserError
 from vcgen.evaluation.lpips import Network, load_lpips
@@ -86,7 +85,7 @@ def evaluate_system(
     index = read_index(data, check=settings.on_error == "stop")
     protocol.check_data(index.image_size, index.split, data)
     if index.split == "train":
-        warn(f"{data} is of split train: what a model was trained on does not measure it")
+        complain(f"{data} is of split train: what a model was trained on does not measure it", "warning")
     chosen = objects_of(index, settings.shard)
     skipped = faults_among(index, [number for _, number in chosen]) if settings.on_error == "skip" else {}
     chosen = [(key, number) for key, number in chosen if key not in skipped]
