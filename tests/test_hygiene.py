@@ -14,7 +14,7 @@ PICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "sh
 #: The name of the error that torch.load raises, which unpickles nothing.
 HARMLESS = "pickle.UnpicklingError"
 #: What every part may import: modules that know nothing of the rest.
-BASE = {"errors", "folders", "io", "redaction", "schema", "tensors", "terminal", "usage"}
+BASE = {"errors", "folders", "io", "levels", "redaction", "schema", "tensors", "terminal", "usage"}
 #: What each part of the package may import from the rest of it, beside BASE; parts that wire the others together are not listed.
 ARROWS = {
     "errors": set(),
@@ -23,6 +23,7 @@ ARROWS = {
     "folders": set(),
     "terminal": set(),
     "schema": set(),
+    "levels": set(),
     "tensors": set(),
     "stopping": set(),
     "cameras": set(),

@@ -15,9 +15,14 @@ Positive = Annotated[float, Meta(gt=0, le=1e12)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
 #: A grey level, a coverage, a share.
 Unit = Annotated[float, Meta(ge=0, le=1)]
+#: The share of a frame that an object's longer side fills.
+Fill = Annotated[float, Meta(ge=0.1, le=1)]
 #: Degrees above the horizon.
 Elevation = Annotated[float, Meta(ge=-90, le=90)]
+#: A share of less than all: of a decay, a momentum.
+BelowOne = Annotated[float, Meta(ge=0, lt=1)]
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=1 << 31)]
 #: The position of a view among those of its scene, from 0.
 ViewNumber = Annotated[int, Meta(ge=0, lt=100_000)]
 #: One side of an image, in pixels.

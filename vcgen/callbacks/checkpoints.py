@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from vcgen.errors import UserError
 from vcgen.io import replacing
+from vcgen.schema import AtLeastOne
 
 
 class Checkpoints(Checkpoint):
@@ -32,8 +33,8 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(
-        self, dirpath: str, monitor: str = "val/psnr", mode: Literal["min", "max"] = "max", keep_best: int = 1,
-        every_n_steps: int | None = None,
+        self, dirpath: str, monitor: str = "val/psnr", mode: Literal["min", "max"] = "max", keep_best: AtLeastOne = 1,
+        every_n_steps: AtLeastOne | None = None,
     ):
         if keep_best < 1:
             raise ValueError(f"checkpoint.keep_best must be at least 1, got {keep_best}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vcgen.errors import UserError
+from vcgen.schema import BelowOne
 from vcgen.sharding import local, placed_like, whole
 
 
@@ -20,7 +21,7 @@ class EMA(pl.Callback):
         decay: Upper bound of the decay, in [0, 1); after n steps min(decay, (1 + n) / (10 + n)) is used: early weights are forgotten fast.
     """
 
-    def __init__(self, decay: float = 0.999):
+    def __init__(self, decay: BelowOne = 0.999):
         if not 0 <= decay < 1:
             raise ValueError(f"ema.decay must lie in [0, 1), got {decay}")
         self.decay = decay

@@ -8,6 +8,7 @@ from torch import Tensor
 from vcgen.callbacks.images import show_animation, show_image
 from vcgen.cameras import orbit, view_angles
 from vcgen.export.video import contact_sheet, depth_picture
+from vcgen.schema import AtLeastOne, Count
 from vcgen.types import Example
 
 
@@ -20,7 +21,7 @@ class Samples(pl.Callback):
         every: A turntable is drawn at the first of this many validations.
     """
 
-    def __init__(self, scenes: int = 4, turntable: int = 24, every: int = 4):
+    def __init__(self, scenes: Count = 4, turntable: Count = 24, every: AtLeastOne = 4):
         self.scenes, self.turntable, self.every = scenes, turntable, every
         self.rows: list[np.ndarray] = []
         self.validations = 0

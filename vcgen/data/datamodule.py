@@ -8,7 +8,6 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
-from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
@@ -22,6 +21,7 @@ from vcgen.data.remote import Cache, CachedIndex, is_remote
 from vcgen.data.shards import ShardIndex, read_index
 from vcgen.data.stream import FixedScenes, OnError, SceneStream
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
 from vcgen.terminal import complain
 from vcgen.types import Position
 
@@ -40,9 +40,9 @@ class ShardData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, train: str, val: str | None = None, hold_out: int = 0, batch_size: int = 8, targets: int = 4, val_scenes: int = 8,
-        val_targets: int = 4, context: int = 0, num_workers: int = 1, mirror: bool = False, permute_colours: bool = False,
-        on_error: OnError = "stop", cache: Path | None = None, cache_gb: PositiveFloat = 100.0,
+        self, train: str, val: str | None = None, hold_out: Count = 0, batch_size: AtLeastOne = 8, targets: AtLeastOne = 4,
+        val_scenes: AtLeastOne = 8, val_targets: AtLeastOne = 4, context: ViewNumber = 0, num_workers: Count = 1, mirror: bool = False,
+        permute_colours: bool = False, on_error: OnError = "stop", cache: Path | None = None, cache_gb: Positive = 100.0,
     ):
         super().__init__()
         self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
@@ -158,6 +158,7 @@ def camera_of(record: SceneRecord) -> dict[str, float]:
 
 def leave_signals_to_the_trainer(worker: int) -> None:
     """For loader processes: SLURM signals every process of a job step, and SIGUSR1 or SIGTERM would kill those that do not expect it."""
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -17,6 +17,7 @@ from vcgen.data.single import Same
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
 from vcgen.io import write_bytes
+from vcgen.schema import Fill, Positive, Side
 from vcgen.types import Example, Position, Views
 
 #: Ways of looking at the reference camera: world axes to the right and upwards.
@@ -34,8 +35,8 @@ class PhotoData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, image: list[Path] | Path, mask: list[Path] | Path | None = None, size: int = 512, fill: float = 0.78,
-        elevation: float = 15.0, fov: float = 40.0, distance: float = 1.8,
+        self, image: list[Path] | Path, mask: list[Path] | Path | None = None, size: Side = 512, fill: Fill = 0.78,
+        elevation: float = 15.0, fov: float = 40.0, distance: Positive = 1.8,
     ):
         super().__init__()
         self.images, masks = ([image_in(path) for path in (given if isinstance(given, list) else [given])] for given in (image, mask or []))

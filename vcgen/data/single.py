@@ -9,6 +9,7 @@ from vcgen.data.datamodule import camera_of
 from vcgen.data.shards import read_index
 from vcgen.data.stream import scene_views, stack_views
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, ViewNumber
 from vcgen.types import Example, Position
 
 
@@ -18,7 +19,7 @@ class SceneData(pl.LightningDataModule):
     shards: a shard folder. scene: its key or its number, from 0.
     """
 
-    def __init__(self, shards: Path, scene: str | int = 0, context: int = 0, val_targets: int = 8):
+    def __init__(self, shards: Path, scene: str | int = 0, context: ViewNumber = 0, val_targets: AtLeastOne = 8):
         super().__init__()
         self.train_folder, self.scene, self.context, self.val_targets = shards, scene, context, val_targets
 

@@ -118,6 +118,11 @@ class FixedScenes(Dataset):
     ):
         self.index, self.targets, self.context, self.on_error = index, targets, context, on_error
         total = len(index.samples)
+        short = np.flatnonzero(index.scenes.column("views") < max(2, context + 1))
+        if len(short):
+            entry = index.scenes[short[0]]
+            found = f"scene {entry.key} has {entry.views} views, from 0 on: none is view {context}, or none is left beside it"
+            raise UserError(f"{index.folder}: {found}; change data.context, or validate on other scenes (data.val)")
         count = min(scenes, total)
         # Evenly spaced, because neighbours in a shard are often variants of one model.
         numbers = [i * total // count for i in range(count)]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import signal_and_noise, timestep
+from vcgen.schema import AtLeastOne, NotNegative, Unit
 
 #: noisy pictures (n, 3, H, W) in [-1, 1], timesteps (n,) -> what the prior makes of them
 Denoise = Callable[[Tensor, Tensor], Denoised]
@@ -73,13 +74,13 @@ class NGD(Guidance):
     values: the defaults, those of configs/distill.yaml, are ours.
     """
 
-    gamma: float | None = None
-    max_weight: float = 0.85
-    start: float = 0.98
-    end: float = 0.02
-    rounds: int = 16
-    updates: int = 16
-    eta: float = 1.0
+    gamma: NotNegative | None = None
+    max_weight: NotNegative = 0.85
+    start: Unit = 0.98
+    end: Unit = 0.02
+    rounds: AtLeastOne = 16
+    updates: AtLeastOne = 16
+    eta: Unit = 1.0
 
     def __post_init__(self):
         check_rounds(self)
@@ -132,10 +133,10 @@ class SDS(Guidance):
     rounds, updates: as in :class:`NGD`.
     """
 
-    start: float = 0.98
-    end: float = 0.02
-    rounds: int = 1000
-    updates: int = 1
+    start: Unit = 0.98
+    end: Unit = 0.02
+    rounds: AtLeastOne = 1000
+    updates: AtLeastOne = 1
 
     def __post_init__(self):
         check_rounds(self)
@@ -164,11 +165,11 @@ class SJC(Guidance):
     :class:`NGD`.
     """
 
-    start: float = 0.98
-    end: float = 0.02
-    rounds: int = 1000
-    updates: int = 1
-    draws: int = 1
+    start: Unit = 0.98
+    end: Unit = 0.02
+    rounds: AtLeastOne = 1000
+    updates: AtLeastOne = 1
+    draws: AtLeastOne = 1
 
     def __post_init__(self):
         check_rounds(self)

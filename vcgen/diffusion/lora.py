@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vcgen.diffusion.personal import LORA, Finetuning
 from vcgen.diffusion.text_prior import NEEDS_TEXT, TextPrior
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, Count
 
 #: The layers that are adapted: attention's, of the U-Net and of CLIP's text encoder.
 UNET_LAYERS, TEXT_LAYERS = ("to_q", "to_k", "to_v", "to_out.0"), ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -20,7 +21,7 @@ class LoRA(Finetuning):
     factor that changes start from; the other is zero, so that the prior starts unchanged.
     """
 
-    def __init__(self, token: str = "sks", noun: str = "object", rank: int = 4, text_encoder: bool = False, seed: int = 0):
+    def __init__(self, token: str = "sks", noun: str = "object", rank: AtLeastOne = 4, text_encoder: bool = False, seed: Count = 0):
         super().__init__(token, noun)
         if rank < 1:
             raise UserError(f"model.method.rank must be at least 1, not {rank}")

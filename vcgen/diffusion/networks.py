@@ -7,6 +7,8 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
+from vcgen.levels import GROUPS, HEAD
+
 
 def view_unet(
     channels: Sequence[int], layers: int, attention: Sequence[bool], conditions: int, token_width: int | None, size: int, patch: int = 1,
@@ -14,22 +16,18 @@ def view_unet(
     """A U-Net (ADM's shape, arXiv 2105.05233) from 3 noisy channels and ``conditions`` others to 3, on cells of ``patch`` x
     ``patch`` pixels. With ``token_width`` the levels that attend also attend to tokens of that width.
     """
-    if len(attention) != len(channels):
-        raise ValueError(f"attention has {len(attention)} entries, channels {len(channels)}; give one per level")
-    if patch < 1 or size % (patch * 2 ** (len(channels) - 1)):
-        raise ValueError(f"size {size} is no multiple of patch {patch} x 2^{len(channels) - 1}, which {len(channels)} levels need")
     kind = "Attn" if token_width is None else "CrossAttn"
     common = dict(
         sample_size=size // patch, in_channels=(3 + conditions) * patch**2, out_channels=3 * patch**2,
         layers_per_block=layers, block_out_channels=tuple(channels),
         down_block_types=tuple(f"{kind}DownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple(f"{kind}UpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        norm_num_groups=16, resnet_time_scale_shift="scale_shift",
+        norm_num_groups=GROUPS, resnet_time_scale_shift="scale_shift",
     )
     if token_width is None:
-        return UNet2DModel(**common, attention_head_dim=32)
+        return UNet2DModel(**common, attention_head_dim=HEAD)
     # diffusers calls the number of heads attention_head_dim here (its issue 2011); equal counts keep heads 32 wide at the widest level.
-    return UNet2DConditionModel(**common, cross_attention_dim=token_width, attention_head_dim=max(1, max(channels) // 32))
+    return UNet2DConditionModel(**common, cross_attention_dim=token_width, attention_head_dim=max(1, max(channels) // HEAD))
 
 
 class PictureTokens(nn.Module):

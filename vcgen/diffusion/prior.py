@@ -13,6 +13,8 @@ from vcgen.diffusion.schedule import (
     Prediction, denoised, draw_timesteps, noise_of, noise_schedule, predicts_noise, signal_and_noise, snr_weight, training_target,
 )  # fmt: skip
 from vcgen.errors import UserError
+from vcgen.levels import check_levels
+from vcgen.schema import AtLeastOne, Positive, Side, Unit
 from vcgen.types import Rendering, Views
 
 #: The names of diffusers' solvers here.
@@ -68,14 +70,15 @@ class ViewPrior(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int] = (32, 64, 128), layers: int = 1, attention: Sequence[bool] = (False, True, True),
-        input_attention: bool = True, depth: bool = False, patch: int = 1, prediction: Prediction = "v_prediction",
-        spread: float | None = None, size: int = 64, condition_dropout: float = 0.1, min_snr: float | None = 5.0,
+        self, channels: Sequence[AtLeastOne] = (32, 64, 128), layers: AtLeastOne = 1, attention: Sequence[bool] = (False, True, True),
+        input_attention: bool = True, depth: bool = False, patch: AtLeastOne = 1, prediction: Prediction = "v_prediction",
+        spread: Positive | None = None, size: Side = 64, condition_dropout: Unit = 0.1, min_snr: Positive | None = 5.0,
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
         if spread is not None and spread <= 0:
             raise ValueError(f"spread must be positive, or null, not {spread}")
+        check_levels("size", size, patch, channels, attention, heads=not input_attention)
         self.depth, self.patch, self.spread, self.condition_dropout, self.min_snr = depth, patch, spread, condition_dropout, min_snr
         self.size, self.schedule = size, noise_schedule(prediction, size)
         self.tokens = PictureTokens(width=4 * channels[0]) if input_attention else None

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from vcgen.diffusion.schedule import Prediction, noise_schedule
 from vcgen.diffusion.text_prior import NEEDS_TEXT, TextPrior
 from vcgen.errors import UserError
+from vcgen.levels import check_levels
+from vcgen.schema import AtLeastOne, Side
 
 
 @dataclass(frozen=True)
@@ -21,22 +23,22 @@ class TextPriorOptions:
     the text encoder.
     """
 
-    size: int = 64
-    autoencoder: Sequence[int] = (32, 64, 128)
-    latent_channels: int = 4
-    channels: Sequence[int] = (96, 160, 192)
-    layers: int = 1
+    size: Side = 64
+    autoencoder: Sequence[AtLeastOne] = (32, 64, 128)
+    latent_channels: AtLeastOne = 4
+    channels: Sequence[AtLeastOne] = (96, 160, 192)
+    layers: AtLeastOne = 1
     prediction: Prediction = "v_prediction"
-    vocabulary: int = 2048
-    length: int = 24
-    width: int = 192
-    depth: int = 3
-    heads: int = 6
+    vocabulary: AtLeastOne = 2048
+    length: AtLeastOne = 24
+    width: AtLeastOne = 192
+    depth: AtLeastOne = 3
+    heads: AtLeastOne = 6
 
     def __post_init__(self):
-        cells = 2 ** (len(self.autoencoder) + len(self.channels) - 2)
-        if self.size % cells:
-            raise ValueError(f"size {self.size} is no multiple of {cells}, which the levels of autoencoder and U-Net need")
+        if not self.autoencoder or not self.channels:
+            raise ValueError("autoencoder and channels need the width of at least one level each")
+        check_levels("size", self.size, 1, [*self.autoencoder[1:], *self.channels], None)
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads, {self.heads}")
 

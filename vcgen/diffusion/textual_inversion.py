@@ -14,6 +14,7 @@ from vcgen.diffusion.personal import EMBEDDINGS, TEXT_ENCODER, Personalisation, 
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne
 from vcgen.terminal import printable
 
 #: Noise levels at which initial words are compared.
@@ -31,7 +32,7 @@ class TextualInversion(Personalisation):
     "<e> <e>_1 ...", as diffusers writes it. clip: a CLIP model with picture encoder, as a folder or hub name, see :func:`load_clip`.
     """
 
-    def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: int = 1, clip: str | None = None):
+    def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: AtLeastOne = 1, clip: str | None = None):
         super().__init__()
         self.words = [initial] if isinstance(initial, str) else list(initial)
         self.file = Path(initial) if isinstance(initial, str) and initial.endswith(".txt") else None

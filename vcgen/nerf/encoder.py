@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
+from vcgen.levels import GROUPS, HEAD, check_levels
 from vcgen.nerf.triplane import Projection, TriplaneDecoder, TriplaneField
+from vcgen.schema import AtLeastOne, Positive, Side
 from vcgen.types import Encoder, Views
 
 
@@ -25,18 +27,21 @@ class TriplaneEncoder(Encoder):
     most_views = 1
 
     def __init__(
-        self, decoder: TriplaneDecoder, plane_size: int = 64, plane_channels: int = 32, channels: Sequence[int] = (64, 128, 192),
-        layers: int = 2, attention: Sequence[bool] = (False, True, True), patch: int = 2, distance: float = 1.3, radius: float = 0.51,
-        half_size: float = 0.56, projection: Projection = "orthographic",
+        self, decoder: TriplaneDecoder, plane_size: Side = 64, plane_channels: AtLeastOne = 32,
+        channels: Sequence[AtLeastOne] = (64, 128, 192), layers: AtLeastOne = 2, attention: Sequence[bool] = (False, True, True),
+        patch: AtLeastOne = 2, distance: Positive = 1.3, radius: Positive = 0.51, half_size: Positive = 0.56,
+        projection: Projection = "orthographic",
     ):
         super().__init__()
+        decoder.check_channels(plane_channels)
+        check_levels("plane_size", plane_size, patch, channels, attention)
         self.decoder = decoder
         self.plane_size, self.plane_channels, self.patch = plane_size, plane_channels, patch
         self.distance, self.radius, self.half_size, self.projection = distance, radius, half_size, projection
         self.unet = UNet2DModel(
             sample_size=plane_size // patch, in_channels=3 * patch**2, out_channels=3 * plane_channels * patch**2,
-            layers_per_block=layers, attention_head_dim=32,
-            block_out_channels=tuple(channels), norm_num_groups=16,
+            layers_per_block=layers, attention_head_dim=HEAD,
+            block_out_channels=tuple(channels), norm_num_groups=GROUPS,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         )

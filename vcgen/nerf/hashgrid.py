@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, Count, Finite, Positive
 from vcgen.types import Encoder, FieldWeights, Recipe, Views
 
 #: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the table's size.
@@ -27,7 +28,10 @@ class HashGrid(nn.Module):
     shown: levels in use; the features of the others are 0 (coarse to fine: RealFusion shows half of them at first). Set it at will.
     """
 
-    def __init__(self, levels: int = 16, features: int = 2, log2_size: int = 16, coarsest: int = 16, finest: int = 2048):
+    def __init__(
+        self, levels: AtLeastOne = 16, features: AtLeastOne = 2, log2_size: AtLeastOne = 16, coarsest: AtLeastOne = 16,
+        finest: AtLeastOne = 2048,
+    ):
         super().__init__()
         if levels < 1 or features < 1 or not 1 <= coarsest <= finest or not 1 <= log2_size <= 24:
             found = f"{levels}, {features}, {coarsest}, {finest}, {log2_size}"
@@ -177,8 +181,8 @@ class SceneHashGrid(Encoder):
     """
 
     def __init__(
-        self, grid: HashGrid, half_size: float = 1.0, radius: float = 1.0, center: tuple[float, float, float] = (0.0, 0.0, 0.0),
-        hidden: int = 64, depth: int = 2, blob: tuple[float, float] = (0.0, 0.2), density_bias: float = 0.0,
+        self, grid: HashGrid, half_size: Positive = 1.0, radius: Positive = 1.0, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
+        hidden: AtLeastOne = 64, depth: Count = 2, blob: tuple[Finite, Positive] = (0.0, 0.2), density_bias: Finite = 0.0,
     ):
         super().__init__()
         if half_size <= 0 or radius <= 0 or blob[1] <= 0:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vcgen.cameras import Cameras, rotate
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne
 from vcgen.types import Encoder, Views
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class PixelNerf(Encoder):
     radius: the field is empty farther than this from the world's origin, in world units; None keeps everything in [near, far].
     """
 
-    def __init__(self, first_pool: bool = True, pretrained: str | None = None, width: int = 512, radius: float | None = None):
+    def __init__(self, first_pool: bool = True, pretrained: str | None = None, width: AtLeastOne = 512, radius: float | None = None):
         super().__init__()
         if radius is not None and not 0 < radius < math.inf:
             raise UserError(f"PixelNerf: radius is {radius}; give a positive number of world units, or null for no limit")

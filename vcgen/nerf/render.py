@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vcgen.cameras import Cameras
+from vcgen.schema import AtLeastOne, Count, Positive
 from vcgen.types import Field, Rendering
 
 
@@ -29,12 +30,12 @@ class RenderOptions:
         2^15 on a CPU, so that a chunk stays in its cache, 2^18 on other devices.
     """
 
-    samples: int = 32
-    importance: int = 0
+    samples: AtLeastOne = 32
+    importance: Count = 0
     keep_coarse: bool = False
-    around_depth: int = 0
-    depth_std: float = 0.01
-    max_points: int | None = None
+    around_depth: Count = 0
+    depth_std: Positive = 0.01
+    max_points: AtLeastOne | None = None
 
     def __post_init__(self):
         if self.samples < 1 or self.importance < 0 or self.around_depth < 0:

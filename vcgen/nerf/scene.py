@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.nerf.triplane import Projection, TriplaneDecoder, TriplaneField
+from vcgen.schema import AtLeastOne, Finite, NotNegative, Positive, Side
 from vcgen.types import Encoder, Views
 
 
@@ -18,11 +19,12 @@ class SceneTriplane(Encoder):
     frame: Tensor
 
     def __init__(
-        self, decoder: TriplaneDecoder, plane_size: int = 128, plane_channels: int = 32, half_size: float = 1.5, radius: float = 1.5,
-        center: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float = 0.1, projection: Projection = "orthographic",
-        eye_distance: float = 0.0,
+        self, decoder: TriplaneDecoder, plane_size: Side = 128, plane_channels: AtLeastOne = 32, half_size: Positive = 1.5,
+        radius: Positive = 1.5, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0), scale: NotNegative = 0.1,
+        projection: Projection = "orthographic", eye_distance: Finite = 0.0,
     ):
         super().__init__()
+        decoder.check_channels(plane_channels)
         self.decoder = decoder
         self.planes = nn.Parameter(scale * torch.randn(1, 3, plane_channels, plane_size, plane_size))
         self.half_size, self.radius, self.projection, self.eye_distance = half_size, radius, projection, eye_distance

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vcgen.cameras import rotate
 from vcgen.nerf.lookup import channels_last, sample_planes
+from vcgen.schema import AtLeastOne, Count, Finite, Positive
 from vcgen.types import FieldWeights, Recipe
 
 Projection = Literal["orthographic", "perspective"]
@@ -26,15 +27,21 @@ class TriplaneDecoder(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 32, hidden: int = 64, depth: int = 1, aggregate: Aggregation = "sum",
-        density_bias: float = -1.0, density_scale: float = 10.0,
+        self, channels: AtLeastOne = 32, hidden: AtLeastOne = 64, depth: Count = 1, aggregate: Aggregation = "sum",
+        density_bias: Finite = -1.0, density_scale: Positive = 10.0,
     ):
         super().__init__()
+        self.channels = channels
         widths = [channels * (3 if aggregate == "concat" else 1)] + [hidden] * depth
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths, widths[1:]))
         self.head = nn.Linear(widths[-1], 4)
         self.aggregate = aggregate
         self.density_bias, self.density_scale = density_bias, density_scale
+
+    def check_channels(self, plane_channels: int) -> None:
+        """Raises ValueError unless planes with so many channels are what it reads."""
+        if plane_channels != self.channels:
+            raise ValueError(f"plane_channels is {plane_channels}, decoder.channels {self.channels}; give the same number")
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(..., width) features -> density (...) >= 0 per world unit, colour (..., 3) in [0, 1], both float32."""

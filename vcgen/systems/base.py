@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
+from vcgen.schema import NotNegative
 from vcgen.sharding import average_gradients, clip_gradients, total_norm
 from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
@@ -22,10 +23,12 @@ from vcgen.types import Example, Field, Rendering, Views
 class System(pl.LightningModule):
     """A training stage: named losses, their weights, an optimiser."""
 
+    #: The data modules of vcgen that it learns from, by the names of their classes; none: any.
+    takes: tuple[str, ...] = ()
     #: What to change, by the names of its own options, when losses or gradients are not finite.
     advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val, or check the scenes with `vcgen data inspect`"
 
-    def __init__(self, optimizer: OptimizerOptions, loss_weights: dict[str, float]):
+    def __init__(self, optimizer: OptimizerOptions, loss_weights: dict[str, NotNegative]):
         super().__init__()
         self.optimizer_options = optimizer
         self.loss_weights = loss_weights

@@ -128,7 +128,7 @@ def _call(kind: type[T], arguments: Any, defaults: dict[str, Any], plugins: Sequ
     if not isinstance(arguments, dict):
         raise ValueError(f"{kind.__name__} takes named arguments, not {arguments!r}")
     known = {name: p for name, p in signature(kind.__init__).parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    hints = get_type_hints(kind.__init__)
+    hints = get_type_hints(kind.__init__, include_extras=True)
     if unknown := [str(name) for name in arguments if name not in list(known)[1:]]:
         raise ValueError(f"{kind.__name__} has no argument {', '.join(unknown)}")
     given = defaults | {name: _value(hints.get(name, Any), known[name], value, plugins) for name, value in arguments.items()}

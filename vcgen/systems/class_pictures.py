@@ -15,6 +15,7 @@ from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.io import read_json, replacing, write_bytes
+from vcgen.schema import AtLeastOne, NotNegative
 from vcgen.terminal import printable
 
 
@@ -27,11 +28,11 @@ class Preservation:
     """
 
     prompts: tuple[str, ...] = ("a photo of a {}",)
-    count: int = 100
-    steps: int = 25
-    scale: float = 7.5
-    batch_size: int = 4
-    weight: float = 1.0
+    count: AtLeastOne = 100
+    steps: AtLeastOne = 25
+    scale: NotNegative = 7.5
+    batch_size: AtLeastOne = 4
+    weight: NotNegative = 1.0
 
     def __post_init__(self):
         if not self.prompts or self.count < 1 or self.steps < 1 or self.batch_size < 1 or self.weight < 0:

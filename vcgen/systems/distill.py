@@ -15,6 +15,7 @@ from vcgen.diffusion.guidance import NGD, Guidance
 from vcgen.errors import UserError
 from vcgen.export import folder as model_folder
 from vcgen.export.video import contact_sheet
+from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation import Distillation, DistillOptions
 from vcgen.systems.optimizer import OptimizerOptions
@@ -29,10 +30,11 @@ class Distill(FieldSystem):
     pictures_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
     """
 
+    takes = ("SceneData", "PictureData")
     advice_when_not_finite = "lower model.options.scene_lr and model.options.decoder_lr, or model.options.classifier_free"
 
     def __init__(
-        self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), pictures_every: int = 4,
+        self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), pictures_every: Count = 4,
     ):
         super().__init__(OptimizerOptions(), {})
         self.guidance, self.options, self.pictures_every = guidance or NGD(), options, pictures_every

@@ -12,6 +12,7 @@ from vcgen.cameras import Cameras, look_at
 from vcgen.diffusion.guidance import Guidance, Round
 from vcgen.diffusion.prior import Condition, to_signed
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, Elevation, NotNegative, Positive
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.rays import ray_losses
 from vcgen.types import Field, Finetunable, Views
@@ -35,16 +36,16 @@ class DistillOptions:
         can give.
     """
 
-    views: int = 16
-    elevations: tuple[float, float] = (-5.0, 70.0)
-    rays: int = 2048
-    input_rays: int = 256
-    samples: int | None = None
-    input_weight: float = 1.0
-    scene_lr: float | None = 1e-2
-    decoder_lr: float | None = None
+    views: AtLeastOne = 16
+    elevations: tuple[Elevation, Elevation] = (-5.0, 70.0)
+    rays: AtLeastOne = 2048
+    input_rays: AtLeastOne = 256
+    samples: AtLeastOne | None = None
+    input_weight: NotNegative = 1.0
+    scene_lr: Positive | None = 1e-2
+    decoder_lr: Positive | None = None
     condition: Literal["first", "current"] = "current"
-    classifier_free: float = 1.05
+    classifier_free: NotNegative = 1.05
 
     def __post_init__(self):
         low, high = self.elevations

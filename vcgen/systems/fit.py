@@ -8,6 +8,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from vcgen.callbacks.requeue import Requeue
 from vcgen.callbacks.samples import Samples
 from vcgen.callbacks.skipped import Skipped
 from vcgen.callbacks.speed import Speed
-from vcgen.callbacks.together import Together
+from vcgen.callbacks.together import Together, started_by
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import FULL, UserError
 from vcgen.io import remove_leftovers, write_bytes
@@ -58,12 +59,15 @@ from vcgen.systems.checkpoint_files import CheckpointFiles
 from vcgen.systems.environment import DiscreetCLI, refuse_unstorable
 from vcgen.systems.launch import slurm_layout
 from vcgen.systems.loggers import put_into
-from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
+from vcgen.systems.ranges import check_stage, check_value
+from vcgen.systems.refusals import parse_refusal, process_refusal, rendezvous_refusal, worker_refusal
 from vcgen.systems.run_folder import alone_in
 from vcgen.systems.sharded import OTHER_OPTIMISER
 from vcgen.systems.trainer_options import check_seed, check_trainer
 
 DEFAULT_ROOT = "outputs/run"
+#: The callbacks that every run has, by their part of a configuration.
+STANDING = {"ema": EMA, "samples": Samples, "checkpoint": Checkpoints}
 #: How long processes wait for one another before they end: longer than one draws pictures or writes a checkpoint while the others wait.
 PATIENCE = timedelta(minutes=10)
 #: Warnings that users cannot act on, or that are wrong for an endless stream.
@@ -103,18 +107,20 @@ class VcgenCLI(DiscreetCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Standing callbacks live in code, their knobs in the config: a second config file replaces lists, and would drop them."""
-        parser.add_lightning_class_args(EMA, "ema")
-        parser.add_lightning_class_args(Samples, "samples")
-        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        for name, kind in STANDING.items():
+            parser.add_lightning_class_args(kind, name)
         parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoint_folder)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Lightning's own; then values that cannot work are refused."""
         super().parse_arguments(parser, args)
-        config = self.config[self.config.subcommand]
-        data = str((config.get("data") or {}).get("class_path"))
-        check_trainer(config.trainer.clone().as_dict(), endless=data.startswith("vcgen."))
-        check_seed(config.get("seed_everything"))
+        config = self.config[self.config.subcommand].clone().as_dict()
+        model, data = config["model"]["class_path"], config["data"]["class_path"]
+        check_stage(model, data)
+        check_trainer(config["trainer"], endless=data.startswith("vcgen."))
+        for place, kind in {"model": Any, "data": Any, **STANDING}.items():
+            check_value(kind, config[place], place)
+        check_seed(config["seed_everything"])
 
     def before_instantiate_classes(self) -> None:
         """Callbacks and checkpoint path that need the config as a whole. The run's folder is ``trainer.default_root_dir``."""
@@ -128,7 +134,8 @@ class VcgenCLI(DiscreetCLI):
         refuse_unstorable(built, self.model_config)
         own = [Provenance(self.model_config), Cursor(), Skipped(), requeue, Speed(), Progress(), LearningRateMonitor("step")]
         saved = ConfigOfRun(self._parser(self.subcommand).dump(config, skip_none=False))
-        self.trainer_defaults["callbacks"] = [Together(explain), *own, saved]
+        nodes = self.layout.nodes if self.layout else config.trainer.num_nodes
+        self.trainer_defaults["callbacks"] = [Together(partial(explain, nodes=nodes)), *own, saved]
         put_into(config.trainer, config.trainer.default_root_dir)
 
     def instantiate_classes(self) -> None:
@@ -155,6 +162,9 @@ class VcgenCLI(DiscreetCLI):
             plugins = [LightningEnvironment(), *plugins]  # Lightning would take this process for one that srun has started
         kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
         trainer = super().instantiate_trainer(**kwargs)
+        # Lightning's own handler of SIGTERM calls the other processes from inside the handler, and can wait for ever.
+        trainer._signal_connector.register_signal_handlers = lambda: None
+        self.signals.started = lambda: started_by(trainer)
         if getattr(trainer.strategy, "_timeout", None) == default_pg_timeout:
             trainer.strategy._timeout = PATIENCE
         return trainer
@@ -245,8 +255,8 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
 
 
 @contextmanager
-def one_line(command: str) -> Iterator[None]:
-    """Turns what libraries raise, where users can mend it, into UserError."""
+def one_line(command: str, nodes: int = 1) -> Iterator[None]:
+    """Turns what libraries raise, where users can mend it, into UserError. nodes: on which the training runs."""
     try:
         yield
     except ArgumentError as error:
@@ -265,15 +275,15 @@ def one_line(command: str) -> Iterator[None]:
             raise
         raise UserError(f"the checkpoint's {OTHER_OPTIMISER}") from error
     except RuntimeError as error:
-        if (line := process_refusal(str(error))) is None:
+        if (line := process_refusal(str(error)) or rendezvous_refusal(str(error), nodes, os.environ)) is None:
             raise
         raise UserError(line) from error
 
 
-def explain(error: BaseException) -> str | None:
-    """The line that users see for an exception in a training, or None where it ends with a traceback."""
+def explain(error: BaseException, nodes: int = 1) -> str | None:
+    """The line that users see for an exception in a training on so many nodes, or None where it ends with a traceback."""
     try:
-        with one_line("fit"):
+        with one_line("fit", nodes):
             raise error
     except UserError as refusal:
         return str(refusal)

@@ -12,12 +12,17 @@ from vcgen.cameras import Cameras
 from vcgen.diffusion.prior import SAMPLERS, Sampler, ViewPrior
 from vcgen.errors import UserError
 from vcgen.nerf.render import RenderOptions, render_image
+from vcgen.schema import AtLeastOne, Count, NotNegative, Side
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.mean import Mean
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.pretrained import start_from
 from vcgen.systems.rays import Background, ray_losses
 from vcgen.types import Encoder, Example, Field, Rendering, Views
+
+#: See :meth:`NerfDiff.losses`.
+LOSSES = ("rgb", "coarse", "denoising")
+
 
 @dataclass(frozen=True)
 class PriorOptions:
@@ -28,9 +33,9 @@ class PriorOptions:
     field; None: never (its blurred first renderings would be gamed).
     """
 
-    views: int = 1
-    condition_size: int | None = None
-    field_gradient_from: int | None = None
+    views: AtLeastOne = 1
+    condition_size: Side | None = None
+    field_gradient_from: Count | None = None
 
     def __post_init__(self):
         if self.views < 1 or (self.condition_size or 1) < 1:
@@ -52,13 +57,17 @@ class NerfDiff(FieldSystem):
         the prior is trained.
     """
 
+    takes = ("ShardData", "SceneData")
+
     def __init__(
         self, encoder: Encoder, render: RenderOptions = RenderOptions(), render_eval: RenderOptions | None = None,
-        rays_per_view: int = 128, background: Background = "random", optimizer: OptimizerOptions = OptimizerOptions(),
-        loss_weights: dict[str, float] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}, prior: ViewPrior | None = None,
+        rays_per_view: AtLeastOne = 128, background: Background = "random", optimizer: OptimizerOptions = OptimizerOptions(),
+        loss_weights: dict[str, NotNegative] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}, prior: ViewPrior | None = None,
         prior_options: PriorOptions = PriorOptions(), pretrained: Path | None = None, train_field: bool = True,
     ):
         super().__init__(optimizer, loss_weights)
+        if unknown := loss_weights.keys() - set(LOSSES):
+            raise UserError(f"model.loss_weights has {', '.join(sorted(unknown))}; the losses are {', '.join(LOSSES)}")
         self.prior, self.prior_options = prior, prior_options
         self.val_denoising = Mean()
         self.encoder = encoder
@@ -80,7 +89,14 @@ class NerfDiff(FieldSystem):
         return self
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook. Raises UserError where there is nothing sensible to train."""
+        """Lightning's hook. Raises UserError where there is nothing sensible to train, or the data does not fit the prior."""
+        data = self.trainer.datamodule
+        if self.prior is not None and tuple(data.image_size) != (self.prior.size,) * 2:
+            found, side = "{} x {}".format(*data.image_size), self.prior.size
+            raise UserError(f"the images have {found} pixels, model.prior.size is {side}: set it, or pack the data with --size {side}")
+        if self.prior is not None and stage == "fit" and self.prior_options.views > getattr(data, "targets", self.prior_options.views):
+            found = f"model.prior_options.views is {self.prior_options.views}, data.targets {data.targets}"
+            raise UserError(f"{found}: the prior denoises target views; lower the first or raise the second")
         if stage == "fit" and not self.train_field:
             if self.prior is None:
                 raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")

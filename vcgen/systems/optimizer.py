@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vcgen.errors import UserError
+from vcgen.schema import BelowOne, Count, NotNegative, Unit
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class OptimizerOptions:
         "constant" stays.
     """
 
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    muon_lr: float | None = None
-    warmup_steps: int = 100
+    lr: NotNegative = 1e-4
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
+    weight_decay: NotNegative = 0.0
+    muon_lr: NotNegative | None = None
+    warmup_steps: Count = 100
     schedule: Literal["cosine", "constant"] = "cosine"
-    final: float = 0.02
+    final: Unit = 0.02
 
     def factor(self, step: int, progress: float) -> float:
         """Multiplier of the learning rates at a step, where ``progress`` in [0, 1] is the share of the run that is over."""

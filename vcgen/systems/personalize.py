@@ -23,6 +23,7 @@ from vcgen.errors import UserError
 from vcgen.export.video import contact_sheet
 from vcgen.folders import put_in_place
 from vcgen.io import replacing
+from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
 from vcgen.systems.base import System
 from vcgen.systems.class_pictures import Preservation, draw_class_pictures, read_class_pictures
 from vcgen.systems.mean import Mean
@@ -50,9 +51,9 @@ class ViewPictures:
 
     prompt: str = "a photo of a {}"
     views: tuple[str, ...] = ("front view", "side view", "back view", "overhead view")
-    rows: int = 2
-    steps: int = 25
-    scale: float = 7.5
+    rows: Count = 2
+    steps: AtLeastOne = 25
+    scale: NotNegative = 7.5
 
     def __post_init__(self):
         if fault := fault_of(self.prompt, [""]):
@@ -74,12 +75,13 @@ class Personalize(System):
     frozen networks.
     """
 
+    takes = ("PhotoData",)
     advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val to 1, and look at photo.png in the run's folder"
 
     def __init__(
         self, prior: str, method: Personalisation, optimizer: OptimizerOptions, download: bool = False,
-        augmentation: PhotoAugmentation = PhotoAugmentation(), batch_size: int = 1, templates: tuple[str, ...] = TEMPLATES, view: str = "",
-        min_snr: float | None = None, preservation: Preservation | None = None, gradient_checkpointing: bool = False,
+        augmentation: PhotoAugmentation = PhotoAugmentation(), batch_size: AtLeastOne = 1, templates: tuple[str, ...] = TEMPLATES,
+        view: str = "", min_snr: Positive | None = None, preservation: Preservation | None = None, gradient_checkpointing: bool = False,
         pictures: ViewPictures = ViewPictures(),
     ):
         super().__init__(optimizer, {} if preservation is None else {"class": preservation.weight})

@@ -10,6 +10,7 @@ from vcgen.export.folder import read_config
 from vcgen.data.framing import prepare
 from vcgen.data.images import image_in
 from vcgen.export.stage import Stage
+from vcgen.schema import Elevation, Fill, Positive
 from vcgen.types import Example, Position
 
 
@@ -22,8 +23,8 @@ class PictureData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, image: Path, model: Path, elevation: float | None = None, distance: float | None = None, fov: float | None = None,
-        fill: float = 0.78, as_is: bool = False,
+        self, image: Path, model: Path, elevation: Elevation | None = None, distance: Positive | None = None, fov: Positive | None = None,
+        fill: Fill = 0.78, as_is: bool = False,
     ):
         super().__init__()
         self.image, self.model, self.fill, self.as_is = image_in(image), model, fill, as_is

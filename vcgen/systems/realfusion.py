@@ -21,6 +21,7 @@ from vcgen.nerf.hashgrid import HashGridField, SceneHashGrid
 from vcgen.nerf.occupancy import OccupancyGrid, OccupiedField
 from vcgen.nerf.render import RenderOptions, render_image
 from vcgen.nerf.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_picture
+from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.optimizer import OptimizerOptions
 from vcgen.systems.rays import draw_rays, gather_pixels, squared_error
@@ -45,6 +46,7 @@ class RealFusion(FieldSystem):
     The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
     """
 
+    takes = ("PhotoData",)
     advice_when_not_finite = (
         "lower model.options.grid_lr and model.options.network_lr, or model.options.scale, and look at photo.png in the run's folder"
     )
@@ -53,9 +55,9 @@ class RealFusion(FieldSystem):
         self, prior: str, scene: SceneHashGrid, guidance: Guidance | None = None, prompt: Prompt = Prompt(),
         weights: LossWeights = LossWeights(), viewpoints: ViewpointOptions = ViewpointOptions(),
         options: RealFusionOptions = RealFusionOptions(), render: RenderOptions = RenderOptions(48),
-        render_eval: RenderOptions = RenderOptions(96), occupancy: int = 48, outcome: OutcomeOptions = OutcomeOptions(),
+        render_eval: RenderOptions = RenderOptions(96), occupancy: AtLeastOne = 48, outcome: OutcomeOptions = OutcomeOptions(),
         half_prior: bool = False, checkpoint_encoder: bool = False, download: bool = False, learned: Path | None = None,
-        empty_below: float = 0.05,
+        empty_below: Positive = 0.05,
     ):
         super().__init__(OptimizerOptions(), {})
         self.prior_name, self.download, self.learned = prior, download, learned

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vcgen.schema import NotNegative
+
 #: Weight of the photo's colour and opacity against score distillation, by the latter's reduction.
 AGAINST = {"mean": (5.0, 0.5), "sum": (1000.0, 500.0)}
 #: The orientation's weight at the start of a run, relative to its end.
@@ -25,14 +27,14 @@ class LossWeights:
         over rays; weight 0 in the first half, then growing.
     """
 
-    rgb: float | None = None
-    mask: float | None = None
-    sds: float = 1.0
+    rgb: NotNegative | None = None
+    mask: NotNegative | None = None
+    sds: NotNegative = 1.0
     sds_reduction: Literal["mean", "sum"] = "mean"
-    smoothness: float = 0.5
-    orientation: float = 1e-2
-    opacity: float = 1e-3
-    entropy: float = 1e-3
+    smoothness: NotNegative = 0.5
+    orientation: NotNegative = 1e-2
+    opacity: NotNegative = 1e-3
+    entropy: NotNegative = 1e-3
 
     def __post_init__(self):
         given = (self.rgb or 0, self.mask or 0, self.sds, self.smoothness, self.orientation, self.opacity, self.entropy)

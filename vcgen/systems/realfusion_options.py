@@ -7,6 +7,7 @@ from typing import Literal
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit
 from vcgen.systems.viewpoints import VIEWS
 
 
@@ -67,18 +68,18 @@ class RealFusionOptions:
     grid_lr, network_lr: Adam's learning rates, constant. refresh_every: steps between refreshes of the occupancy grid.
     """
 
-    render_size: int = 64
-    views: int = 1
-    reference_rays: int = 1024
-    scale: tuple[float, float] = (100.0, 100.0)
-    noise_end: float | None = 0.5
-    coarse: float = 0.5
-    albedo_only: float = 0.2
-    shading: tuple[float, float, float] = (0.2, 0.4, 0.4)
+    render_size: Side = 64
+    views: AtLeastOne = 1
+    reference_rays: AtLeastOne = 1024
+    scale: tuple[NotNegative, NotNegative] = (100.0, 100.0)
+    noise_end: Unit | None = 0.5
+    coarse: Unit = 0.5
+    albedo_only: Unit = 0.2
+    shading: tuple[Unit, Unit, Unit] = (0.2, 0.4, 0.4)
     background: Literal["network", "random", "white"] = "network"
-    grid_lr: float = 1e-2
-    network_lr: float = 1e-2
-    refresh_every: int = 16
+    grid_lr: Positive = 1e-2
+    network_lr: Positive = 1e-2
+    refresh_every: AtLeastOne = 16
 
     def __post_init__(self):
         if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:

@@ -18,6 +18,7 @@ from vcgen.export import folder as model_folder
 from vcgen.export.mesh import write_mesh
 from vcgen.export.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
 from vcgen.nerf.mesh import extract_mesh
+from vcgen.schema import AtLeastOne, Count, Side
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.viewpoints import around
 from vcgen.types import Field, Views
@@ -28,10 +29,14 @@ class OutcomeOptions:
     """frames: of the turntable, 0 for none. mesh_resolution: grid points along the volume's edge, 0 for no mesh. views: in the sheets.
     size: side of the pictures in pixels; None is the photo's."""
 
-    frames: int = 48
-    mesh_resolution: int = 128
-    views: int = 8
-    size: int | None = None
+    frames: Count = 48
+    mesh_resolution: Count = 128
+    views: AtLeastOne = 8
+    size: Side | None = None
+
+    def __post_init__(self):
+        if 0 < self.mesh_resolution < 8:
+            raise ValueError(f"mesh_resolution must be at least 8, or 0 for no mesh, not {self.mesh_resolution}")
 
 
 class Sides(NamedTuple):

@@ -1,6 +1,7 @@
 """Make one line of the long messages in which libraries refuse."""
 
 import re
+from collections.abc import Mapping
 
 #: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
 NOISE = re.compile(
@@ -61,3 +62,22 @@ def process_refusal(message: str) -> str | None:
         how = f"was killed ({found[1]})" if found[1] else "ended unexpectedly"
         return f"a loader process {how}, most often for lack of memory: lower data.num_workers or ask for more; go on with --ckpt_path last"
     return None
+
+
+def rendezvous_refusal(message: str, nodes: int, environ: Mapping[str, str]) -> str | None:
+    """The line for processes that have not found one another; None for any other message.
+
+    nodes: on which the training is to run. environ: where MASTER_ADDR, MASTER_PORT and NODE_RANK stand, which each of them needs.
+    """
+    address, port = (environ.get(name, "not set") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    here = environ.get("NODE_RANK", "0")
+    if re.search(r"EADDRINUSE|[Aa]ddress already in use", message):
+        return f"port {port} of {address} (MASTER_PORT) is in use; set another one, the same on all nodes"
+    if not re.search(r"clients joined|(client|server) socket|wait timeout after", message):
+        return None
+    joined = re.search(r"(\d+)/(\d+) clients joined", message)
+    found = f"{joined[1]} of {joined[2]} processes" if joined else "this process"
+    others = ", ".join(str(node) for node in range(nodes) if str(node) != here) or "none"
+    place = f"came to MASTER_ADDR {address}, port {port}: this is NODE_RANK {here} of {nodes} nodes, and waits for {others}"
+    advice = f"start the same command on every node, with the first one's MASTER_ADDR, one MASTER_PORT, and NODE_RANK 0 to {nodes - 1}"
+    return f"only {found} {place}; {advice}"

@@ -18,6 +18,7 @@ from vcgen.diffusion.text_prior import latents_of
 from vcgen.errors import UserError
 from vcgen.export.video import contact_sheet
 from vcgen.folders import replacing_folder
+from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, Unit
 from vcgen.systems.base import System
 from vcgen.systems.captions import all_sentences, captions, read_things
 from vcgen.systems.mean import Mean
@@ -38,9 +39,11 @@ class TextToImage(System):
     in half precision.
     """
 
+    takes = ("ShardData",)
+
     def __init__(
-        self, captions: Path, optimizer: OptimizerOptions, sizes: TextPriorOptions = TextPriorOptions(), autoencoder_steps: int = 1000,
-        autoencoder_pictures: int = 16, kl_weight: float = 1e-4, caption_dropout: float = 0.1, min_snr: float | None = None,
+        self, captions: Path, optimizer: OptimizerOptions, sizes: TextPriorOptions = TextPriorOptions(), autoencoder_steps: Count = 1000,
+        autoencoder_pictures: AtLeastOne = 16, kl_weight: NotNegative = 1e-4, caption_dropout: Unit = 0.1, min_snr: Positive | None = None,
         prompts: tuple[str, ...] = (), half: bool = False,
     ):
         super().__init__(optimizer, {"divergence": kl_weight})

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vcgen.cameras import Cameras, look_at, pinhole, view_angles
+from vcgen.schema import Elevation, Positive
 
 #: All words that :func:`view_word` may answer.
 VIEWS = ("front", "side", "back", "overhead", "bottom")
@@ -34,9 +35,9 @@ class ViewpointOptions:
     at distance 1.8 and 40 degrees, fov 40 to 60 and framing 0.9 to 1.2 mean distances 1.0 to 2.2.
     """
 
-    elevation: tuple[float, float] = (-10.0, 60.0)
-    fov: tuple[float, float] = (40.0, 60.0)
-    framing: tuple[float, float] = (0.9, 1.2)
+    elevation: tuple[Elevation, Elevation] = (-10.0, 60.0)
+    fov: tuple[Positive, Positive] = (40.0, 60.0)
+    framing: tuple[Positive, Positive] = (0.9, 1.2)
 
     def __post_init__(self):
         if not -90 < self.elevation[0] <= self.elevation[1] < 90:

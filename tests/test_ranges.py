@@ -1,0 +1,153 @@
+"""Every number in a configuration has a range, and what lies outside of it is refused in one line by the option's full name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from inspect import isabstract
+from types import NoneType
+from typing import Annotated, Any, get_args, get_type_hints
+
+import lightning.pytorch as pl
+import pytest
+from msgspec import Meta
+from training import refusal, vcgen
+
+from vcgen.data.shards import read_index
+from vcgen.data.stream import FixedScenes
+from vcgen.errors import UserError
+from vcgen.levels import check_levels
+from vcgen.schema import AtLeastOne, NotNegative, Unit
+from vcgen.systems.base import System
+from vcgen.systems.fit import STANDING
+from vcgen.systems.ranges import check_ranges, check_stage, is_bounded
+
+
+def below(kind: type) -> set[type]:
+    """A class of vcgen and those derived from it."""
+    return {kind} | {one for child in kind.__subclasses__() if child.__module__.startswith("vcgen.") for one in below(child)}
+
+
+def parts(hint: Any) -> Iterator[Any]:
+    """An annotation and what it is made of, but for what is bounded."""
+    if not hasattr(hint, "__metadata__"):
+        yield hint
+        for part in get_args(hint):
+            yield from parts(part)
+
+
+def configurable() -> set[type]:
+    """All classes of vcgen that a configuration can name, or fill in."""
+    found, waiting = set(), [*below(System), *below(pl.LightningDataModule), *STANDING.values()]
+    while waiting:
+        kind = waiting.pop()
+        if kind in found or not kind.__module__.startswith("vcgen.") or "__init__" not in dir(kind):
+            continue
+        found.add(kind)
+        for hint in get_type_hints(kind.__init__, include_extras=True).values():
+            waiting += [one for part in parts(hint) if isinstance(part, type) and part.__module__.startswith("vcgen.") for one in below(part)]
+    return {kind for kind in found if not isabstract(kind)}
+
+
+#: Checked by the classes themselves, with words of their own.
+OWN_WORDS = {
+    ("SceneData", "scene"), ("PhotoData", "elevation"), ("PhotoData", "fov"), ("PixelNerf", "radius"), ("PhotoAugmentation", None),
+}
+
+
+def test_every_number_of_every_class_has_a_range():
+    classes = configurable()
+    assert {"NerfDiff", "ViewPrior", "HashGrid", "NGD", "LoRA", "PhotoData", "RealFusionOptions", "EMA"} <= {kind.__name__ for kind in classes}
+    free = {
+        (kind.__name__, name) for kind in classes for name, hint in get_type_hints(kind.__init__, include_extras=True).items()
+        if {int, float} & set(parts(hint)) and not {(kind.__name__, name), (kind.__name__, None)} & OWN_WORDS
+    }
+    assert free == set()
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Options inside of others."""
+
+    count: AtLeastOne = 1
+    rates: tuple[Unit, Unit] = (0.0, 1.0)
+
+
+class Outer:
+    """Stands in for a class of vcgen."""
+
+    def __init__(
+        self, side: AtLeastOne = 1, rate: NotNegative | None = None, weights: dict[str, NotNegative] = {}, widths: list[AtLeastOne] = [1],
+        inner: Inner = Inner(), free: float = 0.0, name: str = "", child: Any = None,
+    ): ...
+
+
+Inner.__module__ = Outer.__module__ = "vcgen.test"
+
+
+@pytest.mark.parametrize("arguments, line", [
+    (dict(side=0), "model.side: expected int >= 1; not 0"),
+    (dict(side=True), "model.side: expected int, got bool; not True"),
+    (dict(rate=-0.5), "model.rate: expected float >= 0.0; not -0.5"),
+    (dict(free=float("nan")), "model.free must be finite, not nan"),
+    (dict(rate=float("inf")), "model.rate must be finite, not inf"),
+    (dict(weights={"rgb": -1.0}), "model.weights.rgb: expected float >= 0.0; not -1.0"),
+    (dict(widths=[3, 0]), "model.widths[1]: expected int >= 1; not [3, 0]"),
+    (dict(inner={"count": 0}), "model.inner.count: expected int >= 1; not 0"),
+    (dict(inner={"rates": (0.0, 1.5)}), "model.inner.rates[1]: expected float <= 1.0; not (0.0, 1.5)"),
+    (dict(child={"class_path": "test_ranges.Outer", "init_args": {"side": -1}}), "model.child.side: expected int >= 1; not -1"),
+])  # fmt: skip
+def test_the_option_and_its_range_are_named(arguments, line):
+    with pytest.raises(UserError) as error:
+        check_ranges(Outer, arguments, "model")
+    assert str(error.value) == line
+
+
+def test_what_lies_in_the_range_is_accepted():
+    inner = {"count": 2, "rates": (0.0, 1.0)}
+    check_ranges(Outer, dict(side=1, rate=None, weights={"rgb": 0.0}, widths=[1], inner=inner, free=-1.0, name="x", child=None), "model")
+    assert is_bounded(list[Annotated[int, Meta(ge=1)]]) and not is_bounded(dict[str, float] | NoneType)
+
+
+@pytest.mark.parametrize("option, value, line", [
+    ("data__batch_size", 0, "data.batch_size: expected int >= 1; not 0"),
+    ("model__encoder__decoder__hidden", 0, "model.encoder.decoder.hidden: expected int >= 1; not 0"),
+    ("model__optimizer__lr", ".nan", "model.optimizer.lr must be finite, not nan"),
+    ("samples__every", 0, "samples.every: expected int >= 1; not 0"),
+    ("model__encoder__attention", "[true]", "attention has 1 entries, channels 2; give one per level"),
+    ("model__encoder__plane_channels", 16, "plane_channels is 16, decoder.channels 8; give the same number"),
+    ("model__loss_weights", "{rbg: 1.0}", "model.loss_weights has rbg; the losses are rgb, coarse, denoising"),
+    ("data__context", 99, "none is view 99"),
+])  # fmt: skip
+def test_the_command_refuses_before_it_trains(config, tmp_path, capsys, option, value, line):
+    assert line in refusal(capsys, vcgen("fit", config, tmp_path / "run", **{option: value}))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(channels=[]), "channels is empty"),
+    (dict(attention=[True]), "attention has 1 entries, channels 2"),
+    (dict(channels=[32, 40]), "multiples of 16; 40 is none"),
+    (dict(channels=[16, 32]), "needs at least 32 channels, not 16"),
+    (dict(size=18), "plane_size 18 is no multiple of 4, which 2 levels and patch 2 need; 16 and 20 are"),
+    (dict(size=3), "4 is"),
+])  # fmt: skip
+def test_levels_that_do_not_fit_are_refused_with_those_that_do(options, words):
+    fitting = dict(name="plane_size", size=16, patch=2, channels=[32, 48], attention=[True, False])
+    check_levels(**fitting)
+    with pytest.raises(ValueError, match=words):
+        check_levels(**fitting | options)
+
+
+@pytest.mark.parametrize("system, data, takes", [
+    ("nerfdiff.NerfDiff", "photo_data.PhotoData", "ShardData or SceneData"), ("realfusion.RealFusion", "datamodule.ShardData", "PhotoData"),
+    ("text2image.TextToImage", "photo_data.PhotoData", "ShardData"), ("personalize.Personalize", "datamodule.ShardData", "PhotoData"),
+    ("distill.Distill", "datamodule.ShardData", "SceneData or PictureData"),
+])  # fmt: skip
+def test_a_stage_says_which_data_it_learns_from(system, data, takes):
+    with pytest.raises(UserError, match=f"does not learn from {data.partition('.')[2]}; set data to {takes}$"):
+        check_stage(f"vcgen.systems.{system}", f"vcgen.data.{data}")
+    check_stage(f"vcgen.systems.{system}", "mine.Data")
+
+
+def test_an_input_view_that_some_scene_does_not_have_is_refused():
+    with pytest.raises(UserError, match="none is view 50.*change data.context"):
+        FixedScenes(read_index("data/cars64/test"), scenes=2, targets=1, context=50)
