@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcgen.data.formats.files import visible
+from vcgen.data.formats.files import is_visible, visible
 from vcgen.data.plausible import nearest_to_axes, odd_backdrop, odd_pixels, odd_place, odd_poses
 from vcgen.data.pictures import encode_scene
 from vcgen.data.record import SceneRecord, check_pose
@@ -51,6 +51,11 @@ class SceneFolder:
 
     key: str
     folder: Path
+
+    def files(self) -> list[tuple[str, int]]:
+        """(relative path, bytes) of every file of the scene, sorted, but of those that a system may leave there at any time."""
+        found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
+        return sorted((path.as_posix(), (self.folder / path).stat().st_size) for path in found if all(map(is_visible, path.parts)))
 
 
 def find_scenes(source: Path, is_scene: Callable[[Path], bool], depth: int = 5) -> list[Path]:
