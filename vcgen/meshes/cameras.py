@@ -112,8 +112,9 @@ def srn_test(random: np.random.Generator, views: int) -> Cameras:
 
 
 def gso30(random: np.random.Generator, views: int) -> Cameras:
-    """SyncDreamer's 16 views of Google Scanned Objects: every 22.5 degrees counterclockwise from +x, 30 degrees up."""
-    return _around(90 + 22.5 * np.arange(views), np.full(views, 30.0), 1.5, 280 / 256)
+    """SyncDreamer's 16 views of Google Scanned Objects: every 22.5 degrees counterclockwise from the front, 30 degrees up. Its own poses
+    are these turned by 90 degrees about z, and so are its objects, compared with the files of the data set."""
+    return _around(22.5 * np.arange(views), np.full(views, 30.0), 1.5, 280 / 256)
 
 
 def zero123plus(random: np.random.Generator, views: int) -> Cameras:

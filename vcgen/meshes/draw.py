@@ -14,6 +14,8 @@ from vcgen.rendering.textures import Mipmaps, sample
 
 #: Edges are halved to this before light is computed at corners, unless the faces become more than MOST.
 LONGEST, MOST = 0.11, 300_000
+#: Faces one behind the other that are looked through, at most.
+LAYERS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +46,14 @@ def draw(scene: Stage, camera: Cameras, size: tuple[int, int], samples: int = 4)
     """(height, width, 4) uint8, straight sRGB color and alpha, of one camera (shape ()), by ``samples`` x ``samples`` samples a pixel."""
     fine = (size[0] * samples, size[1] * samples)
     total = torch.zeros(fine[0] * fine[1], 4)
-    raster = rasterize(*_shown(scene, camera), fine)
-    rgba = _colors(scene, raster, camera)
-    total[raster.pixels] = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
+    shown, raster = _shown(scene, camera), None
+    for _ in range(LAYERS if bool((scene.surface.mode != OPAQUE).any()) else 1):
+        raster = rasterize(*shown, fine, behind=raster)
+        rgba, before = _colors(scene, raster, camera), total[raster.pixels]
+        left = (1 - before[:, 3:]) * rgba[:, 3:]
+        total[raster.pixels] = before + torch.cat([rgba[:, :3] * left, left], 1)
+        if not len(raster.pixels) or bool((total[raster.pixels, 3] > 0.999).all()):
+            break
     pixels = total.reshape(size[0], samples, size[1], samples, 4).mean((1, 3))
     color = to_srgb(pixels[..., :3] / pixels[..., 3:].clamp(min=1e-6))
     return (torch.cat([color, pixels[..., 3:]], -1) * 255 + 0.5).to(torch.uint8)

@@ -69,5 +69,5 @@ def read_header(data: bytes, kind: str, most_rows: int) -> Header:
         raise UserError(f"has a table of {rows:,} rows, more than the corners of --max-faces; simplify it, or raise --max-faces")
     unknown = [name for name in header.extensionsRequired if not name.startswith(KNOWN)]
     if unknown:
-        raise UserError(f"requires the extension {unknown[0]}, which is not read: export it again without, or decode it with gltf-transform")
+        raise UserError(f"requires the extension {unknown[0]}, which is not read: export it without, or decode it with gltf-transform")
     return header

@@ -51,7 +51,7 @@ class Beside:
 
 
 def open_mesh(path: Path, most_faces: int, plain: bool = False) -> "tuple[trimesh.Scene, Header]":
-    """What trimesh makes of a file, and the header of a glTF file (else an empty one). plain: without materials, whose files may be missing.
+    """What trimesh makes of a file, and the header of a glTF file (else an empty one). plain: without materials, whose files may miss.
 
     Raises UserError for a file that is unreadable, too long, names what is missing or elsewhere, or has more than ``most_faces`` faces.
     """
