@@ -64,10 +64,9 @@ def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: di
         raise UserError(f"{path}: a node is scaled to nothing along an axis; {ADVICE}")
     uv = torch.zeros(count, 3, 2) if look.uv is None else look.uv[faces]
     rgba = look.rgba[faces] if look.rgba.ndim == 2 else look.rgba.expand(count, 3, 4).clone()
-    surface = Surface(
-        vertices[faces], torch.zeros(count, 3, 3), uv, rgba, torch.full((count,), 0 if textures else -1),
-        torch.full((count,), OPAQUE if mode is None else mode), torch.full((count,), look.cutoff), torch.full((count,), look.double), textures,
-    )
+    each = {"texture": 0 if textures else -1, "mode": OPAQUE if mode is None else mode, "cutoff": look.cutoff, "double": look.double}
+    filled = {name: torch.full((count,), value) for name, value in each.items()}
+    surface = Surface(vertices[faces], torch.zeros(count, 3, 3), uv, rgba, **filled, textures=textures)
     moved = with_normals(surface, mesh, faces).moved(matrix[:3, :3])
     return replace(moved, triangles=moved.triangles + matrix[:3, 3])
 
