@@ -147,7 +147,7 @@ def test_matrices_that_are_no_poses_are_refused(tmp_path, capsys, pose):
     write_transforms(tmp_path / "in", posed_frames(np.stack([RING[0], pose, RING[1]])), camera_angle_x=0.8)
     words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recentre"]
     assert main(words) == 2
-    assert "view images/r_1: the" in capsys.readouterr().err
+    assert "view images/r_1.png: the" in capsys.readouterr().err
 
 
 def test_pixels_that_are_not_square_are_told(tmp_path, capsys):
