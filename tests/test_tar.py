@@ -61,7 +61,7 @@ def test_nothing_grows_beyond_the_bytes_of_the_scene(tmp_path, bomb):
     assert peak < 1e6 + 4 * len(bomb)
 
 
-@pytest.mark.parametrize(("offset", "size"), [(0, 1 << 45), (1 << 45, 100), (512, 1 << 45)])
+@pytest.mark.parametrize(("offset", "size"), [(0, 1 << 45), (1 << 40, 100), (512, 1 << 45)])
 def test_places_beyond_the_end_of_a_shard_take_no_memory(tmp_path, offset, size):
     (tmp_path / "a.tar").write_bytes(tar_of(member(size=3)))
     with pytest.raises(UserError, match="a.tar: truncated: wanted"):
