@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vcgen.data.formats.files import EXTENSIONS, is_visible, visible
+from vcgen.data.formats.files import is_visible, visible
 from vcgen.data.formats.intrinsics import normalised
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import plan_turns, turned
+from vcgen.data.images import SUFFIXES
 from vcgen.data.pictures import load_picture, shrink
 from vcgen.data.record import SceneRecord, check_pose, natural_order
 from vcgen.errors import UserError
@@ -103,7 +104,7 @@ def _view_names(folder: Path) -> dict[str, Path]:
     """Picture names without extension -> paths, in natural order; raises UserError unless pictures and poses match one to one."""
     if not (folder / "rgb").is_dir():
         raise UserError(f"{folder}: no rgb/ folder (an object that failed to unpack?)")
-    files = [path for path in visible(folder / "rgb") if path.suffix.lower() in EXTENSIONS]
+    files = [path for path in visible(folder / "rgb") if path.suffix.lower() in SUFFIXES]
     pictures = {path.stem: path for path in files}
     poses = {path.stem for path in (folder / "pose").glob("*.txt") if is_visible(path.name)}
     if not pictures:

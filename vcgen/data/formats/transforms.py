@@ -15,12 +15,13 @@ import numpy as np
 from msgspec import Meta
 
 from vcgen.data.distortion import Distortion, undistort
-from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
+from vcgen.data.formats.files import ImageFiles, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalised
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
+from vcgen.data.images import SUFFIXES
 from vcgen.data.pictures import area_resize, load_picture, to_bytes
 from vcgen.data.record import SceneRecord
 from vcgen.data.remarks import remark
@@ -35,7 +36,7 @@ Matrix = Annotated[list[tuple[float, float, float, float]], Meta(min_length=3, m
 #: How a name begins that does not depend on the folder, on Unix and on Windows.
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
 #: What was tried where an image is missing.
-TRIED = f"{', '.join(EXTENSIONS)} in small and capital letters"
+TRIED = f"{', '.join(SUFFIXES)} in small and capital letters"
 #: What instant-ngp notes of lenses that are none.
 OTHER_LENSES = ("is_fisheye", "fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
 #: Of OpenCV's rational and thin prism models.
