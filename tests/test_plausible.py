@@ -43,7 +43,7 @@ ODD = {
     "kilometres": (moved(RING, 1e-3), "stand 0.004 from"), "a little too far": (moved(RING, 1.6), "stand 6.4 from"),
     "elsewhere": (moved(RING, 1, (3, 0, 0)), "a point 3 from the origin"),
     "y up": (turned(Y_UP), "theirs is ("), "upside down": (turned(np.diag([1.0, -1, -1])), "not upright"),
-    "on their side": (RING @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "not upright"),
+    "on their side": (RING @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "up is (0, 0, 1); turn them"),
     "a turntable": (np.tile(RING[:1], (6, 1, 1)), "all 6 views have one pose"),
 }
 
