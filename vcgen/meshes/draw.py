@@ -1,6 +1,6 @@
 """Images of a surface: several samples a pixel, colors added up in linear light, alpha the fraction of them that meets the object."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from vcgen.meshes.light import MATTE, Light, gloss, shine_on
 from vcgen.meshes.surface import MASK, OPAQUE, Surface, to_linear, to_srgb
 from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import Raster, rasterize
-from vcgen.rendering.textures import Mipmaps, sample
+from vcgen.rendering.textures import Mipmaps, bilinear, mip_level
 
-#: Edges are halved to this before light is computed at corners, unless the faces become more than MOST.
+#: Edges are halved to this, unless the faces become more than MOST: light is computed at corners, the level of textures once a face.
 LONGEST, MOST = 0.11, 300_000
 #: Faces one behind the other that are looked through, at most.
 LAYERS = 12
@@ -32,7 +32,7 @@ class Stage:
 
 def stage(surface: Surface, lit: bool = True, cull: bool = False) -> Stage:
     """Prepare a surface around the origin: refine its faces, and compute its light if ``lit``."""
-    surface = surface.refined(LONGEST, max(MOST, len(surface))) if lit else surface
+    surface = surface.refined(LONGEST, max(MOST, len(surface)))
     mesh = Meshes(surface.triangles.reshape(-1, 3), torch.arange(3 * len(surface)).reshape(-1, 3)).welded()
     textures = tuple(Mipmaps.of(_linear(texture)) for texture in surface.textures)
     if not lit:
@@ -86,13 +86,20 @@ def _colors(scene: Stage, raster: Raster, camera: Cameras) -> Tensor:
     table = torch.cat(values, -1)
     weights = raster.weights.float()
     mixed = sum(weights[:, k, None] * table[:, k].index_select(0, place) for k in range(3))
-    slopes = raster.slopes(surface.uv) if scene.textures else None
+    slopes = (_slopes(raster, surface, len(faces), place), place) if scene.textures else None
     rgba = _base(scene.textures, surface, found, mixed[:, 4:6], mixed[:, :4], slopes)
     mode = surface.mode.index_select(0, found)
     alpha = torch.where(mode == MASK, (rgba[:, 3] >= surface.cutoff.index_select(0, found)).float(), rgba[:, 3])
     alpha = torch.where(mode == OPAQUE, 1, alpha)
     color = MATTE * rgba[:, :3] * mixed[:, 6:9] + mixed[:, 9:] if scene.light else rgba[:, :3]
     return torch.cat([color, alpha[:, None]], 1)
+
+
+def _slopes(raster: Raster, surface: Surface, count: int, place: Tensor) -> Tensor:
+    """(count, 2, 2) change of uv per sample right and down of each of the faces that are met, at one of its samples. place: (m,) which."""
+    one = torch.zeros(count, dtype=torch.int64).scatter_reduce(0, place, torch.arange(len(place)), "amax")
+    parts = {name: getattr(raster, name).index_select(0, one) for name in ("pixels", "weights", "z", "vertices")}
+    return replace(raster, **parts).slopes(surface.uv)
 
 
 def _lit(light: Light, surface: Surface, faces: Tensor, eye: Tensor) -> list[Tensor]:
@@ -105,14 +112,21 @@ def _lit(light: Light, surface: Surface, faces: Tensor, eye: Tensor) -> list[Ten
 
 
 def _base(
-    textures: tuple[Mipmaps, ...], surface: Surface, faces: Tensor, uv: Tensor, factor: Tensor, slopes: Tensor | None
+    textures: tuple[Mipmaps, ...], surface: Surface, faces: Tensor, uv: Tensor, factor: Tensor, slopes: tuple[Tensor, Tensor] | None
 ) -> Tensor:
-    """(m, 4) base color in linear light and alpha of points on faces (m,), at uv (m, 2), where the factor is (m, 4)."""
+    """(m, 4) base color in linear light and alpha of points on faces (m,), at uv (m, 2), where the factor is (m, 4).
+
+    slopes: of faces, and which each point is on. They choose one level of a texture, the nearest: the samples of a pixel are averaged.
+    """
     texture = surface.texture.index_select(0, faces)
     out = factor.clone()
     for number, mipmaps in enumerate(textures):
         here = (texture == number).nonzero()[:, 0]
-        texel = sample(mipmaps, uv[here], slopes[here] if slopes is not None else None)
+        level = torch.zeros_like(here)
+        if slopes is not None:
+            levels = mip_level(slopes[0], mipmaps.sizes[0]).round().clamp(max=len(mipmaps.sizes) - 1).long()
+            level = levels.index_select(0, slopes[1].index_select(0, here))
+        texel = bilinear(mipmaps, level, uv.index_select(0, here), torch.zeros_like(here), ("repeat", "repeat"))
         straight = texel[:, :3] / texel[:, 3:].clamp(min=1e-6)
         out[here] *= torch.cat([straight, texel[:, 3:]], 1)
     return out

@@ -33,17 +33,17 @@ class MeshSettings(Settings):
     up: axis of the files that points up, "auto" by their kind. kinds: of files. variants: of each object. samples: along both sides of a
     pixel. lit: with the light, or base colors alone. plain: without materials. cull: without backs of single-sided faces."""
 
-    cameras: str
-    views: int | None
-    up: str
-    fit: Fit
-    kinds: tuple[str, ...]
-    variants: int
-    samples: int
-    lit: bool
-    plain: bool
-    cull: bool
-    max_faces: int
+    cameras: str = "sphere"
+    views: int | None = None
+    up: str = "auto"
+    fit: Fit = "sphere"
+    kinds: tuple[str, ...] = KINDS
+    variants: int = 1
+    samples: int = 4
+    lit: bool = True
+    plain: bool = False
+    cull: bool = False
+    max_faces: int = 1_000_000
 
 
 @dataclass(frozen=True)
