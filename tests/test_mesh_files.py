@@ -85,6 +85,13 @@ def test_a_broken_file_is_refused_in_one_line(name, content, reason, tmp_path):
     assert reason in refusal(folder / name)
 
 
+def test_names_of_files_may_be_written_as_addresses_are(tmp_path):
+    (tmp_path / "four colors").mkdir()
+    four_colors().save(tmp_path / "four colors" / "a.png")
+    (tmp_path / "a.gltf").write_text(textured("four%20colors/a.png"))
+    assert read_surface(tmp_path / "a.gltf", "y", 10).triangles.shape == (1, 3, 3)
+
+
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.mtl").write_text("newmtl a\n")

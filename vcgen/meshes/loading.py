@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
+from urllib.parse import unquote
 
 from vcgen.data.images import FORMATS, check_size
 from vcgen.errors import UserError
@@ -37,7 +38,8 @@ class Beside:
     def get(self, name: str) -> bytes:
         """The content of a file; UserError where it is missing, elsewhere, or too long."""
         try:
-            path = (self.folder / name.strip().replace("\\", "/")).resolve()
+            given = [self.folder / text.strip().replace("\\", "/") for text in (name, unquote(name))]  # glTF's names are those of addresses
+            path = next((path for path in given if path.is_file()), given[0]).resolve()
             if not path.is_relative_to(self.folder):
                 raise UserError(f"names {name!r}, which is not in its folder")
             if not path.is_file():
