@@ -50,6 +50,15 @@ def test_meshes_become_scenes_with_their_cameras(tmp_path, meshes, capsys):
     assert np.allclose(np.linalg.norm(record.c2w[:, :3, 3], axis=1), 1.3)
 
 
+def test_pixels_are_square_in_images_of_any_shape(tmp_path, meshes, capsys):
+    assert render(meshes / "deep" / "ball.ply", tmp_path / "out", "--size", "32x64", "--views", "2", "--light", "none") == 0
+    assert "warning" not in capsys.readouterr().err
+    record = read_index(tmp_path / "out").read(0)
+    alpha = decode_views(record, [0])[1][0, 0]
+    assert (record.size, record.K[0, 1, 1]) == ((32, 64), 2 * record.K[0, 0, 0])
+    assert alpha[16].sum() > 40 and (alpha[0] > 0.9).sum() > 25, "a ball as wide as in a square image, cut above and below"
+
+
 def test_variants_are_scenes_of_one_group(tmp_path, meshes):
     assert render(meshes / "quad.glb", tmp_path / "out", *FAST, "--variants", "3") == 0
     index = read_index(tmp_path / "out")

@@ -40,8 +40,8 @@ class CameraFile(Struct):
 @dataclass(frozen=True)
 class CameraSet:
     """What is drawn of each object. make: random numbers of the object and number of views -> cameras in float64, ``near`` and ``far``
-    still without meaning. views: how many unless asked otherwise. fixed: whether that is what they are. names: of the views; numbers if
-    there are none. near, far: ray bounds where a file gives them."""
+    still without meaning. views: how many unless asked otherwise. fixed: whether that is what they are. names: a file's, of the views;
+    else they are numbered. near, far: ray bounds where a file gives them."""
 
     make: Callable[[np.random.Generator, int], Cameras]
     views: int
@@ -55,6 +55,14 @@ class CameraSet:
         if views is not None and self.fixed and views != self.views:
             raise UserError(f"--views {views}: the cameras {name} are {self.views}; leave --views out, or choose sphere or turntable")
         return views or self.views
+
+    def shaped(self, cameras: Cameras, size: tuple[int, int]) -> Cameras:
+        """For images of (height, width): focal lengths are in widths, so that pixels are square. A file's are as it says."""
+        if self.names or size[0] == size[1]:
+            return cameras
+        K = cameras.K.clone()
+        K[:, 1, 1] = K[:, 0, 0] * size[1] / size[0]
+        return Cameras(cameras.c2w, K, cameras.near, cameras.far)
 
     def view_names(self, count: int) -> list[str]:
         """In natural order."""

@@ -87,12 +87,12 @@ def read_scene(scene: MeshFile, settings: MeshSettings) -> SceneRecord:
         radius = {"sphere": RADIUS, "box": BOX_RADIUS}.get(settings.fit) or float(surface.triangles.norm(dim=-1).max())
         cameras_of = camera_set(scene.cameras)
         count = cameras_of.count(settings.views, scene.cameras)
-        cameras = cameras_of.make(random, count)
+        cameras = cameras_of.shaped(cameras_of.make(random, count), settings.size)
         near, far = cameras_of.bounds(cameras, radius)
         scenery = stage(surface, settings.lit, settings.cull)
         pixels = [draw(scenery, cameras[number], settings.size, settings.samples).numpy() for number in range(count)]
     c2w, K = (list(matrices.numpy()) for matrices in (cameras.c2w, cameras.K))
-    record = make_record(scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w)
+    record = make_record(scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w, np.zeros(3))
     return replace(record, group=scene.name, scale=scale)
 
 
