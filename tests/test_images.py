@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
+from scenes import noise, png
 from training import refusal
 
 from vcgen import cli
@@ -140,16 +141,6 @@ def test_a_file_cut_anywhere_or_with_changed_bytes_is_pixels_or_one_line(tmp_pat
             assert "\n" not in str(error)
 
 
-def test_a_damaged_tiff_is_one_line_though_its_library_prints(tmp_path, capfd):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "a.tif", compression="tiff_deflate")
-    data = bytearray((tmp_path / "a.tif").read_bytes())
-    data[8:200] = bytes(192)
-    (tmp_path / "a.tif").write_bytes(data)
-    said(tmp_path / "a.tif")
-    os.write(2, b"still there")
-    assert capfd.readouterr().err == "still there"
-
-
 def test_what_is_no_file_of_bounded_size_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with open(tmp_path / "long.png", "wb") as file:
@@ -228,3 +219,14 @@ def test_an_orientation_that_cannot_be_read_is_none(tmp_path):
     Image.new("RGB", (6, 4), RED).save(tmp_path / "image.png", exif=b"Exif\0\0no such thing")
     assert read_header(tmp_path / "image.png") == ((4, 6), 1)
     assert read_image(tmp_path / "image.png", upright=True).shape == (4, 6, 3)
+
+
+def test_every_flipped_bit_of_a_png_is_found_and_what_follows_its_end_is_not_looked_at(tmp_path):
+    """Pillow alone takes many of them for other colours."""
+    data = png(noise(0, channels=3))
+    (tmp_path / "a.png").write_bytes(data + b"more")
+    assert np.array_equal(read_image(tmp_path / "a.png"), noise(0, channels=3))
+    for place in range(len(data)):
+        (tmp_path / "b.png").write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        with pytest.raises(UserError, match="cannot be read as an image"):
+            read_image(tmp_path / "b.png")

@@ -12,6 +12,8 @@ _PRINTABLE = "^[^\\x00-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u
 #: Neither NaN nor infinite, and a float32 without loss of meaning.
 Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
+#: A distance in a scene, in world units: float32 has seven digits.
+Length = Annotated[float, Meta(ge=1e-6, le=1e6)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
 #: A grey level, a coverage, a share.
 Unit = Annotated[float, Meta(ge=0, le=1)]
@@ -27,6 +29,9 @@ AtLeastOne = Annotated[int, Meta(ge=1, le=1 << 31)]
 ViewNumber = Annotated[int, Meta(ge=0, lt=100_000)]
 #: One side of an image, in pixels.
 Side = Annotated[int, Meta(ge=1, le=16384)]
+#: One side of a model's images, and of the planes and latents that it computes with, which take as much memory as they say.
+ModelSide = Annotated[int, Meta(ge=1, le=4096)]
+PlaneSide = Annotated[int, Meta(ge=1, le=1024)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
 #: The key of a scene: it names files in a tar, where a dot ends the name.
 Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,80}\\Z")]

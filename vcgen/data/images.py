@@ -1,10 +1,10 @@
 """Reading image files that anybody may have made: only formats that are named here, within a number of pixels, or refused in one line."""
 
-import contextlib
 import io
-import os
+import logging
 import warnings
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -25,6 +25,8 @@ MAX_PIXELS = 100_000_000
 MAX_VIEW_PIXELS = 50_000_000
 #: Bytes allowed in an image file; some readers of Pillow take a whole file, or a whole part of it, into memory.
 MAX_BYTES = 500_000_000
+#: What PNG files begin with.
+PNG_START = b"\x89PNG\r\n\x1a\n"
 #: What messages end in.
 ADVICE = "give a PNG or JPEG file"
 #: What names of image files end in.
@@ -37,6 +39,10 @@ UPRIGHT: dict[int, Callable[[NDArray], NDArray]] = {
     5: lambda pixels: pixels.swapaxes(0, 1), 6: lambda pixels: np.rot90(pixels, -1),
     7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1), 8: np.rot90,
 }
+
+
+# What Pillow logs of damaged files is for those who ask for it: it must not stand beside the line that refuses them.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def image_in(path: Path | str) -> Path:
@@ -60,6 +66,8 @@ def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
     """
     with open_regular(path, MAX_BYTES, ADVICE) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and odd parts: the file is taken, or refused below
+        if file.peek(len(PNG_START)).startswith(PNG_START) and not _chunks_are_whole(file):
+            raise _refusal(str(path), "a checksum in it is wrong")
         return _decode(file, str(path), FORMATS, upright)
 
 
@@ -92,8 +100,7 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
     if image.mode.startswith(("I", "F")):
         raise UserError(one_line(f"{name}: has more than 8 bits a channel", "convert it to 8-bit RGB or RGBA"))
     try:
-        with _quiet() if image.format == "TIFF" else contextlib.nullcontext():
-            image.load()  # by which Pillow turns TIFF files, and forgets their orientation
+        image.load()  # by which Pillow turns TIFF files, and forgets their orientation
         turn = UPRIGHT.get(_orientation(image)) if upright else None
         mode = "RGBA" if image.has_transparency_data else "RGB"
         image = image if image.mode == mode else image.convert(mode)
@@ -103,19 +110,6 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
         return turn(pixels) if turn else pixels
     except Exception as error:  # Pillow's readers raise a dozen types for damaged files, MemoryError among them
         raise _refusal(name, error) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The process's standard error goes nowhere: libtiff writes there of its own accord, what is wrong with a file."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _orientation(image: "Image.Image") -> int:
@@ -139,6 +133,24 @@ def _decode(file: IO[bytes], name: str, formats: tuple[str, ...], upright: bool)
         return image_to_array(image, name, upright)
 
 
+def _chunks_are_whole(file: IO[bytes]) -> bool:
+    """Whether every chunk of a PNG file has the checksum that it carries, up to the one that ends it.
+
+    Pillow skips those of the pixels: to it a flipped bit often is another colour.
+    """
+    file.seek(len(PNG_START))
+    kind = b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        total = zlib.crc32(kind)
+        while length and (piece := file.read(min(length, 1 << 20))):
+            total, length = zlib.crc32(piece, total), length - len(piece)
+        if length or len(kind) < 4 or total != int.from_bytes(file.read(4), "big"):
+            return False
+    file.seek(0)
+    return True
+
+
 def _open(file: IO[bytes], name: str, formats: tuple[str, ...]) -> "Image.Image":
     from PIL import Image, UnidentifiedImageError
 
@@ -150,6 +162,6 @@ def _open(file: IO[bytes], name: str, formats: tuple[str, ...]) -> "Image.Image"
         raise _refusal(name, error) from error
 
 
-def _refusal(name: str, error: Exception) -> UserError:
+def _refusal(name: str, error: Exception | str) -> UserError:
     reason = "not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
     return UserError(one_line(f"{name}: cannot be read as an image ({reason})", ADVICE))

@@ -71,7 +71,7 @@ def resume_position(stored: dict, here: dict, total: int) -> Position:
     position means nothing here: another order of other scenes.
     """
     advice = "to start from its weights instead, `vcgen export` it and give --model.pretrained FOLDER"
-    if not {"epoch", "scenes", "seed", "data"} <= stored.keys():
+    if not isinstance(stored, dict) or not {"epoch", "scenes", "seed", "data"} <= stored.keys():
         raise UserError(f"the checkpoint's position in the data is of an older vcgen, which counted batches; {advice}")
     check(stored, StreamState, "the checkpoint's position in the data", advice)
     if stored["data"] != here["data"]:

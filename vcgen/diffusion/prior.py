@@ -14,7 +14,7 @@ from vcgen.diffusion.schedule import (
 )  # fmt: skip
 from vcgen.errors import UserError
 from vcgen.levels import check_levels
-from vcgen.schema import AtLeastOne, Positive, Side, Unit
+from vcgen.schema import AtLeastOne, PlaneSide, Positive, Unit
 from vcgen.types import Rendering, Views
 
 #: The names of diffusers' solvers here.
@@ -72,7 +72,7 @@ class ViewPrior(nn.Module):
     def __init__(
         self, channels: Sequence[AtLeastOne] = (32, 64, 128), layers: AtLeastOne = 1, attention: Sequence[bool] = (False, True, True),
         input_attention: bool = True, depth: bool = False, patch: AtLeastOne = 1, prediction: Prediction = "v_prediction",
-        spread: Positive | None = None, size: Side = 64, condition_dropout: Unit = 0.1, min_snr: Positive | None = 5.0,
+        spread: Positive | None = None, size: PlaneSide = 64, condition_dropout: Unit = 0.1, min_snr: Positive | None = 5.0,
         gradient_checkpointing: bool = False,
     ):
         super().__init__()

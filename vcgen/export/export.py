@@ -1,6 +1,5 @@
 """``vcgen export``: a training checkpoint becomes a model folder."""
 
-import math
 from collections.abc import Sequence
 from inspect import getdoc
 from pathlib import Path
@@ -12,7 +11,7 @@ from vcgen import usage
 from vcgen.errors import UserError
 from vcgen.io import check
 from vcgen.redaction import hide_word
-from vcgen.schema import Count, Name, Side, Unit
+from vcgen.schema import Count, ModelSide, Name, Unit
 from vcgen.terminal import say
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:
     class Entry(Struct):
         class_path: Annotated[str, Meta(max_length=200)]
         init_args: dict[str, Any]
-        image_size: tuple[Side, Side]
+        image_size: tuple[ModelSide, ModelSide]
         camera: Camera
         background: Unit = 1.0
         data: str | None = None
@@ -135,5 +134,6 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
 def _best_scores(content: dict[str, Any]) -> dict[str, float]:
     """The monitored metric of the checkpoint, which those callbacks keep that write checkpoints."""
     states = [state for state in content.get("callbacks", {}).values() if isinstance(state, dict)]
-    found = {state.get("monitor"): state.get("current_score") for state in states if state.get("current_score") is not None}
-    return {name: float(score) for name, score in found.items() if isinstance(name, str) and math.isfinite(float(score))}
+    pairs = ((state.get("monitor"), state.get("current_score")) for state in states)
+    found = ((name, score.item() if getattr(score, "ndim", 1) == 0 else score) for name, score in pairs if isinstance(name, str))
+    return {name: float(score) for name, score in found if isinstance(score, (int, float)) and abs(score) < float("inf")}

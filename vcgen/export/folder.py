@@ -20,7 +20,7 @@ from vcgen.errors import UserError
 from vcgen.export.fitting import first_names, misfit, mismatch
 from vcgen.folders import replacing_folder
 from vcgen.io import check, one_line, read_json
-from vcgen.schema import Elevation, Positive, Side, Unit
+from vcgen.schema import Elevation, Length, ModelSide, NotNegative, Unit
 from vcgen.tensors import all_finite, read_tensors, write_tensors
 
 FORMAT = 1
@@ -38,10 +38,10 @@ class Camera(Struct):
     """Assumed of a picture without pose. focal: normalised by the width. distance, near, far: world units. elevation: degrees."""
 
     focal: Annotated[float, Meta(ge=0.1, le=50)]
-    distance: Positive
+    distance: Length
     elevation: Elevation
-    near: Positive
-    far: Positive
+    near: NotNegative
+    far: Length
 
     def __post_init__(self):
         if self.near >= self.far:
@@ -58,7 +58,7 @@ class Config(Struct):
     format: Literal[1]
     class_path: Annotated[str, Meta(max_length=200)]
     init_args: dict[str, Any]
-    image_size: tuple[Side, Side]
+    image_size: tuple[ModelSide, ModelSide]
     camera: Camera
     background: Unit
     dtype: Literal["float32", "float16"] | None = None

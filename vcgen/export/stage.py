@@ -39,7 +39,7 @@ class Stage:
         """
         camera = config["camera"]
         shift = 0.0 if distance is None else distance - camera["distance"]
-        if not 0 < camera["near"] + shift < math.inf:
+        if not 0 <= camera["near"] + shift < math.inf:
             closest = camera["distance"] - camera["near"]
             found = f"an input distance (--input-distance, data.distance) of {distance} lies inside the object's space, or nowhere"
             raise UserError(f"{found}: it must exceed {closest:.3g}")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vcgen.cameras import Cameras
 from vcgen.levels import GROUPS, HEAD, check_levels
 from vcgen.nerf.triplane import Projection, TriplaneDecoder, TriplaneField
-from vcgen.schema import AtLeastOne, Positive, Side
+from vcgen.schema import AtLeastOne, Length, PlaneSide
 from vcgen.types import Encoder, Views
 
 
@@ -27,9 +27,9 @@ class TriplaneEncoder(Encoder):
     most_views = 1
 
     def __init__(
-        self, decoder: TriplaneDecoder, plane_size: Side = 64, plane_channels: AtLeastOne = 32,
+        self, decoder: TriplaneDecoder, plane_size: PlaneSide = 64, plane_channels: AtLeastOne = 32,
         channels: Sequence[AtLeastOne] = (64, 128, 192), layers: AtLeastOne = 2, attention: Sequence[bool] = (False, True, True),
-        patch: AtLeastOne = 2, distance: Positive = 1.3, radius: Positive = 0.51, half_size: Positive = 0.56,
+        patch: AtLeastOne = 2, distance: Length = 1.3, radius: Length = 0.51, half_size: Length = 0.56,
         projection: Projection = "orthographic",
     ):
         super().__init__()

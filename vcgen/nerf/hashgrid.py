@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.errors import UserError
-from vcgen.schema import AtLeastOne, Count, Finite, Positive
+from vcgen.schema import AtLeastOne, Count, Finite, Length
 from vcgen.types import Encoder, FieldWeights, Recipe, Views
 
 #: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the table's size.
@@ -33,9 +33,9 @@ class HashGrid(nn.Module):
         finest: AtLeastOne = 2048,
     ):
         super().__init__()
-        if levels < 1 or features < 1 or not 1 <= coarsest <= finest or not 1 <= log2_size <= 24:
+        if not (1 <= levels <= 64 and 1 <= features <= 64 and 1 <= coarsest <= finest <= 1 << 20 and 1 <= log2_size <= 24):
             found = f"{levels}, {features}, {coarsest}, {finest}, {log2_size}"
-            raise ValueError(f"need levels and features >= 1, 1 <= coarsest <= finest and log2_size of 1 to 24; got {found}")
+            raise ValueError(f"need levels and features of 1 to 64, 1 <= coarsest <= finest <= 2^20, log2_size of 1 to 24; got {found}")
         growth = exp((log(finest) - log(coarsest)) / max(1, levels - 1))  # equations 2 and 3
         self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]
         entries = [min((size + 1) ** 3, 2**log2_size) for size in self.sizes]
@@ -181,8 +181,8 @@ class SceneHashGrid(Encoder):
     """
 
     def __init__(
-        self, grid: HashGrid, half_size: Positive = 1.0, radius: Positive = 1.0, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
-        hidden: AtLeastOne = 64, depth: Count = 2, blob: tuple[Finite, Positive] = (0.0, 0.2), density_bias: Finite = 0.0,
+        self, grid: HashGrid, half_size: Length = 1.0, radius: Length = 1.0, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
+        hidden: AtLeastOne = 64, depth: Count = 2, blob: tuple[Finite, Length] = (0.0, 0.2), density_bias: Finite = 0.0,
     ):
         super().__init__()
         if half_size <= 0 or radius <= 0 or blob[1] <= 0:

@@ -5,15 +5,19 @@ so a homogeneous medium is composited exactly whatever the number of samples (Ma
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import nerfacc
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.schema import AtLeastOne, Count, Positive
+from vcgen.schema import AtLeastOne, Length
 from vcgen.types import Field, Rendering
+
+#: Of one ray: a file that asks for more is damaged.
+MOST_SAMPLES = 16384
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class RenderOptions:
         2^15 on a CPU, so that a chunk stays in its cache, 2^18 on other devices.
     """
 
-    samples: AtLeastOne = 32
-    importance: Count = 0
+    samples: Annotated[int, Meta(ge=1, le=MOST_SAMPLES)] = 32
+    importance: Annotated[int, Meta(ge=0, le=MOST_SAMPLES)] = 0
     keep_coarse: bool = False
-    around_depth: Count = 0
-    depth_std: Positive = 0.01
+    around_depth: Annotated[int, Meta(ge=0, le=MOST_SAMPLES)] = 0
+    depth_std: Length = 0.01
     max_points: AtLeastOne | None = None
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.nerf.triplane import Projection, TriplaneDecoder, TriplaneField
-from vcgen.schema import AtLeastOne, Finite, NotNegative, Positive, Side
+from vcgen.schema import AtLeastOne, Finite, Length, NotNegative, PlaneSide
 from vcgen.types import Encoder, Views
 
 
@@ -19,8 +19,8 @@ class SceneTriplane(Encoder):
     frame: Tensor
 
     def __init__(
-        self, decoder: TriplaneDecoder, plane_size: Side = 128, plane_channels: AtLeastOne = 32, half_size: Positive = 1.5,
-        radius: Positive = 1.5, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0), scale: NotNegative = 0.1,
+        self, decoder: TriplaneDecoder, plane_size: PlaneSide = 128, plane_channels: AtLeastOne = 32, half_size: Length = 1.5,
+        radius: Length = 1.5, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0), scale: NotNegative = 0.1,
         projection: Projection = "orthographic", eye_distance: Finite = 0.0,
     ):
         super().__init__()
