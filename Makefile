@@ -4,7 +4,7 @@ VENV   := .venv
 STAMP  := $(VENV)/.installed
 PYTEST := $(VENV)/bin/python -m pytest
 
-.PHONY: help install test test-slow demo demo-realfusion clean
+.PHONY: help install test test-slow fuzz demo demo-realfusion clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -19,6 +19,9 @@ test: $(STAMP)  ## the quick tests: minutes on a laptop, no GPU
 test-slow: $(STAMP)  ## the slow tests: short trainings and end-to-end runs
 	@$(PYTEST) -m slow; status=$$?; \
 	if [ $$status -eq 5 ]; then echo "no slow tests: none carries the marker 'slow'"; else exit $$status; fi
+
+fuzz: $(STAMP)  ## spoil 20,000 files of all kinds that vcgen reads: minutes; counts by kind, and a seed for each that is not refused well
+	$(VENV)/bin/python tests/fuzz.py
 
 demo: $(STAMP)  ## train, measure and render on the bundled data
 	$(VENV)/bin/python benchmarks/demo.py

@@ -1,0 +1,70 @@
+"""What the fuzzer spoils of evaluations and captions: protocols, records, results, how objects are shared, what things are called."""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fuzz_specs import CAPTIONS, KEY, METRICS, PROTOCOL, RECORD, RESULTS, table, whole
+from fuzz_subject import Subject, by_rule, read, spoil_one
+
+from vcgen.evaluation.protocol import SUPPORTED_METRICS, load_protocol
+from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
+from vcgen.evaluation.results import collect, load_results
+from vcgen.evaluation.sharing import Shards
+from vcgen.io import read_json
+from vcgen.systems.captions import read_things
+
+
+def subjects(folder: Path) -> Iterator[Subject]:
+    """All of them. folder: to make the whole files in."""
+    protocol = {
+        "version": 1, "name": "p", "description": "d", "split": "test", "views": 9, "context": [0], "targets": [1, 2], "size": [8, 6],
+        "background": 1.0, "quantisation": "8-bit-rounded", "metrics": SUPPORTED_METRICS,
+    }  # fmt: skip
+    yield Subject("protocol", {"p.json": json.dumps(protocol).encode()}, spoil_one("p.json"), functools.partial(protocol_of, "p.json"),
+                  by_rule("p.json", PROTOCOL, views_differ), 1.5)  # fmt: skip
+    values = dict(zip(METRICS, (20.5, 0.5, 0.25)))
+    scores = [ObjectScore(k, k[0], 1.0, tuple(ImageScore(v, f"{v}", values) for v in (1, 2))) for k in ("a1", "a2", "b1")]
+    fingerprint = Fingerprint("m", "p", "d", tuple(METRICS))
+    (folder / "records").mkdir(parents=True)
+    RecordFolder(folder / "records", fingerprint).write(scores[0])
+    yield Subject("record", read(folder / "records"), spoil_one("a1.json"), functools.partial(record_of, fingerprint),
+                  by_rule("a1.json", RECORD, lambda tree: tree["object"] == "a1", in_order), 1.5)  # fmt: skip
+    results = collect("m", scores, load_protocol(written(folder / "p.json", protocol)), versions={}, hashes={"protocol": "p", "data": "d"}, run={})
+    results.save(folder / "out")
+    yield Subject("results.json", read(folder / "out"), spoil_one("results.json"), load_results, by_rule("results.json", RESULTS), 1.5)
+    yield Subject("shards.json", {"shards.json": b'{"shards": 4}'}, spoil_one("shards.json"), lambda found: read_json(found / "shards.json", Shards),
+                  by_rule("shards.json", table(shards=whole(1, 1_000_000))), 0.5)  # fmt: skip
+    things = {"car": {"names": ["taxi", "car"], "front": 90}, "tree": {"names": ["tree"]}}
+    yield Subject("captions", {"c.json": json.dumps(things).encode()}, spoil_one("c.json"), lambda found: read_things(found / "c.json"),
+                  by_rule("c.json", CAPTIONS, lambda tree: all(map(KEY, tree))))  # fmt: skip
+
+
+def written(path: Path, tree: Any) -> Path:
+    """A JSON file."""
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def protocol_of(name: str, folder: Path) -> Any:
+    """Without the hash of the file's bytes."""
+    return {key: value for key, value in vars(load_protocol(folder / name)).items() if key != "sha256"}
+
+
+def views_differ(tree: Any) -> bool:
+    """No view is named twice."""
+    views = [*tree["context"], *(tree["targets"] if isinstance(tree["targets"], list) else ())]
+    return len(set(views)) == len(views) and tree["targets"] != []
+
+
+def in_order(tree: Any) -> bool:
+    """Views by ascending number, each once."""
+    views = [image["view"] for image in tree["images"]]
+    return views == sorted(set(views)) and all(list(image["metrics"]) == list(METRICS) for image in tree["images"])
+
+
+def record_of(fingerprint: Fingerprint, folder: Path) -> Any:
+    """The record of an object, of this evaluation."""
+    return RecordFolder(folder, fingerprint).read("a1")
