@@ -162,7 +162,7 @@ def test_the_fit_command_refuses_a_damaged_checkpoint(capsys, config, finished, 
 def test_a_checkpoint_of_another_model_is_refused_with_the_keys_that_differ(capsys, config, finished, tmp_path):
     path = finished / "checkpoints" / "last.ckpt"
     config_of_run = (finished / "config.yaml").read_bytes()
-    line = refusal(capsys, vcgen("fit", config, finished, ckpt_path=path, model__encoder__plane_channels=16))
+    line = refusal(capsys, vcgen("fit", config, finished, ckpt_path=path, model__encoder__plane_channels=16, model__encoder__decoder__channels=16))
     assert "encoder.plane_channels = 8, here 16;" in line and "optimizer" not in line
     assert "weights: encoder." in line
     assert (finished / "config.yaml").read_bytes() == config_of_run

@@ -140,7 +140,7 @@ def test_the_data_of_another_stage_is_refused(capsys, model, tmp_path):
     config["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train"}}
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
     line = refusal(capsys, vcgen("fit", tmp_path / "wrong.yaml", tmp_path / "run", model__model=model))
-    assert "SceneData or PictureData, not ShardData" in line
+    assert "Distill does not learn from ShardData; set data to SceneData or PictureData" in line
 
 
 def test_a_picture_is_distilled_as_a_training_run(capsys, model, tmp_path):

@@ -87,7 +87,7 @@ def test_the_data_page_lists_the_fields_of_the_shard_format():
 
 def test_the_data_page_quotes_messages_that_exist():
     texts = []
-    for path in (ROOT / "vcgen" / "data").rglob("*.py"):
+    for path in (path for part in ("data", "meshes") for path in (ROOT / "vcgen" / part).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.JoinedStr, ast.Constant)):
                 texts.append(spoken(node))

@@ -104,6 +104,12 @@ def test_views_per_call_does_not_change_the_numbers(shards, tmp_path):
     assert numbers(one) == numbers(many)
 
 
+def test_what_macos_leaves_among_the_records_is_not_read(shards, tmp_path):
+    first, _ = run(shards, tmp_path / "out")
+    (tmp_path / "out" / "records" / "._b1.json").write_bytes(b"\0\5\x16\7")
+    assert numbers(run(shards, tmp_path / "out")[0]) == numbers(first)
+
+
 def test_resuming_renders_only_what_is_missing(shards, tmp_path):
     whole, complete = run(shards, tmp_path / "out")
     (tmp_path / "out" / "records" / "b1.json").unlink()

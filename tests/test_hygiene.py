@@ -34,6 +34,7 @@ ARROWS = {
     "rendering": {"cameras", "types"},
     "diffusion": {"cameras", "types"},
     "data": {"cameras", "types"},
+    "meshes": {"cameras", "data", "rendering"},
     "callbacks": {"cameras", "types", "export", "sharding", "stopping"},
     "evaluation": {"cameras", "types", "data", "export", "checkpoints"},
     "export": {"cameras", "types", "data", "nerf", "checkpoints"},

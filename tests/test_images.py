@@ -141,6 +141,16 @@ def test_a_file_cut_anywhere_or_with_changed_bytes_is_pixels_or_one_line(tmp_pat
             assert "\n" not in str(error)
 
 
+def test_a_damaged_tiff_is_one_line_though_its_library_prints(tmp_path, capfd):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "a.tif", compression="tiff_deflate")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[8:200] = bytes(192)
+    (tmp_path / "a.tif").write_bytes(data)
+    said(tmp_path / "a.tif")
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
+
+
 def test_what_is_no_file_of_bounded_size_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with open(tmp_path / "long.png", "wb") as file:

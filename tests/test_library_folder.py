@@ -63,6 +63,13 @@ def test_other_models_and_files_elsewhere_are_not_followed(whole, bait):
         TextPrior.load(folder)
 
 
+def test_what_macos_leaves_in_the_folder_is_not_read(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "prior"))
+    for path in list(folder.rglob("*.json")):
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert TextPrior.load(folder)
+
+
 def test_pickled_weights_are_not_read(whole, bait):
     class Trap:
         def __reduce__(self):

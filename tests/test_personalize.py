@@ -270,4 +270,4 @@ def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
     content = yaml.safe_load(given.read_text())
     content["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train", "hold_out": 1, "num_workers": 0}}
     given.write_text(yaml.safe_dump(content))
-    assert "set data to PhotoData, not ShardData" in refusal(capsys, vcgen("fit", given, tmp_path / "run"))
+    assert "Personalize does not learn from ShardData; set data to PhotoData" in refusal(capsys, vcgen("fit", given, tmp_path / "run"))

@@ -199,7 +199,7 @@ def test_what_is_no_photo_of_an_object_is_refused_in_one_line(photo, tmp_path, n
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="fill"):
         load_photo(*photo, 32, fill=0)
-    with pytest.raises(UserError, match="8 or more"):
+    with pytest.raises(UserError, match="data.size must lie between 8 and 4096"):
         load_photo(*photo, 4)
 
 

@@ -43,7 +43,7 @@ ODD = {
     "kilometres": (moved(RING, 1e-3), "stand 0.004 from"), "a little too far": (moved(RING, 1.6), "stand 6.4 from"),
     "elsewhere": (moved(RING, 1, (3, 0, 0)), "a point 3 from the origin"),
     "y up": (turned(Y_UP), "theirs is ("), "upside down": (turned(np.diag([1.0, -1, -1])), "not upright"),
-    "on their side": (RING @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "not upright"),
+    "on their side": (RING @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "up is (0, 0, 1); turn them"),
     "a turntable": (np.tile(RING[:1], (6, 1, 1)), "all 6 views have one pose"),
 }
 
@@ -147,7 +147,7 @@ def test_matrices_that_are_no_poses_are_refused(tmp_path, capsys, pose):
     write_transforms(tmp_path / "in", posed_frames(np.stack([RING[0], pose, RING[1]])), camera_angle_x=0.8)
     words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recentre"]
     assert main(words) == 2
-    assert "view images/r_1: the" in capsys.readouterr().err
+    assert "view images/r_1.png: the" in capsys.readouterr().err
 
 
 def test_pixels_that_are_not_square_are_told(tmp_path, capsys):

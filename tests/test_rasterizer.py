@@ -24,6 +24,22 @@ def test_the_nearest_face_is_that_of_ray_casting_at_any_size_of_faces(extent, co
     np.testing.assert_allclose(raster.weights, weights[face >= 0], atol=1e-7)
 
 
+def test_layers_hold_every_face_that_a_center_meets_from_front_to_back():
+    meshes, camera, size = soup(40, 1.0), around(), (23, 31)
+    wanted = torch.zeros(len(meshes.faces), *size, dtype=torch.bool)
+    for number, face in enumerate(meshes.faces):
+        wanted[number] = rasterize(Meshes(meshes.vertices, face[None]), camera, size).face[0] >= 0
+    found, depth, layers, raster = torch.zeros_like(wanted), torch.zeros(size, dtype=torch.float64).reshape(-1), 0, None
+    while raster is None or len(raster.pixels):
+        raster = rasterize(meshes, camera, size, behind=raster)
+        assert not found.reshape(len(found), -1)[raster.faces, raster.pixels].any(), "no face twice"
+        assert (raster.z > depth[raster.pixels]).all()
+        found.view(len(found), -1)[raster.faces, raster.pixels] = True
+        depth[raster.pixels] = raster.z
+        layers += 1
+    assert (found == wanted).all() and layers == wanted.sum(0).max() + 1 > 4
+
+
 def test_faces_that_share_edges_leave_no_hole_and_cover_no_center_twice():
     """Corners and edges lie on centers of pixels, or anywhere: every face by itself, all in one batch, covers each center once."""
     n = 10

@@ -93,7 +93,7 @@ def last(folder) -> dict:
 
 
 @pytest.mark.parametrize("number, moment, step", [
-    (signal.SIGUSR1, "setup", 1), (signal.SIGTERM, "sanity check", 1), (signal.SIGUSR1, "batch", 3), (signal.SIGTERM, "validation", 3),
+    (signal.SIGUSR1, "setup", 1), (signal.SIGUSR1, "sanity check", 1), (signal.SIGTERM, "batch", 3), (signal.SIGTERM, "validation", 3),
 ])  # fmt: skip
 def test_a_signal_ends_the_training_with_the_checkpoint_of_that_step(config, tmp_path, capfd, outside_slurm, number, moment, step):
     before = [signal.getsignal(each) for each in SIGNALS]

@@ -122,6 +122,16 @@ def test_a_printed_configuration_keeps_the_interpolations(config, capfd, monkeyp
     assert printed["data"]["init_args"]["train"] == "${oc.env:SECRET}" and printed["data"]["init_args"]["val"] == "kept"
 
 
+def test_words_that_are_a_secret_by_chance_are_stored_as_they_were_written(config, capfd, monkeypatch):
+    monkeypatch.setenv("SPLIT", "cars64")
+    address = "https://me:train@host/x"
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(config), "--data.val", "data/${oc.env:SPLIT}/test", "--data.cache", address, "--print_config"])
+    printed = yaml.safe_load(capfd.readouterr().out)["data"]["init_args"]
+    stored = {"train": "data/cars64/train", "val": "data/${oc.env:SPLIT}/test", "cache": "https:/***@host/x"}
+    assert {name: printed[name] for name in stored} == stored
+
+
 def test_logs_and_unexpected_errors_leave_them_out(caplog):
     redaction.begin(["--data.train", f"http://me:{WORD}@host/x"])
     logging.getLogger("somebody.elses").warning("cannot open %s with %s", f"http://me:{WORD}@host/x", WORD)

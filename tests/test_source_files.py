@@ -10,7 +10,7 @@ from scenes import listing, looking_inwards, noise, png, posed_frames, write_srn
 from training import refusal
 
 from vcgen.cli import main
-from vcgen.data.formats.files import EXTENSIONS
+from vcgen.data.images import SUFFIXES
 from vcgen.data.record import decode_views
 from vcgen.data.shards import read_index
 
@@ -59,7 +59,7 @@ def test_a_backslash_that_is_part_of_a_name_is_left_alone(tmp_path):
 def test_of_a_missing_image_the_line_says_which_extensions_were_tried(tmp_path, capsys):
     folder = renamed(tmp_path / "in", ["images/r_0", "images/r_1", "images/gone\x1b[31m"], ["images/r_0.png", "images/r_1.png"])
     line = refusal(capsys, pack(folder, tmp_path / "out"))
-    assert "1 of 3 images are missing: images/gone\\x1b[31m" in line and all(extension in line for extension in EXTENSIONS)
+    assert "1 of 3 images are missing: images/gone\\x1b[31m" in line and all(extension in line for extension in SUFFIXES)
 
 
 @pytest.mark.parametrize("place", ["/home/someone/mug/", "C:\\Users\\someone\\mug\\", "D:/mug/"])

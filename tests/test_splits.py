@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
 from training import refusal
@@ -81,6 +82,31 @@ def test_one_capture_is_parted_into_training_and_test_views(tmp_path, capsys, ki
     assert pack(tmp_path / "in", tmp_path / "whole", "train", kind=kind) == 0
     held, whole = read_index(tmp_path / "test").read(0), read_index(tmp_path / "whole").read(0)
     assert [whole.images[i] for i in test] == held.images and (whole.c2w[test] == held.c2w).all()
+
+
+@pytest.mark.parametrize("how", ["held out", "lists", "files", "srn"])
+def test_views_that_are_parted_stay_in_one_world(tmp_path, how):
+    """The middle of the training views, or of the whole capture, is the origin of both."""
+    moved = looking_inwards(10, distance=4)
+    moved[:, :3, 3] += np.random.default_rng(0).normal(size=(10, 3)) + [3, 1, 2]
+    frames, options = posed_frames(moved), ["--recentre"]
+    if how == "srn":
+        write_srn_object(tmp_path / "in" / "car", views=10)
+        for i, pose in enumerate(moved):
+            (tmp_path / "in" / "car" / "pose" / f"{i:06d}.txt").write_text(" ".join(map(repr, pose.flatten().tolist())))
+    elif how == "files":
+        write_transforms(tmp_path / "in", frames[::8], "transforms_test.json", camera_angle_x=0.8)
+        write_transforms(tmp_path / "in", [*frames[1:8], frames[9]], "transforms_train.json", camera_angle_x=0.8)
+    else:
+        lists = {"train_filenames": [*ALL[1:8], ALL[9]], "test_filenames": ALL[::8]} if how == "lists" else {}
+        write_transforms(tmp_path / "in", frames, camera_angle_x=0.8, **lists)
+    options += ["--hold-out-views", "8"] if how in ("held out", "srn") else []
+    kind = "srn" if how == "srn" else "transforms"
+    assert len(packed(tmp_path, "train", *options, kind=kind)) == 8 and len(packed(tmp_path, "test", *options, kind=kind)) == 2
+    train, test = (read_index(tmp_path / split).read(0).c2w[:, :3, 3] for split in ("train", "test"))
+    shift = test[0] - moved[0, :3, 3]
+    assert np.linalg.norm(shift) > 2 and np.allclose(test, moved[::8, :3, 3] + shift)
+    assert np.allclose(train, moved[[*range(1, 8), 9], :3, 3] + shift)
 
 
 @pytest.mark.parametrize("step, split, word", [

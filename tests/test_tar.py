@@ -61,6 +61,13 @@ def test_nothing_grows_beyond_the_bytes_of_the_scene(tmp_path, bomb):
     assert peak < 1e6 + 4 * len(bomb)
 
 
+@pytest.mark.parametrize(("offset", "size"), [(0, 1 << 45), (1 << 40, 100), (512, 1 << 45)])
+def test_places_beyond_the_end_of_a_shard_take_no_memory(tmp_path, offset, size):
+    (tmp_path / "a.tar").write_bytes(tar_of(member(size=3)))
+    with pytest.raises(UserError, match="a.tar: truncated: wanted"):
+        read_sample(tmp_path, "a.tar", offset, size)
+
+
 def test_changed_bytes_are_a_scene_or_one_line(tmp_path):
     random = np.random.default_rng(0)
     index = write_shards([make_record("k0")], tmp_path / "out", (8, 6))

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": (TRAINER, "train: vcgen fit -c configs/cars64.yaml [--key value]"),
     "validate": (TRAINER, "run the validation loop of a configuration"),
     "data pack": ("vcgen.data.pack:main", "turn posed images into shards: vcgen data pack FORMAT SOURCE OUT"),
+    "data render": ("vcgen.meshes.command:main", "turn mesh files into shards of posed images: vcgen data render MESHES OUT"),
     "data inspect": ("vcgen.data.inspect:main", "summarise shards and draw contact sheet, cameras and epipolar lines"),
     "evaluate": ("vcgen.evaluation.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
     "export": ("vcgen.export.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),

@@ -13,7 +13,8 @@ from urllib.parse import unquote
 MARK = "***"
 #: Shorter texts stand in too many others: they are not looked for in the midst of a text.
 LEAST = 4
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,40}://)([^\s'\"<>`]*)")
+#: As a path an address has lost a stroke.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,40}://?)([^\s'\"<>`]*)")
 #: Of the parameters of an address those that change with every signature, so that data is the same without them.
 _SIGNING = re.compile(
     r"(?i)(x-(amz|goog|oss|cos|ms)-.*|.*(sig|token|secret|password|passwd|auth|credential|key|policy|jwt).*|s[eptvkr]|sr|spr|expires)"
@@ -62,16 +63,21 @@ def hide(text: str) -> str:
     for secret in sorted(_known, key=len, reverse=True):
         if len(secret) >= LEAST:
             text = text.replace(secret, _known[secret])
-    return _URL.sub(lambda found: found[1] + _without_secrets(found[2]), text)
+    return _hide_in_addresses(text)
 
 
 def hide_word(word: str) -> str:
     """:func:`hide` for a whole value or word of a command line; of a ``pipe:`` command that holds a secret only the program is left."""
+    return _known[word] if word in _known else hide(hide_address(word))
+
+
+def hide_address(word: str) -> str:
+    """:func:`hide_word` as far as it goes by what the word itself says: a known secret may stand in other words by chance."""
     before, pipe, command = word.partition("pipe:")
     if pipe and _secrets(pipe + command):
         words = [found for found in command.split() if "=" not in found]
-        return f"{hide(before)}pipe:{words[0] if words else ''} {MARK}"
-    return hide(word)
+        return f"{_hide_in_addresses(before)}pipe:{words[0] if words else ''} {MARK}"
+    return _hide_in_addresses(word)
 
 
 def is_hidden(source: str) -> bool:
@@ -94,6 +100,10 @@ def _discreet(*arguments: Any, **options: Any) -> logging.LogRecord:
     except (TypeError, ValueError):  # a message that does not fit its arguments, which logging reports
         pass
     return record
+
+
+def _hide_in_addresses(text: str) -> str:
+    return _URL.sub(lambda found: found[1] + _without_secrets(found[2]), text)
 
 
 def _without_secrets(rest: str) -> str:

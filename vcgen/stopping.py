@@ -3,50 +3,105 @@
 Nothing heavy is imported here: the signals are listened to before PyTorch is, which takes its time on a cluster's file system.
 """
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vcgen.terminal import printable
 
 #: SLURM sends SIGUSR1 before the time limit (``--signal=USR1@300``), SIGTERM when it is about to kill.
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+#: What is 0, or not there, for the process that speaks for all.
+RANKS = ("SLURM_PROCID", "RANK", "NODE_RANK", "LOCAL_RANK")
+
+
+#: Those that end a process which has nothing to save, or does not get to it.
+ENDING = (signal.SIGTERM, signal.SIGINT)
+#: Seconds after which one of them, sent again, is no echo of the first but meant.
+ECHO = 5.0
 
 
 class StopSignals:
-    """Within ``with``, SIGUSR1 and SIGTERM do nothing but appear in ``received``; afterwards the previous handlers are back."""
+    """Within ``with``, SIGUSR1 and SIGTERM do nothing but appear in ``received``; afterwards the previous handlers are back.
+
+    Until ``training`` is set, as in a validation, there is nothing to save: SIGTERM and Ctrl-C end the process. So they do where one of
+    them is sent again. Processes that wait for one another do so inside of PyTorch, where Python's handlers are not called: a thread of
+    its own listens.
+
+    started: the processes that this one has started and takes along.
+    """
 
     def __init__(self):
         self.received: set[signal.Signals] = set()
+        self.training = False
+        self.started: Callable[[], Sequence[subprocess.Popen]] = tuple
+        self._first: dict[int, float] = {}
 
     def __enter__(self) -> "StopSignals":
         # Python lets its main thread alone set handlers; a training started from another one stops as it always did.
         ours = SIGNALS if threading.current_thread() is threading.main_thread() else ()
         self._previous = {number: signal.signal(number, self._note) for number in ours}
+        if ours:
+            self._reader, self._writer = os.pipe()
+            os.set_blocking(self._writer, False)
+            self._woken = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            self._thread = threading.Thread(target=self._listen, daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._previous:
+            signal.set_wakeup_fd(self._woken)
+            os.write(self._writer, bytes(1))  # loader processes may have the pipe open still: its end would not come
+            self._thread.join()
+            os.close(self._writer)
+            os.close(self._reader)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
         self.received.add(signal.Signals(number))
 
+    def _listen(self) -> None:
+        while number := os.read(self._reader, 1)[0]:
+            if number not in ENDING:
+                continue
+            first = self._first.setdefault(number, time.monotonic())
+            if not self.training or time.monotonic() - first > ECHO:
+                self._end(signal.Signals(number))
+
+    def _end(self, number: signal.Signals) -> None:
+        leader = all(os.environ.get(name, "0") == "0" for name in RANKS)
+        if self.training:
+            _say(f"{number.name} came again: ended at once, checkpoints are what they were; go on with --ckpt_path last")
+            status = 128 + number
+        else:
+            status = conclude(Stopped(number, None, "", leader, resumes=True))
+            if not leader and "SLURM_JOB_ID" not in os.environ:  # whoever started this process must hear of its end
+                status = 128 + number
+        sys.stdout.flush()
+        for process in (*self.started(), *multiprocessing.active_children()):
+            process.kill()
+        os._exit(status)
+
 
 @dataclass
 class Stopped(Exception):
     """Raised in all processes of a training once it has saved ``checkpoint`` because of ``signal``; "" where it saves none.
 
-    leader: whether this is the process that speaks for all. resumes: whether the same command goes on from the checkpoint.
+    step: None before the first. leader: whether this is the process that speaks for all. resumes: whether the same command goes on from
+    the checkpoint.
     """
 
     signal: signal.Signals
-    step: int
+    step: int | None
     checkpoint: str
     leader: bool
     resumes: bool
@@ -61,7 +116,10 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
     if not stopped.leader:
         return 0
     saved = f"stopped by {stopped.signal.name} after step {stopped.step}, {stopped.checkpoint} is complete"
-    if not stopped.checkpoint:
+    again = "go on with the same command and --ckpt_path last"
+    if stopped.step is None:
+        saved, again = f"stopped by {stopped.signal.name} with nothing to save", "start again with the same command"
+    elif not stopped.checkpoint:
         _say(f"stopped by {stopped.signal.name} after step {stopped.step}; nothing was saved, since trainer.enable_checkpointing is false")
         return 128 + stopped.signal
     job = job_name(environ)
@@ -76,7 +134,7 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
             return 0
         advice = f"warning: job {job} could not be requeued ({refusal}); submit it again with the same trainer.default_root_dir"
     else:
-        advice = "go on with the same command and --ckpt_path last"
+        advice = again
     _say(f"{saved}; {advice}")
     return 128 + stopped.signal
 

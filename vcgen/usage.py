@@ -49,6 +49,9 @@ def run(
     lists = {f"--{p.name}" for p in parameters if _is_list(p.annotation)}
     switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
     words = plain_words(arguments, lists, switches, flags)
+    needed = {f"--{p.name}=" for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+    if empty := [word for word in words if word in needed or (positional and not word)]:
+        raise UserError(f"{shown(empty[0].strip('=')) or 'a word'} is empty: give a value; see `{prog} --help`")
     auto_cli(component, args=words, prog=prog, as_positional=positional, parser_class=Parser, **parser)
 
 
@@ -72,7 +75,7 @@ def plain_words(arguments: list[str], lists: set[str] = set(), switches: set[str
         while not equals and position < len(arguments) and not arguments[position].startswith("--"):
             values.append(arguments[position])
             position += 1
-        if name in lists:
+        if name in lists and values:
             whole = len(values) == 1 and values[0].startswith("[")
             again = "+" if any(word.startswith(f"{name}=") for word in words) else ""
             words.append(f"{name}{again}={values[0] if whole else json.dumps(values)}")
@@ -96,7 +99,7 @@ def explained(message: str, known: list[str]) -> str:
     if found := re.fullmatch(r"the following arguments are required: (.*)", message):
         names = [name.rpartition(".")[2] for name in found[1].split(", ")]
         return f"{', '.join(shown(f'--{name}') if f'--{name}' in known else name.upper() for name in names)} must be given"
-    if found := re.fullmatch(r"argument ([\w-]+): expected (?:at least )?one argument", message):
+    if found := re.fullmatch(r"argument ([\w-]+)(?:/\S+)?: expected (?:at least )?one argument", message):
         return f"{shown(found[1])} needs a value"
     if message.startswith(("Unexpected config", "Problems parsing config")):
         return "--config: no YAML file of options"

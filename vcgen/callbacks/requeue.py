@@ -18,13 +18,9 @@ class Requeue(pl.Callback):
         self.signals, self.resumes = signals, resumes
         self.step = 0
 
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Keep Lightning's own handler of SIGTERM away: it calls the other processes from inside the handler, and can wait for ever."""
-        trainer._signal_connector.register_signal_handlers = lambda: None
-
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Only now does a resumed trainer know its step."""
-        self.step = trainer.global_step
+        """Only now does a resumed trainer know its step; from here on there is something to save."""
+        self.step, self.signals.training = trainer.global_step, True
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
         """Not between two accumulated batches, whose gradients no checkpoint holds. After the last step there is nothing to stop."""

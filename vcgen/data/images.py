@@ -1,10 +1,12 @@
 """Reading image files that anybody may have made: only formats that are named here, within a number of pixels, or refused in one line."""
 
+import contextlib
 import io
 import logging
+import os
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -100,7 +102,8 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
     if image.mode.startswith(("I", "F")):
         raise UserError(one_line(f"{name}: has more than 8 bits a channel", "convert it to 8-bit RGB or RGBA"))
     try:
-        image.load()  # by which Pillow turns TIFF files, and forgets their orientation
+        with _quiet() if image.format == "TIFF" else contextlib.nullcontext():
+            image.load()  # by which Pillow turns TIFF files, and forgets their orientation
         turn = UPRIGHT.get(_orientation(image)) if upright else None
         mode = "RGBA" if image.has_transparency_data else "RGB"
         image = image if image.mode == mode else image.convert(mode)
@@ -110,6 +113,19 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
         return turn(pixels) if turn else pixels
     except Exception as error:  # Pillow's readers raise a dozen types for damaged files, MemoryError among them
         raise _refusal(name, error) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The process's standard error goes nowhere: libtiff writes there of its own accord, what is wrong with a file."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _orientation(image: "Image.Image") -> int:

@@ -21,7 +21,6 @@ from typing import BinaryIO
 
 from msgspec import Struct, to_builtins
 
-from vcgen.data.formats.files import is_visible
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.record import SceneRecord
 from vcgen.data.remarks import collect_remarks, print_remarks
@@ -139,16 +138,10 @@ def make_plans(scenes: list[SceneFolder], settings: Settings, converter: str, sa
     plans = []
     for start in range(0, len(scenes), samples_per_shard):
         batch = scenes[start : start + samples_per_shard]
-        content = [converter, asdict(settings), [(scene.key, list_files(scene.folder)) for scene in batch]]
+        content = [converter, asdict(settings), [(scene.key, scene.files()) for scene in batch]]
         fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         plans.append(Plan(f"{start // samples_per_shard:06d}", batch, fingerprint))
     return plans
-
-
-def list_files(folder: Path) -> list[tuple[str, int]]:
-    """(relative path, bytes) of every file below ``folder``, sorted, but of those that a system may leave there at any time."""
-    files = (path for path in folder.rglob("*") if path.is_file() and all(map(is_visible, path.relative_to(folder).parts)))
-    return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in files)
 
 
 def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:

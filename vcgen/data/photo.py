@@ -29,9 +29,9 @@ def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> 
     where no object can be found.
     """
     if not 0.1 <= fill <= 1:
-        raise UserError(f"fill must lie between 0.1 and 1, not {fill}")
-    if size < 8:
-        raise UserError(f"a photo of {size} x {size} pixels shows nothing: give a size of 8 or more")
+        raise UserError(f"data.fill must lie between 0.1 and 1, not {fill}")
+    if not 8 <= size <= 4096:
+        raise UserError(f"data.size must lie between 8 and 4096 pixels, not {size}")
     pixels, has_alpha = read(path)
     colour, name = pixels[..., :3], str(path)
     if mask is not None:

@@ -46,7 +46,7 @@ class PhotoData(pl.LightningDataModule):
             raise UserError(f"{counts}: give one photo, or one mask for each")
         if not -90 < elevation < 90:
             raise UserError(f"data.elevation must lie between -90 and 90 degrees, not {elevation:g}")
-        if not 1 <= fov <= 150 or distance <= 0:
+        if not (1 <= fov <= 150 and 0 < distance < math.inf):
             raise UserError(f"data.fov must lie between 1 and 150 degrees and data.distance above 0, not {fov:g} and {distance:g}")
         self.size, self.fill, self.elevation, self.focal, self.distance = size, fill, elevation, focal_from_fov(fov), distance
         self.train_folder = self.images[0]

@@ -69,9 +69,9 @@ def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = np.arra
         place = f"the cameras look at a point {np.linalg.norm(aim.point):.4g} from the origin and stand {aim.distance:.4g} from it"
         texts.append(f"{place}: models hold what is at the origin; pack with --recentre")
     if _is_tilted(c2w, up / np.linalg.norm(up)):
-        upward = -c2w[:, :3, 1].mean(0)
-        found, wanted = (", ".join(f"{x:.2f}" for x in direction) for direction in (upward, up))
-        texts.append(f"the images are not upright in the world, whose up is ({wanted}): theirs is ({found}) on average; turn the world")
+        upward, wanted = -c2w[:, :3, 1].mean(0), ", ".join(f"{x:g}" for x in up)
+        advice = f"turn the world, theirs is ({', '.join(f'{x:.2f}' for x in upward)})" if np.linalg.norm(upward) > 0.5 else "turn them"
+        texts.append(f"the images are not upright in the world, whose up is ({wanted}); {advice}")
     return texts
 
 

@@ -6,6 +6,7 @@ Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.00
 import hashlib
 import itertools
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -212,8 +213,9 @@ def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> 
     path = Path(folder) / shard_name
     try:
         with open(path, "rb") as file:
+            there = os.fstat(file.fileno()).st_size - offset
             file.seek(offset)
-            data = file.read(size)
+            data = file.read(max(0, min(size, there)))  # room is made for as many bytes as are asked for
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if len(data) != size or not size:

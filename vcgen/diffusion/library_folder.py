@@ -68,7 +68,7 @@ def checked_folder(name: str | Path, parts: Mapping[str, Sequence[str]], downloa
     for part, classes in parts.items():
         if (folder / part / ADAPTER).exists():
             raise UserError(f"{folder / part / ADAPTER}: an adapter of another model, which is not followed; give the merged model")
-        for path in sorted((folder / part).glob("*.json")):
+        for path in sorted((folder / part).glob("[!.]*.json")):
             if path.name.endswith("config.json") or path.name.endswith(".index.json"):
                 _check(path, classes)
     return folder

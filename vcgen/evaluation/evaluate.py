@@ -76,6 +76,8 @@ def evaluate(
     check_sharing(parse_shard(shard), merge, overwrite, baselines)
     if together > 1 and not distill:
         raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
+    if train and not baselines:
+        raise UserError("--train is for the mean training image of --baselines: give that, too")
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
     networks = tuple(network for network in lpips if network != "none")
     settings = Settings(networks, offline, usage.choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)

@@ -71,7 +71,7 @@ class RecordFolder:
     def __init__(self, folder: Path, fingerprint: Fingerprint, overwrite: bool = False):
         self.folder, self.fingerprint = folder, fingerprint
         create_folder(folder)
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(folder.glob("[!.]*.json")):
             found = _read(path).fingerprint
             if difference := fingerprint.difference(found):
                 if not overwrite:

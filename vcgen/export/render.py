@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
 
 
 def render(
-    model: str, image: list[str], out: str, views: int = 8, azimuths: list[float] | None = None, elevation: float | None = None,
+    model: str, image: list[str], out: str, views: int | None = None, azimuths: list[float] | None = None, elevation: float | None = None,
     size: int | None = None, transparent: bool = False, turntable_frames: int = 60, fps: float = 20.0, mesh_resolution: int = 128,
     mesh_format: list[Literal["glb", "ply", "obj", "stl"]] = ["glb"], threshold: float | None = None,
     input_elevation: float | None = None, input_distance: float | None = None, fov: float | None = None, fill: float = 0.78,
@@ -48,7 +48,7 @@ def render(
         model: the model folder that vcgen export wrote.
         image: one or more pictures, each of another object, with alpha, on a plain background, or on any where rembg is installed.
         out: the folder to write to; files of an earlier run are replaced.
-        views: how many novel views, spread evenly around the object from azimuth 0.
+        views: how many novel views, spread evenly around the object from azimuth 0; 8 unless azimuths are given.
         azimuths: the views' azimuths in degrees instead; 0 is the input's side, 90 a quarter turn counter-clockwise seen from above.
         elevation: elevation of all novel views in degrees, between -90 and 90; the input's by default.
         size: width of the novel views in pixels; the model's own by default.
@@ -88,6 +88,8 @@ def render(
         usage.within("--azimuths", azimuth, -1e6, 1e6, " degrees")
     if azimuths is not None and not 0 < len(azimuths) <= MOST:
         raise UserError(f"--azimuths needs 1 to {MOST} angles")
+    if views is not None and azimuths is not None:
+        raise UserError("--views spreads views evenly, --azimuths says where they are: give one of the two")
     device, targets = usage.choose_device(device), _targets(image, Path(out))
     from vcgen.export.folder import read_config
     from vcgen.export.outputs import OutputOptions
@@ -97,7 +99,7 @@ def render(
     pictures = _read(targets, stage.image_size, fill, as_is)
     system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
     options = OutputOptions(
-        azimuths=tuple(360 * i / views for i in range(views)) if azimuths is None else tuple(azimuths),
+        azimuths=tuple(360 * i / (views or 8) for i in range(views or 8)) if azimuths is None else tuple(azimuths),
         elevation=stage.elevation if elevation is None else elevation,
         size=stage.image_size if size is None else (max(1, round(size * stage.image_size[0] / stage.image_size[1])), size),
         turntable_frames=turntable_frames, fps=fps, mesh_resolution=mesh_resolution, mesh_formats=tuple(dict.fromkeys(mesh_format)),

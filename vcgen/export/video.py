@@ -67,7 +67,7 @@ def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
     result = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "16", "-preset", "medium", "-movflags", "+faststart"]
     with replacing(path) as temporary:
         # Not the package's own writer, which takes a half-written file for a success.
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *result, str(temporary)]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *result, f"file:{temporary}"]
         done = subprocess.run(command, input=even.tobytes(), capture_output=True)
         if done.returncode:
             reason = (done.stderr.decode(errors="replace").splitlines() or [f"status {done.returncode}"])[-1].rpartition("] ")[2]

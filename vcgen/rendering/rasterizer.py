@@ -26,7 +26,7 @@ class Raster:
     weights: (m, 3) barycentric coordinates, perspective-correct, differentiable. z: (m,) float64 depth along the camera's axis in world
     units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3) float64 (x z, y z, z), x and y in pixels,
     of every view's vertices, differentiable; numbered by ``instances``. clip: (n,) depth z at which faces are cut. culled: whether faces
-    that show their back are left out.
+    that show their back are left out. keys: of the faces at all pixels, for what lies behind them.
     """
 
     meshes: Meshes
@@ -40,6 +40,7 @@ class Raster:
     instances: Instances
     clip: Tensor
     culled: bool
+    keys: Tensor
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,14 +104,16 @@ class Raster:
 
 
 def rasterize(
-    meshes: Meshes, cameras: Cameras, size: tuple[int, int], cull: bool = False, clip: Tensor | float | None = None
+    meshes: Meshes, cameras: Cameras, size: tuple[int, int], cull: bool = False, clip: Tensor | float | None = None,
+    behind: Raster | None = None,
 ) -> Raster:
     """Find what each pixel's center sees: the nearest face, and of those at the same depth the one with the lowest number.
 
     cameras: of shape (views,) for one mesh, (meshes, views) for several, each mesh seen by its own row. size: (height, width). cull:
     leave out faces that show their back; else both sides are drawn. clip: depth z, in world units, of the plane at which faces are cut;
-    what lies nearer is not drawn. Default: CLIP times each camera's ``near``. ``far`` cuts nothing. Raises UserError for vertices or
-    cameras that are not finite, numbers of vertices that do not exist, and a clip that is not positive.
+    what lies nearer is not drawn. Default: CLIP times each camera's ``near``. ``far`` cuts nothing. behind: what this call gave without it;
+    now the next face behind that is found at each pixel, and so on from layer to layer. Raises UserError for vertices or cameras that are
+    not finite, numbers of vertices that do not exist, and a clip that is not positive.
     """
     batch = cameras.shape
     if batch[:-1] != (len(meshes),) and (len(batch) != 1 or len(meshes) != 1):
@@ -123,7 +126,8 @@ def rasterize(
     plane = plane.detach().double().reshape(-1)
     cuts = _check(meshes, points, plane)
     vertex, face = (Instances.of(counts, rows.shape[1], points.device) for counts in (meshes.vertex_counts, meshes.face_counts))
-    number = nearest_faces(points.detach(), meshes.faces, vertex, face, plane, size, cull, cuts)
+    before = None if behind is None else behind.keys
+    number, keys = nearest_faces(points.detach(), meshes.faces, vertex, face, plane, size, cull, cuts, before)
     pixels = (number >= 0).nonzero()[:, 0]
     corners = meshes.faces.index_select(0, number.index_select(0, pixels))
     shift = vertex.shift.index_select(0, pixels // (size[0] * size[1]))
@@ -131,7 +135,8 @@ def rasterize(
     weights = barycentric(seen, _centers(pixels, size))
     z = sum(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen))
     return Raster(
-        meshes, cameras, number.reshape(*batch, *size), pixels, weights.to(meshes.vertices.dtype), z, corners, points, vertex, plane, cull
+        meshes, cameras, number.reshape(*batch, *size), pixels, weights.to(meshes.vertices.dtype), z, corners, points, vertex, plane, cull,
+        keys,
     )
 
 

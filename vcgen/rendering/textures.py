@@ -55,12 +55,12 @@ def sample(
         raise ValueError(f"there are {mipmaps.count} textures: say which one each point is on")
     texture = torch.zeros(len(uv), dtype=torch.int64, device=uv.device) if texture is None else texture
     if slopes is None:
-        return _bilinear(mipmaps, torch.zeros_like(texture), uv, texture, wrap)
+        return bilinear(mipmaps, torch.zeros_like(texture), uv, texture, wrap)
     level = mip_level(slopes, mipmaps.sizes[0]).clamp(max=len(mipmaps.sizes) - 1).to(uv.dtype)
     lower = level.floor()
     share = (level - lower)[:, None].to(mipmaps.table.dtype)
-    fine = _bilinear(mipmaps, lower.long(), uv, texture, wrap)
-    coarse = _bilinear(mipmaps, level.ceil().long(), uv, texture, wrap)
+    fine = bilinear(mipmaps, lower.long(), uv, texture, wrap)
+    coarse = bilinear(mipmaps, level.ceil().long(), uv, texture, wrap)
     return fine + share * (coarse - fine)
 
 
@@ -71,8 +71,8 @@ def mip_level(slopes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.maximum(right, down).clamp(min=1).log2() / 2
 
 
-def _bilinear(mipmaps: Mipmaps, level: Tensor, uv: Tensor, texture: Tensor, wrap: Sequence[Wrap]) -> Tensor:
-    """(m, C) of one level for each point."""
+def bilinear(mipmaps: Mipmaps, level: Tensor, uv: Tensor, texture: Tensor, wrap: Sequence[Wrap]) -> Tensor:
+    """(m, C) of one level (m,) of one texture (m,) for each image point uv (m, 2); differentiable in the texels and uv."""
     starts = accumulate((mipmaps.count * height * width for height, width in mipmaps.sizes), initial=0)
     sizes = [(height, width, start) for (height, width), start in zip(mipmaps.sizes, starts)]
     height, width, start = torch.tensor(sizes, device="cpu").to(uv.device, non_blocking=True).index_select(0, level).unbind(1)

@@ -46,6 +46,22 @@ class Keys:
         return torch.where(keys < 0, -1, self.mask - (keys & self.mask))
 
 
+@dataclass(frozen=True)
+class Layer:
+    """The key of what is nearest at every pixel, -1 where nothing is. before: of the layer before this one, behind which it lies."""
+
+    keys: Keys
+    nearest: Tensor
+    before: Tensor | None
+
+    def enter(self, pixels: Tensor, nearness: Tensor, number: Tensor) -> None:
+        """Faces that meet centers of pixels."""
+        key = self.keys.pack(nearness, number)
+        if self.before is not None:
+            key = torch.where(key < self.before.index_select(0, pixels), key, -1)
+        self.nearest.scatter_reduce_(0, pixels, key, "amax")
+
+
 def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
     """For counts (2, 0, 3): the owner (0, 0, 2, 2, 2) and the place (0, 1, 0, 1, 2) of each of ``total`` items."""
     owner = torch.repeat_interleave(counts, output_size=total)
@@ -74,16 +90,17 @@ def _chunk(device: torch.device) -> int:
 
 @torch.no_grad()
 def nearest_faces(
-    points: Tensor, faces: Tensor, vertex: Instances, face: Instances, clip: Tensor, size: tuple[int, int], cull: bool, cuts: bool
-) -> Tensor:
-    """(n * height * width,) the number of the nearest face at each pixel center of n views, -1 where there is none.
+    points: Tensor, faces: Tensor, vertex: Instances, face: Instances, clip: Tensor, size: tuple[int, int], cull: bool, cuts: bool,
+    before: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(n * height * width,) the number of the nearest face at each pixel center of n views, -1 where there is none; and its key.
 
     points: (P, 3) float64 (x z, y z, z), x and y in pixels: vertices, view after view. faces: (F, 3) numbers of vertices in their packed
     meshes. vertex, face: how both are numbered over the views. clip: (n,) depth z of the plane at which faces are cut. cull: leave out
-    faces that show their back. cuts: whether any vertex lies before the plane.
+    faces that show their back. cuts: whether any vertex lies before the plane. before: keys behind which to look.
     """
     keys = Keys(len(faces))
-    buffer = torch.full((len(clip) * size[0] * size[1],), -1, dtype=torch.int64, device=points.device)
+    layer = Layer(keys, torch.full((len(clip) * size[0] * size[1],), -1, dtype=torch.int64, device=points.device), before)
     projected = _projected(points)
     cells = _cells(projected, size)
     for numbers in chunks(face.total, points.device):
@@ -105,8 +122,8 @@ def nearest_faces(
         if cull:
             kept = _is_front(triangles).nonzero()[:, 0]
             triangles, owner = [corner.index_select(0, kept) for corner in triangles], owner.index_select(0, kept)
-        _draw(triangles, view.index_select(0, owner) * (size[0] * size[1]), number.index_select(0, owner), size, keys, buffer)
-    return keys.numbers(buffer)
+        _draw(triangles, view.index_select(0, owner) * (size[0] * size[1]), number.index_select(0, owner), size, layer)
+    return keys.numbers(layer.nearest), layer.nearest
 
 
 def _projected(points: Tensor) -> Tensor:
@@ -167,8 +184,8 @@ def cut_at(beyond: Tensor, before: Tensor, plane: Tensor) -> Tensor:
     return torch.cat([(beyond + share[:, None] * (before - beyond))[:, :2], plane[:, None]], 1)
 
 
-def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int, int], keys: Keys, buffer: Tensor) -> None:
-    """Enter triangles, corners (m, 3) of (x, y, 1 / z), into the buffer of keys. base: (m,) first pixel of the view that shows each."""
+def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int, int], layer: Layer) -> None:
+    """Enter triangles, corners (m, 3) of (x, y, 1 / z), into a layer. base: (m,) first pixel of the view that shows each."""
     height, width = size
     table = torch.cat(_by_height(*triangles), 1)
     row0, rows = centers_between(table[:, 1], table[:, 7], height)
@@ -188,7 +205,7 @@ def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int
         column0, columns = centers_between(left[0], right[0], width)
         first = base[some].index_select(0, owner) + row * width
         spans = torch.stack([left[0] - 0.5, left[1], (right[1] - left[1]) / (right[0] - left[0])], 1)
-        _fill(spans, column0, columns, first, number[some].index_select(0, owner), keys, buffer)
+        _fill(spans, column0, columns, first, number[some].index_select(0, owner), layer)
 
 
 def _along(y: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -197,7 +214,7 @@ def _along(y: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> tuple
     return upper[0] + share * (lower[0] - upper[0]), upper[2] + share * (lower[2] - upper[2])
 
 
-def _fill(spans: Tensor, column0: Tensor, columns: Tensor, first: Tensor, number: Tensor, keys: Keys, buffer: Tensor) -> None:
+def _fill(spans: Tensor, column0: Tensor, columns: Tensor, first: Tensor, number: Tensor, layer: Layer) -> None:
     """Enter spans of pixels in a row. spans: (rows, 3) column at which each begins, 1 / z there, and its slope."""
     whole = torch.stack([column0, first, number], 1)
     for some, total in portions(columns):
@@ -205,7 +222,7 @@ def _fill(spans: Tensor, column0: Tensor, columns: Tensor, first: Tensor, number
         x, nearness, slope = spans[some].index_select(0, owner).unbind(1)
         column, row, face = whole[some].index_select(0, owner).unbind(1)
         column = column + place
-        buffer.scatter_reduce_(0, row + column, keys.pack(nearness + (column - x) * slope, face), "amax")
+        layer.enter(row + column, nearness + (column - x) * slope, face)
 
 
 def _by_height(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:

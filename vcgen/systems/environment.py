@@ -26,9 +26,13 @@ register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolv
 
 
 class Interpolations:
-    """Which values of a configuration come from the environment. kept: their places, as keys and list positions -> as they were written."""
+    """Which values of a configuration come from the environment.
+
+    written: all places, as keys and list positions -> what was written there; kept: those whose values ask the environment.
+    """
 
     def __init__(self) -> None:
+        self.written: dict[tuple[str | int, ...], Any] = {}
         self.kept: dict[tuple[str | int, ...], str] = {}
         self._asked = self._inside = False
 
@@ -50,7 +54,11 @@ class Interpolations:
             return {key: self.put_back(item, (*place, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self.put_back(item, (*place, number)) for number, item in enumerate(value)]
-        return redaction.hide_word(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        # Others were put together from those, as the path of a checkpoint is. What was written stays, whatever the environment says.
+        derived = bool(self.kept) and self.written.get(place) != value
+        return redaction.hide_word(value) if derived else redaction.hide_address(value)
 
     def _value(self, name: str, default: Any = ABSENT, *, _root_: Container) -> str | None:
         value = oc.env(name) if default is ABSENT else oc.env(name, default)
@@ -65,18 +73,20 @@ class Interpolations:
         """Resolve every interpolation by itself, to see which ask the environment."""
         self._inside = True
         for place, text in leaves(OmegaConf.to_container(root, resolve=False)):
+            key = place[1:] if place[0] in COMMANDS else place
+            self.written[key] = text
             if isinstance(text, str) and "${" in text:
                 self._asked = False
                 try:
                     value: Any = root
-                    for key in place:
-                        value = value[key]
+                    for part in place:
+                        value = value[part]
                     if OmegaConf.is_config(value):
                         OmegaConf.to_container(value, resolve=True)
                 except OmegaConfBaseException:  # said by whoever resolves the whole
                     continue
                 if self._asked:
-                    self.kept[place[1:] if place[0] in COMMANDS else place] = text
+                    self.kept[key] = text
         self._inside, self._asked = False, True
 
 

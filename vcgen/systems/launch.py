@@ -1,6 +1,7 @@
 """How ``vcgen fit`` and ``vcgen validate`` begin: signals are listened to before anything heavy is imported, and SLURM says how many
 processes there are. Where SLURM and the Trainer disagree, processes would wait for one another for ever: that is refused in one line."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,8 @@ INTERACTIVE = ("bash", "interactive")
 
 def main(words: list[str]) -> int:
     """Entry point of both commands: ``words`` is the command line after ``vcgen``. Returns the exit status."""
-    if words[0] != "fit":
-        from vcgen.systems.fit import run
-
-        run(words)
-        return 0
+    # PyTorch's own warnings, a stack of C++ for each try to connect, would bury the line that says who is missing.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with StopSignals() as signals:
         from vcgen.systems.fit import run
 

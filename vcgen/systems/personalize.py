@@ -1,5 +1,6 @@
 """Personalisation: a text prior learns the object of a photo (RealFusion, arXiv 2302.10663, section 3.2; DreamBooth, arXiv 2208.12242)."""
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ class ViewPictures:
     def __post_init__(self):
         if fault := fault_of(self.prompt, [""]):
             raise ValueError(f"pictures.prompt: {fault}: the object's name stands there")
+        if self.rows < 0 or self.steps < 1 or not 0 <= self.scale < math.inf or not (self.views or not self.rows):
+            raise ValueError(f"pictures needs views, rows and scale of 0 or more, steps of 1 or more; got {self}")
 
     def prompts_of(self, phrase: str) -> list[str]:
         """A row of prompts."""

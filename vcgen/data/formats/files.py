@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Image files, by their extension; also what is tried, in this order and in small and capital letters, where a name has none.
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+from vcgen.data.images import SUFFIXES
+
 #: What systems and archives leave in folders, beside hidden files such as .DS_Store and macOS's ._NAME.
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
@@ -28,7 +28,7 @@ class ImageFiles:
         self._listings: dict[Path, dict[str, Path]] = {}
 
     def find(self, name: str) -> Path | None:
-        """The file meant by a name: as it stands, with Windows' backslashes, its extension in other letters, or one of ``EXTENSIONS``."""
+        """The file meant by a name: as it stands, with Windows' backslashes, its extension in other letters, or one of ``SUFFIXES``."""
         for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
             path = self.folder / spelled
             if not path.name or path == self.folder:
@@ -36,7 +36,7 @@ class ImageFiles:
             if path.is_file():
                 return path
             listing = self._listing(path.parent)
-            wanted = (path.stem + path.suffix.lower(), *(path.name + extension for extension in EXTENSIONS))
+            wanted = (path.stem + path.suffix.lower(), *(path.name + extension for extension in SUFFIXES))
             if found := next((listing[key] for key in wanted if key in listing), None):
                 return found
         return None
@@ -44,7 +44,7 @@ class ImageFiles:
     def _listing(self, folder: Path) -> dict[str, Path]:
         """Images by name, their extensions in small letters; of two that differ in that alone, the one in small letters."""
         if folder not in self._listings:
-            images = (path for path in visible(folder) if path.suffix.lower() in EXTENSIONS) if folder.is_dir() else ()
+            images = (path for path in visible(folder) if path.suffix.lower() in SUFFIXES) if folder.is_dir() else ()
             self._listings[folder] = {path.stem + path.suffix.lower(): path for path in images}
         return self._listings[folder]
 
@@ -59,7 +59,7 @@ def view_names(images: Iterable[Path], folder: Path) -> list[str]:
         absolute = [folder.resolve() / path for path in below]
         shared = os.path.commonpath([path.parent for path in absolute])
         below = [path.relative_to(shared) for path in absolute]
-    short = [path.with_suffix("").as_posix() if path.suffix.lower() in EXTENSIONS else path.as_posix() for path in below]
+    short = [path.with_suffix("").as_posix() if path.suffix.lower() in SUFFIXES else path.as_posix() for path in below]
     return short if len(set(short)) == len(set(below)) else [path.as_posix() for path in below]
 
 

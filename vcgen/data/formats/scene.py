@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcgen.data.formats.files import visible
+from vcgen.data.formats.files import is_visible, visible
 from vcgen.data.plausible import nearest_to_axes, odd_backdrop, odd_pixels, odd_place, odd_poses
 from vcgen.data.pictures import encode_scene
 from vcgen.data.record import SceneRecord, check_pose
@@ -51,6 +51,11 @@ class SceneFolder:
 
     key: str
     folder: Path
+
+    def files(self) -> list[tuple[str, int]]:
+        """(relative path, bytes) of every file of the scene, sorted, but of those that a system may leave there at any time."""
+        found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
+        return sorted((path.as_posix(), (self.folder / path).stat().st_size) for path in found if all(map(is_visible, path.parts)))
 
 
 def find_scenes(source: Path, is_scene: Callable[[Path], bool], depth: int = 5) -> list[Path]:
@@ -101,9 +106,10 @@ def scene_key(name: str) -> str:
 
 
 def make_record(
-    scene: SceneFolder, settings: Settings, views: list[str], pixels: list[np.ndarray], K: list[np.ndarray], c2w: list[np.ndarray]
+    scene: SceneFolder, settings: Settings, views: list[str], pixels: list[np.ndarray], K: list[np.ndarray], c2w: list[np.ndarray],
+    middle: np.ndarray,
 ) -> SceneRecord:
-    """The record of a scene from its uint8 pictures, normalised intrinsics and OpenCV poses in the source's world.
+    """The record of a scene from its uint8 pictures, normalised intrinsics and OpenCV poses in the source's world. middle: of that world.
 
     Raises UserError for pictures of several sizes or kinds and poses that are not rigid; remarks on poses that look wrong.
     """
@@ -116,7 +122,7 @@ def make_record(
     return SceneRecord(
         key=scene.key,
         images=images,
-        c2w=place(np.stack(c2w), scene, views, settings),
+        c2w=place(np.stack(c2w), middle, scene, views, settings),
         K=np.stack(K),
         size=pixels[0].shape[:2],
         t_near=settings.near,
@@ -131,17 +137,29 @@ def make_record(
     )
 
 
-def place(c2w: np.ndarray, scene: SceneFolder, views: Iterable[str], settings: Settings) -> np.ndarray:
-    """Move the point nearest to all optical axes to the origin (if ``recentre``) and scale positions; (V, 4, 4) -> (V, 4, 4).
+def middle_of(capture: Iterable[tuple[str, np.ndarray]], scene: SceneFolder, settings: Settings) -> np.ndarray:
+    """What becomes the origin (3,): with ``recentre`` the point nearest to all optical axes.
+
+    capture: names and OpenCV poses of all views, whatever the split, since views that are parted must stay in one world. Raises UserError
+    for a pose that is not rigid.
+    """
+    if not settings.recentre:
+        return np.zeros(3)
+    poses = dict(capture)
+    for view, pose in poses.items():
+        check_pose(pose, f"scene {scene.key}, view {view}")
+    return nearest_to_axes(np.stack(list(poses.values())))
+
+
+def place(c2w: np.ndarray, middle: np.ndarray, scene: SceneFolder, views: Iterable[str], settings: Settings) -> np.ndarray:
+    """Move ``middle`` to the origin and scale positions; (V, 4, 4) -> (V, 4, 4).
 
     Raises UserError for a pose that is not rigid, and remarks on poses that look wrong.
     """
     for pose, view in zip(c2w, views, strict=True):
         check_pose(pose, f"scene {scene.key}, view {view}")
     placed = c2w.copy()
-    if settings.recentre:
-        placed[:, :3, 3] -= nearest_to_axes(c2w)
-    placed[:, :3, 3] *= settings.scale
+    placed[:, :3, 3] = (placed[:, :3, 3] - middle) * settings.scale
     for text in odd_poses(c2w) or odd_place(placed, settings.near, settings.far):
         remark(text)
     return placed

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vcgen.data.formats.files import EXTENSIONS, is_visible, visible
+from vcgen.data.formats.files import is_visible, visible
 from vcgen.data.formats.intrinsics import normalised
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, other_layout, require_folder, scene_key
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import plan_turns, turned
+from vcgen.data.images import SUFFIXES
 from vcgen.data.pictures import load_picture, shrink
 from vcgen.data.record import SceneRecord, check_pose, natural_order
 from vcgen.errors import UserError
@@ -46,26 +47,30 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     names = _view_names(scene.folder)
     if (scene.folder / "intrinsics").is_dir() or (settings.split == "train" and len(names) == 250):
         raise UserError(f"{scene.folder}: {_OTHER_CARS}")
-    names = {name: names[name] for name in held_out(list(names), settings)}
     focal, center_x, center_y, height, width, is_world_to_camera = read_intrinsics(scene.folder / "intrinsics.txt")
+    c2w = {name: _camera_to_world(scene.folder / "pose" / f"{name}.txt", is_world_to_camera) for name in names}
+    names = {name: names[name] for name in held_out(list(names), settings)}
     turns = plan_turns(list(names.values()), [(width, height)] * len(names))
     pixels, matrices, poses = [], [], []
     for (name, path), turn in zip(names.items(), turns, strict=True):
-        pose_file = scene.folder / "pose" / f"{name}.txt"
-        c2w = read_pose(pose_file)
-        if is_world_to_camera:
-            check_pose(c2w, str(pose_file))
-            c2w = np.linalg.inv(c2w)
         picture = _read_picture(path, (height, width), turn.back)
         try:
             K = normalised((focal, focal), (center_x, center_y), (width, height), settings.crops)
         except UserError as error:
             raise UserError(f"{scene.folder / 'intrinsics.txt'}: {error}") from error
-        picture, K, c2w = turned(picture, K, c2w, turn.on)
+        picture, K, pose = turned(picture, K, c2w[name], turn.on)
         pixels.append(shrink(picture, settings.size, path))
         matrices.append(K)
-        poses.append(c2w)
-    return make_record(scene, settings, list(names), pixels, matrices, poses)
+        poses.append(pose)
+    return make_record(scene, settings, list(names), pixels, matrices, poses, middle_of(c2w.items(), scene, settings))
+
+
+def _camera_to_world(path: Path, is_world_to_camera: bool) -> np.ndarray:
+    pose = read_pose(path)
+    if not is_world_to_camera:
+        return pose
+    check_pose(pose, str(path))
+    return np.linalg.inv(pose)
 
 
 def read_intrinsics(path: Path) -> tuple[float, float, float, int, int, bool]:
@@ -99,7 +104,7 @@ def _view_names(folder: Path) -> dict[str, Path]:
     """Picture names without extension -> paths, in natural order; raises UserError unless pictures and poses match one to one."""
     if not (folder / "rgb").is_dir():
         raise UserError(f"{folder}: no rgb/ folder (an object that failed to unpack?)")
-    files = [path for path in visible(folder / "rgb") if path.suffix.lower() in EXTENSIONS]
+    files = [path for path in visible(folder / "rgb") if path.suffix.lower() in SUFFIXES]
     pictures = {path.stem: path for path in files}
     poses = {path.stem for path in (folder / "pose").glob("*.txt") if is_visible(path.name)}
     if not pictures:

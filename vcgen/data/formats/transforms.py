@@ -6,6 +6,7 @@ pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same 
 
 import math
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +15,13 @@ import numpy as np
 from msgspec import Meta
 
 from vcgen.data.distortion import Distortion, undistort
-from vcgen.data.formats.files import EXTENSIONS, ImageFiles, view_names
+from vcgen.data.formats.files import ImageFiles, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalised
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, other_layout, require_folder, scene_key
+from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
+from vcgen.data.images import SUFFIXES
 from vcgen.data.pictures import area_resize, load_picture, to_bytes
 from vcgen.data.record import SceneRecord
 from vcgen.data.remarks import remark
@@ -34,7 +36,7 @@ Matrix = Annotated[list[tuple[float, float, float, float]], Meta(min_length=3, m
 #: How a name begins that does not depend on the folder, on Unix and on Windows.
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
 #: What was tried where an image is missing.
-TRIED = f"{', '.join(EXTENSIONS)} in small and capital letters"
+TRIED = f"{', '.join(SUFFIXES)} in small and capital letters"
 #: What instant-ngp notes of lenses that are none.
 OTHER_LENSES = ("is_fisheye", "fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
 #: Of OpenCV's rational and thin prism models.
@@ -77,7 +79,19 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     pixels, K, c2w = zip(*parts, strict=True)
     if any(masks):
         refuse_empty(pixels, path)
-    return make_record(scene, settings, [views[i] for i in chosen], list(pixels), list(K), list(c2w))
+    middle = middle_of(_capture(path, frames), scene, settings)
+    return make_record(scene, settings, [views[i] for i in chosen], list(pixels), list(K), list(c2w), middle)
+
+
+def _capture(path: Path, frames: list[dict]) -> Iterator[tuple[str, np.ndarray]]:
+    """The names and poses of all frames, whatever the split; where splits have files of their own, those for training."""
+    training = _transforms_file(path.parent, "train")
+    for frame in frames if training in (path, None) else _read_json(training)[1]:
+        name = str(frame.get("file_path"))
+        try:
+            yield name, read_pose(frame)
+        except UserError as error:
+            raise UserError(f"{training or path}, frame {name}: {error}; --recentre needs the pose of every frame") from error
 
 
 def _read_view(

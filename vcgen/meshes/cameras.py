@@ -1,0 +1,152 @@
+"""Where the cameras of rendered meshes stand: sets by name, with the numbers of the data sets they are known from, or a file's."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from msgspec import Meta, Struct
+
+from vcgen.cameras import Cameras, orbit, pinhole
+from vcgen.data.record import check_intrinsics, check_pose, natural_order
+from vcgen.errors import UserError, suggestion
+from vcgen.io import read_json
+from vcgen.schema import Finite, Name, Positive
+
+#: SRN cars' cameras: distance to the origin, and focal length in image widths.
+DISTANCE, FOCAL = 1.3, 131.25 / 128
+#: Degrees between which ``sphere`` looks from, evenly by area.
+LOWEST, HIGHEST = -5.0, 75.0
+#: The nearest that a ray begins, whatever the cameras' place.
+LEAST_NEAR = 0.01
+Row = tuple[Finite, Finite, Finite, Finite]
+Vector = tuple[Finite, Finite, Finite]
+
+
+class CameraFile(Struct):
+    """A file of cameras; ``KEY.cameras.json`` of a shard is one, too. c2w: camera-to-world, OpenCV axes, z up. K: intrinsics divided by
+    the image's size, one for all views or one for each. t_near, t_far: ray bounds, Euclidean; else from the object's size. views: names."""
+
+    c2w: Annotated[list[tuple[Row, Row, Row, Row]], Meta(min_length=2, max_length=10_000)]
+    K: Annotated[list[tuple[Vector, Vector, Vector]], Meta(min_length=1, max_length=10_000)]
+    t_near: Positive | None = None
+    t_far: Positive | None = None
+    views: list[Name] | None = None
+
+
+@dataclass(frozen=True)
+class CameraSet:
+    """What is drawn of each object. make: random numbers of the object and number of views -> cameras in float64, ``near`` and ``far``
+    still without meaning. views: how many unless asked otherwise. fixed: whether that is what they are. names: a file's, of the views;
+    else they are numbered. near, far: ray bounds where a file gives them."""
+
+    make: Callable[[np.random.Generator, int], Cameras]
+    views: int
+    fixed: bool = True
+    names: tuple[str, ...] = ()
+    near: float | None = None
+    far: float | None = None
+
+    def count(self, views: int | None, name: str) -> int:
+        """How many views there will be; UserError where a set has another number than was asked for."""
+        if views is not None and self.fixed and views != self.views:
+            raise UserError(f"--views {views}: the cameras {name} are {self.views}; leave --views out, or choose sphere or turntable")
+        return views or self.views
+
+    def shaped(self, cameras: Cameras, size: tuple[int, int]) -> Cameras:
+        """For images of (height, width): focal lengths are in widths, so that pixels are square. A file's are as it says."""
+        if self.names or size[0] == size[1]:
+            return cameras
+        K = cameras.K.clone()
+        K[:, 1, 1] = K[:, 0, 0] * size[1] / size[0]
+        return Cameras(cameras.c2w, K, cameras.near, cameras.far)
+
+    def view_names(self, count: int) -> list[str]:
+        """In natural order."""
+        return list(self.names) or [f"{number:06d}" for number in range(count)]
+
+    def bounds(self, cameras: Cameras, radius: float) -> tuple[float, float]:
+        """Near and far: the file's, or those between which a sphere around the origin lies, seen from all cameras."""
+        distances = cameras.centers.norm(dim=-1)
+        near = max(round(float(distances.min()) - radius, 6), LEAST_NEAR)
+        return self.near or near, self.far or round(float(distances.max()) + radius, 6)
+
+
+def camera_set(name: str) -> CameraSet:
+    """The set of that name, or of that file. Raises UserError for one that is neither, and a file that cannot be used."""
+    if name in SETS:
+        return SETS[name]
+    if name.endswith(".json"):
+        return read_cameras(Path(name))
+    known = ", ".join(SETS)
+    raise UserError(f"--cameras {name}: unknown{suggestion(name, SETS)}; give one of {known}, or a .json file")
+
+
+def read_cameras(path: Path) -> CameraSet:
+    """The cameras of a JSON file; see :class:`CameraFile`."""
+    file = read_json(path, CameraFile, "it must hold c2w and K as docs/data.md says")
+    c2w, K = (torch.tensor(matrices, dtype=torch.float64) for matrices in (file.c2w, file.K))
+    if len(K) not in (1, len(c2w)):
+        raise UserError(f"{path}: {len(c2w)} poses and {len(K)} intrinsics; give one K for all views, or one for each")
+    names = [f"{number:06d}" for number in range(len(c2w))] if file.views is None else file.views
+    if len(names) != len(c2w) or len(set(names)) != len(names) or names != sorted(names, key=natural_order):
+        raise UserError(f"{path}: views must be {len(c2w)} different names in natural order, one for each pose")
+    if (file.t_near or 0) >= (file.t_far or math.inf):
+        raise UserError(f"{path}: t_near must be less than t_far")
+    K = K.expand(len(c2w), 3, 3)
+    for number, view in enumerate(names):
+        check_pose(c2w[number].numpy(), f"{path}, view {view}")
+        check_intrinsics(K[number].numpy(), f"{path}, view {view}")
+    one = torch.ones(len(c2w), dtype=torch.float64)
+    cameras = Cameras(c2w, K, one, 2 * one)
+    return CameraSet(lambda random, count: cameras, len(c2w), True, tuple(names), file.t_near, file.t_far)
+
+
+def sphere(random: np.random.Generator, views: int) -> Cameras:
+    """All round by golden angles from a random start, heights between LOWEST and HIGHEST evenly by area: the bundled cars' cameras."""
+    start = random.uniform()
+    heights = np.degrees(np.arcsin(random.uniform(*np.sin(np.radians([LOWEST, HIGHEST])), views)))
+    azimuths = 360 * ((start + np.arange(views) * 0.61803398875) % 1)
+    return _around(90 + azimuths, heights, DISTANCE, FOCAL)
+
+
+def srn_test(random: np.random.Generator, views: int) -> Cameras:
+    """The spherical spiral of SRN's test and validation sets, clockwise from the horizon to above: 250 steps of 0.08 radians."""
+    turn = 20 + 0.08 * np.arange(views)
+    return _around(90 - np.degrees(turn), 180 * turn / 40 - 90, DISTANCE, FOCAL)
+
+
+def gso30(random: np.random.Generator, views: int) -> Cameras:
+    """SyncDreamer's 16 views of Google Scanned Objects: every 22.5 degrees counterclockwise from the front, 30 degrees up. Its own poses
+    are these turned by 90 degrees about z, and so are its objects, compared with the files of the data set."""
+    return _around(22.5 * np.arange(views), np.full(views, 30.0), 1.5, 280 / 256)
+
+
+def zero123plus(random: np.random.Generator, views: int) -> Cameras:
+    """Zero123++ 1.2's six views: from 30 degrees on every 60, in turn 20 above and 10 below; 30 degrees of view at four radii of the
+    object, as InstantMesh has them. Azimuth 0 is the front."""
+    return _around(30 + 60.0 * np.arange(views), np.where(np.arange(views) % 2, -10.0, 20.0), 2.0, 0.5 / math.tan(math.radians(15)))
+
+
+def turntable(random: np.random.Generator, views: int) -> Cameras:
+    """Once around at 20 degrees up, from the front, counterclockwise."""
+    return _around(np.arange(views) * 360 / views, np.full(views, 20.0), DISTANCE, FOCAL)
+
+
+SETS = {
+    "sphere": CameraSet(sphere, 50, False),
+    "srn_test": CameraSet(srn_test, 251),
+    "gso30": CameraSet(gso30, 16),
+    "zero123plus": CameraSet(zero123plus, 6),
+    "turntable": CameraSet(turntable, 24, False),
+}
+
+
+def _around(azimuths: np.ndarray, heights: np.ndarray, distance: float, focal: float) -> Cameras:
+    """Degrees as :func:`vcgen.cameras.orbit` takes them; float64."""
+    K = pinhole(focal).double()
+    K[0, 0] = K[1, 1] = focal
+    return orbit(torch.tensor(azimuths), torch.tensor(heights), distance, K, 1.0, 2.0)

@@ -1,0 +1,129 @@
+"""Mesh files as scenes for the packing loop: what there is, and the record of one object or variant."""
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vcgen.data.formats.files import visible
+from vcgen.data.formats.scene import SceneFolder, Settings, make_record, scene_key
+from vcgen.data.record import SceneRecord
+from vcgen.errors import UserError
+from vcgen.meshes.cameras import camera_set
+from vcgen.meshes.draw import draw, stage
+from vcgen.meshes.loading import KINDS
+from vcgen.meshes.parts import read_surface
+from vcgen.meshes.surface import BOX_RADIUS, RADIUS, Fit
+
+#: Kinds that name other files: what lies in their folder belongs to them.
+NAMING = ("gltf", "obj", "ply")
+#: Folders below the one that is given.
+DEPTH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshSettings(Settings):
+    """How meshes become records. cameras: name of a set, or a JSON file's SHA-256. views: how many, None as the set says.
+    up: axis of the files that points up, "auto" by their kind. kinds: of files. variants: of each object. samples: along both sides of a
+    pixel. lit: with the light, or base colors alone. plain: without materials. cull: without backs of single-sided faces."""
+
+    cameras: str = "sphere"
+    views: int | None = None
+    up: str = "auto"
+    fit: Fit = "sphere"
+    kinds: tuple[str, ...] = KINDS
+    variants: int = 1
+    samples: int = 4
+    lit: bool = True
+    plain: bool = False
+    cull: bool = False
+    max_faces: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class MeshFile(SceneFolder):
+    """A mesh file, and which variant of it the scene is. cameras: name of a set or path of a JSON file."""
+
+    name: str = ""
+    variant: int = 0
+    cameras: str = "sphere"
+
+    def files(self) -> list[tuple[str, int]]:
+        """The file, and for kinds that name others what is beside it, as one number."""
+        found = [(self.folder.name, self.folder.stat().st_size)]
+        return found + ([("beside", _contents(self.folder.parent))] if self.folder.suffix[1:].lower() in NAMING else [])
+
+
+def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -> list[SceneFolder]:
+    """Every variant of every mesh file at or below ``source``, named after its path, in sorted order. UserError where there is none."""
+    if not source.exists():
+        raise UserError(f"{source}: is missing; give a mesh file, or a folder of such files")
+    paths = [source] if source.is_file() else sorted(_below(source, settings.kinds, DEPTH))
+    if not paths or (source.is_file() and not _is_mesh(source, KINDS)):
+        raise UserError(f"{source}: no mesh file ({', '.join('.' + kind for kind in settings.kinds)}); give one, or a folder of them")
+    root = source.parent if source.is_file() else source
+    named = [(path, scene_key(path.relative_to(root).with_suffix("").as_posix().replace("/", "_"))) for path in paths]
+    keys = (lambda name, number: f"{name[:76]}_{number}") if settings.variants > 1 else (lambda name, number: name)
+    return [MeshFile(keys(name, number), path, name, number, cameras) for path, name in named for number in range(settings.variants)]
+
+
+def up_axis(path: Path, up: str) -> str:
+    """The axis of a file that points up; "auto": y for glTF, whose standard says so, and .obj, z for .ply and .stl, as most have it."""
+    return up if up != "auto" else "z" if path.suffix[1:].lower() in ("ply", "stl") else "y"
+
+
+def read_scene(scene: MeshFile, settings: MeshSettings) -> SceneRecord:
+    """Draw all views of an object. Its record's group is the object's name, whatever the variant. Raises UserError for a broken mesh."""
+    with single_thread(), torch.no_grad():
+        surface = read_surface(scene.folder, up_axis(scene.folder, settings.up), settings.max_faces, settings.plain)
+        random = np.random.default_rng(zlib.crc32(f"{scene.name}_{scene.variant}".encode()))
+        surface, scale = surface.varied(scene.variant, random).fitted(settings.fit)
+        radius = {"sphere": RADIUS, "box": BOX_RADIUS}.get(settings.fit) or float(surface.triangles.norm(dim=-1).max())
+        cameras_of = camera_set(scene.cameras)
+        count = cameras_of.count(settings.views, scene.cameras)
+        cameras = cameras_of.shaped(cameras_of.make(random, count), settings.size)
+        near, far = cameras_of.bounds(cameras, radius)
+        scenery = stage(surface, settings.lit, settings.cull)
+        pixels = [draw(scenery, cameras[number], settings.size, settings.samples).numpy() for number in range(count)]
+    c2w, K = (list(matrices.numpy()) for matrices in (cameras.c2w, cameras.K))
+    record = make_record(scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w, np.zeros(3))
+    return replace(record, group=scene.name, scale=scale)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Inside, PyTorch computes in one thread, so that no sum depends on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _below(folder: Path, kinds: tuple[str, ...], depth: int) -> list[Path]:
+    """Mesh files at any depth; folders that are links are not entered, lest one lead back."""
+    found = []
+    for path in visible(folder):
+        if path.is_dir() and not path.is_symlink() and depth:
+            found += _below(path, kinds, depth - 1)
+        elif path.is_file() and _is_mesh(path, kinds):
+            found.append(path)
+    return found
+
+
+def _is_mesh(path: Path, kinds: tuple[str, ...]) -> bool:
+    return path.suffix[1:].lower() in kinds
+
+
+@cache
+def _contents(folder: Path) -> int:
+    """A number for the names and sizes of the files at and below a folder."""
+    files = sorted((os.path.relpath(path, folder), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
+    return zlib.crc32(repr(files).encode())
