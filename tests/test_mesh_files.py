@@ -9,6 +9,7 @@ import trimesh
 from mesh_files import four_colors, quad
 from PIL import Image
 
+from vcgen.data.remarks import Remark
 from vcgen.errors import UserError
 from vcgen.meshes import loading
 from vcgen.meshes.materials import MOST_TEXELS, decode
@@ -73,6 +74,8 @@ def test_a_sound_file_of_each_kind_is_read(tmp_path):
     ("eps.gltf", embedded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "a texture is damaged, or none of PNG"),
     ("rows.gltf", header(accessors=[{"componentType": 5126, "count": 10**9, "type": "VEC3"}]), "a table of 1,000,000,000 rows"),
     ("draco.gltf", header(extensionsRequired=["KHR_draco_mesh_compression"]), "requires the extension KHR_draco_mesh_compression"),
+    ("whole.gltf", header(accessors=[{"bufferView": 0, "componentType": 5122, "count": 3, "type": "VEC3"}]), "whole numbers for POSITION"),
+    ("fan.gltf", header(meshes=[{"primitives": [{"attributes": {"POSITION": 0}, "mode": 6}]}]), "fans of triangles"),
     ("flat.gltf", header(nodes=[{"mesh": 0, "scale": [1, 0, 1]}]), "scaled to nothing"),
     ("many.obj", TRIANGLE + "f 1 2 3\n" * 1001, "1,001 faces, more than 1,000"),
     ("nodes.gltf", header(nodes=[{"mesh": 0}] * 1200, scenes=[{"nodes": list(range(1200))}]), "1,200 faces, more than 1,000"),
@@ -98,6 +101,21 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (tmp_path / "in" / "a.mtl").symlink_to(tmp_path / "secret.mtl")
     (tmp_path / "in" / "a.obj").write_text("mtllib a.mtl\n" + TRIANGLE + "f 1 2 3\n")
     assert "not in its folder" in refusal(tmp_path / "in" / "a.obj")
+
+
+@pytest.mark.parametrize(("changes", "remark"), [
+    ({"skins": [{}]}, "has a skin"), ({"materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0, "texCoord": 1}}}]}, "second texture"),
+])  # fmt: skip
+def test_what_is_not_read_and_may_show_is_remarked_on(changes, remark, tmp_path):
+    (tmp_path / "a.gltf").write_text(header(**changes))
+    with pytest.warns(Remark, match=remark):
+        read_surface(tmp_path / "a.gltf", "y", 10)
+
+
+def test_glossy_materials_keep_their_color(tmp_path):
+    glossy = {"name": "a", "extensions": {"KHR_materials_pbrSpecularGlossiness": {"diffuseFactor": [1.0, 0.0, 0.0, 1.0], "specularFactor": [0, 0, 0]}}}
+    (tmp_path / "a.gltf").write_text(header(materials=[glossy]))
+    assert read_surface(tmp_path / "a.gltf", "y", 10).rgba[0, 0].tolist() == pytest.approx([1, 0, 0, 1], abs=0.01)
 
 
 def test_a_file_that_is_too_long_is_not_read(tmp_path, monkeypatch):

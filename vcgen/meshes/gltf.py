@@ -2,35 +2,65 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Raw, Struct
 
+from vcgen.data.remarks import remark
 from vcgen.errors import UserError
 from vcgen.io import parse_json
 from vcgen.schema import Finite, Unit
 
 #: Extensions that a file may require: what they change is read, or is no part of the base color.
-KNOWN = ("KHR_materials_", "KHR_mesh_quantization", "EXT_texture_webp", "KHR_lights_punctual")
+KNOWN = ("KHR_materials_", "EXT_texture_webp", "KHR_lights_punctual")
+#: The old kind of material, which trimesh turns into the usual one.
+GLOSSY = "KHR_materials_pbrSpecularGlossiness"
 #: Nodes, meshes, images and materials allowed.
 MOST = 100_000
+#: glTF's numbers: of float32, and of a fan of triangles.
+FLOAT, FAN = 5126, 6
+#: What must be floating point, since trimesh takes whole numbers as they are.
+MEASURED = ("POSITION", "NORMAL", "TEXCOORD_0")
 
 
 class Accessor(Struct):
     """A table in the file's buffers; ``count`` rows."""
 
     count: Annotated[int, Meta(ge=0, le=1 << 32)]
+    componentType: int = FLOAT
+
+
+class TextureInfo(Struct):
+    """Which texture coordinates a texture takes."""
+
+    texCoord: int = 0
+    extensions: dict[str, Raw] = {}
 
 
 class Metallic(Struct):
-    """Of a material, what trimesh rounds to 8 bits."""
+    """Of a material, what trimesh rounds to 8 bits, and what it does not heed."""
 
     baseColorFactor: tuple[Unit, Unit, Unit, Unit] = (1.0, 1.0, 1.0, 1.0)
+    baseColorTexture: TextureInfo | None = None
 
 
 class Material(Struct):
     """A material's name and base color."""
 
     name: str | None = None
-    pbrMetallicRoughness: Metallic = field(default_factory=Metallic)
+    pbrMetallicRoughness: Metallic | None = None
+    extensions: dict[str, Raw] = {}
+
+
+class Primitive(Struct):
+    """Faces with one material: numbers of the tables of their attributes."""
+
+    attributes: dict[str, Annotated[int, Meta(ge=0)]] = {}
+    mode: int = 4
+
+
+class Mesh(Struct):
+    """Primitives that are placed together."""
+
+    primitives: Annotated[list[Primitive], Meta(max_length=MOST)] = []
 
 
 class Node(Struct):
@@ -47,13 +77,38 @@ class Header(Struct):
 
     accessors: Annotated[list[Accessor], Meta(max_length=MOST)] = []
     nodes: Annotated[list[Node], Meta(max_length=MOST)] = []
+    meshes: Annotated[list[Mesh], Meta(max_length=MOST)] = []
     materials: Annotated[list[Material], Meta(max_length=MOST)] = []
+    skins: list[Raw] = []
     extensionsRequired: list[str] = []
 
     def factor(self, name: str | None) -> tuple[float, ...] | None:
-        """The base color of the material of that name, where no other has it."""
+        """The base color of the material of that name, where no other has it and it is of the usual kind."""
         found = [material for material in self.materials if material.name == name]
-        return found[0].pbrMetallicRoughness.baseColorFactor if len(found) == 1 else None
+        if len(found) != 1 or found[0].pbrMetallicRoughness is None or GLOSSY in found[0].extensions:
+            return None
+        return found[0].pbrMetallicRoughness.baseColorFactor
+
+    def refuse_unread(self) -> None:
+        """Raise UserError for what would be drawn wrong: unknown extensions, whole numbers for places, fans of triangles."""
+        unknown = [name for name in self.extensionsRequired if not name.startswith(KNOWN)]
+        if unknown:
+            raise UserError(f"requires the extension {unknown[0]}, which is not read: export it without, or decode it with gltf-transform")
+        for primitive in (primitive for mesh in self.meshes for primitive in mesh.primitives):
+            if primitive.mode == FAN:
+                raise UserError("has fans of triangles, which are not read; export plain triangles")
+            for name in MEASURED:
+                place = primitive.attributes.get(name)
+                if place is not None and place < len(self.accessors) and self.accessors[place].componentType != FLOAT:
+                    raise UserError(f"has whole numbers for {name}, which are not read; `gltf-transform dequantize` mends it")
+
+    def remark_on_unread(self) -> None:
+        """Note what is not read and may show."""
+        textures = [m.pbrMetallicRoughness.baseColorTexture for m in self.materials if m.pbrMetallicRoughness]
+        if any("KHR_texture_transform" in texture.extensions or texture.texCoord for texture in textures if texture):
+            remark("moves textures, or has second texture coordinates, which are not read: colors may lie elsewhere")
+        if self.skins:
+            remark("has a skin, which is not read: it is drawn as its vertices lie in the file")
 
 
 def read_header(data: bytes, kind: str, most_rows: int) -> Header:
@@ -67,7 +122,6 @@ def read_header(data: bytes, kind: str, most_rows: int) -> Header:
     rows = max((accessor.count for accessor in header.accessors), default=0)
     if rows > most_rows:
         raise UserError(f"has a table of {rows:,} rows, more than the corners of --max-faces; simplify it, or raise --max-faces")
-    unknown = [name for name in header.extensionsRequired if not name.startswith(KNOWN)]
-    if unknown:
-        raise UserError(f"requires the extension {unknown[0]}, which is not read: export it without, or decode it with gltf-transform")
+    header.refuse_unread()
+    header.remark_on_unread()
     return header
