@@ -94,7 +94,9 @@ def test_validation_needs_no_lock(config, finished, tmp_path, holder):
 def test_a_run_removes_what_a_killed_one_was_writing(config, tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    beside(folder / "last.ckpt").write_bytes(b"half")
+    left = [beside(folder / "last.ckpt"), beside(tmp_path / "config.yaml"), beside(tmp_path / "run.json")]
+    for path in left:
+        path.write_bytes(b"half")
     assert vcgen("fit", config, tmp_path, trainer__max_steps=1, data__val="null") == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt"] and not any(path.exists() for path in left)
     assert (tmp_path / LOCK).read_text() == ""

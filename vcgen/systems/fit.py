@@ -180,6 +180,7 @@ class VcgenCLI(DiscreetCLI):
         root = self.trainer.default_root_dir
         with alone_in(root) if self.trainer.is_global_zero else nullcontext(False) as alone:
             if alone:
+                remove_leftovers(Path(root), "*")
                 remove_leftovers(Path(checkpoint_folder(root)), "*.ckpt")
             self.trainer.fit(**arguments)
 
