@@ -95,6 +95,22 @@ def test_names_of_files_may_be_written_as_addresses_are(tmp_path):
     assert read_surface(tmp_path / "a.gltf", "y", 10).triangles.shape == (1, 3, 3)
 
 
+@pytest.mark.parametrize("kind", ["glb", "ply", "obj"])
+def test_damaged_files_are_read_or_refused_and_do_nothing_else(kind, tmp_path):
+    trimesh.Scene(quad(baseColorTexture=four_colors())).export(tmp_path / "quad.glb") if kind == "glb" else quad().export(tmp_path / f"quad.{kind}")
+    sound, random, refused = (tmp_path / f"quad.{kind}").read_bytes(), np.random.default_rng(0), 0
+    for _ in range(100):
+        place, length = random.integers(len(sound)), random.integers(1, 9)
+        data = sound[:place] + random.bytes(length if random.uniform() < 0.7 else 0) + sound[place + length :]
+        (tmp_path / f"damaged.{kind}").write_bytes(data)
+        try:
+            read_surface(tmp_path / f"damaged.{kind}", "y", 1000)
+        except UserError as error:
+            refused += 1
+            assert "damaged" in str(error) and str(error).isprintable()
+    assert refused > 5
+
+
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.mtl").write_text("newmtl a\n")

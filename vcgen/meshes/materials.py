@@ -97,7 +97,7 @@ def decode(image: "Image.Image", path: Path) -> Tensor:
 def _unit(colors: np.ndarray) -> Tensor:
     """(V, 4) in [0, 1] of colors as glTF stores them: (V, 3) or (V, 4), floating point or whole numbers that stand for fractions."""
     most = np.iinfo(colors.dtype).max if np.issubdtype(colors.dtype, np.integer) else 1
-    values = torch.tensor(colors.astype(np.float32) / most).clamp(0, 1)
+    values = torch.tensor(colors.astype(np.float32) / most).clamp(0, 1)[:, :4]
     return torch.cat([values, torch.ones(len(values), 4 - values.shape[1])], 1)
 
 

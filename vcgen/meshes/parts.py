@@ -29,8 +29,9 @@ def read_surface(path: Path, up: Up, most_faces: int, plain: bool = False) -> Su
     if not parts:
         raise UserError(f"{path}: has no faces; {ADVICE}")
     surface = joined(parts).moved(torch.tensor(UPRIGHT[up], dtype=torch.float64))
-    if not bool(surface.triangles.abs().amax() < 1e12):  # NaN is not less
-        raise UserError(f"{path}: has coordinates that are NaN, infinite or huge; {ADVICE}")
+    sizes = (surface.triangles.abs().amax(), surface.uv.abs().amax(), surface.rgba.abs().amax())
+    if not all(bool(size < 1e12) for size in sizes):  # NaN is not less
+        raise UserError(f"{path}: has coordinates or colors that are NaN, infinite or huge; {ADVICE}")
     if not float((surface.triangles.amax((0, 1)) - surface.triangles.amin((0, 1))).max()) > 1e-9:
         raise UserError(f"{path}: all faces lie in one point; {ADVICE}")
     return surface
@@ -48,8 +49,11 @@ def placed(scene: "trimesh.Scene") -> "Iterator[tuple[trimesh.Trimesh, np.ndarra
 
 def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: dict[int, Tensor], path: Path) -> Surface:
     """One mesh in the file's world. images: those already decoded, by the id of Pillow's object, which the scene keeps alive."""
-    faces = torch.tensor(np.asarray(mesh.faces), dtype=torch.int64).reshape(-1, 3)
-    vertices = torch.tensor(np.asarray(mesh.vertices), dtype=torch.float64).reshape(-1, 3)
+    faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
+    if any(table.size and (table.ndim != 2 or table.shape[1] != 3) for table in (faces, vertices)):
+        raise UserError(f"{path}: has faces without three corners, or corners without three coordinates; {ADVICE}")
+    faces = torch.tensor(faces, dtype=torch.int64).reshape(-1, 3)
+    vertices = torch.tensor(vertices, dtype=torch.float64).reshape(-1, 3)
     if len(faces) and not (0 <= int(faces.min()) and int(faces.max()) < len(vertices)):
         raise UserError(f"{path}: faces name vertices beyond the {len(vertices)} that there are; {ADVICE}")
     look = look_of(mesh, header)
