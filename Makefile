@@ -12,8 +12,9 @@ help:  ## list these commands
 
 install: $(STAMP)  ## create or reuse .venv with vcgen and the pinned versions of all it needs (PYTHON=... chooses the interpreter)
 
+# One process per core, each with one thread: PyTorch's own threads gain little on models this small.
 test: $(STAMP)  ## the quick tests: minutes on a laptop, no GPU
-	$(PYTEST) -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto -m "not slow"
 
 # pytest says 5 when it selects nothing: having no slow tests is no failure, but it is said.
 test-slow: $(STAMP)  ## the slow tests: short trainings and end-to-end runs
