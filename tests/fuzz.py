@@ -49,6 +49,10 @@ class Outcome:
     line: str = ""
 
 
+class OutOfTime(BaseException):
+    """No reader may take it for a fault of the file."""
+
+
 def try_case(seed: int, subjects: list[Subject]) -> Outcome:
     """Spoil a file, load it, judge the outcome; the seed says which and how."""
     random = Random(seed)
@@ -59,7 +63,7 @@ def try_case(seed: int, subjects: list[Subject]) -> Outcome:
         with bounded(), listening() as said:
             outcome = judge(seed, subject, spoiled)
         return dataclasses.replace(outcome, result=WRONG, line=f"{outcome.line}; said, too: {said[0]}") if said else outcome
-    except Exception as error:  # anything but a refusal, TimeoutError and MemoryError among it
+    except (Exception, OutOfTime) as error:  # anything but a refusal
         place = "".join(traceback.format_exception(error)[-4:])
         return Outcome(seed, subject.name, WRONG, f"{type(error).__name__}: {error}\n{place}"[-3000:])
     finally:
@@ -74,12 +78,21 @@ def judge(seed: int, subject: Subject, spoiled: Files) -> Outcome:
         meaning = subject.load(subject.folder)
     except UserError as error:
         line = str(error)
-        result = REFUSED if line.isprintable() and 0 < len(line) < 1500 else WRONG
+        result = REFUSED if line.isprintable() and 0 < len(line) < 1500 and not ran_out(error) else WRONG
         return Outcome(seed, subject.name, result, line)
     if same(meaning, subject.meaning):
         return Outcome(seed, subject.name, EQUAL)
     change = "; ".join(difference(subject.files.get(name, b""), data) for name, data in spoiled.items())
     return Outcome(seed, subject.name, VALID if subject.valid(spoiled) else WRONG, f"{change}\nmeans {meaning!r:.600}")
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether a refusal came only after the memory was taken that the file asks for."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def difference(old: bytes, new: bytes) -> str:
@@ -92,9 +105,9 @@ def difference(old: bytes, new: bytes) -> str:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Raise TimeoutError, or let memory run out, where one case takes too much."""
+    """Raise OutOfTime, or let memory run out, where one case takes too much."""
     def stop(number: int, frame: Any) -> None:
-        raise TimeoutError(f"took more than {MOST_SECONDS:g} s")
+        raise OutOfTime(f"took more than {MOST_SECONDS:g} s")
 
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGPROF, stop)
@@ -147,6 +160,7 @@ def same(first: Any, second: Any) -> bool:
 def prepared(only: str = "") -> Iterator[list[Subject]]:
     """All kinds of files, those with a part of the name alone where one is given."""
     import fuzz_evaluation
+    import fuzz_meshes
     import fuzz_models
     import fuzz_shards
     import fuzz_sources
@@ -154,7 +168,7 @@ def prepared(only: str = "") -> Iterator[list[Subject]]:
 
     root = Path(tempfile.mkdtemp(prefix="vcgen-fuzz-"))
     try:
-        modules = (fuzz_shards, fuzz_sources, fuzz_evaluation, fuzz_models, fuzz_weights)
+        modules = (fuzz_shards, fuzz_sources, fuzz_meshes, fuzz_evaluation, fuzz_models, fuzz_weights)
         made = [subject for module in modules for subject in module.subjects(root / module.__name__)]
         subjects = [subject for subject in made if only in subject.name]
         for subject in subjects:

@@ -54,6 +54,13 @@ def busy() -> None:
         time.process_time()
 
 
+def refused_all(work):
+    try:
+        work()
+    except Exception as error:
+        raise UserError("damaged") from error
+
+
 @pytest.mark.parametrize(
     ("load", "result", "words"),
     [
@@ -67,6 +74,8 @@ def busy() -> None:
         (lambda folder: print("hello") or refuse("a line"), fuzz.WRONG, "said, too: hello"),
         (lambda folder: np.ones(1 << 29), fuzz.WRONG, "MemoryError"),
         (lambda folder: busy(), fuzz.WRONG, "took more than 0.2 s"),
+        (lambda folder: refused_all(busy), fuzz.WRONG, "took more than 0.2 s"),
+        (lambda folder: refused_all(lambda: np.ones(1 << 29)), fuzz.WRONG, "damaged"),
     ],
 )  # fmt: skip
 def test_the_fuzzer_finds_readers_that_are_wrong(tmp_path, monkeypatch, load, result, words):

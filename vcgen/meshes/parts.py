@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vcgen.errors import UserError
+from vcgen.io import one_line
 from vcgen.meshes.gltf import Header
 from vcgen.meshes.loading import ADVICE, open_mesh
 from vcgen.meshes.materials import decode, look_of
@@ -24,12 +25,17 @@ def read_surface(path: Path, up: Up, most_faces: int, plain: bool = False) -> Su
     coordinates that are not finite."""
     scene, header = open_mesh(path, most_faces, plain)
     images: dict[int, Tensor] = {}
-    parts = [part(mesh, matrix, header, images, path) for mesh, matrix in placed(scene)]
+    try:
+        parts = [part(mesh, matrix, header, images, path) for mesh, matrix in placed(scene)]
+    except UserError:
+        raise
+    except Exception as error:  # trimesh hands on what it does not understand: arrays of other shapes, materials of other types
+        raise UserError(one_line(f"{path}: has a damaged part ({str(error) or type(error).__name__})", ADVICE)) from error
     parts = [found for found in parts if len(found)]
     if not parts:
         raise UserError(f"{path}: has no faces; {ADVICE}")
     surface = joined(parts).moved(torch.tensor(UPRIGHT[up], dtype=torch.float64))
-    sizes = (surface.triangles.abs().amax(), surface.uv.abs().amax(), surface.rgba.abs().amax())
+    sizes = (values.abs().amax() for values in (surface.triangles, surface.normals, surface.uv, surface.rgba, surface.cutoff))
     if not all(bool(size < 1e12) for size in sizes):  # NaN is not less
         raise UserError(f"{path}: has coordinates or colors that are NaN, infinite or huge; {ADVICE}")
     if not float((surface.triangles.amax((0, 1)) - surface.triangles.amin((0, 1))).max()) > 1e-9:
