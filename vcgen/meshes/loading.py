@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 from urllib.parse import unquote
 
+import numpy as np
+
 from vcgen.data.images import FORMATS, check_size
 from vcgen.errors import UserError
 from vcgen.io import one_line, read_bytes
@@ -101,11 +103,12 @@ def known_images(faults: list[str]) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, trimesh logs nothing: what matters is raised here."""
+    """Inside, trimesh logs nothing and numbers that do not fit are not warned of: what matters is raised here."""
     logger = logging.getLogger("trimesh")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     finally:
         logger.setLevel(before)

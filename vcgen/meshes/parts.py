@@ -12,7 +12,7 @@ from torch import Tensor
 from vcgen.errors import UserError
 from vcgen.io import one_line
 from vcgen.meshes.gltf import Header
-from vcgen.meshes.loading import ADVICE, open_mesh
+from vcgen.meshes.loading import ADVICE, open_mesh, quiet
 from vcgen.meshes.materials import decode, look_of
 from vcgen.meshes.surface import MASK, OPAQUE, UPRIGHT, Surface, Up, joined
 
@@ -26,7 +26,8 @@ def read_surface(path: Path, up: Up, most_faces: int, plain: bool = False) -> Su
     scene, header = open_mesh(path, most_faces, plain)
     images: dict[int, Tensor] = {}
     try:
-        parts = [part(mesh, matrix, header, images, path) for mesh, matrix in placed(scene)]
+        with quiet():
+            parts = [part(mesh, matrix, header, images, path) for mesh, matrix in placed(scene)]
     except UserError:
         raise
     except Exception as error:  # trimesh hands on what it does not understand: arrays of other shapes, materials of other types
