@@ -123,6 +123,15 @@ def test_the_command_refuses_before_it_trains(config, tmp_path, capsys, option, 
 
 
 @pytest.mark.parametrize("options, words", [
+    (dict(model__prior__size=32), "the images have 64 x 64 pixels, model.prior.size is 32: set it, or pack the data with --size 32"),
+    (dict(model__prior_options__views=2), "model.prior_options.views is 2, data.targets 1: the prior denoises target views"),
+])  # fmt: skip
+def test_a_prior_that_does_not_fit_the_data_is_refused(config, tmp_path, capsys, options, words):
+    prior = dict(model__prior="ViewPrior", model__prior__channels="[16, 32]", model__prior__attention="[false, true]", model__prior__patch=4)
+    assert words in refusal(capsys, vcgen("fit", config, tmp_path / "run", **prior, **options))
+
+
+@pytest.mark.parametrize("options, words", [
     (dict(channels=[]), "channels is empty"),
     (dict(attention=[True]), "attention has 1 entries, channels 2"),
     (dict(channels=[32, 40]), "multiples of 16; 40 is none"),

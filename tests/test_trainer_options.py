@@ -1,8 +1,12 @@
 """Options of Lightning's Trainer that cannot work are refused before anything is built, by their names; its switches switch vcgen's parts."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 from training import refusal, vcgen
 
+from vcgen.callbacks.checkpoints import never_due
 from vcgen.errors import UserError
 from vcgen.systems.trainer_options import check_seed, check_trainer
 
@@ -13,6 +17,8 @@ DEFAULTS = {"check_val_every_n_epoch": 1, "overfit_batches": 0.0, "strategy": "a
 @pytest.mark.parametrize("options, words", [
     (dict(max_steps=-5), "trainer.max_steps must be at least 1, or -1 for no limit; not -5"),
     (dict(max_steps=0), "trainer.max_steps"),
+    (dict(max_steps=3, min_steps=5), "trainer.min_steps 5 is more than trainer.max_steps 3"),
+    (dict(strategy="single_device", num_nodes=2), "trainer.strategy single_device knows no others of 2 nodes"),
     (dict(max_time="00:00:00"), "trainer.max_time must be DAYS:HOURS:MINUTES:SECONDS"),
     (dict(accumulate_grad_batches=0), "trainer.accumulate_grad_batches must be at least 1; not 0"),
     (dict(log_every_n_steps=0), "trainer.log_every_n_steps"),
@@ -122,6 +128,17 @@ def test_without_checkpoints_and_bar_a_training_runs_and_leaves_none(config, tmp
 def test_a_trial_of_the_code_leaves_nothing_in_the_runs_folder(config, tmp_path):
     assert vcgen("fit", config, tmp_path / "run", trainer__fast_dev_run="true") == 0
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
+
+
+@pytest.mark.parametrize("interval, batches, steps, words", [
+    (5, math.inf, 2, "trainer.val_check_interval is 5 batches, the run has 4"),
+    (math.inf, math.inf, -1, "not a number of batches, and the data has no end"),
+    (math.inf, 5, 2, "is 5 batches, the run has 4"),
+    (4, math.inf, 2, None), (100, math.inf, -1, None), (math.inf, 4, 2, None), (None, math.inf, 2, None),
+])  # fmt: skip
+def test_a_run_that_will_not_be_validated_is_warned_of(interval, batches, steps, words):
+    trainer = SimpleNamespace(val_check_batch=interval, num_training_batches=batches, max_steps=steps, accumulate_grad_batches=2, fast_dev_run=0)
+    assert never_due(trainer) is None if words is None else words in never_due(trainer)
 
 
 # --- validation ---------------------------------------------------------------------------------------------------------------------------

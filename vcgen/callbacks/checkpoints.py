@@ -1,10 +1,11 @@
 """The checkpoints of a run: ``last.ckpt``, which really is the last, ``best.ckpt`` by a validation metric, and some of the next best."""
 
+import math
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 import torch
@@ -14,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from vcgen.errors import UserError
 from vcgen.io import replacing
 from vcgen.schema import AtLeastOne
+from vcgen.terminal import complain
 
 
 class Checkpoints(Checkpoint):
@@ -71,6 +73,8 @@ class Checkpoints(Checkpoint):
         if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self.unvalidated = False
+        if self.monitor not in trainer.callback_metrics:
+            self._refuse_monitor(trainer)
         self._save_best(trainer)
         if trainer.fit_loop._should_accumulate():
             self.owed = True
@@ -94,6 +98,8 @@ class Checkpoints(Checkpoint):
         """All is restored, by the callbacks before this one, too: make up for the validation that the stopped run did not come to."""
         if trainer.is_global_zero and self.best:
             self._look_in_folder()
+        if trainer.is_global_zero and sum(trainer.num_val_batches) > 0 and (line := never_due(trainer)):
+            complain(line, "warning")
         if self.unvalidated and sum(trainer.num_val_batches) > 0:
             validate(trainer)
 
@@ -139,9 +145,6 @@ class Checkpoints(Checkpoint):
 
     def _rank(self, trainer: pl.Trainer) -> tuple[dict[int, float], float]:
         """The best steps with the current one among them if it is one, and its score. Of equals the earlier is the better."""
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/"))) or "none"
-            raise UserError(f"checkpoint.monitor: validation logged no {self.monitor!r}; logged were {known}")
         score, sign = float(trainer.callback_metrics[self.monitor]), -1 if self.mode == "max" else 1
         candidates = dict(self.best)
         if torch.isfinite(torch.tensor(score)):
@@ -149,6 +152,15 @@ class Checkpoints(Checkpoint):
             candidates[trainer.global_step] = score
         ranked = sorted(candidates.items(), key=lambda item: (sign * item[1], item[0]))
         return dict(ranked[: self.keep_best]), score
+
+    def _refuse_monitor(self, trainer: pl.Trainer) -> NoReturn:
+        """What has been learnt until now is kept."""
+        kept = not trainer.fit_loop._should_accumulate()
+        if kept:
+            self.write_last(trainer)
+        known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/"))) or "none"
+        advice = "set it to one of them" + (" and go on with --ckpt_path last" if kept else "")
+        raise UserError(f"checkpoint.monitor: validation logged no {self.monitor!r}; logged were {known}: {advice}")
 
     def _file(self, step: int | None) -> Path:
         return self.folder / ("best.ckpt" if step is None else f"step-{step}.ckpt")
@@ -163,6 +175,18 @@ def is_last_step(trainer: pl.Trainer) -> bool:
 def is_validation_due(trainer: pl.Trainer) -> bool:
     """Whether a validation belongs after this batch."""
     return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+
+
+def never_due(trainer: pl.Trainer) -> str | None:
+    """The warning for a run in which no validation will come, though there is something to validate on; None where one will, or may."""
+    if trainer.val_check_batch is None or trainer.fast_dev_run:  # by the clock
+        return None
+    first = min(trainer.val_check_batch, trainer.num_training_batches)
+    batches = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
+    if first <= batches and first != math.inf:
+        return None
+    found = f"{first:g} batches, the run has {batches:g}" if first != math.inf else "not a number of batches, and the data has no end"
+    return f"there will be no validation and no best.ckpt: trainer.val_check_interval is {found}"
 
 
 def validates(trainer: pl.Trainer) -> bool:

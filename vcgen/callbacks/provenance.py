@@ -60,3 +60,19 @@ class Provenance(pl.Callback):
             **self.model, "image_size": list(data.image_size), "camera": data.input_camera(), "background": 1.0,
             "data": redaction.hide_word(str(data.train_folder)), "version": vcgen.__version__, "git": git_commit(),
         }
+
+
+class ConfigOfRun(pl.Callback):
+    """Writes ``config.yaml`` into the run's folder, whatever the logger, once nothing is left that could refuse it: a checkpoint that does
+    not fit, for one. Not in validation, which has its own settings.
+
+    text: its content.
+    """
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Data and checkpoint have been read."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            write_bytes(Path(trainer.default_root_dir) / "config.yaml", self.text.encode())

@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
@@ -44,7 +44,7 @@ from vcgen.callbacks.checkpoints import Checkpoints
 from vcgen.callbacks.cursor import Cursor
 from vcgen.callbacks.ema import EMA
 from vcgen.callbacks.progress import Progress
-from vcgen.callbacks.provenance import Provenance
+from vcgen.callbacks.provenance import ConfigOfRun, Provenance
 from vcgen.callbacks.requeue import Requeue
 from vcgen.callbacks.samples import Samples
 from vcgen.callbacks.skipped import Skipped
@@ -52,15 +52,16 @@ from vcgen.callbacks.speed import Speed
 from vcgen.callbacks.together import Together, started_by
 from vcgen.data.datamodule import ShardData
 from vcgen.errors import FULL, UserError
-from vcgen.io import remove_leftovers, write_bytes
+from vcgen.io import remove_leftovers
 from vcgen.stopping import StopSignals
 from vcgen.systems.base import System
 from vcgen.systems.checkpoint_files import CheckpointFiles
 from vcgen.systems.environment import DiscreetCLI, refuse_unstorable
 from vcgen.systems.launch import slurm_layout
-from vcgen.systems.loggers import put_into
+from vcgen.systems.loggers import put_into, unwanted_callbacks
+from vcgen.systems.parsing import mend
 from vcgen.systems.ranges import check_stage, check_value
-from vcgen.systems.refusals import parse_refusal, process_refusal, rendezvous_refusal, worker_refusal
+from vcgen.systems.refusals import lightning_refusal, parse_refusal, process_refusal, rendezvous_refusal, worker_refusal
 from vcgen.systems.run_folder import alone_in
 from vcgen.systems.sharded import OTHER_OPTIMISER
 from vcgen.systems.trainer_options import check_seed, check_trainer
@@ -77,22 +78,6 @@ IRRELEVANT = (
     ".*could not find the monitored key.*", ".*in eval mode at the start of training.*", ".*ended before the epoch ended.*",
     ".*`srun` command is available.*", ".*enabled train dataloader shuffling.*",
 )
-
-
-class ConfigOfRun(pl.Callback):
-    """Writes ``config.yaml`` into the run's folder, whatever the logger, once nothing is left that could refuse it: a checkpoint that does
-    not fit, for one. Not in validation, which has its own settings.
-
-    text: its content.
-    """
-
-    def __init__(self, text: str):
-        self.text = text
-
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Data and checkpoint have been read."""
-        if trainer.is_global_zero and not trainer.fast_dev_run:
-            write_bytes(Path(trainer.default_root_dir) / "config.yaml", self.text.encode())
 
 
 class VcgenCLI(DiscreetCLI):
@@ -197,19 +182,6 @@ class VcgenCLI(DiscreetCLI):
         """Flags beat the hyperparameters stored in a checkpoint (LightningCLI does it the other way round)."""
 
 
-def unwanted_callbacks(trainer: dict[str, Any]) -> tuple[type, ...]:
-    """Which of vcgen's callbacks the Trainer's arguments exclude: by its switches, or by a progress bar of the user's."""
-    given = trainer.get("callbacks") or []
-    own_bar = any(isinstance(callback, ProgressBar) for callback in (given if isinstance(given, list) else [given]))
-    if trainer["barebones"]:
-        return Progress, Checkpoints, LearningRateMonitor, Speed, Samples
-    excluded = {
-        Progress: own_bar or trainer["enable_progress_bar"] is False, Checkpoints: trainer["enable_checkpointing"] is False,
-        LearningRateMonitor: trainer["logger"] is False,
-    }
-    return tuple(kind for kind, without in excluded.items() if without)
-
-
 def checkpoint_folder(root: str | None) -> str:
     """Where a run's checkpoints lie."""
     return str(Path(root or DEFAULT_ROOT) / "checkpoints")
@@ -239,6 +211,7 @@ def plain(value: Any) -> Any:
 
 def run(words: list[str], signals: StopSignals | None = None) -> None:
     """Run ``vcgen fit`` or ``vcgen validate``: ``words`` is the command line after ``vcgen``. Raises Stopped after one of ``signals``."""
+    mend()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quieten()
     redaction.begin(words)
@@ -271,12 +244,12 @@ def one_line(command: str, nodes: int = 1) -> Iterator[None]:
             raise
         place = f"{error.filename}: " if error.filename else ""
         raise UserError(f"{place}{error.strerror}; choose a writable trainer.default_root_dir with free space") from error
-    except ValueError as error:
-        if "different number of parameter groups" not in str(error):
-            raise
-        raise UserError(f"the checkpoint's {OTHER_OPTIMISER}") from error
-    except RuntimeError as error:
-        if (line := process_refusal(str(error)) or rendezvous_refusal(str(error), nodes, os.environ)) is None:
+    except Exception as error:
+        message = str(error)
+        line = process_refusal(message) or rendezvous_refusal(message, nodes, os.environ) or lightning_refusal(error)
+        if "different number of parameter groups" in message:
+            line = f"the checkpoint's {OTHER_OPTIMISER}"
+        if line is None:
             raise
         raise UserError(line) from error
 

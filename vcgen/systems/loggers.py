@@ -1,21 +1,15 @@
-"""Loggers write into the run's folder, unless they are told otherwise."""
+"""Which loggers and callbacks a run has: loggers write into its folder, and what the Trainer switches off is left out."""
 
-import inspect
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 
-#: What says that nobody has named a folder: the default of WandbLogger.
-HERE = "."
-
-
-def ask_no_folder() -> None:
-    """Let a configuration name a logger of files without ``save_dir``, which Lightning demands."""
-    for kind in (CSVLogger, TensorBoardLogger):
-        known = inspect.signature(kind.__init__)
-        changed = [p.replace(default=HERE) if name == "save_dir" else p for name, p in known.parameters.items()]
-        kind.__init__.__signature__ = known.replace(parameters=changed)
+from vcgen.callbacks.checkpoints import Checkpoints
+from vcgen.callbacks.progress import Progress
+from vcgen.callbacks.samples import Samples
+from vcgen.callbacks.speed import Speed
+from vcgen.systems.parsing import HERE
 
 
 def put_into(trainer: Namespace, folder: str) -> None:
@@ -27,4 +21,14 @@ def put_into(trainer: Namespace, folder: str) -> None:
             arguments.save_dir = folder
 
 
-ask_no_folder()
+def unwanted_callbacks(trainer: dict[str, Any]) -> tuple[type, ...]:
+    """Which of vcgen's callbacks the Trainer's arguments exclude: by its switches, or by a progress bar of the user's."""
+    given = trainer.get("callbacks") or []
+    own_bar = any(isinstance(callback, ProgressBar) for callback in (given if isinstance(given, list) else [given]))
+    if trainer["barebones"]:
+        return Progress, Checkpoints, LearningRateMonitor, Speed, Samples
+    excluded = {
+        Progress: own_bar or trainer["enable_progress_bar"] is False, Checkpoints: trainer["enable_checkpointing"] is False,
+        LearningRateMonitor: not trainer["logger"],
+    }
+    return tuple(kind for kind, without in excluded.items() if without)

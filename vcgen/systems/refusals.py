@@ -1,6 +1,7 @@
 """Make one line of the long messages in which libraries refuse."""
 
 import re
+import traceback
 from collections.abc import Mapping
 
 #: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
@@ -62,6 +63,14 @@ def process_refusal(message: str) -> str | None:
         how = f"was killed ({found[1]})" if found[1] else "ended unexpectedly"
         return f"a loader process {how}, most often for lack of memory: lower data.num_workers or ask for more; go on with --ckpt_path last"
     return None
+
+
+def lightning_refusal(error: Exception) -> str | None:
+    """The line for an exception that Lightning raises of its own accord, since it cannot do what it was told; None for any other."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or "/lightning/" not in frames[-1].filename or not (frames[-1].line or "").startswith("raise "):
+        return None
+    return " ".join(str(error).split())
 
 
 def rendezvous_refusal(message: str, nodes: int, environ: Mapping[str, str]) -> str | None:

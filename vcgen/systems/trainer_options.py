@@ -78,11 +78,15 @@ def check_trainer(options: Mapping[str, Any], endless: bool) -> None:
         if value is not None and not accepts(value):
             raise UserError(f"trainer.{name} must be {words}; not {value}")
     check_strategy(options.get("strategy"))
+    if options.get("strategy") == "single_device" and options.get("num_nodes", 1) > 1:
+        raise UserError(f"trainer.strategy single_device knows no others of {options['num_nodes']} nodes; give --trainer.strategy ddp")
     plugins = options.get("plugins") or []
     for plugin in plugins if isinstance(plugins, list) else [plugins]:
         name = str(plugin.get("class_path") if isinstance(plugin, Mapping) else plugin).rpartition(".")[2]
         if "Precision" in name and name != "MixedPrecision":
             raise UserError(f"trainer.plugins: vcgen cannot train with {name}; give --trainer.precision {OPTIONS['precision'][1]}")
+    if options.get("min_steps") and 0 < options["max_steps"] < options["min_steps"]:
+        raise UserError(f"trainer.min_steps {options['min_steps']} is more than trainer.max_steps {options['max_steps']}; change one")
     if options.get("barebones") and options.get("logger") not in (None, False):
         raise UserError("trainer.barebones logs nothing: leave trainer.logger out, or barebones")
     if endless:
@@ -92,7 +96,7 @@ def check_trainer(options: Mapping[str, Any], endless: bool) -> None:
 def check_seed(seed: Any) -> None:
     """Raises UserError for a seed that NumPy does not take; true draws one."""
     if seed is not None and not isinstance(seed, bool) and not 0 <= seed < 1 << 32:
-        raise UserError(f"seed_everything must lie in [0, {(1 << 32) - 1}], or be true for any; not {seed}")
+        raise UserError(f"seed_everything must lie in [0, {(1 << 32) - 1}]; not {seed}")
 
 
 def check_strategy(strategy: Any) -> None:

@@ -1,0 +1,59 @@
+"""What Lightning users write in configurations is understood, and what Lightning refuses is one line."""
+
+import pytest
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping
+from training import refusal, vcgen
+
+from vcgen.systems.refusals import lightning_refusal, parse_refusal
+
+
+def shown(capsys, config, folder, **options) -> dict:
+    """The configuration as it is merged."""
+    with pytest.raises(SystemExit):
+        vcgen("fit", config, folder, **options, print_config="")
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_null_can_be_given_for_options_of_objects_at_any_depth(capsys, config, tmp_path):
+    options = dict(model__optimizer__muon_lr=0.01, model__prior="ViewPrior", model__prior__spread=0.5)
+    found = shown(capsys, config, tmp_path, **options)["model"]["init_args"]
+    assert (found["optimizer"]["muon_lr"], found["prior"]["init_args"]["spread"]) == (0.01, 0.5)
+    options |= dict(model__optimizer__muon_lr="null", model__prior__spread="null")
+    found = shown(capsys, config, tmp_path, **options)["model"]["init_args"]
+    assert found["optimizer"]["muon_lr"] is None and found["prior"]["init_args"]["spread"] is None
+
+
+def test_a_callback_whose_default_is_a_member_of_an_enumeration_can_be_stored(capsys, config, tmp_path):
+    found = shown(capsys, config, tmp_path, trainer__callbacks="Timer", trainer__callbacks__duration="00:01:00:00")
+    assert found["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
+
+
+def test_a_callback_that_lightning_refuses_ends_the_run_in_one_line(config, tmp_path, capsys):
+    options = dict(trainer__callbacks="EarlyStopping", trainer__callbacks__monitor="nope")
+    assert "Early stopping conditioned on metric `nope` which is not available" in refusal(capsys, vcgen("fit", config, tmp_path, **options))
+
+
+def test_what_lightning_raises_of_its_own_accord_is_a_refusal_and_nothing_else():
+    with pytest.raises(MisconfigurationException) as refused:
+        EarlyStopping("val/psnr", mode="upwards")
+    assert lightning_refusal(refused.value).startswith("`mode` can be")
+    with pytest.raises(AttributeError) as mistake:
+        EarlyStopping("val/psnr").on_validation_end(None, None)
+    assert lightning_refusal(mistake.value) is None
+    assert lightning_refusal(ValueError("never raised")) is None
+
+
+@pytest.mark.parametrize("errors, line", [
+    (["Expected a dot import path string: nope", "Expected a <class 'bool'>"], "a.b: no class is called nope here; give its name, or package.module.Class"),
+    (["Expected a <class 'int'>", "Expected a <class 'float'>", "Expected a <class 'NoneType'>"], "a.b: expected int or float. Got value: x"),
+    (["Expected a typing.Literal['one', 'two']. Got value: x"], "a.b: expected one of 'one', 'two'. Got value: x"),
+    (["Problem with given class_path 'm.Log':\n        No module named 'm'", "Not a valid subclass of Logger\n      Subclass types expect one of:\n"
+      "      - a class path (str)", "Expected a <class 'collections.abc.Iterable'>"], "a.b: Log: No module named 'm'"),
+    (["logger=<a.b.Log object at 0x7f38cfa49fd0> was passed"], "a.b: logger=a.b.Log was passed"),
+])  # fmt: skip
+def test_of_several_things_that_do_not_fit_the_telling_one_is_said(errors, line):
+    listed = "".join(f"    - {error}\n" for error in errors)
+    message = f'Parser key "a.b":\n  Does not validate against any of the Union subtypes\n  Errors:\n{listed}  Given value type: <class \'str\'>\n  Given value: x'
+    assert parse_refusal(message) == line
