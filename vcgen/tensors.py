@@ -3,6 +3,7 @@ how far a module may grow that a file describes."""
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vcgen.errors import UserError
 from vcgen.io import one_line, open_regular
@@ -75,6 +77,20 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
     return total.hexdigest()
+
+
+class TensorsWithin(TorchDispatchMode):
+    """Tensors that are made inside raise TooLarge, before they take memory, when they have more than ``limit`` elements."""
+
+    def __init__(self, limit: int):
+        super().__init__()
+        self.limit = limit
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        size = args[0] if args and isinstance(args[0], (list, tuple)) and all(isinstance(n, int) for n in args[0]) else ()
+        if math.prod(size) > self.limit:
+            raise TooLarge(f"it asks for a tensor of {math.prod(size):.3g} elements")
+        return func(*args, **(kwargs or {}))
 
 
 class TooLarge(UserError):

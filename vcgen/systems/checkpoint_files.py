@@ -12,7 +12,7 @@ from torch import nn
 
 from vcgen.checkpoints import damaged_part, read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
-from vcgen.io import check, replacing
+from vcgen.io import check, one_line, replacing
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a number of scenes.
 FORMAT = 2
@@ -63,8 +63,9 @@ class CheckpointFiles(TorchCheckpointIO):
             remedy = "take the config.yaml of its run, or train without --ckpt_path"
             raise UserError(f"{path}: does not fit this model: {'; weights: '.join(filter(None, found))}; {remedy}")
         if (form := checkpoint.get("format", 1)) != FORMAT:
-            found = f"checkpoint format {form}, written by vcgen {written.get('version')}; this one reads format {FORMAT}"
-            raise UserError(f"{path}: {found}: go on with that version, or export the model and train on with --model.pretrained")
+            found = f"checkpoint format {str(form)[:20]}, written by vcgen {str(written.get('version'))[:40]}; this one reads format {FORMAT}"
+            advice = "go on with that version, or export the model and train on with --model.pretrained"
+            raise UserError(one_line(f"{path}: {found}", advice))
         check(checkpoint.get("pytorch-lightning_version", "2.0"), LightningVersion, f"{path}, pytorch-lightning_version")
         return checkpoint
 
