@@ -181,7 +181,7 @@ def spoil_some(names: list[str], random: Random, files: Files) -> Files:
 def described(folder: Path) -> Any:
     """A prior, whose files are diffusers' and transformers' to judge; that nothing runs, and nothing else than a line comes of it."""
     prior = TextPrior.load(folder)
-    return {name: list(value.shape) for name, value in prior.state_dict().items()}, prior.tokenizer("a red car").input_ids
+    return {name: list(value.shape) for name, value in prior.state_dict().items()}, prior.tokens(["a red car"]), prior.size, prior.latent_shape
 
 
 def spoil_yaml(random: Random, data: bytes, others: list[bytes]) -> bytes:
@@ -199,7 +199,7 @@ def stage_holds(files: Files) -> bool:
     model = yaml.safe_load(files["d.yaml"])["model"]
     share, rate = real(0, 1), any_of(one_of(None), real(1e-320, 1e12))
     guidance = table(
-        gamma_=any_of(one_of(None), real(0, 1e12)), max_weight_=share, start_=share, end_=share, eta_=share, rounds_=whole(1, 1 << 31),
+        gamma_=any_of(one_of(None), real(0, 1e12)), max_weight_=real(0, 1e12), start_=share, end_=share, eta_=share, rounds_=whole(1, 1 << 31),
         updates_=whole(1, 1 << 31), draws_=whole(1, 1 << 31),
     )  # fmt: skip
     options = table(

@@ -4,10 +4,11 @@ import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +16,8 @@ from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
 from vcgen.diffusion.prior import SAMPLERS, Denoised, to_signed, to_unit
 from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
-from vcgen.io import one_line, read_json
+from vcgen.io import check, one_line, read_json
+from vcgen.schema import PlaneSide, Positive
 from vcgen.tensors import all_finite, no_more_parameters_than
 
 if TYPE_CHECKING:
@@ -28,6 +30,14 @@ DOWNLOAD = "to fetch a hub name, allow it with download: true"
 #: Of one network; those of Stable Diffusion have below a thousand tensors.
 MOST_PARAMETERS = 20_000
 NEEDS_TEXT = "text priors need the packages of an extra: pip install 'vcgen[text]'"
+
+
+class Sizes(Struct):
+    """Of a text prior: what its networks do not check themselves."""
+
+    sample_size: PlaneSide
+    scaling_factor: Positive
+    model_max_length: Annotated[int, Meta(ge=2, le=10_000)]
 
 
 class TextPrior(nn.Module):
@@ -74,10 +84,15 @@ class TextPrior(nn.Module):
                     raise ValueError(f"its {type(network).__name__} lacks {lost[0]}")
                 if odd := [key for key, tensor in network.state_dict().items() if not all_finite(tensor)]:
                     raise ValueError(f"its {type(network).__name__} has NaN or infinity in {odd[0]}")
-            return TextPrior(
+            prior = TextPrior(
                 CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL), *(network for network, _ in networks),
                 DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL), str(name),
             ).float().eval()
+            sizes = {"sample_size": prior.unet.config.sample_size, "scaling_factor": prior.vae.config.scaling_factor}
+            check({**sizes, "model_max_length": prior.tokenizer.model_max_length}, Sizes, f"text prior {name}")
+            with torch.no_grad():
+                prior.embed(["a"])  # tokenizer and text encoder belong together
+            return prior
         except UserError:
             raise
         except Exception as error:  # files that others' code reads, which can fail in any way
