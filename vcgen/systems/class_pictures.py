@@ -38,7 +38,7 @@ class Preservation:
         if not self.prompts or self.count < 1 or self.steps < 1 or self.batch_size < 1 or self.weight < 0:
             raise ValueError(f"preservation needs prompts, count, steps, batch_size >= 1 and weight >= 0; got {self}")
         if faults := [fault for prompt in self.prompts if (fault := fault_of(prompt, [""]))]:
-            raise ValueError(f"preservation.prompts: {faults[0]}: the class's noun stands there")
+            raise ValueError(f"model.preservation.prompts: {faults[0]}: the class's noun stands there")
 
     def prompts_of(self, noun: str, numbers: list[int]) -> list[str]:
         """The prompts of the pictures of these numbers."""

@@ -58,9 +58,9 @@ class ViewPictures:
 
     def __post_init__(self):
         if fault := fault_of(self.prompt, [""]):
-            raise ValueError(f"pictures.prompt: {fault}: the object's name stands there")
+            raise ValueError(f"model.pictures.prompt: {fault}: the object's name stands there")
         if self.rows < 0 or self.steps < 1 or not 0 <= self.scale < math.inf or not (self.views or not self.rows):
-            raise ValueError(f"pictures needs views, rows and scale of 0 or more, steps of 1 or more; got {self}")
+            raise ValueError(f"model.pictures needs views, rows and scale of 0 or more, steps of 1 or more; got {self}")
 
     def prompts_of(self, phrase: str) -> list[str]:
         """A row of prompts."""

@@ -28,9 +28,9 @@ class Prompt:
         if unknown := set(self.negative_views or ()) - set(VIEWS):
             raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
         if self.subject is not None and not self.subject.strip():
-            raise ValueError("subject is empty; leave it out, or name the object")
+            raise ValueError("model.prompt.subject is empty; leave it out, or name the object")
         if fault := fault_of(self.template, ["subject"] if self.subject else [], ["subject", "view"]):
-            raise ValueError(fault)
+            raise ValueError(f"model.prompt.template: {fault}")
 
     def with_learned(self, phrase: str) -> "Prompt":
         """With what was learnt as its subject. Raises UserError where ``phrase``, the name that was learnt, would not reach the prior."""
