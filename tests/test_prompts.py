@@ -68,13 +68,13 @@ def test_templates_hold_what_they_must_and_nothing_else(template, needed, fault)
 def test_a_personalization_whose_words_would_be_lost_is_refused(options, message):
     made = system(tiny_prior(), options.pop("method", TextualInversion(initial="car")), **options)
     with pytest.raises(UserError, match=message) as refused:
-        made.check_prompts()
+        made.check_prompts(made.prior)
     assert "\n" not in str(refused.value)
 
 
 def test_a_personalization_whose_words_fit_is_not(recwarn):
     made = system(tiny_prior(), TextualInversion(initial="car", vectors=3), templates=("a photo of a {}",), view="front view")
-    made.check_prompts()
+    made.check_prompts(made.prior)
     made.embed([words.format(made.method.phrase) for words in made.templates])
     assert not [warning for warning in recwarn if "lost" in str(warning.message)]
 

@@ -118,6 +118,9 @@ class Personalize(System):
             raise UserError("trainer.strategy sharded: a personalisation is not split among processes; set it to auto or ddp")
         device = self.trainer.strategy.root_device
         prior = TextPrior.load(self.source, self.download).requires_grad_(False).to(device)
+        names_known = self.method.noun is not None
+        if names_known:  # before the class's pictures are drawn, which takes long
+            self.check_prompts(prior)
         if self.preservation is not None and stage == "fit":
             self.class_pictures = self.preserved(prior, device)
         views = data.example.context
@@ -126,16 +129,17 @@ class Personalize(System):
         if self.gradient_checkpointing:
             prior.unet.enable_gradient_checkpointing()
         self.hold(prior)
-        self.check_prompts()
+        if not names_known:
+            self.check_prompts(prior)
 
-    def check_prompts(self) -> None:
+    def check_prompts(self, prior: TextPrior) -> None:
         """Raise UserError where the object's name, its class or the view would not reach the network."""
         for words in self.templates:
-            self.prior.require(words.format(self.method.phrase), self.method.phrase, self.view_words)
+            prior.require(words.format(self.method.phrase), self.method.phrase, self.view_words)
         for prompt, view in zip(self.pictures.prompts_of(self.method.phrase) if self.pictures.rows else [], self.pictures.views):
-            self.prior.require(prompt, self.method.phrase, view)
+            prior.require(prompt, self.method.phrase, view)
         for words in () if self.preservation is None else self.preservation.prompts:
-            self.prior.require(words.format(self.method.noun), self.method.noun)
+            prior.require(words.format(self.method.noun), self.method.noun)
 
     def preserved(self, prior: TextPrior, device: torch.device) -> Tensor:
         """The class's pictures, drawn by all processes together."""
