@@ -165,7 +165,8 @@ def resume_parts() -> dict[str, float]:
     example = SimpleNamespace(cursor=Position(0, 8))
 
     def commit() -> None:
-        cursor.on_train_batch_end(SimpleNamespace(global_step=next(steps), datamodule=data), system, None, example, 0)
+        trainer = SimpleNamespace(global_step=next(steps), datamodule=data, overfit_batches=0)
+        cursor.on_train_batch_end(trainer, system, None, example, 0)
 
     calls: dict[str, Callable[[], object]] = {
         "position of the batch": lambda: next(starts),
