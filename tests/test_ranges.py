@@ -17,6 +17,7 @@ from vcgen.errors import UserError
 from vcgen.levels import check_levels
 from vcgen.schema import AtLeastOne, NotNegative, Unit
 from vcgen.systems.base import System
+from vcgen.systems.distillation import DistillOptions
 from vcgen.systems.fit import STANDING
 from vcgen.systems.ranges import check_ranges, check_stage, is_bounded
 
@@ -155,6 +156,11 @@ def test_a_stage_says_which_data_it_learns_from(system, data, takes):
     with pytest.raises(UserError, match=f"does not learn from {data.partition('.')[2]}; set data to {takes}$"):
         check_stage(f"vcgen.systems.{system}", f"vcgen.data.{data}")
     check_stage(f"vcgen.systems.{system}", "mine.Data")
+
+
+def test_a_distillation_with_fewer_rays_than_views_names_both():
+    with pytest.raises(ValueError, match="options.rays is 3, options.views 16: give at least one ray per view"):
+        DistillOptions(views=16, rays=3)
 
 
 def test_an_input_view_that_some_scene_does_not_have_is_refused():

@@ -51,6 +51,8 @@ class DistillOptions:
         low, high = self.elevations
         if self.samples is not None and self.samples < 1:
             raise ValueError(f"samples per ray must be at least 1, not {self.samples}")
+        if 1 <= self.rays < self.views:
+            raise ValueError(f"options.rays is {self.rays}, options.views {self.views}: give at least one ray per view")
         if self.views < 1 or self.rays < self.views or self.input_rays < 1 or self.input_weight < 0:
             raise ValueError(f"need views and input_rays >= 1, rays >= views, input_weight >= 0; got {self}")
         if not -90 < low <= high < 90:
