@@ -1,4 +1,4 @@
-"""What keeping freed memory (vcgen/allocator.py) is worth on a CPU: the same work with and without it, in processes of their own, in turns.
+"""What keeping freed memory (vcgen/memory.py) is worth on a CPU: the same work with and without it, in processes of their own, in turns.
 
   python benchmarks/allocator.py
   python benchmarks/allocator.py --quick      shows only that the program works
@@ -18,7 +18,7 @@ import torch
 from common import hardware, save_results
 from timing import table
 
-from vcgen.allocator import keep_freed_memory
+from vcgen.memory import keep_freed_memory
 
 #: What is timed of configs/cars64.yaml, and how often in each process.
 WORK = {"training step": ("train", 12), "picture": ("render", 100)}

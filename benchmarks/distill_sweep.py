@@ -19,20 +19,20 @@ import torch
 from common import ROOT, hardware, save_results, weights_environment
 from torch import Tensor
 
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes
-from vcgen.diffusion.guidance import SDS, Guidance
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.guidance.guidance import SDS, Guidance
 from vcgen.diffusion.prior import to_unit
 from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError
-from vcgen.evaluation.lpips import PerceptualDistance, load_lpips
-from vcgen.evaluation.metrics import psnr, quantise, ssim
-from vcgen.export import folder
-from vcgen.systems.distillation import DistillOptions, distil
-from vcgen.systems.distilled import read_stage
+from vcgen.metrics.lpips import PerceptualDistance, load_lpips
+from vcgen.metrics.image import psnr, quantise, ssim
+from vcgen.checkpoints import model_folder as folder
+from vcgen.systems.distillation.loop import DistillOptions, distil
+from vcgen.systems.distillation.distilled import read_stage
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example
-from vcgen.usage import choose_device
+from vcgen.cli.usage import choose_device
 
 #: Of configs/cars64.yaml: the cars that neither field nor prior of the shipped model was trained on.
 TRAIN, HOLD_OUT = ROOT / "data" / "cars64" / "train", 3

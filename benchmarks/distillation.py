@@ -32,21 +32,21 @@ from PIL import Image
 from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vcgen.callbacks.samples import to_uint8
-from vcgen.data.shards import INDEX, file_sha256, read_index
-from vcgen.data.stream import FixedScenes, scene_views
-from vcgen.diffusion.guidance import NGD, SDS
+from vcgen.training.callbacks.samples import to_uint8
+from vcgen.data.shards.files import INDEX, file_sha256, read_index
+from vcgen.data.datamodules.stream import FixedScenes, scene_views
+from vcgen.guidance.guidance import NGD, SDS
 from vcgen.diffusion.prior import GUIDANCE
 from vcgen.errors import UserError
-from vcgen.evaluation.lpips import load_lpips
+from vcgen.metrics.lpips import load_lpips
 from vcgen.evaluation.protocol import load_protocol
 from vcgen.evaluation.results import Results, compare, load_results
-from vcgen.evaluation.scoring import Origin, Settings, evaluate_system
-from vcgen.export import folder
-from vcgen.export.video import contact_sheet
-from vcgen.systems.distilled import Distilled, distilled
+from vcgen.evaluation.runner import Origin, Settings, evaluate_system
+from vcgen.checkpoints import model_folder as folder
+from vcgen.visualization.video import contact_sheet
+from vcgen.systems.distillation.distilled import Distilled, distilled
 from vcgen.types import Rendering
-from vcgen.usage import choose_device
+from vcgen.cli.usage import choose_device
 
 DATA = ROOT / "data" / "cars64" / "test"
 #: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and that of NGD's LPIPS.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from timing import measure, table
 
-from vcgen.nerf.lookup import sample_by_bags, sample_by_grid
-from vcgen.nerf.render import RenderOptions
+from vcgen.fields.lookup import sample_by_bags, sample_by_grid
+from vcgen.rendering.volume import RenderOptions
 
 if TYPE_CHECKING:
     from field_speed import Subject

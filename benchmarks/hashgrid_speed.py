@@ -17,10 +17,10 @@ from common import ROOT, hardware, save_results
 from timing import measure, table
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.nerf.hashgrid import HashGrid, HashGridField, SceneHashGrid
-from vcgen.nerf.occupancy import OccupancyGrid, OccupiedField
-from vcgen.nerf.render import RenderOptions
-from vcgen.nerf.shading import Shading, render_shaded
+from vcgen.fields.hashgrid import HashGrid, HashGridField, SceneHashGrid
+from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
+from vcgen.rendering.volume import RenderOptions
+from vcgen.rendering.shading import Shading, render_shaded
 
 #: The share of the field's sphere that the ball fills.
 FILLED = 0.2

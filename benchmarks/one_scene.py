@@ -22,11 +22,11 @@ from common import ROOT, hardware, save_results
 from PIL import Image
 from torch import Tensor
 
-from vcgen.data.pack import main as pack
-from vcgen.data.shards import read_index
-from vcgen.data.stream import scene_views
-from vcgen.evaluation.metrics import psnr, quantise
-from vcgen.export.folder import load
+from vcgen.cli.pack import main as pack
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import scene_views
+from vcgen.metrics.image import psnr, quantise
+from vcgen.checkpoints.model_folder import load
 from vcgen.types import Views
 
 SHARED = ROOT.parent / "shared" / "data" / "mic_256"
@@ -82,7 +82,7 @@ def train(data: Path, config: str, out: Path, quick: bool) -> float:
 
 def vcgen(*arguments: object) -> None:
     """Run a vcgen command from the repository's root; what it says goes to standard error."""
-    subprocess.run([sys.executable, "-m", "vcgen.cli", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
+    subprocess.run([sys.executable, "-m", "vcgen.cli.main", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
 def test_views(folder: Path, count: int | None) -> Views:

@@ -17,7 +17,7 @@ from common import hardware, save_results
 from timing import Timing, measure, table
 
 from vcgen.cameras import Cameras, orbit, pinhole
-from vcgen.evaluation.geometry import lattice_hits
+from vcgen.metrics.geometry import lattice_hits
 from vcgen.rendering.antialias import compose
 from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import rasterize

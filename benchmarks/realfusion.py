@@ -31,8 +31,8 @@ from realfusion_fit import fit, measure, view_order
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.evaluation.lpips import load_lpips
-from vcgen.evaluation.metrics import Metrics, quantise
+from vcgen.metrics.lpips import load_lpips
+from vcgen.metrics.image import Metrics, quantise
 from vcgen.evaluation.statistics import bootstrap_interval, mean
 from vcgen.io import replacing
 

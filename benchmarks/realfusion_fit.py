@@ -23,18 +23,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vcgen.cameras import Cameras
-from vcgen.data.single import Same
-from vcgen.diffusion.personal import load_personal
+from vcgen.data.datamodules.single import Same
+from vcgen.personalization.base import load_personal
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.evaluation.geometry import compare
-from vcgen.evaluation.janus import AZIMUTHS, janus
-from vcgen.evaluation.metrics import Metrics
+from vcgen.metrics.geometry import compare
+from vcgen.metrics.janus import AZIMUTHS, janus
+from vcgen.metrics.image import Metrics
 from vcgen.io import replacing
-from vcgen.nerf.mesh import extract_mesh
-from vcgen.systems.build import instantiate
-from vcgen.systems.realfusion import RealFusion
-from vcgen.systems.viewpoints import around
+from vcgen.rendering.mesh import extract_mesh
+from vcgen.checkpoints.build import instantiate
+from vcgen.systems.realfusion.system import RealFusion
+from vcgen.data.viewpoints import around
 from vcgen.types import Example, Views
 
 #: Half the edge of the volume and the radius of the sphere that is fitted: the objects' own radius is 0.5.
@@ -183,7 +183,7 @@ def personalise(known: KnownObject, method: str, prior: Path, steps: int | None,
     if words and short:  # a class picture is seen about four times
         words += ["--model.preservation.count", str(max(1, steps // 4))]
     command = [
-        sys.executable, "-m", "vcgen.cli", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
+        sys.executable, "-m", "vcgen.cli.main", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
         "--data.image", (folder / "photo.png").resolve(), "--data.size", view.size[0], "--model.prior", prior.resolve(), *words, *short,
     ]
     finished = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)

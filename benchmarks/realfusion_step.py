@@ -23,11 +23,11 @@ from common import ROOT, hardware, save_results
 from timing import table
 from torch.utils.data import DataLoader
 
-from vcgen.data.photo_data import PhotoData
-from vcgen.data.single import Same
+from vcgen.data.datamodules.photo import PhotoData
+from vcgen.data.datamodules.single import Same
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.systems.build import instantiate
-from vcgen.systems.realfusion import RealFusion
+from vcgen.checkpoints.build import instantiate
+from vcgen.systems.realfusion.system import RealFusion
 
 #: Part of a step -> the method of RealFusion that does it. The prior's part is encoding, denoising and, in "backward", the encoder's gradient.
 PARTS = {"random view": "random_views", "prior": "distil", "photo": "photo_losses"}

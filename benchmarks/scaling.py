@@ -18,8 +18,8 @@ from scaling_parts import (
 )  # fmt: skip
 from timing import table
 
-from vcgen.data.shards import write_shards
-from vcgen.data.record import SceneRecord
+from vcgen.data.shards.files import write_shards
+from vcgen.data.shards.record import SceneRecord
 
 
 def main() -> None:

@@ -22,13 +22,13 @@ from timing import load_config, load_system, measure, precision_of
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from vcgen.callbacks.cursor import Cursor
-from vcgen.data.datamodule import ShardData
-from vcgen.data.order import batch_starts, epoch_order, scene_generator
-from vcgen.data.shards import ShardEntry, ShardIndex, read_index, read_sample, write_index
-from vcgen.data.stream import SceneStream
-from vcgen.data.table import SceneTable
-from vcgen.systems.checkpoint_files import CheckpointFiles
+from vcgen.training.callbacks.cursor import Cursor
+from vcgen.data.datamodules.shards import ShardData
+from vcgen.data.datamodules.order import batch_starts, epoch_order, scene_generator
+from vcgen.data.shards.files import ShardEntry, ShardIndex, read_index, read_sample, write_index
+from vcgen.data.datamodules.stream import SceneStream
+from vcgen.data.shards.table import SceneTable
+from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.types import Example, Position
 
 CONFIG = load_config("cars64")
@@ -276,7 +276,7 @@ def index_cost(scenes: int) -> dict[str, float]:
 def start_seconds() -> float:
     """From the command to the end of the first step of cars64, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "vcgen.cli", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder]
+        command = [sys.executable, "-m", "vcgen.cli.main", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder]
         command += ["--trainer.max_steps", "1", "--trainer.max_time", "null", "--trainer.accelerator", "cpu", "--data.hold_out", "0"]
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -11,11 +11,11 @@ import torch
 from common import ROOT
 from PIL import Image
 
-from vcgen.callbacks.samples import to_uint8
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes
-from vcgen.export import folder
-from vcgen.export.video import contact_sheet
+from vcgen.training.callbacks.samples import to_uint8
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.checkpoints import model_folder as folder
+from vcgen.visualization.video import contact_sheet
 
 
 def main() -> None:

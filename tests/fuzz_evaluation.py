@@ -14,7 +14,7 @@ from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, Recor
 from vcgen.evaluation.results import collect, load_results
 from vcgen.evaluation.sharing import Shards
 from vcgen.io import read_json
-from vcgen.systems.captions import read_things
+from vcgen.data.captions import read_things
 
 
 def subjects(folder: Path) -> Iterator[Subject]:

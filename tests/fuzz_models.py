@@ -13,18 +13,18 @@ from prior_folder import entry, trained
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from vcgen.export import folder as model_folder
-from vcgen.export.stage import Stage
+from vcgen.checkpoints import model_folder
+from vcgen.data.input_camera import Stage
 from vcgen.types import Views
 
 POSITIVE = real(1e-6, 1e6)
 DECODER = table(
-    class_path=one_of("vcgen.nerf.triplane.TriplaneDecoder", "TriplaneDecoder"),
+    class_path=one_of("vcgen.fields.triplane.TriplaneDecoder", "TriplaneDecoder"),
     init_args=table(channels_=one_of(8), hidden_=one_of(8), depth_=one_of(1), aggregate_=one_of("sum"), density_bias_=real(-1e12, 1e12),
                     density_scale_=real(1e-320, 1e12)),
 )  # fmt: skip
 ENCODER = table(
-    class_path=one_of("vcgen.nerf.encoder.TriplaneEncoder", "TriplaneEncoder"),
+    class_path=one_of("vcgen.encoders.triplane.TriplaneEncoder", "TriplaneEncoder"),
     init_args=table(
         decoder=DECODER, plane_size_=whole(2, 1024), plane_channels_=one_of(8), channels_=one_of([32, 32]), layers_=one_of(1),
         attention_=one_of([False, False]), patch_=one_of(2), distance_=POSITIVE, radius_=POSITIVE, half_size_=POSITIVE,

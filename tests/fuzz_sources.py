@@ -16,9 +16,9 @@ from scenes import make_record, noise, png, write_srn_object, write_transforms
 
 from vcgen.data.formats import srn, transforms
 from vcgen.data.formats.scene import SceneFolder, Settings
-from vcgen.data.framing import prepare
-from vcgen.data.packing import convert_one
-from vcgen.data.record import SceneRecord, decode_views
+from vcgen.data.images.framing import prepare
+from vcgen.data.shards.packing import convert_one
+from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError
 
 SETTINGS = Settings(None, 0.8, 1.8, "none", "s", "train", "CC0", "")

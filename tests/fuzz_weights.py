@@ -24,17 +24,17 @@ from stand_in import BallSystem
 from text_folder import tiny_prior
 from torch import Tensor, nn
 
-from vcgen.callbacks.training_state import check_state
-from vcgen.data.order import resume_position
-from vcgen.diffusion.lora import LoRA
-from vcgen.diffusion.personal import EMBEDDINGS, NOTE as NOTE_FILE, load_personal
+from vcgen.training.callbacks.training_state import check_state
+from vcgen.data.datamodules.order import resume_position
+from vcgen.personalization.lora import LoRA
+from vcgen.personalization.base import EMBEDDINGS, NOTE as NOTE_FILE, load_personal
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.evaluation.lpips import _fill
-from vcgen.export import folder as model_folder
-from vcgen.export.export import export_checkpoint
-from vcgen.export.stage import Stage
-from vcgen.systems.checkpoint_files import CheckpointFiles
-from vcgen.systems.distilled import read_stage
+from vcgen.metrics.lpips import _fill
+from vcgen.checkpoints import model_folder
+from vcgen.cli.export import export_checkpoint
+from vcgen.data.input_camera import Stage
+from vcgen.checkpoints.files import CheckpointFiles
+from vcgen.systems.distillation.distilled import read_stage
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
 BALL = {"class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "camera": CAMERA, "version": "0.1.0"}

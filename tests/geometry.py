@@ -6,7 +6,7 @@ from skimage.feature import SIFT, match_descriptors
 from skimage.morphology import dilation, disk
 
 from vcgen.data.epipolar import epipolar_errors, fundamental_matrix
-from vcgen.data.record import SceneRecord, decode_views
+from vcgen.data.shards.record import SceneRecord, decode_views
 
 
 def masks(record: SceneRecord, indices: list[int]) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch
 #: What a training can be at: reading configuration, data and checkpoint; training; validating; writing a checkpoint.
 PHASES = ("starting", "stepping", "validating", "writing")
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["vcgen.systems.fit"])
+SERVER.set_forkserver_preload(["vcgen.training.fit"])
 #: Seconds that a training waits at the announcement which it is to be killed at, so that the killer comes in time.
 PAUSE = 0.02
 #: Seconds after the announcement within which it is killed: at it, or somewhere in what it announced.
@@ -66,7 +66,7 @@ class Phases(pl.Callback):
 
 def announce_writing(speaker: Speaker) -> None:
     """Announces a checkpoint's stages: before it is written, flushed, renamed, and its folder flushed. For the life of the process."""
-    from vcgen.systems.checkpoint_files import CheckpointFiles
+    from vcgen.checkpoints.files import CheckpointFiles
 
     save, flush, rename = CheckpointFiles.save_checkpoint, os.fsync, os.replace
 
@@ -99,7 +99,7 @@ def live(connection: Connection, words: list[str], log: Path, target: str, count
     Phases.speaker = Speaker(connection, target, count)
     Phases.speaker.announce("starting")
     announce_writing(Phases.speaker)
-    from vcgen import cli
+    from vcgen.cli import main as cli
 
     raise SystemExit(cli.main(words))
 

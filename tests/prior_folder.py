@@ -4,17 +4,17 @@ from pathlib import Path
 
 import torch
 
-from vcgen.export.export import main
-from vcgen.systems.build import build_system
+from vcgen.cli.export import main
+from vcgen.checkpoints.build import build_system
 from vcgen.systems.nerfdiff import NerfDiff
 
 
 def entry(**prior) -> dict:
     """The ``vcgen`` entry of a checkpoint of a small NerfDiff with a prior."""
     sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
-    decoder = {"class_path": "vcgen.nerf.triplane.TriplaneDecoder", "init_args": {"channels": 8, "hidden": 8, "density_bias": 2.0}}
+    decoder = {"class_path": "vcgen.fields.triplane.TriplaneDecoder", "init_args": {"channels": 8, "hidden": 8, "density_bias": 2.0}}
     arguments = {
-        "encoder": {"class_path": "vcgen.nerf.encoder.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
+        "encoder": {"class_path": "vcgen.encoders.triplane.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
         "render": {"samples": 8},
         "prior": {
             "class_path": "vcgen.diffusion.prior.ViewPrior",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vcgen.data.record import SceneRecord
+from vcgen.data.shards.record import SceneRecord
 
 
 def png(pixels: np.ndarray) -> bytes:

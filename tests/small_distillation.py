@@ -7,10 +7,10 @@ import yaml
 from torch import nn
 
 from vcgen.diffusion.prior import ViewPrior
-from vcgen.export import folder
-from vcgen.nerf.encoder import TriplaneEncoder
-from vcgen.nerf.render import RenderOptions
-from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.checkpoints import model_folder as folder
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.rendering.volume import RenderOptions
+from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
@@ -30,7 +30,7 @@ STAGE = {"class_path": "Distill", "init_args": {
 def make_folder(path: Path, prior: bool = True) -> Path:
     torch.manual_seed(0)
     encoder = TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32, 32), layers=1, attention=(False, False))
-    return write_model(path, encoder, "vcgen.nerf.encoder.TriplaneEncoder", ARGUMENTS, prior)
+    return write_model(path, encoder, "vcgen.encoders.triplane.TriplaneEncoder", ARGUMENTS, prior)
 
 
 def write_model(path: Path, encoder: nn.Module, class_path: str, arguments: dict, prior: bool = True) -> Path:

@@ -6,7 +6,7 @@ from learnt_prior import COLOURS, shape
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.systems.personalize import Personalize
 from vcgen.types import Example, Views
 

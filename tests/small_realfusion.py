@@ -4,10 +4,10 @@ import torch
 from text_folder import tiny_prior
 
 from vcgen.cameras import focal_from_fov, orbit, pinhole
-from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.render import RenderOptions
-from vcgen.systems.realfusion import RealFusion
-from vcgen.systems.realfusion_options import RealFusionOptions
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.rendering.volume import RenderOptions
+from vcgen.systems.realfusion.system import RealFusion
+from vcgen.systems.realfusion.options import RealFusionOptions
 from vcgen.types import Example, Views
 
 CONFIG = """

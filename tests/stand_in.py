@@ -5,7 +5,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
-from vcgen.nerf.render import RenderOptions, render_image
+from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.types import Rendering, Views
 
 

@@ -12,7 +12,7 @@ from ranks import vcgen_ranks
 from training import CONFIG, Witness, equal, load, vcgen
 
 from vcgen.diffusion.prior import Condition, ViewPrior
-from vcgen.systems import rays
+from vcgen.rendering import ray_batches as rays
 from vcgen.systems.base import System
 from vcgen.systems.nerfdiff import NerfDiff
 

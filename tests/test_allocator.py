@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from vcgen.allocator import keep_freed_memory
+from vcgen.memory import keep_freed_memory
 
 #: Page faults of taking, filling and freeing 64 MB ten times, with or without, after some that settle where.
 PROGRAM = """
 import resource, sys, torch
-from vcgen.allocator import keep_freed_memory
+from vcgen.memory import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit(3)
 for _ in range(20):

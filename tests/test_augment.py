@@ -3,7 +3,7 @@
 import torch
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.data.augment import mirror, permute_colours
+from vcgen.data.datamodules.augment import mirror, permute_colours
 from vcgen.types import Views
 
 

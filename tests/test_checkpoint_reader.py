@@ -11,11 +11,11 @@ import torch
 from stand_in import BallSystem
 from training import equal
 
-from vcgen.checkpoints import damaged_part, read_checkpoint, rename_weights
+from vcgen.checkpoints.reader import damaged_part, read_checkpoint, rename_weights
 from vcgen.errors import UserError
-from vcgen.export import folder
-from vcgen.export.export import export_checkpoint
-from vcgen.systems.checkpoint_files import FORMAT, CheckpointFiles
+from vcgen.checkpoints import model_folder as folder
+from vcgen.cli.export import export_checkpoint
+from vcgen.checkpoints.files import FORMAT, CheckpointFiles
 
 ENTRY = {
     "class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "version": "0.1.0",

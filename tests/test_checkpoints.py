@@ -10,7 +10,7 @@ import torch
 from training import load, refusal, vcgen
 
 from vcgen.errors import UserError
-from vcgen.systems.checkpoint_files import FORMAT, CheckpointFiles, config_differences
+from vcgen.checkpoints.files import FORMAT, CheckpointFiles, config_differences
 
 
 def test_checkpoints_hold_what_export_needs_and_no_temporary_file_is_left(finished):

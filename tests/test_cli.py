@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from vcgen import __version__, cli
+from vcgen import __version__
+from vcgen.cli import main as cli
 from vcgen.errors import UserError
 
 
 def vcgen(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "vcgen.cli", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", "vcgen.cli.main", *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_help_names_every_command():
@@ -105,7 +106,7 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, words):
 
 @pytest.mark.parametrize("arguments", ["--help", "data pack --help"])
 def test_a_reader_that_has_had_enough_is_no_error(arguments):
-    script = f"{sys.executable} -m vcgen.cli {arguments} | true; echo ${{PIPESTATUS[0]}}"
+    script = f"{sys.executable} -m vcgen.cli.main {arguments} | true; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert result.stderr == "" and result.stdout.strip() in ("141", "0")
 

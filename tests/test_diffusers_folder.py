@@ -11,11 +11,11 @@ from prior_folder import entry, exported, trained
 from safetensors.torch import load_file, save_file
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.data.shards import file_sha256
+from vcgen.data.shards.files import file_sha256
 from vcgen.errors import UserError
-from vcgen.export import folder
-from vcgen.systems.build import build_system
-from vcgen.systems.pretrained import start_from
+from vcgen.checkpoints import model_folder as folder
+from vcgen.checkpoints.build import build_system
+from vcgen.checkpoints.pretrained import start_from
 from vcgen.types import Views
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -8,14 +8,14 @@ from PIL import Image, ImageDraw
 from small_distillation import make_folder, write_stage
 from training import refusal
 
-from vcgen import cli
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes
+from vcgen.cli import main as cli
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.errors import UserError
-from vcgen.export import folder
-from vcgen.export.model import open_model
-from vcgen.systems import distilled as distilled_module
-from vcgen.systems.distilled import distilled
+from vcgen.checkpoints import model_folder as folder
+from vcgen.api import open_model
+from vcgen.systems.distillation import distilled as distilled_module
+from vcgen.systems.distillation.distilled import distilled
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,22 @@ from stand_in import Balls
 from torch import nn
 
 from vcgen.cameras import view_angles
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes
-from vcgen.diffusion.guidance import NGD, SDS, SJC
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.guidance.guidance import NGD, SDS, SJC
 from vcgen.diffusion.prior import Condition, Denoised, ViewPrior
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.errors import UserError
-from vcgen.nerf.encoder import TriplaneEncoder
-from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.pixelnerf import PixelNerf
-from vcgen.nerf.render import RenderOptions, render_image
-from vcgen.nerf.scene import SceneTriplane
-from vcgen.nerf.triplane import TriplaneDecoder
-from vcgen.systems import distillation
-from vcgen.systems.distillation import Distillation, DistillOptions, distil, virtual_cameras
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.rendering.volume import RenderOptions, render_image
+from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.systems.distillation import loop as distillation
+from vcgen.systems.distillation.loop import Distillation, DistillOptions, distil, virtual_cameras
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.systems.rays import ray_losses
+from vcgen.rendering.ray_batches import ray_losses
 from vcgen.types import Views
 
 

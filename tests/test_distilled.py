@@ -14,16 +14,16 @@ from small_distillation import STAGE, make_folder, write_model, write_stage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import load, refusal, vcgen
 
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes
-from vcgen.diffusion.guidance import NGD, SDS
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.guidance.guidance import NGD, SDS
 from vcgen.errors import UserError
-from vcgen.export import folder
-from vcgen.export.model import open_model
-from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.systems.distillation import DistillOptions, virtual_cameras
-from vcgen.systems.distilled import Distilled, distilled, read_stage
-from vcgen.systems.picture_data import PictureData
+from vcgen.checkpoints import model_folder as folder
+from vcgen.api import open_model
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.systems.distillation.loop import DistillOptions, virtual_cameras
+from vcgen.systems.distillation.distilled import Distilled, distilled, read_stage
+from vcgen.systems.distillation.data import PictureData
 from vcgen.types import Finetunable, Views
 
 
@@ -217,7 +217,7 @@ def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path
     torch.manual_seed(0)
     arguments = {"grid": {"levels": 3, "log2_size": 10, "coarsest": 4, "finest": 16}, "half_size": 0.56, "radius": 0.51, "hidden": 16}
     encoder = SceneHashGrid(HashGrid(**arguments["grid"]), 0.56, 0.51, hidden=16)
-    model = write_model(tmp_path / "model", encoder, "vcgen.nerf.hashgrid.SceneHashGrid", arguments)
+    model = write_model(tmp_path / "model", encoder, "vcgen.fields.hashgrid.SceneHashGrid", arguments)
     checkpoint = run(tmp_path / "run", model, model__options__decoder_lr=0.01)
     alone, system, size = folder.load(tmp_path / "run" / "field"), folder.load(model), (64, 64)
     assert alone.prior is None

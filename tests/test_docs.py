@@ -16,14 +16,14 @@ from pages import PAGES, ROOT, blocks
 from PIL import Image
 from text_folder import tiny_folder
 
-from vcgen import cli
+from vcgen.cli import main as cli
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.diffusion.textual_inversion import TextualInversion
-from vcgen.export import folder
-from vcgen.nerf.encoder import TriplaneEncoder
-from vcgen.nerf.render import RenderOptions
-from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.personalization.textual_inversion import TextualInversion
+from vcgen.checkpoints import model_folder as folder
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.rendering.volume import RenderOptions
+from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff
 
 #: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.
@@ -135,7 +135,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
     sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
     network = {"channels": [16, 32], "attention": [False, True], "size": 16}
     init_args = {
-        "encoder": {"class_path": "vcgen.nerf.encoder.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
+        "encoder": {"class_path": "vcgen.encoders.triplane.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
         "render": {"samples": 8}, "prior": {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": network},
     }
     encoder = TriplaneEncoder(TriplaneDecoder(**decoder), **sizes)

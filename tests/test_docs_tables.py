@@ -9,27 +9,27 @@ from pathlib import Path
 import pytest
 from pages import ROOT, table
 
-from vcgen.data.photo_augment import PhotoAugmentation
-from vcgen.data.shards import INDEX, read_index
-from vcgen.diffusion.guidance import NGD
+from vcgen.data.images.photo_augment import PhotoAugmentation
+from vcgen.data.shards.files import INDEX, read_index
+from vcgen.guidance.guidance import NGD
 from vcgen.diffusion.prior import ViewPrior
-from vcgen.diffusion.textual_inversion import TextualInversion
-from vcgen.evaluation.lpips import SOURCES
-from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, family
+from vcgen.personalization.textual_inversion import TextualInversion
+from vcgen.metrics.lpips import SOURCES
+from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, family
 from vcgen.evaluation.results import Results
-from vcgen.nerf.encoder import TriplaneEncoder
-from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.pixelnerf import PixelNerf
-from vcgen.nerf.render import RenderOptions
-from vcgen.nerf.scene import SceneTriplane
-from vcgen.nerf.triplane import TriplaneDecoder
-from vcgen.systems.distillation import DistillOptions
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.rendering.volume import RenderOptions
+from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 from vcgen.systems.personalize import TEMPLATES
-from vcgen.systems.realfusion_losses import LossWeights
-from vcgen.systems.realfusion_options import Prompt, RealFusionOptions
-from vcgen.systems.realfusion_outcome import OutcomeOptions
-from vcgen.systems.viewpoints import ViewpointOptions
+from vcgen.losses.scene import LossWeights
+from vcgen.systems.realfusion.options import Prompt, RealFusionOptions
+from vcgen.systems.realfusion.outcome import OutcomeOptions
+from vcgen.data.viewpoints import ViewpointOptions
 
 
 def test_the_distillation_page_lists_every_option_with_its_default():

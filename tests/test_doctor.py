@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vcgen import cli
-from vcgen.data.shards import read_index, write_shards
-from vcgen.doctor import cluster, command, computer, files, packages
-from vcgen.doctor.finding import Finding, attempt
+from vcgen.cli import main as cli
+from vcgen.data.shards.files import read_index, write_shards
+from vcgen.cli.doctor import cluster
+from vcgen.cli.doctor import command
+from vcgen.cli.doctor import computer
+from vcgen.cli.doctor import files
+from vcgen.cli.doctor import packages
+from vcgen.cli.doctor.finding import Finding, attempt
 
 CARS = Path(__file__).parents[1] / "data" / "cars64" / "test"
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen", "SLURM_NNODES": "2", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}
@@ -190,7 +194,7 @@ def test_the_meeting_place_is_known(environ, resolve, expected, text):
 
 
 def test_the_doctor_runs_where_no_package_is_installed():
-    words = [sys.executable, "-S", "-m", "vcgen.cli", "doctor"]
+    words = [sys.executable, "-S", "-m", "vcgen.cli.main", "doctor"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("problem  imports") and "torch cannot be imported" in line]

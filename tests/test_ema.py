@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vcgen.callbacks.ema import EMA
+from vcgen.optim.ema import EMA
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 import torch
 from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, grey_shards, level, numbers, record, run
 
-from vcgen.data.shards import write_shards
+from vcgen.data.shards.files import write_shards
 from vcgen.errors import UserError
 from vcgen.evaluation.baselines import CopyInput, MeanImage
 from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.results import collect, load_results
-from vcgen.evaluation.scoring import Origin, evaluate_system
+from vcgen.evaluation.runner import Origin, evaluate_system
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, grey_shards, numbers, run
 
-from vcgen.data.shards import INDEX, file_sha256, read_index
+from vcgen.data.shards.files import INDEX, file_sha256, read_index
 from vcgen.errors import UserError
-from vcgen.evaluation import evaluate as command
+from vcgen.cli import evaluate as command
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION
 from vcgen.evaluation.records import Fingerprint, RecordFolder
 from vcgen.evaluation.results import load_results
@@ -25,7 +25,7 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"weights")
     (model / "config.json").write_text("{}")
-    monkeypatch.setattr("vcgen.export.folder.load", lambda folder, device, plugins: Oracle(51))
+    monkeypatch.setattr("vcgen.checkpoints.model_folder.load", lambda folder, device, plugins: Oracle(51))
     entries = {"version": 1, "name": "file", "context": [0], "targets": "all others", "size": [SIZE, SIZE], "background": 1.0}
     entries |= {"quantisation": SUPPORTED_QUANTISATION, "metrics": SUPPORTED_METRICS}
     (tmp_path / "protocol.json").write_text(json.dumps(entries))

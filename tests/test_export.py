@@ -11,9 +11,9 @@ from stand_in import BallSystem
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.errors import UserError
-from vcgen.export import folder
-from vcgen.export.export import main
-from vcgen.systems.build import build_system, without_starting_weights
+from vcgen.checkpoints import model_folder as folder
+from vcgen.cli.export import main
+from vcgen.checkpoints.build import build_system, without_starting_weights
 from vcgen.types import Views
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_the_trainer_is_read(tmp_path):
 
 
 def test_nerfdiff_survives_the_round_trip(tmp_path):
-    part = "vcgen.nerf.triplane.TriplaneDecoder", "vcgen.nerf.encoder.TriplaneEncoder"
+    part = "vcgen.fields.triplane.TriplaneDecoder", "vcgen.encoders.triplane.TriplaneEncoder"
     sizes = {"plane_size": 16, "plane_channels": 4, "channels": [16, 32], "layers": 1, "attention": [False, False]}
     decoder = {"class_path": part[0], "init_args": {"channels": 4, "hidden": 8}}
     arguments = {"encoder": {"class_path": part[1], "init_args": {"decoder": decoder, **sizes}}, "render": {"samples": 8}}

@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 from training import CONFIG, Witness, load, refusal, vcgen
 
-from vcgen.data.faults import Faults, check_shards, fault_in
-from vcgen.data.order import epoch_order
-from vcgen.data.shards import read_index, write_shards
-from vcgen.data.stream import FixedScenes, SceneStream
+from vcgen.data.shards.faults import Faults, check_shards, fault_in
+from vcgen.data.datamodules.order import epoch_order
+from vcgen.data.shards.files import read_index, write_shards
+from vcgen.data.datamodules.stream import FixedScenes, SceneStream
 from vcgen.errors import UserError
 from vcgen.types import Position
 
@@ -153,7 +153,7 @@ def test_an_error_in_a_loader_process_ends_the_command(cars, tmp_path):
     """The loader is still open then, and its processes ignore the signal by which Python ends them; in this very process it would not show."""
     for shard in cars.glob("*.tar"):
         shard.write_bytes(bytes(shard.stat().st_size))
-    command = [sys.executable, "-m", "vcgen.cli", "fit", "-c", str(tmp_path / "tiny.yaml"), "--data.train", str(cars)]
+    command = [sys.executable, "-m", "vcgen.cli.main", "fit", "-c", str(tmp_path / "tiny.yaml"), "--data.train", str(cars)]
     command += ["--data.num_workers", "2", "--trainer.default_root_dir", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 2 and "Traceback" not in done.stderr

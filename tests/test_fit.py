@@ -11,10 +11,10 @@ import torch
 import yaml
 from training import CONFIG, load, refusal, vcgen
 
-from vcgen.callbacks.ema import EMA
+from vcgen.optim.ema import EMA
 from vcgen.systems.base import System
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.systems.refusals import parse_refusal, process_refusal, worker_refusal
+from vcgen.training.refusals import parse_refusal, process_refusal, worker_refusal
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "data" / "cars64" / "train"

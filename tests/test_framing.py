@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vcgen.data import framing, photo
-from vcgen.data.framing import Picture, prepare, resample
+from vcgen.data.images import framing
+from vcgen.data.images import photo
+from vcgen.data.images.framing import Picture, prepare, resample
 
 RED, GREY = (200, 40, 40), (240, 240, 240)
 

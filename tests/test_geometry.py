@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from vcgen.errors import UserError
-from vcgen.evaluation.geometry import Grid, boxed, compare, occupancy, surface_distances, volume_iou
+from vcgen.metrics.geometry import Grid, boxed, compare, occupancy, surface_distances, volume_iou
 
 UNIT = [[0, 0, 0], [1, 1, 1]]
 

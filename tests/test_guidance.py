@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vcgen.diffusion.guidance import NGD, SDS, SJC, Round
+from vcgen.guidance.guidance import NGD, SDS, SJC, Round
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 

@@ -9,8 +9,8 @@ from scipy.ndimage import map_coordinates
 from torch.nn import functional as F
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.nerf.hashgrid import CORNERS, PRIMES, HashGrid, SceneHashGrid, _WeightedSum
-from vcgen.nerf.render import RenderOptions, render_image
+from vcgen.fields.hashgrid import CORNERS, PRIMES, HashGrid, SceneHashGrid, _WeightedSum
+from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.types import Field, Views
 
 

@@ -40,7 +40,7 @@ ARROWS = {
     "export": {"cameras", "types", "data", "nerf", "checkpoints"},
 }
 #: The doors through which export and evaluation see systems: one turns a configuration into a system, one puts distillation before it.
-DOORS = ("vcgen.systems.build", "vcgen.systems.distilled")
+DOORS = ("vcgen.checkpoints.build", "vcgen.systems.distillation.distilled")
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 

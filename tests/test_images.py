@@ -13,8 +13,8 @@ from PIL import EpsImagePlugin, Image, ImageFile
 from scenes import noise, png
 from training import refusal
 
-from vcgen import cli
-from vcgen.data.images import FORMATS, MAX_BYTES, decode_png, image_to_array, read_header, read_image
+from vcgen.cli import main as cli
+from vcgen.data.images.reading import FORMATS, MAX_BYTES, decode_png, image_to_array, read_header, read_image
 from vcgen.errors import UserError
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)

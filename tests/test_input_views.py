@@ -7,17 +7,17 @@ import pytest
 import torch
 from small_evaluation import PROTOCOL, SETTINGS, grey_shards
 
-from vcgen import cli
+from vcgen.cli import main as cli
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.errors import UserError
 from vcgen.evaluation.baselines import CopyInput
-from vcgen.evaluation.evaluate import check_views
-from vcgen.evaluation.scoring import Origin, evaluate_system
+from vcgen.cli.evaluate import check_views
+from vcgen.evaluation.runner import Origin, evaluate_system
 from vcgen.evaluation.protocol import Protocol
-from vcgen.nerf.encoder import TriplaneEncoder
-from vcgen.nerf.pixelnerf import PixelNerf
-from vcgen.nerf.triplane import TriplaneDecoder
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Rendering, Views
 

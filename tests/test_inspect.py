@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from scenes import looking_inwards, make_record, noise, png
 
-from vcgen.cli import main
+from vcgen.cli.main import main
 from vcgen.data.drawing import COLOURS, choose_points, draw_epipolar_lines, object_mask
 from vcgen.data.epipolar import epipolar_errors, epipolar_lines, fundamental_matrix
-from vcgen.data.shards import write_shards
+from vcgen.data.shards.files import write_shards
 
 
 def project(points: np.ndarray, c2w: np.ndarray, K: np.ndarray) -> np.ndarray:

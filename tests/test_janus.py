@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vcgen.evaluation.janus import janus
+from vcgen.metrics.janus import janus
 
 
 def side(face: bool) -> torch.Tensor:

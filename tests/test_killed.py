@@ -6,7 +6,7 @@ import pytest
 from killing import PHASES, train
 from training import equal, load
 
-from vcgen.systems.run_folder import LOCK, alone_in
+from vcgen.training.run_folder import LOCK, alone_in
 
 KILLS = 28
 OPTIONS = dict(

@@ -7,7 +7,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from training import CONFIG, refusal, vcgen
 
 from vcgen.errors import UserError
-from vcgen.systems.launch import Layout, slurm_layout
+from vcgen.training.launch import Layout, slurm_layout
 
 #: What srun gives a task of a batch job with two nodes and four tasks on each.
 STEP = {

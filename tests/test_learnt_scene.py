@@ -9,10 +9,10 @@ from small_realfusion import CONFIG
 from text_folder import tiny_folder
 from training import refusal, vcgen
 
-from vcgen.diffusion.lora import LoRA
+from vcgen.personalization.lora import LoRA
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.diffusion.textual_inversion import TextualInversion
-from vcgen.systems.realfusion import RealFusion
+from vcgen.personalization.textual_inversion import TextualInversion
+from vcgen.systems.realfusion.system import RealFusion
 
 
 @pytest.fixture(scope="module")

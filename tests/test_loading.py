@@ -10,15 +10,15 @@ import yaml
 from safetensors.torch import save_file
 
 import vcgen
-from vcgen.cli import main
+from vcgen.cli.main import main
 from vcgen.errors import UserError
-from vcgen.systems.build import CLASSES, build_system, class_of
+from vcgen.checkpoints.build import CLASSES, build_system, class_of
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
 NERFDIFF = "vcgen.systems.nerfdiff.NerfDiff"
-DECODER = {"class_path": "vcgen.nerf.triplane.TriplaneDecoder", "init_args": {"channels": 4, "hidden": 8}}
+DECODER = {"class_path": "vcgen.fields.triplane.TriplaneDecoder", "init_args": {"channels": 4, "hidden": 8}}
 ENCODER = {
-    "class_path": "vcgen.nerf.encoder.TriplaneEncoder",
+    "class_path": "vcgen.encoders.triplane.TriplaneEncoder",
     "init_args": {"decoder": DECODER, "plane_size": 16, "plane_channels": 4, "channels": [16, 32], "layers": 1, "attention": [False, False]},
 }
 
@@ -63,7 +63,7 @@ def write_checkpoint(path: Path, class_path: str, init_args: dict) -> Path:
 @pytest.fixture
 def bait(tmp_path, monkeypatch):
     """A working folder with a model folder that is a package, and other modules that tell when they are imported."""
-    trap = f"from pathlib import Path\nfrom vcgen.nerf.encoder import TriplaneEncoder\nPath({str(tmp_path / 'sprung')!r}).touch()\n"
+    trap = f"from pathlib import Path\nfrom vcgen.encoders.triplane import TriplaneEncoder\nPath({str(tmp_path / 'sprung')!r}).touch()\n"
     for name in ("m", "vcgen_plugin", "m/inner"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(trap)
@@ -115,9 +115,9 @@ NAMES = (
     "builtins.eval", "os.system", "functools.partial", "torch.nn.Linear", "torch.nn.ParameterDict", "lightning.pytorch.LightningModule",
     "lightning.pytorch.demos.boring_classes.BoringModel", "diffusers.UNet2DModel", "antigravity.fly", "this.s", "nowhere.Model", "m.extra.Model",
     "m.inner.Model", "beside.Model", "beside", "vcgen_plugin.parts.Model", "vcgen_plugin", "", ".", "vcgen", "vcgen.", ".os.system", "vcgen..os",
-    "vcgen.systems.fit.os.system", "vcgen.export.folder.load", "vcgen.systems.fit.run", "vcgen.systems.nerfdiff.NerfDiff.load_from_checkpoint",
-    "vcgen.systems.nerfdiff.TriplaneEncoder", "vcgen.systems.nerfdiff.nn.Linear", "vcgen.nerf.encoder.UNet2DModel", "vcgen.nerf.encoder",
-    "vcgen.systems.nerfdiff.PriorOptions", "vcgen.systems.base.FieldSystem", "vcgen.systems.fit.VcgenCLI", "vcgen.systems.nerfdiff.NerfDiff ",
+    "vcgen.training.fit.os.system", "vcgen.checkpoints.model_folder.load", "vcgen.training.fit.run", "vcgen.systems.nerfdiff.NerfDiff.load_from_checkpoint",
+    "vcgen.systems.nerfdiff.TriplaneEncoder", "vcgen.systems.nerfdiff.nn.Linear", "vcgen.encoders.triplane.UNet2DModel", "vcgen.encoders.triplane",
+    "vcgen.systems.nerfdiff.PriorOptions", "vcgen.systems.base.FieldSystem", "vcgen.training.fit.VcgenCLI", "vcgen.systems.nerfdiff.NerfDiff ",
     "vcgen/systems/nerfdiff.NerfDiff", "VCGEN.systems.nerfdiff.NerfDiff", "/etc/passwd", "config.yaml", "{class_path: os.system}", "nerfdiff",
 )  # fmt: skip
 OTHERS = (None, 1, True, ["os.system"], {"class_path": "os.system"}, {})
@@ -184,7 +184,7 @@ def test_what_may_be_named_is_there_and_is_built():
 
 def test_partial_options_keep_what_the_signature_gives():
     scene = {"class_path": "SceneHashGrid", "init_args": {"grid": {"class_path": "HashGrid", "init_args": {"levels": 2, "finest": 32}}}}
-    system = build_system("vcgen.systems.realfusion.RealFusion", {"prior": "p", "scene": scene, "render": {"max_points": 7}})
+    system = build_system("vcgen.systems.realfusion.system.RealFusion", {"prior": "p", "scene": scene, "render": {"max_points": 7}})
     assert (system.render_options.samples, system.render_options.max_points, system.scene.grid.levels) == (48, 7, 2)
 
 
@@ -196,9 +196,9 @@ def test_starting_weights_are_paths_of_another_computer_and_not_opened(tmp_path)
 def test_a_package_that_the_user_names_is_imported_and_vouches_for_its_own_classes_alone(bait, monkeypatch):
     (bait / "own_parts").mkdir()
     (bait / "own_parts" / "__init__.py").write_text(
-        "import os\nfrom collections import OrderedDict\nfrom vcgen.nerf.encoder import TriplaneEncoder\n"
+        "import os\nfrom collections import OrderedDict\nfrom vcgen.encoders.triplane import TriplaneEncoder\n"
         "class Finer(TriplaneEncoder):\n    def __init__(self, decoder: 'Reader', fine: bool = False):\n        super().__init__(decoder.inner, 16, 4, [16, 32], 1, [False, False])\n"
-        "from torch import nn\nfrom typing import Any\nfrom vcgen.nerf.triplane import TriplaneDecoder\n"
+        "from torch import nn\nfrom typing import Any\nfrom vcgen.fields.triplane import TriplaneDecoder\n"
         "class Reader(nn.Module):\n    def __init__(self, width: int, notes: Any = None):\n        super().__init__()\n        self.inner = TriplaneDecoder(4, width)\n"
     )
     reader = {"class_path": "own_parts.Reader", "init_args": {"width": 8, "notes": {"a": 1}}}
@@ -216,7 +216,7 @@ def test_a_package_that_the_user_names_is_imported_and_vouches_for_its_own_class
 
 
 def test_a_distillation_file_names_classes_of_ours_alone(bait):
-    from vcgen.systems.distilled import read_stage
+    from vcgen.systems.distillation.distilled import read_stage
 
     before = set(sys.modules)
     for arguments in ({"guidance": shell(bait)}, {"options": {"views": shell(bait)}}, {"guidance": "m.extra.Model"}, {"guidance": ENCODER}):

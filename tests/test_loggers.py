@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 from training import refusal, vcgen
 
-from vcgen.callbacks.images import show_animation, show_image
+from vcgen.visualization.logging import show_animation, show_image
 
 SHEET = "val/input_target_rendering_depth"
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vcgen.nerf.lookup import sample_by_bags, sample_by_grid, sample_planes
+from vcgen.fields.lookup import sample_by_bags, sample_by_grid, sample_planes
 
 
 def coordinates(n=200, dtype=torch.float64):

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from vcgen.errors import UserError
-from vcgen.evaluation import lpips as module
-from vcgen.evaluation.lpips import SOURCES, find_weights, load_lpips, weights_folder
+from vcgen.metrics import lpips as module
+from vcgen.metrics.lpips import SOURCES, find_weights, load_lpips, weights_folder
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 from training import load, refusal, vcgen
 
-from vcgen.data.shards import read_index
+from vcgen.data.shards.files import read_index
 
 TRAIN = Path(__file__).parents[1] / "data" / "cars64" / "train"
 

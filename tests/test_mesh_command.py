@@ -7,10 +7,10 @@ import pytest
 import trimesh
 from mesh_files import four_colors, quad
 
-from vcgen import cli
-from vcgen.data import packing
-from vcgen.data.record import decode_views
-from vcgen.data.shards import read_index
+from vcgen.cli import main as cli
+from vcgen.data.shards import packing
+from vcgen.data.shards.record import decode_views
+from vcgen.data.shards.files import read_index
 
 FAST = ("--size", "16", "--views", "2", "--samples", "1", "--light", "none")
 

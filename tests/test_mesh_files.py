@@ -9,7 +9,7 @@ import trimesh
 from mesh_files import four_colors, quad
 from PIL import Image
 
-from vcgen.data.remarks import Remark
+from vcgen.data.formats.remarks import Remark
 from vcgen.errors import UserError
 from vcgen.meshes import loading
 from vcgen.meshes.materials import MOST_TEXELS, decode
@@ -142,7 +142,7 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path, monkeypatch):
 
 def test_a_texture_of_too_many_pixels_is_refused_by_its_header(tmp_path, monkeypatch):
     trimesh.Scene(quad(baseColorTexture=four_colors())).export(tmp_path / "quad.glb")
-    monkeypatch.setattr("vcgen.data.images.MAX_PIXELS", 10)
+    monkeypatch.setattr("vcgen.data.images.reading.MAX_PIXELS", 10)
     monkeypatch.setattr(loading.check_size, "__defaults__", (10,))
     assert "8 x 8 pixels" in refusal(tmp_path / "quad.glb")
 

@@ -10,7 +10,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from vcgen.data.pictures import area_resize
+from vcgen.data.images.arrays import area_resize
 from vcgen.meshes.cameras import SETS
 from vcgen.meshes.draw import draw, stage
 from vcgen.meshes.parts import read_surface

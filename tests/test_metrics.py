@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from vcgen.evaluation.metrics import DEFINITIONS, PSNR_CAP, Metrics, family, psnr, quantise, ssim, ssim_gauss
+from vcgen.metrics.image import DEFINITIONS, PSNR_CAP, Metrics, family, psnr, quantise, ssim, ssim_gauss
 from vcgen.evaluation.protocol import SUPPORTED_METRICS
 
 

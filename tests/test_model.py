@@ -14,9 +14,9 @@ from stand_in import BallSystem
 import vcgen
 from vcgen.cameras import view_angles
 from vcgen.errors import UserError
-from vcgen.export import folder
-from vcgen.data.framing import prepare
-from vcgen.export.render import main as render_command
+from vcgen.checkpoints import model_folder as folder
+from vcgen.data.images.framing import prepare
+from vcgen.cli.render import main as render_command
 
 BALL = {
     "class_path": "stand_in.BallSystem", "init_args": {}, "image_size": [24, 32], "background": 0.5,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vcgen.systems.optimizer import MuonAdamW, OptimizerOptions, iterate, iterate_gram, orthogonalise
+from vcgen.optim.optimizer import MuonAdamW, OptimizerOptions, iterate, iterate_gram, orthogonalise
 
 
 def gradients(model, seed):

@@ -10,14 +10,14 @@ import trimesh
 from torch.utils.data import DataLoader
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.data.single import Same
-from vcgen.evaluation.geometry import compare
-from vcgen.evaluation.janus import AZIMUTHS, janus
-from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.mesh import extract_mesh
-from vcgen.nerf.render import RenderOptions
-from vcgen.systems.realfusion import RealFusionOptions
-from vcgen.systems.realfusion_losses import LossWeights
+from vcgen.data.datamodules.single import Same
+from vcgen.metrics.geometry import compare
+from vcgen.metrics.janus import AZIMUTHS, janus
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.rendering.mesh import extract_mesh
+from vcgen.rendering.volume import RenderOptions
+from vcgen.systems.realfusion.system import RealFusionOptions
+from vcgen.losses.scene import LossWeights
 from vcgen.types import Example, Views
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -6,7 +6,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from training import refusal, vcgen
 
-from vcgen.systems.refusals import lightning_refusal, parse_refusal
+from vcgen.training.refusals import lightning_refusal, parse_refusal
 
 
 def shown(capsys, config, folder, **options) -> dict:

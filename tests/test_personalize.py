@@ -15,13 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from text_folder import tiny_folder
 from training import equal, load, refusal, vcgen
 
-from vcgen.data.photo_augment import PLAIN
-from vcgen.diffusion.lora import LoRA
-from vcgen.diffusion.personal import load_personal
+from vcgen.data.images.photo_augment import PLAIN
+from vcgen.personalization.lora import LoRA
+from vcgen.personalization.base import load_personal
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.diffusion.textual_inversion import TextualInversion
+from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.errors import UserError
-from vcgen.systems.class_pictures import Preservation, draw_class_pictures, read_class_pictures
+from vcgen.personalization.class_images import Preservation, draw_class_pictures, read_class_pictures
 from vcgen.systems.personalize import TEMPLATES, Personalize
 from vcgen.types import Example, Views
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vcgen.data.photo_augment import PLAIN, PhotoAugmentation
+from vcgen.data.images.photo_augment import PLAIN, PhotoAugmentation
 
 NONE = {"rotation": 0, "crop": 0, "jitter": 0, "grey": 0, "blur": 0}
 RED = torch.tensor([0.8, 0.1, 0.1])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
 
-from vcgen.cli import main
-from vcgen.data.plausible import FLIP, aim_of, odd_place, odd_poses
-from vcgen.data.shards import write_shards
+from vcgen.cli.main import main
+from vcgen.data.formats.plausible import FLIP, aim_of, odd_place, odd_poses
+from vcgen.data.shards.files import write_shards
 
 RING = looking_inwards(6, distance=4)
 #: OpenCV camera-to-world (x right, y down, z forward) that looks along +y of a world with z up.

@@ -9,15 +9,15 @@ from safetensors.torch import load_file, save_file
 from small_personalization import system
 from text_folder import CAPTIONS, TINY, tiny_prior
 
-from vcgen.diffusion.lora import LoRA
-from vcgen.diffusion.personal import load_personal
+from vcgen.personalization.lora import LoRA
+from vcgen.personalization.base import load_personal
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
-from vcgen.diffusion.textual_inversion import TextualInversion
+from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.errors import UserError
-from vcgen.systems.class_pictures import Preservation
+from vcgen.personalization.class_images import Preservation
 from vcgen.systems.personalize import Personalize, ViewPictures
-from vcgen.systems.realfusion_options import Prompt
+from vcgen.systems.realfusion.options import Prompt
 
 PRIOR = tiny_prior()
 LONG = "a photo of a " + "red " * 30 + "car, front view"

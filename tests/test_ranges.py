@@ -11,15 +11,15 @@ import pytest
 from msgspec import Meta
 from training import refusal, vcgen
 
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.errors import UserError
 from vcgen.levels import check_levels
 from vcgen.schema import AtLeastOne, NotNegative, Unit
 from vcgen.systems.base import System
-from vcgen.systems.distillation import DistillOptions
-from vcgen.systems.fit import STANDING
-from vcgen.systems.ranges import check_ranges, check_stage, is_bounded
+from vcgen.systems.distillation.loop import DistillOptions
+from vcgen.training.fit import STANDING
+from vcgen.training.ranges import check_ranges, check_stage, is_bounded
 
 
 def below(kind: type) -> set[type]:

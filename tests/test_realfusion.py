@@ -12,15 +12,15 @@ from small_realfusion import losses, photo, system
 from torch import nn
 
 from vcgen.cameras import focal_from_fov, orbit, pinhole
-from vcgen.diffusion.guidance import NGD, SDS, SJC
+from vcgen.guidance.guidance import NGD, SDS, SJC
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule
 from vcgen.errors import UserError
-from vcgen.nerf.render import RayRendering
-from vcgen.nerf.shading import ShadedRendering
-from vcgen.systems.realfusion import outside
-from vcgen.systems.realfusion_losses import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
-from vcgen.systems.realfusion_options import Prompt
+from vcgen.rendering.volume import RayRendering
+from vcgen.rendering.shading import ShadedRendering
+from vcgen.systems.realfusion.system import outside
+from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
+from vcgen.systems.realfusion.options import Prompt
 
 
 class Identity(nn.Module):

@@ -10,9 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from text_folder import tiny_folder
 from training import vcgen
 
-from vcgen.systems import realfusion_monitor
-from vcgen.systems.realfusion_monitor import IN_A_ROW, WINDOW, SceneMonitor
-from vcgen.systems.realfusion_outcome import Sides
+from vcgen.systems.realfusion import monitor as realfusion_monitor
+from vcgen.systems.realfusion.monitor import IN_A_ROW, WINDOW, SceneMonitor
+from vcgen.systems.realfusion.outcome import Sides
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, IterableDataset
 from training import CONFIG, equal, load, vcgen
 
-from vcgen.data.datamodule import leave_signals_to_the_trainer
-from vcgen.stopping import SIGNALS, Stopped, StopSignals, conclude
+from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
+from vcgen.training.stopping import SIGNALS, Stopped, StopSignals, conclude
 
 
 ROOT = Path(__file__).parents[1]
@@ -167,7 +167,7 @@ def test_a_warning_after_the_end_finds_the_training_finished(config, tmp_path, o
     words = ["fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
     program = f"""
 import atexit, os, sys
-from vcgen import cli
+from vcgen.cli import main as cli
 sys.argv[1:] = {words!r}
 atexit.register(os.kill, os.getpid(), {signal.SIGUSR1:d})
 sys.exit(cli.main())"""
@@ -185,7 +185,7 @@ def test_a_signal_during_the_last_step_finds_the_training_finished(config, tmp_p
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, rank, outside_slurm):
     command = [
-        sys.executable, "-m", "vcgen.cli", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
+        sys.executable, "-m", "vcgen.cli.main", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
         "--trainer.max_steps", "6", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+", "test_requeue.Kill",
         "--trainer.callbacks.number", str(int(signal.SIGTERM)), "--trainer.callbacks.rank", str(rank),
     ]  # fmt: skip

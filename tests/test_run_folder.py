@@ -13,14 +13,14 @@ from training import refusal, vcgen
 
 from vcgen.errors import UserError
 from vcgen.io import beside
-from vcgen.systems import run_folder
-from vcgen.systems.run_folder import LOCK, alone_in
+from vcgen.training import run_folder
+from vcgen.training.run_folder import LOCK, alone_in
 
 ROOT = Path(__file__).parents[1]
 #: Takes the lock of the folder given, forks a process that outlives it (as loaders do), says so, and waits.
 HOLDER = """
 import os, sys, time
-from vcgen.systems.run_folder import alone_in
+from vcgen.training.run_folder import alone_in
 with alone_in(sys.argv[1]):
     if os.fork():
         print("held", flush=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from training import Witness, equal, load, refusal, vcgen
 
-from vcgen.systems.checkpoint_files import CheckpointFiles
+from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.systems.nerfdiff import NerfDiff
 
 

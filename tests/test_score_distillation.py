@@ -6,7 +6,7 @@ import pytest
 import torch
 from gaussian_text import gaussian_text_prior, one_level
 
-from vcgen.diffusion.guidance import SDS, SJC
+from vcgen.guidance.guidance import SDS, SJC
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 
 #: alpha, the deviation of the prior, its mean and the pixels of the rendering.

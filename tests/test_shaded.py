@@ -67,7 +67,7 @@ def test_scans_look_as_another_renderer_drew_them(shared_data):
     """So the surfaces lie in the cameras' world: what the metrics of shapes rest on."""
     from objects import load_objects
 
-    from vcgen.evaluation.metrics import psnr
+    from vcgen.metrics.image import psnr
 
     for known in load_objects(shared_data / "toys64", shared_data / "ycb_scans", shared_data / "meshes_lowpoly_cc0", None, 4):
         rgb, alpha = draw(known.triangles, known.corner_rgb, known.views.cameras, 64)

@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.nerf.background import Background
-from vcgen.nerf.hashgrid import HashGrid, SceneHashGrid
-from vcgen.nerf.occupancy import OccupancyGrid, OccupiedField
-from vcgen.nerf.render import RenderOptions, render_image, render_rays
-from vcgen.nerf.shading import Shading, light_near, lit, normals, render_shaded, shaded_picture
+from vcgen.fields.background import Background
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
+from vcgen.rendering.volume import RenderOptions, render_image, render_rays
+from vcgen.rendering.shading import Shading, light_near, lit, normals, render_shaded, shaded_picture
 from vcgen.types import Field, Views
 
 

@@ -7,10 +7,10 @@ import pytest
 from scenes import looking_inwards, posed_frames, write_srn_object, write_transforms
 from training import refusal
 
-from vcgen.cli import main
-from vcgen.data.distortion import Distortion, distort, folds, undistort
+from vcgen.cli.main import main
+from vcgen.data.images.distortion import Distortion, distort, folds, undistort
 from vcgen.data.formats.transforms import read_distortion, read_intrinsics
-from vcgen.data.shards import read_index
+from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 
 SQUARE = np.array([[1.025, 0, 0.5], [0, 1.025, 0.5], [0, 0, 1]])

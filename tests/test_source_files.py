@@ -9,10 +9,10 @@ from PIL import Image
 from scenes import listing, looking_inwards, noise, png, posed_frames, write_srn_object, write_transforms
 from training import refusal
 
-from vcgen.cli import main
-from vcgen.data.images import SUFFIXES
-from vcgen.data.record import decode_views
-from vcgen.data.shards import read_index
+from vcgen.cli.main import main
+from vcgen.data.images.reading import SUFFIXES
+from vcgen.data.shards.record import decode_views
+from vcgen.data.shards.files import read_index
 
 C2W = looking_inwards(3, distance=4)
 APPLE = b"\0\5\x16\7" + bytes(200)

@@ -7,9 +7,9 @@ import pytest
 from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
 from training import refusal
 
-from vcgen.cli import main
-from vcgen.data.datamodule import ShardData
-from vcgen.data.shards import read_index, write_shards
+from vcgen.cli.main import main
+from vcgen.data.datamodules.shards import ShardData
+from vcgen.data.shards.files import read_index, write_shards
 
 C2W = looking_inwards(10, distance=4)
 FRAMES = posed_frames(C2W)
@@ -166,7 +166,7 @@ def test_one_line_speaks_for_all_scenes_and_comes_again_from_kept_shards(tmp_pat
         write_transforms(tmp_path / "in" / name, FRAMES[: 4 + ord(name) % 3], camera_angle_x=0.8)
     options = ("--samples-per-shard", "1")
     with monkeypatch.context() as patch:
-        patch.setattr("vcgen.data.packing.publish", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device", "out")))
+        patch.setattr("vcgen.data.shards.packing.publish", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device", "out")))
         assert pack(tmp_path / "in", tmp_path / "out", "test", *options) == 2
     capsys.readouterr()
     notes = [json.loads(path.read_bytes()) for path in (tmp_path / "out.partial").glob("*.json")]

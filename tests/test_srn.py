@@ -7,11 +7,11 @@ import pytest
 from scenes import listing, noise, png, write_srn_object
 from training import refusal
 
-from vcgen.cli import main
-from vcgen.data import packing
+from vcgen.cli.main import main
+from vcgen.data.shards import packing
 from vcgen.data.formats.srn import read_intrinsics, read_pose
-from vcgen.data.record import decode_views
-from vcgen.data.shards import read_index
+from vcgen.data.shards.record import decode_views
+from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 
 

@@ -7,10 +7,10 @@ import torch
 from scenes import make_record
 from torch.utils.data import DataLoader
 
-from vcgen.data.augment import Augmentation
-from vcgen.data.datamodule import ShardData
-from vcgen.data.shards import read_index, write_shards
-from vcgen.data.stream import FixedScenes, SceneStream
+from vcgen.data.datamodules.augment import Augmentation
+from vcgen.data.datamodules.shards import ShardData
+from vcgen.data.shards.files import read_index, write_shards
+from vcgen.data.datamodules.stream import FixedScenes, SceneStream
 from vcgen.errors import UserError
 from vcgen.types import Position
 

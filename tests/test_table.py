@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from vcgen.data.shards import SampleEntry, ShardEntry, ShardIndex, read_index, write_index
-from vcgen.data.table import SceneTable
+from vcgen.data.shards.files import SampleEntry, ShardEntry, ShardIndex, read_index, write_index
+from vcgen.data.shards.table import SceneTable
 
 ENTRIES = [SampleEntry(f"scene_{i:0{1 + i % 7}d}", 512 * i, 512, 2 + i % 5, f"Gruppe ü{i // 3}") for i in range(50)]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scenes import make_record
 
-from vcgen.data.shards import read_index, read_sample, write_shards
-from vcgen.data.tar import read_members
+from vcgen.data.shards.files import read_index, read_sample, write_shards
+from vcgen.data.shards.tar import read_members
 from vcgen.errors import UserError
 
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from training import refusal, vcgen
 
-from vcgen.callbacks.checkpoints import never_due
+from vcgen.training.callbacks.checkpoints import never_due
 from vcgen.errors import UserError
-from vcgen.systems.trainer_options import check_seed, check_trainer
+from vcgen.training.trainer_options import check_seed, check_trainer
 
 #: What the parser gives for what a configuration leaves out.
 DEFAULTS = {"check_val_every_n_epoch": 1, "overfit_batches": 0.0, "strategy": "auto", "devices": "auto", "accelerator": "auto", "max_steps": -1}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scenes import set_at
 
-from vcgen.callbacks.training_state import check_state
+from vcgen.training.callbacks.training_state import check_state
 from vcgen.errors import UserError
 
 

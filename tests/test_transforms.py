@@ -9,13 +9,13 @@ from PIL import Image
 from scenes import listing, looking_inwards, noise, write_transforms
 from training import refusal
 
-from vcgen.cli import main
-from vcgen.data.distortion import Distortion, distort, undistort
+from vcgen.cli.main import main
+from vcgen.data.images.distortion import Distortion, distort, undistort
 from vcgen.data.formats.scene import nearest_to_axes
 from vcgen.data.formats.transforms import read_intrinsics
-from vcgen.data.pictures import area_resize, premultiply
-from vcgen.data.record import decode_views
-from vcgen.data.shards import read_index
+from vcgen.data.images.arrays import area_resize, premultiply
+from vcgen.data.shards.record import decode_views
+from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])

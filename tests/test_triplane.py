@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from vcgen.cameras import Cameras, orbit, pinhole
-from vcgen.nerf.encoder import TriplaneEncoder
-from vcgen.nerf.scene import SceneTriplane
-from vcgen.nerf.triplane import TriplaneDecoder, TriplaneField
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.fields.triplane import TriplaneDecoder, TriplaneField
 from vcgen.types import Field, Views
 
 

@@ -8,11 +8,11 @@ from PIL import Image
 from scenes import looking_inwards, posed_frames, write_srn_object
 from training import refusal
 
-from vcgen.cli import main
-from vcgen.data.distortion import Distortion, distort
-from vcgen.data.framing import read
-from vcgen.data.record import SceneRecord, decode_views
-from vcgen.data.shards import read_index
+from vcgen.cli.main import main
+from vcgen.data.images.distortion import Distortion, distort
+from vcgen.data.images.framing import read
+from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.files import read_index
 
 C2W = looking_inwards(3, distance=4)
 #: A red, a green and a blue spot in the world.

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vcgen import cli, usage
+from vcgen.cli import main as cli
+from vcgen.cli import usage
 from vcgen.errors import UserError, suggestion
 
 RENDER = ["render", "--model", "m", "--image", "a.png", "--out", "o"]

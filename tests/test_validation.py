@@ -12,11 +12,11 @@ import yaml
 from ranks import vcgen_ranks
 from training import CONFIG, load
 
-from vcgen.data.shards import read_index
-from vcgen.data.stream import FixedScenes
-from vcgen.export import folder as model_folder
-from vcgen.systems.build import build_system
-from vcgen.systems.mean import Mean
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.checkpoints import model_folder
+from vcgen.checkpoints.build import build_system
+from vcgen.metrics.mean import Mean
 
 ROOT = Path(__file__).parents[1]
 PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4}}
@@ -29,7 +29,7 @@ def config(tmp_path):
     content["model"]["init_args"] |= {"prior": PRIOR, "prior_options": {"views": 2, "condition_size": 8}}
     content["data"]["init_args"] |= {"val_scenes": 5, "val_targets": 3}
     arguments = copy.deepcopy(content["model"]["init_args"])
-    arguments["encoder"]["class_path"] = "vcgen.nerf.encoder.TriplaneEncoder"
+    arguments["encoder"]["class_path"] = "vcgen.encoders.triplane.TriplaneEncoder"
     camera = {"focal": 1.0, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
     model = {"class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": arguments, "image_size": [64, 64], "camera": camera, "background": 1.0}
     model_folder.save(tmp_path / "model", build_system(model["class_path"], arguments).state_dict(), model)
@@ -68,7 +68,7 @@ def validate(world: int, config: Path, folder: Path, **options) -> list[dict]:
 def plain_loop(config: Path, weights: dict, scenes: int) -> dict[str, float]:
     """The means over all validation pictures, one scene after the other."""
     model, data = (yaml.safe_load(config.read_text())[part]["init_args"] for part in ("model", "data"))
-    model["encoder"]["class_path"] = "vcgen.nerf.encoder.TriplaneEncoder"
+    model["encoder"]["class_path"] = "vcgen.encoders.triplane.TriplaneEncoder"
     system = build_system("vcgen.systems.nerfdiff.NerfDiff", model).eval()
     system.load_state_dict(weights)
     psnr, denoising = [], []

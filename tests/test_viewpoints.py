@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vcgen.cameras import field_of_view, focal_from_fov, orbit, pinhole
-from vcgen.systems.viewpoints import ViewpointOptions, around, random_cameras, relative_angles, view_word
+from vcgen.data.viewpoints import ViewpointOptions, around, random_cameras, relative_angles, view_word
 
 CENTER = torch.zeros(3)
 

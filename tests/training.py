@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from vcgen import cli
+from vcgen.cli import main as cli
 from vcgen.types import Example
 
 CONFIG = """

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
-from vcgen.data.record import SceneRecord, decode_views
+from vcgen.data.shards.record import SceneRecord, decode_views
 
 COLOURS = ((230, 25, 75), (60, 160, 60), (0, 110, 220), (245, 130, 48), (145, 30, 180), (0, 150, 160), (200, 150, 0), (240, 50, 230))
 AXIS_COLOURS = {"x": (200, 0, 0), "y": (0, 140, 0), "z": (0, 0, 200)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec import Struct, structs, to_builtins
 
 from vcgen.errors import UserError
-from vcgen.evaluation.metrics import check_values
+from vcgen.metrics.image import check_values
 from vcgen.folders import create_folder
 from vcgen.io import read_json, write_bytes
 from vcgen.schema import Key, Name, NotNegative, Text, ViewNumber

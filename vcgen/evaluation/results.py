@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from vcgen.errors import UserError
-from vcgen.evaluation.metrics import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
+from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from vcgen.data.shards import ShardIndex
+from vcgen.data.shards.files import ShardIndex
 from vcgen.errors import UserError
 from vcgen.evaluation.records import ObjectScore, RecordFolder
 from vcgen.folders import create_folder

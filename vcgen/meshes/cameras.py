@@ -11,7 +11,7 @@ import torch
 from msgspec import Meta, Struct
 
 from vcgen.cameras import Cameras, orbit, pinhole
-from vcgen.data.record import check_intrinsics, check_pose, natural_order
+from vcgen.data.shards.record import check_intrinsics, check_pose, natural_order
 from vcgen.errors import UserError, suggestion
 from vcgen.io import read_json
 from vcgen.schema import Finite, Name, Positive

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
-from vcgen.data.remarks import remark
+from vcgen.data.formats.remarks import remark
 from vcgen.errors import UserError
 from vcgen.io import parse_json
 from vcgen.schema import Finite, Unit

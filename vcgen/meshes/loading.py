@@ -1,7 +1,7 @@
 """Mesh files that anybody may have made -> surfaces, or a refusal in one line. trimesh reads them, and sees no more than it needs.
 
 Bytes, numbers of faces and pixels are bounded; files that one names must lie in its folder or below; images go through the formats and the
-limits of ``vcgen.data.images``; nothing is fetched.
+limits of ``vcgen.data.images.reading``; nothing is fetched.
 """
 
 import io
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from vcgen.data.images import FORMATS, check_size
+from vcgen.data.images.reading import FORMATS, check_size
 from vcgen.errors import UserError
 from vcgen.io import one_line, read_bytes
 from vcgen.meshes.gltf import Header, read_header

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcgen.data.images import image_to_array
+from vcgen.data.images.reading import image_to_array
 from vcgen.io import one_line
 from vcgen.meshes.gltf import Header
 from vcgen.meshes.surface import BLEND, MASK, OPAQUE, to_linear

@@ -13,7 +13,7 @@ import torch
 
 from vcgen.data.formats.files import visible
 from vcgen.data.formats.scene import SceneFolder, Settings, make_record, scene_key
-from vcgen.data.record import SceneRecord
+from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.meshes.cameras import camera_set
 from vcgen.meshes.draw import draw, stage

@@ -13,10 +13,10 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
 from vcgen.schema import NotNegative
-from vcgen.sharding import average_gradients, clip_gradients, total_norm
-from vcgen.systems.mean import Mean
-from vcgen.systems.optimizer import OptimizerOptions
-from vcgen.systems.sharded import shard
+from vcgen.optim.sharding import average_gradients, clip_gradients, total_norm
+from vcgen.metrics.mean import Mean
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.optim.fsdp import shard
 from vcgen.types import Example, Field, Rendering, Views
 
 

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from vcgen.cameras import Cameras
 from vcgen.diffusion.prior import SAMPLERS, Sampler, ViewPrior
 from vcgen.errors import UserError
-from vcgen.nerf.render import RenderOptions, render_image
+from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side
 from vcgen.systems.base import FieldSystem
-from vcgen.systems.mean import Mean
-from vcgen.systems.optimizer import OptimizerOptions
-from vcgen.systems.pretrained import start_from
-from vcgen.systems.rays import Background, ray_losses
+from vcgen.metrics.mean import Mean
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.checkpoints.pretrained import start_from
+from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.types import Encoder, Example, Field, Rendering, Views
 
 #: See :meth:`NerfDiff.losses`.

@@ -12,23 +12,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcgen.callbacks.ema import averaged_weights
-from vcgen.callbacks.images import show_image
-from vcgen.callbacks.samples import to_uint8
-from vcgen.data.photo_augment import PLAIN, PhotoAugmentation
-from vcgen.data.photo_data import PhotoData
-from vcgen.diffusion.personal import Personalisation
+from vcgen.optim.ema import averaged_weights
+from vcgen.visualization.logging import show_image
+from vcgen.training.callbacks.samples import to_uint8
+from vcgen.data.images.photo_augment import PLAIN, PhotoAugmentation
+from vcgen.data.datamodules.photo import PhotoData
+from vcgen.personalization.base import Personalisation
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError
-from vcgen.export.video import contact_sheet
+from vcgen.visualization.video import contact_sheet
 from vcgen.folders import put_in_place
 from vcgen.io import replacing
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
 from vcgen.systems.base import System
-from vcgen.systems.class_pictures import Preservation, draw_class_pictures, read_class_pictures
-from vcgen.systems.mean import Mean
-from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.personalization.class_images import Preservation, draw_class_pictures, read_class_pictures
+from vcgen.metrics.mean import Mean
+from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.types import Example, Views
 
 #: The 27 "small" templates of textual inversion (arXiv 2208.01618, appendix), from CLIP's for ImageNet.
@@ -74,7 +74,7 @@ class Personalize(System):
     augmentation: of the photo, anew for each picture. batch_size: pictures of the object per step. templates: prompts, {} for the object;
     view: added to them, as "front view"; "" for none. min_snr: gamma of the loss weights; None: none. preservation: of the class, for LoRA
     and DreamBooth. gradient_checkpointing: less memory, more time. pictures: what is drawn. Writes into the run's folder what was learnt,
-    in diffusers' own formats: see :func:`vcgen.diffusion.personal.load_personal`. Checkpoints hold what is trained and nothing of the
+    in diffusers' own formats: see :func:`vcgen.personalization.base.load_personal`. Checkpoints hold what is trained and nothing of the
     frozen networks.
     """
 

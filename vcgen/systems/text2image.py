@@ -8,21 +8,21 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.callbacks.ema import averaged_weights
-from vcgen.callbacks.images import show_image
-from vcgen.callbacks.samples import to_uint8
+from vcgen.optim.ema import averaged_weights
+from vcgen.visualization.logging import show_image
+from vcgen.training.callbacks.samples import to_uint8
 from vcgen.cameras import Cameras
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
 from vcgen.errors import UserError
-from vcgen.export.video import contact_sheet
+from vcgen.visualization.video import contact_sheet
 from vcgen.folders import replacing_folder
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, Unit
 from vcgen.systems.base import System
-from vcgen.systems.captions import all_sentences, captions, read_things
-from vcgen.systems.mean import Mean
-from vcgen.systems.optimizer import OptimizerOptions
+from vcgen.data.captions import all_sentences, captions, read_things
+from vcgen.metrics.mean import Mean
+from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.types import Example, Views
 
 
@@ -30,7 +30,7 @@ class TextToImage(System):
     """Learns pictures over white with captions made from a list of names and the cameras; leaves ``pipeline/`` in the run's folder, which
     diffusers' StableDiffusionPipeline opens.
 
-    captions: JSON file, see :func:`vcgen.systems.captions.read_things`; the tokenizer learns from it, too. sizes: of the networks.
+    captions: JSON file, see :func:`vcgen.data.captions.read_things`; the tokenizer learns from it, too. sizes: of the networks.
     autoencoder_steps: the first so many steps train the autoencoder, the others U-Net and text encoder on its latents.
     autoencoder_pictures: how many pictures of a batch the autoencoder trains on; it costs more per picture than the U-Net.
     kl_weight: of the mean divergence per latent number from a standard normal, beside the mean absolute error of pictures in [-1, 1].

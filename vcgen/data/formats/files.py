@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from vcgen.data.images import SUFFIXES
+from vcgen.data.images.reading import SUFFIXES
 
 #: What systems and archives leave in folders, beside hidden files such as .DS_Store and macOS's ._NAME.
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")

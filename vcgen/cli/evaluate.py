@@ -1,0 +1,182 @@
+"""``vcgen evaluate``: measure a model folder on a shard folder under a protocol file."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse.typing import PositiveInt
+
+from vcgen.cli import usage
+from vcgen.errors import UserError
+from vcgen.terminal import say, unstyled
+
+if TYPE_CHECKING:
+    from vcgen.evaluation.protocol import Protocol
+    from vcgen.evaluation.results import Results
+    from vcgen.evaluation.runner import Settings
+    from vcgen.systems.distillation.distilled import Distilled
+
+EXAMPLE = """example:
+  vcgen evaluate --model outputs/cars/model --data data/cars64/test --protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
+
+An interrupted evaluation goes on where it stopped when the same command is given again. To share the work among n processes, give each
+--shard 0/n, 1/n, ... and the same --out; when all are done, --merge instead of --shard writes the report."""
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of ``vcgen evaluate``."""
+    from argparse import RawDescriptionHelpFormatter
+
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Keeps the lines of the example whole, so that it can be copied."""
+
+    about = {"description": evaluate.__doc__.split("\n\n")[0], "epilog": EXAMPLE, "formatter_class": Formatter}
+    usage.run(evaluate, arguments, "vcgen evaluate", flags={"--distill": "default"}, **about)
+
+
+def evaluate(
+    model: str, data: str, protocol: str, out: str, lpips: list[Literal["vgg", "squeeze", "alex", "none"]] = ["vgg"],
+    offline: bool = False, device: str = "auto", views_per_call: PositiveInt = 8, shard: str = "0/1", merge: bool = False,
+    overwrite: bool = False, baselines: bool = False, train: str | None = None, compare: list[str] | None = None,
+    distill: str | None = None, together: PositiveInt = 1, seed: int = 0, on_error: Literal["stop", "skip"] = "stop",
+    plugins: list[str] | None = None,
+) -> None:
+    """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
+
+    Args:
+        model: the model folder, written by vcgen export.
+        data: a shard folder, written by vcgen data pack (the folder that holds index.json).
+        protocol: the protocol file; those shipped lie in configs/protocols.
+        out: the folder for the results.
+        lpips: networks to compute LPIPS with, one column each; published tables use vgg. none leaves LPIPS out.
+        offline: never download LPIPS weights (as VCGEN_OFFLINE=1 does).
+        device: cpu, cuda, or auto, which takes a GPU if there is one.
+        views_per_call: views rendered together; lower it if memory runs out.
+        shard: i/n scores every n-th object from the i-th on, counted from 0, and leaves the report to --merge.
+        merge: score nothing; write the report of what the shards have scored.
+        overwrite: replace the results of an earlier evaluation in out.
+        baselines: also score copying the input, and with --train the mean training image.
+        train: the training shards, for the mean training image of the baselines.
+        compare: --out folders of other methods to set beside this one.
+        distill: distil every object's field by the model's prior before it is scored, with the model part of a configuration such as
+            configs/distill.yaml; nothing for the same settings.
+        together: objects distilled at the same time, as far as memory allows: faster on a GPU.
+        seed: of the distillation's noise.
+        on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
+        plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
+    """
+    from vcgen.evaluation.protocol import load_protocol
+    from vcgen.evaluation.results import load_results
+    from vcgen.evaluation.runner import Origin, Settings, evaluate_system
+    from vcgen.evaluation.sharing import parse_shard
+    from vcgen.checkpoints import model_folder as folder
+
+    check_sharing(parse_shard(shard), merge, overwrite, baselines)
+    if together > 1 and not distill:
+        raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
+    if train and not baselines:
+        raise UserError("--train is for the mean training image of --baselines: give that, too")
+    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
+    networks = tuple(network for network in lpips if network != "none")
+    settings = Settings(networks, offline, usage.choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)
+    loaded_protocol = load_protocol(protocol)
+    system = folder.load(model, settings.device, plugins or ())
+    check_views(loaded_protocol, model, 1 if distill else getattr(system, "most_views", None))
+    places = Places(Path(data), Path(out), Path(train) if train else None)
+    others = [load_results(other) for other in compare or []]
+    others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
+    origin = Origin(Path(model).resolve().name, folder.hashes(model), dict(getattr(system, "config", {})))
+    if distill:
+        from vcgen.systems.distillation.distilled import distilled
+
+        system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins or ())
+        if together > 1 and not merge:
+            distil_in_groups(system, places.data, loaded_protocol, settings, together)
+        origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})
+    results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
+    _announce(results, places.out)
+
+
+def distil_in_groups(system: "Distilled", data: Path, protocol: "Protocol", settings: "Settings", together: int) -> None:
+    """Distil the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
+    from rich.progress import track
+
+    from vcgen.data.shards.faults import fault_in
+    from vcgen.data.shards.files import read_index
+    from vcgen.data.datamodules.stream import stack_views
+    from vcgen.evaluation.runner import views_of
+    from vcgen.evaluation.sharing import objects_of
+
+    index = read_index(data, check=settings.on_error == "stop")
+    numbers = [number for _, number in objects_of(index, settings.shard)]
+    numbers = [number for number in numbers if settings.on_error == "stop" or fault_in(index, number) is None]
+    groups = [numbers[i : i + together] for i in range(0, len(numbers), together)]
+    for group in track(groups, f"distilling, {together} at a time"):
+        views = [views_of(index.read(number), protocol.context, protocol, settings.device)[0] for number in group]
+        system.distil_together(stack_views(views))
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of an evaluation. train: training shards, or None."""
+
+    data: Path
+    out: Path
+    train: Path | None
+
+
+def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") -> "list[Results]":
+    """Score "copy the input" and, where training shards are given, "mean training image", into OUT/baselines."""
+    from vcgen.evaluation.baselines import CopyInput, MeanImage
+    from vcgen.evaluation.runner import Origin, evaluate_system
+
+    systems = {"copy_input": CopyInput()}
+    if places.train is not None:
+        systems["mean_image"] = MeanImage.of(places.train, protocol.background)
+    folder = places.out / "baselines"
+    return [
+        evaluate_system(system, places.data, protocol, folder / name, Origin(system.name, system.hashes), settings)
+        for name, system in systems.items()
+    ]
+
+
+def check_views(protocol: "Protocol", model: str, most: int | None) -> None:
+    """Refuse a protocol with more input views than the ``most`` that a model looks at (None: any): it would pass over the others."""
+    if most is not None and (given := len(protocol.context)) > most:
+        found = f"protocol {protocol.name} gives {given} input views, {model} looks at {most}"
+        raise UserError(f"{found}: use a protocol with {most}, or a model that looks at several, as PixelNerf without distillation")
+
+
+def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baselines: bool) -> None:
+    """Refuse what cannot be combined."""
+    if merge and shard != (0, 1):
+        raise UserError("--merge joins all shards: give it without --shard")
+    if baselines and shard[1] > 1:
+        raise UserError("--baselines cannot be given with --shard; give it with --merge")
+    if overwrite and (merge or shard[1] > 1):
+        # A task that is run again would throw away what it has, and what others have written meanwhile.
+        raise UserError("--overwrite cannot be given with --shard or --merge; choose another --out, or remove it first")
+
+
+def _announce(results: "Results | None", out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if results is None:
+        say(f"{out}: this shard is done; when all are, --merge instead of --shard writes the report")
+        return
+    from vcgen.evaluation.report.report import rows
+
+    heading, *body = rows(results)
+    title = f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images"
+    table = Table(title=unstyled(title))
+    table.add_column(heading[0], overflow="fold")
+    for name in heading[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in body:
+        # The interval under its mean.
+        table.add_row(unstyled(row[0]), *(unstyled(*cell.replace(" [", "\n[").split("\n")) for cell in row[1:]))
+    Console().print(table)
+    say(f"{out / 'report.html'}, report.md, results.json")

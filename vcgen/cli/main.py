@@ -1,0 +1,109 @@
+"""The ``vcgen`` command: a table of commands; nothing heavy is imported until one is chosen."""
+
+import importlib
+import os
+import select
+import signal
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from vcgen import __version__
+from vcgen.memory import keep_freed_memory
+from vcgen.errors import UserError, suggestion, system_refusal
+from vcgen.redaction import hide
+from vcgen.terminal import complain, printable
+
+TRAINER = "vcgen.training.launch:main"
+
+#: command words -> (``module:function`` taking the remaining arguments and returning an exit status or None, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": (TRAINER, "train: vcgen fit -c configs/cars64.yaml [--key value]"),
+    "validate": (TRAINER, "run the validation loop of a configuration"),
+    "data pack": ("vcgen.cli.pack:main", "turn posed images into shards: vcgen data pack FORMAT SOURCE OUT"),
+    "data render": ("vcgen.cli.render_meshes:main", "turn mesh files into shards of posed images: vcgen data render MESHES OUT"),
+    "data inspect": ("vcgen.cli.inspect:main", "summarise shards and draw contact sheet, cameras and epipolar lines"),
+    "evaluate": ("vcgen.cli.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
+    "export": ("vcgen.cli.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),
+    "render": ("vcgen.cli.render:main", "one image -> novel views, turntable, depth, mesh"),
+    "doctor": ("vcgen.cli.doctor.command:main", "check versions, devices, files and SLURM; say how to mend what is missing"),
+}
+
+
+def usage() -> str:
+    """The text of ``vcgen --help``."""
+    lines = [f"vcgen {__version__}: view-conditioned 3D generation", "", "usage: vcgen COMMAND [arguments]", ""]
+    lines += [f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", "`vcgen COMMAND --help` explains a command."])
+
+
+def one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """Our own warnings are for users, as errors are; those of libraries keep the place they come from."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return hide(f"vcgen: warning: {printable(str(message))}\n")
+    return hide(f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status. Errors the user can mend are printed as one line, with status 2."""
+    try:
+        status = command(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        if not reader_is_gone():  # another pipe: to ffmpeg, or to a loader process
+            raise
+        # Python would complain again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def reader_is_gone() -> bool:
+    """Whether standard output is a pipe whose reader, such as `head`, has had enough."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # no file behind it
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def command(arguments: list[str] | None) -> int:
+    """See :func:`main`."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    count = 2 if " ".join(words[:2]) in COMMANDS else 1
+    name = " ".join(words[:count])
+    if name not in COMMANDS:
+        near, known = suggestion(" ".join(words[:2]), COMMANDS) or suggestion(words[0], COMMANDS), ", ".join(COMMANDS)
+        complain(f"unknown command {name!r}{near}; the commands are: {known}")
+        return 2
+    if arguments is None:
+        warnings.formatwarning = one_line
+        sys.excepthook = lambda *error: print(hide("".join(traceback.format_exception(*error))), file=sys.stderr, end="")
+        keep_freed_memory()
+    if arguments is None and COMMANDS[name][0] == TRAINER:
+        # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it would by default.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    module, function = COMMANDS[name][0].split(":")
+    run = getattr(importlib.import_module(module), function)
+    try:
+        return run(words if COMMANDS[name][0] == TRAINER else words[count:]) or 0
+    except UserError as error:
+        complain(str(error))
+        return 2
+    except OSError as error:
+        if (line := system_refusal(error)) is None:
+            raise
+        complain(line)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

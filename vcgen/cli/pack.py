@@ -1,0 +1,155 @@
+"""``vcgen data pack FORMAT SOURCE OUT``: the command line of the converters; the work is in ``packing.py`` and ``formats/``."""
+
+import math
+import re
+from pathlib import Path
+from typing import Literal
+
+from vcgen.cli import usage
+from vcgen.data.formats.scene import COLMAP, Settings
+from vcgen.data.shards.packing import ListScenes, ReadScene, pack
+from vcgen.errors import UserError, suggestion
+from vcgen.terminal import complain
+
+Backdrop = Literal["white", "black", "none"]
+
+
+def main(arguments: list[str]) -> None:
+    """Parse ``arguments`` (everything after ``vcgen data pack``) and run the converter of the named format."""
+    formats = {"srn": srn, "transforms": transforms}
+    first = arguments[0] if arguments else ""
+    if first not in formats and not first.startswith("-"):
+        what = f"unknown format {first!r}{suggestion(first, formats)}" if first else "no format given"
+        hint = f" ({COLMAP})" if first.lower().startswith("colmap") else ""
+        raise UserError(f"{what}{hint}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
+    usage.run(formats, arguments, "vcgen data pack", positional=True, shared=(run,))
+
+
+def srn(
+    source: str, out: str, near: float = 0.8, far: float = 1.8, background: Backdrop = "white", name: str = "srn", **options
+) -> None:
+    """Pack a data set in the ShapeNet-SRN layout: OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}.
+
+    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenCV axes, world z up.
+
+    Args:
+        source: folder of one split; objects may lie deeper, as in srn_cars/cars_train or chairs_train/chairs_2.0_train.
+        out: shard folder to make; it appears under this name only when complete.
+        near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need 1.25.
+        far: farthest ray distance. The default suits SRN cars; chairs need 2.75.
+        background: what lies behind the object in pictures without transparency.
+        name: data set name stored with every scene.
+    """
+    from vcgen.data.formats.srn import list_scenes, read_scene
+
+    run(list_scenes, read_scene, source, out, near, far, background, name, **options)
+
+
+def transforms(
+    source: str,
+    out: str,
+    near: float | None = None,
+    far: float | None = None,
+    background: Backdrop = "none",
+    name: str = "transforms",
+    **options,
+) -> None:
+    """Pack transforms.json scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
+
+    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenGL axes, world z up. Lens
+    distortion (k1 to k4, p1, p2) is removed; fisheye lenses are refused.
+
+    Args:
+        source: folder with transforms_SPLIT.json or transforms.json (one scene), or a folder of such folders (many scenes).
+        out: shard folder to make; it appears under this name only when complete.
+        near: nearest ray distance from the camera, Euclidean, in stored units. Required; 2 for NeRF-synthetic.
+        far: farthest ray distance. Required; 6 for NeRF-synthetic.
+        background: what lies behind the object in pictures without transparency.
+        name: data set name stored with every scene.
+    """
+    from vcgen.data.formats.transforms import list_scenes, read_scene
+
+    if near is None or far is None:
+        raise UserError("transforms files do not state ray bounds: give --near and --far (2 and 6 for NeRF-synthetic)")
+    run(list_scenes, read_scene, source, out, near, far, background, name, **options)
+
+
+def run(
+    list_scenes: ListScenes,
+    read_scene: ReadScene,
+    source: str,
+    out: str,
+    near: float,
+    far: float,
+    background: str,
+    name: str,
+    *,
+    size: str | None = None,
+    split: str = "train",
+    licence: str = "",
+    group_pattern: str = "",
+    scale: float = 1.0,
+    recentre: bool = False,
+    hold_out_views: int = 0,
+    crops: bool = False,
+    samples_per_shard: int = 64,
+    workers: int = 1,
+    skip_broken: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pack with the options that all formats share.
+
+    Args:
+        size: shrink pictures: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
+        split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else transforms.json, and of it the
+            frames that SPLIT_filenames lists).
+        hold_out_views: parts one capture: with 8, `--split test` packs every 8th view, the first included, `--split train` the others.
+        licence: licence stored with every scene.
+        group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
+        recentre: move the point nearest to all optical axes to the origin.
+        scale: factor on camera positions, after recentring; near and far are in scaled units.
+        crops: the images are parts of larger ones, so that the principal point may lie anywhere, also outside.
+        samples_per_shard: scenes in one tar file.
+        workers: processes that convert scenes; the bytes written do not depend on it.
+        skip_broken: leave out broken scenes (listed at the end) instead of refusing.
+        overwrite: replace a shard folder that was packed from other data or with other settings.
+    """
+    pattern = check_pattern(group_pattern)
+    check_numbers(near, far, scale, hold_out_views)
+    if not re.fullmatch(r"[\w.-]{1,80}", split):
+        raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
+    if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
+        complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
+    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views, crops)
+    pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+
+
+def check_numbers(near: float, far: float, scale: float, hold_out_views: int) -> None:
+    """Raise UserError for an option that no scene can be packed with."""
+    if not 0 <= near < far < math.inf:
+        swapped = " (the other way round?)" if near > far >= 0 else ""
+        raise UserError(f"--near {near:g} and --far {far:g}: near must be 0 or more, and less than far{swapped}")
+    if not 0 < scale < math.inf:
+        raise UserError(f"--scale {scale:g}: must be more than 0 and finite")
+    if hold_out_views < 0 or hold_out_views == 1:
+        raise UserError(f"--hold_out_views {hold_out_views}: give 2 or more, or 0 to hold out none")
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """"64" -> (64, 64), "480x270" -> (480, 270) as (height, width); None stays None. Raises UserError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    if not match:
+        raise UserError(f"--size {text!r}: give one number for square pictures or HEIGHTxWIDTH, e.g. 64 or 480x270")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def check_pattern(pattern: str) -> str:
+    """Return a regular expression with at least one group unchanged; raises UserError for others."""
+    try:
+        if pattern and re.compile(pattern).groups < 1:
+            raise UserError(f"--group-pattern {pattern!r}: needs a group in parentheses, e.g. '(.+)_[0-9]+'")
+    except re.error as error:
+        raise UserError(f"--group-pattern {pattern!r}: not a regular expression ({error})") from error
+    return pattern

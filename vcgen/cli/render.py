@@ -1,0 +1,175 @@
+"""``vcgen render``: one picture of an object becomes novel views, depth, a turntable and a mesh."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from inspect import getdoc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vcgen.cli import usage
+from vcgen.errors import UserError
+from vcgen.terminal import one_line, say
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    from vcgen.data.images.framing import Picture
+    from vcgen.cli.render_outputs import OutputOptions
+    from vcgen.data.input_camera import Stage
+    from vcgen.systems.distillation.distilled import Distilled
+
+#: Views, and frames of a turntable, at most.
+MOST = 3600
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of ``vcgen render``."""
+    about = getdoc(render).split("Args:")[0]
+    usage.run(render, arguments, "vcgen render", flags={"--distill": "default"}, description=about)
+
+
+def render(
+    model: str, image: list[str], out: str, views: int | None = None, azimuths: list[float] | None = None, elevation: float | None = None,
+    size: int | None = None, transparent: bool = False, turntable_frames: int = 60, fps: float = 20.0, mesh_resolution: int = 128,
+    mesh_format: list[Literal["glb", "ply", "obj", "stl"]] = ["glb"], threshold: float | None = None,
+    input_elevation: float | None = None, input_distance: float | None = None, fov: float | None = None, fill: float = 0.78,
+    as_is: bool = False, distill: str | None = None, device: str = "auto", seed: int = 0, plugins: list[str] | None = None,
+) -> None:
+    """Show one object from all sides, given one picture of it.
+
+    Writes to OUT (one folder per picture inside OUT when there are several): input.png, what the model was shown; views/, the novel views;
+    contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value * depth_unit of render.json, 0 = nothing
+    there) and depth_colour/, the same to look at (red near, blue far); turntable.gif and turntable.mp4; mesh.glb, with vertex colours;
+    render.json, every camera and setting. With --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, picture
+    and settings finds them again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
+    hyphens do for underscores.
+
+    Args:
+        model: the model folder that vcgen export wrote.
+        image: one or more pictures, each of another object, with alpha, on a plain background, or on any where rembg is installed.
+        out: the folder to write to; files of an earlier run are replaced.
+        views: how many novel views, spread evenly around the object from azimuth 0; 8 unless azimuths are given.
+        azimuths: the views' azimuths in degrees instead; 0 is the input's side, 90 a quarter turn counter-clockwise seen from above.
+        elevation: elevation of all novel views in degrees, between -90 and 90; the input's by default.
+        size: width of the novel views in pixels; the model's own by default.
+        transparent: write the views with straight alpha instead of over the model's background.
+        turntable_frames: frames of the turntable's full turn; 0 writes none.
+        fps: frames per second of the turntable.
+        mesh_resolution: grid points along each edge of the cube that the mesh is extracted from; 0 writes none.
+        mesh_format: of the mesh: glb, ply, obj, stl (without colours), or several of them.
+        threshold: the density (per world unit) of the mesh's surface; by default it lies where a tenth of the light is stopped.
+        input_elevation: elevation in degrees from which the picture was taken; the model's default camera otherwise.
+        input_distance: distance between the picture's camera and the object's middle, in world units; the model's default otherwise, and
+            the only one that suits models trained at a single distance.
+        fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
+        fill: share of the frame that the object is scaled to fill, between 0.1 and 1.
+        as_is: keep the picture's framing (only pad and resize), for pictures framed like the training data.
+        distill: finetune the field by the model's diffusion prior first (under a minute on one CPU core at 64 px): a configuration
+            such as configs/distill.yaml, or nothing for the same settings.
+        device: cpu, cuda, cuda:1, ... ; auto takes a GPU when there is one.
+        seed: of the distillation's noise.
+        plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
+    """
+    usage.within("--views", views, 1, MOST)
+    if turntable_frames:
+        usage.within("--turntable-frames", turntable_frames, 2, MOST, ", or be 0 for none")
+    if mesh_resolution:
+        usage.within("--mesh-resolution", mesh_resolution, 8, 1024, ", or be 0 for none")
+    usage.within("--size", size, 8, 4096, " pixels")
+    usage.within("--fps", fps, 1, 50)
+    usage.within("--threshold", threshold, 0, strict=True)
+    usage.within("--fov", fov, 1, 150, " degrees")
+    usage.within("--fill", fill, 0.1, 1)
+    usage.within("--input-distance", input_distance, 0, strict=True)
+    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
+    for name, value in (("--elevation", elevation), ("--input-elevation", input_elevation)):
+        usage.within(name, value, -90, 90, " degrees", strict=True)  # at the poles the direction of image-up is undefined
+    for azimuth in azimuths or ():
+        usage.within("--azimuths", azimuth, -1e6, 1e6, " degrees")
+    if azimuths is not None and not 0 < len(azimuths) <= MOST:
+        raise UserError(f"--azimuths needs 1 to {MOST} angles")
+    if views is not None and azimuths is not None:
+        raise UserError("--views spreads views evenly, --azimuths says where they are: give one of the two")
+    device, targets = usage.choose_device(device), _targets(image, Path(out))
+    from vcgen.checkpoints.model_folder import read_config
+    from vcgen.cli.render_outputs import OutputOptions
+    from vcgen.data.input_camera import Stage
+
+    stage = Stage.of(read_config(model), input_elevation, input_distance, fov)
+    pictures = _read(targets, stage.image_size, fill, as_is)
+    system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
+    options = OutputOptions(
+        azimuths=tuple(360 * i / (views or 8) for i in range(views or 8)) if azimuths is None else tuple(azimuths),
+        elevation=stage.elevation if elevation is None else elevation,
+        size=stage.image_size if size is None else (max(1, round(size * stage.image_size[0] / stage.image_size[1])), size),
+        turntable_frames=turntable_frames, fps=fps, mesh_resolution=mesh_resolution, mesh_formats=tuple(dict.fromkeys(mesh_format)),
+        threshold=threshold, transparent=transparent,
+    )
+    _render_all(system, stage, pictures, targets, options, {"model": str(model), "distill": distill, "seed": seed})
+
+
+def _open(
+    model: str, device: str, distill: str | None, seed: int, keep: Path, plugins: Sequence[str]
+) -> "LightningModule | Distilled":
+    from vcgen.checkpoints import model_folder as folder
+
+    system = folder.load(model, device, plugins)
+    if distill is None:
+        return system
+    from vcgen.systems.distillation.distilled import distilled
+
+    return distilled(system, distill, seed, keep, plugins=plugins)
+
+
+def _render_all(
+    system: "LightningModule | Distilled", stage: "Stage", pictures: "dict[Path, Picture]", targets: dict[Path, Path],
+    options: "OutputOptions", record: dict[str, Any],
+) -> None:
+    """Every picture, even when an earlier one had problems; these end the command."""
+    import torch
+
+    from vcgen.folders import create_folder
+    from vcgen.cli.render_outputs import render_picture
+
+    problems = []
+    for path, target in targets.items():
+        create_folder(target)
+    for path, target in targets.items():
+        torch.manual_seed(record["seed"])
+        report = render_picture(system, stage, path, pictures[path], target, options, record)
+        say(*report.lines)
+        problems += report.problems
+    if problems:
+        sys.stdout.flush()
+        raise UserError("; ".join(problems))
+
+
+def _targets(images: list[str], out: Path) -> dict[Path, Path]:
+    """The folder to write to, for every picture."""
+    from vcgen.data.images.reading import image_in
+
+    pictures = [image_in(name) for name in images]
+    if not pictures:
+        raise UserError("--image needs at least one picture")
+    names = [picture.stem for picture in pictures]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two pictures are named {twice[0]}: their results would overwrite one another, so rename one or run twice")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: --out takes a folder")
+    return {picture: out if len(pictures) == 1 else out / picture.stem for picture in pictures}
+
+
+def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool) -> "dict[Path, Picture]":
+    """Every picture as the model sees it. Raises UserError for all together that cannot be used, before anything is rendered."""
+    from vcgen.data.images.framing import prepare
+
+    pictures, faults = {}, []
+    for path in paths:
+        try:
+            pictures[path] = prepare(path, size, fill, as_is)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        more = f" ({len(faults)} of {len(faults) + len(pictures)} pictures cannot be used; nothing was rendered)" if pictures else ""
+        raise UserError(one_line("; ".join(faults) + more))
+    return pictures

@@ -1,0 +1,165 @@
+"""What ``vcgen render`` writes for one picture."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vcgen.cameras import Cameras
+from vcgen.errors import UserError
+from vcgen.visualization.mesh_files import write_mesh
+from vcgen.data.images.framing import Picture
+from vcgen.data.input_camera import Stage
+from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
+from vcgen.io import write_bytes
+from vcgen.rendering.mesh import extract_mesh
+from vcgen.terminal import printable
+from vcgen.types import Field, Rendering
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """The arguments of :func:`vcgen.cli.render.render` that say what to write. azimuths, elevation: degrees; size: (height, width);
+    mesh_formats: suffixes of mesh files, without the dot."""
+
+    azimuths: tuple[float, ...]
+    elevation: float
+    size: tuple[int, int]
+    turntable_frames: int
+    fps: float
+    mesh_resolution: int
+    mesh_formats: tuple[str, ...]
+    threshold: float | None
+    transparent: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """lines: what was written, for the user. problems: what could not be."""
+
+    lines: list[str]
+    problems: list[str]
+
+
+def render_picture(
+    system: LightningModule, stage: Stage, path: Path, picture: Picture, target: Path, options: OutputOptions, record: dict[str, Any]
+) -> Report:
+    """Write everything for one picture, which came from ``path``, to the folder ``target``; ``record`` goes into render.json."""
+    pixels = np.concatenate([picture.colour, picture.alpha[..., None]], -1)
+    write_png(target / "input.png", _bytes(pixels))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    with torch.no_grad(), bar:
+        field = system.field(stage.context(picture, system.device))
+        cameras = stage.cameras(options.azimuths, options.elevation, system.device)
+        views = _render(system, field, cameras, options.size, stage.background, bar, f"{path.name}: views")
+        lines = [f"{path} -> {target}"] + _write_views(views, stage, target, options)
+        if options.turntable_frames:
+            around = stage.cameras([360 * i / options.turntable_frames for i in range(options.turntable_frames)], options.elevation)
+            turn = _render(system, field, around.to(system.device), options.size, stage.background, bar, f"{path.name}: turntable")
+            frames = _pictures(turn.rgb)
+            gif = write_gif(target / "turntable.gif", frames, options.fps)
+            mp4 = write_mp4(target / "turntable.mp4", frames, options.fps)
+            lines += [_line(gif, f"{len(frames)} frames, {options.fps:g} per second"), _line(mp4, "the same as H.264")]
+    mesh, problems = ({}, []) if not options.mesh_resolution else _write_mesh(field, stage, target, options, lines)
+    record = {**record, "image": str(path), **_record(stage, cameras, options), "mesh": mesh}
+    write_bytes(target / "render.json", (json.dumps(record, indent=2) + "\n").encode())
+    return Report([*lines, _line(target / "render.json", "cameras and settings")], [f"{path}: {problem}" for problem in problems])
+
+
+def _render(
+    system: LightningModule, field: Field, cameras: Cameras, size: tuple[int, int], background: float, bar: Progress, name: str
+) -> Rendering:
+    """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height, width)."""
+    rendered = []
+    for index in bar.track(range(len(cameras.near)), description=printable(name)):
+        rendering = system.render(field, cameras[index : index + 1].reshape(1, 1), size, background=background)
+        rendered.append([part[0, 0].float().cpu() for part in rendering])
+    return Rendering(*(torch.stack(parts) for parts in zip(*rendered, strict=True)))
+
+
+def _write_views(views: Rendering, stage: Stage, target: Path, options: OutputOptions) -> list[str]:
+    pictures, depth, alpha = _pictures(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
+    coloured = depth_picture(depth, stage.near, stage.far, alpha)
+    stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(stage)), 1, 65535), 0).astype(np.uint16)
+    shown = straight_rgba(views, stage.background) if options.transparent else pictures
+    for index, name in enumerate(_names(options.azimuths)):
+        write_png(target / "views" / name, shown[index])
+        write_png(target / "depth" / name, stored[index])
+        write_png(target / "depth_colour" / name, coloured[index])
+    columns, clear = min(8, len(pictures)), ", with straight alpha" if options.transparent else ""
+    blank = np.full((-len(pictures) % columns, *pictures.shape[1:]), 255, np.uint8)
+    write_png(target / "contact_sheet.png", contact_sheet(np.concatenate([pictures, blank, coloured]), columns))
+    return [
+        _line(target / "input.png", "what the model was shown"),
+        _line(target / "views", f"{len(pictures)} views, {options.size[1]} x {options.size[0]} pixels{clear}"),
+        _line(target / "depth", f"16-bit depth, world units = value * {_depth_unit(stage):.6g}, 0 = nothing there"),
+        _line(target / "depth_colour", "the same to look at: red near, blue far"),
+        _line(target / "contact_sheet.png", "views and depth on one page"),
+    ]
+
+
+def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions, lines: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """A picture without a surface still has its views, so the reason is returned instead of raised."""
+    radius = stage.radius if not math.isfinite(float(field.radius[0])) else None
+    try:
+        surface = extract_mesh(field, options.mesh_resolution, options.threshold, radius)
+    except UserError as error:
+        return {}, [f"no mesh was written: {error}"]
+    for suffix in options.mesh_formats:
+        path = write_mesh(target / f"mesh.{suffix}", surface.mesh)
+        lines.append(_line(path, f"{len(surface.mesh.faces)} triangles{', without colours' if suffix == 'stl' else ''}"))
+    return {
+        "threshold": surface.threshold, "density_range": surface.density_range, "resolution": options.mesh_resolution,
+        "vertices": len(surface.mesh.vertices), "faces": len(surface.mesh.faces),
+    }, []
+
+
+def _record(stage: Stage, cameras: Cameras, options: OutputOptions) -> dict[str, Any]:
+    return {
+        "world": "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalised by width and height",
+        "input_camera": {"azimuth": 0.0, "elevation": stage.elevation, "distance": stage.distance, "focal": stage.focal},
+        "depth_unit": _depth_unit(stage), "background": None if options.transparent else stage.background,
+        "views": [
+            {"name": name, "azimuth": azimuth, "elevation": options.elevation, "c2w": c2w, "K": K, "near": stage.near, "far": stage.far}
+            for name, azimuth, c2w, K in zip(
+                _names(options.azimuths), options.azimuths, cameras.c2w.tolist(), cameras.K.tolist(), strict=True
+            )
+        ],
+    }
+
+
+def straight_rgba(views: Rendering, background: float) -> NDArray[np.uint8]:
+    """Views (n, channels, height, width) over a grey level -> (n, height, width, 4): the colour without it, white where nothing is seen,
+    and the opacity."""
+    colour = (views.rgb - (1 - views.alpha) * background) / views.alpha.clamp(min=1e-4)
+    return _pictures(torch.cat([torch.where(views.alpha > 1e-3, colour, 1.0), views.alpha], 1))
+
+
+def _names(azimuths: tuple[float, ...]) -> list[str]:
+    return [f"{index:03d}_azimuth_{round(azimuth) % 360:03d}.png" for index, azimuth in enumerate(azimuths)]
+
+
+def _depth_unit(stage: Stage) -> float:
+    """World units per step of the 16-bit depth pictures: the far plane is the largest number."""
+    return stage.far / 65535
+
+
+def _bytes(values: NDArray) -> NDArray[np.uint8]:
+    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def _pictures(rgb: torch.Tensor) -> NDArray[np.uint8]:
+    return _bytes(rgb.permute(0, 2, 3, 1).numpy())
+
+
+def _line(path: Path, what: str) -> str:
+    return f"  {path}: {what}"

@@ -1,0 +1,110 @@
+"""The data of a stage that has photos alone: one picture of an object, or some of the same one, seen from an assumed camera."""
+
+import math
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
+from vcgen.data.drawing import PANEL, frusta_panels, png_bytes, side_by_side
+from vcgen.data.images.reading import image_in
+from vcgen.data.images.photo import load_photo
+from vcgen.data.datamodules.single import Same
+from vcgen.errors import UserError
+from vcgen.folders import create_folder
+from vcgen.io import write_bytes
+from vcgen.schema import Fill, Positive, Side
+from vcgen.types import Example, Position, Views
+
+#: Ways of looking at the reference camera: world axes to the right and upwards.
+SIDES = ((0, 1, "from above"), (1, 2, "from the side"))
+
+
+class PhotoData(pl.LightningDataModule):
+    """Photos without pose, as square views with coverage; see :func:`vcgen.data.images.photo.load_photo`. Nothing is known of other sides.
+
+    image: PNG or JPEG, a folder that holds one, or several of the same object. mask: a picture of the photo's size, white where the object
+    is; as many as photos. size: side in pixels of what is made of them. fill: share of the frame that the object's longer side fills.
+    elevation (degrees above the horizon), fov (horizontal, degrees), distance (from the object's middle, world units): of the reference
+    camera, assumed for every photo; it stands at azimuth 0, the object's front, and looks at the origin of a z-up world.
+    Writes ``photo.png`` into the run's folder: the picture, and what the camera sees of the plane through the origin.
+    """
+
+    def __init__(
+        self, image: list[Path] | Path, mask: list[Path] | Path | None = None, size: Side = 512, fill: Fill = 0.78,
+        elevation: float = 15.0, fov: float = 40.0, distance: Positive = 1.8,
+    ):
+        super().__init__()
+        self.images, masks = ([image_in(path) for path in (given if isinstance(given, list) else [given])] for given in (image, mask or []))
+        self.masks = masks if mask is not None else [None] * len(self.images)
+        if not self.images or len(self.masks) != len(self.images):
+            counts = f"data.image names {len(self.images)} photos, data.mask {len(self.masks)}"
+            raise UserError(f"{counts}: give one photo, or one mask for each")
+        if not -90 < elevation < 90:
+            raise UserError(f"data.elevation must lie between -90 and 90 degrees, not {elevation:g}")
+        if not (1 <= fov <= 150 and 0 < distance < math.inf):
+            raise UserError(f"data.fov must lie between 1 and 150 degrees and data.distance above 0, not {fov:g} and {distance:g}")
+        self.size, self.fill, self.elevation, self.focal, self.distance = size, fill, elevation, focal_from_fov(fov), distance
+        self.train_folder = self.images[0]
+
+    def setup(self, stage: str) -> None:
+        """Read the photos: ``example`` is one scene of (1, photos) views. Raises UserError where :func:`load_photo` does."""
+        photos = [load_photo(image, mask, self.size, self.fill) for image, mask in zip(self.images, self.masks)]
+        colour = torch.from_numpy(np.stack([photo.colour for photo in photos])).movedim(-1, 1)
+        alpha = torch.from_numpy(np.stack([photo.alpha for photo in photos]))
+        count = len(photos)
+        views = Views(colour[None], self.cameras(count).reshape(1, count), alpha[None, :, None])
+        self.example = Example(views, views, (self.images[0].stem,))
+        if stage == "fit" and self.trainer is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            folder = Path(self.trainer.default_root_dir)
+            create_folder(folder)
+            write_bytes(folder / "photo.png", self.preview())
+
+    def cameras(self, count: int = 1) -> Cameras:
+        """The reference camera, ``count`` times."""
+        camera = self.input_camera()
+        angles = torch.zeros(count), torch.full((count,), self.elevation)
+        return orbit(*angles, self.distance, pinhole(self.focal), camera["near"], camera["far"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        return self.size, self.size
+
+    @property
+    def object_radius(self) -> float:
+        """Half of the object's longer side as it appears on the plane through the origin, world units."""
+        return self.fill * self.distance * 0.5 / self.focal
+
+    def input_camera(self) -> dict[str, float]:
+        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`. Near and far hold the sphere about the origin that reaches the corners
+        of the frame."""
+        radius = math.sqrt(2) * self.distance * 0.5 / self.focal
+        return {
+            "focal": self.focal, "distance": self.distance, "elevation": self.elevation,
+            "near": max(self.distance - radius, 0.05 * self.distance), "far": self.distance + radius,
+        }
+
+    def preview(self) -> bytes:
+        """A PNG: the first photo over light grey; the camera from above and from the side, down to the plane through the origin, and the
+        object's size as a circle."""
+        view = self.example.context[0, 0]
+        pixels = (view.on(0.9).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        photo = Image.fromarray(pixels).resize((PANEL, PANEL), Image.Resampling.BILINEAR)
+        c2w, K = view.cameras.c2w[None].double().numpy(), view.cameras.K[None].double().numpy()
+        return png_bytes(side_by_side([photo, *frusta_panels("reference camera", c2w, K, self.distance, self.object_radius, SIDES)]))
+
+    def train_dataloader(self) -> DataLoader:
+        """The photos, endlessly."""
+        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        """The photos, once."""
+        return DataLoader(Same(self.example, 1), batch_size=None)
+
+    def commit(self, position: Position) -> None:
+        """There is no position to keep."""

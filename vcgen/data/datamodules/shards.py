@@ -1,0 +1,172 @@
+"""The LightningDataModule: shard folders in, training stream and validation scenes out, with the stream's position in every checkpoint."""
+
+import atexit
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from vcgen.data.datamodules.augment import Augmentation
+from vcgen.data.shards.faults import Faults, check_shards, fault_in
+from vcgen.data.datamodules.order import identity, resume_position
+from vcgen.data.shards.overlap import overlap
+from vcgen.data.shards.record import SceneRecord
+from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
+from vcgen.data.shards.files import ShardIndex, read_index
+from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
+from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
+from vcgen.terminal import complain
+from vcgen.types import Position
+
+
+class ShardData(pl.LightningDataModule):
+    """Posed images from shard folders (``vcgen data pack``).
+
+    train, val: shard folders; with a cache also "pipe:COMMAND {}" or URLs (see ``remote.py``).
+    hold_out: without ``val``, this many objects of ``train``, evenly spaced, are validated on, not trained on.
+    batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one encoding of the input view.
+    val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
+    num_workers: loader processes per rank; the data order does not depend on it.
+    mirror, permute_colours: train on mirror images and with swapped colour channels too, each scene as a whole.
+    cache, cache_gb: a folder on this node and the size (10^9 bytes) of the copies kept there of shards that lie elsewhere.
+    on_error: at a scene that cannot be read, "stop", or "skip" it: it is named, counted, and another one stands in for it.
+    """
+
+    def __init__(
+        self, train: str, val: str | None = None, hold_out: Count = 0, batch_size: AtLeastOne = 8, targets: AtLeastOne = 4,
+        val_scenes: AtLeastOne = 8, val_targets: AtLeastOne = 4, context: ViewNumber = 0, num_workers: Count = 1, mirror: bool = False,
+        permute_colours: bool = False, on_error: OnError = "stop", cache: Path | None = None, cache_gb: Positive = 100.0,
+    ):
+        super().__init__()
+        self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
+        self.batch_size, self.targets = batch_size, targets
+        self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
+        self.num_workers, self.on_error = num_workers, on_error
+        self.augment = Augmentation(mirror, permute_colours)
+        self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
+        self.position, self.stream = Position(), None
+        self._camera: dict[str, float] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the tables of contents; damaged folders are refused here, before anything is trained."""
+        self.train_index = self._read_index(self.train_folder)
+        self.val_index = None
+        if self.val_folder:
+            self.val_index = self._read_index(self.val_folder)
+        if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):
+            for text in overlap(self.train_index, self.val_index):
+                complain(text, "warning")
+        if self.hold_out and not self.val_folder:
+            self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
+        self.identity = identity(entry.key for _, entry in self.train_index.samples)
+        self.faults = {stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index}
+        remote = [index for index in (self.train_index, self.val_index) if isinstance(index, CachedIndex)]
+        if remote and self.cache:
+            self.cache.refuse_too_small(remote)
+
+    def _read_index(self, source: str) -> ShardIndex:
+        if is_remote(str(source)):
+            if self.cache is None:
+                raise UserError(f"{source}: shards that lie elsewhere need a cache: give data.cache FOLDER (of this node), data.cache_gb")
+            return self.cache.index(source)
+        index = read_index(source, check=self.on_error == "stop")
+        if self.on_error == "skip":
+            check_shards(index, say=self.trainer.is_global_zero)
+        return index
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        return self.train_index.image_size
+
+    def input_camera(self) -> dict[str, float]:
+        """The camera to assume of a picture without pose, from the first scene: focal length normalised by the width, median distance of
+        the centres from the origin, median elevation in degrees, near and far in world units."""
+        if self._camera is None:
+            numbers = range(len(self.train_index.samples))
+            first = next((n for n in numbers if not fault_in(self.train_index, n)), 0) if self.on_error == "skip" else 0
+            self._camera = camera_of(self.train_index.read(first))
+        return self._camera
+
+    def train_dataloader(self) -> DataLoader:
+        """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
+        self.stream = SceneStream(
+            self.train_index, self.batch_size, self.targets, run_seed(), self.position,
+            self.trainer.global_rank, self.trainer.world_size, self.augment, self.on_error,
+        )
+        atexit.unregister(end_loader_processes)
+        atexit.register(end_loader_processes)
+        return DataLoader(self.stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """One scene per batch, the same scenes every time, whatever the number of ranks they are dealt out to."""
+        if self.val_index is None:
+            return []
+        ranks = self.trainer.global_rank, self.trainer.world_size
+        scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context, *ranks, on_error=self.on_error)
+        return DataLoader(scenes, batch_size=None)
+
+    def commit(self, position: Position) -> None:
+        """Note that all before ``position`` has been trained on. Each of Lightning's epochs (``trainer.limit_train_batches``) begins here,
+        with a new iterator, and what loader processes had prepared beyond comes again."""
+        self.position = position
+        if self.stream is not None:
+            self.stream.start = position
+
+    def state_dict(self) -> dict:
+        """Where the run is in which data; Lightning stores this in the checkpoint."""
+        return {
+            **self.position._asdict(), "seed": run_seed(), "data": self.identity, "ranks": self.trainer.world_size,
+            "batch_size": self.batch_size,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from there; Lightning calls this between ``setup`` and the loaders. Commands other than fit may read any data."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        here = self.state_dict()
+        self.position = resume_position(state, here, len(self.train_index.samples))
+        then, now = (f"{x['ranks']} rank(s) x {x['batch_size']} scenes" for x in (state, here))
+        if then != now:
+            rank_zero_info(f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an undisturbed run")
+
+
+def run_seed() -> int:
+    """What ``--seed_everything`` set."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
+def camera_of(record: SceneRecord) -> dict[str, float]:
+    """The typical camera of a scene; see :meth:`ShardData.input_camera`."""
+    centers = record.c2w[:, :3, 3]
+    distance = np.linalg.norm(centers, axis=1)
+    up = np.asarray(record.up) / np.linalg.norm(record.up)
+    # a camera in the origin is above nothing
+    elevation = np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-12), -1, 1)))
+    return {
+        "focal": float(record.K[0, 0, 0]), "distance": float(np.median(distance)), "elevation": float(np.median(elevation)),
+        "near": float(record.t_near), "far": float(record.t_far),
+    }
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """For loader processes: SLURM signals every process of a job step, and SIGUSR1 or SIGTERM would kill those that do not expect it."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_loader_processes() -> None:
+    """For the end of the program. After an error loaders may still be open; Python would ask their processes to end by the very signal that
+    they ignore, and wait for them for ever. Registered after Python's own such function, so called before it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report an error: a loader process has died
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

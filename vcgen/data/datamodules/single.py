@@ -1,0 +1,73 @@
+"""The data of a per-image stage: one scene of a shard folder, again and again."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, Dataset
+
+from vcgen.data.datamodules.shards import camera_of
+from vcgen.data.shards.files import read_index
+from vcgen.data.datamodules.stream import scene_views, stack_views
+from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, ViewNumber
+from vcgen.types import Example, Position
+
+
+class SceneData(pl.LightningDataModule):
+    """One scene: view ``context`` is what the model sees, the others (at most ``val_targets``, evenly spaced) are validated on.
+
+    shards: a shard folder. scene: its key or its number, from 0.
+    """
+
+    def __init__(self, shards: Path, scene: str | int = 0, context: ViewNumber = 0, val_targets: AtLeastOne = 8):
+        super().__init__()
+        self.train_folder, self.scene, self.context, self.val_targets = shards, scene, context, val_targets
+
+    def setup(self, stage: str) -> None:
+        """Read the scene. Raises UserError when it is not there."""
+        index = read_index(self.train_folder)
+        keys = [entry.key for _, entry in index.samples]
+        number = keys.index(self.scene) if self.scene in keys else int(self.scene) if str(self.scene).isdecimal() else len(keys)
+        if number >= len(keys):
+            raise UserError(f"{self.train_folder}: no scene {self.scene!r}; it has {len(keys)}, from {keys[0]} to {keys[-1]}")
+        self.record = index.read(number)
+        count = len(self.record.views)
+        if not 0 <= self.context < count:
+            raise UserError(f"scene {self.record.key} has views 0 to {count - 1}, no view {self.context}; change data.context")
+        others = [i for i in range(count) if i != self.context]
+        targets = [others[i * len(others) // self.val_targets] for i in range(min(self.val_targets, len(others)))]
+        views = stack_views([scene_views(self.record, [self.context, *targets])])
+        self.example = Example(views[:, :1], views[:, 1:], (self.record.key,))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        return self.example.context.size
+
+    def input_camera(self) -> dict[str, float]:
+        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`."""
+        return camera_of(self.record)
+
+    def train_dataloader(self) -> DataLoader:
+        """The scene, endlessly."""
+        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """The scene, once; nothing where it has no other views."""
+        return DataLoader(Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
+
+    def commit(self, position: Position) -> None:
+        """There is no position to keep."""
+
+
+class Same(Dataset):
+    """One example under ``count`` numbers."""
+
+    def __init__(self, example: Example, count: int):
+        self.example, self.count = example, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Example:
+        return self.example

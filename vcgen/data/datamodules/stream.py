@@ -1,0 +1,152 @@
+"""Endless training batches from a shard folder, in the order of ``order.py``, and the fixed examples of validation.
+
+Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-robin keeps the order whatever their number. Any worker of any
+rank can read any scene: shards may be fewer than workers.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from vcgen.cameras import Cameras
+from vcgen.data.datamodules.augment import Augmentation
+from vcgen.data.datamodules.order import batch_starts, epoch_order, scene_generator
+from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.files import ShardIndex
+from vcgen.errors import UserError
+from vcgen.types import Example, Position, Views
+
+
+OnError = Literal["stop", "skip"]
+#: So many unreadable scenes at one place of the order mean that nothing can be read: no sane data set has every second scene damaged.
+MOST_ATTEMPTS = 20
+
+
+def scene_views(record: SceneRecord, indices: list[int]) -> Views:
+    """Decode some views of a scene: Views with batch shape (len(indices),)."""
+    rgb, alpha = decode_views(record, indices)
+    count = len(indices)
+    cameras = Cameras(
+        torch.from_numpy(record.c2w[indices].astype(np.float32)), torch.from_numpy(record.K[indices].astype(np.float32)),
+        torch.full((count,), record.t_near), torch.full((count,), record.t_far),
+    )
+    return Views(torch.from_numpy(rgb), cameras, None if alpha is None else torch.from_numpy(alpha))
+
+
+def stack_views(scenes: Sequence[Views]) -> Views:
+    """Scenes with equally many views -> Views with batch shape (scenes, views). Alpha is kept only if all scenes have it."""
+    if any(scene.alpha is None for scene in scenes):
+        images, alpha = torch.stack([scene.on(1.0) for scene in scenes]), None
+    else:
+        images, alpha = torch.stack([s.images for s in scenes]), torch.stack([s.alpha for s in scenes])
+    cameras = Cameras.cat([scene.cameras[None] for scene in scenes])
+    return Views(images, cameras, alpha)
+
+
+class SceneStream(IterableDataset):
+    """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch, targets) views.
+
+    batch_size: scenes per batch and rank. targets: target views per scene. start: where iterators begin; it may be changed between them.
+    rank, world: this process among all. augment: random changes made to whole scenes. on_error: "stop" at a scene that cannot be read, or
+    "skip" it: another one, drawn for its place, stands in for it, so that all ranks keep equal batches. Every rank gets equally many
+    batches per epoch.
+    Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
+    """
+
+    def __init__(
+        self, index: ShardIndex, batch_size: int, targets: int, seed: int, start: Position = Position(), rank: int = 0, world: int = 1,
+        augment: Augmentation = Augmentation(), on_error: OnError = "stop",
+    ):
+        self.index, self.batch_size, self.targets = index, batch_size, targets
+        self.seed, self.start, self.rank, self.world = seed, start, rank, world
+        self.augment, self.on_error = augment, on_error
+        self.total = len(index.samples)
+        if self.total < batch_size * world:
+            found = f"{self.total} scenes cannot fill a batch of {batch_size} on {world} ranks"
+            raise UserError(f"{index.folder}: {found}; lower data.batch_size")
+        short = np.flatnonzero(index.scenes.column("views") < targets + 1)
+        if len(short):
+            found = f"{len(short)} scenes, e.g. {index.scenes[short[0]].key}, have fewer than {targets + 1} views"
+            raise UserError(f"{index.folder}: {found}; lower data.targets")
+
+    def __iter__(self) -> Iterator[Example]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        starts = batch_starts(self.total, self.batch_size * self.world, self.start)
+        return map(self.batch, itertools.islice(starts, worker, None, workers))
+
+    def batch(self, start: Position = Position()) -> Example:
+        """This rank's part of the batch that begins at a position."""
+        first = start.scenes + self.rank * self.batch_size
+        skipped: dict[str, str] = {}
+        scenes, keys = zip(*(self._scene(start.epoch, place, skipped) for place in range(first, first + self.batch_size)), strict=True)
+        views = stack_views(scenes)
+        after = Position(start.epoch, start.scenes + self.batch_size * self.world)
+        return Example(views[:, :1], views[:, 1:], keys, after, skipped=skipped)
+
+    def _scene(self, epoch: int, place: int, skipped: dict[str, str]) -> tuple[Views, str]:
+        """(context and target views, key) of the scene at a place of an epoch's order, or of one that stands in for it."""
+        number = int(epoch_order(self.total, self.seed, epoch)[place])
+        for attempt in itertools.count():
+            draw = scene_generator(self.seed, epoch, place, attempt)
+            if attempt:
+                number = int(torch.randint(self.total, (), generator=draw))
+            try:
+                record = self.index.read(number)
+                chosen = torch.randperm(len(record.views), generator=draw)[: self.targets + 1].tolist()
+                return self.augment(scene_views(record, chosen), draw), record.key
+            except UserError as error:
+                if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
+                    raise
+                skipped[self.index.scenes[number].key] = str(error)
+
+
+class FixedScenes(Dataset):
+    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets`` spaced others.
+
+    rank, world: this process among all. Scene i goes to rank i mod world. Every rank gets equally many, for they must validate in step:
+    where the scenes do not go round, the last round is filled with repetitions of weight 0.
+    on_error: "stop" at a scene that cannot be read, or "skip" it: the next one in stored order stands in for it.
+    """
+
+    def __init__(
+        self, index: ShardIndex, scenes: int, targets: int, context: int = 0, rank: int = 0, world: int = 1, on_error: OnError = "stop"
+    ):
+        self.index, self.targets, self.context, self.on_error = index, targets, context, on_error
+        total = len(index.samples)
+        short = np.flatnonzero(index.scenes.column("views") < max(2, context + 1))
+        if len(short):
+            entry = index.scenes[short[0]]
+            found = f"scene {entry.key} has {entry.views} views, from 0 on: none is view {context}, or none is left beside it"
+            raise UserError(f"{index.folder}: {found}; change data.context, or validate on other scenes (data.val)")
+        count = min(scenes, total)
+        # Evenly spaced, because neighbours in a shard are often variants of one model.
+        numbers = [i * total // count for i in range(count)]
+        rounds = -(-count // world)
+        self.dealt = [(numbers[i % count], 1.0 if i < count else 0.0) for i in range(rank, rounds * world, world)]
+
+    def __len__(self) -> int:
+        return len(self.dealt)
+
+    def __getitem__(self, position: int) -> Example:
+        number, weight = self.dealt[position]
+        skipped: dict[str, str] = {}
+        for attempt in itertools.count():
+            stand_in = (number + attempt) % len(self.index.samples)
+            try:
+                views, key = self._scene(stand_in)
+                return Example(views[:, :1], views[:, 1:], (key,), weight=weight, skipped=skipped)
+            except UserError as error:
+                if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
+                    raise
+                skipped[self.index.scenes[stand_in].key] = str(error)
+
+    def _scene(self, number: int) -> tuple[Views, str]:
+        record = self.index.read(number)
+        others = [i for i in range(len(record.views)) if i != self.context]
+        chosen = [others[i * len(others) // self.targets] for i in range(self.targets)]
+        return stack_views([scene_views(record, [self.context, *chosen])]), record.key

@@ -1,0 +1,243 @@
+"""Shard folders: plain tar files of scenes (WebDataset layout) plus ``index.json``, so that one seek and one read fetch any scene.
+
+Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.001.png``, ... The bytes depend on the records alone.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from msgspec import structs
+
+from vcgen.data.shards.index_file import MAX_BYTES, FileName, Length, parse_index
+from vcgen.data.shards.record import VERSION, SceneRecord
+from vcgen.data.shards.table import SampleEntry, SceneTable
+from vcgen.data.shards.tar import add_member, read_members
+from vcgen.errors import UserError
+from vcgen.folders import create_folder, replacing_folder
+from vcgen.io import one_line, read_bytes, replacing, write_bytes
+from vcgen.schema import Sha256
+
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One tar file of a shard folder, its length in bytes, its checksum and its scenes in order."""
+
+    name: FileName
+    bytes: Length
+    sha256: Sha256
+    samples: Sequence[SampleEntry]
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The table of contents of a shard folder. image_size: (height, width) in pixels of every picture."""
+
+    folder: Path
+    image_size: tuple[int, int]
+    source: str
+    split: str
+    licence: str
+    shards: tuple[ShardEntry, ...]
+
+    def __post_init__(self) -> None:
+        # One table, of which each shard's samples are a slice: loader processes touch no other object per scene.
+        tables = [shard.samples if isinstance(shard.samples, SceneTable) else SceneTable.of(shard.samples) for shard in self.shards]
+        ends = np.cumsum([len(table) for table in tables], dtype=np.int64)
+        scenes = SceneTable.join(tables)
+        slices = (scenes[end - len(table) : end] for table, end in zip(tables, ends, strict=True))
+        shards = tuple(replace(shard, samples=samples) for shard, samples in zip(self.shards, slices, strict=True))
+        for name, value in (("shards", shards), ("scenes", scenes), ("_ends", ends)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def samples(self) -> "Samples":
+        """(shard name, entry) of every scene, in stored order: a sequence, in constant time. ``scenes`` has the entries alone."""
+        return Samples(self)
+
+    def shard_of(self, number: int) -> ShardEntry:
+        """The shard that holds the scene at a position of :attr:`samples`."""
+        return self.shards[int(np.searchsorted(self._ends, number, side="right"))]
+
+    def fault_of(self, shard: ShardEntry) -> str | None:
+        """What is wrong with a shard's file, as far as its length tells, or with its entry; None if nothing is."""
+        path, scenes = self.folder / shard.name, shard.samples
+        if not path.is_file():
+            return f"{path}: missing, but listed in {INDEX}; copy or pack the folder again"
+        if path.stat().st_size != shard.bytes:
+            return f"{path}: {path.stat().st_size} bytes, {INDEX} says {shard.bytes}; the copy is incomplete, make it again"
+        if not scenes or (scenes.column("offset") + scenes.column("size")).max() > shard.bytes:
+            return f"{path}: {INDEX} lists no scene, or scenes beyond its end; pack the folder again"
+        return None
+
+    def read(self, number: int) -> SceneRecord:
+        """The scene at a position of :attr:`samples`."""
+        name, sample = self.samples[number]
+        return self.agreeing(read_sample(self.folder, name, sample.offset, sample.size), sample)
+
+    def agreeing(self, record: SceneRecord, entry: SampleEntry) -> SceneRecord:
+        """The record, if it is of the scene that the index lists there; else UserError."""
+        found = {"key": record.key, "views": len(record.views), "group": record.group, "image_size": record.size}
+        stated = {"key": entry.key, "views": entry.views, "group": entry.group, "image_size": self.image_size}
+        if self.split and record.split:
+            found["split"], stated["split"] = record.split, self.split
+        if differing := [name for name in found if found[name] != stated[name]]:
+            what = ", ".join(f"{name} {stated[name]}, the scene {found[name]}" for name in differing)
+            raise UserError(one_line(f"{self.folder}: {INDEX} lists {what}", "they do not belong together: copy or pack the folder again"))
+        return record
+
+    def hold_out(self, count: int) -> tuple["ShardIndex", "ShardIndex"]:
+        """Split by object: (the scenes that stay, those of ``count`` groups evenly spaced among all). Variants of an object stay together.
+
+        Raises UserError unless 0 < count < number of groups.
+        """
+        groups = list(dict.fromkeys(self.scenes.column("group").tolist()))
+        if not 0 < count < len(groups):
+            raise UserError(f"{self.folder}: {count} of {len(groups)} objects cannot be held out; give 1 to {len(groups) - 1}")
+        held = [groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)]
+
+        def keep(inside: bool) -> "ShardIndex":
+            parts = [SceneTable(t.rows[np.isin(t.column("group"), held) == inside]) for t in (shard.samples for shard in self.shards)]
+            shards = (replace(shard, samples=part) for shard, part in zip(self.shards, parts, strict=True))
+            return replace(self, shards=tuple(shard for shard in shards if shard.samples))
+
+        return keep(False), keep(True)
+
+    def verify_checksums(self) -> None:
+        """Read every shard and raise UserError where its SHA-256 is not the one in the index."""
+        for shard in self.shards:
+            if file_sha256(self.folder / shard.name) != shard.sha256:
+                raise UserError(f"{self.folder / shard.name}: checksum differs from index.json; the file is damaged, copy or pack it again")
+
+
+class Samples(Sequence[tuple[str, SampleEntry]]):
+    """See :attr:`ShardIndex.samples`."""
+
+    def __init__(self, index: ShardIndex):
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index.scenes)
+
+    def __getitem__(self, number: int) -> tuple[str, SampleEntry]:
+        number = range(len(self))[number]
+        return self.index.shard_of(number).name, self.index.scenes[number]
+
+    def __iter__(self) -> Iterator[tuple[str, SampleEntry]]:
+        return ((shard.name, sample) for shard in self.index.shards for sample in shard.samples)
+
+
+def write_shards(
+    records: Iterable[SceneRecord],
+    folder: Path | str,
+    image_size: tuple[int, int],
+    samples_per_shard: int = 64,
+    source: str = "",
+    split: str = "",
+    licence: str = "",
+) -> ShardIndex:
+    """Validate and write ``records`` as a new shard folder, all or nothing: it appears under its name only when complete.
+
+    Raises UserError if the folder exists and is not empty, no record comes, two keys are equal, or a record is not of ``image_size``.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists already and is not an empty folder; choose another or remove it")
+    create_folder(folder.parent)
+    with replacing_folder(folder) as partial:
+        iterator, shards = iter(records), []
+        while batch := list(itertools.islice(iterator, samples_per_shard)):
+            shards.append(write_shard(batch, partial / f"{len(shards):06d}.tar", image_size))
+        write_index(ShardIndex(partial, tuple(image_size), source, split, licence, tuple(shards)))
+    return read_index(folder)
+
+
+def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[int, int]) -> ShardEntry:
+    """Write one tar file atomically; its bytes are a function of the records. Raises UserError for an invalid record."""
+    samples = []
+    with replacing(path) as temporary:
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for record in records:
+                record = record.validate().with_group_default()
+                if tuple(record.size) != tuple(image_size):
+                    raise UserError(f"scene {record.key}: images are {record.size}, the shards hold {tuple(image_size)}; give one --size")
+                offset = tar.offset
+                add_member(tar, f"{record.key}.cameras.json", json.dumps(record.cameras_json(), allow_nan=False).encode())
+                for number, image in enumerate(record.images):
+                    add_member(tar, f"{record.key}.{number:03d}.png", image)
+                samples.append(SampleEntry(record.key, offset, tar.offset - offset, len(record.images), record.group))
+        return ShardEntry(path.name, temporary.stat().st_size, file_sha256(temporary), tuple(samples))
+
+
+def write_index(index: ShardIndex) -> None:
+    """Write ``index.json`` into its folder, atomically. Raises UserError if it lists no scene or a key twice."""
+    keys = [sample.key for _, sample in index.samples]
+    if not keys:
+        raise UserError(f"{index.folder}: no scene to write")
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UserError(f"{index.folder}: the scene key {twice!r} occurs more than once")
+    shards = [{**vars(shard), "samples": [structs.asdict(sample) for sample in shard.samples]} for shard in index.shards]
+    content = {"version": VERSION, "image_size": index.image_size, "source": index.source, "split": index.split, "licence": index.licence}
+    content["shards"] = shards
+    write_bytes(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
+    """Read ``index.json``; with ``check``, every shard must be there at its full length. Raises UserError otherwise."""
+    folder = Path(folder)
+    path = folder / INDEX
+    if not path.is_file():
+        raise UserError(f"{folder}: no {INDEX} here; give a folder made by `vcgen data pack` (which may lie one level deeper)")
+    file, tables = parse_index(read_bytes(path, MAX_BYTES), str(path))
+    shards = (ShardEntry(shard.name, shard.bytes, shard.sha256, table) for shard, table in zip(file.shards, tables, strict=True))
+    index = ShardIndex(folder, file.image_size, file.source, file.split, file.licence, tuple(shards))
+    if not index.samples:
+        raise UserError(f"{path}: lists no scene; pack the data again")
+    for fault in map(index.fault_of, index.shards if check else ()):
+        if fault:
+            raise UserError(fault)
+    return index
+
+
+def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> SceneRecord:
+    """Fetch and validate one scene with one seek and one read. Raises UserError naming the shard (and the key, once known)."""
+    path = Path(folder) / shard_name
+    try:
+        with open(path, "rb") as file:
+            there = os.fstat(file.fileno()).st_size - offset
+            file.seek(offset)
+            data = file.read(max(0, min(size, there)))  # room is made for as many bytes as are asked for
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) != size or not size:
+        raise UserError(f"{path}: truncated: wanted {size} bytes at {offset}, got {len(data)}; copy or pack it again")
+    try:
+        return _parse(data)
+    except (UserError, tarfile.TarError, TypeError, ValueError) as error:
+        raise UserError(one_line(f"{path}, scene at byte {offset}: {error}", "copy or pack it again")) from error
+
+
+def _parse(data: bytes) -> SceneRecord:
+    """The bytes of a scene's tar members -> its record; raises UserError, TarError, TypeError or ValueError."""
+    members = read_members(data)
+    names = list(members)
+    key = names[0].split(".", 1)[0] if names else ""
+    expected = [f"{key}.cameras.json", *(f"{key}.{number:03d}.png" for number in range(len(names) - 1))]
+    if names != expected:
+        raise UserError(f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}")
+    return SceneRecord.from_cameras_json(key, members[names[0]], [members[name] for name in names[1:]]).validate()
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

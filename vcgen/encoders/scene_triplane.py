@@ -1,0 +1,41 @@
+"""A triplane of one scene: the planes are parameters. No input view is used."""
+
+import torch
+from torch import Tensor, nn
+
+from vcgen.fields.triplane import Projection, TriplaneDecoder, TriplaneField
+from vcgen.schema import AtLeastOne, Finite, Length, NotNegative, PlaneSide
+from vcgen.types import Encoder, Views
+
+
+class SceneTriplane(Encoder):
+    """The field of the amortised encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
+
+    center, half_size: the box that the planes span, in world units; the scene must fit the sphere of ``radius`` around the centre.
+    scale: standard deviation of the initial planes. projection, eye_distance: see :class:`TriplaneField`. The box has the world's axes,
+    unless the field was taken over from elsewhere (``frame`` is stored with the weights).
+    """
+
+    frame: Tensor
+
+    def __init__(
+        self, decoder: TriplaneDecoder, plane_size: PlaneSide = 128, plane_channels: AtLeastOne = 32, half_size: Length = 1.5,
+        radius: Length = 1.5, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0), scale: NotNegative = 0.1,
+        projection: Projection = "orthographic", eye_distance: Finite = 0.0,
+    ):
+        super().__init__()
+        decoder.check_channels(plane_channels)
+        self.decoder = decoder
+        self.planes = nn.Parameter(scale * torch.randn(1, 3, plane_channels, plane_size, plane_size))
+        self.half_size, self.radius, self.projection, self.eye_distance = half_size, radius, projection, eye_distance
+        frame = torch.eye(4)
+        frame[:3, 3] = torch.tensor(center)
+        self.register_buffer("frame", frame)
+
+    def forward(self, context: Views) -> TriplaneField:
+        """``context`` gives only the batch size."""
+        batch = len(context.images)
+        frame = self.frame.expand(batch, 4, 4)
+        planes: Tensor = self.planes.expand(batch, -1, -1, -1, -1)
+        radius = frame.new_full((batch,), self.radius)
+        return TriplaneField(planes, self.decoder, frame, self.half_size, radius, self.projection, self.eye_distance)

@@ -1,0 +1,193 @@
+"""report.md and report.html: the table with its definitions beside it, and what best, median and worst objects look like."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from torch import Tensor
+
+from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_text
+from vcgen.metrics.image import HIGHER_IS_BETTER, family
+from vcgen.evaluation.report.page import PAGE
+from vcgen.evaluation.report.images import ERROR_SCALE, data_address, depth_map, error_map
+from vcgen.evaluation.results import Results
+from vcgen.io import write_bytes
+from vcgen.types import Rendering
+
+#: (object key, view indices) -> input picture (3, H, W), true pictures (V, 3, H, W), Rendering (V, ...)
+Pictures = Callable[[str, Sequence[int]], tuple[Tensor, Tensor, Rendering]]
+
+#: Below this many groups a bootstrap interval is too narrow to lean on, and the report says so.
+FEW_GROUPS = 20
+
+TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ssim_gauss": "SSIM, Gaussian"}
+
+
+def write_report(results: Results, folder: Path, pictures: Pictures) -> None:
+    """Write report.md and report.html (self-contained: pictures inside, no scripts, nothing from the network) into ``folder``."""
+    write_bytes(folder / "report.md", markdown(results).encode())
+    write_bytes(folder / "report.html", page(results, pictures).encode())
+
+
+def title(metric: str) -> str:
+    """The heading of a column, with an arrow towards better."""
+    name = TITLES.get(metric) or metric.replace("lpips_", "LPIPS-")
+    return f"{name} {'↑' if HIGHER_IS_BETTER[family(metric)] else '↓'}"
+
+
+def number(metric: str, value: float, signed: bool = False) -> str:
+    """A value as it is printed: decibels with two decimals, the rest with three."""
+    return f"{value:{'+' if signed else ''}.{2 if metric == 'psnr' else 3}f}"
+
+
+def with_interval(metric: str, value: float, interval: Sequence[float] | None, signed: bool = False) -> str:
+    """``24.53 [24.10, 24.96]``, or the value alone where there is no interval."""
+    printed = number(metric, value, signed)
+    return printed if interval is None else f"{printed} [{', '.join(number(metric, end, signed) for end in interval)}]"
+
+
+def rows(results: Results) -> list[list[str]]:
+    """The main table as text: a heading row, this model, then every method it is compared with."""
+    table = [["method", *(title(metric) for metric in results.metrics)]]
+    table.append([results.name, *(with_interval(m, results.mean[m], results.interval95[m]) for m in results.metrics)])
+    for name, other in results.baselines.items():
+        cells = [with_interval(m, other["mean"][m], other["interval95"][m]) if m in other["mean"] else "–" for m in results.metrics]
+        table.append([name, *cells])
+    return table
+
+
+def difference_rows(results: Results) -> list[list[str]]:
+    """Paired differences as text: a heading row, then one row per method compared with; empty if there is none."""
+    if not results.baselines:
+        return []
+    table = [[f"{results.name} minus", *(title(metric) for metric in results.metrics)]]
+    for name, other in results.baselines.items():
+        cells = []
+        for metric in results.metrics:
+            entry = other["difference"].get(metric)
+            text = "–" if entry is None else with_interval(metric, entry["mean"], entry["interval"], signed=True)
+            cells.append(text if entry is None else f"{text}; better on {entry['improved']:.0%}")
+        table.append([name, *cells])
+    return table
+
+
+def summary(results: Results) -> str:
+    """One sentence: what was scored, on how much."""
+    counts, protocol = results.counts, results.protocol
+    targets = protocol["targets"] if isinstance(protocol["targets"], str) else f"{len(protocol['targets'])} views"
+    names = ", ".join(results.skipped)
+    skipped = f" LEFT OUT, since they cannot be read: {len(results.skipped)} objects, {names}." if names else ""
+    few = " So few groups make rough intervals." if counts["groups"] < FEW_GROUPS else ""
+    capped = f", {counts['psnr_capped']} of them at the PSNR cap, as identical pictures are" if counts["psnr_capped"] else ""
+    return (
+        f"Protocol {protocol['name']}: input view {', '.join(map(str, protocol['context']))}, targets {targets}, "
+        f"{protocol['size'][0]} x {protocol['size'][1]} pixels on grey level {protocol['background']:g}; "
+        f"{counts['objects']} objects in {counts['groups']} groups, {counts['images']} images{capped}.{skipped}{few}"
+    )
+
+
+def markdown(results: Results) -> str:
+    """The whole of report.md."""
+    parts = [f"# {markdown_text(results.name)} on {markdown_text(results.protocol['name'])}", "", markdown_text(summary(results)), ""]
+    parts += [*_markdown_table(rows(results)), "", "Brackets: 95 % intervals.", ""]
+    if results.baselines:
+        parts += ["Paired differences on the same objects:", "", *_markdown_table(difference_rows(results)), ""]
+    missing = [f"- **{markdown_text(name)}** is missing: {markdown_text(reason)}" for name, reason in results.missing.items()]
+    parts += missing + [""] * bool(missing)
+    parts += ["## Definitions", "", *(f"- **{markdown_text(k)}**: {markdown_text(v)}" for k, v in results.definitions.items()), ""]
+    parts += ["## Provenance", "", *(f"- {markdown_text(k)}: {markdown_code(v)}" for k, v in _provenance(results).items()), ""]
+    return "\n".join(parts)
+
+
+def page(results: Results, pictures: Pictures) -> str:
+    """The whole of report.html."""
+    missing = "".join(f"<p class='warning'>{html_text(k)} is missing: {html_text(v)}</p>" for k, v in results.missing.items())
+    differences = difference_rows(results)
+    paired = f"<h2>Paired differences on the same objects</h2>{_html_table(differences)}" if differences else ""
+    headings = ["object", "group", "views", *(title(metric) for metric in results.metrics)]
+    objects = [
+        [entry["object"], entry["group"], str(entry["views"]), *(number(m, entry[m]) for m in results.metrics)]
+        for entry in results.ranked()
+    ]
+    return Template(PAGE).substitute(
+        title=html_text(f"{results.name} on {results.protocol['name']}"),
+        summary=html_text(f"{results.protocol['description']} {summary(results)}"),
+        table=_html_table(rows(results)),
+        missing=missing,
+        paired=paired,
+        definitions=_html_list(results.definitions),
+        examples="".join(_example(results, label, entry, pictures) for label, entry in chosen_objects(results)),
+        error_scale=f"{ERROR_SCALE:g}",
+        histogram=histogram([entry["psnr"] for entry in results.objects]),
+        objects=_html_table([headings, *objects]),
+        provenance=_html_list(_provenance(results)),
+    )
+
+
+def chosen_objects(results: Results) -> list[tuple[str, dict[str, Any]]]:
+    """The best, median and worst object by mean PSNR, without repeats."""
+    ranked = results.ranked()
+    places = {"best object": 0, "median object": len(ranked) // 2, "worst object": len(ranked) - 1}
+    kept = {place: label for label, place in reversed(places.items())}
+    return [(label, ranked[place]) for label, place in places.items() if kept[place] == label]
+
+
+def histogram(values: Sequence[float], bins: int = 24, width: int = 640, height: int = 150) -> str:
+    """An SVG histogram of per-object PSNR in dB."""
+    low, high = min(values), max(values)
+    step = (high - low) / bins or 1.0
+    counts = [0] * bins
+    for value in values:
+        counts[min(int((value - low) / step), bins - 1)] += 1
+    bar, base = width / bins, height - 24
+    bars = "".join(
+        f"<rect x='{i * bar + 1:.1f}' y='{base - base * count / max(counts):.1f}' width='{bar - 2:.1f}' "
+        f"height='{base * count / max(counts):.1f}'>"
+        f"<title>{count} objects, {low + i * step:.2f} to {low + (i + 1) * step:.2f} dB</title></rect>"
+        for i, count in enumerate(counts)
+    )
+    ends = f"<text x='0' y='{height - 6}'>{low:.2f} dB</text><text x='{width}' y='{height - 6}' text-anchor='end'>{high:.2f} dB</text>"
+    return f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='histogram of PSNR per object'>{bars}{ends}</svg>"
+
+
+def _example(results: Results, label: str, entry: dict[str, Any], pictures: Pictures) -> str:
+    """One object: its best, median and worst view, each as input, truth, rendering, error and depth."""
+    images = sorted((i for i in results.images if i["object"] == entry["object"]), key=lambda image: -image["psnr"])
+    images = [images[place] for place in sorted({0, len(images) // 2, len(images) - 1})]
+    context, truth, rendering = pictures(entry["object"], [image["view"] for image in images])
+    lines = []
+    for position, image in enumerate(images):
+        panels = {
+            "input": context,
+            "truth": truth[position],
+            "rendering": rendering.rgb[position],
+            "error": error_map(rendering.rgb[position].clamp(0, 1), truth[position]),
+            "depth": depth_map(rendering.depth[position], rendering.alpha[position]),
+        }
+        cells = "".join(f"<figure><img alt='{n}' src='{data_address(p)}'><figcaption>{n}</figcaption></figure>" for n, p in panels.items())
+        values = "<br>".join(f"{html_text(title(metric)[:-2])} <b>{number(metric, image[metric])}</b>" for metric in results.metrics)
+        lines.append(f"<div class='row'>{cells}<p>view {image['view']} ({html_text(image['view_name'])})<br>{values}</p></div>")
+    heading = f"{label.capitalize()}: {html_text(entry['object'])}, mean PSNR {entry['psnr']:.2f} dB"
+    return f"<h3>{heading}</h3>{''.join(lines)}"
+
+
+def _provenance(results: Results) -> dict[str, str]:
+    hashes = {f"{name} hash": value for name, value in results.hashes.items()}
+    return {name: str(value) for name, value in (hashes | results.versions | results.run).items()}
+
+
+def _markdown_table(table: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(map(markdown_text, row)) + " |" for row in table]
+    return [lines[0], "| --- |" + " ---: |" * (len(table[0]) - 1), *lines[1:]]
+
+
+def _html_table(table: list[list[str]]) -> str:
+    head = "".join(f"<th>{html_text(cell)}</th>" for cell in table[0])
+    rows = (["<br>".join(map(html_text, cell.split("; "))) for cell in row] for row in table[1:])
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _html_list(entries: dict[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>" for name, value in entries.items()) + "</dl>"

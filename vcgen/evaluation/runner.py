@@ -1,0 +1,209 @@
+"""Score a system object by object: render the target views of a protocol, compare, keep every number, write the report."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol as TypingProtocol
+
+import torch
+from msgspec import structs
+from torch import Tensor
+
+from vcgen.cameras import Cameras
+from vcgen.data.shards.faults import faults_among
+from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.files import INDEX, ShardIndex, file_sha256, read_index
+from vcgen.errors import UserError
+from vcgen.metrics.lpips import Network, load_lpips
+from vcgen.metrics.image import Metrics
+from vcgen.evaluation.protocol import Protocol
+from vcgen.evaluation.provenance import run_summary, versions
+from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
+from vcgen.evaluation.results import Results, collect, compare
+from vcgen.evaluation.sharing import merged, note_count, objects_of
+from vcgen.terminal import complain, printable
+from vcgen.types import Rendering, Views
+
+
+class Renderer(TypingProtocol):
+    """The part of a system's contract that evaluation uses; see vcgen.types for the shapes."""
+
+    def field(self, context: Views) -> Any:
+        """(batch, n) input views -> the field of each scene."""
+
+    def render(self, field: Any, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """The fields seen from (batch, V) cameras at size (height, width)."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is being scored. name: the label of its row. hashes: of its files (or any text that changes when the predictor does), by
+    what they are. config: its config.json, copied into the results."""
+
+    name: str
+    hashes: dict[str, str]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to score; none of it changes what the numbers mean.
+
+    lpips: networks to add LPIPS columns for. offline: never download weights. device: where to render. views_per_call: views rendered
+    together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the report to a later merge.
+    overwrite: replace older results. merge: score nothing, report what all shards have scored. on_error: "stop" at an object that cannot be
+    read, or "skip" it, which changes the mean: the report then names it.
+    """
+
+    lpips: tuple[Network, ...] = ("vgg",)
+    offline: bool = False
+    device: str = "cpu"
+    views_per_call: int = 8
+    shard: tuple[int, int] = (0, 1)
+    overwrite: bool = False
+    merge: bool = False
+    on_error: Literal["stop", "skip"] = "stop"
+
+
+def evaluate_system(
+    system: Renderer,
+    data: Path,
+    protocol: Protocol,
+    out: Path,
+    origin: Origin,
+    settings: Settings = Settings(),
+    others: Sequence[Results] = (),
+) -> Results | None:
+    """Score ``system`` on a shard folder and write results.json, report.md and report.html into ``out``.
+
+    Objects already scored in ``out`` by the same model, protocol, data and metrics are not rendered again. others: results of methods to
+    compare with, on the same objects. Returns None after scoring one of several shards (see Settings.shard), which writes no results.
+    Raises UserError for data that does not fit the protocol, for foreign results in ``out``, and for a merge with objects missing.
+    """
+    started = time.perf_counter()
+    index = read_index(data, check=settings.on_error == "stop")
+    protocol.check_data(index.image_size, index.split, data)
+    if index.split == "train":
+        complain(f"{data} is of split train: what a model was trained on does not measure it", "warning")
+    chosen = objects_of(index, settings.shard)
+    skipped = faults_among(index, [number for _, number in chosen]) if settings.on_error == "skip" else {}
+    chosen = [(key, number) for key, number in chosen if key not in skipped]
+    for _, entry in index.samples:
+        protocol.target_indices(entry.views, entry.key)
+    metrics, missing = _metrics(settings)
+    hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
+    hashes |= {f"lpips_{net}": distance.sha256 for net, distance in metrics.perceptual.items()}
+    fingerprint = Fingerprint(" ".join(origin.hashes.values()), protocol.sha256, hashes["data"], tuple(metrics.names))
+    records = RecordFolder(out / "records", fingerprint, settings.overwrite)
+    if isinstance(system, torch.nn.Module):
+        system.to(settings.device).eval()
+    if not settings.merge:
+        note_count(out, settings.shard[1])
+        _score_all(system, index, chosen, protocol, metrics, records, settings, origin.name)
+    if settings.shard[1] > 1:
+        return None
+    scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
+    for score, (key, number) in zip(scores, chosen, strict=True):
+        entry = index.scenes[number]
+        if score.group != entry.group or [image.view for image in score.images] != protocol.target_indices(entry.views, key):
+            raise UserError(f"{records.folder / key}.json: is of other views, or of another group, than {key} has; delete it and run again")
+    provenance = {"versions": versions(), "hashes": hashes, "missing": missing, "model": origin.config, "skipped": skipped}
+    provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
+    results = collect(origin.name, scores, protocol, **provenance)
+    results = structs.replace(results, baselines=compare(results, others))
+    results.save(out)
+
+    from vcgen.evaluation.report.report import write_report
+
+    write_report(results, out, lambda key, views: pictures(system, index, key, views, protocol, settings.device))
+    return results
+
+
+def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:
+    """The metrics that can be computed, and why the others cannot."""
+    perceptual, missing = {}, {}
+    for network in dict.fromkeys(settings.lpips):
+        try:
+            perceptual[network] = load_lpips(network, settings.device, settings.offline)
+        except UserError as error:
+            missing[f"lpips_{network}"] = str(error)
+            complain(f"{error}; going on without it", "warning")
+    return Metrics(perceptual), missing
+
+
+def _score_all(
+    system: Renderer,
+    index: ShardIndex,
+    samples: list[tuple[str, int]],
+    protocol: Protocol,
+    metrics: Metrics,
+    records: RecordFolder,
+    settings: Settings,
+    name: str,
+) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    name_column = TextColumn("{task.description}", markup=False)
+    columns = (name_column, BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(printable(f"{name}: objects"), total=len(samples))
+        for key, number in samples:
+            if settings.overwrite or records.read(key) is None:
+                records.write(score_object(system, index.read(number), protocol, metrics, settings))
+            progress.advance(task)
+
+
+def score_object(system: Renderer, record: SceneRecord, protocol: Protocol, metrics: Metrics, settings: Settings) -> ObjectScore:
+    """Render all target views of one scene and measure each of them."""
+    started = time.perf_counter()
+    targets = protocol.target_indices(len(record.images), record.key)
+    images = []
+    with torch.no_grad():  # not inference_mode: a distillation needs gradients inside
+        scene = system.field(views_of(record, protocol.context, protocol, settings.device))
+        for start in range(0, len(targets), settings.views_per_call):
+            chunk = targets[start : start + settings.views_per_call]
+            truth = views_of(record, chunk, protocol, settings.device)
+            rendering = system.render(scene, truth.cameras, truth.size, protocol.background)
+            _check_rendering(rendering.rgb, truth, record.key, chunk)
+            values = metrics(rendering.rgb[0], truth.on(protocol.background)[0])
+            images += [ImageScore(view, record.views[view], value) for view, value in zip(chunk, values, strict=True)]
+    return ObjectScore(record.key, record.group, time.perf_counter() - started, tuple(images))
+
+
+def pictures(
+    system: Renderer, index: ShardIndex, key: str, views: Sequence[int], protocol: Protocol, device: str
+) -> tuple[Tensor, Tensor, Rendering]:
+    """For a report: first input picture (3, H, W), true pictures (V, 3, H, W) and Rendering (V, ...) of chosen views, on CPU."""
+    record = index.read([entry.key for _, entry in index.samples].index(key))
+    with torch.no_grad():
+        context, truth = (views_of(record, chosen, protocol, device) for chosen in (protocol.context, views))
+        rendering = system.render(system.field(context), truth.cameras, truth.size, protocol.background)
+    parts = Rendering(*(part[0].float().cpu() for part in rendering))
+    return context.on(protocol.background)[0, 0].cpu(), truth.on(protocol.background)[0].cpu(), parts
+
+
+def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, device: str) -> Views:
+    """Chosen views of a scene as (1, n) Views. Raises UserError if the pictures carry a backdrop other than the protocol's background."""
+    painted = {"white": 1.0, "black": 0.0}.get(record.background, protocol.background)
+    if painted != protocol.background:
+        raise UserError(
+            f"object {record.key}: its pictures lie on {record.background}, protocol {protocol.name} scores on grey level "
+            f"{protocol.background:g}; pack pictures with alpha, or use another protocol"
+        )
+    images, alpha = (None if x is None else torch.from_numpy(x)[None].to(device) for x in decode_views(record, indices))
+    chosen = list(indices)
+    c2w, K = (torch.from_numpy(x[chosen]).float()[None] for x in (record.c2w, record.K))
+    near, far = (torch.full((1, len(chosen)), value) for value in (record.t_near, record.t_far))
+    return Views(images, Cameras(c2w, K, near, far).to(device), alpha)
+
+
+def _check_rendering(rgb: Tensor, truth: Views, key: str, views: Sequence[int]) -> None:
+    if rgb.shape != truth.images.shape:
+        shapes = f"{tuple(rgb.shape)}, expected {tuple(truth.images.shape)}"
+        raise UserError(f"object {key}: the model rendered {shapes}; its render() is at fault")
+    finite = torch.isfinite(rgb[0]).all(dim=(1, 2, 3)).tolist()
+    if not all(finite):
+        view = views[finite.index(False)]
+        raise UserError(f"object {key}, view {view}: the rendering has NaN or infinite pixels; check the model's weights")

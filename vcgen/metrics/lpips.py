@@ -1,0 +1,151 @@
+"""LPIPS with weights whose origin is known: from a folder, from torch's cache, or downloaded with a line that says so. Never random.
+
+The ``lpips`` package ships its linear heads but not the ImageNet networks under them. They are looked for in this order:
+
+1. the folder ``$VCGEN_WEIGHTS``, or ``~/.cache/vcgen/weights`` where the variable is not set;
+2. torch's own cache (``$TORCH_HOME/hub/checkpoints``, by default ``~/.cache/torch/hub/checkpoints``);
+3. torchvision's download server, into that cache, unless ``--offline`` or ``VCGEN_OFFLINE=1`` forbids it.
+
+Accepted file names: torchvision's own (``vgg16-397923af.pth``, ``squeezenet1_1-b8a52dc0.pth``, ``alexnet-owt-7be5be79.pth``; the eight
+digits are checked against the file's SHA-256), and ``vgg16_features.pth``, ``squeezenet1_1_features.pth``, ``alexnet_features.pth``, which
+hold the convolutional part alone (keys ``features.N...``).
+"""
+
+import os
+import sys
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vcgen.checkpoints.reader import damaged_part
+from vcgen.data.shards.files import file_sha256
+from vcgen.errors import UserError
+from vcgen.io import one_line
+from vcgen.tensors import all_finite
+from vcgen.terminal import printable
+
+Network = Literal["vgg", "squeeze", "alex"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one network's weights come from. weights: torchvision's enumeration; published: its file name; features: ours."""
+
+    weights: str
+    published: str
+    features: str
+
+
+SOURCES: dict[str, Source] = {
+    "vgg": Source("VGG16_Weights", "vgg16-397923af.pth", "vgg16_features.pth"),
+    "squeeze": Source("SqueezeNet1_1_Weights", "squeezenet1_1-b8a52dc0.pth", "squeezenet1_1_features.pth"),
+    "alex": Source("AlexNet_Weights", "alexnet-owt-7be5be79.pth", "alexnet_features.pth"),
+}
+
+
+class PerceptualDistance:
+    """LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924), version 0.1, for images in [0, 1].
+
+    network: the ImageNet network underneath. path: its weights file. sha256: that file's hash.
+    """
+
+    def __init__(self, network: Network, path: Path, device: torch.device | str = "cpu"):
+        import lpips  # lazily: it imports torchvision
+
+        self.network, self.path, self.sha256 = network, path, file_sha256(path)
+        # pnet_rand: the package's other way, pretrained=True, downloads without a word. Every random value is overwritten below.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # the package calls it in an old way
+            self.model = lpips.LPIPS(net=network, version="0.1", pnet_rand=True, verbose=False)
+        _fill(self.model.net, path)
+        self.model.to(device)
+
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """Distance >= 0 of each pair; two (batch, 3, height, width) stacks in [0, 1] -> (batch,) float64.
+
+        Raises ValueError where a value lies outside [0, 1]: images in [-1, 1] or [0, 255] would give a plausible, wrong number.
+        """
+        for name, images in (("prediction", prediction), ("truth", truth)):
+            low, high = images.min().item(), images.max().item()
+            if not (low >= 0 and high <= 1):
+                raise ValueError(f"LPIPS: the {name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]; clamp or rescale it")
+        device = next(self.model.parameters()).device
+        # Without TF32: a GPU must give the CPU's numbers to the printed digits.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            distance = self.model(*(2 * images.to(device, torch.float32) - 1 for images in (prediction, truth)))
+        return distance.flatten().double()
+
+
+def weights_folder() -> Path:
+    """The documented folder for weights: ``$VCGEN_WEIGHTS``, else ``~/.cache/vcgen/weights``. It need not exist."""
+    return Path(os.environ.get("VCGEN_WEIGHTS") or Path.home() / ".cache" / "vcgen" / "weights").expanduser()
+
+
+def find_weights(network: Network, offline: bool = False) -> Path:
+    """The weights file of a network, downloaded if need be and allowed (see the module's text for the order).
+
+    Raises UserError, in one line that says what to put where, if there is none, or if a file's hash contradicts its name.
+    """
+    source = SOURCES[network]
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    for folder in (weights_folder(), cache):
+        for name in (source.published, source.features):
+            if (folder / name).is_file():
+                return _verified(folder / name, source)
+    if offline or os.environ.get("VCGEN_OFFLINE", "") not in ("", "0"):
+        raise UserError(_missing(source, network, "downloads are switched off"))
+    try:
+        return _download(source, cache)
+    except (OSError, RuntimeError) as error:
+        raise UserError(_missing(source, network, f"the download failed ({_first_line(error)})")) from error
+
+
+def load_lpips(network: Network, device: torch.device | str = "cpu", offline: bool = False) -> PerceptualDistance:
+    """Find the weights of a network and build its distance; errors as :func:`find_weights`."""
+    return PerceptualDistance(network, find_weights(network, offline), device)
+
+
+def _missing(source: Source, network: str, reason: str) -> str:
+    return (
+        f"no weights for LPIPS-{network}: {reason}; put torchvision's {source.published} "
+        f"(or {source.features}) into {weights_folder()}, or set VCGEN_WEIGHTS to the folder that holds it"
+    )
+
+
+def _verified(path: Path, source: Source) -> Path:
+    digits = source.published.removesuffix(".pth").rsplit("-", 1)[1]
+    if path.name == source.published and not file_sha256(path).startswith(digits):
+        raise UserError(f"{path}: SHA-256 does not begin with {digits}, so the file is damaged; delete it and run again")
+    return path
+
+
+def _download(source: Source, cache: Path) -> Path:
+    import torchvision.models
+
+    url = getattr(torchvision.models, source.weights).IMAGENET1K_V1.url
+    print(printable(f"downloading {url} into {cache}"), file=sys.stderr)
+    torch.hub.load_state_dict_from_url(url, str(cache), map_location="cpu", check_hash=True, weights_only=True)
+    return cache / source.published
+
+
+def _fill(network: torch.nn.Module, path: Path) -> None:
+    """Copy ``features.N.*`` of a weights file into ``sliceK.N.*``; all of the network's tensors must be found, with equal shapes."""
+    try:
+        if zipfile.is_zipfile(path) and (damage := damaged_part(path)):
+            raise ValueError(damage)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        state = {key: stored[f"features.{key.split('.', 1)[1]}"] for key in network.state_dict()}
+        network.load_state_dict(state)
+        if odd := [key for key, value in network.state_dict().items() if not all_finite(value)]:
+            raise ValueError(f"{odd[0]} holds NaN or infinity")
+    except Exception as error:  # a file of another kind can fail in any way
+        raise UserError(one_line(f"{path}: not the weights of this network ({_first_line(error)})", "replace the file")) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,92 @@
+"""Pictures of the class for prior preservation (DreamBooth, arXiv 2208.12242, section 3.3), drawn once and kept in the run's folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vcgen.training.callbacks.samples import to_uint8
+from vcgen.data.images.reading import read_image
+from vcgen.diffusion.prompts import fault_of
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.io import read_json, replacing, write_bytes
+from vcgen.schema import AtLeastOne, NotNegative
+from vcgen.terminal import printable
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """What keeps the class as it was: in each batch as many pictures of it, drawn from the untouched prior, as of the object.
+
+    prompts: of the class, {} for its noun; picture i is of prompt i modulo their number. count: pictures. steps, scale: of sampling.
+    batch_size: pictures that are drawn at once. weight: of the class's loss beside the object's.
+    """
+
+    prompts: tuple[str, ...] = ("a photo of a {}",)
+    count: AtLeastOne = 100
+    steps: AtLeastOne = 25
+    scale: NotNegative = 7.5
+    batch_size: AtLeastOne = 4
+    weight: NotNegative = 1.0
+
+    def __post_init__(self):
+        if not self.prompts or self.count < 1 or self.steps < 1 or self.batch_size < 1 or self.weight < 0:
+            raise ValueError(f"preservation needs prompts, count, steps, batch_size >= 1 and weight >= 0; got {self}")
+        if faults := [fault for prompt in self.prompts if (fault := fault_of(prompt, [""]))]:
+            raise ValueError(f"model.preservation.prompts: {faults[0]}: the class's noun stands there")
+
+    def prompts_of(self, noun: str, numbers: list[int]) -> list[str]:
+        """The prompts of the pictures of these numbers."""
+        return [self.prompts[number % len(self.prompts)].format(noun) for number in numbers]
+
+
+def draw_class_pictures(
+    prior: TextPrior, noun: str, options: Preservation, folder: Path, seed: int, device: torch.device, rank: int = 0, ranks: int = 1,
+) -> None:
+    """Draw the pictures that ``folder`` lacks, as NUMBER.png of the prior's size; noise is a function of the seed and the number.
+
+    Rank r of n draws every n-th batch. Raises UserError where the folder holds pictures drawn otherwise.
+    """
+    made = {"prior": prior.name, "noun": noun, "seed": seed, **{k: v for k, v in asdict(options).items() if k not in ("count", "weight")}}
+    made = json.loads(json.dumps(made))
+    note = folder / "made.json"
+    if note.is_file() and (found := read_json(note, advice="delete it")) != made:
+        names = printable(", ".join(sorted(name for name in made | found if made.get(name) != found.get(name))))
+        raise UserError(f"{folder}: holds class pictures made with another {names}; delete that folder, or choose another run folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank == 0 and not note.is_file():
+        write_bytes(note, (json.dumps(made, indent=2) + "\n").encode())
+    batches = [range(start, start + options.batch_size) for start in range(0, options.count, options.batch_size)]
+    for numbers in batches[rank::ranks]:
+        if all(path_of(folder, number).is_file() for number in numbers if number < options.count):
+            continue
+        mixed = np.random.SeedSequence((seed, numbers[0])).generate_state(1, np.uint64)
+        generator = torch.Generator(device).manual_seed(int(mixed[0]) % 2**63)
+        pictures = prior.sample(options.prompts_of(noun, list(numbers)), generator, options.steps, options.scale)
+        for number, picture in zip(numbers, pictures):
+            with replacing(path_of(folder, number)) as temporary:
+                Image.fromarray(to_uint8(picture)).save(temporary)
+
+
+def read_class_pictures(folder: Path, count: int) -> Tensor:
+    """(count, 3, size, size) uint8. Raises UserError for one that is damaged, or of another size than the first."""
+    pictures = []
+    for number in range(count):
+        path = path_of(folder, number)
+        try:
+            pictures.append(read_image(path)[..., :3])
+        except UserError as error:
+            raise UserError(f"{path}: cannot be read; delete it, and it is drawn again") from error
+        if pictures[-1].shape != pictures[0].shape:
+            raise UserError(f"{path}: has another size than {path_of(folder, 0).name}; delete {folder}, and it is drawn again")
+    return torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """Where a picture lies."""
+    return folder / f"{number:05d}.png"

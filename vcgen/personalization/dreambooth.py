@@ -1,0 +1,28 @@
+"""DreamBooth (arXiv 2208.12242): the whole U-Net learns an object under a rare word."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from vcgen.personalization.base import PIPELINE, Finetuning
+from vcgen.diffusion.text_prior import TextPrior
+
+
+class DreamBooth(Finetuning):
+    """All weights of the U-Net are trained, and those of the text encoder where asked for.
+
+    token, noun: the object is called "TOKEN NOUN". text_encoder: train the text encoder, too.
+    """
+
+    def __init__(self, token: str = "sks", noun: str = "object", text_encoder: bool = False):
+        super().__init__(token, noun)
+        self.names = ["unet", "text_encoder"] if text_encoder else ["unet"]
+
+    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
+        """See :meth:`Personalisation.attach`."""
+        for name in self.names:
+            self.add_module(name, getattr(prior, name).requires_grad_(True))
+
+    def write(self, prior: TextPrior, folder: Path) -> None:
+        """``pipeline/``, a whole folder of diffusers' StableDiffusionPipeline."""
+        prior.save(folder / PIPELINE)

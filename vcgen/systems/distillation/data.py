@@ -1,0 +1,58 @@
+"""The data of a per-image stage on a user's picture."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+
+from vcgen.data.datamodules.single import Same
+from vcgen.checkpoints.model_folder import read_config
+from vcgen.data.images.framing import prepare
+from vcgen.data.images.reading import image_in
+from vcgen.data.input_camera import Stage
+from vcgen.schema import Elevation, Fill, Positive
+from vcgen.types import Example, Position
+
+
+class PictureData(pl.LightningDataModule):
+    """One picture without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing is known.
+
+    image: PNG or JPEG, or a folder that holds one, cut out or on a plain background. model: the model folder, whose camera is assumed.
+    elevation, distance, fov: of the camera where they are known, see :meth:`vcgen.data.input_camera.Stage.of`. fill: share of the frame that the
+    object is scaled to fill. as_is: keep the framing, for pictures framed like the training data.
+    """
+
+    def __init__(
+        self, image: Path, model: Path, elevation: Elevation | None = None, distance: Positive | None = None, fov: Positive | None = None,
+        fill: Fill = 0.78, as_is: bool = False,
+    ):
+        super().__init__()
+        self.image, self.model, self.fill, self.as_is = image_in(image), model, fill, as_is
+        self.known = elevation, distance, fov
+        self.train_folder = self.image
+
+    def setup(self, stage: str) -> None:
+        """Read the picture. Raises UserError when it is missing, damaged or shows no object."""
+        self.stage = Stage.of(read_config(self.model), *self.known)
+        view = self.stage.context(prepare(self.image, self.stage.image_size, self.fill, self.as_is))
+        self.example = Example(view, view, (self.image.stem,))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the picture as the model sees it."""
+        return self.stage.image_size
+
+    def input_camera(self) -> dict[str, float]:
+        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`."""
+        return {name: getattr(self.stage, name) for name in ("focal", "distance", "elevation", "near", "far")}
+
+    def train_dataloader(self) -> DataLoader:
+        """The picture, endlessly."""
+        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        """The picture, once."""
+        return DataLoader(Same(self.example, 1), batch_size=None)
+
+    def commit(self, position: Position) -> None:
+        """There is no position to keep."""

@@ -1,0 +1,120 @@
+"""The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortised field of one image is finetuned by its prior."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcgen.visualization.logging import show_image
+from vcgen.training.callbacks.samples import to_uint8
+from vcgen.cameras import Cameras
+from vcgen.data.datamodules.single import SceneData
+from vcgen.guidance.guidance import NGD, Guidance
+from vcgen.errors import UserError
+from vcgen.checkpoints import model_folder
+from vcgen.visualization.video import contact_sheet
+from vcgen.schema import Count
+from vcgen.systems.base import FieldSystem
+from vcgen.systems.distillation.loop import Distillation, DistillOptions
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.systems.distillation.data import PictureData
+from vcgen.types import Example, Field, Rendering, Views
+
+
+class Distill(FieldSystem):
+    """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard, checkpoints, resume.
+
+    model: model folder with a prior. guidance: NGD, SDS or SJC; None is NGD as configs/distill.yaml has it. options: the field's part.
+    pictures_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
+    """
+
+    takes = ("SceneData", "PictureData")
+    advice_when_not_finite = "lower model.options.scene_lr and model.options.decoder_lr, or model.options.classifier_free"
+
+    def __init__(
+        self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), pictures_every: Count = 4,
+    ):
+        super().__init__(OptimizerOptions(), {})
+        self.guidance, self.options, self.pictures_every = guidance or NGD(), options, pictures_every
+        self.model = model
+        self.state: Distillation | None = None
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: the amortised field, from where the distillation starts."""
+        if self.trainer.world_size > 1:
+            advice = "set trainer.devices to 1; `vcgen evaluate --distill` shares many scenes among processes"
+            raise UserError(f"a distillation is the work of one process, here are {self.trainer.world_size}: {advice}")
+        if not isinstance(self.trainer.datamodule, (SceneData, PictureData)):
+            found = type(self.trainer.datamodule).__name__
+            raise UserError(f"a distillation takes one scene: set data to SceneData or PictureData, not {found}")
+        self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
+        system = model_folder.load(self.model, self.device)
+        context = self.trainer.datamodule.example.context.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options, self.step_generator())
+        # The guidance ends the run; a smaller trainer.max_steps may end it before.
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.max_steps = self.state.updates if loop.max_steps < 0 else min(loop.max_steps, self.state.updates)
+
+    @property
+    def starts_trained(self) -> bool:
+        """It starts from a model folder, always."""
+        return True
+
+    def field(self, context: Views) -> Field:
+        """The field as it is now; ``context`` has been given before."""
+        return self.state.field
+
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """See :meth:`FieldSystem.render`."""
+        return self.state.system.render(field, cameras, size, background)
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """Those of :meth:`Distillation.losses`."""
+        update, last = self.global_step, self.state.last
+        losses = self.state.losses(update, generator)
+        self.work = {"rays": len(example.context.images) * (self.options.rays + self.options.input_rays)}
+        if self.state.last is not last:
+            now = self.state.last
+            self.monitored |= {"guidance/weight": torch.tensor(now.weight), "guidance/disagreement": torch.tensor(now.disagreement)}
+            if self.pictures_every and (update // self.guidance.updates) % self.pictures_every == 0:
+                self.log_pictures()
+        return losses
+
+    def configure_optimizers(self):
+        """Adam on the scene's weights and, where asked for, the decoder's."""
+        optimizer = self.state.optimizer()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.state.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs ``val/psnr``: dB per image over white, of the views that the data module knows besides the input."""
+        self.log_psnr(example, self.render(self.state.field, example.target.cameras, example.target.size).rgb)
+
+    def on_train_end(self) -> None:
+        """Write ``field/`` into the run's folder: a model folder that holds the field alone and renders without encoder and prior."""
+        if self.writes:
+            save_field(self.state, Path(self.trainer.default_root_dir) / "field")
+
+    def log_pictures(self) -> None:
+        """The first virtual views: renderings above the targets they are pulled towards."""
+        with torch.no_grad():
+            pairs = [x[:8] / 2 + 0.5 for x in (self.state.renderings(), self.state.targets)]
+        sheet = contact_sheet(np.stack([to_uint8(picture) for pictures in pairs for picture in pictures]), len(pairs[0]))
+        show_image(self.trainer, "virtual/renderings_above_targets", sheet)
+
+
+def save_field(state: Distillation, folder: Path) -> Path:
+    """The distilled field of one image as a model folder; the picture that is given to it does not matter."""
+    system = state.system
+    recipe = state.result.recipe(system.config["init_args"]["encoder"]["init_args"])
+    config = {
+        **system.config, "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": {
+            "encoder": {"class_path": recipe.class_path, "init_args": recipe.init_args},
+            "render": asdict(system.render_options), "render_eval": asdict(system.render_eval),
+        },
+    }
+    return model_folder.save(folder, {f"encoder.{name}": value for name, value in recipe.weights.items()}, config)

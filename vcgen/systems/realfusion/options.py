@@ -1,0 +1,88 @@
+"""What RealFusion is told: the words, and how the scene is fitted."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vcgen.diffusion.prompts import fault_of
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit
+from vcgen.data.viewpoints import VIEWS
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the prior is told. subject: the object's noun, or what stands for it, such as <e>; None: what was learnt, else "object".
+    template: has {subject} and {view}.
+
+    negative: what the prior is led away from; negative_views: the same for single views, such as {"back": "face"}.
+    """
+
+    subject: str | None = None
+    template: str = "a photo of a {subject}, {view} view"
+    negative: str = ""
+    negative_views: dict[str, str] | None = None
+
+    def __post_init__(self):
+        if unknown := set(self.negative_views or ()) - set(VIEWS):
+            raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
+        if self.subject is not None and not self.subject.strip():
+            raise ValueError("model.prompt.subject is empty; leave it out, or name the object")
+        if fault := fault_of(self.template, ["subject"] if self.subject else [], ["subject", "view"]):
+            raise ValueError(f"model.prompt.template: {fault}")
+
+    def with_learned(self, phrase: str) -> "Prompt":
+        """With what was learnt as its subject. Raises UserError where ``phrase``, the name that was learnt, would not reach the prior."""
+        if self.subject is not None and phrase not in self.subject:
+            raise UserError(f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put that in")
+        if "{subject}" not in self.template and phrase not in self.template:
+            raise UserError(f"model.prompt.template {self.template!r} has no {{subject}}: the learned {phrase!r} would not reach the prior")
+        return replace(self, subject=self.subject or (phrase if "{subject}" in self.template else None))
+
+    def check(self, prior: TextPrior, learned: str | None) -> None:
+        """Raise UserError where the subject, the name that was learnt, or the words for a view would not reach the network."""
+        if "{view}" not in self.template:
+            warnings.warn(f"model.prompt.template {self.template!r} has no {{view}}: the prior is told the same of all sides", stacklevel=2)
+        for view in VIEWS:
+            prior.require(self.of(view), self.subject or "", learned or "", view if "{view}" in self.template else "")
+
+    def of(self, view: str) -> str:
+        """The prompt of one of VIEWS."""
+        return self.template.format(subject=self.subject or "object", view=view)
+
+    def against(self, view: str) -> str:
+        """Its negative prompt."""
+        return (self.negative_views or {}).get(view, self.negative)
+
+
+@dataclass(frozen=True)
+class RealFusionOptions:
+    """How the scene is fitted. Shares are of the run; pairs are (at its start, at its end), linear in between.
+
+    render_size: side in pixels of random views; views: of them per step. reference_rays: of the photo, per step. scale: of classifier-free
+    guidance, 1 is the conditional prediction. noise_end: the guidance's highest noise level falls to this; None keeps it.
+    coarse: share with only half of the grid's levels. albedo_only: share without light; later a random view is albedo, lambertian or
+    textureless with probabilities ``shading``. background: behind random views and photo: a small "network" of the direction, a "random"
+    colour per view, or "white", as priors trained on cut-out objects know it.
+    grid_lr, network_lr: Adam's learning rates, constant. refresh_every: steps between refreshes of the occupancy grid.
+    """
+
+    render_size: Side = 64
+    views: AtLeastOne = 1
+    reference_rays: AtLeastOne = 1024
+    scale: tuple[NotNegative, NotNegative] = (100.0, 100.0)
+    noise_end: Unit | None = 0.5
+    coarse: Unit = 0.5
+    albedo_only: Unit = 0.2
+    shading: tuple[Unit, Unit, Unit] = (0.2, 0.4, 0.4)
+    background: Literal["network", "random", "white"] = "network"
+    grid_lr: Positive = 1e-2
+    network_lr: Positive = 1e-2
+    refresh_every: AtLeastOne = 16
+
+    def __post_init__(self):
+        if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:
+            raise ValueError(f"render_size, views, reference_rays and refresh_every must be at least 1; got {self}")
+        if min(self.shading) < 0 or abs(sum(self.shading) - 1) > 1e-6:
+            raise ValueError(f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}")

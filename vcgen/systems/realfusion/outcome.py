@@ -1,0 +1,137 @@
+"""What a fitted scene leaves behind: pictures, a turntable, meshes, a model folder."""
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+
+from vcgen.visualization.logging import show_image
+from vcgen.training.callbacks.samples import to_uint8
+from vcgen.cameras import Cameras, view_angles
+from vcgen.errors import UserError
+from vcgen.checkpoints import model_folder
+from vcgen.visualization.mesh_files import write_mesh
+from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
+from vcgen.rendering.mesh import extract_mesh
+from vcgen.schema import AtLeastOne, Count, Side
+from vcgen.systems.base import FieldSystem
+from vcgen.data.viewpoints import around
+from vcgen.types import Field, Views
+
+
+@dataclass(frozen=True)
+class OutcomeOptions:
+    """frames: of the turntable, 0 for none. mesh_resolution: grid points along the volume's edge, 0 for no mesh. views: in the sheets.
+    size: side of the pictures in pixels; None is the photo's."""
+
+    frames: Count = 48
+    mesh_resolution: Count = 128
+    views: AtLeastOne = 8
+    size: Side | None = None
+
+    def __post_init__(self):
+        if 0 < self.mesh_resolution < 8:
+            raise ValueError(f"mesh_resolution must be at least 8, or 0 for no mesh, not {self.mesh_resolution}")
+
+
+class Sides(NamedTuple):
+    """Views of a scene over white. colour, normals, depth: (n, H, W, 3) uint8; alpha: (n, H, W) opacity."""
+
+    colour: NDArray[np.uint8]
+    normals: NDArray[np.uint8]
+    depth: NDArray[np.uint8]
+    alpha: NDArray[np.float32]
+
+
+@torch.no_grad()
+def sides_of(system: FieldSystem, field: Field, cameras: Cameras, size: tuple[int, int]) -> Sides:
+    """What cameras (n,) see of a field."""
+    rows = []
+    for number in range(len(cameras.near)):
+        camera = cameras[number : number + 1]
+        seen, normals = system.shaded(field, camera, size)
+        depth, alpha = seen.depth[0, 0, 0].float().cpu().numpy(), seen.alpha[0, 0, 0].float().cpu().numpy()
+        coloured = depth_picture(depth, float(camera.near), float(camera.far), alpha)
+        rows.append((to_uint8(seen.rgb[0, 0]), to_uint8(normals[0, 0]), coloured, alpha))
+    return Sides(*(np.stack(part) for part in zip(*rows, strict=True)))
+
+
+def circle(system: FieldSystem, reference: Views, count: int) -> Cameras:
+    """``count`` cameras once around the scene from the photo's, at its elevation."""
+    camera, center = reference.cameras[0], system.scene.center
+    return around(camera, center, torch.arange(count, device=center.device) * 360 / count)
+
+
+def four_sides(system: FieldSystem, reference: Views, field: Field) -> Sides:
+    """The scene from the photo's camera, and from 90, 180 and 270 degrees round it."""
+    return sides_of(system, field, circle(system, reference, 4), reference.size)
+
+
+def log_sheet(system: FieldSystem, reference: Views, sides: Sides) -> None:
+    """To TensorBoard: the photo, then four sides of the scene; normals and depth below."""
+    photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(sides.colour[0], 255)
+    sheet = contact_sheet(np.stack([photo, *sides.colour, blank, *sides.normals, blank, *sides.depth]), 5)
+    show_image(system.trainer, "val/photo_and_four_sides", sheet)
+
+
+def write_outcome(system: FieldSystem, reference: Views, target: Path, options: OutcomeOptions) -> None:
+    """Write sheets of views, normals and depth, turntable.gif and .mp4, mesh.glb and .obj, and the model folder ``field/``."""
+    field = system.field(reference)
+    size = reference.size if options.size is None else (options.size, options.size)
+    sides = sides_of(system, field, circle(system, reference, options.views), size)
+    for name, pictures in (("views", sides.colour), ("normals", sides.normals), ("depth", sides.depth)):
+        write_png(target / f"{name}.png", contact_sheet(pictures, 4))
+    if options.frames:
+        cameras = circle(system, reference, options.frames)
+        with torch.no_grad():
+            frames = [to_uint8(system.render(field, cameras[i : i + 1].reshape(1, 1), size).rgb[0, 0]) for i in range(options.frames)]
+        write_gif(target / "turntable.gif", np.stack(frames))
+        write_mp4(target / "turntable.mp4", np.stack(frames))
+    save_field(system, reference, target / "field")
+    if options.mesh_resolution:
+        write_meshes(system.whole_field, target, options.mesh_resolution)
+
+
+def write_meshes(field: Field, target: Path, resolution: int) -> None:
+    """mesh.glb and mesh.obj; a scene without a surface has none, and one line says why."""
+    try:
+        surface = extract_mesh(field, resolution)
+    except UserError as error:
+        warnings.warn(f"no mesh was written: {error}", stacklevel=2)
+        return
+    for name in ("mesh.glb", "mesh.obj"):
+        write_mesh(target / name, surface.mesh)
+    rank_zero_info(f"{target / 'mesh.glb'}: {len(surface.mesh.faces)} triangles")
+
+
+def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
+    """The scene as a model folder, which `vcgen render` opens; the picture that is given to it does not matter."""
+    scene, camera = system.scene, reference.cameras[0, 0]
+    offset = camera.centers - scene.center
+    grid = {
+        "levels": scene.grid.levels, "features": scene.grid.features, "log2_size": scene.grid.log2_size,
+        "coarsest": scene.grid.sizes[0], "finest": scene.grid.sizes[-1],
+    }
+    arguments = {
+        "grid": {"class_path": "vcgen.fields.hashgrid.HashGrid", "init_args": grid}, "half_size": scene.half_size, "radius": scene.radius,
+        "center": scene.center.tolist(), "hidden": scene.decoder[0].out_features, "depth": len(scene.decoder) // 2,
+        "blob": list(scene.blob),
+    }
+    config = {
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": {
+            "encoder": {"class_path": "vcgen.fields.hashgrid.SceneHashGrid", "init_args": arguments},
+            "render": asdict(system.render_options), "render_eval": asdict(system.render_eval), "prior": None,
+        },
+        "image_size": list(reference.size), "background": 1.0,
+        "camera": {
+            "focal": float(camera.K[0, 0]), "distance": float(offset.norm()), "elevation": float(view_angles(offset)[1]),
+            "near": float(camera.near), "far": float(camera.far),
+        },
+    }
+    return model_folder.save(target, {f"encoder.{name}": value for name, value in scene.state_dict().items()}, config)

@@ -1,0 +1,268 @@
+"""RealFusion (arXiv 2302.10663): one photo and a text prior become a scene, by score distillation of random views."""
+
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from vcgen.training.callbacks.speed import peak_memory
+from vcgen.cameras import Cameras
+from vcgen.guidance.guidance import SDS, SJC, Guidance
+from vcgen.personalization.base import load_personal
+from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.fields.background import Background
+from vcgen.fields.hashgrid import HashGridField, SceneHashGrid
+from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
+from vcgen.rendering.volume import RenderOptions, render_image
+from vcgen.rendering.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_picture
+from vcgen.schema import AtLeastOne, Positive
+from vcgen.systems.base import FieldSystem
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
+from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
+from vcgen.systems.realfusion.monitor import SceneMonitor
+from vcgen.systems.realfusion.options import Prompt, RealFusionOptions
+from vcgen.systems.realfusion.outcome import OutcomeOptions, four_sides, log_sheet, write_outcome
+from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
+from vcgen.types import Example, Field, Rendering, Views
+
+
+class RealFusion(FieldSystem):
+    """One photo becomes a hash-grid scene, in a training run that ends by writing turntable, normals, depth and meshes.
+
+    prior: a text prior's folder (or hub name, fetched only with ``download``); it is neither trained nor stored in checkpoints.
+    learned: the folder of a run of Personalize on that prior, whose name for the object is the prompt's subject, or a part of it.
+    scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
+    SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in pictures. occupancy: cells per
+    side of the grid that skips empty space, where the density is below ``empty_below`` per world unit. outcome: what is written at the end.
+    half_prior: the prior's weights in bfloat16, half the memory, for mixed precision. checkpoint_encoder: recompute the encoder's
+    activations in the backward pass: less memory, more time. (The U-Net needs neither: no gradient passes it.)
+    The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
+    """
+
+    takes = ("PhotoData",)
+    advice_when_not_finite = (
+        "lower model.options.grid_lr and model.options.network_lr, or model.options.scale, and look at photo.png in the run's folder"
+    )
+
+    def __init__(
+        self, prior: str, scene: SceneHashGrid, guidance: Guidance | None = None, prompt: Prompt = Prompt(),
+        weights: LossWeights = LossWeights(), viewpoints: ViewpointOptions = ViewpointOptions(),
+        options: RealFusionOptions = RealFusionOptions(), render: RenderOptions = RenderOptions(48),
+        render_eval: RenderOptions = RenderOptions(96), occupancy: AtLeastOne = 48, outcome: OutcomeOptions = OutcomeOptions(),
+        half_prior: bool = False, checkpoint_encoder: bool = False, download: bool = False, learned: Path | None = None,
+        empty_below: Positive = 0.05,
+    ):
+        super().__init__(OptimizerOptions(), {})
+        self.prior_name, self.download, self.learned = prior, download, learned
+        self.scene, self.background, self.occupancy = scene, Background(), OccupancyGrid(occupancy, threshold=empty_below)
+        self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
+        self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
+        if render.importance:
+            raise ValueError("model.render.importance: random views are rendered in one pass; set it to 0, and raise samples")
+        self.annealed(1.0)  # refuses impossible noise levels now
+        self.half_prior, self.checkpoint_encoder = half_prior, checkpoint_encoder
+        self.monitor = SceneMonitor()
+        self.reference: Views | None = None
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: the prior, what it is told, and the photo's camera. Raises UserError where one cannot be used."""
+        if self.trainer.world_size > 1:
+            raise UserError(f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1")
+        if self.half_prior and "mixed" not in str(self.trainer.precision):
+            raise UserError(f"model.half_prior needs trainer.precision bf16-mixed, here it is {self.trainer.precision}")
+        self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
+        self.use_photo(self.trainer.datamodule.example.context)
+        prior = TextPrior.load(self.prior_name, self.download)
+        if phrase := load_personal(prior, self.learned):
+            self.prompt = self.prompt.with_learned(phrase)
+        elif self.learned and self.prompt.subject is None:
+            raise UserError(f"{self.learned} does not say what names the object: give model.prompt.subject, as 'sks car'")
+        self.prompt.check(prior, phrase)
+        self.use_prior(prior)
+
+    def use_photo(self, photo: Views) -> None:
+        """The photo (1, 1) with alpha, whose camera sets the scale."""
+        if (count := photo.cameras.near.numel()) != 1:
+            advice = "name one in data.image; several objects are fitted one after another, as the loop in docs/realfusion.md does"
+            raise UserError(f"RealFusion fits a scene to one photo, here are {count}: {advice}")
+        if photo.alpha is None:
+            raise UserError("RealFusion takes the photo of an object that is cut out: a context view with alpha")
+        self.reference = photo.to(self.device)
+        if (share := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
+            advice = f"raise model.scene.radius ({self.scene.radius:g}), or lower data.fill"
+            warnings.warn(f"{share:.1%} of the object in the photo look past the sphere that is fitted and cannot be explained: {advice}")
+
+    def use_prior(self, prior: TextPrior) -> None:
+        """A prior, and the text of all views as it reads it."""
+        prior = prior.requires_grad_(False).eval().to(self.device, torch.bfloat16 if self.half_prior else None)
+        if self.checkpoint_encoder:
+            prior.vae.enable_gradient_checkpointing()
+        object.__setattr__(self, "text_prior", prior)  # not a submodule: it is neither trained nor stored here
+        with torch.no_grad():
+            self.text = dict(zip(VIEWS, prior.embed([self.prompt.of(view) for view in VIEWS]).float().split(1)))
+            self.negative = dict(zip(VIEWS, prior.embed([self.prompt.against(view) for view in VIEWS]).float().split(1)))
+
+    @property
+    def whole_field(self) -> HashGridField:
+        """The scene as it is now, without skipping."""
+        center = self.scene.center[None]
+        scene = self.scene
+        return HashGridField(scene.grid, scene.decoder, center, center.new_full((1,), scene.radius), scene.half_size, scene.blob)
+
+    def field(self, context: Views) -> Field:
+        """The scene as it is now; ``context`` is not looked at."""
+        return OccupiedField(self.whole_field, self.occupancy)
+
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """See :meth:`FieldSystem.render`: over a grey level, whatever the background of training is."""
+        with torch.autocast(self.device.type, enabled=False):
+            return render_image(field, cameras, size, self.render_eval, background)
+
+    def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
+        """Picture and normals from a camera (1,), see :func:`vcgen.rendering.shading.shaded_picture`."""
+        with torch.autocast(self.device.type, enabled=False):
+            return shaded_picture(field, camera, size, self.render_eval)
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """Those of :class:`vcgen.losses.scene.LossWeights`, which states their reductions."""
+        progress = min(1.0, self.progress(self.global_step))
+        self.loss_weights = self.weights.at(progress)
+        levels = self.scene.grid.levels
+        self.scene.grid.shown = math.ceil(levels / 2) if progress < self.options.coarse else levels
+        # Differences of a density in bfloat16 would be noise: the field is computed in float32 whatever trainer.precision is.
+        with torch.autocast(self.device.type, enabled=False):
+            if self.global_step % self.options.refresh_every == 0:
+                self.occupancy.refresh(self.whole_field, generator)
+            # The photo's few rays look everywhere, so that matter can begin where nothing is yet.
+            losses = self.photo_losses(self.whole_field, example.context, generator)
+            cameras, seen, pictures = self.random_views(self.field(example.context), progress, generator)
+            losses |= self.regularisers(seen)
+        if self.weights.sds:
+            losses["sds"] = self.distil(pictures, cameras, progress, generator)
+        return losses
+
+    def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
+        """Errors on random rays of the photo: "rgb", both sides over the same background, and "mask"."""
+        options = self.options
+        origins, directions, pixels = (x.flatten(0, 1) for x in draw_rays(field, photo, options.reference_rays, generator))
+        near, far = (x.expand(pixels.shape) for x in (photo.cameras.near, photo.cameras.far))
+        rays = render_shaded(field, origins, directions, near, far, self.render_options, Shading(), generator, with_normals=False).rays
+        truth = gather_pixels(photo, pixels[None])
+        # The network must not learn the photo's error away.
+        behind = self.background(directions).detach() if options.background == "network" else None
+        return {
+            "rgb": squared_error(rays, truth, options.background == "random", behind),
+            "mask": (rays.alpha - truth.alpha).square().mean(),
+        }
+
+    def random_views(self, field: Field, progress: float, generator: torch.Generator) -> tuple[Cameras, list[ShadedRendering], Tensor]:
+        """Cameras (views,), what they see lit, and pictures (views, 3, size, size) in [0, 1]."""
+        cameras, seen, pictures = [], [], []
+        for _ in range(self.options.views):
+            camera = random_cameras(self.reference.cameras[0], self.scene.center, self.scene.radius, self.viewpoints, generator)
+            rendering, picture = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
+            cameras.append(camera)
+            seen.append(rendering)
+            pictures.append(picture)
+        return Cameras.cat(cameras), seen, torch.cat(pictures)
+
+    def view(self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator) -> tuple[ShadedRendering, Tensor]:
+        """What a camera (1,) sees, and its picture (1, 3, size, size) over the background."""
+        size = self.options.render_size
+        origins, directions = camera.rays(size, size)
+        near, far = (x[:, None].expand(1, size * size) for x in (camera.near, camera.far))
+        normals = shading.kind != "albedo" or bool(self.weights.smoothness or self.weights.orientation)
+        seen = render_shaded(field, origins, directions, near, far, self.render_options, shading, generator, normals)
+        behind: Tensor | float = 1.0
+        if self.options.background == "random":
+            behind = torch.rand(3, device=self.device, generator=generator)
+        elif self.options.background == "network":
+            behind = self.background(directions)
+        return seen, seen.rays.over(behind).mT.unflatten(-1, (size, size))
+
+    def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
+        """Albedo at first, then by the probabilities; the light stands near the camera."""
+        light, share = light_near(camera.centers[0] - self.scene.center, generator), torch.rand((), device=self.device, generator=generator)
+        albedo, lambertian, _ = self.options.shading
+        if progress < self.options.albedo_only or share < albedo:
+            return Shading()
+        return Shading("lambertian" if share < albedo + lambertian else "textureless", light)
+
+    def regularisers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
+        """Losses on random views that need no prior."""
+        alpha, size = torch.cat([view.rays.alpha for view in seen]), self.options.render_size
+        losses = {"opacity": opacity_cost(alpha), "entropy": opacity_entropy(alpha)}
+        if seen[0].normals is not None:
+            normals = torch.cat([view.normals for view in seen]).mT.unflatten(-1, (size, size))
+            losses["smoothness"] = normal_smoothness(normals)
+            losses["orientation"] = torch.cat([view.orientation for view in seen]).mean()
+        opacity = alpha.detach().mean()
+        self.monitored |= {"scene/opacity": opacity, "scene/occupied": torch.tensor(self.occupancy.share())}
+        self.monitor.watch(float(opacity), float(losses["entropy"].detach()), self.progress(self.global_step))
+        return losses
+
+    def distil(self, pictures: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
+        """Half the squared distance of the pictures' latents to the guidance's targets; the gradient passes the encoder."""
+        prior = self.text_prior
+        latents = prior.encode(to_signed(pictures), generator)
+        angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
+        words = [view_word(float(a), float(e)) for a, e in zip(*angles)]
+        text, negative = (torch.cat([table[word] for word in words]) for table in (self.text, self.negative))
+        scale = self.options.scale[0] + progress * (self.options.scale[1] - self.options.scale[0])
+        guidance, given = self.annealed(progress), latents.detach()
+        with torch.no_grad():
+            made = guidance.step(
+                int(progress * guidance.rounds), guidance.begin(given, generator), given,
+                lambda noisy, times: prior.denoise(noisy, times, text, negative, scale), prior.schedule, generator,
+            )
+        self.monitored["guidance/disagreement"] = torch.tensor(made.disagreement)
+        return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
+
+    def annealed(self, progress: float) -> Guidance:
+        """The guidance with its highest noise level for this share of the run; NGD lowers its own."""
+        end = self.options.noise_end
+        if end is None or not isinstance(self.guidance, (SDS, SJC)):
+            return self.guidance
+        return replace(self.guidance, start=self.guidance.start + progress * (end - self.guidance.start))
+
+    def configure_optimizers(self):
+        """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
+        networks = [*self.scene.decoder.parameters(), *self.background.parameters()]
+        groups = [{"params": [self.scene.grid.table], "lr": self.options.grid_lr}, {"params": networks, "lr": self.options.network_lr}]
+        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning's hook: gradients are watched, too."""
+        super().on_before_optimizer_step(optimizer)
+        self.monitor.watch_gradients(float(self.gradient_norm))
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs ``val/psnr`` of the target views, over white, ``val/janus`` (:func:`vcgen.metrics.janus.janus`), a sheet of the scene."""
+        field = self.field(example.context)
+        self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
+        sides = four_sides(self, self.reference, field)
+        self.log("val/janus", self.monitor.faces(sides, self.progress(self.global_step)), batch_size=1)
+        log_sheet(self, self.reference, sides)
+
+    def on_train_end(self) -> None:
+        """Write what the scene has become into the run's folder; say what was wrong with it, and how much memory it took."""
+        if not self.writes:
+            return
+        write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
+        rank_zero_info(f"peak memory: {peak_memory(self.device) / 1e9:.2f} GB")
+
+
+def outside(photo: Views, center: Tensor, radius: float) -> float:
+    """Share of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center`` (3,)."""
+    origins, directions = photo.cameras.rays(*photo.size)
+    to_center = center - origins
+    beside = (to_center - (to_center * directions).sum(-1, keepdim=True) * directions).norm(dim=-1)
+    weights = photo.alpha.flatten()
+    return float((weights * (beside > radius)).sum() / weights.sum().clamp(min=1e-6))

@@ -1,0 +1,66 @@
+"""How fast training goes and what it needs: throughput, memory, gradient norms, in TensorBoard."""
+
+import resource
+import sys
+import time
+
+import lightning.pytorch as pl
+import torch
+
+from vcgen.optim.sharding import total_norm
+from vcgen.types import Example
+
+
+class Speed(pl.Callback):
+    """At every ``trainer.log_every_n_steps`` logs, since the last time,
+
+    - ``speed/steps_per_s`` and what the system counts (``System.work``), such as ``speed/rays_per_s``, of all ranks;
+    - ``memory/peak_gb``: of the GPU's tensors since the start, or of the process on a CPU (10^9 bytes);
+    - ``gradient_norm/PART`` for each part (direct child) of the system, before clipping.
+    """
+
+    def __init__(self):
+        self.since, self.step, self.steps, self.done = 0.0, 0, 0, {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.step = trainer.global_step
+        self._restart()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Validation's time is not training's."""
+        self._restart()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+        """Gradients are complete here, and not yet clipped."""
+        if (trainer.global_step + 1) % trainer.log_every_n_steps:
+            return
+        for name, part in module.named_children():
+            gradients = [p.grad for p in part.parameters() if p.grad is not None]
+            if gradients:
+                module.log(f"gradient_norm/{name}", total_norm(gradients))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
+        """Count; log from time to time."""
+        for name, count in module.work.items():
+            self.done[name] = self.done.get(name, 0) + count * trainer.world_size
+        if trainer.global_step == self.step:
+            return  # in the midst of an accumulation
+        self.step, self.steps = trainer.global_step, self.steps + 1
+        if self.steps < trainer.log_every_n_steps:
+            return
+        seconds = time.monotonic() - self.since
+        rates = {"speed/steps_per_s": self.steps / seconds} | {f"speed/{name}_per_s": count / seconds for name, count in self.done.items()}
+        module.log_dict(rates | {"memory/peak_gb": peak_memory(module.device) / 1e9})
+        self._restart()
+
+    def _restart(self) -> None:
+        self.since, self.steps, self.done = time.monotonic(), 0, {}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, or that this process took of a CPU's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,30 @@
+"""What jsonargparse gets wrong in configurations that Lightning users write, put right in one place."""
+
+import inspect
+from typing import Any
+
+import jsonargparse._typehints
+import jsonargparse._util
+import yaml
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+#: What says that nobody has named a logger's folder: WandbLogger's own default.
+HERE = "."
+
+
+class NestedNull(jsonargparse._util.NestedArg):
+    """The value of an option of an object (``--model.optimizer.muon_lr null``). jsonargparse hands null on as the word "None"."""
+
+    def __new__(cls, key: str, val: Any) -> "NestedNull":
+        return super().__new__(cls, key, "null" if val is None else val)
+
+
+def mend() -> None:
+    """To be called before anything is parsed; twice does no harm."""
+    jsonargparse._util.NestedArg = jsonargparse._typehints.NestedArg = NestedNull
+    # Words that are also members of an enumeration, as the default of Lightning's Timer, cannot be written otherwise.
+    yaml.SafeDumper.add_multi_representer(str, lambda dumper, word: dumper.represent_str(str.__str__(word)))
+    for kind in (CSVLogger, TensorBoardLogger):  # they demand ``save_dir``; see vcgen.training.loggers
+        known = inspect.signature(kind.__init__)
+        changed = [p.replace(default=HERE) if name == "save_dir" else p for name, p in known.parameters.items()]
+        kind.__init__.__signature__ = known.replace(parameters=changed)
