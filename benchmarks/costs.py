@@ -25,8 +25,8 @@ from timing import load_system, matmul_peak, measure
 from torch.utils.flop_counter import FlopCounterMode
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.systems.distillation.loop import Distillation, distil
 from vcgen.systems.distillation.distilled import read_stage
+from vcgen.systems.distillation.loop import Distillation, distil
 from vcgen.types import Example, Views
 
 DEFAULT = ["configs/cars64.yaml", "configs/cars64_prior.yaml"]

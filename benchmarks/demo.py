@@ -24,8 +24,8 @@ from pathlib import Path
 
 from common import ROOT, days, hardware, save_results, weights_environment
 
-from vcgen.data.shards.record import decode_views
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import decode_views
 
 #: What the demo promises to write.
 WRITTEN = (

@@ -19,20 +19,20 @@ import torch
 from common import ROOT, hardware, save_results, weights_environment
 from torch import Tensor
 
-from vcgen.data.shards.files import read_index
+from vcgen.checkpoints import model_folder as folder
+from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes
-from vcgen.guidance.guidance import SDS, Guidance
+from vcgen.data.shards.files import read_index
 from vcgen.diffusion.prior import to_unit
 from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError
-from vcgen.metrics.lpips import PerceptualDistance, load_lpips
+from vcgen.guidance.guidance import SDS, Guidance
 from vcgen.metrics.image import psnr, quantise, ssim
-from vcgen.checkpoints import model_folder as folder
-from vcgen.systems.distillation.loop import DistillOptions, distil
+from vcgen.metrics.lpips import PerceptualDistance, load_lpips
 from vcgen.systems.distillation.distilled import read_stage
+from vcgen.systems.distillation.loop import DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example
-from vcgen.cli.usage import choose_device
 
 #: Of configs/cars64.yaml: the cars that neither field nor prior of the shipped model was trained on.
 TRAIN, HOLD_OUT = ROOT / "data" / "cars64" / "train", 3

@@ -32,21 +32,22 @@ from PIL import Image
 from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vcgen.training.callbacks.samples import to_uint8
-from vcgen.data.shards.files import INDEX, file_sha256, read_index
+from vcgen.checkpoints import model_folder as folder
+from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes, scene_views
-from vcgen.guidance.guidance import NGD, SDS
+from vcgen.data.shards.files import INDEX, read_index
 from vcgen.diffusion.prior import GUIDANCE
 from vcgen.errors import UserError
-from vcgen.metrics.lpips import load_lpips
 from vcgen.evaluation.protocol import load_protocol
 from vcgen.evaluation.results import Results, compare, load_results
 from vcgen.evaluation.runner import Origin, Settings, evaluate_system
-from vcgen.checkpoints import model_folder as folder
-from vcgen.visualization.video import contact_sheet
+from vcgen.guidance.guidance import NGD, SDS
+from vcgen.io import file_sha256
+from vcgen.metrics.lpips import load_lpips
 from vcgen.systems.distillation.distilled import Distilled, distilled
 from vcgen.types import Rendering
-from vcgen.cli.usage import choose_device
+from vcgen.visualization.logging import to_uint8
+from vcgen.visualization.video import contact_sheet
 
 DATA = ROOT / "data" / "cars64" / "test"
 #: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and that of NGD's LPIPS.

@@ -25,8 +25,8 @@ from timing import Timing, load_config, load_system, matmul_peak, measure, preci
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from vcgen.data.shards.files import read_index
 from vcgen.data.datamodules.stream import SceneStream
+from vcgen.data.shards.files import read_index
 from vcgen.systems.base import System
 from vcgen.types import Example, Field
 

@@ -19,8 +19,8 @@ from timing import measure, table
 from vcgen.cameras import orbit, pinhole
 from vcgen.fields.hashgrid import HashGrid, HashGridField, SceneHashGrid
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
-from vcgen.rendering.volume import RenderOptions
 from vcgen.rendering.shading import Shading, render_shaded
+from vcgen.rendering.volume import RenderOptions
 
 #: The share of the field's sphere that the ball fills.
 FILLED = 0.2

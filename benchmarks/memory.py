@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vcgen.training.callbacks.speed import peak_memory
+from vcgen.memory import peak_memory
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 

@@ -22,11 +22,11 @@ from common import ROOT, hardware, save_results
 from PIL import Image
 from torch import Tensor
 
-from vcgen.cli.pack import main as pack
-from vcgen.data.shards.files import read_index
-from vcgen.data.datamodules.stream import scene_views
-from vcgen.metrics.image import psnr, quantise
 from vcgen.checkpoints.model_folder import load
+from vcgen.cli.pack import main as pack
+from vcgen.data.datamodules.stream import scene_views
+from vcgen.data.shards.files import read_index
+from vcgen.metrics.image import psnr, quantise
 from vcgen.types import Views
 
 SHARED = ROOT.parent / "shared" / "data" / "mic_256"

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
+from vcgen.data.viewpoints import VIEWS
 from vcgen.diffusion.prior import Denoised, to_signed
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.systems.realfusion.system import RealFusion
-from vcgen.data.viewpoints import VIEWS
 
 
 class Oracle(nn.Module):

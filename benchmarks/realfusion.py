@@ -31,10 +31,10 @@ from realfusion_fit import fit, measure, view_order
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.metrics.lpips import load_lpips
-from vcgen.metrics.image import Metrics, quantise
 from vcgen.evaluation.statistics import bootstrap_interval, mean
 from vcgen.io import replacing
+from vcgen.metrics.image import Metrics, quantise
+from vcgen.metrics.lpips import load_lpips
 
 METHODS = "reference", "sds", "textual_inversion", "lora", "dreambooth", "oracle"
 WITHOUT_PRIOR = "reference", "oracle"

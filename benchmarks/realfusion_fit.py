@@ -23,18 +23,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vcgen.cameras import Cameras
+from vcgen.checkpoints.build import instantiate
 from vcgen.data.datamodules.single import Same
-from vcgen.personalization.base import load_personal
+from vcgen.data.viewpoints import around
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.metrics.geometry import compare
-from vcgen.metrics.janus import AZIMUTHS, janus
-from vcgen.metrics.image import Metrics
 from vcgen.io import replacing
+from vcgen.metrics.geometry import compare
+from vcgen.metrics.image import Metrics
+from vcgen.metrics.janus import AZIMUTHS, janus
+from vcgen.personalization.base import load_personal
 from vcgen.rendering.mesh import extract_mesh
-from vcgen.checkpoints.build import instantiate
 from vcgen.systems.realfusion.system import RealFusion
-from vcgen.data.viewpoints import around
 from vcgen.types import Example, Views
 
 #: Half the edge of the volume and the radius of the sphere that is fitted: the objects' own radius is 0.5.

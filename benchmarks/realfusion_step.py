@@ -23,10 +23,10 @@ from common import ROOT, hardware, save_results
 from timing import table
 from torch.utils.data import DataLoader
 
+from vcgen.checkpoints.build import instantiate
 from vcgen.data.datamodules.photo import PhotoData
 from vcgen.data.datamodules.single import Same
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.checkpoints.build import instantiate
 from vcgen.systems.realfusion.system import RealFusion
 
 #: Part of a step -> the method of RealFusion that does it. The prior's part is encoding, denoising and, in "backward", the encoder's gradient.

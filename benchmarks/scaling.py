@@ -13,7 +13,17 @@ from pathlib import Path
 import torch
 from common import hardware, save_results
 from scaling_parts import (
-    BATCH, CONFIG, TARGETS, ListIndex, checkpoint_cost, ddp_steps, index_cost, loader_rates, resume_parts, start_seconds, synthetic_index,
+    BATCH,
+    CONFIG,
+    TARGETS,
+    ListIndex,
+    checkpoint_cost,
+    ddp_steps,
+    index_cost,
+    loader_rates,
+    resume_parts,
+    start_seconds,
+    synthetic_index,
     worker_memory,
 )  # fmt: skip
 from timing import table

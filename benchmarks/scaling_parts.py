@@ -22,13 +22,13 @@ from timing import load_config, load_system, measure, precision_of
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from vcgen.training.callbacks.cursor import Cursor
-from vcgen.data.datamodules.shards import ShardData
-from vcgen.data.datamodules.order import batch_starts, epoch_order, scene_generator
-from vcgen.data.shards.files import ShardEntry, ShardIndex, read_index, read_sample, write_index
-from vcgen.data.datamodules.stream import SceneStream
-from vcgen.data.shards.table import SceneTable
 from vcgen.checkpoints.files import CheckpointFiles
+from vcgen.data.datamodules.order import batch_starts, epoch_order, scene_generator
+from vcgen.data.datamodules.shards import ShardData
+from vcgen.data.datamodules.stream import SceneStream
+from vcgen.data.shards.files import ShardEntry, ShardIndex, read_index, read_sample, write_index
+from vcgen.data.shards.table import SceneTable
+from vcgen.training.callbacks.cursor import Cursor
 from vcgen.types import Example, Position
 
 CONFIG = load_config("cars64")

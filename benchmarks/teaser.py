@@ -11,10 +11,10 @@ import torch
 from common import ROOT
 from PIL import Image
 
-from vcgen.training.callbacks.samples import to_uint8
-from vcgen.data.shards.files import read_index
-from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.checkpoints import model_folder as folder
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.data.shards.files import read_index
+from vcgen.visualization.logging import to_uint8
 from vcgen.visualization.video import contact_sheet
 
 

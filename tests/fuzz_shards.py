@@ -16,9 +16,9 @@ from fuzz_subject import Files, Subject, by_rule, read, spoil_one
 from PIL import Image
 from scenes import make_record
 
+from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.shards.packing import Made, Plan, load_made, save_made
 from vcgen.data.shards.record import decode_views
-from vcgen.data.shards.files import read_index, write_shards
 from vcgen.errors import UserError
 
 SIZE = [8, 6]

@@ -19,22 +19,24 @@ import yaml
 from fuzz_mutations import spoil_bytes, spoil_tensors, spoil_tree
 from fuzz_specs import NOTE, UNIT, any_of, anything, fixed, one_of, real, table, whole
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
-from safetensors.torch import load as load_tensors, save as save_tensors
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from stand_in import BallSystem
 from text_folder import tiny_prior
 from torch import Tensor, nn
 
-from vcgen.training.callbacks.training_state import check_state
+from vcgen.checkpoints import model_folder
+from vcgen.checkpoints.files import CheckpointFiles
+from vcgen.cli.export import export_checkpoint
 from vcgen.data.datamodules.order import resume_position
-from vcgen.personalization.lora import LoRA
-from vcgen.personalization.base import EMBEDDINGS, NOTE as NOTE_FILE, load_personal
+from vcgen.data.input_camera import Stage
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.metrics.lpips import _fill
-from vcgen.checkpoints import model_folder
-from vcgen.cli.export import export_checkpoint
-from vcgen.data.input_camera import Stage
-from vcgen.checkpoints.files import CheckpointFiles
+from vcgen.personalization.base import EMBEDDINGS, load_personal
+from vcgen.personalization.base import NOTE as NOTE_FILE
+from vcgen.personalization.lora import LoRA
 from vcgen.systems.distillation.distilled import read_stage
+from vcgen.training.callbacks.training_state import check_state
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
 BALL = {"class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "camera": CAMERA, "version": "0.1.0"}

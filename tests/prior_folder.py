@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from vcgen.cli.export import main
 from vcgen.checkpoints.build import build_system
+from vcgen.cli.export import main
 from vcgen.systems.nerfdiff import NerfDiff
 
 

@@ -6,11 +6,11 @@ import torch
 import yaml
 from torch import nn
 
-from vcgen.diffusion.prior import ViewPrior
 from vcgen.checkpoints import model_folder as folder
+from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.rendering.volume import RenderOptions
 from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.nerfdiff import NerfDiff
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from scenes import png
 
-from vcgen.data.shards.record import SceneRecord
 from vcgen.data.shards.files import write_shards
+from vcgen.data.shards.record import SceneRecord
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.runner import Origin, Settings, evaluate_system
 from vcgen.types import Rendering

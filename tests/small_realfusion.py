@@ -6,8 +6,8 @@ from text_folder import tiny_prior
 from vcgen.cameras import focal_from_fov, orbit, pinhole
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.rendering.volume import RenderOptions
-from vcgen.systems.realfusion.system import RealFusion
 from vcgen.systems.realfusion.options import RealFusionOptions
+from vcgen.systems.realfusion.system import RealFusion
 from vcgen.types import Example, Views
 
 CONFIG = """

@@ -11,11 +11,12 @@ import torch
 from stand_in import BallSystem
 from training import equal
 
-from vcgen.checkpoints.reader import damaged_part, read_checkpoint, rename_weights
-from vcgen.errors import UserError
+from vcgen.archives import damaged_part
 from vcgen.checkpoints import model_folder as folder
-from vcgen.cli.export import export_checkpoint
 from vcgen.checkpoints.files import FORMAT, CheckpointFiles
+from vcgen.checkpoints.reader import read_checkpoint, rename_weights
+from vcgen.cli.export import export_checkpoint
+from vcgen.errors import UserError
 
 ENTRY = {
     "class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "version": "0.1.0",

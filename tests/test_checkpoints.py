@@ -9,8 +9,8 @@ import pytest
 import torch
 from training import load, refusal, vcgen
 
-from vcgen.errors import UserError
 from vcgen.checkpoints.files import FORMAT, CheckpointFiles, config_differences
+from vcgen.errors import UserError
 
 
 def test_checkpoints_hold_what_export_needs_and_no_temporary_file_is_left(finished):

@@ -17,11 +17,11 @@ from training import equal, load, refusal, vcgen
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
 from vcgen.personalization import clip_words
 from vcgen.personalization.clip_words import clip_probabilities, load_clip
-from vcgen.diffusion.text_prior import TextPrior
 from vcgen.personalization.textual_inversion import TextualInversion
-from vcgen.errors import UserError
 
 WORDS = ["car", "chair", "fish", "photo", "red", "blue", "green"]
 CONFIG = Path(__file__).parents[1] / "configs" / "textual_inversion.yaml"

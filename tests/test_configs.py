@@ -14,11 +14,11 @@ from scenes import looking_inwards, make_record, noise, png
 from text_folder import tiny_folder
 from training import load, vcgen
 
+from vcgen.checkpoints import model_folder as folder
+from vcgen.checkpoints.build import build_system
 from vcgen.data.shards.files import write_shards
 from vcgen.diffusion.prior import ViewPrior
-from vcgen.checkpoints import model_folder as folder
 from vcgen.training import fit  # noqa: F401  (makes the classes known by short names)
-from vcgen.checkpoints.build import build_system
 
 ROOT = Path(__file__).parents[1]
 #: What a prior learns from a photo.

@@ -11,11 +11,11 @@ from prior_folder import entry, exported, trained
 from safetensors.torch import load_file, save_file
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.data.shards.files import file_sha256
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.build import build_system
 from vcgen.checkpoints.pretrained import start_from
+from vcgen.errors import UserError
+from vcgen.io import file_sha256
 from vcgen.types import Views
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw
 from small_distillation import make_folder, write_stage
 from training import refusal
 
-from vcgen.cli import main as cli
-from vcgen.data.shards.files import read_index
-from vcgen.data.datamodules.stream import FixedScenes
-from vcgen.errors import UserError
-from vcgen.checkpoints import model_folder as folder
 from vcgen.api import open_model
+from vcgen.checkpoints import model_folder as folder
+from vcgen.cli import main as cli
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.data.shards.files import read_index
+from vcgen.errors import UserError
 from vcgen.systems.distillation import distilled as distilled_module
 from vcgen.systems.distillation.distilled import distilled
 

@@ -8,22 +8,22 @@ from stand_in import Balls
 from torch import nn
 
 from vcgen.cameras import view_angles
-from vcgen.data.shards.files import read_index
 from vcgen.data.datamodules.stream import FixedScenes
-from vcgen.guidance.guidance import NGD, SDS, SJC
+from vcgen.data.shards.files import read_index
 from vcgen.diffusion.prior import Condition, Denoised, ViewPrior
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
-from vcgen.errors import UserError
-from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.encoders.pixelnerf import PixelNerf
-from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.errors import UserError
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.guidance.guidance import NGD, SDS, SJC
+from vcgen.rendering.ray_batches import ray_losses
+from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.systems.distillation import loop as distillation
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distil, virtual_cameras
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.rendering.ray_batches import ray_losses
 from vcgen.types import Views
 
 

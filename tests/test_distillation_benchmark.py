@@ -14,13 +14,13 @@ import distill_sweep  # noqa: E402
 import distillation  # noqa: E402
 import distillation_tables  # noqa: E402
 
-from vcgen.data.shards.files import file_sha256  # noqa: E402
-from vcgen.guidance.guidance import SDS  # noqa: E402
+from vcgen.checkpoints import model_folder as folder  # noqa: E402
 from vcgen.errors import UserError  # noqa: E402
 from vcgen.evaluation.protocol import load_protocol  # noqa: E402
 from vcgen.evaluation.records import ImageScore, ObjectScore  # noqa: E402
 from vcgen.evaluation.results import Results, collect  # noqa: E402
-from vcgen.checkpoints import model_folder as folder  # noqa: E402
+from vcgen.guidance.guidance import SDS  # noqa: E402
+from vcgen.io import file_sha256  # noqa: E402
 
 PROTOCOL = ROOT / "configs" / "protocols" / "cars64_view0_sparse.json"
 

@@ -14,16 +14,16 @@ from small_distillation import STAGE, make_folder, write_model, write_stage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import load, refusal, vcgen
 
-from vcgen.data.shards.files import read_index
-from vcgen.data.datamodules.stream import FixedScenes
-from vcgen.guidance.guidance import NGD, SDS
-from vcgen.errors import UserError
-from vcgen.checkpoints import model_folder as folder
 from vcgen.api import open_model
+from vcgen.checkpoints import model_folder as folder
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.data.shards.files import read_index
+from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
-from vcgen.systems.distillation.loop import DistillOptions, virtual_cameras
-from vcgen.systems.distillation.distilled import Distilled, distilled, read_stage
+from vcgen.guidance.guidance import NGD, SDS
 from vcgen.systems.distillation.data import PictureData
+from vcgen.systems.distillation.distilled import Distilled, distilled, read_stage
+from vcgen.systems.distillation.loop import DistillOptions, virtual_cameras
 from vcgen.types import Finetunable, Views
 
 

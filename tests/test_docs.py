@@ -16,14 +16,14 @@ from pages import PAGES, ROOT, blocks
 from PIL import Image
 from text_folder import tiny_folder
 
+from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.personalization.textual_inversion import TextualInversion
-from vcgen.checkpoints import model_folder as folder
 from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.rendering.volume import RenderOptions
 from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.personalization.textual_inversion import TextualInversion
+from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.nerfdiff import NerfDiff
 
 #: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.

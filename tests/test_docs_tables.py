@@ -11,25 +11,25 @@ from pages import ROOT, table
 
 from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
-from vcgen.guidance.guidance import NGD
+from vcgen.data.viewpoints import ViewpointOptions
 from vcgen.diffusion.prior import ViewPrior
-from vcgen.personalization.textual_inversion import TextualInversion
-from vcgen.metrics.lpips import SOURCES
-from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, family
-from vcgen.evaluation.results import Results
-from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.encoders.pixelnerf import PixelNerf
-from vcgen.rendering.volume import RenderOptions
 from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.evaluation.results import Results
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.guidance.guidance import NGD
+from vcgen.losses.scene import LossWeights
+from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, family
+from vcgen.metrics.lpips import SOURCES
+from vcgen.personalization.textual_inversion import TextualInversion
+from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 from vcgen.systems.personalize import TEMPLATES
-from vcgen.losses.scene import LossWeights
 from vcgen.systems.realfusion.options import Prompt, RealFusionOptions
 from vcgen.systems.realfusion.outcome import OutcomeOptions
-from vcgen.data.viewpoints import ViewpointOptions
 
 
 def test_the_distillation_page_lists_every_option_with_its_default():

@@ -10,13 +10,9 @@ import pytest
 import torch
 
 from vcgen.cli import main as cli
-from vcgen.data.shards.files import read_index, write_shards
-from vcgen.cli.doctor import cluster
-from vcgen.cli.doctor import command
-from vcgen.cli.doctor import computer
-from vcgen.cli.doctor import files
-from vcgen.cli.doctor import packages
+from vcgen.cli.doctor import cluster, command, computer, files, packages
 from vcgen.cli.doctor.finding import Finding, attempt
+from vcgen.data.shards.files import read_index, write_shards
 
 CARS = Path(__file__).parents[1] / "data" / "cars64" / "test"
 JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen", "SLURM_NNODES": "2", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, grey_shards, numbers, run
 
-from vcgen.data.shards.files import INDEX, file_sha256, read_index
-from vcgen.errors import UserError
 from vcgen.cli import evaluate as command
+from vcgen.data.shards.files import INDEX, read_index
+from vcgen.errors import UserError
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION
 from vcgen.evaluation.records import Fingerprint, RecordFolder
 from vcgen.evaluation.results import load_results
 from vcgen.evaluation.sharing import merged, parse_shard
+from vcgen.io import file_sha256
 
 
 @pytest.fixture

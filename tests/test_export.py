@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from stand_in import BallSystem
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder as folder
-from vcgen.cli.export import main
 from vcgen.checkpoints.build import build_system, without_starting_weights
+from vcgen.cli.export import main
+from vcgen.errors import UserError
 from vcgen.types import Views
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}

@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 from training import CONFIG, Witness, load, refusal, vcgen
 
-from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.datamodules.order import epoch_order
-from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.datamodules.stream import FixedScenes, SceneStream
+from vcgen.data.shards.faults import Faults, check_shards, fault_in
+from vcgen.data.shards.files import read_index, write_shards
 from vcgen.errors import UserError
 from vcgen.types import Position
 

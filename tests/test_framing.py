@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vcgen.data.images import framing
-from vcgen.data.images import photo
+from vcgen.data.images import framing, photo
 from vcgen.data.images.framing import Picture, prepare, resample
 
 RED, GREY = (200, 40, 40), (240, 240, 240)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from vcgen.guidance.guidance import NGD, SDS, SJC, Round
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
+from vcgen.guidance.guidance import NGD, SDS, SJC, Round
 
 SCHEDULE = noise_schedule()
 

@@ -15,20 +15,20 @@ from stand_in import BallSystem
 from test_render_command import CONFIG, QUICK, red_box
 from training import refusal
 
-from vcgen.cli import main as cli
-from vcgen.training.callbacks import together
-from vcgen.data.shards.faults import Faults
-from vcgen.data.formats.remarks import print_remarks
-from vcgen.data.shards.files import read_index, write_shards
-from vcgen.cli.doctor.finding import Finding
-from vcgen.errors import UserError
+from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import evaluate as command
+from vcgen.cli import main as cli
+from vcgen.cli.doctor.finding import Finding
+from vcgen.data.formats.remarks import print_remarks
+from vcgen.data.shards.faults import Faults
+from vcgen.data.shards.files import read_index, write_shards
+from vcgen.errors import UserError
 from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_text
 from vcgen.evaluation.report.report import markdown, page
 from vcgen.evaluation.results import load_results
 from vcgen.evaluation.runner import pictures
-from vcgen.checkpoints import model_folder as folder
 from vcgen.terminal import LONGEST, complain, printable, say, unstyled
+from vcgen.training.callbacks import together
 
 #: What steers a terminal: colour, its title, erasing a line, another line, the direction of what follows, half a character pair.
 CONTROLS = "\x1b[31m\x1b]0;title\x07\r\x08\x9b2J\nnext\u202eright\ud800"

@@ -7,16 +7,16 @@ import pytest
 import torch
 from small_evaluation import PROTOCOL, SETTINGS, grey_shards
 
-from vcgen.cli import main as cli
 from vcgen.cameras import orbit, pinhole
+from vcgen.cli import main as cli
+from vcgen.cli.evaluate import check_views
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.errors import UserError
 from vcgen.evaluation.baselines import CopyInput
-from vcgen.cli.evaluate import check_views
-from vcgen.evaluation.runner import Origin, evaluate_system
 from vcgen.evaluation.protocol import Protocol
-from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.evaluation.runner import Origin, evaluate_system
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Rendering, Views

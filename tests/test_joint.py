@@ -9,15 +9,15 @@ from diffusers import DPMSolverMultistepScheduler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import CONFIG, load, refusal, vcgen
 
-from vcgen.cli import main as cli
-from vcgen.data.shards.files import read_index
-from vcgen.data.datamodules.stream import SceneStream
-from vcgen.diffusion.prior import ViewPrior
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder as folder
+from vcgen.cli import main as cli
+from vcgen.data.datamodules.stream import SceneStream
+from vcgen.data.shards.files import read_index
+from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.rendering.volume import RenderOptions
+from vcgen.errors import UserError
 from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 
 

@@ -9,8 +9,8 @@ from small_realfusion import CONFIG
 from text_folder import tiny_folder
 from training import refusal, vcgen
 
-from vcgen.personalization.lora import LoRA
 from vcgen.diffusion.text_prior import TextPrior
+from vcgen.personalization.lora import LoRA
 from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.systems.realfusion.system import RealFusion
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from text_folder import tiny_folder, tiny_prior
 
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder, read_lora
-from vcgen.personalization.lora import LoRA
-from vcgen.personalization.base import load_personal
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.personalization.base import load_personal
+from vcgen.personalization.lora import LoRA
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import yaml
 from safetensors.torch import save_file
 
 import vcgen
+from vcgen.checkpoints.build import CLASSES, build_system, class_of
 from vcgen.cli.main import main
 from vcgen.errors import UserError
-from vcgen.checkpoints.build import CLASSES, build_system, class_of
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
 NERFDIFF = "vcgen.systems.nerfdiff.NerfDiff"

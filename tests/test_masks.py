@@ -9,8 +9,8 @@ from scenes import looking_inwards, noise, posed_frames, write_transforms
 from training import refusal
 
 from vcgen.cli.main import main
-from vcgen.data.shards.record import decode_views
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import decode_views
 
 C2W = looking_inwards(3, distance=4)
 

@@ -11,8 +11,8 @@ from scipy import special
 from stand_in import Balls
 
 from vcgen.errors import UserError
-from vcgen.visualization.mesh_files import srgb_to_linear, write_mesh
 from vcgen.rendering.mesh import OUTLINE, SKIN, density_grid, extract_mesh, solidity, surface_colours
+from vcgen.visualization.mesh_files import srgb_to_linear, write_mesh
 
 RESOLUTION = 64
 VOXEL = 1 / (RESOLUTION - 1)

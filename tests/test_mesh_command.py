@@ -9,8 +9,8 @@ from mesh_files import four_colors, quad
 
 from vcgen.cli import main as cli
 from vcgen.data.shards import packing
-from vcgen.data.shards.record import decode_views
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import decode_views
 
 FAST = ("--size", "16", "--views", "2", "--samples", "1", "--light", "none")
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from vcgen.metrics.image import DEFINITIONS, PSNR_CAP, Metrics, family, psnr, quantise, ssim, ssim_gauss
 from vcgen.evaluation.protocol import SUPPORTED_METRICS
+from vcgen.metrics.image import DEFINITIONS, PSNR_CAP, Metrics, family, psnr, quantise, ssim, ssim_gauss
 
 
 def random_pair(noise: float, count: int = 3, height: int = 24, width: int = 31) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,10 +13,10 @@ from stand_in import BallSystem
 
 import vcgen
 from vcgen.cameras import view_angles
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder as folder
-from vcgen.data.images.framing import prepare
 from vcgen.cli.render import main as render_command
+from vcgen.data.images.framing import prepare
+from vcgen.errors import UserError
 
 BALL = {
     "class_path": "stand_in.BallSystem", "init_args": {}, "image_size": [24, 32], "background": 0.5,

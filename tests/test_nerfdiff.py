@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
-from vcgen.rendering.volume import RayRendering, RenderOptions
+from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.triplane import TriplaneDecoder
-from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
 from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
+from vcgen.rendering.volume import RayRendering, RenderOptions
+from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example, Views
 
 

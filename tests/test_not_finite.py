@@ -17,14 +17,14 @@ from training import load, refusal, vcgen
 
 from vcgen.data.datamodules.single import Same
 from vcgen.errors import UserError
-from vcgen.systems.base import System
-from vcgen.systems.distillation.system import Distill
-from vcgen.systems.distillation.loop import DistillOptions
-from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.systems.base import System
+from vcgen.systems.distillation.loop import DistillOptions
+from vcgen.systems.distillation.system import Distill
+from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.personalize import Personalize
-from vcgen.systems.realfusion.system import RealFusion
 from vcgen.systems.realfusion.options import RealFusionOptions
+from vcgen.systems.realfusion.system import RealFusion
 from vcgen.systems.text2image import TextToImage
 
 STAGES = [NerfDiff, TextToImage, Distill, Personalize, RealFusion]

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.data.datamodules.single import Same
+from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.losses.scene import LossWeights
 from vcgen.metrics.geometry import compare
 from vcgen.metrics.janus import AZIMUTHS, janus
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.rendering.mesh import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.realfusion.system import RealFusionOptions
-from vcgen.losses.scene import LossWeights
 from vcgen.types import Example, Views
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

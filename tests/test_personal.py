@@ -9,14 +9,14 @@ from safetensors.torch import load_file, save_file
 from text_folder import tiny_folder, tiny_prior
 from torch import Tensor
 
-from vcgen.personalization.dreambooth import DreamBooth
-from vcgen.personalization.lora import LoRA
-from vcgen.personalization.base import load_personal, noted_phrase
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.schedule import training_target
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.personalization.textual_inversion import TextualInversion, nearest_word
 from vcgen.errors import UserError
+from vcgen.personalization.base import load_personal, noted_phrase
+from vcgen.personalization.dreambooth import DreamBooth
+from vcgen.personalization.lora import LoRA
+from vcgen.personalization.textual_inversion import TextualInversion, nearest_word
 
 METHODS = {
     "one word": lambda: TextualInversion(initial="car"),

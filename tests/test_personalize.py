@@ -16,12 +16,12 @@ from text_folder import tiny_folder
 from training import equal, load, refusal, vcgen
 
 from vcgen.data.images.photo_augment import PLAIN
-from vcgen.personalization.lora import LoRA
-from vcgen.personalization.base import load_personal
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.errors import UserError
+from vcgen.personalization.base import load_personal
 from vcgen.personalization.class_images import Preservation, draw_class_pictures, read_class_pictures
+from vcgen.personalization.lora import LoRA
+from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.systems.personalize import TEMPLATES, Personalize
 from vcgen.types import Example, Views
 

@@ -7,11 +7,11 @@ from learnt_prior import COLOURS, learnt_prior, picture
 from small_personalization import example, system
 
 from vcgen.data.images.photo_augment import PLAIN
-from vcgen.personalization.dreambooth import DreamBooth
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.personalization.class_images import Preservation
+from vcgen.personalization.dreambooth import DreamBooth
+from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.systems.personalize import Personalize
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from vcgen.cameras import view_angles
-from vcgen.data.images.photo import load_photo, without_fringe
-from vcgen.data.images.framing import Picture
 from vcgen.data.datamodules.photo import PhotoData
+from vcgen.data.images.framing import Picture
+from vcgen.data.images.photo import load_photo, without_fringe
 from vcgen.errors import UserError
 
 RED, GREEN = (200, 30, 30), (9, 200, 9)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vcgen.cameras import Cameras, orbit, pinhole
-from vcgen.errors import UserError
 from vcgen.encoders.pixelnerf import PixelField, PixelNerf, ResnetFC, SpatialEncoder, octave_encoding
+from vcgen.errors import UserError
 from vcgen.types import Field, Views
 
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 import vcgen
-from vcgen.cli import main as cli
 from vcgen.cameras import view_angles
-from vcgen.data.shards.files import read_index
+from vcgen.cli import main as cli
 from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.data.shards.files import read_index
+from vcgen.data.viewpoints import view_word
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.metrics.image import psnr
-from vcgen.data.viewpoints import view_word
 
 FOLDER = Path(__file__).parents[1] / "data" / "pretrained" / "cars64"
 TOYS = FOLDER.with_name("toys64")

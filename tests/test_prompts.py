@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 from small_personalization import system
 from text_folder import CAPTIONS, TINY, tiny_prior
 
-from vcgen.personalization.lora import LoRA
-from vcgen.personalization.base import load_personal
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
-from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.errors import UserError
+from vcgen.personalization.base import load_personal
 from vcgen.personalization.class_images import Preservation
+from vcgen.personalization.lora import LoRA
+from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.systems.personalize import Personalize, ViewPictures
 from vcgen.systems.realfusion.options import Prompt
 

@@ -11,8 +11,8 @@ import pytest
 from msgspec import Meta
 from training import refusal, vcgen
 
-from vcgen.data.shards.files import read_index
 from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 from vcgen.levels import check_levels
 from vcgen.schema import AtLeastOne, NotNegative, Unit

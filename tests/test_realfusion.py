@@ -12,15 +12,15 @@ from small_realfusion import losses, photo, system
 from torch import nn
 
 from vcgen.cameras import focal_from_fov, orbit, pinhole
-from vcgen.guidance.guidance import NGD, SDS, SJC
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule
 from vcgen.errors import UserError
-from vcgen.rendering.volume import RayRendering
-from vcgen.rendering.shading import ShadedRendering
-from vcgen.systems.realfusion.system import outside
+from vcgen.guidance.guidance import NGD, SDS, SJC
 from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
+from vcgen.rendering.shading import ShadedRendering
+from vcgen.rendering.volume import RayRendering
 from vcgen.systems.realfusion.options import Prompt
+from vcgen.systems.realfusion.system import outside
 
 
 class Identity(nn.Module):

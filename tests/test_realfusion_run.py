@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from text_folder import tiny_folder
 from training import load, refusal, vcgen
 
-from vcgen.data.images.photo import load_photo
 from vcgen.checkpoints import model_folder
+from vcgen.data.images.photo import load_photo
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.systems.realfusion.system import RealFusion
 

@@ -15,9 +15,9 @@ from scenes import make_record
 from torch.utils.data import DataLoader
 from training import CONFIG, load, refusal, vcgen
 
-from vcgen.data.shards.remote import Cache, is_remote
-from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.datamodules.stream import SceneStream
+from vcgen.data.shards.files import read_index, write_shards
+from vcgen.data.shards.remote import Cache, is_remote
 from vcgen.errors import UserError
 from vcgen.io import beside
 

@@ -12,14 +12,14 @@ from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
 from PIL import Image, ImageDraw
 from stand_in import BallSystem
 
-from vcgen.cli import main as cli
 from vcgen.cameras import view_angles
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder as folder
-from vcgen.data.images.framing import prepare
+from vcgen.cli import main as cli
 from vcgen.cli.render import main
-from vcgen.data.input_camera import Stage
 from vcgen.cli.usage import plain_words
+from vcgen.data.images.framing import prepare
+from vcgen.data.input_camera import Stage
+from vcgen.errors import UserError
 
 
 @pytest.fixture(scope="session")

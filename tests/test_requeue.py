@@ -16,7 +16,6 @@ from training import CONFIG, equal, load, vcgen
 from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
 from vcgen.training.stopping import SIGNALS, Stopped, StopSignals, conclude
 
-
 ROOT = Path(__file__).parents[1]
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from gaussian_text import gaussian_text_prior, one_level
 
-from vcgen.guidance.guidance import SDS, SJC
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
+from vcgen.guidance.guidance import SDS, SJC
 
 #: alpha, the deviation of the prior, its mean and the pixels of the rendering.
 ALPHA, DEVIATION, MEAN, VALUE = 0.6, 0.5, 0.3, 1.1

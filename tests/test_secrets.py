@@ -13,10 +13,10 @@ import yaml
 from training import CONFIG, load, refusal, vcgen
 
 from vcgen import redaction
+from vcgen.cli.export import export_checkpoint
 from vcgen.cli.main import main
 from vcgen.data.shards.remote import Cache
 from vcgen.errors import UserError
-from vcgen.cli.export import export_checkpoint
 from vcgen.redaction import hide, hide_word, identity
 
 WORD, OTHER, PLACE = "pa55-4711-w0rd", "t0ken-0815-sig", "hidden-4712-place"

@@ -10,8 +10,8 @@ from vcgen.cameras import orbit, pinhole
 from vcgen.fields.background import Background
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
-from vcgen.rendering.volume import RenderOptions, render_image, render_rays
 from vcgen.rendering.shading import Shading, light_near, lit, normals, render_shaded, shaded_picture
+from vcgen.rendering.volume import RenderOptions, render_image, render_rays
 from vcgen.types import Field, Views
 
 

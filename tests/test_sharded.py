@@ -8,10 +8,10 @@ from ranks import vcgen_ranks
 from torch.distributed.tensor import DTensor
 from training import CONFIG, equal, load
 
-from vcgen.data.shards.files import read_index
-from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.export import main as export
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.data.shards.files import read_index
 from vcgen.optim.sharding import clip_gradients, total_norm
 
 PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4}}

@@ -8,8 +8,8 @@ from scenes import looking_inwards, posed_frames, write_srn_object, write_transf
 from training import refusal
 
 from vcgen.cli.main import main
-from vcgen.data.images.distortion import Distortion, distort, folds, undistort
 from vcgen.data.formats.transforms import read_distortion, read_intrinsics
+from vcgen.data.images.distortion import Distortion, distort, folds, undistort
 from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 

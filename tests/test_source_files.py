@@ -11,8 +11,8 @@ from training import refusal
 
 from vcgen.cli.main import main
 from vcgen.data.images.reading import SUFFIXES
-from vcgen.data.shards.record import decode_views
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import decode_views
 
 C2W = looking_inwards(3, distance=4)
 APPLE = b"\0\5\x16\7" + bytes(200)

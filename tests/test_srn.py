@@ -8,10 +8,10 @@ from scenes import listing, noise, png, write_srn_object
 from training import refusal
 
 from vcgen.cli.main import main
-from vcgen.data.shards import packing
 from vcgen.data.formats.srn import read_intrinsics, read_pose
-from vcgen.data.shards.record import decode_views
+from vcgen.data.shards import packing
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
 
 

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from vcgen.data.datamodules.augment import Augmentation
 from vcgen.data.datamodules.shards import ShardData
-from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.datamodules.stream import FixedScenes, SceneStream
+from vcgen.data.shards.files import read_index, write_shards
 from vcgen.errors import UserError
 from vcgen.types import Position
 

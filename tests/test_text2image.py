@@ -6,13 +6,13 @@ import pytest
 import torch
 from training import load, vcgen
 
-from vcgen.cli import main as cli
 from vcgen.cameras import orbit, pinhole
+from vcgen.cli import main as cli
+from vcgen.data.captions import COLOURS, Thing, all_sentences, captions, colour_words, read_things, sentence
 from vcgen.data.shards.files import read_index
+from vcgen.data.viewpoints import view_word
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.data.captions import COLOURS, Thing, all_sentences, captions, colour_words, read_things, sentence
-from vcgen.data.viewpoints import view_word
 from vcgen.types import Views
 
 CONFIG = """

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from training import refusal, vcgen
 
-from vcgen.training.callbacks.checkpoints import never_due
 from vcgen.errors import UserError
+from vcgen.training.callbacks.checkpoints import never_due
 from vcgen.training.trainer_options import check_seed, check_trainer
 
 #: What the parser gives for what a configuration leaves out.

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scenes import set_at
 
-from vcgen.training.callbacks.training_state import check_state
 from vcgen.errors import UserError
+from vcgen.training.callbacks.training_state import check_state
 
 
 @pytest.fixture(scope="module")

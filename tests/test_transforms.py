@@ -10,12 +10,12 @@ from scenes import listing, looking_inwards, noise, write_transforms
 from training import refusal
 
 from vcgen.cli.main import main
-from vcgen.data.images.distortion import Distortion, distort, undistort
 from vcgen.data.formats.scene import nearest_to_axes
 from vcgen.data.formats.transforms import read_intrinsics
 from vcgen.data.images.arrays import area_resize, premultiply
-from vcgen.data.shards.record import decode_views
+from vcgen.data.images.distortion import Distortion, distort, undistort
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])

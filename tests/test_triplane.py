@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vcgen.cameras import Cameras, orbit, pinhole
-from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.triplane import TriplaneDecoder, TriplaneField
 from vcgen.types import Field, Views
 

@@ -11,8 +11,8 @@ from training import refusal
 from vcgen.cli.main import main
 from vcgen.data.images.distortion import Distortion, distort
 from vcgen.data.images.framing import read
-from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import SceneRecord, decode_views
 
 C2W = looking_inwards(3, distance=4)
 #: A red, a green and a blue spot in the world.

@@ -12,9 +12,9 @@ from test_export import checkpoint
 from test_render_command import CONFIG, QUICK, red_box
 from training import refusal
 
+from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.errors import UserError
-from vcgen.checkpoints import model_folder as folder
 from vcgen.visualization.video import write_mp4
 
 CARS = Path(__file__).parents[1] / "data" / "cars64" / "test"

@@ -12,10 +12,10 @@ import yaml
 from ranks import vcgen_ranks
 from training import CONFIG, load
 
-from vcgen.data.shards.files import read_index
-from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.checkpoints import model_folder
 from vcgen.checkpoints.build import build_system
+from vcgen.data.datamodules.stream import FixedScenes
+from vcgen.data.shards.files import read_index
 from vcgen.metrics.mean import Mean
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,9 @@ import pytest
 import torch
 from ranks import free_port, vcgen_ranks
 
-from vcgen.training import stopping
-from vcgen.training.stopping import Stopped, StopSignals, conclude
-from vcgen.training import fit
+from vcgen.training import fit, stopping
 from vcgen.training.refusals import rendezvous_refusal
+from vcgen.training.stopping import Stopped, StopSignals, conclude
 
 
 def wait_in_pytorch(ready, training: bool, port: int, pipe: int | None) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vcgen.training.callbacks.checkpoints import link
 from vcgen.errors import UserError
 from vcgen.folders import create_own_folder, put_in_place, replacing_folder
 from vcgen.io import beside, open_lock, remove_leftovers, replacing, write_bytes, written_name
+from vcgen.training.callbacks.checkpoints import link
 from vcgen.training.run_folder import LOCK, alone_in
 
 

@@ -8,10 +8,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder
 from vcgen.data.images.framing import Source, prepare
 from vcgen.data.input_camera import Stage
+from vcgen.errors import UserError
 from vcgen.types import Field, Rendering, Views
 
 

@@ -4,6 +4,7 @@ import codecs
 import errno
 import fnmatch
 import functools
+import hashlib
 import json
 import os
 import re
@@ -229,3 +230,9 @@ def _items(value: Any) -> Sequence[Any]:
     if isinstance(value, msgspec.Struct):
         return [getattr(value, name) for name in value.__struct_fields__]
     return value if isinstance(value, (list, tuple)) else []
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

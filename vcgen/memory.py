@@ -2,7 +2,13 @@
 
 import ctypes
 import os
+import resource
+import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 #: Of glibc's mallopt(3): free memory above this many bytes at the top of the heap goes back to the system; larger blocks are mapped.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -24,3 +30,13 @@ def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
     except (AttributeError, OSError, TypeError):  # musl and macOS have none, Windows has no such library
         return False
     return all(mallopt(option, LARGE) == 1 for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+
+
+def peak_memory(device: "torch.device") -> int:
+    """Bytes: the most that tensors took on a GPU, or that this process took of a CPU's memory."""
+    if device.type == "cuda":
+        import torch  # stays out of the start of every command
+
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,7 +10,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from msgspec import Meta
 from torch import nn
 
-from vcgen.checkpoints.reader import damaged_part, read_checkpoint, rename_weights
+from vcgen.archives import damaged_part
+from vcgen.checkpoints.reader import read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
 from vcgen.io import check, one_line, replacing
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vcgen.terminal import printable
 from vcgen.tensors import TooLarge, no_more_parameters_than
+from vcgen.terminal import printable
 
 #: Some modules replace parameters while they are built.
 SLACK = 1000

@@ -17,8 +17,8 @@ from lightning.pytorch import LightningModule
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
-from vcgen.errors import UserError
 from vcgen.checkpoints.fitting import first_names, misfit, mismatch
+from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
 from vcgen.io import check, one_line, read_json
 from vcgen.schema import Elevation, Length, ModelSide, NotNegative, Unit
@@ -183,7 +183,7 @@ def _same(first: Any, second: Any) -> bool:
 
 def hashes(folder: Path | str) -> dict[str, str]:
     """SHA-256 of a model folder's files: "weights", "config", and of a folder with a diffusion prior "unet", the U-Net's weights."""
-    from vcgen.data.shards.files import file_sha256
+    from vcgen.io import file_sha256
 
     files = {"weights": WEIGHTS, "config": CONFIG}
     if (Path(folder) / UNET_WEIGHTS).is_file():

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import nn
 
-from vcgen.errors import UserError
 from vcgen.checkpoints.fitting import mismatch
 from vcgen.checkpoints.model_folder import read_weights
+from vcgen.errors import UserError
 
 
 def start_from(system: nn.Module, folder: Path) -> None:

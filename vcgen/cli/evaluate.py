@@ -67,11 +67,11 @@ def evaluate(
         on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
+    from vcgen.checkpoints import model_folder as folder
     from vcgen.evaluation.protocol import load_protocol
     from vcgen.evaluation.results import load_results
     from vcgen.evaluation.runner import Origin, Settings, evaluate_system
     from vcgen.evaluation.sharing import parse_shard
-    from vcgen.checkpoints import model_folder as folder
 
     check_sharing(parse_shard(shard), merge, overwrite, baselines)
     if together > 1 and not distill:
@@ -103,9 +103,9 @@ def distil_in_groups(system: "Distilled", data: Path, protocol: "Protocol", sett
     """Distil the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
     from rich.progress import track
 
+    from vcgen.data.datamodules.stream import stack_views
     from vcgen.data.shards.faults import fault_in
     from vcgen.data.shards.files import read_index
-    from vcgen.data.datamodules.stream import stack_views
     from vcgen.evaluation.runner import views_of
     from vcgen.evaluation.sharing import objects_of
 

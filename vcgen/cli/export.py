@@ -48,9 +48,9 @@ def export_checkpoint(
     checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: Sequence[str] = (),
 ) -> Path:
     """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has no EMA weights."""
-    from vcgen.checkpoints.reader import read_checkpoint, rename_weights
     from vcgen.checkpoints import model_folder as folder
     from vcgen.checkpoints.fitting import misfit, mismatch
+    from vcgen.checkpoints.reader import read_checkpoint, rename_weights
 
     content = read_checkpoint(checkpoint)
     entry = _entry(content, checkpoint)

@@ -6,9 +6,9 @@ import numpy as np
 
 from vcgen.cli import usage
 from vcgen.data.formats.plausible import odd_pixels, odd_place, odd_poses
-from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.data.formats.remarks import print_remarks
 from vcgen.data.shards.files import ShardIndex, read_index
+from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
 from vcgen.io import write_bytes

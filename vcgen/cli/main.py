@@ -10,8 +10,8 @@ import warnings
 from pathlib import Path
 
 from vcgen import __version__
-from vcgen.memory import keep_freed_memory
 from vcgen.errors import UserError, suggestion, system_refusal
+from vcgen.memory import keep_freed_memory
 from vcgen.redaction import hide
 from vcgen.terminal import complain, printable
 

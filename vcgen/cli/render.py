@@ -13,8 +13,8 @@ from vcgen.terminal import one_line, say
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
-    from vcgen.data.images.framing import Picture
     from vcgen.cli.render_outputs import OutputOptions
+    from vcgen.data.images.framing import Picture
     from vcgen.data.input_camera import Stage
     from vcgen.systems.distillation.distilled import Distilled
 
@@ -128,8 +128,8 @@ def _render_all(
     """Every picture, even when an earlier one had problems; these end the command."""
     import torch
 
-    from vcgen.folders import create_folder
     from vcgen.cli.render_outputs import render_picture
+    from vcgen.folders import create_folder
 
     problems = []
     for path, target in targets.items():

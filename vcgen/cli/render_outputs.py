@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vcgen.cameras import Cameras
-from vcgen.errors import UserError
-from vcgen.visualization.mesh_files import write_mesh
 from vcgen.data.images.framing import Picture
 from vcgen.data.input_camera import Stage
-from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
+from vcgen.errors import UserError
 from vcgen.io import write_bytes
 from vcgen.rendering.mesh import extract_mesh
 from vcgen.terminal import printable
 from vcgen.types import Field, Rendering
+from vcgen.visualization.mesh_files import write_mesh
+from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
 
 
 @dataclass(frozen=True)

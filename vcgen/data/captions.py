@@ -8,10 +8,10 @@ import torch
 from msgspec import Meta, Struct
 
 from vcgen.cameras import view_angles
+from vcgen.data.viewpoints import VIEWS, view_word
 from vcgen.errors import UserError
 from vcgen.io import read_json
 from vcgen.schema import Key, Label
-from vcgen.data.viewpoints import VIEWS, view_word
 from vcgen.types import Views
 
 #: Colour words and an RGB colour in [0, 1] that each stands for.

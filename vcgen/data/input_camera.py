@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
-from vcgen.errors import UserError
 from vcgen.data.images.framing import Picture
+from vcgen.errors import UserError
 from vcgen.types import Views
 
 

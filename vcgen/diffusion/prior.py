@@ -10,7 +10,15 @@ from torch.nn import functional as F
 
 from vcgen.diffusion.networks import PictureTokens, view_unet
 from vcgen.diffusion.schedule import (
-    Prediction, denoised, draw_timesteps, noise_of, noise_schedule, predicts_noise, signal_and_noise, snr_weight, training_target,
+    Prediction,
+    denoised,
+    draw_timesteps,
+    noise_of,
+    noise_schedule,
+    predicts_noise,
+    signal_and_noise,
+    snr_weight,
+    training_target,
 )  # fmt: skip
 from vcgen.errors import UserError
 from vcgen.levels import check_levels

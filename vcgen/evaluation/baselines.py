@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.data.shards.record import decode_views
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.record import decode_views
 from vcgen.types import Rendering, Views
 
 

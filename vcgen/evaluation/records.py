@@ -6,9 +6,9 @@ from pathlib import Path
 from msgspec import Struct, structs, to_builtins
 
 from vcgen.errors import UserError
-from vcgen.metrics.image import check_values
 from vcgen.folders import create_folder
 from vcgen.io import read_json, write_bytes
+from vcgen.metrics.image import check_values
 from vcgen.schema import Key, Name, NotNegative, Text, ViewNumber
 
 ADVICE = "not a record of this vcgen evaluate: delete it and run again"

@@ -10,11 +10,11 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from vcgen.errors import UserError
-from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
 from vcgen.evaluation.protocol import Protocol
-from vcgen.evaluation.records import ImageScore, ObjectScore
+from vcgen.evaluation.records import ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
 from vcgen.io import check, one_line, read_json, write_bytes
+from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
 from vcgen.schema import Count, Finite, Name, Text
 
 RESULTS = "results.json"

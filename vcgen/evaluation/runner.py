@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol as TypingProtocol
+from typing import Any, Literal
+from typing import Protocol as TypingProtocol
 
 import torch
 from msgspec import structs
@@ -12,16 +13,17 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.data.shards.faults import faults_among
+from vcgen.data.shards.files import INDEX, ShardIndex, read_index
 from vcgen.data.shards.record import SceneRecord, decode_views
-from vcgen.data.shards.files import INDEX, ShardIndex, file_sha256, read_index
 from vcgen.errors import UserError
-from vcgen.metrics.lpips import Network, load_lpips
-from vcgen.metrics.image import Metrics
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.provenance import run_summary, versions
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import Results, collect, compare
 from vcgen.evaluation.sharing import merged, note_count, objects_of
+from vcgen.io import file_sha256
+from vcgen.metrics.image import Metrics
+from vcgen.metrics.lpips import Network, load_lpips
 from vcgen.terminal import complain, printable
 from vcgen.types import Rendering, Views
 

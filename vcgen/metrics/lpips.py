@@ -22,10 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vcgen.checkpoints.reader import damaged_part
-from vcgen.data.shards.files import file_sha256
+from vcgen.archives import damaged_part
 from vcgen.errors import UserError
-from vcgen.io import one_line
+from vcgen.io import file_sha256, one_line
 from vcgen.tensors import all_finite
 from vcgen.terminal import printable
 

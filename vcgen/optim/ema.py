@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.schema import BelowOne
 from vcgen.optim.sharding import local, placed_like, whole
+from vcgen.schema import BelowOne
 
 
 class EMA(pl.Callback):

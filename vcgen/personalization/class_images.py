@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcgen.training.callbacks.samples import to_uint8
 from vcgen.data.images.reading import read_image
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
@@ -17,6 +16,7 @@ from vcgen.errors import UserError
 from vcgen.io import read_json, replacing, write_bytes
 from vcgen.schema import AtLeastOne, NotNegative
 from vcgen.terminal import printable
+from vcgen.visualization.logging import to_uint8
 
 
 @dataclass(frozen=True)

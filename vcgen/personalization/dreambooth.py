@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vcgen.personalization.base import PIPELINE, Finetuning
 from vcgen.diffusion.text_prior import TextPrior
+from vcgen.personalization.base import PIPELINE, Finetuning
 
 
 class DreamBooth(Finetuning):

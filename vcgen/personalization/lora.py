@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vcgen.personalization.base import LORA, Finetuning
 from vcgen.diffusion.text_prior import NEEDS_TEXT, TextPrior
 from vcgen.errors import UserError
+from vcgen.personalization.base import LORA, Finetuning
 from vcgen.schema import AtLeastOne, Count
 
 #: The layers that are adapted: attention's, of the U-Net and of CLIP's text encoder.

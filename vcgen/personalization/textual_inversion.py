@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vcgen.personalization.clip_words import clip_probabilities, listed_words
-from vcgen.personalization.base import EMBEDDINGS, TEXT_ENCODER, Personalisation, add_words, fingerprint, words_of
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.personalization.base import EMBEDDINGS, TEXT_ENCODER, Personalisation, add_words, fingerprint, words_of
+from vcgen.personalization.clip_words import clip_probabilities, listed_words
 from vcgen.schema import AtLeastOne
 from vcgen.terminal import printable
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
-from vcgen.schema import NotNegative
-from vcgen.optim.sharding import average_gradients, clip_gradients, total_norm
 from vcgen.metrics.mean import Mean
-from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.optim.fsdp import shard
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.optim.sharding import average_gradients, clip_gradients, total_norm
+from vcgen.schema import NotNegative
 from vcgen.types import Example, Field, Rendering, Views
 
 

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
+from vcgen.checkpoints.pretrained import start_from
 from vcgen.diffusion.prior import SAMPLERS, Sampler, ViewPrior
 from vcgen.errors import UserError
+from vcgen.metrics.mean import Mean
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side
 from vcgen.systems.base import FieldSystem
-from vcgen.metrics.mean import Mean
-from vcgen.optim.optimizer import OptimizerOptions
-from vcgen.checkpoints.pretrained import start_from
-from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.types import Encoder, Example, Field, Rendering, Views
 
 #: See :meth:`NerfDiff.losses`.

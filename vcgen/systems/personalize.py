@@ -12,24 +12,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcgen.optim.ema import averaged_weights
-from vcgen.visualization.logging import show_image
-from vcgen.training.callbacks.samples import to_uint8
-from vcgen.data.images.photo_augment import PLAIN, PhotoAugmentation
 from vcgen.data.datamodules.photo import PhotoData
-from vcgen.personalization.base import Personalisation
+from vcgen.data.images.photo_augment import PLAIN, PhotoAugmentation
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError
-from vcgen.visualization.video import contact_sheet
 from vcgen.folders import put_in_place
 from vcgen.io import replacing
+from vcgen.metrics.mean import Mean
+from vcgen.optim.ema import averaged_weights
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.personalization.base import Personalisation
+from vcgen.personalization.class_images import Preservation, draw_class_pictures, read_class_pictures
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
 from vcgen.systems.base import System
-from vcgen.personalization.class_images import Preservation, draw_class_pictures, read_class_pictures
-from vcgen.metrics.mean import Mean
-from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.types import Example, Views
+from vcgen.visualization.logging import show_image, to_uint8
+from vcgen.visualization.video import contact_sheet
 
 #: The 27 "small" templates of textual inversion (arXiv 2208.01618, appendix), from CLIP's for ImageNet.
 TEMPLATES = tuple(f"{words} {{}}" for words in (

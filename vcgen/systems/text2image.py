@@ -8,22 +8,21 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.optim.ema import averaged_weights
-from vcgen.visualization.logging import show_image
-from vcgen.training.callbacks.samples import to_uint8
 from vcgen.cameras import Cameras
+from vcgen.data.captions import all_sentences, captions, read_things
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
 from vcgen.errors import UserError
-from vcgen.visualization.video import contact_sheet
 from vcgen.folders import replacing_folder
+from vcgen.metrics.mean import Mean
+from vcgen.optim.ema import averaged_weights
+from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, Unit
 from vcgen.systems.base import System
-from vcgen.data.captions import all_sentences, captions, read_things
-from vcgen.metrics.mean import Mean
-from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.types import Example, Views
+from vcgen.visualization.logging import show_image, to_uint8
+from vcgen.visualization.video import contact_sheet
 
 
 class TextToImage(System):

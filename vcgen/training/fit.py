@@ -24,25 +24,30 @@ from omegaconf.errors import OmegaConfBaseException
 
 import vcgen.data.datamodules.photo
 import vcgen.data.datamodules.single
-import vcgen.personalization.dreambooth
-import vcgen.guidance.guidance
-import vcgen.personalization.lora
 import vcgen.diffusion.prior
-import vcgen.personalization.textual_inversion
-import vcgen.encoders.triplane
-import vcgen.fields.hashgrid
 import vcgen.encoders.pixelnerf
 import vcgen.encoders.scene_triplane
+import vcgen.encoders.triplane
+import vcgen.fields.hashgrid
+import vcgen.guidance.guidance
+import vcgen.personalization.dreambooth
+import vcgen.personalization.lora
+import vcgen.personalization.textual_inversion
+import vcgen.systems.distillation.data
 import vcgen.systems.distillation.system
 import vcgen.systems.nerfdiff
 import vcgen.systems.personalize
-import vcgen.systems.distillation.data
 import vcgen.systems.realfusion.system
 import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen import redaction
+from vcgen.checkpoints.files import CheckpointFiles
+from vcgen.errors import FULL, UserError
+from vcgen.io import remove_leftovers
+from vcgen.optim.ema import EMA
+from vcgen.optim.fsdp import OTHER_OPTIMISER
+from vcgen.systems.base import System
 from vcgen.training.callbacks.checkpoints import Checkpoints
 from vcgen.training.callbacks.cursor import Cursor
-from vcgen.optim.ema import EMA
 from vcgen.training.callbacks.progress import Progress
 from vcgen.training.callbacks.provenance import ConfigOfRun, Provenance
 from vcgen.training.callbacks.requeue import Requeue
@@ -50,12 +55,6 @@ from vcgen.training.callbacks.samples import Samples
 from vcgen.training.callbacks.skipped import Skipped
 from vcgen.training.callbacks.speed import Speed
 from vcgen.training.callbacks.together import Together, started_by
-from vcgen.data.datamodules.shards import ShardData
-from vcgen.errors import FULL, UserError
-from vcgen.io import remove_leftovers
-from vcgen.training.stopping import StopSignals
-from vcgen.systems.base import System
-from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.training.environment import DiscreetCLI, refuse_unstorable
 from vcgen.training.launch import slurm_layout
 from vcgen.training.loggers import put_into, unwanted_callbacks
@@ -63,7 +62,7 @@ from vcgen.training.parsing import mend
 from vcgen.training.ranges import check_stage, check_value
 from vcgen.training.refusals import lightning_refusal, parse_refusal, process_refusal, rendezvous_refusal, worker_refusal
 from vcgen.training.run_folder import alone_in
-from vcgen.optim.fsdp import OTHER_OPTIMISER
+from vcgen.training.stopping import StopSignals
 from vcgen.training.trainer_options import check_seed, check_trainer
 
 DEFAULT_ROOT = "outputs/run"

@@ -5,10 +5,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from vcgen.cli.doctor import cluster
-from vcgen.cli.doctor import computer
-from vcgen.cli.doctor import files
-from vcgen.cli.doctor import packages
+from vcgen.cli.doctor import cluster, computer, files, packages
 from vcgen.cli.doctor.finding import Finding, attempt
 from vcgen.errors import UserError
 

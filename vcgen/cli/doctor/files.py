@@ -32,8 +32,8 @@ def lpips() -> Iterator[Finding]:
 
 def bundled(root: Path = ROOT) -> Iterator[Finding]:
     """The cars and the trained model that are in the repository."""
-    from vcgen.data.shards.files import read_index
     from vcgen.checkpoints.model_folder import load
+    from vcgen.data.shards.files import read_index
 
     if not (root / "data" / "cars64").is_dir():
         yield Finding("ok", "bundled", "cars64 and its model are in the repository, not in the installed package")

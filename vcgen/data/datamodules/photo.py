@@ -10,10 +10,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
-from vcgen.data.drawing import PANEL, frusta_panels, png_bytes, side_by_side
-from vcgen.data.images.reading import image_in
-from vcgen.data.images.photo import load_photo
 from vcgen.data.datamodules.single import Same
+from vcgen.data.drawing import PANEL, frusta_panels, png_bytes, side_by_side
+from vcgen.data.images.photo import load_photo
+from vcgen.data.images.reading import image_in
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
 from vcgen.io import write_bytes

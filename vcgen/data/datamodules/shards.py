@@ -13,13 +13,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from vcgen.data.datamodules.augment import Augmentation
-from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.datamodules.order import identity, resume_position
+from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
+from vcgen.data.shards.faults import Faults, check_shards, fault_in
+from vcgen.data.shards.files import ShardIndex, read_index
 from vcgen.data.shards.overlap import overlap
 from vcgen.data.shards.record import SceneRecord
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
-from vcgen.data.shards.files import ShardIndex, read_index
-from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
 from vcgen.terminal import complain

@@ -6,8 +6,8 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
 from vcgen.data.datamodules.shards import camera_of
-from vcgen.data.shards.files import read_index
 from vcgen.data.datamodules.stream import scene_views, stack_views
+from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, ViewNumber
 from vcgen.types import Example, Position

@@ -15,11 +15,10 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from vcgen.cameras import Cameras
 from vcgen.data.datamodules.augment import Augmentation
 from vcgen.data.datamodules.order import batch_starts, epoch_order, scene_generator
-from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.data.shards.files import ShardIndex
+from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError
 from vcgen.types import Example, Position, Views
-
 
 OnError = Literal["stop", "skip"]
 #: So many unreadable scenes at one place of the order mean that nothing can be read: no sane data set has every second scene damaged.

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.files import ImageFiles
-from vcgen.data.images.reading import UPRIGHT, read_header, read_image
 from vcgen.data.images.arrays import load_picture
+from vcgen.data.images.reading import UPRIGHT, read_header, read_image
 from vcgen.errors import UserError
 
 

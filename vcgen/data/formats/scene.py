@@ -10,9 +10,9 @@ import numpy as np
 
 from vcgen.data.formats.files import is_visible, visible
 from vcgen.data.formats.plausible import nearest_to_axes, odd_backdrop, odd_pixels, odd_place, odd_poses
+from vcgen.data.formats.remarks import remark
 from vcgen.data.images.arrays import encode_scene
 from vcgen.data.shards.record import SceneRecord, check_pose
-from vcgen.data.formats.remarks import remark
 from vcgen.errors import UserError
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from vcgen.data.formats.files import ImageFiles
+from vcgen.data.formats.remarks import remark
 from vcgen.data.formats.scene import Settings
 from vcgen.data.shards.record import natural_order
-from vcgen.data.formats.remarks import remark
 from vcgen.errors import UserError
 
 SPLITS = ("train", "val", "test")

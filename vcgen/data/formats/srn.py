@@ -14,8 +14,8 @@ from vcgen.data.formats.intrinsics import normalised
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import plan_turns, turned
-from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.images.arrays import load_picture, shrink
+from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.shards.record import SceneRecord, check_pose, natural_order
 from vcgen.errors import UserError
 from vcgen.io import read_bytes

@@ -14,17 +14,17 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from vcgen.data.images.distortion import Distortion, undistort
 from vcgen.data.formats.files import ImageFiles, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalised
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
+from vcgen.data.formats.remarks import remark
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
-from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.images.arrays import area_resize, load_picture, to_bytes
+from vcgen.data.images.distortion import Distortion, undistort
+from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.shards.record import SceneRecord
-from vcgen.data.formats.remarks import remark
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vcgen.data.images.reading import read_header
 from vcgen.data.formats.remarks import remark
+from vcgen.data.images.reading import read_header
 from vcgen.errors import UserError
 
 #: EXIF's orientation -> quarter turns, clockwise, that make the stored image upright.

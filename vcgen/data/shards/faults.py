@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from vcgen.data.shards.record import decode_views
 from vcgen.data.shards.files import ShardIndex
+from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
 from vcgen.terminal import complain
 

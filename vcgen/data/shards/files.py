@@ -3,7 +3,6 @@
 Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.001.png``, ... The bytes depend on the records alone.
 """
 
-import hashlib
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ from vcgen.data.shards.table import SampleEntry, SceneTable
 from vcgen.data.shards.tar import add_member, read_members
 from vcgen.errors import UserError
 from vcgen.folders import create_folder, replacing_folder
-from vcgen.io import one_line, read_bytes, replacing, write_bytes
+from vcgen.io import file_sha256, one_line, read_bytes, replacing, write_bytes
 from vcgen.schema import Sha256
 
 INDEX = "index.json"
@@ -235,9 +234,3 @@ def _parse(data: bytes) -> SceneRecord:
     if names != expected:
         raise UserError(f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}")
     return SceneRecord.from_cameras_json(key, members[names[0]], [members[name] for name in names[1:]]).validate()
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

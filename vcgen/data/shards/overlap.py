@@ -3,8 +3,8 @@
 import numpy as np
 
 from vcgen.data.shards.faults import fault_in
-from vcgen.data.shards.remote import CachedIndex
 from vcgen.data.shards.files import ShardIndex
+from vcgen.data.shards.remote import CachedIndex
 
 #: Scenes of which the images are compared.
 SAMPLE = 8

@@ -21,9 +21,8 @@ from typing import BinaryIO
 
 from msgspec import Struct, to_builtins
 
-from vcgen.data.formats.scene import SceneFolder, Settings
-from vcgen.data.shards.record import SceneRecord
 from vcgen.data.formats.remarks import collect_remarks, print_remarks
+from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.shards.files import (
     INDEX,
     ShardEntry,
@@ -32,6 +31,7 @@ from vcgen.data.shards.files import (
     write_index,
     write_shard,
 )
+from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.folders import create_own_folder, put_in_place
 from vcgen.io import open_lock, read_json, remove_leftovers, write_bytes

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from vcgen.data.shards.files import INDEX, ShardEntry, ShardIndex, read_index, read_sample
 from vcgen.data.shards.index_file import MAX_BYTES
 from vcgen.data.shards.record import SceneRecord
-from vcgen.data.shards.files import INDEX, ShardEntry, ShardIndex, file_sha256, read_index, read_sample
 from vcgen.data.shards.table import SampleEntry
 from vcgen.errors import UserError
 from vcgen.folders import create_folder, create_own_folder
-from vcgen.io import open_lock, remove_leftovers, replacing, written_name
+from vcgen.io import file_sha256, open_lock, remove_leftovers, replacing, written_name
 from vcgen.redaction import identity, is_hidden, remember_address
 
 BLOCK = 1 << 20

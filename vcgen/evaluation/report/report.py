@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_text
-from vcgen.metrics.image import HIGHER_IS_BETTER, family
-from vcgen.evaluation.report.page import PAGE
 from vcgen.evaluation.report.images import ERROR_SCALE, data_address, depth_map, error_map
+from vcgen.evaluation.report.page import PAGE
 from vcgen.evaluation.results import Results
 from vcgen.io import write_bytes
+from vcgen.metrics.image import HIGHER_IS_BETTER, family
 from vcgen.types import Rendering
 
 #: (object key, view indices) -> input picture (3, H, W), true pictures (V, 3, H, W), Rendering (V, ...)

@@ -5,8 +5,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from vcgen.data.datamodules.single import Same
 from vcgen.checkpoints.model_folder import read_config
+from vcgen.data.datamodules.single import Same
 from vcgen.data.images.framing import prepare
 from vcgen.data.images.reading import image_in
 from vcgen.data.input_camera import Stage

@@ -15,11 +15,11 @@ from msgspec import Struct
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.guidance.guidance import NGD, Guidance
-from vcgen.errors import UserError
-from vcgen.checkpoints.fitting import mismatch
-from vcgen.io import check, one_line, read_bytes, replacing
 from vcgen.checkpoints.build import instantiate
+from vcgen.checkpoints.fitting import mismatch
+from vcgen.errors import UserError
+from vcgen.guidance.guidance import NGD, Guidance
+from vcgen.io import check, one_line, read_bytes, replacing
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.tensors import read_tensors, write_tensors

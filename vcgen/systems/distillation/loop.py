@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras, look_at
-from vcgen.guidance.guidance import Guidance, Round
 from vcgen.diffusion.prior import Condition, to_signed
 from vcgen.errors import UserError
+from vcgen.guidance.guidance import Guidance, Round
+from vcgen.rendering.ray_batches import ray_losses
 from vcgen.schema import AtLeastOne, Elevation, NotNegative, Positive
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.rendering.ray_batches import ray_losses
 from vcgen.types import Field, Finetunable, Views
 
 #: The golden angle in radians: azimuths that never repeat.

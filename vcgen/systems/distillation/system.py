@@ -7,20 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcgen.visualization.logging import show_image
-from vcgen.training.callbacks.samples import to_uint8
 from vcgen.cameras import Cameras
-from vcgen.data.datamodules.single import SceneData
-from vcgen.guidance.guidance import NGD, Guidance
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder
-from vcgen.visualization.video import contact_sheet
+from vcgen.data.datamodules.single import SceneData
+from vcgen.errors import UserError
+from vcgen.guidance.guidance import NGD, Guidance
+from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
-from vcgen.systems.distillation.loop import Distillation, DistillOptions
-from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.systems.distillation.data import PictureData
+from vcgen.systems.distillation.loop import Distillation, DistillOptions
 from vcgen.types import Example, Field, Rendering, Views
+from vcgen.visualization.logging import show_image, to_uint8
+from vcgen.visualization.video import contact_sheet
 
 
 class Distill(FieldSystem):

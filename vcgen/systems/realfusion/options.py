@@ -4,11 +4,11 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from vcgen.data.viewpoints import VIEWS
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit
-from vcgen.data.viewpoints import VIEWS
 
 
 @dataclass(frozen=True)

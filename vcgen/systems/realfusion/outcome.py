@@ -10,18 +10,17 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from vcgen.visualization.logging import show_image
-from vcgen.training.callbacks.samples import to_uint8
 from vcgen.cameras import Cameras, view_angles
-from vcgen.errors import UserError
 from vcgen.checkpoints import model_folder
-from vcgen.visualization.mesh_files import write_mesh
-from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
+from vcgen.data.viewpoints import around
+from vcgen.errors import UserError
 from vcgen.rendering.mesh import extract_mesh
 from vcgen.schema import AtLeastOne, Count, Side
 from vcgen.systems.base import FieldSystem
-from vcgen.data.viewpoints import around
 from vcgen.types import Field, Views
+from vcgen.visualization.logging import show_image, to_uint8
+from vcgen.visualization.mesh_files import write_mesh
+from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,27 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from vcgen.training.callbacks.speed import peak_memory
 from vcgen.cameras import Cameras
-from vcgen.guidance.guidance import SDS, SJC, Guidance
-from vcgen.personalization.base import load_personal
+from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.fields.background import Background
 from vcgen.fields.hashgrid import HashGridField, SceneHashGrid
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
-from vcgen.rendering.volume import RenderOptions, render_image
+from vcgen.guidance.guidance import SDS, SJC, Guidance
+from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
+from vcgen.memory import peak_memory
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.personalization.base import load_personal
+from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
 from vcgen.rendering.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_picture
+from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
-from vcgen.optim.optimizer import OptimizerOptions
-from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
-from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.systems.realfusion.monitor import SceneMonitor
 from vcgen.systems.realfusion.options import Prompt, RealFusionOptions
 from vcgen.systems.realfusion.outcome import OutcomeOptions, four_sides, log_sheet, write_outcome
-from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
 from vcgen.types import Example, Field, Rendering, Views
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vcgen.training.callbacks.training_state import ADVICE, check_state
 from vcgen.errors import UserError
+from vcgen.training.callbacks.training_state import ADVICE, check_state
 from vcgen.types import Example, Position
 
 

@@ -3,13 +3,12 @@
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor
 
-from vcgen.visualization.logging import show_animation, show_image
 from vcgen.cameras import orbit, view_angles
-from vcgen.visualization.video import contact_sheet, depth_picture
 from vcgen.schema import AtLeastOne, Count
 from vcgen.types import Example
+from vcgen.visualization.logging import show_animation, show_image, to_uint8
+from vcgen.visualization.video import contact_sheet, depth_picture
 
 
 class Samples(pl.Callback):
@@ -84,8 +83,3 @@ def turntable_frames(module: pl.LightningModule, field, batch: Example, count: i
     )
     pictures = module.render(field, cameras.reshape(1, count), batch.target.size).rgb[0]
     return np.stack([to_uint8(picture) for picture in pictures])
-
-
-def to_uint8(picture: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped and rounded."""
-    return (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()

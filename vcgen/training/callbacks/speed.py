@@ -1,12 +1,11 @@
 """How fast training goes and what it needs: throughput, memory, gradient norms, in TensorBoard."""
 
-import resource
-import sys
 import time
 
 import lightning.pytorch as pl
 import torch
 
+from vcgen.memory import peak_memory
 from vcgen.optim.sharding import total_norm
 from vcgen.types import Example
 
@@ -56,11 +55,3 @@ class Speed(pl.Callback):
 
     def _restart(self) -> None:
         self.since, self.steps, self.done = time.monotonic(), 0, {}
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors took on a GPU, or that this process took of a CPU's memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,8 +14,8 @@ import lightning.pytorch as pl
 
 from vcgen.errors import UserError
 from vcgen.redaction import hide
-from vcgen.training.stopping import Stopped
 from vcgen.terminal import complain
+from vcgen.training.stopping import Stopped
 
 #: Errors of a process whose partner has gone: consequences, never the cause.
 BROKEN = re.compile(r"Connection (closed|reset) by peer|NCCL|ncclRemoteError|gloo", re.IGNORECASE)
