@@ -27,7 +27,7 @@ fuzz: $(STAMP)  ## spoil 20,000 files of all kinds that vcgen reads: minutes; co
 demo: $(STAMP)  ## train, measure and render on the bundled data
 	$(VENV)/bin/python benchmarks/demo.py
 
-demo-realfusion: $(STAMP)  ## one bundled picture becomes a turntable and a mesh, by the shipped text prior
+demo-realfusion: $(STAMP)  ## one bundled image becomes a turntable and a mesh, by the shipped text prior
 	$(VENV)/bin/python benchmarks/demo_realfusion.py
 
 clean:  ## remove .venv; outputs/ stays

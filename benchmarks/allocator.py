@@ -21,7 +21,7 @@ from timing import table
 from vcgen.memory import keep_freed_memory
 
 #: What is timed of configs/cars64.yaml, and how often in each process.
-WORK = {"training step": ("train", 12), "picture": ("render", 100)}
+WORK = {"training step": ("train", 12), "image": ("render", 100)}
 
 
 def work(keep: bool, quick: bool) -> dict[str, dict[str, float]]:

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.systems.distillation.distilled import read_stage
-from vcgen.systems.distillation.loop import Distillation, distil
+from vcgen.systems.distillation.loop import Distillation, distill
 from vcgen.types import Example, Views
 
 DEFAULT = ["configs/cars64.yaml", "configs/cars64_prior.yaml"]
@@ -103,7 +103,7 @@ def line(row: dict) -> str:
 
 
 def using(system, quick: bool) -> list[Part]:
-    """Inference and distillation of one picture."""
+    """Inference and distillation of one image."""
     system.eval()
     guidance, options = read_stage(str(ROOT / "configs" / "distill.yaml"))
     if quick:
@@ -123,12 +123,12 @@ def using(system, quick: bool) -> list[Part]:
 
     whole = f"one object: {guidance.rounds} rounds, {guidance.updates} updates after each"
     return [
-        Part("encode", "one picture", no_grad(lambda: system.field(context))),
+        Part("encode", "one image", no_grad(lambda: system.field(context))),
         Part("render", f"one view, {size} px", no_grad(lambda: system.render(field, cameras, (size, size)))),
         Part("sample", "one view, as vcgen draws it", no_grad(lambda: system.sample(context, cameras, noise(system)))),
         Part("distillation: round", f"{options.views} views denoised once", lambda: state.advance(0, noise(system))),
         Part("distillation: update", f"{options.rays} rays and {options.input_rays} of the input", update),
-        Part("distillation", whole, lambda: distil(system, context, guidance, options), whole=True),
+        Part("distillation", whole, lambda: distill(system, context, guidance, options), whole=True),
     ]
 
 
@@ -161,18 +161,18 @@ def training(system, config: dict) -> list[Part]:
     images = data["batch_size"] * min(data["targets"], system.prior_options.views)
     rays = data["batch_size"] * data["targets"] * system.rays_per_view
     return [
-        Part("training: field", f"{data['batch_size']} pictures, {rays} rays, forward and backward", field_alone),
+        Part("training: field", f"{data['batch_size']} images, {rays} rays, forward and backward", field_alone),
         Part("training: prior", f"{images} views rendered and denoised, forward and backward", prior_alone),
-        Part("training: optimiser", "all weights", optimizer.step),
+        Part("training: optimizer", "all weights", optimizer.step),
         Part("training: joint step", "all of it", joint),
     ]
 
 
 def views(system, batch: int, count: int, size: int) -> Views:
-    """Random pictures with alpha, cameras around the object."""
+    """Random images with alpha, cameras around the object."""
     cameras = orbit(torch.arange(batch * count) * 40.0, torch.full((batch * count,), 25.0), 1.3, pinhole(1.025), 0.8, 1.8)
-    pictures = torch.rand(batch, count, 3, size, size)
-    return Views(pictures, cameras.reshape(batch, count), torch.ones(batch, count, 1, size, size)).to(system.device)
+    images = torch.rand(batch, count, 3, size, size)
+    return Views(images, cameras.reshape(batch, count), torch.ones(batch, count, 1, size, size)).to(system.device)
 
 
 def noise(system) -> torch.Generator:

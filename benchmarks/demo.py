@@ -7,7 +7,7 @@ Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntab
 test car), joint.png (the prior's loss over the steps), shipped.png (the shipped model's views of the car, above distilled ones), run/ and
 joint/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what `vcgen.load` opens) and log.txt.
 
-`--quick` trains for seconds and measures few pictures: it shows that everything works, not what is learnt. `--file` also files the figures
+`--quick` trains for seconds and measures few images: it shows that everything works, not what is learned. `--file` also files the figures
 among the benchmarks' results.
 """
 
@@ -59,8 +59,8 @@ def main() -> None:
         "evaluate", "--model", out / "model", "--data", "data/cars64/test", "--protocol", protocol, "--out", out,
         "--lpips", "squeeze", "--baselines", "--train", "data/cars64/train",
     )
-    picture = write_input(out / "input_car.png")
-    vcgen("render", "--model", out / "model", "--image", picture, "--out", out / "car", "--as_is", "true", "--elevation", "20")
+    image = write_input(out / "input_car.png")
+    vcgen("render", "--model", out / "model", "--image", image, "--out", out / "car", "--as_is", "true", "--elevation", "20")
     for name in ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png"):
         if (out / "car" / name).exists():
             shutil.copy(out / "car" / name, out / name)
@@ -71,7 +71,7 @@ def main() -> None:
     )
     losses = denoising_losses(out / "joint")
     draw_curve(losses, out / "joint.png")
-    shipped = ("render", "--model", "data/pretrained/cars64", "--image", picture, "--as_is", "--elevation", "20", "--mesh-resolution", "0")
+    shipped = ("render", "--model", "data/pretrained/cars64", "--image", image, "--as_is", "--elevation", "20", "--mesh-resolution", "0")
     vcgen(*shipped, "--out", out / "shipped", "--turntable-frames", "0")
     vcgen(*shipped, "--out", out / "distilled", "--distill", "configs/distill.yaml")
     stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
@@ -97,25 +97,25 @@ def draw_curve(points: list[tuple[int, float]], path: Path, size: tuple[int, int
     """A line through the points, from zero up."""
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(image)
     width, height = (side - 2 * margin for side in size)
     right, top = max(x for x, _ in points), max(y for _, y in points)
-    pen.rectangle((margin, margin, margin + width, margin + height), outline="grey")
+    pen.rectangle((margin, margin, margin + width, margin + height), outline="gray")
     pen.line([(margin + width * x / right, margin + height * (1 - y / top)) for x, y in points], fill=(0, 90, 200), width=2)
     pen.text((margin, margin - 16), f"the prior's loss, 0 to {top:.2f}, over {right} steps of joint training", fill="black")
-    picture.save(path)
+    image.save(path)
 
 
 def stack(sheets: list[Path], path: Path) -> None:
-    """Pictures of equal size, one below the other."""
+    """Images of equal size, one below the other."""
     from PIL import Image
 
-    pictures = [Image.open(sheet) for sheet in sheets]
-    width, height = pictures[0].size
-    whole = Image.new("RGB", (width, height * len(pictures)))
-    for number, picture in enumerate(pictures):
-        whole.paste(picture, (0, number * height))
+    images = [Image.open(sheet) for sheet in sheets]
+    width, height = images[0].size
+    whole = Image.new("RGB", (width, height * len(images)))
+    for number, image in enumerate(images):
+        whole.paste(image, (0, number * height))
     whole.save(path)
 
 
@@ -140,7 +140,7 @@ def run(log: Path, *arguments: str) -> None:
 
 
 def write_input(path: Path) -> Path:
-    """Picture 0 of the first test car, as a PNG with alpha."""
+    """Image 0 of the first test car, as a PNG with alpha."""
     import numpy as np
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""One picture becomes a turntable and a mesh: RealFusion on the bundled taxi, start to end. Run by `make demo-realfusion`.
+"""One image becomes a turntable and a mesh: RealFusion on the bundled taxi, start to end. Run by `make demo-realfusion`.
 
-The shipped text prior first learns the taxi by textual inversion; then a scene is fitted to the picture and, from other sides, to
-what that prior makes of it. Writes outputs/demo_realfusion/: word/ (the learnt word), scene/ (turntable, normals, depth, mesh.glb, mesh.obj,
+The shipped text prior first learns the taxi by textual inversion; then a scene is fitted to the image and, from other sides, to
+what that prior makes of it. Writes outputs/demo_realfusion/: word/ (the learned word), scene/ (turntable, normals, depth, mesh.glb, mesh.obj,
 field/, TensorBoard, checkpoints), and log.txt.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from common import ROOT
 from demo import run
 
-PICTURE, ELEVATION = "data/pictures/taxi.png", 26
+IMAGE, ELEVATION = "data/images/taxi.png", 26
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     def vcgen(*arguments: object) -> None:
         run(out / "log.txt", *map(str, arguments))
 
-    photo = ("--data.image", PICTURE, "--data.elevation", ELEVATION, "--model.prior", options.prior)
+    photo = ("--data.image", IMAGE, "--data.elevation", ELEVATION, "--model.prior", options.prior)
     vcgen(
         "fit", "-c", "configs/textual_inversion.yaml", *photo, "--model.method.initial", "taxi", "--trainer.max_steps", options.word_steps,
         "--trainer.val_check_interval", options.word_steps, "--trainer.default_root_dir", out / "word",

@@ -30,7 +30,7 @@ from vcgen.guidance.guidance import SDS, Guidance
 from vcgen.metrics.image import psnr, quantise, ssim
 from vcgen.metrics.lpips import PerceptualDistance, load_lpips
 from vcgen.systems.distillation.distilled import read_stage
-from vcgen.systems.distillation.loop import DistillOptions, distil
+from vcgen.systems.distillation.loop import DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example
 
@@ -69,7 +69,7 @@ def run(chosen: argparse.Namespace) -> None:
     lines = ["| setting | PSNR dB | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- |"]
     print("\n".join(lines), flush=True)
     rows = []
-    references = {"amortised field": amortised, "best guess of the prior": best_guess}
+    references = {"amortized field": amortized, "best guess of the prior": best_guess}
     for name, show in {**references, **{text: distilled(*parts) for text, parts in stages.items()}}.items():
         scores = [score(show(system, example), example, lpips) for example in examples]
         means = torch.tensor(scores, dtype=torch.float64).mean(0).tolist()
@@ -101,35 +101,35 @@ def stage(text: str, config: str, quick: bool) -> tuple[Guidance, DistillOptions
 
 
 @torch.no_grad()
-def amortised(system: NerfDiff, example: Example) -> Tensor:
+def amortized(system: NerfDiff, example: Example) -> Tensor:
     """The target views as the field of the input view shows them: (views, 3, H, W) in [0, 1]."""
     return system.render(system.field(example.context), example.target.cameras, example.target.size).rgb[0]
 
 
 @torch.no_grad()
 def best_guess(system: NerfDiff, example: Example) -> Tensor:
-    """The prior's clean pictures of pure noise, given what the field shows: (views, 3, H, W) in [0, 1]."""
+    """The prior's clean images of pure noise, given what the field shows: (views, 3, H, W) in [0, 1]."""
     cameras, prior = example.target.cameras, system.prior
     seen = system.render_condition(system.field(example.context), cameras, example.target.size)
     condition = prior.condition(seen, example.context, cameras.near, cameras.far)
     noise = torch.randn(seen.rgb[0].shape, generator=torch.Generator(system.device).manual_seed(0), device=system.device)
-    return to_unit(prior.denoise(noise, torch.full((len(noise),), timestep(prior.schedule, 1.0), device=system.device), condition).picture)
+    return to_unit(prior.denoise(noise, torch.full((len(noise),), timestep(prior.schedule, 1.0), device=system.device), condition).image)
 
 
 def distilled(guidance: Guidance, options: DistillOptions) -> Callable[[NerfDiff, Example], Tensor]:
-    """Shows the target views as :func:`amortised` does, of a distilled field."""
+    """Shows the target views as :func:`amortized` does, of a distilled field."""
 
     def show(system: NerfDiff, example: Example) -> Tensor:
-        field = distil(system, example.context, guidance, options).result
+        field = distill(system, example.context, guidance, options).result
         with torch.no_grad():
             return system.render(field, example.target.cameras, example.target.size).rgb[0]
 
     return show
 
 
-def score(pictures: Tensor, example: Example, lpips: PerceptualDistance) -> list[float]:
-    """PSNR, SSIM and LPIPS of pictures of the target views, means over views."""
-    shown, truth = (quantise(pictures.float().clamp(0, 1)) for pictures in (pictures, example.target.on(1.0)[0]))
+def score(images: Tensor, example: Example, lpips: PerceptualDistance) -> list[float]:
+    """PSNR, SSIM and LPIPS of images of the target views, means over views."""
+    shown, truth = (quantise(images.float().clamp(0, 1)) for images in (images, example.target.on(1.0)[0]))
     return [float(psnr(shown, truth).mean()), float(ssim(shown.double(), truth.double()).mean()), float(lpips(shown, truth).mean())]
 
 

@@ -1,4 +1,4 @@
-"""What distillation is worth: the amortised field, the prior's samples, and fields distilled by SDS, NGD with gamma 0, and NGD.
+"""What distillation is worth: the amortized field, the prior's samples, and fields distilled by SDS, NGD with gamma 0, and NGD.
 
 "ngd_gamma0" is plain sampling, to which the field is fitted: neither the walk nor the prior sees what the field has become. In
 "ngd_gamma0_seen" the prior is shown it, as in NGD and SDS, which draws the views together, too; there the weight alone differs from NGD.
@@ -6,9 +6,9 @@ Classifier-free guidance trades PSNR for LPIPS in every method, so SDS and plain
 them on held-out cars, as NGD's was for it (docs/distillation.md), and a higher one ("_guided"), at which their LPIPS is little below NGD's.
 What they have at NGD's LPIPS lies between, and close to the latter.
 
-All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIPS-squeeze, paired differences to the amortised field), and
+All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIPS-squeeze, paired differences to the amortized field), and
 KID on SqueezeNet features against the true views, which noise cannot please. "virtual" is how well each distilled field shows the
-pictures it was fitted to, in dB: with gamma 0 these are samples made view by view, and what is missing is their inconsistency.
+images it was fitted to, in dB: with gamma 0 these are samples made view by view, and what is missing is their inconsistency.
 
   python benchmarks/distillation.py data/pretrained/cars64            all 585 views; an hour and a quarter on one core
   python benchmarks/distillation.py FOLDER --quick                    one view per car and few rounds: shows only that the program works
@@ -55,8 +55,8 @@ SDS_SCALES, PLAIN_SCALES = (1.05, 1.12), (1.0, 1.45)
 
 
 class Samples:
-    """The prior's pictures, each view by itself, with the contract of a system. The "field" is the input view. settings: what determines
-    them besides system and picture."""
+    """The prior's images, each view by itself, with the contract of a system. The "field" is the input view. settings: what determines
+    them besides system and image."""
 
     def __init__(self, system, steps: int, strength: float = 1.0, guidance: float = GUIDANCE):
         self.system, self.steps, self.strength, self.guidance = system, steps, strength, guidance
@@ -73,10 +73,10 @@ class Samples:
 
 
 class Recorder:
-    """Passes everything on and keeps the pictures; after each distillation, how well the field shows the pictures it was fitted to."""
+    """Passes everything on and keeps the images; after each distillation, how well the field shows the images it was fitted to."""
 
     def __init__(self, system):
-        self.system, self.pictures, self.virtual = system, [], []
+        self.system, self.images, self.virtual = system, [], []
 
     def field(self, context):
         field = self.system.field(context)
@@ -89,21 +89,21 @@ class Recorder:
 
     def render(self, field, cameras, size, background=1.0):
         rendering = self.system.render(field, cameras, size, background)
-        self.pictures += [to_uint8(picture) for picture in rendering.rgb[0]]
+        self.images += [to_uint8(image) for image in rendering.rgb[0]]
         return rendering
 
 
 class SqueezeFeatures(nn.Module):
-    """uint8 pictures (n, 3, H, W) -> (n, 512): the last features of the LPIPS trunk, of unit mean square at every place as LPIPS has them
-    up to a factor, averaged over the picture."""
+    """uint8 images (n, 3, H, W) -> (n, 512): the last features of the LPIPS trunk, of unit mean square at every place as LPIPS has them
+    up to a factor, averaged over the image."""
 
     def __init__(self, device: str):
         super().__init__()
         model = load_lpips("squeeze", device, offline=True).model
         self.scaling, self.net = model.scaling_layer, model.net
 
-    def forward(self, pictures):
-        features = self.net(self.scaling(pictures.float() / 127.5 - 1))[-1]
+    def forward(self, images):
+        features = self.net(self.scaling(images.float() / 127.5 - 1))[-1]
         return (features / features.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)).mean((2, 3))
 
 
@@ -142,7 +142,7 @@ def run(chosen: argparse.Namespace) -> None:
         rows.append(row(name, result, kept, results[0]))
         print(table(rows)[-1], flush=True)
     add_kid(rows, out, device)
-    sheet(methods, out / "pictures.png", device)
+    sheet(methods, out / "images.png", device)
     add_beside(rows, results)
     lines = report(rows)
     print("\n".join(lines))
@@ -171,25 +171,25 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
     }
     steps = 2 if quick else 10
     return {
-        "amortised": system, "samples": Samples(system, steps), "samples_unguided": Samples(system, steps, guidance=1.0),
+        "amortized": system, "samples": Samples(system, steps), "samples_unguided": Samples(system, steps, guidance=1.0),
         "samples_from_rendering": Samples(system, steps, strength=0.6),
         **{name: Distilled(system, *parts, keep=out / name / "fields") for name, parts in others.items()},
     }
 
 
 def score(name: str, system, model: Path, protocol: Path, out: Path, device: str) -> tuple[Results, dict]:
-    """Evaluate a method, or read what an earlier run of this program left; with its pictures and virtual-view figures."""
+    """Evaluate a method, or read what an earlier run of this program left; with its images and virtual-view figures."""
     kept, views = out / "kept.json", load_protocol(protocol)
     origin = Origin(name, {**folder.hashes(model), "method": getattr(system, "settings", name)})
     if kept.is_file():
         return earlier(out, {**origin.hashes, "protocol": views.sha256, "data": file_sha256(DATA / INDEX)}), json.loads(kept.read_text())
-    for part in ("fields", "records"):  # of a run that was interrupted: time and pictures of its objects would be missing in this one's
+    for part in ("fields", "records"):  # of a run that was interrupted: time and images of its objects would be missing in this one's
         shutil.rmtree(out / part, ignore_errors=True)
     recorder = Recorder(system)
     evaluate_system(recorder, DATA, views, out, origin, Settings(("squeeze",), True, device, 8, overwrite=True))
     result = load_results(out)
-    # The report draws some pictures again: those after the scored ones.
-    np.savez_compressed(out / "pictures.npz", pictures=np.stack(recorder.pictures[: len(result.images)]))
+    # The report draws some images again: those after the scored ones.
+    np.savez_compressed(out / "images.npz", images=np.stack(recorder.images[: len(result.images)]))
     virtual = recorder.virtual[: result.counts["objects"]]
     found = {"virtual": float(np.mean(virtual)) if virtual else None}
     kept.write_text(json.dumps(found))
@@ -217,23 +217,23 @@ def row(name: str, result: Results, kept: dict, first: Results) -> dict:
 
 
 def add_kid(rows: list[dict], out: Path, device: str) -> None:
-    """KID x 1000 of each method's pictures against the true views (Binkowski et al. 2018, arXiv 1801.01401)."""
+    """KID x 1000 of each method's images against the true views (Binkowski et al. 2018, arXiv 1801.01401)."""
     features = SqueezeFeatures(device)
-    protocol_views = {int(image["view"]) for image in load_results(out / "amortised").images}
+    protocol_views = {int(image["view"]) for image in load_results(out / "amortized").images}
     index = read_index(DATA)
     truth = [to_uint8(p) for n in range(len(index.samples)) for p in scene_views(index.read(n), sorted(protocol_views)).on(1.0)]
     for entry in rows:
-        pictures = np.load(out / entry["name"] / "pictures.npz")["pictures"]
+        images = np.load(out / entry["name"] / "images.npz")["images"]
         torch.manual_seed(0)
-        kid = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(300, len(pictures) // 2))
-        for part, real in ((truth, True), (pictures, False)):
+        kid = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(300, len(images) // 2))
+        for part, real in ((truth, True), (images, False)):
             kid.update(torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).to(device), real=real)
         entry["kid_x1000"] = 1000 * float(kid.compute()[0])
 
 
 @torch.no_grad()
 def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2) -> None:
-    """A picture: per view of some test cars the input, the truth, and each method."""
+    """An image: per view of some test cars the input, the truth, and each method."""
     scenes = FixedScenes(read_index(DATA), cars, views)
     tiles = []
     for number in range(cars):
@@ -241,9 +241,9 @@ def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2)
         shown = [m.render(m.field(example.context), example.target.cameras, example.target.size).rgb[0] for m in methods.values()]
         for view in range(views):
             tiles += [to_uint8(example.context.on(1.0)[0, 0]), to_uint8(example.target.on(1.0)[0, view])]
-            tiles += [to_uint8(pictures[view]) for pictures in shown]
-    picture = Image.fromarray(contact_sheet(np.stack(tiles), columns=2 + len(methods), gap=4))
-    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.LANCZOS).save(path, optimize=True)
+            tiles += [to_uint8(images[view]) for images in shown]
+    image = Image.fromarray(contact_sheet(np.stack(tiles), columns=2 + len(methods), gap=4))
+    image.resize((image.width * 2, image.height * 2), Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -55,18 +55,18 @@ def lookups(subject: "Subject", rounds: int) -> dict[str, float]:
 
 
 def precisions(subject: "Subject", rounds: int) -> dict[str, float]:
-    """Training step and picture in single precision and with bfloat16 autocast, in milliseconds."""
+    """Training step and image in single precision and with bfloat16 autocast, in milliseconds."""
     runs = {}
     for precision in ("32-true", "bf16-mixed"):
         config = copy.deepcopy(subject.config)
         config["trainer"]["precision"] = precision
         variant = dataclasses.replace(subject, config=config)
-        runs |= {f"{precision}, training step": variant.train, f"{precision}, picture": variant.render}
+        runs |= {f"{precision}, training step": variant.train, f"{precision}, image": variant.render}
     return milliseconds(runs, rounds)
 
 
 def sampling(subject: "Subject", rounds: int) -> dict[str, float]:
-    """Training step and picture with other numbers of intervals per ray, in milliseconds."""
+    """Training step and image with other numbers of intervals per ray, in milliseconds."""
     runs = {}
     for options in SAMPLING:
         name = f"{options.samples}" + (f" + {options.importance}" if options.importance else "")
@@ -75,7 +75,7 @@ def sampling(subject: "Subject", rounds: int) -> dict[str, float]:
             subject.system.render_options, subject.system.render_eval = options, options
             getattr(subject, kind)()
 
-        runs |= {f"{name}, training step": lambda run=run: run("train"), f"{name}, picture": lambda run=run: run("render")}
+        runs |= {f"{name}, training step": lambda run=run: run("train"), f"{name}, image": lambda run=run: run("render")}
     kept = subject.system.render_options, subject.system.render_eval
     try:
         return milliseconds(runs, rounds)

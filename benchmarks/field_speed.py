@@ -1,12 +1,12 @@
 """How fast are the triplane model and the pixelNeRF baseline, on the same machine, data, renderer and trainer step?
 
-  python benchmarks/field_speed.py                     minutes: the baseline's training step and its picture are slow
-  python benchmarks/field_speed.py --quick             a smaller baseline batch, and fewer rays of its picture, scaled
+  python benchmarks/field_speed.py                     minutes: the baseline's training step and its image are slow
+  python benchmarks/field_speed.py --quick             a smaller baseline batch, and fewer rays of its image, scaled
   python benchmarks/field_speed.py --parts             also look-ups, precisions and numbers of samples, each by itself
   python benchmarks/field_speed.py --learning JSON     also the time to a quality, from results of benchmarks/learning.py
 
 Both systems are built from their shipped configurations, each with its own batch shape and precision. Training: the system's own losses
-on a real batch, backward, gradient clipping, optimiser step; the encoder is included. Rendering: one 64 x 64 picture of an encoded field.
+on a real batch, backward, gradient clipping, optimizer step; the encoder is included. Rendering: one 64 x 64 image of an encoded field.
 The two take turns. On a machine with other work, --threads 1 and the ratios of processor time are the ones to trust.
 """
 
@@ -30,15 +30,15 @@ from vcgen.data.shards.files import read_index
 from vcgen.systems.base import System
 from vcgen.types import Example, Field
 
-PICTURE = (64, 64)
+IMAGE = (64, 64)
 MODELS = {"triplane": "cars64", "pixelNeRF": "pixelnerf64"}
-#: pixelNeRF's picture in a quick run: the same camera with fewer rays, its time scaled to the full number.
-QUICK_PICTURE = (16, 16)
+#: pixelNeRF's image in a quick run: the same camera with fewer rays, its time scaled to the full number.
+QUICK_IMAGE = (16, 16)
 
 
 @dataclass
 class Subject:
-    """A system with what its configuration trains it on. rendered: the size of the picture that is timed, scaled to PICTURE."""
+    """A system with what its configuration trains it on. rendered: the size of the image that is timed, scaled to IMAGE."""
 
     config: dict[str, Any]
     system: System
@@ -60,7 +60,7 @@ class Subject:
         data = config["data"]["init_args"]
         example = SceneStream(read_index(ROOT / data["train"]), data["batch_size"], data["targets"], seed=0).batch()
         optimizer = system.optimizer_options.build(system.parameters())
-        subject = cls(config, system, example, optimizer, None, QUICK_PICTURE if small else PICTURE)
+        subject = cls(config, system, example, optimizer, None, QUICK_IMAGE if small else IMAGE)
         subject.field = subject.encode()
         return subject
 
@@ -79,11 +79,11 @@ class Subject:
 
     @property
     def scale(self) -> float:
-        """Rays of a full picture over rays of the picture that is rendered."""
-        return PICTURE[0] * PICTURE[1] / (self.rendered[0] * self.rendered[1])
+        """Rays of a full image over rays of the image that is rendered."""
+        return IMAGE[0] * IMAGE[1] / (self.rendered[0] * self.rendered[1])
 
     def train(self) -> None:
-        """One optimisation step, as the trainer takes it."""
+        """One optimization step, as the trainer takes it."""
         self.system.train()
         with precision_of(self.config):
             total = torch.stack(list(self.system.losses(self.example, torch.Generator().manual_seed(0)).values())).sum()
@@ -100,7 +100,7 @@ class Subject:
             return self.system.field(self.example.context[:1])
 
     def render(self) -> None:
-        """One picture of the encoded field."""
+        """One image of the encoded field."""
         self.system.eval()
         with torch.inference_mode(), precision_of(self.config):
             self.system.render(self.field, self.example.target.cameras[:1, :1], self.rendered)
@@ -140,7 +140,7 @@ def figures_of(subject: Subject, train: Timing, encode: Timing, render: Timing, 
         "precision": subject.config["trainer"]["precision"], "parameters": sum(p.numel() for p in subject.system.parameters()),
         "rays_per_step": subject.rays, "points_per_ray": subject.points, "train": dataclasses.asdict(train),
         "encode": dataclasses.asdict(encode), "render": dataclasses.asdict(render), "render_scale": subject.scale,
-        "train_rays_per_second": subject.rays / train.wall, "picture_seconds": render.wall * subject.scale,
+        "train_rays_per_second": subject.rays / train.wall, "image_seconds": render.wall * subject.scale,
         "train_flops_per_step": train_flops, "render_flops": render_flops, "mlp_forward_flops_per_step_analytic": analytic,
         "train_fraction_of_peak": train_flops / train.wall / peak,
         "render_fraction_of_peak": render_flops / (render.wall * subject.scale) / peak,
@@ -153,13 +153,13 @@ def summary(name: str, f: dict[str, Any]) -> list[str]:
         name, f["precision"], f"{f['rays_per_step']} x {f['points_per_ray']}", f"{f['train']['wall']:.3f}",
         f"{f['train_rays_per_second']:.1f}",
         f"{f['train_flops_per_step'] / 1e9:.1f}", f"{f['train_fraction_of_peak']:.0%}", f"{f['encode']['wall'] * 1e3:.1f}",
-        f"{f['picture_seconds'] * 1e3:.1f}", f"{f['render_flops'] / 1e9:.2f}", f"{f['render_fraction_of_peak']:.0%}",
+        f"{f['image_seconds'] * 1e3:.1f}", f"{f['render_flops'] / 1e9:.2f}", f"{f['render_fraction_of_peak']:.0%}",
     ]
 
 
 COLUMNS = [
-    "model", "precision", "rays x points / step", "s / step", "rays / s", "GFLOP / step", "of peak", "encode ms", "picture ms",
-    "GFLOP / picture", "of peak",
+    "model", "precision", "rays x points / step", "s / step", "rays / s", "GFLOP / step", "of peak", "encode ms", "image ms",
+    "GFLOP / image", "of peak",
 ]
 
 
@@ -205,7 +205,7 @@ def compare(quick: bool) -> dict[str, Any]:
     return found | {
         "subject": subjects["triplane"], "peak_flops": peaks,
         "ratio_train_rays_per_second": fast["train_rays_per_second"] / slow["train_rays_per_second"],
-        "ratio_render": slow["picture_seconds"] / fast["picture_seconds"],
+        "ratio_render": slow["image_seconds"] / fast["image_seconds"],
         "ratio_train_processor_time": fast["rays_per_step"] / train[0] / (slow["rays_per_step"] / train[1]),
         "ratio_render_processor_time": render[1] * slow["render_scale"] / render[0], "loader_scenes_per_second": scenes,
         "loader_target_images_per_second": scenes * subjects["triplane"].example.target.cameras.shape[1],

@@ -1,9 +1,9 @@
 """How fast are the hash grid and what is rendered from it, beside what the memory of this machine can deliver in the same run?
 
 Points/s of look-ups, forward and with their gradient, for the published grid (16 levels) and that of configs/realfusion.yaml; seconds
-per picture of a ball that fills a fifth of the sphere, with every sample looked up and with empty cells skipped, as colour alone and lit
+per image of a ball that fills a fifth of the sphere, with every sample looked up and with empty cells skipped, as color alone and lit
 (normals are differences of the density: six further look-ups at each sample that counts), forward and with its gradient. Points/s of
-pictures count the samples on the rays, whether looked up or skipped. `--quick`: fewer points and rounds. The copy reads and writes a
+images count the samples on the rays, whether looked up or skipped. `--quick`: fewer points and rounds. The copy reads and writes a
 block that fits no cache; a look-up reads 8 corners per level, which its bytes count, once.
 """
 
@@ -24,9 +24,9 @@ from vcgen.rendering.volume import RenderOptions
 
 #: The share of the field's sphere that the ball fills.
 FILLED = 0.2
-#: Along a ray of a picture.
+#: Along a ray of an image.
 SAMPLES = 64
-PICTURE = f"picture, {SAMPLES} samples a ray"
+IMAGE = f"image, {SAMPLES} samples a ray"
 
 
 def main() -> None:
@@ -43,12 +43,12 @@ def main() -> None:
     shipped = yaml.safe_load((ROOT / "configs" / "realfusion.yaml").read_text())["model"]["init_args"]["scene"]
     grids = {"16 levels to 2048": HashGrid(), "of realfusion.yaml": HashGrid(**shipped["grid"])}
     copied = torch.empty(1 << (24 if chosen.quick else 27), dtype=torch.uint8)
-    runs = {"copy": copied.clone} | look_ups(grids, count) | pictures(ball(shipped), size)
+    runs = {"copy": copied.clone} | look_ups(grids, count) | images(ball(shipped), size)
     seconds = {name: timing.wall for name, timing in measure(runs, rounds).items()}
     bandwidth = 2 * len(copied) / seconds.pop("copy")
     rows = [row(name, value, grids, count, bandwidth, size) for name, value in seconds.items()]
     lines = table(
-        f"Look-ups of {count} points, pictures of {size} x {size} rays; a copy moves {bandwidth / 1e9:.1f} GB/s",
+        f"Look-ups of {count} points, images of {size} x {size} rays; a copy moves {bandwidth / 1e9:.1f} GB/s",
         ["what", "ms", "million points/s", "share of the copy's bytes/s"],
         [[r["name"], f"{r['ms']:.1f}", f"{r['points_per_s'] / 1e6:.2f}", f"{r['share']:.0%}" if "share" in r else "-"] for r in rows],
     )
@@ -89,8 +89,8 @@ def ball(shipped: dict) -> HashGridField:
     return HashGridField(scene.grid, scene.decoder, torch.zeros(1, 3), torch.tensor([shipped["radius"]]), shipped["half_size"], blob)
 
 
-def pictures(field: HashGridField, size: int) -> dict:
-    """Pictures of the ball: every sample looked up or empty cells skipped, colour alone or lit, forward or with the gradient."""
+def images(field: HashGridField, size: int) -> dict:
+    """Images of the ball: every sample looked up or empty cells skipped, color alone or lit, forward or with the gradient."""
     occupancy = OccupancyGrid()
     occupancy.refresh(field)
     distance = 2.5 * float(field.radius[0])
@@ -113,7 +113,7 @@ def pictures(field: HashGridField, size: int) -> dict:
     fields = {"dense": field, f"skipping ({occupancy.share():.0%} of cells occupied)": OccupiedField(field, occupancy)}
     ways = {"": forward, ", forward and backward": both}
     return {
-        f"{PICTURE}{light}, {looked}{way}": lambda call=call, what=what, shading=shading: call(what, shading)
+        f"{IMAGE}{light}, {looked}{way}": lambda call=call, what=what, shading=shading: call(what, shading)
         for light, shading in lights.items() for way, call in ways.items() for looked, what in fields.items()
     }
 
@@ -122,7 +122,7 @@ def row(name: str, seconds: float, grids: dict[str, HashGrid], count: int, bandw
     """The figures of one line."""
     found = {"name": name, "ms": seconds * 1e3}
     grid = next((grid for label, grid in grids.items() if name.startswith(label)), None)
-    if name.startswith(PICTURE):
+    if name.startswith(IMAGE):
         found["points_per_s"] = size**2 * SAMPLES / seconds
     if grid is not None:
         read = count * grid.levels * 8 * grid.features * grid.table.element_size()

@@ -1,12 +1,12 @@
 """Does it learn? vcgen and the pixelNeRF baseline, trained for equal wall-clock on the bundled cars, measured on held-out cars.
 
 Rows: copying the input view, the mean training image, and per training budget vcgen (configs/cars64.yaml) and pixelNeRF
-(configs/pixelnerf64.yaml). pixelNeRF needs some 40 s per picture on two cores, so both methods are compared on one view per object
+(configs/pixelnerf64.yaml). pixelNeRF needs some 40 s per image on two cores, so both methods are compared on one view per object
 (configs/protocols/cars64_view0_sparse.json); vcgen is also measured on all 39.
 
   python benchmarks/learning.py                       10 and 60 minutes each, one after the other
   python benchmarks/learning.py --side-by-side        the two methods of a budget at the same time, each on its own core
-  python benchmarks/learning.py --quick               two minutes each, few pictures: shows that the program works, not what the methods can do
+  python benchmarks/learning.py --quick               two minutes each, few images: shows that the program works, not what the methods can do
 """
 
 import argparse
@@ -130,7 +130,7 @@ def row(name: str, folder: Path) -> dict:
 
 def table(rows: list[dict]) -> list[str]:
     """Markdown, sorted by protocol."""
-    lines = ["| method | pictures | PSNR dB (95 %) | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| method | images | PSNR dB (95 %) | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- | --- |"]
     for r in sorted(rows, key=lambda r: -r["images"]):
         low, high = r["interval95"]["psnr"]
         lines.append(f"| {r['name']} | {r['images']} | {r['psnr']:.2f} ({low:.2f} to {high:.2f}) | {r['ssim']:.3f} | {r.get('lpips_squeeze', float('nan')):.3f} |")

@@ -1,4 +1,4 @@
-"""Objects whose shape is known and whose pictures come with cameras: scanned household objects, and toys."""
+"""Objects whose shape is known and whose images come with cameras: scanned household objects, and toys."""
 
 import json
 import math
@@ -30,13 +30,13 @@ SCANS = (
 )
 #: Kinds of toys that have a front, at azimuth 0; text priors learn the words "front view" from them.
 FACING = ("cars", "seats", "fish")
-PICTURES_SETTINGS = Settings(None, NEAR, FAR, "alpha", "", "test", "", "")
+IMAGES_SETTINGS = Settings(None, NEAR, FAR, "alpha", "", "test", "", "")
 
 
 @dataclass(frozen=True)
 class KnownObject:
     """name: folder/object. noun: what a caption calls it. views: (n,) with alpha. triangles, corner_rgb: (faces, 3, 3), the surface in the
-    cameras' world and its sRGB colours in [0, 1]; None where only pictures are known."""
+    cameras' world and its sRGB colors in [0, 1]; None where only images are known."""
 
     name: str
     noun: str
@@ -83,7 +83,7 @@ def load_objects(toys: Path, scans: Path, meshes: Path, held_out: Path | None, c
 def _load(name: str, archive: tarfile.TarFile, folder: Path, noun: str, scans: Path, meshes: Path) -> KnownObject:
     members = [member for member in archive.getmembers() if member.name.startswith(f"toys/{name}/")]
     archive.extractall(folder, members, filter="data")
-    record = read_scene(SceneFolder(scene_key(name), folder / "toys" / name), PICTURES_SETTINGS)
+    record = read_scene(SceneFolder(scene_key(name), folder / "toys" / name), IMAGES_SETTINGS)
     views = scene_views(record, list(range(len(record.views))))
     kind, stem = name.removesuffix("_0").split("/")
     path = scans / "baked" / f"{stem}.npz" if kind == "ycb" else meshes / kind / f"{stem}.npz"
@@ -91,7 +91,7 @@ def _load(name: str, archive: tarfile.TarFile, folder: Path, noun: str, scans: P
 
 
 def surface(path: Path) -> tuple[NDArray, NDArray]:
-    """A surface file (vertices, y up; faces; corner_rgb) as the pictures show it: z up, the box's middle at the origin, radius 0.5."""
+    """A surface file (vertices, y up; faces; corner_rgb) as the images show it: z up, the box's middle at the origin, radius 0.5."""
     stored = np.load(path)
     vertices = stored["vertices"].astype(np.float64)[:, [0, 2, 1]] * [1, -1, 1]
     vertices -= (vertices.max(0) + vertices.min(0)) / 2

@@ -50,9 +50,9 @@ def main() -> None:
             pack(["transforms", str(chosen.scene), f"{data}/{split}", "--split", split, "--size", "128", "--near", "2", "--far", "6"])
         seconds = train(Path(data), CONFIGS[chosen.field], chosen.out, chosen.quick)
         truth = test_views(Path(data) / "test", QUICK_VIEWS if chosen.quick else None)
-    pictures, render_seconds = rendered(chosen.out / "model", truth)
-    values = psnr(quantise(pictures), quantise(truth.on(1.0)))
-    save_example(torch.cat([truth.on(1.0)[0], pictures[0]], -1), chosen.out / "example.png")
+    images, render_seconds = rendered(chosen.out / "model", truth)
+    values = psnr(quantise(images), quantise(truth.on(1.0)))
+    save_example(torch.cat([truth.on(1.0)[0], images[0]], -1), chosen.out / "example.png")
     figures = {
         "program": "one_scene", "field": chosen.field, "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(),
         "load_after": os.getloadavg()[0], "views": len(values), "psnr": values.mean().item(), "psnr_least": values.min().item(),
@@ -92,18 +92,18 @@ def test_views(folder: Path, count: int | None) -> Views:
 
 
 def rendered(model: Path, truth: Views) -> tuple[Tensor, float]:
-    """The model's pictures (views, 3, H, W) before white from the cameras of ``truth``, and the seconds they took."""
+    """The model's images (views, 3, H, W) before white from the cameras of ``truth``, and the seconds they took."""
     system = load(model)
     start = time.perf_counter()
     with torch.inference_mode():
         field = system.field(truth[None, :1])
-        pictures = [system.render(field, truth.cameras[None, i : i + 1], truth.size).rgb[0, 0] for i in range(len(truth.images))]
-    return torch.stack(pictures), time.perf_counter() - start
+        images = [system.render(field, truth.cameras[None, i : i + 1], truth.size).rgb[0, 0] for i in range(len(truth.images))]
+    return torch.stack(images), time.perf_counter() - start
 
 
-def save_example(picture: Tensor, path: Path) -> None:
+def save_example(image: Tensor, path: Path) -> None:
     """Write (3, H, W) as a PNG: truth on the left, rendering on the right."""
-    Image.fromarray((quantise(picture) * 255).byte().movedim(0, -1).numpy().astype(np.uint8)).save(path)
+    Image.fromarray((quantise(image) * 255).byte().movedim(0, -1).numpy().astype(np.uint8)).save(path)
 
 
 if __name__ == "__main__":

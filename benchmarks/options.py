@@ -1,4 +1,4 @@
-"""What the model's options are worth: one change at a time from configs/cars64.yaml, equal steps, same seed, same held-out pictures.
+"""What the model's options are worth: one change at a time from configs/cars64.yaml, equal steps, same seed, same held-out images.
 
 Prints PSNR on five models held out of the *training* set (25 scenes, input view 0, all 19 other views each), so that the test cars do not
 steer the choice, and seconds per step. One seed each: differences below about 0.1 dB are noise; the first two rows differ in the seed alone.
@@ -28,7 +28,7 @@ OPTIONS: dict[str, list[str]] = {
     "white background": [f"{MODEL}.background", "white"],
     "learned background": [f"{MODEL}.background", "learned"],
     "no mirroring": [f"{DATA}.mirror", "false"],
-    "no colour permutation": [f"{DATA}.permute_colours", "false"],
+    "no color permutation": [f"{DATA}.permute_colors", "false"],
     "one target view of 2048 rays": [f"{DATA}.targets", "1", f"{MODEL}.rays_per_view", "2048"],
     "fp32": ["--trainer.precision", "32-true"],
 }

@@ -1,4 +1,4 @@
-"""A prior that knows the object: for every camera it says "pictures like the true one", as a Gaussian around it, which is exactly computable.
+"""A prior that knows the object: for every camera it says "images like the true one", as a Gaussian around it, which is exactly computable.
 
 What it cannot teach is the limit of score distillation itself: of the field, its rendering, the losses, the guidance.
 """
@@ -18,7 +18,7 @@ from vcgen.systems.realfusion.system import RealFusion
 
 
 class Oracle(nn.Module):
-    """Stands in for a TextPrior. Latents are pictures (n, 3, size, size) in [-1, 1]; a "text" holds the mean of N(mean, deviation^2)."""
+    """Stands in for a TextPrior. Latents are images (n, 3, size, size) in [-1, 1]; a "text" holds the mean of N(mean, deviation^2)."""
 
     def __init__(self, size: int, deviation: float = 0.1):
         super().__init__()
@@ -26,12 +26,12 @@ class Oracle(nn.Module):
         self.schedule: DDPMScheduler = noise_schedule("epsilon")
 
     def embed(self, prompts: list[str]) -> Tensor:
-        """Nothing is known before there is a camera: mid-grey."""
+        """Nothing is known before there is a camera: mid-gray."""
         return torch.zeros(len(prompts), 3, self.size, self.size)
 
-    def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pictures, at the prior's size."""
-        return F.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images, at the prior's size."""
+        return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
 
     def denoise(self, noisy: Tensor, times: Tensor, text: Tensor, unconditional: Tensor, scale: float) -> Denoised:
         """E[x | z] of a Gaussian; of guidance it has no need."""
@@ -41,13 +41,13 @@ class Oracle(nn.Module):
 
 
 class OracleFusion(RealFusion):
-    """RealFusion, told the true picture of every camera in place of words; ``known`` is set before the first step."""
+    """RealFusion, told the true image of every camera in place of words; ``known`` is set before the first step."""
 
     known: KnownObject
 
-    def distil(self, pictures: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
+    def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
         """See :class:`RealFusion`; one random view per step."""
         size = self.text_prior.size
         rgb, alpha = draw(self.known.triangles, self.known.corner_rgb, cameras.to("cpu"), size)
-        self.text = dict.fromkeys(VIEWS, to_signed(rgb * alpha + 1 - alpha).to(pictures))
-        return super().distil(pictures, cameras, progress, generator)
+        self.text = dict.fromkeys(VIEWS, to_signed(rgb * alpha + 1 - alpha).to(images))
+        return super().distill(images, cameras, progress, generator)

@@ -23,11 +23,11 @@ from pathlib import Path
 from common import ROOT, hardware, save_results
 from PIL import Image, ImageDraw
 
-#: Method -> the scripts' name and its pictures per step, as in our configurations.
+#: Method -> the scripts' name and its images per step, as in our configurations.
 SCRIPTS = {
     "textual_inversion": ("textual_inversion.py", 4), "lora": ("train_dreambooth_lora.py", 1), "dreambooth": ("train_dreambooth.py", 1),
 }
-#: Of the photo and the prior's pictures, in pixels.
+#: Of the photo and the prior's images, in pixels.
 SIZE = 64
 
 
@@ -57,11 +57,11 @@ def prepare(folder: Path, quick: bool) -> None:
 
 
 def ours(method: str, folder: Path, steps: int) -> list[str]:
-    """``vcgen fit`` with the shipped configuration; without preservation, validation and pictures."""
+    """``vcgen fit`` with the shipped configuration; without preservation, validation and images."""
     noun = "initial" if method == "textual_inversion" else "noun"
     options = {
         "data.image": folder / "photos" / "photo.png", "data.size": SIZE, "model.prior": folder / "prior", f"model.method.{noun}": "car",
-        "model.pictures.rows": 0, "trainer.max_steps": steps, "trainer.val_check_interval": 10 * steps, "trainer.accelerator": "auto",
+        "model.images.rows": 0, "trainer.max_steps": steps, "trainer.val_check_interval": 10 * steps, "trainer.accelerator": "auto",
         "trainer.default_root_dir": folder / f"ours_{method}_{steps}",
     }
     if method != "textual_inversion":
@@ -128,7 +128,7 @@ def measure(scripts: Path | None, folder: Path, quick: bool, rounds: int) -> dic
 
 def report(found: dict[str, dict[str, float]]) -> list[str]:
     """The table, as Markdown."""
-    head = "| method | pictures / step | vcgen ms / step (processor) | diffusers' script | processor time ratio |"
+    head = "| method | images / step | vcgen ms / step (processor) | diffusers' script | processor time ratio |"
     lines = [head, "| --- | --- | --- | --- | --- |"]
     for method, row in found.items():
         ours_cell = f"{row['vcgen_ms']:.0f} ({row['vcgen_processor_ms']:.0f})"

@@ -19,7 +19,7 @@ from common import ROOT, days, hardware, weights_environment
 
 CARD = """# cars64: a small NerfDiff of low-poly cars, 64 x 64 pixels
 
-One picture of a car in; a radiance field, novel views, samples and a distilled field out. For trying vcgen, not for production.
+One image of a car in; a radiance field, novel views, samples and a distilled field out. For trying vcgen, not for production.
 
     vcgen render --model data/pretrained/cars64 --image car.png --out outputs/car --distill configs/distill.yaml
 
@@ -30,12 +30,12 @@ One picture of a car in; a radiance field, novel views, samples and a distilled 
 | prior | `vcgen fit -c configs/cars64.yaml -c configs/cars64_prior.yaml --model.pretrained FIELD{prior_time}`, {prior} |
 | hardware | {hardware} |
 | weights | moving averages, float16; {size:.1f} MB |
-| amortised field | {amortised} |
+| amortized field | {amortized} |
 | date | {date} |
 
 Measured on the 15 test cars (five models), input view 0, the other 39 views each, by `vcgen evaluate`; LPIPS with SqueezeNet. What
 distillation adds is measured by `benchmarks/distillation.py`. It knows cars like those it was trained on, from 1.3 units away, on white or with alpha.
-Licence: as vcgen's; the training pictures are CC0 (`data/cars64/LICENSE.md`).
+Licence: as vcgen's; the training images are CC0 (`data/cars64/LICENSE.md`).
 """
 
 
@@ -93,7 +93,7 @@ def write_card(model: Path, field: Path, evaluation: Path, minutes: tuple[float 
         field_time=times[0], prior_time=times[1],
         size=sum(path.stat().st_size for path in model.rglob("*.safetensors")) / 1e6,
         hardware=machine["gpu"] or f"{machine['cores']} cores of {machine['processor']}",
-        amortised=", ".join(f"{name} {mean[key]:.3f}" for name, key in (("PSNR", "psnr"), ("SSIM", "ssim"), ("LPIPS", "lpips_squeeze"))),
+        amortized=", ".join(f"{name} {mean[key]:.3f}" for name, key in (("PSNR", "psnr"), ("SSIM", "ssim"), ("LPIPS", "lpips_squeeze"))),
     )
     (model / "README.md").write_text(card)
 

@@ -2,12 +2,12 @@
 
 One rendered view of each object, about 15 degrees above the horizon and of its front if it has one, is the photo; its camera is known.
 Methods:
-  reference          the photo and the regularisers alone, without a prior
+  reference          the photo and the regularizers alone, without a prior
   sds                score distillation, prompt "a photo of a NOUN, VIEW view"
   textual_inversion, lora, dreambooth
                      the same with a prior that was first taught the object from the photo
-  oracle             score distillation of a Gaussian prior around the true picture of every camera: what the machinery can reach
-Measured: pictures at the photo's and at all other known cameras (PSNR, SSIM, LPIPS-squeeze, over white), the extracted mesh against the
+  oracle             score distillation of a Gaussian prior around the true image of every camera: what the machinery can reach
+Measured: images at the photo's and at all other known cameras (PSNR, SSIM, LPIPS-squeeze, over white), the extracted mesh against the
 truth (Chamfer distance, F-score at 0.05, volume IoU; objects have radius 0.5, nothing is aligned), how alike the four sides are (janus).
 
   python benchmarks/realfusion.py --methods reference oracle --objects 4      needs no text prior
@@ -44,7 +44,7 @@ COLUMNS = {
     "novel_lpips_squeeze": ("LPIPS-squeeze", 3),
     "iou": ("IoU", 3), "chamfer": ("Chamfer", 4), "fscore": ("F-score", 3), "janus": ("janus", 3),
 }  # fmt: skip
-#: Pictures per row of the sheets.
+#: Images per row of the sheets.
 SHOWN = 8
 
 
@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--objects", type=int, default=8, help="scans and, where they are listed, held-out toys, in turn")
     parser.add_argument("--steps", type=int, default=600, help="of score distillation")
-    parser.add_argument("--personal_steps", type=int, help="of each personalisation; default: as in its configuration")
+    parser.add_argument("--personal_steps", type=int, help="of each personalization; default: as in its configuration")
     parser.add_argument("--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior's folder")
     parser.add_argument("--held_out", type=Path, help="names that the prior was not trained on; default: held_out.txt in its folder")
     parser.add_argument("--toys", type=Path, default=SHARED / "toys64", help="folder of toys.tar and captions.json")
@@ -124,9 +124,9 @@ def record(method: str, known: KnownObject, chosen: argparse.Namespace, metrics:
     path = folder / "record.json"
     if not path.is_file():
         system, seconds = fit(known, method, chosen.prior, chosen.steps, chosen.personal_steps, folder)
-        values, pictures = measure(system, known, metrics)
+        values, images = measure(system, known, metrics)
         folder.mkdir(parents=True, exist_ok=True)
-        save(torch.cat(list(pictures[:SHOWN]), -1), folder / "pictures.png")
+        save(torch.cat(list(images[:SHOWN]), -1), folder / "images.png")
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({**values, "seconds": seconds}, indent=1) + "\n")
         print(f"{known.name}, {method}: {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -144,7 +144,7 @@ def write_sheet(known: KnownObject, chosen: argparse.Namespace) -> None:
     truth = (quantise(torch.cat(list(known.views.on(1.0)[shown]), -1)) * 255).byte().movedim(0, -1).numpy()
     rows = {"truth": truth}
     for method in METHODS:
-        path = run_folder(chosen) / method / name / "pictures.png"
+        path = run_folder(chosen) / method / name / "images.png"
         if path.is_file():
             rows[method] = np.asarray(Image.open(path).convert("RGB"))
     margin, height = 112, truth.shape[0]
@@ -155,10 +155,10 @@ def write_sheet(known: KnownObject, chosen: argparse.Namespace) -> None:
     sheet.save(run_folder(chosen) / f"{name}.png")
 
 
-def save(picture: Tensor, path: Path) -> None:
+def save(image: Tensor, path: Path) -> None:
     """Write (3, H, W) in [0, 1] as a PNG."""
     with replacing(path) as temporary:
-        Image.fromarray((quantise(picture) * 255).byte().movedim(0, -1).numpy()).save(temporary)
+        Image.fromarray((quantise(image) * 255).byte().movedim(0, -1).numpy()).save(temporary)
 
 
 def table(rows: list[dict], objects: list[KnownObject], steps: int) -> list[str]:

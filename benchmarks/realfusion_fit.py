@@ -1,4 +1,4 @@
-"""One object of the RealFusion benchmark: fitted by a method from one picture, and measured against what is known of it."""
+"""One object of the RealFusion benchmark: fitted by a method from one image, and measured against what is known of it."""
 
 import logging
 import subprocess
@@ -39,8 +39,8 @@ from vcgen.types import Example, Views
 
 #: Half the edge of the volume and the radius of the sphere that is fitted: the objects' own radius is 0.5.
 SPACE = {"half_size": 0.6, "radius": 0.6}
-#: What differs from configs/realfusion.yaml. The oracle's pictures are lit as they are, so the field shows colour alone, and it needs no
-#: regulariser that costs normals.
+#: What differs from configs/realfusion.yaml. The oracle's images are lit as they are, so the field shows color alone, and it needs no
+#: regularizer that costs normals.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "reference": {"weights": {"sds": 0.0}},
     "oracle": {
@@ -65,7 +65,7 @@ class WithTruth(OracleFusion, Given):
 
 def fit(known: KnownObject, method: str, prior: Path, steps: int, personal_steps: int | None, folder: Path) -> tuple[RealFusion, float]:
     """A scene from the reference view of ``known``, and the seconds it took. prior: the text prior's folder, not looked at by "reference"
-    and "oracle". personal_steps: of personalisation; None: as its configuration has it. folder: for what personalisation leaves behind, and
+    and "oracle". personal_steps: of personalization; None: as its configuration has it. folder: for what personalization leaves behind, and
     for the scene: one that is there already is read, not fitted again."""
     start, path = time.perf_counter(), folder / "scene.safetensors"
     photo = known.views[[known.reference()]][None]
@@ -110,7 +110,7 @@ def told_by(known: KnownObject, method: str, prior: Path, steps: int | None, fol
     told = TextPrior.load(prior)
     if method == "sds":
         return told, known.noun
-    return told, load_personal(told, personalise(known, method, prior, steps, folder))
+    return told, load_personal(told, personalize(known, method, prior, steps, folder))
 
 
 def train(system: RealFusion, photo: Views, name: str, steps: int) -> None:
@@ -129,21 +129,21 @@ def train(system: RealFusion, photo: Views, name: str, steps: int) -> None:
 
 @torch.no_grad()
 def measure(system: RealFusion, known: KnownObject, metrics: Metrics) -> tuple[dict[str, float | None], Tensor]:
-    """All numbers of one fitted scene, and its pictures (views, 3, H, W) over white, the reference view first. None: not to be had."""
+    """All numbers of one fitted scene, and its images (views, 3, H, W) over white, the reference view first. None: not to be had."""
     order = view_order(known)
     truth = known.views[order].on(1.0)
-    pictures = render(system, known.views[order].cameras, known.views.size)[0]
-    scores = metrics(pictures, truth)
+    images = render(system, known.views[order].cameras, known.views.size)[0]
+    scores = metrics(images, truth)
     record: dict[str, float | None] = {f"ref_{name}": value for name, value in scores[0].items()}
     record |= {f"novel_{name}": float(np.mean([score[name] for score in scores[1:]])) for name in metrics.names}
     camera = known.views[order[:1]].cameras
     sides = around(camera, system.scene.center, torch.tensor(AZIMUTHS))
-    colour, alpha = render(system, sides, known.views.size)
-    record["janus"] = janus(((colour - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1), alpha)
+    color, alpha = render(system, sides, known.views.size)
+    record["janus"] = janus(((color - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1), alpha)
     if known.triangles is not None:
         record["janus_truth"] = janus(*draw(known.triangles, known.corner_rgb, sides, known.views.size[0]))
         record |= shape(system, known)
-    return record, pictures
+    return record, images
 
 
 def shape(system: RealFusion, known: KnownObject) -> dict[str, float | None]:
@@ -162,13 +162,13 @@ def view_order(known: KnownObject) -> list[int]:
 
 
 def render(system: RealFusion, cameras: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Pictures over white and opacities of cameras (n,)."""
+    """Images over white and opacities of cameras (n,)."""
     field = system.field(None)
     seen = [system.render(field, cameras[i : i + 1].reshape(1, 1), size) for i in range(len(cameras.near))]
     return torch.cat([s.rgb[0] for s in seen]).clamp(0, 1), torch.cat([s.alpha[0] for s in seen])
 
 
-def personalise(known: KnownObject, method: str, prior: Path, steps: int | None, folder: Path) -> Path:
+def personalize(known: KnownObject, method: str, prior: Path, steps: int | None, folder: Path) -> Path:
     """Teach a prior the object from its reference view, by configs/METHOD.yaml in its own number of steps or in ``steps``; done once.
     Returns the run's folder."""
     run, done = folder / "personal", folder / "personal" / "done"
@@ -180,7 +180,7 @@ def personalise(known: KnownObject, method: str, prior: Path, steps: int | None,
     Image.fromarray(pixels).save(folder / "photo.png")
     short = [] if steps is None else ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
     words = [] if method == "textual_inversion" else ["--model.method.noun", known.noun]
-    if words and short:  # a class picture is seen about four times
+    if words and short:  # a class image is seen about four times
         words += ["--model.preservation.count", str(max(1, steps // 4))]
     command = [
         sys.executable, "-m", "vcgen.cli.main", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
@@ -189,6 +189,6 @@ def personalise(known: KnownObject, method: str, prior: Path, steps: int | None,
     finished = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
     if finished.returncode:
         reason = next((line for line in reversed(finished.stderr.splitlines()) if line.strip()), "no message")
-        raise UserError(f"{known.name}, {method}: personalisation failed: {reason}")
+        raise UserError(f"{known.name}, {method}: personalization failed: {reason}")
     done.touch()
     return run

@@ -4,7 +4,7 @@
   python benchmarks/realfusion_step.py --quick     ten steps
 
 Processor time per step, of all threads: waiting for other programs is not in it. One step in ten refreshes the grid of occupied cells, which
-is spread over all. "other" is the optimiser, the regularisers, clipping and what Lightning does.
+is spread over all. "other" is the optimizer, the regularizers, clipping and what Lightning does.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from vcgen.diffusion.text_prior import TextPrior
 from vcgen.systems.realfusion.system import RealFusion
 
 #: Part of a step -> the method of RealFusion that does it. The prior's part is encoding, denoising and, in "backward", the encoder's gradient.
-PARTS = {"random view": "random_views", "prior": "distil", "photo": "photo_losses"}
+PARTS = {"random view": "random_views", "prior": "distill", "photo": "photo_losses"}
 
 
 class Timed(RealFusion):
@@ -90,7 +90,7 @@ def main() -> None:
     columns = ["steps", *list(rows[0])[1:]]
     cells = [[row["steps"], *(f"{row[c]:.0%}" if c == "occupied" else f"{row[c]:.3f}" for c in columns[1:])] for row in rows]
     size, prior = system.options.render_size, sum(p.numel() for p in system.text_prior.parameters())
-    lines = table(f"Processor seconds per step; pictures of {size} px, a prior of {prior / 1e6:.0f} million parameters", columns, cells)
+    lines = table(f"Processor seconds per step; images of {size} px, a prior of {prior / 1e6:.0f} million parameters", columns, cells)
     print("\n".join(lines))
     found = {"program": "realfusion_step", "hardware": hardware(), "threads": torch.get_num_threads(), "steps": steps, "rows": rows}
     save_results("realfusion_step", found, lines, options.quick)
@@ -100,7 +100,7 @@ def main() -> None:
 def fit(prior: Path, steps: int) -> Timed:
     """The shipped configuration on the bundled taxi, without files."""
     config = yaml.safe_load((ROOT / "configs" / "realfusion.yaml").read_text())
-    data = PhotoData(ROOT / "data" / "pictures" / "taxi.png", **{k: config["data"]["init_args"][k] for k in ("size", "fill", "fov", "distance")})
+    data = PhotoData(ROOT / "data" / "images" / "taxi.png", **{k: config["data"]["init_args"][k] for k in ("size", "fill", "fov", "distance")})
     data.setup("validate")
     pl.seed_everything(0, verbose=False)
     system = instantiate(Timed, config["model"]["init_args"] | {"prior": str(prior)})

@@ -119,7 +119,7 @@ def memory(quick: bool, figures: dict) -> Part:
 
 
 def small_scene() -> SceneRecord:
-    """Two black pictures of 8 x 8 pixels: reading them costs little."""
+    """Two black images of 8 x 8 pixels: reading them costs little."""
     import io
 
     import numpy as np

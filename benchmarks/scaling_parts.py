@@ -181,7 +181,7 @@ def resume_parts() -> dict[str, float]:
 
 
 def checkpoint_cost(rounds: int) -> dict[str, float]:
-    """Bytes and median seconds of a checkpoint of cars64 with optimiser and averages, and seconds of loading it."""
+    """Bytes and median seconds of a checkpoint of cars64 with optimizer and averages, and seconds of loading it."""
     system = load_system(CONFIG)
     optimizer = system.optimizer_options.build(system.parameters())
     for parameter in system.parameters():

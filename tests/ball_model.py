@@ -1,4 +1,4 @@
-"""A model whose renderings are known, and pictures for it."""
+"""A model whose renderings are known, and images for it."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -23,6 +23,6 @@ def read(path):
         return np.asarray(image).astype(int)
 
 
-def alpha_box(picture):
-    rows, columns = np.nonzero(picture.alpha.max(1) > 0.5)[0], np.nonzero(picture.alpha.max(0) > 0.5)[0]
+def alpha_box(image):
+    rows, columns = np.nonzero(image.alpha.max(1) > 0.5)[0], np.nonzero(image.alpha.max(0) > 0.5)[0]
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1

@@ -73,12 +73,12 @@ def seen(folder: Path) -> Any:
     stage = Stage.of(system.config)
     if getattr(system.encoder, "plane_size", 0) > 64:  # as large as it may be, which takes seconds
         return stage
-    picture = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 1, 3, 16, 16)
+    image = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 1, 3, 16, 16)
     with torch.no_grad():
-        field = system.field(Views(picture, stage.cameras([0.0], min(max(stage.elevation, -89), 89))[None]))
+        field = system.field(Views(image, stage.cameras([0.0], min(max(stage.elevation, -89), 89))[None]))
         found = system.render(field, stage.cameras([40.0], 10.0)[None], (6, 6), stage.background)
     if not all(torch.isfinite(part).all() for part in found) or found.rgb.min() < -0.01 or found.rgb.max() > 1.01:
-        raise AssertionError(f"renders colours from {found.rgb.min():g} to {found.rgb.max():g}")
+        raise AssertionError(f"renders colors from {found.rgb.min():g} to {found.rgb.max():g}")
     return stage, list(found)
 
 

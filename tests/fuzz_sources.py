@@ -101,7 +101,7 @@ def transforms_hold(files: Files) -> bool:
 
 
 def photo(kind: str) -> Subject:
-    """A picture of an object in some format. Only PNG has checksums; of the others a flipped bit may be another colour."""
+    """An image of an object in some format. Only PNG has checksums; of the others a flipped bit may be another color."""
     pixels = np.full((24, 20, 3), 255, np.uint8)
     pixels[6:18, 5:15] = noise(3, 12, 10, 3)
     buffer = io.BytesIO()
@@ -114,7 +114,7 @@ def photo(kind: str) -> Subject:
 def framed(folder: Path) -> Any:
     """As a model is shown it; numbers, whatever the file."""
     found = prepare(folder / "photo", (16, 16))
-    for values in (found.colour, found.alpha):
+    for values in (found.color, found.alpha):
         if values.shape[:2] != (16, 16) or not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise AssertionError(f"colours from {values.min()} to {values.max()}, {values.shape}")
+            raise AssertionError(f"colors from {values.min()} to {values.max()}, {values.shape}")
     return found

@@ -1,4 +1,4 @@
-"""What the fuzzer spoils of training and priors: checkpoints, distillation files, what personalisations leave, text priors, LPIPS."""
+"""What the fuzzer spoils of training and priors: checkpoints, distillation files, what personalizations leave, text priors, LPIPS."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""A text prior that is known in closed form: latents are pictures, and what a prompt describes are pictures N(mean, deviation^2)."""
+"""A text prior that is known in closed form: latents are images, and what a prompt describes are images N(mean, deviation^2)."""
 
 from types import SimpleNamespace
 
@@ -15,8 +15,8 @@ class SameLatents(nn.Module):
 
     config = SimpleNamespace(scaling_factor=1.0, block_out_channels=(1,))
 
-    def encode(self, pictures: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: pictures, sample=lambda generator: pictures))
+    def encode(self, images: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: images, sample=lambda generator: images))
 
     def decode(self, latents: Tensor) -> SimpleNamespace:
         return SimpleNamespace(sample=latents)
@@ -24,7 +24,7 @@ class SameLatents(nn.Module):
 
 class GaussianNet(nn.Module):
     """The exact answer e = sigma (z - alpha mean) / (alpha^2 s^2 + sigma^2) in place of a U-Net, as noise or v. The "text" holds the mean:
-    its entries, reshaped to the picture, or the first alone for all pixels."""
+    its entries, reshaped to the image, or the first alone for all pixels."""
 
     def __init__(self, schedule: DDPMScheduler, deviation: float, size: int):
         super().__init__()
@@ -50,7 +50,7 @@ class SpokenMeans(nn.Module):
 
 
 def gaussian_text_prior(schedule: DDPMScheduler, deviation: float, size: int = 8) -> TextPrior:
-    """A TextPrior whose prompt "0.3" means pictures (3, size, size) of pixels N(0.3, deviation^2)."""
+    """A TextPrior whose prompt "0.3" means images (3, size, size) of pixels N(0.3, deviation^2)."""
 
     def tokenizer(prompts: list[str], **options) -> SimpleNamespace:
         numbers = torch.tensor([float(prompt or 0) for prompt in prompts])[:, None, None]

@@ -1,4 +1,4 @@
-"""Whether pictures and cameras of a record agree: visual hulls and epipolar errors of matched features."""
+"""Whether images and cameras of a record agree: visual hulls and epipolar errors of matched features."""
 
 import numpy as np
 from skimage.color import rgb2gray
@@ -15,7 +15,7 @@ def masks(record: SceneRecord, indices: list[int]) -> np.ndarray:
 
 
 def pixels_of(points: np.ndarray, c2w: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """World points (n, 3) -> integer (column, row) (n, 2) and whether they lie in front of the camera and inside the picture."""
+    """World points (n, 3) -> integer (column, row) (n, 2) and whether they lie in front of the camera and inside the image."""
     local = (points - c2w[:3, 3]) @ c2w[:3, :3]
     image = local @ K.T
     pixel = np.floor(image[:, :2] / image[:, 2:] * [size[1], size[0]]).astype(int)
@@ -23,7 +23,7 @@ def pixels_of(points: np.ndarray, c2w: np.ndarray, K: np.ndarray, size: tuple[in
 
 
 def visual_hull(record: SceneRecord, indices: list[int], c2w: np.ndarray, half: float, resolution: int = 80) -> np.ndarray:
-    """Centres (n, 3) of the voxels of the cube [-half, half]^3 that every mask, grown by a voxel's radius, covers."""
+    """Centers (n, 3) of the voxels of the cube [-half, half]^3 that every mask, grown by a voxel's radius, covers."""
     line = (np.arange(resolution) + 0.5) / resolution * 2 * half - half
     points = np.stack(np.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
     for index, mask in zip(indices, masks(record, indices), strict=True):
@@ -46,9 +46,9 @@ def coverage(record: SceneRecord, points: np.ndarray, index: int) -> tuple[float
 def matched_errors(record: SceneRecord, first: int, second: int) -> np.ndarray:
     """Epipolar errors in pixels of SIFT matches between two views."""
     keypoints, descriptors = [], []
-    for picture in decode_views(record, [first, second])[0]:
+    for image in decode_views(record, [first, second])[0]:
         detector = SIFT(upsampling=1)
-        detector.detect_and_extract(rgb2gray(picture.transpose(1, 2, 0)))
+        detector.detect_and_extract(rgb2gray(image.transpose(1, 2, 0)))
         keypoints.append(detector.keypoints[:, ::-1] + 0.5)
         descriptors.append(detector.descriptors)
     pairs = match_descriptors(*descriptors, max_ratio=0.7, cross_check=True)

@@ -66,7 +66,7 @@ def write_srn_object(folder: Path, views: int = 3, seed: int = 0, height: int = 
 
 
 def write_transforms(folder: Path, frames: list[dict], name: str = "transforms.json", channels: int = 3, **top) -> None:
-    """Write a transforms file, and an 8 x 6 (height x width) picture for every frame that has none."""
+    """Write a transforms file, and an 8 x 6 (height x width) image for every frame that has none."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps({**top, "frames": frames}))
     for number, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""An evaluation of moments: grey scenes, and a system that misses them by a known offset."""
+"""An evaluation of moments: gray scenes, and a system that misses them by a known offset."""
 
 from pathlib import Path
 
@@ -18,23 +18,23 @@ SETTINGS = Settings(lpips=(), views_per_call=2)
 METRICS = ("psnr", "ssim", "ssim_gauss")
 
 
-def record(key: str, pictures: np.ndarray, group: str = "") -> SceneRecord:
-    """A scene of (V, 16, 16, 3 or 4) 8-bit pictures; camera v stands at x = v, so that a system can tell views apart."""
-    c2w = np.tile(np.eye(4), (len(pictures), 1, 1))
-    c2w[:, 0, 3] = range(len(pictures))
-    K = np.tile(np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]), (len(pictures), 1, 1))
-    names = [f"{v:06d}" for v in range(len(pictures))]
-    background = "alpha" if pictures.shape[-1] == 4 else "white"
-    return SceneRecord(key, [png(x) for x in pictures], c2w, K, (SIZE, SIZE), 0.5, 2.0, names, background, group=group)
+def record(key: str, images: np.ndarray, group: str = "") -> SceneRecord:
+    """A scene of (V, 16, 16, 3 or 4) 8-bit images; camera v stands at x = v, so that a system can tell views apart."""
+    c2w = np.tile(np.eye(4), (len(images), 1, 1))
+    c2w[:, 0, 3] = range(len(images))
+    K = np.tile(np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]), (len(images), 1, 1))
+    names = [f"{v:06d}" for v in range(len(images))]
+    background = "alpha" if images.shape[-1] == 4 else "white"
+    return SceneRecord(key, [png(x) for x in images], c2w, K, (SIZE, SIZE), 0.5, 2.0, names, background, group=group)
 
 
 def level(key: str, view: int) -> int:
-    """The grey level of a view: differs between views and scenes, and leaves room for an offset of 51."""
+    """The gray level of a view: differs between views and scenes, and leaves room for an offset of 51."""
     return 20 * view + 10 * ("abcd".index(key[0]) + 1)
 
 
-def grey_shards(folder: Path, split: str = "") -> Path:
-    """Four scenes a1, a2 (one model), b1, c1 of six uniform grey views, packed into ``folder``."""
+def gray_shards(folder: Path, split: str = "") -> Path:
+    """Four scenes a1, a2 (one model), b1, c1 of six uniform gray views, packed into ``folder``."""
     scenes = {key: np.stack([np.full((SIZE, SIZE, 3), level(key, v), np.uint8) for v in range(VIEWS)]) for key in ("c1", "a2", "b1", "a1")}
     records = [record(key, images, group=key[0]) for key, images in scenes.items()]
     write_shards(records, folder, (SIZE, SIZE), samples_per_shard=2, split=split)
@@ -42,7 +42,7 @@ def grey_shards(folder: Path, split: str = "") -> Path:
 
 
 class Oracle:
-    """Knows the truth of the grey scenes, which it recognises by their input view, and misses it by ``offset`` levels."""
+    """Knows the truth of the gray scenes, which it recognizes by their input view, and misses it by ``offset`` levels."""
 
     def __init__(self, offset: float):
         self.offset, self.rendered = offset, []

@@ -1,8 +1,8 @@
-"""A personalisation of moments: photos of a shape, and a system that holds a prior."""
+"""A personalization of moments: photos of a shape, and a system that holds a prior."""
 
 
 import torch
-from learnt_prior import COLOURS, shape
+from learned_prior import COLORS, shape
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.text_prior import TextPrior
@@ -13,9 +13,9 @@ from vcgen.types import Example, Views
 OPTIMIZER = {"lr": 1e-2, "weight_decay": 1e-2, "warmup_steps": 1, "schedule": "constant"}
 
 
-def example(colour: str = "red", thing: str = "car", count: int = 1) -> Example:
+def example(color: str = "red", thing: str = "car", count: int = 1) -> Example:
     """A photo of a shape, 16 pixels, ``count`` times."""
-    straight, alpha = shape(COLOURS[colour], thing)
+    straight, alpha = shape(COLORS[color], thing)
     cameras = orbit(torch.zeros(count), torch.full((count,), 15.0), 1.8, pinhole(1.4), 1.0, 2.6)
     views = Views(straight.expand(1, count, 3, 16, 16), cameras.reshape(1, count), alpha.expand(1, count, 1, 16, 16))
     return Example(views, views, ("photo",))

@@ -15,7 +15,7 @@ seed_everything: 0
 trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0, log_every_n_steps: 1}
 data:
   class_path: PhotoData
-  init_args: {image: data/pictures/taxi.png, size: 16}
+  init_args: {image: data/images/taxi.png, size: 16}
 model:
   class_path: RealFusion
   init_args:

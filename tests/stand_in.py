@@ -1,4 +1,4 @@
-"""A system whose field is known in closed form: a ball that shows its surface normals as colours."""
+"""A system whose field is known in closed form: a ball that shows its surface normals as colors."""
 
 import torch
 from lightning import LightningModule
@@ -12,7 +12,7 @@ from vcgen.types import Rendering, Views
 class Balls:
     """Balls with a soft skin: density = peak / (1 + exp(distance outside / skin)).
 
-    The colour at a point is (1 + normal) / 2 of the nearest ball, times ``tint``.
+    The color at a point is (1 + normal) / 2 of the nearest ball, times ``tint``.
     """
 
     proposal = None

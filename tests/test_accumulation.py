@@ -34,7 +34,7 @@ def config(tmp_path):
 
 
 class Gradients(pl.Callback):
-    """Writes the gradients of every optimiser step."""
+    """Writes the gradients of every optimizer step."""
 
     def __init__(self, path: str):
         self.path = path
@@ -65,11 +65,11 @@ def noise_of_the_scene(monkeypatch):
 
         return of_each(of_one, target.cameras.c2w, torch.arange(len(target.images)), field.center, field.radius)
 
-    def loss_of_each(self, pictures, condition, generator):
-        def of_one(picture, maps, tokens, given, noise):
-            return loss(self, picture, Condition(maps, tokens, given), noise)
+    def loss_of_each(self, images, condition, generator):
+        def of_one(image, maps, tokens, given, noise):
+            return loss(self, image, Condition(maps, tokens, given), noise)
 
-        return of_each(of_one, pictures, *condition)
+        return of_each(of_one, images, *condition)
 
     monkeypatch.setattr(rays, "draw_rays", draw_of_each)
     monkeypatch.setattr(ViewPrior, "loss", loss_of_each)
@@ -77,7 +77,7 @@ def noise_of_the_scene(monkeypatch):
 
 
 def test_two_batches_of_two_or_two_ranks_of_two_have_the_gradient_of_one_batch_of_four(config, tmp_path, noise_of_the_scene):
-    """All losses are means over the rays or pictures of a batch, the gradient is the mean over batches and ranks of theirs."""
+    """All losses are means over the rays or images of a batch, the gradient is the mean over batches and ranks of theirs."""
     witness = dict(trainer__max_steps=1, trainer__callbacks__plus="test_accumulation.Gradients")
     assert vcgen("fit", config, tmp_path / "a", **witness, trainer__callbacks__path=tmp_path / "large", data__batch_size=4) == 0
     parts = dict(trainer__accumulate_grad_batches=2, trainer__callbacks__path=tmp_path / "parts")
@@ -136,7 +136,7 @@ class StopAfter(Witness):
 
 
 @pytest.mark.parametrize("batches", [
-    pytest.param(4, id="at an optimiser step", marks=pytest.mark.slow), pytest.param(5, id="inside an accumulation"),
+    pytest.param(4, id="at an optimizer step", marks=pytest.mark.slow), pytest.param(5, id="inside an accumulation"),
 ])  # fmt: skip
 def test_a_resumed_accumulation_equals_one_that_never_stopped(config, tmp_path, monkeypatch, batches):
     options = dict(trainer__max_steps=4, trainer__accumulate_grad_batches=2, trainer__callbacks__plus="test_accumulation.StopAfter")

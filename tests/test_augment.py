@@ -3,7 +3,7 @@
 import torch
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.data.datamodules.augment import mirror, permute_colours
+from vcgen.data.datamodules.augment import mirror, permute_colors
 from vcgen.types import Views
 
 
@@ -29,8 +29,8 @@ def test_mirroring_twice_changes_nothing():
     assert torch.equal(back.images, views.images) and back.alpha is None
 
 
-def test_colours_are_permuted_alike_in_all_views():
+def test_colors_are_permuted_alike_in_all_views():
     cameras = orbit(torch.zeros(2), torch.zeros(2), 1.3, pinhole(1.2), 0.8, 1.8)
     views = Views(torch.rand(2, 3, 4, 4), cameras)
-    made = permute_colours(views, [2, 0, 1])
+    made = permute_colors(views, [2, 0, 1])
     assert torch.equal(made.images[:, 0], views.images[:, 2]) and torch.equal(made.images[:, 1], views.images[:, 0])

@@ -20,7 +20,7 @@ from options import OPTIONS  # noqa: E402
 
 
 def filed(path: Path, *runs: tuple[str, float]) -> Path:
-    """Results of benchmarks/learning.py: PSNR by name on 15 pictures, better ones on 585, and a method without training time."""
+    """Results of benchmarks/learning.py: PSNR by name on 15 images, better ones on 585, and a method without training time."""
     rows = [{"name": name, "images": images, "psnr": psnr + images / 585} for name, psnr in runs for images in (15, 585)]
     path.write_text(json.dumps({"rows": [{"name": "copy_input", "images": 15, "psnr": 99.0}, *rows]}))
     return path

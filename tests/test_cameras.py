@@ -70,7 +70,7 @@ def test_pytorch3d_point_lands_on_the_same_pixel():
     R, T, points, focal = random_rotations(3), torch.randn(3, 3), torch.randn(3, 9, 3), 70.0
     local = torch.einsum("bni,bij->bnj", points, R) + T[:, None]
     screen = torch.tensor([WIDTH, HEIGHT]) / 2 - focal * local[..., :2] / local[..., 2:]
-    K = cam.normalise_intrinsics(torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]), HEIGHT, WIDTH)
+    K = cam.normalize_intrinsics(torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]), HEIGHT, WIDTH)
     cameras = cam.Cameras(cam.pytorch3d_to_c2w(R, T), K.expand(3, 3, 3), torch.ones(3), torch.ones(3))
     uv, depth = cameras.project(points)
     torch.testing.assert_close(uv * torch.tensor([WIDTH, HEIGHT]), screen)
@@ -86,7 +86,7 @@ def test_pytorch3d_conversion_round_trips_and_is_rigid():
 
 def test_colmap_quaternion_agrees_with_scipy():
     Rotation = pytest.importorskip("scipy.spatial.transform").Rotation
-    quaternion, translation = torch.randn(6, 4), torch.randn(6, 3)  # not normalised: text files are rounded
+    quaternion, translation = torch.randn(6, 4), torch.randn(6, 3)  # not normalized: text files are rounded
     w2c = torch.eye(4).repeat(6, 1, 1)
     w2c[:, :3, :3] = torch.from_numpy(Rotation.from_quat(quaternion[:, [1, 2, 3, 0]].numpy()).as_matrix())
     w2c[:, :3, 3] = translation
@@ -104,7 +104,7 @@ def test_colmap_points_land_on_the_pixels_that_its_manual_says():
     local = points + 2 * turned / squared + translation[:, None]
     fx, fy, cx, cy = 9.0, 7.0, 3.5, 2.25
     screen = torch.stack([fx * local[..., 0] / local[..., 2] + cx, fy * local[..., 1] / local[..., 2] + cy], -1)
-    K = cam.normalise_intrinsics(torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), HEIGHT, WIDTH)
+    K = cam.normalize_intrinsics(torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), HEIGHT, WIDTH)
     cameras = cam.Cameras(cam.colmap_to_c2w(quaternion, translation), K.expand(6, 3, 3), torch.ones(6), torch.ones(6))
     uv, depth = cameras.project(points)
     torch.testing.assert_close(uv * torch.tensor([WIDTH, HEIGHT]), screen)
@@ -117,14 +117,14 @@ def test_projection_equals_the_pinhole_formula_in_pixels():
     pose = random_poses(1)
     local = torch.tensor([[[0.3, -0.2, 2.0], [-0.5, 0.4, 1.5]]])
     world = local @ pose[:, :3, :3].transpose(-1, -2) + pose[:, None, :3, 3]
-    cameras = cam.Cameras(pose, cam.normalise_intrinsics(K_pixels, HEIGHT, WIDTH)[None], torch.ones(1), torch.ones(1))
+    cameras = cam.Cameras(pose, cam.normalize_intrinsics(K_pixels, HEIGHT, WIDTH)[None], torch.ones(1), torch.ones(1))
     uv, depth = cameras.project(world)
     expected = torch.tensor([[[9 * 0.15 + 3.5, -7 * 0.1 + 2.25], [-9 / 3 + 3.5, 7 * 0.4 / 1.5 + 2.25]]])
     torch.testing.assert_close(uv * torch.tensor([WIDTH, HEIGHT]), expected)
     torch.testing.assert_close(depth, torch.tensor([[2.0, 1.5]]))
 
 
-def test_rays_through_pixel_centres_project_back_to_them():
+def test_rays_through_pixel_centers_project_back_to_them():
     cameras = random_cameras()
     origins, directions = cameras.rays(HEIGHT, WIDTH)
     uv, depth = cameras.project(origins + 2.5 * directions)
@@ -142,18 +142,18 @@ def test_points_behind_the_camera_have_negative_depth():
     assert (cameras.project(origins - directions)[1] < 0).all()
 
 
-def test_normalised_intrinsics_survive_resizing():
-    # Pixel (i, j) of a 2x smaller image covers four pixels, whose common corner is its centre.
+def test_normalized_intrinsics_survive_resizing():
+    # Pixel (i, j) of a 2x smaller image covers four pixels, whose common corner is its center.
     cameras = random_cameras()
     small = cameras.rays(2, 3)[1]
     corners = torch.tensor([[(j + 0.5) / 3, (i + 0.5) / 2] for i in range(2) for j in range(3)])
     torch.testing.assert_close(small, cameras.rays_at(corners)[1])
     K_pixels = torch.tensor([[300.0, 0, 161], [0, 290.0, 119], [0, 0, 1]])
     half = torch.diag(torch.tensor([0.5, 0.5, 1.0])) @ K_pixels
-    torch.testing.assert_close(cam.normalise_intrinsics(K_pixels, 240, 320), cam.normalise_intrinsics(half, 120, 160))
+    torch.testing.assert_close(cam.normalize_intrinsics(K_pixels, 240, 320), cam.normalize_intrinsics(half, 120, 160))
 
 
-def test_look_at_centres_the_target_with_up_up():
+def test_look_at_centers_the_target_with_up_up():
     eye, target, up = torch.randn(4, 3), torch.randn(3), torch.tensor([0.0, 0.0, 2.0])
     c2w = cam.look_at(eye, target, up)
     assert_rigid(c2w)

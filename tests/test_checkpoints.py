@@ -144,7 +144,7 @@ def test_validation_of_the_best_checkpoint_uses_its_averaged_weights(capsys, con
     assert usual == pytest.approx(max(best.values()), abs=1e-4)
     changed = tmp_path / "run" / "checkpoints"
     changed.mkdir(parents=True)
-    # averaged weights of zero draw another picture, though the trained weights are the same
+    # averaged weights of zero draw another image, though the trained weights are the same
     for weight in checkpoint["callbacks"]["EMA"]["weights"].values():
         weight.zero_()
     torch.save(checkpoint, changed / "best.ckpt")

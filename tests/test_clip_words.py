@@ -52,16 +52,16 @@ def tiny_clip(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def pictures(count: int = 1) -> Tensor:
-    """Patches of colour with noise finer than CLIP's pixels, in exact 8 bits."""
+def images(count: int = 1) -> Tensor:
+    """Patches of color with noise finer than CLIP's pixels, in exact 8 bits."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.randint(0, 128, (count, 3, 4, 4), generator=generator).repeat_interleave(20, 2).repeat_interleave(20, 3)
     return (patches + torch.randint(0, 128, (count, 3, 80, 80), generator=generator)) / 255
 
 
 def by_transformers(folder: Path, given: Tensor) -> Tensor:
-    """Each word's logit for each picture, (n, words), by CLIP's processor for PIL's pictures."""
-    images = [Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy()) for picture in given]
+    """Each word's logit for each image, (n, words), by CLIP's processor for PIL's images."""
+    images = [Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()) for image in given]
     sizes = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
     model, tokenizer = CLIPModel.from_pretrained(folder), tiny_prior().tokenizer
     processor = CLIPProcessor(CLIPImageProcessorPil(**sizes), tokenizer)
@@ -83,9 +83,9 @@ def shown(caplog) -> dict[str, float]:
 
 
 def test_words_are_ranked_as_transformers_ranks_them(place, monkeypatch):
-    given = pictures(3)
+    given = images(3)
     logits = by_transformers(place / "clip", given)
-    assert len(set(logits.argmax(1).tolist())) > 1  # one picture alone would choose another word
+    assert len(set(logits.argmax(1).tolist())) > 1  # one image alone would choose another word
     for words_at_once in (256, 3):
         monkeypatch.setattr(clip_words, "BATCH", words_at_once)
         found = clip_probabilities(str(place / "clip"), given, WORDS)
@@ -95,13 +95,13 @@ def test_words_are_ranked_as_transformers_ranks_them(place, monkeypatch):
 
 
 def test_the_new_word_starts_from_the_best_one_and_the_best_five_are_printed(place, caplog):
-    expected = by_transformers(place / "clip", pictures(3)).mean(0).softmax(0)
+    expected = by_transformers(place / "clip", images(3)).mean(0).softmax(0)
     ranked = [WORDS[number] for number in expected.argsort(descending=True)]
     for initial in (WORDS, str(place / "nouns.txt")):
         caplog.clear()
         method = TextualInversion(initial=initial, vectors=2, clip=str(place / "clip"))
         with caplog.at_level(logging.INFO):
-            method.attach(TextPrior.load(place / "prior").requires_grad_(False), pictures(3))
+            method.attach(TextPrior.load(place / "prior").requires_grad_(False), images(3))
         assert torch.equal(method.vectors, row(place / "prior", ranked[0]).expand(2, -1))
         found = shown(caplog)
         assert list(found) == ranked[:5] and f"initial word, of {len(WORDS)}" in caplog.text
@@ -111,15 +111,15 @@ def test_the_new_word_starts_from_the_best_one_and_the_best_five_are_printed(pla
 def test_a_run_asks_clip_and_goes_on(place, tmp_path, caplog):
     options = {
         "trainer__accelerator": "cpu", "trainer__val_check_interval": 1,
-        "data__image": place / "photo.png", "model__prior": place / "prior", "model__pictures__rows": 0,
+        "data__image": place / "photo.png", "model__prior": place / "prior", "model__images__rows": 0,
         "model__method__initial": place / "nouns.txt", "model__method__clip": place / "clip", "model__optimizer__lr": 1e-30,
     }
     with caplog.at_level(logging.INFO):
         assert vcgen("fit", CONFIG, tmp_path / "run", trainer__max_steps=1, **options) == 0
-    learnt = load_file(tmp_path / "run" / "learned_embeds.safetensors")["<e>"]
-    assert torch.equal(learnt[0], row(place / "prior", next(iter(shown(caplog)))))
+    learned = load_file(tmp_path / "run" / "learned_embeds.safetensors")["<e>"]
+    assert torch.equal(learned[0], row(place / "prior", next(iter(shown(caplog)))))
     assert vcgen("fit", CONFIG, tmp_path / "run", trainer__max_steps=2, ckpt_path="last", **options) == 0
-    assert equal(learnt, load(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]["method.vectors"])
+    assert equal(learned, load(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]["method.vectors"])
 
 
 def test_what_is_no_clip_model_is_refused_in_one_line(place, tmp_path, capsys):
@@ -130,7 +130,7 @@ def test_what_is_no_clip_model_is_refused_in_one_line(place, tmp_path, capsys):
     config = json.loads((place / "clip" / "config.json").read_text())
     cases = {
         tmp_path / "absent": "download: true", place / "prior": "no folder of a CLIP model",
-        place / "prior" / "text_encoder": "clip_text_model; a text encoder alone sees no pictures",
+        place / "prior" / "text_encoder": "clip_text_model; a text encoder alone sees no images",
         broken("without words", lambda folder: [path.unlink() for path in folder.glob("tokenizer*")]): "tokenizer's files are missing",
         broken("cut off", lambda folder: (folder / "model.safetensors").write_bytes(b"0" * 20)): "no folder of a CLIP model",
         broken("other sizes", lambda folder: (folder / "config.json").write_text(json.dumps(config | {"projection_dim": 9}))): "no folder",
@@ -157,9 +157,9 @@ def test_the_hub_is_asked_only_with_permission(monkeypatch):
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     method, prior = TextualInversion(initial=["car", "fish"], clip="somebody/something"), tiny_prior()
     with pytest.raises(UserError, match="download: true"):
-        method.attach(prior, pictures())
+        method.attach(prior, images())
     with pytest.raises(Asked):
-        method.attach(prior, pictures(), download=True)
+        method.attach(prior, images(), download=True)
 
 
 @pytest.mark.parametrize("content, message", [
@@ -170,7 +170,7 @@ def test_lists_without_words_are_refused_in_one_line(content, message, tmp_path)
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        TextualInversion(initial=str(path), clip="somebody/something").attach(tiny_prior(), pictures())
+        TextualInversion(initial=str(path), clip="somebody/something").attach(tiny_prior(), images())
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
@@ -178,4 +178,4 @@ def test_a_list_needs_clip_and_named_words_are_one_token_each(place):
     with pytest.raises(UserError, match="nouns.txt need model.method.clip"):
         TextualInversion(initial="nouns.txt")
     with pytest.raises(UserError, match="'quokka' is"):
-        TextualInversion(initial=["car", "quokka"], clip=str(place / "clip")).attach(tiny_prior(), pictures())
+        TextualInversion(initial=["car", "quokka"], clip=str(place / "clip")).attach(tiny_prior(), images())

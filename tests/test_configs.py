@@ -57,10 +57,10 @@ SMALLER["nerfdiff_400m"] = SMALLER["nerfdiff"] | {"model__prior__channels": "[32
 def generated(tmp_path_factory):
     """A shard folder for configurations whose data is not bundled: 8 scenes of 80 opaque views, 128 px, of a scene within distance 2."""
     views, size = 80, (128, 128)
-    picture = png(noise(0, *size, channels=3))
+    image = png(noise(0, *size, channels=3))
     records = [
         make_record(
-            f"scene{i}", views, images=[picture] * views, size=size, c2w=looking_inwards(views, distance=4, seed=i), t_near=2.0, t_far=6.0,
+            f"scene{i}", views, images=[image] * views, size=size, c2w=looking_inwards(views, distance=4, seed=i), t_near=2.0, t_far=6.0,
             K=np.tile(np.array([[1.2, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]]), (views, 1, 1)), background="white",
         )
         for i in range(8)
@@ -113,11 +113,11 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
 
 
 @pytest.mark.parametrize("path", PERSONAL, ids=lambda path: path.stem)
-def test_every_personalisation_trains_two_steps(path, tmp_path):
+def test_every_personalization_trains_two_steps(path, tmp_path):
     Image.fromarray(np.pad(np.full((20, 30, 3), 90, np.uint8), ((9, 9), (9, 9), (0, 0)), constant_values=255)).save(tmp_path / "photo.png")
     options = {
         "trainer__accelerator": "cpu", "trainer__max_steps": 2, "trainer__val_check_interval": 2, "data__image": tmp_path / "photo.png",
-        "model__prior": tiny_folder(tmp_path / "prior"), "model__pictures__steps": 2,
+        "model__prior": tiny_folder(tmp_path / "prior"), "model__images__steps": 2,
     }  # fmt: skip
     if path.stem == "textual_inversion":
         options |= {"model__method__initial": "[car, chair]"}  # words that the tiny tokenizer has

@@ -23,8 +23,8 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 def sample(system):
     cameras = orbit(torch.tensor([30.0, 80.0]), torch.full((2,), 20.0), 1.3, pinhole(1.0254), 0.8, 1.8)[None]
-    picture = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 1, 3, 16, 16)
-    return system.sample(Views(picture, cameras[:, :1]), cameras, torch.Generator().manual_seed(3), steps=3)
+    image = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 1, 3, 16, 16)
+    return system.sample(Views(image, cameras[:, :1]), cameras, torch.Generator().manual_seed(3), steps=3)
 
 
 @pytest.fixture(scope="module")

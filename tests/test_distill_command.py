@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> Path:
     return write_stage(tmp_path / "distill.yaml")
 
 
-def test_evaluate_distils_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
+def test_evaluate_distills_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
     words = [
         "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
         "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config),
@@ -66,10 +66,10 @@ def test_objects_distilled_together_are_scored_from_what_was_kept(model, config,
 
 
 @pytest.mark.parametrize("mode, size", [("RGBA", (64, 64)), ("RGB", (90, 50))])
-def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, mode, size):
-    picture = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
-    ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
-    picture.save(tmp_path / "car.png")
+def test_render_distills_images_of_any_kind_and_size(model, config, tmp_path, mode, size):
+    image = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
+    ImageDraw.Draw(image).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
+    image.save(tmp_path / "car.png")
     words = ["render", "--model", str(model), "--image", str(tmp_path / "car.png"), "--views", "2", "--turntable-frames", "0", "--mesh-resolution", "0"]
     assert cli.main([*words, "--out", str(tmp_path / "a"), "--distill", str(config)]) == 0
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
@@ -80,26 +80,26 @@ def test_render_distils_pictures_of_any_kind_and_size(model, config, tmp_path, m
         open_model(model).distill(tmp_path / "car.png", steps=0)
 
 
-def test_rendering_many_pictures_again_distils_none_of_them_again(model, config, tmp_path, monkeypatch):
-    pictures = [tmp_path / "red.png", tmp_path / "blue.png"]
-    for path in pictures:
-        picture = Image.new("RGB", (64, 64), "white")
-        ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=path.stem)
-        picture.save(path)
-    words = ["render", "--model", str(model), "--image", *map(str, pictures), "--turntable-frames", "0", "--mesh-resolution", "0"]
+def test_rendering_many_images_again_distills_none_of_them_again(model, config, tmp_path, monkeypatch):
+    images = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path in images:
+        image = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(image).rectangle((20, 15, 45, 40), fill=path.stem)
+        image.save(path)
+    words = ["render", "--model", str(model), "--image", *map(str, images), "--turntable-frames", "0", "--mesh-resolution", "0"]
     words += ["--out", str(tmp_path / "out"), "--distill", str(config)]
     assert cli.main([*words, "--views", "2"]) == 0
     assert len(list((tmp_path / "out" / "fields").glob("*.safetensors"))) == 2
     first_view = lambda path: sorted((tmp_path / "out" / path.stem / "views").iterdir())[0].read_bytes()  # noqa: E731
-    before = [first_view(path) for path in pictures]
+    before = [first_view(path) for path in images]
     distilled_again = []
-    monkeypatch.setattr(distilled_module, "distil", lambda *given, **named: distilled_again.append(given))
+    monkeypatch.setattr(distilled_module, "distill", lambda *given, **named: distilled_again.append(given))
     assert cli.main([*words, "--views", "3"]) == 0
     assert distilled_again == []
-    assert [first_view(path) for path in pictures] == before and before[0] != before[1]
+    assert [first_view(path) for path in images] == before and before[0] != before[1]
 
 
-def test_a_picture_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):
+def test_an_image_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "empty.png")
     words = ["render", "--model", str(model), "--image", str(tmp_path / "empty.png"), "--out", str(tmp_path / "out"), "--distill", str(config)]
     assert cli.main(words) == 2

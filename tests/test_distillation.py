@@ -22,24 +22,24 @@ from vcgen.guidance.guidance import NGD, SDS, SJC
 from vcgen.rendering.ray_batches import ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.systems.distillation import loop as distillation
-from vcgen.systems.distillation.loop import Distillation, DistillOptions, distil, virtual_cameras
+from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill, virtual_cameras
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Views
 
 
 class Oracle(nn.Module):
-    """A prior that knows the true pictures (n, 3, H, W) in [-1, 1], whatever it is asked."""
+    """A prior that knows the true images (n, 3, H, W) in [-1, 1], whatever it is asked."""
 
-    def __init__(self, pictures):
+    def __init__(self, images):
         super().__init__()
-        self.pictures, self.schedule, self.size = pictures, noise_schedule(), pictures.shape[-1]
+        self.images, self.schedule, self.size = images, noise_schedule(), images.shape[-1]
 
     def condition(self, rendering, context, near, far):
-        return Condition(rendering.rgb.flatten(0, 1), None, torch.ones(len(self.pictures)))
+        return Condition(rendering.rgb.flatten(0, 1), None, torch.ones(len(self.images)))
 
     def denoise(self, noisy, times, condition, scale):
         alpha, sigma = signal_and_noise(self.schedule, times, noisy)
-        return Denoised(self.pictures, (noisy - alpha * self.pictures) / sigma)
+        return Denoised(self.images, (noisy - alpha * self.images) / sigma)
 
 
 def system(prior=None) -> NerfDiff:
@@ -88,15 +88,15 @@ def test_with_a_prior_that_knows_the_truth_the_field_becomes_the_truth(example, 
         field = model.field(example.context)
         truth = replace(field, planes=field.planes + 0.5 * torch.randn(field.planes.shape, generator=torch.Generator().manual_seed(1)))
         cameras = virtual_cameras(example.context.cameras[:, 0], field.center, 4, FEW.elevations)
-        pictures = model.render(truth, cameras, (64, 64)).rgb[0]
+        images = model.render(truth, cameras, (64, 64)).rgb[0]
         seen = model.render(truth, example.context.cameras, (64, 64))
         context = replace(example.context, images=seen.rgb, alpha=None)
-        before = (model.render(field, cameras, (64, 64)).rgb[0] - pictures).square().mean()
-        model.prior = Oracle(pictures * 2 - 1)
+        before = (model.render(field, cameras, (64, 64)).rgb[0] - images).square().mean()
+        model.prior = Oracle(images * 2 - 1)
         model.field = lambda views: field
-    state = distil(model, context, guidance, replace(FEW, scene_lr=0.03))
+    state = distill(model, context, guidance, replace(FEW, scene_lr=0.03))
     with torch.no_grad():
-        after = (model.render(state.field, cameras, (64, 64)).rgb[0] - pictures).square().mean()
+        after = (model.render(state.field, cameras, (64, 64)).rgb[0] - images).square().mean()
     assert after < 0.15 * before
 
 
@@ -111,24 +111,24 @@ SCENES = {
     NGD(rounds=8, updates=15), SDS(rounds=120, start=0.8, end=0.3), SJC(rounds=120, start=0.8, end=0.3),
 ], ids=["ngd", "sds", "sjc"])
 def test_any_guidance_brings_any_field_to_what_the_prior_knows(example, scene, guidance):
-    """The prior knows a ball that shows its normals as colours, in closed form; the input view shows it, too."""
+    """The prior knows a ball that shows its normals as colors, in closed form; the input view shows it, too."""
     torch.manual_seed(0)
     model = NerfDiff(SCENES[scene](), RenderOptions(8)).eval()
     ball = Balls(torch.zeros(1, 3), torch.tensor([0.3]), density=60.0, bound=0.51, skin=0.02)
     cameras = virtual_cameras(example.context.cameras[:, 0], torch.zeros(1, 3), 4, FEW.elevations)
-    pictures, seen = (render_image(ball, views, (16, 16), RenderOptions(48)).rgb for views in (cameras, example.context.cameras))
-    model.prior = Oracle(pictures[0] * 2 - 1)
+    images, seen = (render_image(ball, views, (16, 16), RenderOptions(48)).rgb for views in (cameras, example.context.cameras))
+    model.prior = Oracle(images[0] * 2 - 1)
     options = replace(FEW, rays=128, input_rays=16, scene_lr=0.02, decoder_lr=0.01)
-    state = distil(model, Views(seen, example.context.cameras), guidance, options)
+    state = distill(model, Views(seen, example.context.cameras), guidance, options)
     with torch.no_grad():
-        before, after = ((model.render(field, cameras, (16, 16)).rgb - pictures).square().mean() for field in (state.first, state.field))
+        before, after = ((model.render(field, cameras, (16, 16)).rgb - images).square().mean() for field in (state.first, state.field))
     assert after < 0.25 * before
 
 
 def test_distillation_leaves_the_model_as_it_was(example):
     model = system(small_prior())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    state = distil(model, example.context, NGD(rounds=2, updates=2), replace(FEW, decoder_lr=1e-3))
+    state = distill(model, example.context, NGD(rounds=2, updates=2), replace(FEW, decoder_lr=1e-3))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert not torch.equal(state.field.planes, state.first.planes)
@@ -139,7 +139,7 @@ def test_distillation_leaves_the_model_as_it_was(example):
     ({"scene_lr": None, "decoder_lr": 1e-3}, "decoder"), ({"scene_lr": 1e-2, "decoder_lr": None}, "scene"),
 ], ids=["decoder", "scene"])  # fmt: skip
 def test_a_part_without_a_learning_rate_is_kept_to_the_bit(example, rates, changed):
-    state = distil(system(small_prior()), example.context, NGD(rounds=2, updates=2), replace(FEW, **rates))
+    state = distill(system(small_prior()), example.context, NGD(rounds=2, updates=2), replace(FEW, **rates))
     before, after = state.first.weights().state_dict(), state.result.weights().state_dict()
     parts = {part: [name for name in before if name.startswith(part)] for part in ("scene", "decoder")}
     assert sum(map(len, parts.values())) == len(before) and all(parts.values())
@@ -148,12 +148,12 @@ def test_a_part_without_a_learning_rate_is_kept_to_the_bit(example, rates, chang
 
 def test_the_same_seed_gives_the_same_field_and_another_one_another(example):
     model = system(small_prior())
-    fields = [distil(model, example.context, NGD(rounds=2, updates=2), FEW, seed).field.planes for seed in (0, 0, 1)]
+    fields = [distill(model, example.context, NGD(rounds=2, updates=2), FEW, seed).field.planes for seed in (0, 0, 1)]
     assert torch.equal(fields[0], fields[1]) and not torch.equal(fields[0], fields[2])
 
 
 def test_objects_distilled_together_keep_apart(example):
-    """Only one object's targets pull at its planes: an object's gradient does not reach its neighbour."""
+    """Only one object's targets pull at its planes: an object's gradient does not reach its neighbor."""
     model = system(small_prior())
     both = replace(example.context, **{
         "images": example.context.images.repeat(2, 1, 1, 1, 1), "alpha": example.context.alpha.repeat(2, 1, 1, 1, 1),
@@ -181,18 +181,18 @@ def test_the_condition_is_the_first_rendering_or_the_current_one(example):
     model.prior.denoise = lambda noisy, times, condition, scale: (shown.append(condition.maps.clone()), original(noisy, times, condition, scale))[1]
     for condition in ("first", "current"):
         shown.clear()
-        distil(model, example.context, NGD(rounds=2, updates=3), replace(FEW, condition=condition))
+        distill(model, example.context, NGD(rounds=2, updates=3), replace(FEW, condition=condition))
         assert torch.equal(shown[0], shown[1]) == (condition == "first")
 
 
 def test_what_cannot_be_distilled_is_refused(example):
     with pytest.raises(UserError, match="no diffusion prior"):
-        distil(system(), example.context, NGD())
+        distill(system(), example.context, NGD())
     with pytest.raises(UserError, match="64 x 64 pixels, the prior knows 32 x 32"):
-        distil(system(ViewPrior(channels=(32, 32), attention=(False, False), input_attention=False, size=32)), example.context, NGD())
+        distill(system(ViewPrior(channels=(32, 32), attention=(False, False), input_attention=False, size=32)), example.context, NGD())
     pixelnerf = NerfDiff(PixelNerf(width=16, first_pool=False), prior=small_prior())
     with pytest.raises(UserError, match="PixelField cannot be finetuned"):
-        distil(pixelnerf, example.context, NGD())
+        distill(pixelnerf, example.context, NGD())
 
 
 @pytest.mark.parametrize("samples, used", [(None, 12), (5, 5)])
@@ -201,7 +201,7 @@ def test_the_field_is_fitted_as_it_will_be_shown(example, monkeypatch, samples, 
     model.render_eval = RenderOptions(12)
     seen = []
     monkeypatch.setattr(distillation, "ray_losses", lambda *a, **k: (seen.append(a[3].samples), ray_losses(*a, **k))[1])
-    distil(model, example.context, NGD(rounds=1, updates=1), replace(FEW, samples=samples))
+    distill(model, example.context, NGD(rounds=1, updates=1), replace(FEW, samples=samples))
     assert seen == [used, used]
 
 

@@ -71,7 +71,7 @@ def test_earlier_results_of_another_model_settings_or_protocol_are_refused(model
 
 
 def test_what_an_interrupted_run_left_is_not_mixed_with_the_next(model, tmp_path, monkeypatch):
-    """Its objects' pictures were never written: they must be rendered again."""
+    """Its objects' images were never written: they must be rendered again."""
     for part in ("fields", "records"):
         (tmp_path / "ngd" / part).mkdir(parents=True)
         (tmp_path / "ngd" / part / "old").write_text("")

@@ -21,7 +21,7 @@ from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.guidance.guidance import NGD, SDS
-from vcgen.systems.distillation.data import PictureData
+from vcgen.systems.distillation.data import ImageData
 from vcgen.systems.distillation.distilled import Distilled, distilled, read_stage
 from vcgen.systems.distillation.loop import DistillOptions, virtual_cameras
 from vcgen.types import Finetunable, Views
@@ -140,21 +140,21 @@ def test_the_data_of_another_stage_is_refused(capsys, model, tmp_path):
     config["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train"}}
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
     line = refusal(capsys, vcgen("fit", tmp_path / "wrong.yaml", tmp_path / "run", model__model=model))
-    assert "Distill does not learn from ShardData; set data to SceneData or PictureData" in line
+    assert "Distill does not learn from ShardData; set data to SceneData or ImageData" in line
 
 
-def test_a_picture_is_distilled_as_a_training_run(capsys, model, tmp_path):
-    picture = Image.new("RGB", (90, 50), "white")
-    ImageDraw.Draw(picture).rectangle((20, 15, 45, 40), fill=(200, 30, 30))
-    picture.save(tmp_path / "car.png")
+def test_an_image_is_distilled_as_a_training_run(capsys, model, tmp_path):
+    image = Image.new("RGB", (90, 50), "white")
+    ImageDraw.Draw(image).rectangle((20, 15, 45, 40), fill=(200, 30, 30))
+    image.save(tmp_path / "car.png")
 
     def fit(out: Path) -> int:
-        overlay = dict(config="configs/distill_picture.yaml", trainer__default_root_dir=out, data__image=tmp_path / "car.png")
+        overlay = dict(config="configs/distill_image.yaml", trainer__default_root_dir=out, data__image=tmp_path / "car.png")
         return vcgen("fit", "configs/distill.yaml", out, **overlay, model__model=model, **SMALL)
 
     assert fit(tmp_path / "run") == 0
     # The very view that `vcgen render` and `vcgen.load` would take from the file.
-    data = PictureData(tmp_path / "car.png", model)
+    data = ImageData(tmp_path / "car.png", model)
     data.setup("fit")
     expected = open_model(model).context(tmp_path / "car.png")
     assert torch.equal(data.example.context.images, expected.images) and torch.equal(data.example.context.cameras.c2w, expected.cameras.c2w)
@@ -171,8 +171,8 @@ def test_a_picture_is_distilled_as_a_training_run(capsys, model, tmp_path):
 
 
 def test_tensorboard_shows_the_virtual_views_above_what_they_are_pulled_towards(model, context, tmp_path):
-    """One sheet per round. Before the first update the upper row is the amortised field's; the lower is not, as the prior has its say."""
-    run(tmp_path, model, model__pictures_every=1, model__guidance__start=0.6)  # by 0.98 the prior has next to no say
+    """One sheet per round. Before the first update the upper row is the amortized field's; the lower is not, as the prior has its say."""
+    run(tmp_path, model, model__images_every=1, model__guidance__start=0.6)  # by 0.98 the prior has next to no say
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
     sheets = events.Images("virtual/renderings_above_targets")
@@ -230,8 +230,8 @@ def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path
     assert torch.equal(seen, again) and len(list((tmp_path / "kept").iterdir())) == 1
     assert torch.equal(system.render(system.field(context), context.cameras, size).rgb, first)
     both = Views(torch.cat([context.images, context.images / 2]), context.cameras[[0, 0]], context.alpha.repeat(2, 1, 1, 1, 1))
-    with pytest.raises(UserError, match="one picture at a time"):
-        Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path / "both").distil_together(both)
+    with pytest.raises(UserError, match="one image at a time"):
+        Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path / "both").distill_together(both)
 
 
 def test_fit_ends_by_itself_and_resumes_exactly(model, tmp_path):

@@ -130,7 +130,7 @@ def test_flags_named_in_the_text_exist(capsys):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
-    """An empty folder with a small model where the pages suppose one, and a picture of a red disc."""
+    """An empty folder with a small model where the pages suppose one, and an image of a red disc."""
     decoder = {"channels": 8, "hidden": 8, "density_bias": 2.0}
     sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
     network = {"channels": [16, 32], "attention": [False, True], "size": 16}
@@ -159,7 +159,7 @@ def test_the_python_of_the_inference_page_renders_samples_and_writes_a_mesh(work
     assert Image.open(workplace / "car_from_the_right.png").size == (128, 128)
     assert (workplace / "car.glb").read_bytes()[:4] == b"glTF"
     assert names["density"].shape == (1, 1) and names["view"].depth.shape == (2, 1, 128, 128)
-    assert names["pictures"].shape == (2, 3, 16, 16) and len(names["schedule"].alphas_cumprod) == 1000
+    assert names["images"].shape == (2, 3, 16, 16) and len(names["schedule"].alphas_cumprod) == 1000
     assert names["unet"].config.sample_size == 16
 
 
@@ -168,10 +168,10 @@ def test_the_python_of_the_distillation_page_samples(workplace):
     names: dict = {}
     for block in blocks(ROOT / "docs" / "distillation.md", "python"):
         exec(compile(block, "docs/distillation.md", "exec"), names)
-    assert names["pictures"].shape == (4, 3, 16, 16)
+    assert names["images"].shape == (4, 3, 16, 16)
 
 
-def test_the_python_of_the_personalisation_page_draws_what_was_learnt(tmp_path, monkeypatch):
+def test_the_python_of_the_personalization_page_draws_what_was_learned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prior, method = TextPrior.load(tiny_folder(tmp_path / "data" / "pretrained" / "toys64")), TextualInversion(initial="car")
     method.attach(prior, torch.zeros(1, 3, 16, 16))
@@ -180,15 +180,15 @@ def test_the_python_of_the_personalisation_page_draws_what_was_learnt(tmp_path, 
     names: dict = {}
     for block in blocks(ROOT / "docs" / "personalization.md", "python"):
         exec(compile(block, "docs/personalization.md", "exec"), names)
-    assert names["pictures"].shape == (1, 3, 16, 16) and names["phrase"] == "<e>"
+    assert names["images"].shape == (1, 3, 16, 16) and names["phrase"] == "<e>"
 
 
 def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_one_that_is_refused(tmp_path):
     """The page's own loop in bash, with a vcgen that notes what it is told; a small prior and few steps do it, in this process."""
     (loop,) = (block for block in blocks(ROOT / "docs" / "realfusion.md", "bash") if "for photo in" in block)
     (tmp_path / "photos").mkdir()
-    for name, colour in (("a red car", (200, 30, 30, 255)), ("nothing", (0, 0, 0, 0)), ("sea", (30, 30, 200, 255))):
-        Image.fromarray(np.pad(np.full((20, 30, 4), colour, np.uint8), ((9, 9), (9, 9), (0, 0)))).save(tmp_path / "photos" / f"{name}.png")
+    for name, color in (("a red car", (200, 30, 30, 255)), ("nothing", (0, 0, 0, 0)), ("sea", (30, 30, 200, 255))):
+        Image.fromarray(np.pad(np.full((20, 30, 4), color, np.uint8), ((9, 9), (9, 9), (0, 0)))).save(tmp_path / "photos" / f"{name}.png")
     note = 'vcgen() { printf "%s\\t" "$@" >> told; printf "\\n" >> told; [[ "$*" != *nothing* ]]; }\n'
     subprocess.run(["bash", "-c", note + loop], cwd=tmp_path, check=True)
     told = [line.split("\t")[:-1] for line in (tmp_path / "told").read_text().splitlines()]
@@ -196,7 +196,7 @@ def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_o
     prior = str(tiny_folder(tmp_path / "prior"))
     small = ["--model.prior", prior, "--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--data.size", "16"]
     parts = {
-        "TextualInversion": ["--model.method.initial", "car", "--model.pictures.rows", "0"],
+        "TextualInversion": ["--model.method.initial", "car", "--model.images.rows", "0"],
         "RealFusion": ["--model.outcome", "{frames: 0, mesh_resolution: 0, views: 4}", "--model.options.render_size", "16"],
     }
     status = []
@@ -214,7 +214,7 @@ def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):
     names: dict = {}
     for block in blocks(ROOT / "docs" / "data.md", "python"):
         exec(compile(block, "docs/data.md", "exec"), names)
-    assert names["colour"].shape == (2, 3, 64, 64) and names["alpha"].shape == (2, 1, 64, 64)
+    assert names["color"].shape == (2, 3, 64, 64) and names["alpha"].shape == (2, 1, 64, 64)
 
 
 def test_the_python_of_the_rasterizer_page_draws_with_gradients():
@@ -257,5 +257,5 @@ def test_the_reliability_page_names_a_test_for_every_fault():
         assert files and all((ROOT / file).exists() for file in files), fault
 
 
-def test_pictures_are_small():
+def test_images_are_small():
     assert sum(path.stat().st_size for path in (ROOT / "docs" / "images").iterdir() if path.name != "teaser.png") < 300_000

@@ -37,7 +37,7 @@ def test_the_distillation_page_lists_every_option_with_its_default():
     assert listed == defaults(NGD) | defaults(DistillOptions)
 
 
-def test_the_personalisation_page_lists_every_change_and_template_there_is():
+def test_the_personalization_page_lists_every_change_and_template_there_is():
     page = ROOT / "docs" / "personalization.md"
     assert documented_defaults(table(page, "Changes of the photo:")) == defaults(PhotoAugmentation)
     assert documented_defaults(table(page, "Options of `TextualInversion`, `model.method`:")) == defaults(TextualInversion)

@@ -26,7 +26,7 @@ def start(ema, module, step=0):
 
 
 def train(ema, trainer, module, values):
-    """The weight takes each value at one optimiser step."""
+    """The weight takes each value at one optimizer step."""
     for value in values:
         with torch.no_grad():
             module.weight.fill_(value)
@@ -55,7 +55,7 @@ def test_only_trained_parameters_are_averaged(module):
     assert list(ema.weights) == ["weight"]
 
 
-def test_batches_without_an_optimiser_step_do_not_count(module):
+def test_batches_without_an_optimizer_step_do_not_count(module):
     ema = EMA(decay=0.1)
     trainer = start(ema, module)
     with torch.no_grad():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, grey_shards, level, numbers, record, run
+from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, gray_shards, level, numbers, record, run
 
 from vcgen.data.shards.files import write_shards
 from vcgen.errors import UserError
@@ -18,7 +18,7 @@ from vcgen.evaluation.runner import Origin, evaluate_system
 
 @pytest.fixture
 def shards(tmp_path):
-    return grey_shards(tmp_path / "shards")
+    return gray_shards(tmp_path / "shards")
 
 
 def test_offset_of_a_fifth_scores_exactly_its_closed_form(shards, tmp_path):
@@ -30,7 +30,7 @@ def test_offset_of_a_fifth_scores_exactly_its_closed_form(shards, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_scoring_what_was_trained_on_is_warned_of(tmp_path, capsys, split):
-    run(grey_shards(tmp_path / "shards", split), tmp_path / "out")
+    run(gray_shards(tmp_path / "shards", split), tmp_path / "out")
     assert ("is of split train: what a model was trained on" in capsys.readouterr().err) == (split == "train")
 
 
@@ -77,7 +77,7 @@ def test_merged_shards_give_the_report_of_one_process(shards, tmp_path):
         assert run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, shard=(number, 3)))[0] is None
         assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == ["records", "shards.json"]  # each writes its records only
     _, merger = run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, merge=True))
-    assert len(merger.rendered) == 3 * 3  # the report's pictures, nothing else
+    assert len(merger.rendered) == 3 * 3  # the report's images, nothing else
     assert results_file(tmp_path / "shared") == results_file(tmp_path / "whole")
     pages = [(tmp_path / name / "report.html").read_text().split("Provenance")[0] for name in ("shared", "whole")]
     assert pages[0] == pages[1]
@@ -140,7 +140,7 @@ def test_view_out_of_range_names_the_object(shards, tmp_path):
         run(shards, tmp_path / "out", protocol=replace(PROTOCOL, targets=(1, 6)))
 
 
-def test_pictures_painted_on_white_are_not_scored_on_black(shards, tmp_path):
+def test_images_painted_on_white_are_not_scored_on_black(shards, tmp_path):
     with pytest.raises(UserError, match="lie on white"):
         run(shards, tmp_path / "out", protocol=replace(PROTOCOL, background=0.0))
 
@@ -158,10 +158,10 @@ def test_copying_the_input_scores_the_difference_to_view_zero(shards, tmp_path):
 
 
 def test_mean_image_is_the_mean_over_views_composited_on_the_background(tmp_path):
-    pictures = np.zeros((2, SIZE, SIZE, 4), np.uint8)
-    pictures[0, ..., :3], pictures[0, ..., 3] = 200, 255  # opaque, level 200
-    pictures[1, ..., 0], pictures[1, ..., 3] = 255, 51  # red at coverage 0.2
-    write_shards([record("a1", pictures)], tmp_path / "shards", (SIZE, SIZE))
+    images = np.zeros((2, SIZE, SIZE, 4), np.uint8)
+    images[0, ..., :3], images[0, ..., 3] = 200, 255  # opaque, level 200
+    images[1, ..., 0], images[1, ..., 3] = 255, 51  # red at coverage 0.2
+    write_shards([record("a1", images)], tmp_path / "shards", (SIZE, SIZE))
     image = MeanImage.of(tmp_path / "shards", background=1.0).image
     assert image[:, 3, 5].tolist() == pytest.approx([(200 / 255 + 1) / 2, (200 / 255 + 0.8) / 2, (200 / 255 + 0.8) / 2], abs=1e-6)
     on_black = MeanImage.of(tmp_path / "shards", background=0.0).image

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, grey_shards, numbers, run
+from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, gray_shards, numbers, run
 
 from vcgen.cli import evaluate as command
 from vcgen.data.shards.files import INDEX, read_index
@@ -18,7 +18,7 @@ from vcgen.io import file_sha256
 
 @pytest.fixture
 def shards(tmp_path):
-    return grey_shards(tmp_path / "shards")
+    return gray_shards(tmp_path / "shards")
 
 
 def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypatch, capsys):
@@ -62,7 +62,7 @@ def test_options_that_contradict_one_another_are_refused(options, line):
 
 
 def spoil(shards, number: int) -> str:
-    """Break the first picture of a scene; returns its key."""
+    """Break the first image of a scene; returns its key."""
     index = read_index(shards)
     name, sample = index.samples[number]
     data = bytearray((shards / name).read_bytes())

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from scenes import set_at
-from small_evaluation import PROTOCOL, grey_shards, run
+from small_evaluation import PROTOCOL, gray_shards, run
 
 from vcgen.errors import UserError
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
@@ -44,7 +44,7 @@ def test_a_record_that_no_evaluation_writes_is_refused(tmp_path, path, value):
 
 @pytest.mark.parametrize("path", ["images.0", "group"])
 def test_records_of_other_views_or_groups_than_the_data_has_are_not_averaged(tmp_path, path):
-    shards = grey_shards(tmp_path / "shards")
+    shards = gray_shards(tmp_path / "shards")
     run(shards, tmp_path / "out")
     record = tmp_path / "out" / "records" / "b1.json"
     content = json.loads(record.read_text())

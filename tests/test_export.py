@@ -48,7 +48,7 @@ def checkpoint(path, **changes):
     return path
 
 
-def picture(system):
+def image(system):
     cameras = orbit(torch.tensor([30.0]), torch.tensor([20.0]), 1.3, pinhole(1.0254), 0.8, 1.8)[None]
     return system.render(system.field(Views(torch.ones(1, 1, 3, 16, 16), cameras)), cameras, (16, 16)).rgb
 
@@ -69,7 +69,7 @@ def model(tmp_path):
 
 def test_a_saved_model_renders_the_same_pixels(model):
     loaded = folder.load(model)
-    assert torch.equal(picture(loaded), picture(trained_system()))
+    assert torch.equal(image(loaded), image(trained_system()))
     assert not loaded.training and loaded.config["camera"] == CAMERA and loaded.config["format"] == 1
 
 
@@ -79,12 +79,12 @@ def test_export_takes_the_moving_average(tmp_path, capsys):
         averaged.size.fill_(0.35)
         averaged.tint.copy_(torch.tensor([0.1, 0.2, 0.9]))
     out = export(checkpoint(tmp_path / "last.ckpt"), tmp_path / "model")
-    assert torch.equal(picture(folder.load(out)), picture(averaged)) and "ema weights" in capsys.readouterr().out
+    assert torch.equal(image(folder.load(out)), image(averaged)) and "ema weights" in capsys.readouterr().out
 
 
 def test_export_takes_raw_weights_when_told(tmp_path):
     out = export(checkpoint(tmp_path / "last.ckpt"), tmp_path / "model", "--weights", "raw")
-    assert torch.equal(picture(folder.load(out)), picture(trained_system()))
+    assert torch.equal(image(folder.load(out)), image(trained_system()))
 
 
 def test_the_config_says_where_the_model_comes_from(tmp_path):
@@ -122,8 +122,8 @@ def test_nerfdiff_survives_the_round_trip(tmp_path):
     raw = {name: torch.zeros_like(value) for name, value in system.state_dict().items()}
     path = checkpoint(tmp_path / "last.ckpt", vcgen=entry, state_dict=raw, callbacks={"EMA": {"weights": average}})
     with torch.no_grad():
-        expected = picture(system)
-        assert torch.equal(picture(folder.load(export(path, tmp_path / "model"))), expected) and expected.std() > 1e-3
+        expected = image(system)
+        assert torch.equal(image(folder.load(export(path, tmp_path / "model"))), expected) and expected.std() > 1e-3
 
 
 @pytest.mark.parametrize(("changes", "options", "message"), [

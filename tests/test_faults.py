@@ -21,7 +21,7 @@ from vcgen.types import Position
 
 
 def damage(index, number: int, what: bytes = b"IDAT") -> str:
-    """Spoil the first picture of a scene (its pixels, or with b"IEND" its end) without changing the shard's length; returns its key."""
+    """Spoil the first image of a scene (its pixels, or with b"IEND" its end) without changing the shard's length; returns its key."""
     name, sample = index.samples[number]
     data = bytearray((index.folder / name).read_bytes())
     start = data.index(what, sample.offset)

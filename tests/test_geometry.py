@@ -67,7 +67,7 @@ def test_distances_of_known_points():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_boxes_moved_by_half_share_a_third(axis):
-    """The lines of the grid pass through no edge by luck: cells divide the boxes evenly, and the diagonals of faces meet their centres."""
+    """The lines of the grid pass through no edge by luck: cells divide the boxes evenly, and the diagonals of faces meet their centers."""
     assert volume_iou(box(), box(0.5 * np.eye(3)[axis]), resolution=48) == pytest.approx(1 / 3, abs=1e-12)
 
 
@@ -96,11 +96,11 @@ def test_the_inside_is_the_same_turned_inside_out():
 
 
 def test_occupancy_of_a_solid_without_symmetry():
-    """A tetrahedron's inside is x, y, z > 0 and x + 2 y + 4 z < 1; no centre of a cell lies on a face."""
+    """A tetrahedron's inside is x, y, z > 0 and x + 2 y + 4 z < 1; no center of a cell lies on a face."""
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 0.5, 0], [0, 0, 0.25]])
     solid = trimesh.Trimesh(corners, [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
     grid = Grid(np.array([-0.1, -0.2, -0.05]), 0.043, (30, 20, 10))
-    x, y, z = np.meshgrid(*(grid.centres(i) for i in range(3)), indexing="ij")
+    x, y, z = np.meshgrid(*(grid.centers(i) for i in range(3)), indexing="ij")
     assert np.array_equal(occupancy(solid, grid), (x > 0) & (y > 0) & (z > 0) & (x + 2 * y + 4 * z < 1))
 
 

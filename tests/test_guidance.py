@@ -13,13 +13,13 @@ SCHEDULE = noise_schedule()
 
 
 def gaussian(mean, deviation):
-    """The exact denoiser of pictures whose pixels are N(mean, deviation^2), independent."""
+    """The exact denoiser of images whose pixels are N(mean, deviation^2), independent."""
 
     def denoise(noisy, times):
         alpha, sigma = signal_and_noise(SCHEDULE, times, noisy)
         gain = alpha * deviation**2 / (alpha.square() * deviation**2 + sigma.square())
-        picture = mean + gain * (noisy - alpha * mean)
-        return Denoised(picture, (noisy - alpha * picture) / sigma)
+        image = mean + gain * (noisy - alpha * mean)
+        return Denoised(image, (noisy - alpha * image) / sigma)
 
     return denoise
 
@@ -36,7 +36,7 @@ def walk(guidance, renderings, denoise, fit=lambda targets, renderings: renderin
 
 def test_one_step_of_two_views_by_hand():
     guidance = NGD(gamma=0.5, max_weight=10.0, start=0.4, end=0.1, rounds=4, eta=0.0)
-    pictures, noise = torch.tensor([0.2, -0.4]).reshape(2, 1, 1, 1), torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
+    images, noise = torch.tensor([0.2, -0.4]).reshape(2, 1, 1, 1), torch.tensor([1.0, 1.0]).reshape(2, 1, 1, 1)
     renderings = torch.tensor([0.3, 0.1]).reshape(2, 1, 1, 1)
     predicted = torch.tensor([0.8, 0.6]).reshape(2, 1, 1, 1)  # the noise that the prior sees
 
@@ -44,7 +44,7 @@ def test_one_step_of_two_views_by_hand():
         alpha, sigma = signal_and_noise(SCHEDULE, times, noisy)
         return Denoised((noisy - sigma * predicted) / alpha, predicted)
 
-    step = guidance.step(2, Round(pictures, noise, 0, 0, 0), renderings, denoise, SCHEDULE, torch.Generator())
+    step = guidance.step(2, Round(images, noise, 0, 0, 0), renderings, denoise, SCHEDULE, torch.Generator())
     alpha = math.sqrt(float(SCHEDULE.alphas_cumprod[200]))  # 0.4 + (0.1 - 0.4) * 2 / 3 = 0.2
     sigma = math.sqrt(1 - alpha**2)
     for view, (x, e, i, p) in enumerate(zip((0.2, -0.4), (1.0, 1.0), (0.3, 0.1), (0.8, 0.6))):
@@ -103,9 +103,9 @@ def test_without_guidance_the_walk_is_diffusers_ddim():
     sample = solver.add_noise(renderings, guidance.begin(renderings, torch.Generator().manual_seed(0)).noise, torch.tensor([800, 800]))
     # diffusers' step goes 100 timesteps down, as ours does
     for time in range(800, 0, -100):
-        picture, noise = denoise(sample, torch.full((2,), time))
+        image, noise = denoise(sample, torch.full((2,), time))
         sample = solver.step(noise, time, sample).prev_sample
-    torch.testing.assert_close(state.targets, picture, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(state.targets, image, atol=1e-4, rtol=1e-3)
 
 
 def test_fresh_noise_replaces_a_share_of_the_walks_own():

@@ -135,7 +135,7 @@ def views(count: int, size: int = 16) -> Views:
     return Views(torch.ones(1, count, 3, size, size), cameras, torch.ones(1, count, 1, size, size))
 
 
-def test_it_learns_a_ball_from_its_pictures():
+def test_it_learns_a_ball_from_its_images():
     class Ball:
         center, radius, proposal = torch.zeros(1, 3), torch.ones(1), None
 

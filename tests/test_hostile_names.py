@@ -10,7 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 from msgspec import structs
 from scenes import make_record
-from small_evaluation import PROTOCOL, Oracle, grey_shards, run
+from small_evaluation import PROTOCOL, Oracle, gray_shards, run
 from stand_in import BallSystem
 from test_render_command import CONFIG, QUICK, red_box
 from training import refusal
@@ -26,11 +26,11 @@ from vcgen.errors import UserError
 from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_text
 from vcgen.evaluation.report.report import markdown, page
 from vcgen.evaluation.results import load_results
-from vcgen.evaluation.runner import pictures
+from vcgen.evaluation.runner import images
 from vcgen.terminal import LONGEST, complain, printable, say, unstyled
 from vcgen.training.callbacks import together
 
-#: What steers a terminal: colour, its title, erasing a line, another line, the direction of what follows, half a character pair.
+#: What steers a terminal: color, its title, erasing a line, another line, the direction of what follows, half a character pair.
 CONTROLS = "\x1b[31m\x1b]0;title\x07\r\x08\x9b2J\nnext\u202eright\ud800"
 MARKUP = "[/final][red]<script>alert(1)</script><img src=x onerror=alert(1)>|`*a*`_b_~~c~~[d](https://example.com)$e$&amp;\"'"
 HOSTILE = MARKUP + CONTROLS
@@ -120,14 +120,14 @@ def hostile(results):
 
 @pytest.fixture
 def results(tmp_path):
-    return run(grey_shards(tmp_path / "shards"), tmp_path / "out")[0]
+    return run(gray_shards(tmp_path / "shards"), tmp_path / "out")[0]
 
 
 def test_a_page_holds_the_tags_of_every_page(results, tmp_path):
     index = read_index(tmp_path / "shards")
 
     def show(key, views):
-        return pictures(Oracle(51), index, "a1", views, PROTOCOL, "cpu")
+        return images(Oracle(51), index, "a1", views, PROTOCOL, "cpu")
 
     plain, odd = seen(page(results, show)), seen(page(hostile(results), show))
     assert odd.tags <= plain.tags | {"p", "h2"} and "script" not in odd.tags and plain.odd == odd.odd == []
@@ -155,7 +155,7 @@ def test_code_ends_where_it_should():
 
 
 def test_a_method_with_the_name_of_a_style_is_evaluated_and_compared(tmp_path, capsys):
-    shards = grey_shards(tmp_path / "shards")
+    shards = gray_shards(tmp_path / "shards")
     protocol = replace(PROTOCOL, name="[/final]")
     run(shards, tmp_path / "other", protocol=protocol, name=MARKUP[:150])
     other = load_results(tmp_path / "other")

@@ -25,14 +25,14 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png_of(width: int, height: int, *more: bytes, depth: int = 8, colour: int = 2, pixels: bytes = b"") -> bytes:
+def png_of(width: int, height: int, *more: bytes, depth: int = 8, color: int = 2, pixels: bytes = b"") -> bytes:
     """A PNG file whose header says this size; its pixels may be missing."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
 def tiff_of(width: int, height: int) -> bytes:
-    """A TIFF file of grey whose header says this size, without pixels."""
+    """A TIFF file of gray whose header says this size, without pixels."""
     tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: width * height}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
@@ -73,7 +73,7 @@ def test_every_format_is_told_by_its_content(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_an_animation_the_first_frame_is_read(tmp_path, kind):
-    frames = [Image.new("RGB", (5, 3), colour) for colour in (RED, BLUE)]
+    frames = [Image.new("RGB", (5, 3), color) for color in (RED, BLUE)]
     frames[0].save(tmp_path / "animation", kind, save_all=True, append_images=frames[1:])
     assert np.abs(read_image(tmp_path / "animation").astype(int) - RED).max() <= 4
 
@@ -190,14 +190,14 @@ def test_images_are_turned_as_the_camera_noted(orientation):
     assert turned.shape[:2] == ((6, 4) if swapped else (4, 6)) and tuple(turned[row, column]) == RED
 
 
-@pytest.mark.parametrize("transparency", ["palette", "colour", "alpha"])
+@pytest.mark.parametrize("transparency", ["palette", "color", "alpha"])
 def test_any_transparency_becomes_alpha(tmp_path, transparency):
     image = Image.new("RGBA", (4, 2), (*RED, 255))
     image.putpixel((3, 1), (0, 0, 0, 0))
     if transparency == "palette":
         image = image.convert("RGB").quantize(2)
         image.info["transparency"] = image.getpixel((3, 1))
-    if transparency == "colour":
+    if transparency == "color":
         image = image.convert("RGB")
         image.info["transparency"] = (0, 0, 0)
     image.save(tmp_path / "image.png")
@@ -232,7 +232,7 @@ def test_an_orientation_that_cannot_be_read_is_none(tmp_path):
 
 
 def test_every_flipped_bit_of_a_png_is_found_and_what_follows_its_end_is_not_looked_at(tmp_path):
-    """Pillow alone takes many of them for other colours."""
+    """Pillow alone takes many of them for other colors."""
     data = png(noise(0, channels=3))
     (tmp_path / "a.png").write_bytes(data + b"more")
     assert np.array_equal(read_image(tmp_path / "a.png"), noise(0, channels=3))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_evaluation import PROTOCOL, SETTINGS, grey_shards
+from small_evaluation import PROTOCOL, SETTINGS, gray_shards
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
@@ -76,7 +76,7 @@ def test_copying_takes_the_nearest_of_several_views(tmp_path):
     given, targets = views(2), orbit(torch.tensor([10.0, 80.0, -100.0]), torch.full((3,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8).reshape(1, 3)
     copied = CopyInput().render(CopyInput().field(given), targets, (16, 16)).rgb
     assert torch.equal(copied[0], given.images[0, [0, 1, 0]])
-    shards, scores = grey_shards(tmp_path / "shards"), []
+    shards, scores = gray_shards(tmp_path / "shards"), []
     for name, context in (("one", (0,)), ("two", (0, 5))):
         protocol = Protocol(name, context, (4,), (16, 16), sha256=name)
         scores.append(evaluate_system(CopyInput(), shards, protocol, tmp_path / name, Origin("copy", {"predictor": "copy"}), SETTINGS))

@@ -7,13 +7,13 @@ from PIL import Image
 from scenes import looking_inwards, make_record, noise, png
 
 from vcgen.cli.main import main
-from vcgen.data.drawing import COLOURS, choose_points, draw_epipolar_lines, object_mask
+from vcgen.data.drawing import COLORS, choose_points, draw_epipolar_lines, object_mask
 from vcgen.data.epipolar import epipolar_errors, epipolar_lines, fundamental_matrix
 from vcgen.data.shards.files import write_shards
 
 
 def project(points: np.ndarray, c2w: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """World points (n, 3) -> normalised image points (n, 2), written out from the definition of a pinhole camera."""
+    """World points (n, 3) -> normalized image points (n, 2), written out from the definition of a pinhole camera."""
     image = (np.linalg.inv(c2w) @ np.concatenate([points, np.ones((len(points), 1))], -1).T)[:3].T @ K.T
     return image[:, :2] / image[:, 2:]
 
@@ -30,7 +30,7 @@ def test_projections_of_one_point_lie_on_each_others_epipolar_lines():
 
 
 def test_a_shift_across_the_line_is_the_error_in_pixels():
-    # Sideways motion: lines are rows of the picture, so a point 0.1 lower is 0.1 * 48 pixels off.
+    # Sideways motion: lines are rows of the image, so a point 0.1 lower is 0.1 * 48 pixels off.
     c2w = np.stack([np.eye(4), np.eye(4)])
     c2w[1, 0, 3] = 1
     K = np.array([[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]])
@@ -68,7 +68,7 @@ def test_the_summary_states_what_was_packed(folder, capsys):
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["scenes"].strip() == "3 in 1 groups, 2 shards, checksums good"
     assert lines["views"].strip() == "12 (4 a scene)"
-    assert lines["picture size"].strip().startswith("8 x 6")
+    assert lines["image size"].strip().startswith("8 x 6")
     assert lines["near, far"].strip().startswith("0.8, 1.8")
     assert lines["camera distance"].strip().startswith("1.3 ")
     assert lines["background"].strip().startswith("alpha")
@@ -77,36 +77,36 @@ def test_the_summary_states_what_was_packed(folder, capsys):
     assert lines["elevation"].strip().startswith(f"{low:.4g} to {high:.4g}")
 
 
-def test_pictures_are_drawn(folder, tmp_path, capsys):
-    assert main(["data", "inspect", str(folder), "--out", str(tmp_path / "pictures"), "--scene", "car_1"]) == 0
+def test_images_are_drawn(folder, tmp_path, capsys):
+    assert main(["data", "inspect", str(folder), "--out", str(tmp_path / "images"), "--scene", "car_1"]) == 0
     printed = capsys.readouterr().out
     for name in ("contact_sheet.png", "cameras.png", "epipolar.png"):
-        assert str(tmp_path / "pictures" / name) in printed
-        pixels = np.asarray(Image.open(tmp_path / "pictures" / name).convert("RGB"))
+        assert str(tmp_path / "images" / name) in printed
+        pixels = np.asarray(Image.open(tmp_path / "images" / name).convert("RGB"))
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5
 
 
-PICTURES = ["cameras.png", "contact_sheet.png", "epipolar.png"]
+IMAGES = ["cameras.png", "contact_sheet.png", "epipolar.png"]
 
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_without_a_place_the_pictures_go_to_outputs_under_the_datas_names(folder, tmp_path, monkeypatch, capsys):
+def test_without_a_place_the_images_go_to_outputs_under_the_datas_names(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     before = files(folder)
     assert main(["data", "inspect", str(folder)]) == 0
     place = Path("outputs", "inspect", tmp_path.name, "shards")
-    assert files(Path()) == [str(place / name) for name in PICTURES] and files(folder) == before
+    assert files(Path()) == [str(place / name) for name in IMAGES] and files(folder) == before
     last = capsys.readouterr().out.splitlines()[-1]
-    assert all(str(place / name) in last for name in PICTURES)
+    assert all(str(place / name) in last for name in IMAGES)
     assert main(["data", "inspect", "../shards", "--out", "none"]) == 0
-    assert files(folder) == before and files(Path()) == [str(place / name) for name in PICTURES]
+    assert files(folder) == before and files(Path()) == [str(place / name) for name in IMAGES]
 
 
-@pytest.mark.parametrize("options", [[], ["--out", "."], ["--out", "pictures"]])
+@pytest.mark.parametrize("options", [[], ["--out", "."], ["--out", "images"]])
 def test_nothing_is_written_into_the_data_folder(folder, monkeypatch, capsys, options):
     monkeypatch.chdir(folder)
     before = files(folder)
@@ -116,10 +116,10 @@ def test_nothing_is_written_into_the_data_folder(folder, monkeypatch, capsys, op
 
 
 def crosses_the_dot(sheet: np.ndarray, tile: int, uv: np.ndarray) -> bool:
-    """Whether a line of the first colour passes within a pixel of the white dot at ``uv`` of the 64-pixel view drawn at a tile, times 8."""
+    """Whether a line of the first color passes within a pixel of the white dot at ``uv`` of the 64-pixel view drawn at a tile, times 8."""
     x, y = (np.floor(uv * 64) * 8 + 4 + [tile * (64 * 8 + 4), 0]).astype(int)
     patch = sheet[y - 8 : y + 9, x - 8 : x + 9].reshape(-1, 3)
-    return bool((patch == COLOURS[0]).all(-1).any() and (patch == 255).all(-1).any())
+    return bool((patch == COLORS[0]).all(-1).any() and (patch == 255).all(-1).any())
 
 
 @pytest.mark.parametrize("convention", ["right", "wrong"])
@@ -127,13 +127,13 @@ def test_lines_cross_the_marked_spot_only_where_the_cameras_are_right(convention
     c2w, point = looking_inwards(4), np.array([[0.15, -0.1, 0.2]])
     K = np.array([[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]])
     spots = [project(point, pose, K)[0] for pose in c2w]
-    pictures = []
+    images = []
     for u, v in spots:
         pixels = np.zeros((64, 64, 4), dtype=np.uint8)
         pixels[int(v * 64), int(u * 64)] = 255
-        pictures.append(png(pixels))
+        images.append(png(pixels))
     stored = c2w if convention == "right" else c2w @ np.diag([1.0, -1, -1, 1])
-    record = make_record(count=4, images=pictures, c2w=stored, K=np.tile(K, (4, 1, 1)), size=(64, 64))
+    record = make_record(count=4, images=images, c2w=stored, K=np.tile(K, (4, 1, 1)), size=(64, 64))
     sheet = np.asarray(Image.open(io.BytesIO(draw_epipolar_lines(record))).convert("RGB"))
     crossed = [any(crosses_the_dot(sheet, tile, spot) for tile in (1, 2, 3)) for spot in spots[1:]]
     assert all(crossed) == (convention == "right")

@@ -7,12 +7,12 @@ from vcgen.metrics.janus import janus
 
 
 def side(face: bool) -> torch.Tensor:
-    """A grey side, or one with two eyes and a mouth."""
-    picture = torch.full((3, 32, 32), 0.6)
+    """A gray side, or one with two eyes and a mouth."""
+    image = torch.full((3, 32, 32), 0.6)
     if face:
-        picture[:, 10:14, 8:13] = picture[:, 10:14, 19:24] = 0.05
-        picture[0, 20:24, 10:22], picture[1:, 20:24, 10:22] = 0.9, 0.1
-    return picture
+        image[:, 10:14, 8:13] = image[:, 10:14, 19:24] = 0.05
+        image[0, 20:24, 10:22], image[1:, 20:24, 10:22] = 0.9, 0.1
+    return image
 
 
 def score(*faces: bool) -> float:
@@ -31,22 +31,22 @@ def test_the_score_counts_the_faces():
     assert two == pytest.approx(one + (1 - one) / 3) and three == pytest.approx(one + (1 - one) * 2 / 3)
 
 
-def test_a_ball_of_one_colour_is_alike_on_all_sides():
+def test_a_ball_of_one_color_is_alike_on_all_sides():
     assert score(False, False, False, False) == pytest.approx(1)
 
 
 def test_what_lies_behind_the_object_does_not_count():
-    pictures, alpha = torch.stack([side(True)] * 4), torch.zeros(4, 1, 32, 32)
+    images, alpha = torch.stack([side(True)] * 4), torch.zeros(4, 1, 32, 32)
     alpha[..., 4:28, 4:28] = 1
-    pictures[1:, :, :4] = torch.rand(3, 3, 4, 32)
-    assert janus(pictures, alpha) == pytest.approx(1)
+    images[1:, :, :4] = torch.rand(3, 3, 4, 32)
+    assert janus(images, alpha) == pytest.approx(1)
 
 
 def test_another_outline_lowers_the_score():
-    pictures, alpha = torch.stack([side(False)] * 4), torch.zeros(4, 1, 32, 32)
+    images, alpha = torch.stack([side(False)] * 4), torch.zeros(4, 1, 32, 32)
     alpha[:, :, 4:28, 4:28] = 1
     alpha[1:, :, 4:16] = 0
-    assert janus(pictures, alpha) < 0.5
+    assert janus(images, alpha) < 0.5
 
 
 def test_nothing_to_see_scores_nothing():

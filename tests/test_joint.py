@@ -96,7 +96,7 @@ def test_the_weights_scale_the_losses_that_are_trained_on(example):
             torch.testing.assert_close(of_both[name], weight * gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_losses_are_noted_by_quarters_of_the_noise_schedule_each_until_the_next_picture_there():
+def test_losses_are_noted_by_quarters_of_the_noise_schedule_each_until_the_next_image_there():
     model, name = system(), "denoising/t_{}".format
     model.monitor(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.0, 0.2, 0.75]))
     assert float(model.monitored[name("0_to_0.25")]) == 2 and float(model.monitored[name("0.75_to_1")]) == 5
@@ -127,11 +127,11 @@ def test_the_prior_sees_the_fields_rendering_over_white(example):
     seen = model.render_condition(field, cameras, (64, 64))
     torch.testing.assert_close(seen.rgb, model.render(field, cameras, (64, 64), 1.0).rgb)
     enlarged = system(condition_size=16).render_condition(field, cameras, (48, 48))
-    # Three times as large: every middle pixel lies on a pixel of the small picture.
+    # Three times as large: every middle pixel lies on a pixel of the small image.
     torch.testing.assert_close(enlarged.rgb[..., 1::3, 1::3], model.render(field, cameras, (16, 16)).rgb)
 
 
-def test_samples_have_a_picture_per_camera_and_depend_on_the_generator_alone(example):
+def test_samples_have_an_image_per_camera_and_depend_on_the_generator_alone(example):
     model = system().eval()
     cameras = example.target.cameras
     first, again, other = (model.sample(example.context, cameras, torch.Generator().manual_seed(s), steps=2) for s in (0, 0, 1))
@@ -191,7 +191,7 @@ def test_fit_trains_both_logs_the_buckets_and_resumes_exactly(tmp_path: Path):
     assert "train/denoising" in logged and any(name.startswith("denoising/t_") for name in logged)
     value = {name: events.Scalars(name)[-1].value for name in logged}
     assert value["gradient_norm/encoder"] > 0 and value["gradient_norm/prior"] > 0 and value["memory/peak_gb"] > 0.01
-    # two scenes, one target view each, of 16 rays; the prior sees one picture per scene
+    # two scenes, one target view each, of 16 rays; the prior sees one image per scene
     assert value["speed/rays_per_s"] / value["speed/steps_per_s"] == pytest.approx(2 * 16, rel=1e-4)
     assert value["speed/images_per_s"] / value["speed/steps_per_s"] == pytest.approx(2, rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""Text priors, CLIP models, learnt words and LoRA files of strangers: only what vcgen reads of them reaches diffusers and transformers."""
+"""Text priors, CLIP models, learned words and LoRA files of strangers: only what vcgen reads of them reaches diffusers and transformers."""
 
 import json
 import shutil

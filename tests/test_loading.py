@@ -102,7 +102,7 @@ def test_a_command_in_a_model_folder_or_checkpoint_is_not_run(bait, name, capsys
 @pytest.mark.parametrize("command", ["render", "evaluate"])
 def test_commands_do_not_run_it_either(bait, command, capsys):
     place = write_folder(bait / "m", NERFDIFF, PLACES["ParameterDict"](shell(bait)))
-    (bait / "car.png").write_bytes(Path(__file__).parents[1].joinpath("data/pictures/taxi.png").read_bytes())
+    (bait / "car.png").write_bytes(Path(__file__).parents[1].joinpath("data/images/taxi.png").read_bytes())
     words = {
         "render": ["--image", "car.png"], "evaluate": ["--data", "d", "--protocol", str(Path(__file__).parents[1] / "configs/protocols/cars64_view0.json")],
     }[command]  # fmt: skip

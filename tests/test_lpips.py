@@ -28,7 +28,7 @@ def squeeze(shared_data):
         return load_lpips("squeeze", offline=True)
 
 
-def picture(path) -> torch.Tensor:
+def image(path) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 255
 
 
@@ -46,7 +46,7 @@ def test_mean_of_the_torchmetrics_doctest_is_reproduced(squeeze):
 @pytest.mark.parametrize(("other", "expected"), [("ex_p0", 0.7110), ("ex_p1", 0.1479), ("ex_ref", 0.0)])
 def test_sample_images_have_their_known_distances(squeeze, shared_data, other, expected):
     folder = shared_data / "weights" / "lpips_reference_images"
-    assert squeeze(picture(folder / "ex_ref.png"), picture(folder / f"{other}.png")).item() == pytest.approx(expected, abs=5e-5)
+    assert squeeze(image(folder / "ex_ref.png"), image(folder / f"{other}.png")).item() == pytest.approx(expected, abs=5e-5)
 
 
 def test_public_function_maps_zero_one_to_minus_one_one(squeeze):

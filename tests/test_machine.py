@@ -86,8 +86,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(capsys, conf
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_flipped_bit_in_a_picture_ends_the_run_with_its_place(capsys, config, tmp_path, workers):
-    """In the middle of every picture: a decoder alone would often see another colour there."""
+def test_a_flipped_bit_in_an_image_ends_the_run_with_its_place(capsys, config, tmp_path, workers):
+    """In the middle of every image: a decoder alone would often see another color there."""
     shutil.copytree(TRAIN, tmp_path / "cars")
     index = read_index(tmp_path / "cars")
     shards = {shard.name: bytearray((index.folder / shard.name).read_bytes()) for shard in index.shards}

@@ -43,7 +43,7 @@ def edit(folder, change) -> None:
 
 
 KINDS = {
-    "grey": lambda i: disc(i), "colour": lambda i: np.repeat(disc(i)[..., None], 3, 2),
+    "gray": lambda i: disc(i), "color": lambda i: np.repeat(disc(i)[..., None], 3, 2),
     "alpha": lambda i: np.concatenate([noise(i, channels=3), disc(i)[..., None] * np.uint8(255)], -1),
     "opaque alpha": lambda i: np.concatenate([np.repeat(disc(i)[..., None], 3, 2) * np.uint8(255), np.full((8, 6, 1), 255, np.uint8)], -1),
 }
@@ -58,7 +58,7 @@ def test_coverage_is_where_the_mask_is_white_or_opaque(tmp_path, kind):
     assert np.array_equal(np.round(rgb[1] * 255).transpose(1, 2, 0), noise(1, channels=3))
 
 
-def test_masks_of_several_grey_levels_and_of_two_are_coverage(tmp_path):
+def test_masks_of_several_gray_levels_and_of_two_are_coverage(tmp_path):
     def soft(number: int) -> np.ndarray:
         return np.where(disc(number), 255, 90).astype(np.uint8)
 
@@ -94,13 +94,13 @@ def test_masks_are_shrunk_and_undistorted_with_their_images(tmp_path):
 @pytest.mark.parametrize("name, words", [
     ("some", ["2 of 3 frames have a mask_path", "images/r_1.png has none"]), ("null", ["2 of 3 frames"]),
     ("missing", ["1 of 3 masks are missing: masks/none.png"]), ("size", ["the mask has 3 x 4 pixels", "6 x 8 (width x height"]),
-    ("labels", ["brightest value is 1 of 255"]), ("colours", ["has colours"]), ("empty", ["mark no object"]), ("deep", ["more than 8 bits"]),
+    ("labels", ["brightest value is 1 of 255"]), ("colors", ["has colors"]), ("empty", ["mark no object"]), ("deep", ["more than 8 bits"]),
     ("transparent", ["r_0.png has transparency", "keep one"]), ("number", ["masks are missing"]),
 ])
 def test_masks_that_do_not_tell_are_refused(tmp_path, capsys, name, words):
     masks = {
         "labels": lambda i: disc(i).astype(np.uint8), "empty": lambda i: np.zeros((8, 6), bool),
-        "colours": lambda i: disc(i)[..., None] * np.array([255, 255, 0], np.uint8), "deep": lambda i: disc(i).astype(np.uint16) * 65535,
+        "colors": lambda i: disc(i)[..., None] * np.array([255, 255, 0], np.uint8), "deep": lambda i: disc(i).astype(np.uint16) * 65535,
     }
     folder = capture(tmp_path / "in", masks.get(name, disc), channels=4 if name == "transparent" else 3)
     if name == "size":

@@ -1,4 +1,4 @@
-"""Meshes of balls, whose radius, volume and colours are known."""
+"""Meshes of balls, whose radius, volume and colors are known."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from scipy import special
 from stand_in import Balls
 
 from vcgen.errors import UserError
-from vcgen.rendering.mesh import OUTLINE, SKIN, density_grid, extract_mesh, solidity, surface_colours
+from vcgen.rendering.mesh import OUTLINE, SKIN, density_grid, extract_mesh, solidity, surface_colors
 from vcgen.visualization.mesh_files import srgb_to_linear, write_mesh
 
 RESOLUTION = 64
@@ -37,21 +37,21 @@ def test_a_ball_becomes_a_closed_ball(surface):
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.04)  # a tenth of the light is lost in its soft edge
 
 
-def test_vertex_colours_are_those_of_the_surface(surface):
+def test_vertex_colors_are_those_of_the_surface(surface):
     outward = (surface.mesh.vertices - MIDDLE.numpy()) / np.linalg.norm(surface.mesh.vertices - MIDDLE.numpy(), axis=1, keepdims=True)
     expected = 255 * (1 + outward) / 2
     assert np.abs(surface.mesh.visual.vertex_colors[:, :3] - expected).max() < 5
 
 
-def test_colours_are_asked_for_from_outside(surface):
+def test_colors_are_asked_for_from_outside(surface):
     class Watched(Balls):
         def __call__(self, points, directions):
             outward = torch.nn.functional.normalize(points - MIDDLE, dim=-1)
             assert (outward * directions).sum(-1).max() < -0.5
             return super().__call__(points, directions)
 
-    colours = surface_colours(Watched(MIDDLE, torch.tensor([0.3])), surface.mesh, VOXEL)
-    np.testing.assert_array_equal(colours, surface.mesh.visual.vertex_colors[:, :3])
+    colors = surface_colors(Watched(MIDDLE, torch.tensor([0.3])), surface.mesh, VOXEL)
+    np.testing.assert_array_equal(colors, surface.mesh.visual.vertex_colors[:, :3])
 
 
 def radius_at(density, peak, skin):
@@ -67,7 +67,7 @@ def test_the_surface_of_a_ball_lies_a_skin_inside_it(peak):
 
 
 def test_the_automatic_surface_is_where_the_rendering_ends():
-    """Seen from afar, the ball's outline in the picture (half opacity) and in the mesh have the same radius."""
+    """Seen from afar, the ball's outline in the image (half opacity) and in the mesh have the same radius."""
     field = ball(density=100.0, skin=0.01)
     across = torch.linspace(0.25, 0.4, 301)
     along = torch.linspace(-0.5, 0.5, 2001)
@@ -174,14 +174,14 @@ def test_glb_is_y_up_linear_and_unlit(tmp_path, surface):
     assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}} and tree["meshes"][0]["primitives"][0]["material"] == 0
 
 
-def test_glb_keeps_vertex_colours_with_its_material(tmp_path, surface):
+def test_glb_keeps_vertex_colors_with_its_material(tmp_path, surface):
     (loaded,) = trimesh.load(write_mesh(tmp_path / "ball.glb", surface.mesh)).geometry.values()
-    colours = loaded.visual.vertex_attributes["color"]
-    assert len(colours) == len(loaded.vertices) and np.ptp(colours[:, :3], axis=0).min() > 200
+    colors = loaded.visual.vertex_attributes["color"]
+    assert len(colors) == len(loaded.vertices) and np.ptp(colors[:, :3], axis=0).min() > 200
 
 
 @pytest.mark.parametrize("name", ["ball.ply", "ball.obj"])
-def test_other_formats_keep_the_world_and_the_colours(tmp_path, surface, name):
+def test_other_formats_keep_the_world_and_the_colors(tmp_path, surface, name):
     loaded = trimesh.load(write_mesh(tmp_path / name, surface.mesh), process=False)
     assert loaded.vertices == pytest.approx(surface.mesh.vertices, abs=1e-6)
     assert np.abs(loaded.visual.vertex_colors.astype(int) - surface.mesh.visual.vertex_colors).max() <= 1

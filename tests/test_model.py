@@ -1,4 +1,4 @@
-"""``vcgen.load``: what it computes is what ``vcgen render`` and the system compute, whatever form the picture comes in."""
+"""``vcgen.load``: what it computes is what ``vcgen render`` and the system compute, whatever form the image comes in."""
 
 import math
 import subprocess
@@ -82,7 +82,7 @@ def test_the_system_is_the_one_before_export(model, system):
     assert torch.equal(model.sample(drawing(), cameras, steps=3, seed=5), expected)
 
 
-def test_samples_are_pictures_in_range_that_depend_on_the_seed(model):
+def test_samples_are_images_in_range_that_depend_on_the_seed(model):
     first, again, other = (model.sample(drawing(), model.cameras([0, 90]), steps=2, seed=seed) for seed in (0, 0, 1))
     assert first.shape == (2, 3, 16, 16) and first.min() >= 0 and first.max() <= 1
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -99,7 +99,7 @@ def test_samples_are_of_the_sampler_that_is_asked_for(model, system):
 
 
 @pytest.mark.parametrize("mode, background", [("RGBA", (0, 0, 0, 0)), ("RGB", (255, 255, 255))])
-def test_paths_pictures_and_arrays_are_the_same(tmp_path, model, mode, background):
+def test_paths_images_and_arrays_are_the_same(tmp_path, model, mode, background):
     image = drawing(mode, background=background)
     image.save(tmp_path / "car.png")
     pixels = np.asarray(image)
@@ -110,7 +110,7 @@ def test_paths_pictures_and_arrays_are_the_same(tmp_path, model, mode, backgroun
 
 
 @pytest.mark.parametrize("size", [(60, 50), (50, 300), (1000, 400)])
-def test_pictures_of_any_size_fit_the_model(model, size):
+def test_images_of_any_size_fit_the_model(model, size):
     assert model.context(drawing(size=size)).images.shape == (1, 1, 3, 16, 16)
     assert model.context(np.asarray(drawing("RGB", size, (9, 9, 9))), as_is=True).alpha.min() == 1
 
@@ -122,10 +122,10 @@ def test_pictures_of_any_size_fit_the_model(model, size):
     (np.zeros((8, 8, 3), np.int64), "not int64"),
     (np.full((8, 8, 3), 255.0), r"in \[0, 1\], not in \[255, 255\]"),
     (np.full((8, 8, 3), np.nan), r"in \[0, 1\]"),
-    (np.zeros((8, 8, 4), np.uint8), "the picture shows no object"),
-    (np.random.default_rng(0).random((16, 16, 3)), "the picture has no alpha"),
+    (np.zeros((8, 8, 4), np.uint8), "the image shows no object"),
+    (np.random.default_rng(0).random((16, 16, 3)), "the image has no alpha"),
 ])
-def test_arrays_that_are_no_pictures_are_refused(array, message):
+def test_arrays_that_are_no_images_are_refused(array, message):
     with pytest.raises(UserError, match=message) as error:
         prepare(array, (16, 16))
     assert "\n" not in str(error.value)
@@ -139,7 +139,7 @@ def test_cameras_stand_on_the_models_orbit(ball):
     assert view_angles(vcgen.load(ball).cameras([10]).centers)[1].item() == pytest.approx(20, abs=1e-3)
 
 
-def test_what_is_known_of_the_picture_moves_the_input_camera(ball):
+def test_what_is_known_of_the_image_moves_the_input_camera(ball):
     model = vcgen.load(ball, "cpu", input_elevation=35, input_distance=1.5, fov=60)
     seen = model.context(drawing()).cameras
     assert view_angles(seen.centers[0, 0])[1].item() == pytest.approx(35, abs=1e-3) and seen.centers.norm().item() == pytest.approx(1.5)

@@ -42,7 +42,7 @@ def example(alpha=True):
     return Example(made[:, :1], made[:, 1:], ("a", "b"))
 
 
-def test_loss_of_empty_space_is_the_distance_of_the_pictures_from_the_background():
+def test_loss_of_empty_space_is_the_distance_of_the_images_from_the_background():
     """Over white, the premultiplied truth a c + (1 - a) differs from white by a (1 - c): the loss is the mean of its square over hit pixels."""
     system = NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=4096, background="white")
     batch = example()
@@ -52,7 +52,7 @@ def test_loss_of_empty_space_is_the_distance_of_the_pictures_from_the_background
 
 
 def test_random_backgrounds_make_the_loss_see_opacity():
-    """White pictures on white: with a white background the empty field is perfect, with random ones it is not."""
+    """White images on white: with a white background the empty field is perfect, with random ones it is not."""
     batch = example()
     white = Example(batch.context, Views(torch.ones_like(batch.target.images), batch.target.cameras, torch.ones_like(batch.target.alpha)), batch.keys)
     losses = {
@@ -62,7 +62,7 @@ def test_random_backgrounds_make_the_loss_see_opacity():
     assert losses["white"] == pytest.approx(0, abs=1e-12) and losses["random"] > 0.05
 
 
-def test_the_random_background_loss_is_the_mean_over_colours():
+def test_the_random_background_loss_is_the_mean_over_colors():
     torch.manual_seed(0)
     rendering, truth = (RayRendering(torch.rand(2, 40, 3), torch.rand(2, 40), torch.zeros(2, 40)) for _ in range(2))
     # Simpson's rule is exact: the error is quadratic in the background.
@@ -77,7 +77,7 @@ def test_the_learned_background_gets_the_gradient():
     assert system.background_logit.grad.abs().min() > 0
 
 
-def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_colour():
+def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_color():
     target = views(size=32)
     origins, directions, pixels = draw_rays(EmptySpace(), target, 40, torch.Generator().manual_seed(0))
     closest = (origins - directions * (origins * directions).sum(-1, keepdim=True)).norm(dim=-1)

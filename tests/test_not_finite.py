@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite end a run, before anything is learnt from them, with a line that fits the stage."""
+"""Losses and gradients that are not finite end a run, before anything is learned from them, with a line that fits the stage."""
 
 import dataclasses
 import inspect
@@ -53,7 +53,7 @@ def fitted(system: System, **options) -> pl.Trainer:
     return trainer
 
 
-def test_gradients_that_are_not_finite_under_a_finite_loss_end_the_run_unlearnt():
+def test_gradients_that_are_not_finite_under_a_finite_loss_end_the_run_unlearned():
     system = Slope()
     with pytest.raises(UserError, match=r"^gradients are not finite at step 1 \(slope = 0\); learning from disc: lower model.optimizer.lr"):
         fitted(system)
@@ -100,11 +100,11 @@ def test_a_photos_scene_that_is_not_finite_ends_with_its_own_advice(tmp_path, mo
     assert not (tmp_path / "run" / "views.png").exists()
 
 
-def test_a_personalisation_that_is_not_finite_ends_with_its_own_advice(tmp_path, monkeypatch, capsys):
+def test_a_personalization_that_is_not_finite_ends_with_its_own_advice(tmp_path, monkeypatch, capsys):
     spoilt(Personalize, monkeypatch, "denoising")
     content = yaml.safe_load(CONFIG)
     method = {"class_path": "TextualInversion", "init_args": {"initial": "car"}}
-    options = {"prior": str(tiny_folder(tmp_path / "prior")), "method": method, "optimizer": {"lr": 1e-3}, "pictures": {"rows": 0}}
+    options = {"prior": str(tiny_folder(tmp_path / "prior")), "method": method, "optimizer": {"lr": 1e-3}, "images": {"rows": 0}}
     content |= {"model": {"class_path": "Personalize", "init_args": options}, "checkpoint": {"monitor": "val/denoising", "mode": "min"}}
     (tmp_path / "given.yaml").write_text(yaml.safe_dump(content))
     line = refusal(capsys, vcgen("fit", tmp_path / "given.yaml", tmp_path / "run"))

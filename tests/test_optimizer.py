@@ -1,4 +1,4 @@
-"""The optimisers agree with PyTorch's own; Muon's step is orthogonal; the options decide which weights it takes."""
+"""The optimizers agree with PyTorch's own; Muon's step is orthogonal; the options decide which weights it takes."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vcgen.optim.optimizer import MuonAdamW, OptimizerOptions, iterate, iterate_gram, orthogonalise
+from vcgen.optim.optimizer import MuonAdamW, OptimizerOptions, iterate, iterate_gram, orthogonalize
 
 
 def gradients(model, seed):
@@ -20,7 +20,7 @@ def network():
     return nn.Sequential(nn.Linear(12, 40), nn.LayerNorm(40), nn.Linear(40, 8))
 
 
-def test_matrices_and_vectors_move_as_with_pytorchs_own_optimisers():
+def test_matrices_and_vectors_move_as_with_pytorchs_own_optimizers():
     ours, theirs = network(), network()
     optimizer = OptimizerOptions(lr=1e-3, muon_lr=0.02, weight_decay=0.1).build(ours.parameters())
     matrices, vectors = ([p for p in theirs.parameters() if (p.ndim == 2) == flag] for flag in (True, False))
@@ -70,11 +70,11 @@ def test_a_step_turns_all_directions_equally(shape):
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (16, 48), (48, 16)])
-def test_orthogonalisation_keeps_the_singular_vectors(shape):
+def test_orthogonalization_keeps_the_singular_vectors(shape):
     torch.manual_seed(2)
     matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    rotated = u.mT @ orthogonalise(matrix[None])[0] @ v.mT
+    rotated = u.mT @ orthogonalize(matrix[None])[0] @ v.mT
     diagonal = rotated.diagonal()
     assert diagonal.min() > 0.6 and diagonal.max() < 1.25 and (rotated - torch.diag(diagonal)).abs().max() < 0.1
 

@@ -42,8 +42,8 @@ def known():
     for _ in range(2):
         block = block.subdivide()
     normals = np.round(block.face_normals)
-    colours = np.where(normals[:, 1:2] < 0, (0.9, 0.1, 0.1), np.where(normals[:, :1] != 0, (0.1, 0.2, 0.9), (0.1, 0.8, 0.2)))
-    corner_rgb = np.repeat(colours[:, None], 3, 1)
+    colors = np.where(normals[:, 1:2] < 0, (0.9, 0.1, 0.1), np.where(normals[:, :1] != 0, (0.1, 0.2, 0.9), (0.1, 0.8, 0.2)))
+    corner_rgb = np.repeat(colors[:, None], 3, 1)
     cameras = sides([0.0, 60.0, 140.0, 220.0, 300.0])
     rgb, alpha = draw(np.asarray(block.triangles), corner_rgb, cameras, SIZE)
     return KnownObject("block", "block", Views(rgb, cameras, alpha), np.asarray(block.triangles), corner_rgb)
@@ -62,8 +62,8 @@ class Quiet(OracleFusion):
 class ToldFronts(Quiet):
     """Of every camera the oracle says what it would of the photo's."""
 
-    def distil(self, pictures, cameras, progress, generator):
-        return super().distil(pictures, self.reference.cameras[0], progress, generator)
+    def distill(self, images, cameras, progress, generator):
+        return super().distill(images, self.reference.cameras[0], progress, generator)
 
 
 def fitted(kind, known, steps):
@@ -93,8 +93,8 @@ def score(system):
     """The Janus score of four sides."""
     with torch.no_grad():
         seen = [system.render(system.field(None), sides([azimuth])[None], (SIZE, SIZE)) for azimuth in AZIMUTHS]
-    colour, alpha = torch.cat([s.rgb[0] for s in seen]), torch.cat([s.alpha[0] for s in seen])
-    return janus(((colour - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1), alpha)
+    color, alpha = torch.cat([s.rgb[0] for s in seen]), torch.cat([s.alpha[0] for s in seen])
+    return janus(((color - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1), alpha)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ METHODS = {
     "dreambooth": lambda: DreamBooth(noun="car"),
     "dreambooth with text": lambda: DreamBooth(noun="car", text_encoder=True),
 }
-PICTURES = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 
@@ -38,18 +38,18 @@ def folder(tmp_path_factory):
 
 def attached(method, folder):
     prior = TextPrior.load(folder).requires_grad_(False)
-    method.attach(prior, PICTURES)
+    method.attach(prior, IMAGES)
     return prior
 
 
 def trained(method, folder, steps: int = 2) -> TextPrior:
-    """A prior after some steps of an optimiser that would shrink every weight it is given."""
+    """A prior after some steps of an optimizer that would shrink every weight it is given."""
     prior = attached(method, folder)
     optimizer = torch.optim.AdamW(method.parameters(), lr=0.03, weight_decay=0.5)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         text = prior.embed([f"a photo of a {method.phrase}, front view", "a blue chair"])
-        loss = prior.loss(prior.encode(to_signed(PICTURES)).expand(2, -1, -1, -1), text, generator)[0].mean()
+        loss = prior.loss(prior.encode(to_signed(IMAGES)).expand(2, -1, -1, -1), text, generator)[0].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -118,7 +118,7 @@ def test_diffusers_reads_what_is_written_and_draws_the_same(method, folder, tmp_
 
 
 @every_method
-def test_a_prior_loads_what_was_learnt_and_is_a_plain_one_afterwards(method, folder, tmp_path):
+def test_a_prior_loads_what_was_learned_and_is_a_plain_one_afterwards(method, folder, tmp_path):
     method = method()
     prior = trained(method, folder)
     method.save(prior, tmp_path)
@@ -150,7 +150,7 @@ def test_the_note_may_be_absent_where_the_file_says_enough(folder, tmp_path):
 def test_what_does_not_fit_the_prior_is_refused_in_one_line(folder, tmp_path):
     cases = {"empty": {}, "wide": {"<e>": torch.zeros(1, 48)}, "two": {"<e>": torch.zeros(1, 32), "<f>": torch.zeros(1, 32)},
              "known": {"car": torch.zeros(1, 32)}}
-    messages = {"empty": "nothing that was learnt", "wide": "does not fit", "two": "does not fit", "known": "already knows 'car'"}
+    messages = {"empty": "nothing that was learned", "wide": "does not fit", "two": "does not fit", "known": "already knows 'car'"}
     for name, tensors in cases.items():
         (tmp_path / name).mkdir()
         if tensors:
@@ -175,7 +175,7 @@ def test_what_does_not_fit_the_prior_is_refused_in_one_line(folder, tmp_path):
 ])
 def test_changes_that_lack_a_part_are_refused_where_diffusers_would_draw_it_at_random(tmp_path, spoil, message):
     method, prior = LoRA(noun="car", text_encoder=True), tiny_prior()
-    method.attach(prior.requires_grad_(False), PICTURES)
+    method.attach(prior.requires_grad_(False), IMAGES)
     method.save(prior, tmp_path)
     path = tmp_path / "pytorch_lora_weights.safetensors"
     assert load_personal(tiny_prior(), tmp_path) == "sks car"
@@ -224,7 +224,7 @@ def gaussian_prior(target: Tensor) -> TextPrior:
 def test_a_word_is_found_whose_text_denoises_to_the_photo():
     prior = gaussian_prior(torch.zeros(4, 8, 8))
     method = TextualInversion(initial="car")
-    method.attach(prior, PICTURES)
+    method.attach(prior, IMAGES)
     with torch.no_grad():
         start = method.vectors.clone()
         method.vectors.add_(torch.randn(method.vectors.shape, generator=torch.Generator().manual_seed(2)) * method.vectors.std())
@@ -244,10 +244,10 @@ def test_a_word_is_found_whose_text_denoises_to_the_photo():
 def test_the_nearest_word_is_that_of_the_least_loss():
     prior = gaussian_prior(torch.zeros(4, 8, 8))
     for number, word in enumerate(words := ["car", "chair", "fish"]):
-        prior.encode = lambda pictures, word=word: prior.mean_of([f"a photo of a {word}"]) + 0.01
-        assert nearest_word(prior, PICTURES, words) == number
+        prior.encode = lambda images, word=word: prior.mean_of([f"a photo of a {word}"]) + 0.01
+        assert nearest_word(prior, IMAGES, words) == number
     method = TextualInversion(initial=words)
-    method.attach(prior, PICTURES)
+    method.attach(prior, IMAGES)
     assert torch.equal(method.vectors[0], prior.text_encoder.get_input_embeddings().known.weight[prior.tokenizer("fish").input_ids[1]])
 
 
@@ -257,7 +257,7 @@ def test_the_random_factor_of_lora_depends_on_its_seed_alone(folder):
         method, prior = LoRA(noun="car", seed=seed), TextPrior.load(folder).requires_grad_(False)
         torch.manual_seed(state)
         before = torch.get_rng_state()
-        method.attach(prior, PICTURES)
+        method.attach(prior, IMAGES)
         assert torch.equal(before, torch.get_rng_state())
         changes.append(torch.cat([p.detach().flatten() for p in method.parameters()]))
     assert torch.equal(changes[0], changes[1]) and not torch.equal(changes[0], changes[2])

@@ -1,4 +1,4 @@
-"""Personalisation as a run: what it trains on, what it keeps, what it writes, and that it goes on bitwise."""
+"""Personalization as a run: what it trains on, what it keeps, what it writes, and that it goes on bitwise."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from learnt_prior import COLOURS
+from learned_prior import COLORS
 from PIL import Image
 from safetensors.torch import load_file
 from small_personalization import OPTIMIZER, example, system
@@ -19,7 +19,7 @@ from vcgen.data.images.photo_augment import PLAIN
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.personalization.base import load_personal
-from vcgen.personalization.class_images import Preservation, draw_class_pictures, read_class_pictures
+from vcgen.personalization.class_images import Preservation, draw_class_images, read_class_images
 from vcgen.personalization.lora import LoRA
 from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.systems.personalize import TEMPLATES, Personalize
@@ -51,7 +51,7 @@ def config(place: Path, run: Path, method: str, **model) -> Path:
         "log_every_n_steps": 1,
     }
     init_args = {
-        "prior": str(place / "prior"), "method": METHODS[method], "batch_size": 2, "pictures": {"steps": 2, "rows": 1},
+        "prior": str(place / "prior"), "method": METHODS[method], "batch_size": 2, "images": {"steps": 2, "rows": 1},
         "optimizer": OPTIMIZER, **model,
     }
     content = {
@@ -80,7 +80,7 @@ def test_a_run_goes_on_bitwise_and_leaves_what_the_prior_loads(method, place, tm
     assert trained and len(one["optimizer_states"][0]["state"]) == len(trained)
     assert {name.split(".")[0] for name in one["state_dict"]} <= {"method", "val_psnr", "val_denoising"}  # nothing of the frozen networks
     assert (whole.parent / WRITTEN[method]).exists() and (whole.parent / "photo.png").exists()
-    assert not [path for path in whole.parent.iterdir() if path.name.startswith(".learnt")]
+    assert not [path for path in whole.parent.iterdir() if path.name.startswith(".learned")]
     prior = TextPrior.load(place / "prior")
     phrase = load_personal(prior, whole.parent)
     assert phrase == ("<e> <e>_1" if method == "textual inversion" else "sks car")
@@ -102,9 +102,9 @@ def test_averaged_weights_are_what_is_written(place, tmp_path):
 class Witness(TextPrior):
     """Notes what passes through it."""
 
-    def encode(self, pictures, generator=None):
-        self.encoded = pictures
-        return super().encode(pictures, generator)
+    def encode(self, images, generator=None):
+        self.encoded = images
+        return super().encode(images, generator)
 
     def embed(self, prompts):
         self.prompts = list(prompts)
@@ -127,7 +127,7 @@ def test_the_prior_sees_the_object_on_white_in_its_own_range(place):
     made = system(prior, TextualInversion(initial="car"), augmentation=PLAIN)
     made.losses(example(), torch.Generator().manual_seed(0))
     assert torch.equal(prior.encoded[0, :, 0, 0], torch.ones(3))  # white is 1, not 0.5: the range is [-1, 1]
-    torch.testing.assert_close(prior.encoded[0, :, 8, 8], torch.tensor(COLOURS["red"]) * 2 - 1)
+    torch.testing.assert_close(prior.encoded[0, :, 8, 8], torch.tensor(COLORS["red"]) * 2 - 1)
 
 
 def test_prompts_are_the_templates_with_the_object_and_the_view(place):
@@ -145,7 +145,7 @@ def test_both_halves_pass_the_unet_as_one_batch_and_each_has_its_loss(place):
     prior = witness(place)
     kept = Preservation(weight=0.5, prompts=("a photo of a {}", "a {}, back view"))
     made = system(prior, LoRA(noun="car"), batch_size=3, preservation=kept)
-    made.class_pictures = torch.full((4, 3, 16, 16), 7, dtype=torch.uint8)
+    made.class_images = torch.full((4, 3, 16, 16), 7, dtype=torch.uint8)
     losses = made.losses(example(), torch.Generator().manual_seed(0))
     assert prior.calls == [6] and set(losses) == {"denoising", "class"} and made.loss_weights == {"class": 0.5}
     prompts = [next(name for name, known in made.known_texts.items() if torch.equal(known, text)) for text in prior.texts]
@@ -167,7 +167,7 @@ def test_a_text_encoder_that_does_not_learn_reads_a_prompt_once_and_another_once
             assert torch.allclose(text, TextPrior.embed(prior, prompts), atol=1e-6) and text.requires_grad != frozen
 
 
-def test_several_photos_are_all_learnt_from(place):
+def test_several_photos_are_all_learned_from(place):
     prior = witness(place)
     made = system(prior, TextualInversion(initial="car"), batch_size=8, augmentation=PLAIN)
     given = example(count=2)
@@ -207,7 +207,7 @@ def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_p
         "plain": {}, "recomputed": {"model__gradient_checkpointing": "true"},
         "half": {"model__gradient_checkpointing": "true", "trainer__precision": "bf16-mixed"},
     }.items():  # fmt: skip
-        given = config(place, tmp_path / name, "lora", pictures={"rows": 0})
+        given = config(place, tmp_path / name, "lora", images={"rows": 0})
         runs.clear()
         assert vcgen("fit", given, given.parent, trainer__max_steps=1, trainer__val_check_interval=1, **options) == 0
         weights = load(given.parent / "checkpoints" / "last.ckpt")["state_dict"]
@@ -222,7 +222,7 @@ def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_p
 
 
 def test_each_validation_puts_the_views_into_tensorboard(place, tmp_path):
-    given = config(place, tmp_path / "run", "textual inversion", pictures={"steps": 2, "rows": 2})
+    given = config(place, tmp_path / "run", "textual inversion", images={"steps": 2, "rows": 2})
     assert vcgen("fit", given, given.parent) == 0
     events = EventAccumulator(str(given.parent)).Reload().Images("val/views")
     assert [event.step for event in events] == [2, 4]
@@ -231,27 +231,27 @@ def test_each_validation_puts_the_views_into_tensorboard(place, tmp_path):
     assert np.array_equal(sheets[1], np.asarray(Image.open(given.parent / "views.png")))  # the same weights, noise and prompts
 
 
-def test_class_pictures_are_drawn_once_and_only_those_that_are_missing(place, tmp_path):
+def test_class_images_are_drawn_once_and_only_those_that_are_missing(place, tmp_path):
     prior, options = TextPrior.load(place / "prior"), Preservation(count=5, steps=2, batch_size=2)
     device = torch.device("cpu")
-    draw_class_pictures(prior, "car", options, tmp_path / "one", 0, device)
-    pictures = read_class_pictures(tmp_path / "one", 5)
-    assert pictures.shape == (5, 3, 16, 16) and len({picture.numpy().tobytes() for picture in pictures}) == 5
+    draw_class_images(prior, "car", options, tmp_path / "one", 0, device)
+    images = read_class_images(tmp_path / "one", 5)
+    assert images.shape == (5, 3, 16, 16) and len({image.numpy().tobytes() for image in images}) == 5
     drawn = []
     prior.sample = lambda prompts, *rest: (drawn.append(len(prompts)), TextPrior.sample(prior, prompts, *rest))[1]
-    draw_class_pictures(prior, "car", options, tmp_path / "one", 0, device)
+    draw_class_images(prior, "car", options, tmp_path / "one", 0, device)
     assert drawn == []
     (tmp_path / "one" / "00002.png").unlink()
-    draw_class_pictures(prior, "car", options, tmp_path / "one", 0, device)
-    assert drawn == [2] and torch.equal(read_class_pictures(tmp_path / "one", 5), pictures)
-    for rank in range(2):  # two processes draw the same pictures between them
-        draw_class_pictures(prior, "car", options, tmp_path / "two", 0, device, rank, 2)
-    assert torch.equal(read_class_pictures(tmp_path / "two", 5), pictures)
+    draw_class_images(prior, "car", options, tmp_path / "one", 0, device)
+    assert drawn == [2] and torch.equal(read_class_images(tmp_path / "one", 5), images)
+    for rank in range(2):  # two processes draw the same images between them
+        draw_class_images(prior, "car", options, tmp_path / "two", 0, device, rank, 2)
+    assert torch.equal(read_class_images(tmp_path / "two", 5), images)
     with pytest.raises(UserError, match="another noun"):
-        draw_class_pictures(prior, "fish", options, tmp_path / "one", 0, device)
-    (tmp_path / "one" / "00001.png").write_bytes(b"no picture")
+        draw_class_images(prior, "fish", options, tmp_path / "one", 0, device)
+    (tmp_path / "one" / "00001.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="00001.png: cannot be read"):
-        read_class_pictures(tmp_path / "one", 5)
+        read_class_images(tmp_path / "one", 5)
 
 
 def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
@@ -262,7 +262,7 @@ def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
         ({"model__method__initial": "quokka"}, "choose a word that is one token"),
         ({"model__method__token": "car"}, "already knows 'car'"),
         ({"model__preservation__count": 2}, "TextualInversion changes no network"),
-        ({"model__augmentation__grey": 2}, "a probability"),
+        ({"model__augmentation__gray": 2}, "a probability"),
         ({"model__templates": "[a photo]"}, "templates with {}"),
     ]
     for options, message in cases:

@@ -1,9 +1,9 @@
-"""Personalisation learns: on a network that knows its shapes, a word learns a colour, and a class that is kept stays."""
+"""Personalization learns: on a network that knows its shapes, a word learns a color, and a class that is kept stays."""
 
 import numpy as np
 import pytest
 import torch
-from learnt_prior import COLOURS, learnt_prior, picture
+from learned_prior import COLORS, learned_prior, image
 from small_personalization import example, system
 
 from vcgen.data.images.photo_augment import PLAIN
@@ -15,9 +15,9 @@ from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.systems.personalize import Personalize
 
 
-def loss_of(prior: TextPrior, prompt: str, colour: str, thing: str) -> float:
+def loss_of(prior: TextPrior, prompt: str, color: str, thing: str) -> float:
     """The denoising loss of a shape under a prompt, at 64 noise levels and always with the same noise."""
-    latents = prior.encode(to_signed(picture(COLOURS[colour], thing)[None])).repeat(64, 1, 1, 1)
+    latents = prior.encode(to_signed(image(COLORS[color], thing)[None])).repeat(64, 1, 1, 1)
     text = prior.embed([prompt]).expand(64, -1, -1)
     with torch.no_grad():
         return float(prior.loss(latents, text, torch.Generator().manual_seed(0), min_snr=5.0)[0].mean())
@@ -34,11 +34,11 @@ def fit(made: Personalize, steps: int, lr: float) -> None:
 
 
 @pytest.mark.slow
-def test_a_word_learns_the_colour_and_a_kept_class_stays(tmp_path):
+def test_a_word_learns_the_color_and_a_kept_class_stays(tmp_path):
     """On a network that knows its shapes. Bounds: a word closes half of the gap between a wrong word and the right one; with preservation
     the class's loss is at most a tenth above the untouched network's, and without it at least twice as far off as with."""
-    prior = learnt_prior(200)
-    wrong, right = (loss_of(prior, f"a photo of a {colour} car", "red", "car") for colour in ("blue", "red"))
+    prior = learned_prior(200)
+    wrong, right = (loss_of(prior, f"a photo of a {color} car", "red", "car") for color in ("blue", "red"))
     word = TextualInversion(initial="blue")
     made = system(prior, word, batch_size=4, templates=("a photo of a {} car",), augmentation=PLAIN, min_snr=5.0)
     fit(made, 60, lr=1e-2)
@@ -47,13 +47,13 @@ def test_a_word_learns_the_colour_and_a_kept_class_stays(tmp_path):
 
     rises = {}
     for kept in (False, True):
-        prior = learnt_prior(200)
-        before = [loss_of(prior, "a photo of a car", colour, "car") for colour in COLOURS]
+        prior = learned_prior(200)
+        before = [loss_of(prior, "a photo of a car", color, "car") for color in COLORS]
         made = system(prior, DreamBooth(noun="car"), batch_size=2, augmentation=PLAIN, preservation=Preservation() if kept else None)
         if kept:
-            shown = torch.stack([picture(COLOURS[colour], "car") for colour in COLOURS])
-            made.class_pictures = (shown * 255).round().byte()
+            shown = torch.stack([image(COLORS[color], "car") for color in COLORS])
+            made.class_images = (shown * 255).round().byte()
         fit(made, 60, lr=1e-3)
-        after = [loss_of(prior, "a photo of a car", colour, "car") for colour in COLOURS]
+        after = [loss_of(prior, "a photo of a car", color, "car") for color in COLORS]
         rises[kept] = float(np.mean(after) / np.mean(before)) - 1
     assert rises[True] < 0.1 and rises[False] > 2 * max(rises[True], 0.05)

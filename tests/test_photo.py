@@ -1,4 +1,4 @@
-"""A user's photo: cut out, framed, without the background's colour in its rim; and the data module that holds it."""
+"""A user's photo: cut out, framed, without the background's color in its rim; and the data module that holds it."""
 
 import io
 import math
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from vcgen.cameras import view_angles
 from vcgen.data.datamodules.photo import PhotoData
-from vcgen.data.images.framing import Picture
+from vcgen.data.images.framing import RgbaImage
 from vcgen.data.images.photo import load_photo, without_fringe
 from vcgen.errors import UserError
 
@@ -50,11 +50,11 @@ def alpha_box(alpha: np.ndarray) -> tuple[int, ...]:
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def is_the_red_box(picture: Picture) -> bool:
+def is_the_red_box(image: RgbaImage) -> bool:
     """40 x 20 pixels that fill 3/4 of 64: 48 x 24 in the middle, and red to their rim."""
-    assert alpha_box(picture.alpha) == (8, 20, 56, 44)
-    assert picture.alpha[32, 32] == 1 and picture.alpha[10, 10] == 0
-    return np.abs(picture.colour[picture.alpha > 0.02] * 255 - RED).max() < 3
+    assert alpha_box(image.alpha) == (8, 20, 56, 44)
+    assert image.alpha[32, 32] == 1 and image.alpha[10, 10] == 0
+    return np.abs(image.color[image.alpha > 0.02] * 255 - RED).max() < 3
 
 
 def test_a_mask_cuts_the_object_out_of_any_background(photo):
@@ -90,7 +90,7 @@ def test_rembg_is_asked_where_it_is_installed(photo, monkeypatch):
     assert asked == [((80, 60), True)]
 
 
-def test_a_border_of_one_colour_needs_no_rembg(tmp_path, monkeypatch):
+def test_a_border_of_one_color_needs_no_rembg(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(remove=None))
     red = Image.new("RGB", (80, 60), (60, 90, 120))
     red.paste(RED, (30, 20, 70, 40))
@@ -107,10 +107,10 @@ def test_a_mask_that_does_not_tell_is_refused(photo, tmp_path):
     cut.putalpha(box_mask())
     cut.save(tmp_path / "cut.png")
     Image.fromarray(np.asarray(box_mask()) // 255).save(tmp_path / "labels.png")
-    Image.open(photo[0]).save(tmp_path / "colours.png")
+    Image.open(photo[0]).save(tmp_path / "colors.png")
     for image, mask, words in [
         ("turned.jpg", "mask.png", "which way the mask lies is not told"), ("cut.png", "mask.png", "keep one of them"),
-        ("photo.png", "labels.png", "brightest value is 1 of 255"), ("photo.png", "colours.png", "has colours"),
+        ("photo.png", "labels.png", "brightest value is 1 of 255"), ("photo.png", "colors.png", "has colors"),
     ]:
         with pytest.raises(UserError, match=words):
             load_photo(tmp_path / image, tmp_path / mask, 32)
@@ -131,12 +131,12 @@ def test_a_folder_stands_for_the_one_image_in_it(tmp_path):
 
 
 def test_a_loose_mask_leaves_no_background_in_the_rim(tmp_path):
-    image = Image.new("RGB", (80, 60), GREEN)
-    image.paste(RED, (30, 20, 70, 40))
+    canvas = Image.new("RGB", (80, 60), GREEN)
+    canvas.paste(RED, (30, 20, 70, 40))
     mask = box_mask(box=(29, 19, 70, 40))  # a pixel too large all round
-    picture = without_fringe(Picture(np.asarray(image, np.float32) / 255, np.asarray(mask, np.float32) / 255))
-    assert np.abs(picture.colour[picture.alpha == 1] * 255 - RED).max() < 1
-    whole = Picture(np.asarray(image, np.float32) / 255, np.ones((60, 80), np.float32))
+    image = without_fringe(RgbaImage(np.asarray(canvas, np.float32) / 255, np.asarray(mask, np.float32) / 255))
+    assert np.abs(image.color[image.alpha == 1] * 255 - RED).max() < 1
+    whole = RgbaImage(np.asarray(canvas, np.float32) / 255, np.ones((60, 80), np.float32))
     assert without_fringe(whole) is whole
 
 
@@ -151,7 +151,7 @@ def test_nothing_is_squashed(tmp_path, size):
 
 def test_photo_and_mask_turn_as_the_camera_noted(photo, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the top of the picture is on the right side: turn clockwise
+    exif[0x0112] = 6  # the top of the image is on the right side: turn clockwise
     for source, name in zip(photo, ("a.jpg", "b.jpg")):
         Image.open(source).save(tmp_path / name, exif=exif, quality=95)
     assert alpha_box(load_photo(tmp_path / "a.jpg", tmp_path / "b.jpg", 64, 0.75).alpha) == (20, 8, 44, 56)
@@ -168,7 +168,7 @@ def test_a_mask_without_orientation_lies_as_its_shape_says(photo, tmp_path, orie
     with Image.open(photo[1]) as image:
         (ImageOps.exif_transpose(image) if lies == "upright" else image.copy()).save(tmp_path / "bare.png", exif=Image.Exif())
     found = load_photo(photo[0], tmp_path / "bare.png", 64, 0.75)
-    assert np.array_equal(found.alpha, wanted.alpha) and np.array_equal(found.colour, wanted.colour)
+    assert np.array_equal(found.alpha, wanted.alpha) and np.array_equal(found.color, wanted.color)
 
 
 @pytest.mark.parametrize("orientation, size", [(6, (60, 60)), (3, (80, 60)), (2, (80, 60))])

@@ -21,7 +21,7 @@ def context(batch: int = 2, views: int = 1, height: int = 32, width: int = 48, d
 
 @pytest.fixture(scope="module")
 def model() -> PixelNerf:
-    """A small network, in evaluation mode, whose residual blocks and last layer are not at their zero initialisation."""
+    """A small network, in evaluation mode, whose residual blocks and last layer are not at their zero initialization."""
     torch.manual_seed(1)
     network = PixelNerf(first_pool=False, width=32).eval()
     for mlp in (network.mlp_coarse, network.mlp_fine):
@@ -53,10 +53,10 @@ def test_features_are_512_channels_at_half_resolution(first_pool):
 
 def test_field_shapes_and_ranges(model):
     field = model(context())
-    density, colour = field(*queries())
+    density, color = field(*queries())
     assert isinstance(field, Field) and isinstance(field.proposal, Field) and field.proposal.proposal is None
-    assert density.shape == (2, 7) and colour.shape == (2, 7, 3)
-    assert (density >= 0).all() and (density > 0).any() and (colour > 0).all() and (colour < 1).all()
+    assert density.shape == (2, 7) and color.shape == (2, 7, 3)
+    assert (density >= 0).all() and (density > 0).any() and (color > 0).all() and (color < 1).all()
     assert torch.equal(field.center, torch.zeros(2, 3)) and torch.equal(field.radius, torch.full((2,), math.inf))
 
 
@@ -91,7 +91,7 @@ def test_point_on_a_pixels_ray_samples_the_feature_of_that_pixel():
     torch.testing.assert_close(sampled, expected)
 
 
-def test_points_outside_the_view_sample_its_border_and_its_centre_stays_finite():
+def test_points_outside_the_view_sample_its_border_and_its_center_stays_finite():
     views = context(height=4, width=4)
     features = torch.arange(16.0).reshape(1, 1, 1, 4, 4).expand(2, 1, 1, 4, 4)
     field = PixelField(torch.zeros(2, 3), torch.ones(2), None, None, features, views.cameras, views.size)
@@ -102,15 +102,15 @@ def test_points_outside_the_view_sample_its_border_and_its_centre_stays_finite()
     assert sampled.isfinite().all()
 
 
-def test_receptive_field_of_the_first_convolution_is_centred_on_the_pixel(model):
-    # End to end: the conv1 channels at pixel (8, 12) depend on a 7 x 7 window of the image, centred there.
+def test_receptive_field_of_the_first_convolution_is_centerd_on_the_pixel(model):
+    # End to end: the conv1 channels at pixel (8, 12) depend on a 7 x 7 window of the image, centerd there.
     views = context(batch=1)
     images = views.images.clone().requires_grad_()
     field = model(Views(images, views.cameras))
     uv = torch.tensor([[(12 + 0.5) / 48, (8 + 0.5) / 32]])
     origins, directions = (x[:, 0] for x in views.cameras.rays_at(uv))
     field.features_at(origins + directions)[..., :64].sum().backward()
-    # float32 rounding of the projection lets a millionth of the neighbouring window in
+    # float32 rounding of the projection lets a millionth of the neighboring window in
     strength = images.grad[0, 0].abs().sum(0)
     touched = (strength > 1e-4 * strength.max()).nonzero()
     assert touched.min(0).values.tolist() == [5, 9] and touched.max(0).values.tolist() == [11, 15]
@@ -146,7 +146,7 @@ def test_gradients_reach_encoder_and_both_mlps():
     for mlp in (network.mlp_coarse, network.mlp_fine):
         torch.nn.init.normal_(mlp.lin_out.weight)  # it starts at zero, too
     field, (points, directions) = network(context()), queries()
-    loss = sum(density.sum() + colour.sum() for density, colour in (field(points, directions), field.proposal(points, directions)))
+    loss = sum(density.sum() + color.sum() for density, color in (field(points, directions), field.proposal(points, directions)))
     loss.backward()
     # fc_1 starts at zero, so fc_0, before it, learns from the second step on
     missing = [name for name, p in network.named_parameters() if "fc_0" not in name and not (p.grad is not None and p.grad.abs().max() > 0)]
@@ -187,7 +187,7 @@ def test_transparent_views_are_seen_on_white(model):
     torch.testing.assert_close(model(clear)(points, directions), model(white)(points, directions))
 
 
-def test_random_initialisation_is_announced(caplog):
+def test_random_initialization_is_announced(caplog):
     with caplog.at_level(logging.INFO):
         SpatialEncoder()
     assert "random weights" in caplog.text

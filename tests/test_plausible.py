@@ -125,8 +125,8 @@ def test_packing_and_inspecting_warn_once_of_many_scenes(tmp_path, capsys, kind,
     assert words in packed[0] and "scene car_0" in packed[0] and "in 2 more scenes" in packed[0]
 
 
-def test_recentring_and_scaling_settle_what_they_can_and_hide_nothing(tmp_path, capsys):
-    command = ["pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recentre", "--overwrite"]
+def test_recentering_and_scaling_settle_what_they_can_and_hide_nothing(tmp_path, capsys):
+    command = ["pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recenter", "--overwrite"]
     write_transforms(tmp_path / "in", posed_frames(moved(RING, 1000, (3000, 0, 0))), camera_angle_x=0.8)
     assert lines(capsys, *command, "--scale", "0.001") == []
     assert "stand 4000 from" in lines(capsys, *command)[0]
@@ -145,7 +145,7 @@ def test_inspecting_holds_poses_to_the_scene_s_own_up(tmp_path, capsys):
 @pytest.mark.parametrize("pose", [np.zeros((4, 4)), np.full((4, 4), 1e200), np.diag([1, 1, 1e308, 1.0]), np.eye(4) + 1e13 * np.eye(4, k=3)])
 def test_matrices_that_are_no_poses_are_refused(tmp_path, capsys, pose):
     write_transforms(tmp_path / "in", posed_frames(np.stack([RING[0], pose, RING[1]])), camera_angle_x=0.8)
-    words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recentre"]
+    words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recenter"]
     assert main(words) == 2
     assert "view images/r_1.png: the" in capsys.readouterr().err
 
@@ -158,14 +158,14 @@ def test_pixels_that_are_not_square_are_told(tmp_path, capsys):
     assert "not square (fl_x / fl_y is 1.3)" in line and lines(capsys, "inspect", str(tmp_path / "out"), "--out", "none") == [line]
 
 
-@pytest.mark.parametrize("colour, background, words", [
+@pytest.mark.parametrize("color, background, words", [
     (255, "white", None), (240, "white", None), (0, "black", None), (128, "none", None), (0, "white", "says white, and the borders"),
     (255, "black", "says black"), (128, "white", "are (128, 128, 128) of 255"),
 ])
-def test_another_backdrop_than_stated_is_told(tmp_path, capsys, colour, background, words):
+def test_another_backdrop_than_stated_is_told(tmp_path, capsys, color, background, words):
     write_srn_object(tmp_path / "in" / "car", channels=3)
     for i in range(3):
-        pixels = np.full((8, 6, 3), colour, np.uint8)
+        pixels = np.full((8, 6, 3), color, np.uint8)
         pixels[2:6, 2:4] = 77
         (tmp_path / "in" / "car" / "rgb" / f"{i:06d}.png").write_bytes(png(pixels))
     found = lines(capsys, "pack", "srn", str(tmp_path / "in"), str(tmp_path / "out"), "--background", background)

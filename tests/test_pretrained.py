@@ -42,7 +42,7 @@ def test_its_field_shows_test_cars_better_than_a_blank_page(model):
     assert torch.stack(values).mean() > 19.5
 
 
-def test_its_prior_draws_pictures_near_the_rendering_but_not_the_rendering(model):
+def test_its_prior_draws_images_near_the_rendering_but_not_the_rendering(model):
     example = FixedScenes(read_index("data/cars64/test"), 1, 2)[0]
     system = model.system
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_its_prior_draws_pictures_near_the_rendering_but_not_the_rendering(model
 
 
 def test_its_views_come_from_the_command_line_and_show_the_given_car(tmp_path):
-    """One view from the picture's own side, of a test car as it is."""
+    """One view from the image's own side, of a test car as it is."""
     view = FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
     truth = view.on(1.0)[0, 0]
     pixels = torch.cat([view.images[0, 0], view.alpha[0, 0]]).mul(255).round().byte().permute(1, 2, 0).numpy()
@@ -65,7 +65,7 @@ def test_its_views_come_from_the_command_line_and_show_the_given_car(tmp_path):
     assert cli.main(words) == 0
     (path,) = (tmp_path / "out" / "views").iterdir()
     shown = torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1) / 255
-    assert shown.shape == truth.shape and float(psnr(shown[None], truth[None])) > 24  # an empty picture has about 12 dB
+    assert shown.shape == truth.shape and float(psnr(shown[None], truth[None])) > 24  # an empty image has about 12 dB
 
 
 def test_diffusers_opens_its_network_and_schedule():

@@ -31,7 +31,7 @@ def condition(prior, views=2, size=16):
 
 
 class Oracle(ViewPrior):
-    """Knows the clean pictures, so its output is exact."""
+    """Knows the clean images, so its output is exact."""
 
     def forward(self, noisy, timesteps, condition):
         alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
@@ -44,7 +44,7 @@ def test_the_schedule_at_64_pixels_is_diffusers_cosine():
     torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, atol=2e-5, rtol=1e-3)
 
 
-def test_twice_the_size_is_as_noisy_as_a_downsampled_picture():
+def test_twice_the_size_is_as_noisy_as_a_downsampled_image():
     """Averaging 2 x 2 pixels halves the noise: log SNR at 128 px + 2 log 2 is that at 64 px."""
     snr = [torch.logit(noise_schedule(size=size).alphas_cumprod.double()) for size in (64, 128)]
     torch.testing.assert_close(snr[1][10:990], snr[0][10:990] - 2 * torch.log(torch.tensor(2.0).double()), atol=2e-3, rtol=1e-3)
@@ -60,24 +60,24 @@ def test_noise_and_velocity_are_diffusers():
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_picture_and_noise_follow_from_the_output(prediction):
+def test_image_and_noise_follow_from_the_output(prediction):
     prior = Oracle(prediction=prediction, **SMALL)
     prior.clean, noise = torch.rand(2, 3, 16, 16) * 2 - 1, torch.randn(2, 3, 16, 16)
     times = torch.tensor([100, 800])
     alpha, sigma = signal_and_noise(prior.schedule, times, noise)
     found = prior.denoise(alpha * prior.clean + sigma * noise, times, condition(prior))
-    torch.testing.assert_close(found.picture, prior.clean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.image, prior.clean, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.noise, noise, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_sampling_an_oracle_returns_its_picture(prediction, sampler):
+def test_sampling_an_oracle_returns_its_image(prediction, sampler):
     prior = Oracle(prediction=prediction, **SMALL)
     prior.clean = torch.rand(2, 3, 16, 16) * 1.8 - 0.9
     for start, strength in ((None, 1.0), (torch.rand(2, 3, 16, 16), 0.6)):
-        pictures = prior.sample(condition(prior), torch.Generator().manual_seed(0), 12, sampler=sampler, start=start, strength=strength)
-        torch.testing.assert_close(pictures, to_unit(prior.clean), atol=0.02, rtol=0)
+        images = prior.sample(condition(prior), torch.Generator().manual_seed(0), 12, sampler=sampler, start=start, strength=strength)
+        torch.testing.assert_close(images, to_unit(prior.clean), atol=0.02, rtol=0)
 
 
 def test_sampling_with_little_strength_stays_near_the_start():
@@ -93,8 +93,8 @@ def test_sampling_with_little_strength_stays_near_the_start():
 def test_sampling_without_strength_returns_the_start_clamped(sampler, strength):
     prior = ViewPrior(**SMALL).eval()
     start = torch.rand(2, 3, 16, 16) * 1.1 - 0.05
-    pictures = prior.sample(condition(prior), torch.Generator(), 20, sampler=sampler, start=start, strength=strength)
-    assert torch.equal(pictures, start.clamp(0, 1))
+    images = prior.sample(condition(prior), torch.Generator(), 20, sampler=sampler, start=start, strength=strength)
+    assert torch.equal(images, start.clamp(0, 1))
 
 
 def test_an_unknown_sampler_is_refused():
@@ -110,14 +110,14 @@ def test_a_strength_that_is_no_share_is_refused(strength):
         prior.sample(condition(prior), torch.Generator(), 2, start=torch.rand(2, 3, 16, 16), strength=strength)
 
 
-def test_both_predictions_weigh_the_error_of_the_picture_alike():
+def test_both_predictions_weigh_the_error_of_the_image_alike():
     times = torch.tensor([50, 500, 950])
     epsilon, velocity = (snr_weight(noise_schedule(p), times, 5.0) for p in ("epsilon", "v_prediction"))
     alpha, sigma = signal_and_noise(noise_schedule(), times, times)
-    per_picture = (alpha / sigma).square().clamp(max=5.0)
-    # An error d of the picture is (alpha / sigma) d of the noise, and d / sigma of v.
-    torch.testing.assert_close(epsilon * (alpha / sigma).square(), per_picture)
-    torch.testing.assert_close(velocity / sigma.square(), per_picture)
+    per_image = (alpha / sigma).square().clamp(max=5.0)
+    # An error d of the image is (alpha / sigma) d of the noise, and d / sigma of v.
+    torch.testing.assert_close(epsilon * (alpha / sigma).square(), per_image)
+    torch.testing.assert_close(velocity / sigma.square(), per_image)
     torch.testing.assert_close(snr_weight(noise_schedule("epsilon"), times, None), torch.ones(3))
 
 
@@ -168,12 +168,12 @@ def test_the_loss_learns_the_condition():
     torch.manual_seed(0)
     prior = ViewPrior(condition_dropout=0.0, **SMALL)
     given = condition(prior)
-    pictures = to_unit(given.maps[:, :3])
+    images = to_unit(given.maps[:, :3])
     optimizer = torch.optim.Adam(prior.parameters(), 2e-3)
     losses = []
     for step in range(60):
         given = condition(prior)
-        loss = prior.loss(pictures, given, torch.Generator().manual_seed(step))[0].mean()
+        loss = prior.loss(images, given, torch.Generator().manual_seed(step))[0].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -182,11 +182,11 @@ def test_the_loss_learns_the_condition():
     assert all(p.grad is not None for p in prior.tokens.parameters())
 
 
-def test_pictures_in_another_range_are_refused_and_the_ranges_invert_each_other():
+def test_images_in_another_range_are_refused_and_the_ranges_invert_each_other():
     with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
         to_signed(torch.tensor([-1.0, 1.0]))
-    picture = torch.rand(10)
-    torch.testing.assert_close(to_unit(to_signed(picture)), picture)
+    image = torch.rand(10)
+    torch.testing.assert_close(to_unit(to_signed(image)), image)
 
 
 def test_values_that_are_not_finite_are_left_to_the_training_step():
@@ -196,14 +196,14 @@ def test_values_that_are_not_finite_are_left_to_the_training_step():
 def test_the_range_is_checked_without_waiting_for_the_gpu():
     """Fake tensors refuse whatever needs their values, as bool(), which would wait."""
     with FakeTensorMode():
-        pictures = torch.empty(4, device="cuda")
+        images = torch.empty(4, device="cuda")
         with pytest.raises(DataDependentOutputException):
-            bool(pictures.amax() > 1)
-        assert to_signed(pictures).is_cuda
+            bool(images.amax() > 1)
+        assert to_signed(images).is_cuda
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_gpu_accepts_pictures_in_range():
+def test_the_gpu_accepts_images_in_range():
     torch.testing.assert_close(to_signed(torch.tensor([0.0, 0.5, 1.0], device="cuda")).cpu(), torch.tensor([-1.0, 0.0, 1.0]))
     torch.cuda.synchronize()
 
@@ -234,7 +234,7 @@ def test_diffusers_opens_the_saved_network_by_itself(tmp_path, input_attention, 
 
 
 @pytest.mark.parametrize("patch", [0, 3, 16])
-def test_patches_that_do_not_divide_the_picture_are_refused(patch):
+def test_patches_that_do_not_divide_the_image_are_refused(patch):
     with pytest.raises(ValueError, match=f"size 16 is no multiple of|patch must be at least 1"):
         ViewPrior(**SMALL, patch=patch)
 
@@ -254,23 +254,23 @@ def test_the_presets_have_about_the_parameters_they_claim(millions, options):
 def test_before_it_learns_anything_a_prior_with_spread_is_the_gaussian_about_the_rendering(prediction):
     """x ~ N(m, s^2), z = alpha x + sigma e: the posterior mean of x is m + s^2 alpha (z - alpha m) / (alpha^2 s^2 + sigma^2)."""
     prior = ViewPrior(prediction=prediction, spread=0.3, **SMALL)
-    prior.network = lambda pictures, timesteps, condition: torch.zeros_like(pictures)
+    prior.network = lambda images, timesteps, condition: torch.zeros_like(images)
     given = condition(prior)
     noisy, times = torch.randn(2, 3, 16, 16), torch.tensor([30, 700])
     alpha, sigma = signal_and_noise(prior.schedule, times, noisy)
     for shown, mean, s in ((given, given.maps[:, :3], 0.3), (given.where(torch.zeros(2)), torch.zeros(2, 3, 16, 16), 1.0)):
         expected = mean + s**2 * alpha * (noisy - alpha * mean) / (alpha**2 * s**2 + sigma**2)
-        torch.testing.assert_close(prior.denoise(noisy, times, shown).picture, expected, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(prior.denoise(noisy, times, shown).image, expected, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_with_spread_the_loss_is_the_networks_own_error_at_every_noise_level(prediction):
-    """Pictures that do scatter about the rendering with the given spread: a network that answers nothing is off by 1, whatever the noise."""
+    """Images that do scatter about the rendering with the given spread: a network that answers nothing is off by 1, whatever the noise."""
     torch.manual_seed(0)
     prior = ViewPrior(prediction=prediction, spread=0.1, condition_dropout=0.0, **SMALL)
-    prior.network = lambda pictures, timesteps, condition: torch.zeros_like(pictures)
+    prior.network = lambda images, timesteps, condition: torch.zeros_like(images)
     mean = torch.rand(64, 3, 16, 16) * 0.5 + 0.25
     given = Condition(torch.cat([mean * 2 - 1, torch.ones(64, 1, 16, 16)], 1), None, torch.ones(64))
-    pictures = mean + 0.05 * torch.randn(mean.shape)  # 0.1 in [-1, 1]
-    losses, times = prior.loss(pictures, given, torch.Generator().manual_seed(0))
+    images = mean + 0.05 * torch.randn(mean.shape)  # 0.1 in [-1, 1]
+    losses, times = prior.loss(images, given, torch.Generator().manual_seed(0))
     torch.testing.assert_close(losses, torch.ones(64), atol=0.2, rtol=0)

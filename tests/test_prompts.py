@@ -16,7 +16,7 @@ from vcgen.personalization.base import load_personal
 from vcgen.personalization.class_images import Preservation
 from vcgen.personalization.lora import LoRA
 from vcgen.personalization.textual_inversion import TextualInversion
-from vcgen.systems.personalize import Personalize, ViewPictures
+from vcgen.systems.personalize import Personalize, ViewImages
 from vcgen.systems.realfusion.options import Prompt
 
 PRIOR = tiny_prior()
@@ -61,7 +61,7 @@ def test_templates_hold_what_they_must_and_nothing_else(template, needed, fault)
 @pytest.mark.parametrize(("options", "message"), [
     ({"method": TextualInversion(initial="car", vectors=30)}, "'<e> <e>_1 .*does not reach the network"),
     ({"view": "front view of the thing as it stands in the middle of the white room"}, "'front view of the .*does not reach"),
-    ({"pictures": ViewPictures("a {} " + "red " * 20)}, "'front view' does not reach"),
+    ({"images": ViewImages("a {} " + "red " * 20)}, "'front view' does not reach"),
     ({"method": LoRA(noun="car"), "preservation": Preservation(prompts=("red " * 30 + "{}",))}, "'car' does not reach"),
     ({"templates": ("a photo of {}s",), "method": LoRA(noun="car")}, "does not hold 'sks car' as words of its own"),
 ])  # fmt: skip
@@ -80,8 +80,8 @@ def test_a_personalization_whose_words_fit_is_not(recwarn):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: Personalize("none", TextualInversion(), None, templates=("a {x}",)), lambda: ViewPictures(prompt="a photo"),
-    lambda: ViewPictures(prompt="{y} {}"), lambda: Preservation(prompts=("a photo of a {}", "a photo")),
+    lambda: Personalize("none", TextualInversion(), None, templates=("a {x}",)), lambda: ViewImages(prompt="a photo"),
+    lambda: ViewImages(prompt="{y} {}"), lambda: Preservation(prompts=("a photo of a {}", "a photo")),
     lambda: Prompt(subject="car", template="a photo"), lambda: Prompt(subject=" "), lambda: Prompt(template=""),
     lambda: Prompt(template="{subject} {0}"),
 ])  # fmt: skip
@@ -90,7 +90,7 @@ def test_templates_without_their_words_are_refused(make):
         make()
 
 
-def test_the_learnt_name_is_the_subject_or_in_it():
+def test_the_learned_name_is_the_subject_or_in_it():
     assert Prompt().of("side") == "a photo of a object, side view"
     assert Prompt().with_learned("<e>").of("side") == "a photo of a <e>, side view"
     assert Prompt("small <e>").with_learned("<e>").of("side") == "a photo of a small <e>, side view"
@@ -124,10 +124,10 @@ def saved(method, folder):
     return folder
 
 
-def test_what_another_prior_has_learnt_is_refused(tmp_path):
+def test_what_another_prior_has_learned_is_refused(tmp_path):
     word = saved(TextualInversion(initial="car"), tmp_path / "word")
     assert load_personal(tiny_prior().half().float(), word) == "<e>"  # the same prior, stored in half precision
-    with pytest.raises(UserError, match="learnt with another text encoder"):
+    with pytest.raises(UserError, match="learned with another text encoder"):
         load_personal(tiny_prior(seed=1), word)
     note = json.loads((word / "personal.json").read_text())
     (word / "personal.json").write_text(json.dumps({**note, "phrase": "<f>"}))

@@ -150,7 +150,7 @@ def test_levels_that_do_not_fit_are_refused_with_those_that_do(options, words):
 @pytest.mark.parametrize("system, data, takes", [
     ("nerfdiff.NerfDiff", "photo_data.PhotoData", "ShardData or SceneData"), ("realfusion.RealFusion", "datamodule.ShardData", "PhotoData"),
     ("text2image.TextToImage", "photo_data.PhotoData", "ShardData"), ("personalize.Personalize", "datamodule.ShardData", "PhotoData"),
-    ("distill.Distill", "datamodule.ShardData", "SceneData or PictureData"),
+    ("distill.Distill", "datamodule.ShardData", "SceneData or ImageData"),
 ])  # fmt: skip
 def test_a_stage_says_which_data_it_learns_from(system, data, takes):
     with pytest.raises(UserError, match=f"does not learn from {data.partition('.')[2]}; set data to {takes}$"):

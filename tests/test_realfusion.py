@@ -24,7 +24,7 @@ from vcgen.systems.realfusion.system import outside
 
 
 class Identity(nn.Module):
-    """A prior whose latents are the pictures, whose noise estimate is a share of what it sees, and which notes what it is told."""
+    """A prior whose latents are the images, whose noise estimate is a share of what it sees, and which notes what it is told."""
 
     def __init__(self, share: float = 0.3):
         super().__init__()
@@ -33,8 +33,8 @@ class Identity(nn.Module):
     def embed(self, prompts):
         return torch.tensor([crc32(prompt.encode()) % 9973 for prompt in prompts])[:, None, None].float()
 
-    def encode(self, pictures, generator=None):
-        return pictures
+    def encode(self, images, generator=None):
+        return images
 
     def denoise(self, noisy, times, text, unconditional, scale):
         self.told.append((text, unconditional))
@@ -62,23 +62,23 @@ def test_the_gradient_towards_targets_is_the_difference(reduction, share):
 
 
 @pytest.mark.parametrize("reduction, entries", [("sum", 2), ("mean", 2 * 3 * 8 * 8)])
-def test_through_an_identity_encoder_the_pictures_gradient_is_score_distillations(reduction, entries):
-    """omega (eps_hat - eps) with omega = sigma^2, twice, as pictures in [0, 1] become [-1, 1]."""
+def test_through_an_identity_encoder_the_images_gradient_is_score_distillations(reduction, entries):
+    """omega (eps_hat - eps) with omega = sigma^2, twice, as images in [0, 1] become [-1, 1]."""
     prior = Identity()
     made = system(prior, weights=LossWeights(sds_reduction=reduction), options={"views": 2, "noise_end": None})
     cameras, _, _ = made.random_views(made.field(made.reference), 0.0, torch.Generator().manual_seed(1))
-    pictures = torch.rand(2, 3, 8, 8, requires_grad=True)
-    made.distil(pictures, cameras, 0.0, torch.Generator().manual_seed(2)).backward()
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    made.distill(images, cameras, 0.0, torch.Generator().manual_seed(2)).backward()
     generator = torch.Generator().manual_seed(2)
     times = torch.randint(20, 981, (2,), generator=generator)
     noise = torch.randn(2, 3, 8, 8, generator=generator)
     survival = prior.schedule.alphas_cumprod[times].reshape(2, 1, 1, 1)
-    noisy = survival.sqrt() * (2 * pictures - 1) + (1 - survival).sqrt() * noise
+    noisy = survival.sqrt() * (2 * images - 1) + (1 - survival).sqrt() * noise
     expected = (1 - survival) * (0.3 * noisy - noise)
-    torch.testing.assert_close(pictures.grad, (2 * expected / entries).detach(), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(images.grad, (2 * expected / entries).detach(), atol=1e-6, rtol=1e-4)
 
 
-def test_a_gradient_scaler_does_not_change_what_is_learnt():
+def test_a_gradient_scaler_does_not_change_what_is_learned():
     """The release bypasses the scaler with its distillation, which is then 65536 times too weak."""
     found = []
     for scale in (1.0, 65536.0):
@@ -100,7 +100,7 @@ def test_the_prior_is_told_the_side_that_is_seen():
     K, full = pinhole(1.2), torch.ones(1)
     for azimuth, word in ((0.0, "front"), (29.0, "front"), (90.0, "side"), (180.0, "back"), (-31.0, "side")):
         camera = orbit(full * azimuth, full * 15, 1.8, K, 1.0, 2.6)
-        made.distil(torch.rand(1, 3, 8, 8), camera, 0.5, torch.Generator().manual_seed(0))
+        made.distill(torch.rand(1, 3, 8, 8), camera, 0.5, torch.Generator().manual_seed(0))
         text, negative = prior.told[-1]
         assert torch.equal(text, made.text[word]) and torch.equal(negative, made.negative[word])
     assert len({float(text) for text in made.text.values()}) == 5 and prior.scales == [6.0] * 5
@@ -126,7 +126,7 @@ def test_levels_light_and_noise_follow_the_run():
 
 
 def test_the_background_acts():
-    """An empty scene shows it: white, one colour that changes from step to step, or the network's, which then learns."""
+    """An empty scene shows it: white, one color that changes from step to step, or the network's, which then learns."""
     seen = {}
     for kind in ("white", "random", "network"):
         made = system(options={"background": kind})
@@ -144,7 +144,7 @@ def test_the_background_acts():
 
 
 def test_the_photos_losses_are_those_of_its_pixels():
-    """An empty scene over white misses the photo by its own colour, and its opacity."""
+    """An empty scene over white misses the photo by its own color, and its opacity."""
     made = system(options={"background": "white", "reference_rays": 200})
     with torch.no_grad():
         made.scene.decoder[-1].bias[0] -= 100
@@ -157,11 +157,11 @@ def test_the_photos_losses_are_those_of_its_pixels():
     with torch.no_grad():
         full.scene.decoder[-1].bias[0] -= 100
     spread = full.photo_losses(full.whole_field, photo().context, torch.Generator().manual_seed(0))
-    colour = torch.tensor([0.9, 0.1, 0.1])
-    assert float(spread["rgb"]) == pytest.approx(share * float((colour.square() - colour + 1 / 3).mean()), rel=1e-3)
+    color = torch.tensor([0.9, 0.1, 0.1])
+    assert float(spread["rgb"]) == pytest.approx(share * float((color.square() - color + 1 / 3).mean()), rel=1e-3)
 
 
-def test_regularisers_against_closed_forms():
+def test_regularizers_against_closed_forms():
     assert float(opacity_entropy(torch.full((10,), 0.5))) == pytest.approx(1)
     assert float(opacity_entropy(torch.tensor([0.0, 1.0]))) < 1e-3 and bool(opacity_entropy(torch.tensor([0.0, 1.0])).isfinite())
     assert float(opacity_entropy(torch.tensor([0.25]))) == pytest.approx(0.8112781, rel=1e-4)
@@ -182,7 +182,7 @@ def test_smoothness_is_the_distance_from_scipys_gaussian_blur():
     assert float(normal_smoothness(normals)) == pytest.approx(float(np.square(normals.numpy() - blurred).mean()), rel=1e-5)
 
 
-def test_regularisers_are_means_over_all_rays_of_all_views():
+def test_regularizers_are_means_over_all_rays_of_all_views():
     """Orientation 0.1 on a quarter of one view's rays, 0.3 on all of the other's; opacities 0.5 and 1."""
     made, rays = system(), 16 * 16
     few = torch.cat([torch.full((1, rays // 4), 0.1), torch.zeros(1, rays - rays // 4)], 1)
@@ -190,7 +190,7 @@ def test_regularisers_are_means_over_all_rays_of_all_views():
         ShadedRendering(RayRendering(torch.zeros(1, rays, 3), torch.full((1, rays), alpha), torch.zeros(1, rays)), normals, orientation)
         for alpha, normals, orientation in ((0.5, torch.ones(1, rays, 3), few), (1.0, -torch.ones(1, rays, 3), torch.full((1, rays), 0.3)))
     ]
-    found = {name: float(value) for name, value in made.regularisers(seen).items()}
+    found = {name: float(value) for name, value in made.regularizers(seen).items()}
     assert found["orientation"] == pytest.approx((0.1 / 4 + 0.3) / 2)
     assert found["opacity"] == pytest.approx((math.sqrt(0.26) + math.sqrt(1.01)) / 2)
     assert found["entropy"] == pytest.approx(0.5, abs=1e-3)
@@ -221,7 +221,7 @@ def test_without_a_weight_a_loss_costs_nothing():
     assert set(losses(made)) == {"rgb", "mask", "opacity", "entropy"}
 
 
-def test_the_photo_alone_is_learnt():
+def test_the_photo_alone_is_learned():
     made = system(weights=LossWeights(sds=0.0), options={"background": "white", "reference_rays": 200})
     optimizer = made.configure_optimizers()
     course = []
@@ -259,11 +259,11 @@ def test_memory_is_saved_without_another_gradient():
     found = {}
     for name, options in (("plain", {}), ("recomputed", {"checkpoint_encoder": True}), ("half", {"half_prior": True})):
         made = system(**options)
-        pictures = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(5)).requires_grad_()
+        images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(5)).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=name == "half"):
-            loss = made.distil(pictures, made.reference.cameras[0], 0.0, torch.Generator().manual_seed(3))
+            loss = made.distill(images, made.reference.cameras[0], 0.0, torch.Generator().manual_seed(3))
         loss.backward()
-        found[name] = pictures.grad
+        found[name] = images.grad
     torch.testing.assert_close(found["recomputed"], found["plain"])
     assert float(torch.nn.functional.cosine_similarity(found["half"].flatten(), found["plain"].flatten(), dim=0)) > 0.9
     assert next(made.text_prior.unet.parameters()).dtype == torch.bfloat16

@@ -55,8 +55,8 @@ def test_gradients_far_above_their_median_for_several_steps_are_told_once(norms,
 @pytest.mark.parametrize("alike, progress, told", [(True, 0.5, True), (True, 1.0, True), (True, 0.4, False), (False, 1.0, False)])
 def test_an_object_with_four_faces_is_told_once_from_half_of_the_run(alike, progress, told):
     face, other = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
-    pictures, monitor = np.stack([face, *[face if alike else other] * 3]), SceneMonitor()
-    sides = Sides(pictures, pictures, pictures, np.ones((4, 16, 16), np.float32))
+    images, monitor = np.stack([face, *[face if alike else other] * 3]), SceneMonitor()
+    sides = Sides(images, images, images, np.ones((4, 16, 16), np.float32))
     said = said_of(monitor.faces, [(sides, progress)] * 2)
     assert ["resemble the front" in line and "prompt.negative_views" in line for line in said] == ([True] if told else [])
     assert monitor.faces(sides, progress) == pytest.approx(float(alike), abs=0.2)
@@ -67,7 +67,7 @@ def test_a_run_hands_its_gradients_and_its_faces_to_the_monitor(config, tmp_path
     norms, said = [], []
     monkeypatch.setattr(SceneMonitor, "watch_gradients", lambda self, norm: norms.append(norm))
     monkeypatch.setattr(SceneMonitor, "say", lambda self, what, line: said.append(what))
-    monkeypatch.setattr(realfusion_monitor, "janus", lambda colour, alpha: 0.99)
+    monkeypatch.setattr(realfusion_monitor, "janus", lambda color, alpha: 0.99)
     assert vcgen("fit", config, tmp_path / "run", trainer__max_steps=6, trainer__gradient_clip_val=0.001) == 0
     assert said == ["faces", "faces"]
     events = EventAccumulator(str(tmp_path / "run")).Reload()

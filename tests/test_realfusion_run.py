@@ -67,15 +67,15 @@ def test_each_validation_puts_photo_and_four_sides_into_tensorboard(config, prio
     assert [event.step for event in events] == [2, 4]
     sheet = np.asarray(Image.open(io.BytesIO(events[-1].encoded_image_string)))
     assert sheet.shape == (3 * 16 + 2 * 2, 5 * 16 + 4 * 2, 3)
-    taxi = load_photo("data/pictures/taxi.png", None, 16)
-    over_white = (taxi.colour * taxi.alpha[..., None] + 1 - taxi.alpha[..., None]) * 255
+    taxi = load_photo("data/images/taxi.png", None, 16)
+    over_white = (taxi.color * taxi.alpha[..., None] + 1 - taxi.alpha[..., None]) * 255
     assert np.abs(sheet[:16, :16] - over_white).max() <= 1
     assert (sheet[18:, :16] == 255).all() and all(sheet[top : top + 16, 18:34].std() > 1 for top in (0, 18, 36))
-    assert np.array_equal(sheet[:16, 18:], np.asarray(Image.open(tmp_path / "views.png")))  # the run's last pictures
+    assert np.array_equal(sheet[:16, 18:], np.asarray(Image.open(tmp_path / "views.png")))  # the run's last images
 
 
 def test_several_photos_are_refused_and_the_line_leads_to_the_loop(config, prior, tmp_path, capsys):
-    taxi = "data/pictures/taxi.png"
+    taxi = "data/images/taxi.png"
     line = refusal(capsys, vcgen("fit", config, tmp_path, model__prior=prior, data__image=f"[{taxi}, {taxi}]"))
     assert "one photo, here are 2" in line and "docs/realfusion.md" in line
 

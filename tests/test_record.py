@@ -44,7 +44,7 @@ def test_decoded_views_are_the_stored_pixels():
     assert np.array_equal(np.round(alpha[1] * 255), pixels[0][..., 3:].transpose(2, 0, 1))
 
 
-def test_opaque_pictures_have_no_alpha():
+def test_opaque_images_have_no_alpha():
     record = make_record(images=[png(noise(i, channels=3)) for i in range(3)], background="white").validate()
     assert decode_views(record, [0])[1] is None
 
@@ -131,7 +131,7 @@ def test_one_view_is_too_few():
     assert "at least 2" in refusal(make_record(count=1))
 
 
-def test_pictures_that_are_damaged_or_differ_are_refused():
+def test_images_that_are_damaged_or_differ_are_refused():
     good = make_record().images
     line = refusal(make_record(images=[good[0], good[1][:-20], good[2]]))
     assert "view 000001" in line and "truncated" in line
@@ -142,7 +142,7 @@ def test_pictures_that_are_damaged_or_differ_are_refused():
     assert "RGB" in line and "RGBA" in line
 
 
-def test_damage_inside_a_picture_is_found_when_it_is_decoded():
+def test_damage_inside_an_image_is_found_when_it_is_decoded():
     images = make_record().images
     middle = len(images[1]) // 2
     images[1] = images[1][:middle] + bytes(8) + images[1][middle + 8 :]
@@ -150,8 +150,8 @@ def test_damage_inside_a_picture_is_found_when_it_is_decoded():
         decode_views(make_record(images=images), [0, 1])
 
 
-def test_every_flipped_bit_of_a_picture_is_found():
-    """The decoder alone takes a quarter of them for other colours."""
+def test_every_flipped_bit_of_an_image_is_found():
+    """The decoder alone takes a quarter of them for other colors."""
     images = make_record().images
     for position in range(len(images[0])):
         damaged = bytearray(images[0])

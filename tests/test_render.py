@@ -12,25 +12,25 @@ from vcgen.rendering.volume import RenderOptions, composite, importance_edges, r
 
 @dataclass
 class FunctionField:
-    """A field from a density function and a colour function of world points."""
+    """A field from a density function and a color function of world points."""
 
     density_of: object
-    colour_of: object
+    color_of: object
     center: torch.Tensor
     radius: torch.Tensor
     proposal: object = None
 
     def __call__(self, points, directions):
-        return self.density_of(points), self.colour_of(points)
+        return self.density_of(points), self.color_of(points)
 
     def density(self, points):
         return self.density_of(points)
 
 
-def medium(sigma, colour, radius=float("inf"), dtype=torch.float64):
-    colour = torch.tensor(colour, dtype=dtype)
+def medium(sigma, color, radius=float("inf"), dtype=torch.float64):
+    color = torch.tensor(color, dtype=dtype)
     return FunctionField(
-        lambda p: torch.full(p.shape[:-1], sigma, dtype=dtype), lambda p: colour.expand(p.shape),
+        lambda p: torch.full(p.shape[:-1], sigma, dtype=dtype), lambda p: color.expand(p.shape),
         torch.zeros(1, 3, dtype=dtype), torch.tensor([radius], dtype=dtype),
     )
 
@@ -50,19 +50,19 @@ def full(value, count=1, dtype=torch.float64):
 @pytest.mark.parametrize("options", [RenderOptions(5), RenderOptions(6, importance=9), RenderOptions(6, importance=9, keep_coarse=True, around_depth=4)])
 def test_homogeneous_medium_is_exact_for_any_sampling(options, generator):
     generator = generator and torch.Generator().manual_seed(generator)
-    colour = [0.2, 0.5, 0.9]
-    result = render_rays(medium(1.7, colour), *along_z(3), full(0.5, 3), full(2.0, 3), options, generator)
+    color = [0.2, 0.5, 0.9]
+    result = render_rays(medium(1.7, color), *along_z(3), full(0.5, 3), full(2.0, 3), options, generator)
     opacity = 1 - torch.exp(torch.tensor(-1.7 * 1.5, dtype=torch.float64))
     torch.testing.assert_close(result.alpha, full(float(opacity), 3))
-    torch.testing.assert_close(result.over(1.0), (opacity * torch.tensor(colour, dtype=torch.float64) + 1 - opacity).expand(1, 3, 3))
+    torch.testing.assert_close(result.over(1.0), (opacity * torch.tensor(color, dtype=torch.float64) + 1 - opacity).expand(1, 3, 3))
 
 
 def test_layered_medium_matches_the_closed_form():
     """Three slabs whose borders lie on interval edges: red 1.0, empty, blue 2.5."""
     density = lambda p: torch.where(p[..., 2] < 1, 1.0, torch.where(p[..., 2] < 2, 0.0, 2.5)).double()
     red, blue = torch.tensor([1.0, 0, 0], dtype=torch.float64), torch.tensor([0, 0, 1.0], dtype=torch.float64)
-    colour = lambda p: torch.where((p[..., 2] < 1)[..., None], red, blue)
-    field = FunctionField(density, colour, torch.zeros(1, 3, dtype=torch.float64), torch.tensor([float("inf")], dtype=torch.float64))
+    color = lambda p: torch.where((p[..., 2] < 1)[..., None], red, blue)
+    field = FunctionField(density, color, torch.zeros(1, 3, dtype=torch.float64), torch.tensor([float("inf")], dtype=torch.float64))
     result = render_rays(field, *along_z(), full(0.0), full(3.0), RenderOptions(12))
     e = torch.exp
     first, second = 1 - e(torch.tensor(-1.0).double()), e(torch.tensor(-1.0).double()) * (1 - e(torch.tensor(-2.5).double()))
@@ -73,9 +73,9 @@ def test_layered_medium_matches_the_closed_form():
 def test_compositing_equals_nerfacc_rendering():
     generator = torch.Generator().manual_seed(0)
     edges = torch.rand(4, 9, generator=generator).sort(-1).values
-    density, colour = torch.rand(4, 8, generator=generator) * 20, torch.rand(4, 8, 3, generator=generator)
-    mine, weights = composite(density, colour, edges)
-    rgb, opacity, depth, extras = nerfacc.rendering(edges[:, :-1], edges[:, 1:], rgb_sigma_fn=lambda s, e, i: (colour, density))
+    density, color = torch.rand(4, 8, generator=generator) * 20, torch.rand(4, 8, 3, generator=generator)
+    mine, weights = composite(density, color, edges)
+    rgb, opacity, depth, extras = nerfacc.rendering(edges[:, :-1], edges[:, 1:], rgb_sigma_fn=lambda s, e, i: (color, density))
     torch.testing.assert_close(mine.rgb, rgb)
     torch.testing.assert_close(mine.alpha[:, None], opacity)
     torch.testing.assert_close(mine.depth[:, None] / mine.alpha[:, None], depth)  # nerfacc divides by the opacity
@@ -86,8 +86,8 @@ def test_gradients_equal_finite_differences():
     generator = torch.Generator().manual_seed(1)
     edges = torch.rand(2, 7, generator=generator, dtype=torch.float64).sort(-1).values
     density = (torch.rand(2, 6, generator=generator, dtype=torch.float64) * 5).requires_grad_()
-    colour = torch.rand(2, 6, 3, generator=generator, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda d, c: tuple(composite(d, c, edges)[0][:3]), (density, colour))
+    color = torch.rand(2, 6, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d, c: tuple(composite(d, c, edges)[0][:3]), (density, color))
 
 
 @pytest.mark.parametrize("options", [RenderOptions(64), RenderOptions(24, importance=24)])
@@ -111,7 +111,7 @@ def test_dense_sphere_renders_the_analytic_silhouette_and_depth(options):
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 96)])
 @pytest.mark.parametrize(("azimuth", "elevation"), [(30.0, 20.0), (75.0, 40.0), (200.0, -10.0), (310.0, 5.0)])
-def test_pixel_centres_are_where_a_ball_says(size, azimuth, elevation):
+def test_pixel_centers_are_where_a_ball_says(size, azimuth, elevation):
     """A pinhole shows a ball at (X, Y, Z) as an ellipse around (X, Y) Z / (Z^2 - r^2) of the plane Z = 1; what is rendered lies there."""
     center, radius, focal = torch.tensor([0.1, -0.05, 0.08]), 0.3, 1.0254
     field = FunctionField(
@@ -127,7 +127,7 @@ def test_pixel_centres_are_where_a_ball_says(size, azimuth, elevation):
 
 
 @pytest.mark.parametrize("passes", [dict(), dict(importance=8), dict(importance=12, keep_coarse=True, around_depth=3)])
-def test_chunking_never_changes_the_picture_and_keeps_its_bound(passes):
+def test_chunking_never_changes_the_image_and_keeps_its_bound(passes):
     asked = []
 
     def density(points):

@@ -1,4 +1,4 @@
-"""``vcgen render`` from a picture on disk to everything it writes, with a model whose renderings are known."""
+"""``vcgen render`` from an image on disk to everything it writes, with a model whose renderings are known."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def test_it_writes_what_its_help_promises(rendered):
     names = sorted(str(path.relative_to(rendered)) for path in rendered.rglob("*") if path.is_file())
     views = [f"{index:03d}_azimuth_{90 * index:03d}.png" for index in range(4)]
     expected = ["contact_sheet.png", "input.png", "mesh.glb", "render.json", "turntable.gif", "turntable.mp4"]
-    assert names == sorted(expected + [f"{kind}/{name}" for kind in ("views", "depth", "depth_colour") for name in views])
+    assert names == sorted(expected + [f"{kind}/{name}" for kind in ("views", "depth", "depth_color") for name in views])
 
 
 def test_views_show_the_side_that_their_name_says(rendered):
@@ -91,10 +91,10 @@ def test_the_sheet_shows_views_above_depth(rendered):
     sheet = read(rendered / "contact_sheet.png")
     assert sheet.shape == (2 * 48 + 2, 4 * 48 + 3 * 2, 3)
     np.testing.assert_array_equal(sheet[:48, 50:98], read(rendered / "views" / "001_azimuth_090.png"))
-    np.testing.assert_array_equal(sheet[50:, :48], read(rendered / "depth_colour" / "000_azimuth_000.png"))
+    np.testing.assert_array_equal(sheet[50:, :48], read(rendered / "depth_color" / "000_azimuth_000.png"))
 
 
-def test_several_pictures_and_given_angles(tmp_path, model, photo, capsys):
+def test_several_images_and_given_angles(tmp_path, model, photo, capsys):
     other = red_box(tmp_path / "other.png")
     out = tmp_path / "out"
     main(["--model", str(model), "--image", str(photo), str(other), "--azimuths", "-30", "45.5", "--out", str(out), *QUICK])
@@ -127,13 +127,13 @@ def test_a_model_without_surface_keeps_its_views(tmp_path, photo):
 
 
 @pytest.mark.parametrize(("mode", "background"), [("RGBA", (9, 200, 9, 0)), ("RGB", (255, 255, 255)), ("RGB", (60, 90, 120))])
-def test_the_object_is_centred_and_scaled(tmp_path, mode, background):
-    picture = prepare(red_box(tmp_path / "a.png", mode, background), (64, 64), fill=0.75)
+def test_the_object_is_centerd_and_scaled(tmp_path, mode, background):
+    image = prepare(red_box(tmp_path / "a.png", mode, background), (64, 64), fill=0.75)
     # 40 x 20 pixels -> 48 x 24 of 64, in the middle.
-    assert alpha_box(picture) == (8, 20, 56, 44)
-    assert picture.alpha[32, 32] == 1 and picture.alpha[10, 10] == 0
-    inside = picture.alpha > 0.02
-    assert np.abs(picture.colour[inside] * 255 - [200, 30, 30]).max() < 2, "the background's colour bleeds into the edge"
+    assert alpha_box(image) == (8, 20, 56, 44)
+    assert image.alpha[32, 32] == 1 and image.alpha[10, 10] == 0
+    inside = image.alpha > 0.02
+    assert np.abs(image.color[inside] * 255 - [200, 30, 30]).max() < 2, "the background's color bleeds into the edge"
 
 
 def test_frames_need_not_be_square(tmp_path):
@@ -142,36 +142,36 @@ def test_frames_need_not_be_square(tmp_path):
 
 def test_light_parts_inside_an_object_stay(tmp_path):
     path = red_box(tmp_path / "a.png", "RGB", (255, 255, 255), (80, 80), (20, 20, 59, 59))
-    image = Image.open(path)
-    ImageDraw.Draw(image).rectangle((30, 30, 49, 49), fill=(255, 255, 255))
-    image.save(path)
-    picture = prepare(path, (40, 40), fill=0.8)
-    assert picture.alpha[20, 20] == 1 and picture.colour[20, 20].min() > 0.99
+    drawn = Image.open(path)
+    ImageDraw.Draw(drawn).rectangle((30, 30, 49, 49), fill=(255, 255, 255))
+    drawn.save(path)
+    image = prepare(path, (40, 40), fill=0.8)
+    assert image.alpha[20, 20] == 1 and image.color[20, 20].min() > 0.99
 
 
 def test_shrinking_averages_areas(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
-    picture = prepare(tmp_path / "noise.png", (16, 16), as_is=True)
-    np.testing.assert_allclose(picture.colour, pixels.reshape(16, 4, 16, 4, 3).mean((1, 3)) / 255, atol=1e-5)
-    assert picture.alpha.min() == 1
+    image = prepare(tmp_path / "noise.png", (16, 16), as_is=True)
+    np.testing.assert_allclose(image.color, pixels.reshape(16, 4, 16, 4, 3).mean((1, 3)) / 255, atol=1e-5)
+    assert image.alpha.min() == 1
 
 
 def test_as_is_keeps_the_framing(tmp_path):
-    picture = prepare(red_box(tmp_path / "a.png", size=(100, 100), box=(10, 20, 29, 39)), (50, 50), as_is=True)
-    assert alpha_box(picture) == (5, 10, 15, 20)
+    image = prepare(red_box(tmp_path / "a.png", size=(100, 100), box=(10, 20, 29, 39)), (50, 50), as_is=True)
+    assert alpha_box(image) == (5, 10, 15, 20)
 
 
-def test_pictures_turn_as_the_camera_noted(tmp_path):
+def test_images_turn_as_the_camera_noted(tmp_path):
     image = Image.new("RGB", (40, 20), (255, 255, 255))
     ImageDraw.Draw(image).rectangle((0, 0, 9, 19), fill=(200, 30, 30))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the top of the picture is on the right side: turn clockwise
+    exif[0x0112] = 6  # the top of the image is on the right side: turn clockwise
     image.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    assert prepare(tmp_path / "a.jpg", (40, 40), as_is=True).colour[2, 20, 1] < 0.3
+    assert prepare(tmp_path / "a.jpg", (40, 40), as_is=True).color[2, 20, 1] < 0.3
 
 
-def test_busy_transparent_and_unreadable_pictures_are_refused(tmp_path):
+def test_busy_transparent_and_unreadable_images_are_refused(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "busy.png")
     Image.new("RGBA", (8, 8)).save(tmp_path / "clear.png")
     Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "plain.png")

@@ -33,21 +33,21 @@ def photo(tmp_path):
     return red_box(tmp_path / "box.png")
 
 
-def test_one_bad_picture_is_named_before_anything_is_rendered(tmp_path, model, photo):
+def test_one_bad_image_is_named_before_anything_is_rendered(tmp_path, model, photo):
     (tmp_path / "broken.jpg").write_bytes(photo.read_bytes()[:100])
     other = red_box(tmp_path / "other.png")
-    with pytest.raises(UserError, match=r"broken.jpg: cannot be read .*gone.png.* \(2 of 4 pictures cannot be used; nothing was rendered\)"):
+    with pytest.raises(UserError, match=r"broken.jpg: cannot be read .*gone.png.* \(2 of 4 images cannot be used; nothing was rendered\)"):
         main(["--model", str(model), "--image", str(photo), str(tmp_path / "broken.jpg"), str(tmp_path / "gone.png"), str(other),
               "--out", str(tmp_path / "out"), *QUICK])
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_stands_for_its_image_and_pictures_of_one_name_are_refused(tmp_path, model, photo):
+def test_a_folder_stands_for_its_image_and_images_of_one_name_are_refused(tmp_path, model, photo):
     (tmp_path / "folder").mkdir()
     red_box(tmp_path / "folder" / "box.png")
     main(["--model", str(model), "--image", str(tmp_path / "folder"), "--out", str(tmp_path / "out"), "--views", "1", *QUICK])
     assert json.loads((tmp_path / "out" / "render.json").read_text())["image"] == str(tmp_path / "folder" / "box.png")
-    with pytest.raises(UserError, match="two pictures are named box"):
+    with pytest.raises(UserError, match="two images are named box"):
         main(["--model", str(model), "--image", str(photo), str(tmp_path / "folder"), "--out", str(tmp_path / "out"), *QUICK])
 
 
@@ -74,10 +74,10 @@ def test_transparent_views_have_straight_alpha(tmp_path, model, photo):
     assert json.loads((clear / "render.json").read_text())["background"] is None
 
 
-def test_a_translucent_pixel_has_its_own_colour_without_the_background():
+def test_a_translucent_pixel_has_its_own_color_without_the_background():
     alpha = torch.tensor([0.0, 0.25, 1.0]).reshape(1, 1, 1, 3)
-    colour = torch.tensor([0.2, 0.4, 0.6])[:, None, None].expand(1, 3, 1, 3)
-    rgba = straight_rgba(Rendering(colour * alpha + (1 - alpha) * 0.5, alpha, alpha), background=0.5)
+    color = torch.tensor([0.2, 0.4, 0.6])[:, None, None].expand(1, 3, 1, 3)
+    rgba = straight_rgba(Rendering(color * alpha + (1 - alpha) * 0.5, alpha, alpha), background=0.5)
     assert rgba[0, 0].tolist() == [[255, 255, 255, 0], [51, 102, 153, 64], [51, 102, 153, 255]]
 
 
@@ -89,8 +89,8 @@ def test_rembg_removes_what_is_no_plain_background(tmp_path, monkeypatch):
     mask.paste(255, (30, 20, 70, 40))
     monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(remove=lambda image, only_mask: mask))
     for source in (tmp_path / "busy.png", np.asarray(busy) / 255):
-        picture = prepare(source, (64, 64), fill=0.75)
-        assert alpha_box(picture) == (8, 20, 56, 44) and np.abs(picture.colour[picture.alpha > 0.02] * 255 - [200, 30, 30]).max() < 3
+        image = prepare(source, (64, 64), fill=0.75)
+        assert alpha_box(image) == (8, 20, 56, 44) and np.abs(image.color[image.alpha > 0.02] * 255 - [200, 30, 30]).max() < 3
     monkeypatch.setitem(sys.modules, "rembg", None)
     with pytest.raises(UserError, match=r"pip install 'vcgen\[cutout\]'"):
         prepare(tmp_path / "busy.png", (64, 64))

@@ -262,7 +262,7 @@ def test_a_job_in_the_grace_time_of_a_preemption_is_requeued(scontrol, state, ti
 
 
 @pytest.mark.parametrize("stopped, environ", [
-    (ended(signal.SIGTERM), BATCH),  # requeued: SLURM does it; cancelled: nobody may
+    (ended(signal.SIGTERM), BATCH),  # requeued: SLURM does it; canceled: nobody may
     (ended(resumes=False), BATCH),
     (ended(), {**BATCH, "SLURM_JOB_NAME": "interactive"}),
     (ended(), {}),

@@ -42,11 +42,11 @@ def test_validation_psnr_is_logged_at_every_validation(events):
     assert len(events.Scalars("val/psnr")) == 2
 
 
-def test_the_sheet_shows_four_pictures_of_every_scene(events):
+def test_the_sheet_shows_four_images_of_every_scene(events):
     sheets = events.Images("val/input_target_rendering_depth")
     assert [sheet.step for sheet in sheets] == [2, 4]
-    picture = Image.open(io.BytesIO(sheets[0].encoded_image_string))
-    assert picture.width >= 4 * 64 and picture.height >= 2 * 64
+    image = Image.open(io.BytesIO(sheets[0].encoded_image_string))
+    assert image.width >= 4 * 64 and image.height >= 2 * 64
 
 
 def test_beside_rendering_and_truth_the_sheet_shows_what_the_prior_draws(tmp_path, monkeypatch):
@@ -62,13 +62,13 @@ def test_beside_rendering_and_truth_the_sheet_shows_what_the_prior_draws(tmp_pat
     accumulator.Reload()
     (sheet,) = accumulator.Images("val/input_target_rendering_depth_sample")
     pixels = np.asarray(Image.open(io.BytesIO(sheet.encoded_image_string)).convert("RGB")).astype(int)
-    assert len(drawn) == 2 and pixels.shape == (2 * 64 + 2, 5 * 64 + 4 * 2, 3)  # two scenes, five pictures each, two white pixels between
+    assert len(drawn) == 2 and pixels.shape == (2 * 64 + 2, 5 * 64 + 4 * 2, 3)  # two scenes, five images each, two white pixels between
     scenes = FixedScenes(read_index("data/cars64/test"), 2, 1)
-    for row, picture in enumerate(drawn):
+    for row, image in enumerate(drawn):
         shown = [pixels[66 * row : 66 * row + 64, 66 * column : 66 * column + 64] for column in range(5)]
-        expected = {0: scenes[row].context.on(1.0)[0, 0], 1: scenes[row].target.on(1.0)[0, 0], 4: picture[0, 0]}
-        for column, colours in expected.items():
-            assert abs(shown[column] - 255 * colours.float().permute(1, 2, 0).numpy()).max() <= 1, (row, column)
+        expected = {0: scenes[row].context.on(1.0)[0, 0], 1: scenes[row].target.on(1.0)[0, 0], 4: image[0, 0]}
+        for column, colors in expected.items():
+            assert abs(shown[column] - 255 * colors.float().permute(1, 2, 0).numpy()).max() <= 1, (row, column)
         assert abs(shown[4] - shown[2]).mean() > 5  # not the rendering
 
 

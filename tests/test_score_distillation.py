@@ -27,13 +27,13 @@ def targets(guidance, prior, latents, prompt, scale=1.0, seed=0):
 
 
 def gradient(guidance, prior, value, prompt="0.3", scale=1.0, count=700, loss_scale=1.0):
-    """Mean and standard error, over ``count`` pictures of one value, of the gradient that reaches their pixels, from the half squared
+    """Mean and standard error, over ``count`` images of one value, of the gradient that reaches their pixels, from the half squared
     error between what the autoencoder makes of them and the targets."""
-    pictures = torch.full((count, 3, prior.size, prior.size), value, requires_grad=True)
-    latents = prior.encode(pictures)
+    images = torch.full((count, 3, prior.size, prior.size), value, requires_grad=True)
+    latents = prior.encode(images)
     goal = targets(guidance, prior, latents.detach(), prompt, scale)
     (loss_scale * 0.5 * (latents - goal).square().sum()).backward()
-    found = pictures.grad / loss_scale
+    found = images.grad / loss_scale
     return float(found.mean()), float(found.std()) / math.sqrt(found.numel()), found
 
 
@@ -76,8 +76,8 @@ def test_classifier_free_guidance_comes_to_rest_beyond_the_conditional_mean(scal
 @pytest.mark.parametrize(("scale", "prompt", "lowest", "highest"), [
     (1.0, "0.3", 0.2, 0.4), (100.0, "0.3", 0.97, 1.0), (100.0, "-0.3", -1.0, -0.97),
 ])
-def test_a_large_scale_saturates_pictures(scale, prompt, lowest, highest):
-    """Bounded pictures cannot come to rest at 30 and go to the edge of what they can show."""
+def test_a_large_scale_saturates_images(scale, prompt, lowest, highest):
+    """Bounded images cannot come to rest at 30 and go to the edge of what they can show."""
     prior = gaussian_text_prior(noise_schedule("epsilon"), 0.1)
     logits = torch.zeros(1, 3, 8, 8, requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=0.05)

@@ -18,14 +18,14 @@ def front_camera(focal=1.0):
     return orbit(torch.zeros(1), torch.zeros(1), 2.0, pinhole(focal), 0.1, 4.0)
 
 
-def square(half, y, colour):
-    """Two triangles in the plane of constant y, and the colour of their corners."""
+def square(half, y, color):
+    """Two triangles in the plane of constant y, and the color of their corners."""
     a, b, c, d = ([x * half, y, z * half] for x, z in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
-    return np.array([[a, b, c], [a, c, d]], float), np.broadcast_to(np.array(colour, float), (2, 3, 3))
+    return np.array([[a, b, c], [a, c, d]], float), np.broadcast_to(np.array(color, float), (2, 3, 3))
 
 
 def test_a_square_covers_its_projection():
-    """Half the edge 0.5 at distance 2: a quarter of the picture on either side of the middle, half of its width."""
+    """Half the edge 0.5 at distance 2: a quarter of the image on either side of the middle, half of its width."""
     _, alpha = draw(*square(0.5, 0.0, (1, 0, 0)), front_camera(), 32)
     expected = torch.zeros(32, 32)
     expected[8:24, 8:24] = 1
@@ -41,8 +41,8 @@ def test_the_nearer_surface_hides_the_farther_whatever_their_order():
         assert alpha[0, 0].sum() == pytest.approx(144)  # of the far one: 0.4 of the width
 
 
-def test_colours_are_interpolated_in_perspective():
-    """A floor that leads away, black to white: the colour of each row is that of the floor where the row's ray meets it."""
+def test_colors_are_interpolated_in_perspective():
+    """A floor that leads away, black to white: the color of each row is that of the floor where the row's ray meets it."""
     floor = np.array([[[-9, -1, -0.5], [9, -1, -0.5], [9, 7, -0.5]], [[-9, -1, -0.5], [9, 7, -0.5], [-9, 7, -0.5]]], float)
     near, far = [0.0] * 3, [0.5] * 3
     rgb, alpha = draw(floor, np.array([[near, near, far], [near, far, far]]), front_camera(), 64, finer=1)

@@ -1,4 +1,4 @@
-"""Normals and light against closed forms; the background network; skipping empty space changes no picture."""
+"""Normals and light against closed forms; the background network; skipping empty space changes no image."""
 
 import math
 
@@ -10,14 +10,14 @@ from vcgen.cameras import orbit, pinhole
 from vcgen.fields.background import Background
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
-from vcgen.rendering.shading import Shading, light_near, lit, normals, render_shaded, shaded_picture
+from vcgen.rendering.shading import Shading, light_near, lit, normals, render_shaded, shaded_image
 from vcgen.rendering.volume import RenderOptions, render_image, render_rays
 from vcgen.types import Field, Views
 
 
 class Ball:
     """A ball of radius 0.5: exactly empty outside, and counts how many points are looked up. hard: constant density inside; else falling
-    from the centre, so that the gradient has a direction everywhere."""
+    from the center, so that the gradient has a direction everywhere."""
 
     def __init__(self, hard: bool = False):
         self.center, self.radius, self.proposal, self.hard, self.queries = torch.zeros(1, 3), torch.ones(1), None, hard, 0
@@ -101,10 +101,10 @@ def test_a_ball_is_lit_by_lamberts_law_and_its_normals_face_the_eye():
     eye = camera().centers[0]
     light = F.normalize(eye, dim=0)
     seen = render_shaded(Ball(), *rays(17), RenderOptions(256), Shading("textureless", light))
-    picture = seen.rays.rgb.reshape(17, 17, 3)
+    image = seen.rays.rgb.reshape(17, 17, 3)
     torch.testing.assert_close(seen.normals[0].reshape(17, 17, 3)[8, 8], light, atol=0.03, rtol=0)
-    assert float(picture[8, 8, 0]) == pytest.approx(1, abs=0.03)  # lit from the eye: full in the middle, darker towards the rim
-    assert bool((picture[8, 5:9].diff(dim=0) > 0).all())
+    assert float(image[8, 8, 0]) == pytest.approx(1, abs=0.03)  # lit from the eye: full in the middle, darker towards the rim
+    assert bool((image[8, 5:9].diff(dim=0) > 0).all())
     # What is seen faces the eye, but for the far half behind the translucent rim.
     away = seen.orientation.reshape(17, 17)
     assert float(away[7:10, 7:10].max()) < 1e-6 and float(away.max()) < 0.01
@@ -118,14 +118,14 @@ def test_normals_that_face_away_cost_their_squared_cosine():
     eye = camera().centers
     direction = -F.normalize(eye, dim=-1)[:, None]
     seen = render_shaded(Inverted(), eye[:, None], direction, torch.tensor([[2.55]]), torch.tensor([[2.95]]), RenderOptions(64), Shading(), least=0.0)
-    torch.testing.assert_close(seen.orientation, seen.rays.alpha, atol=1e-3, rtol=0)  # cosine 1 in front of the centre
+    torch.testing.assert_close(seen.orientation, seen.rays.alpha, atol=1e-3, rtol=0)  # cosine 1 in front of the center
 
 
-def test_a_shaded_picture_is_the_renderers_whatever_the_chunk():
+def test_a_shaded_image_is_the_renderers_whatever_the_chunk():
     options, views = RenderOptions(24), camera(2)
     expected = render_image(Ball(), views.reshape(1, 2), (12, 12), options)
     for chunk in (100, 1 << 16):
-        seen, normal = shaded_picture(Ball(), views[1:], (12, 12), options, chunk=chunk)
+        seen, normal = shaded_image(Ball(), views[1:], (12, 12), options, chunk=chunk)
         for ours, theirs in zip(seen, expected):
             torch.testing.assert_close(ours, theirs[:, 1:], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(normal[0, 0, :, 0, 0], torch.ones(3))
@@ -133,7 +133,7 @@ def test_a_shaded_picture_is_the_renderers_whatever_the_chunk():
 
 
 @pytest.mark.parametrize("hard", [True, False])
-def test_an_exact_grid_changes_no_picture_and_asks_for_fewer_points(hard):
+def test_an_exact_grid_changes_no_image_and_asks_for_fewer_points(hard):
     ball, options = Ball(hard), RenderOptions(48)
     grid = OccupancyGrid(32, threshold=1e-6)
     assert bool(grid.occupied().all())
@@ -192,9 +192,9 @@ def test_gradients_pass_where_it_is_occupied():
 def test_the_background_depends_on_the_direction_smoothly_and_is_small():
     net = Background()
     directions = F.normalize(torch.randn(50, 3), dim=-1)
-    colours = net(directions)
-    assert colours.shape == (50, 3) and 0 < float(colours.min()) and float(colours.max()) < 1
-    assert float(colours.std(0).min()) > 0.01
+    colors = net(directions)
+    assert colors.shape == (50, 3) and 0 < float(colors.min()) and float(colors.max()) < 1
+    assert float(colors.std(0).min()) > 0.01
     assert sum(p.numel() for p in net.parameters()) == 36 * 64 + 64 + 64 * 64 + 64 + 64 * 3 + 3
     with pytest.raises(ValueError):
         Background(0)

@@ -39,19 +39,19 @@ def see(module, example) -> torch.Tensor:
 
 
 class Parts(pl.Callback):
-    """Each rank writes how much of the weights, averages and optimiser state it keeps, and what it sees with the averages."""
+    """Each rank writes how much of the weights, averages and optimizer state it keeps, and what it sees with the averages."""
 
     def __init__(self, path: str):
-        self.path, self.pictures = path, {}
+        self.path, self.images = path, {}
 
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        self.pictures[batch.keys[0]] = see(module, batch)
+        self.images[batch.keys[0]] = see(module, batch)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         sizes = {name: (p.to_local().numel(), p.numel()) for name, p in module.named_parameters() if isinstance(p, DTensor)}
         states = [s["exp_avg"] for s in trainer.optimizers[0].state.values() if isinstance(s["exp_avg"], DTensor)]
         ema = next(c for c in trainer.callbacks if type(c).__name__ == "EMA").weights
-        kept = {"pictures": self.pictures, "sizes": sizes, "momenta": sum(s.to_local().numel() for s in states)}
+        kept = {"images": self.images, "sizes": sizes, "momenta": sum(s.to_local().numel() for s in states)}
         kept["averages"] = sum(w.to_local().numel() for w in ema.values() if isinstance(w, DTensor))
         torch.save(kept, f"{self.path}.{trainer.global_rank}")
 
@@ -77,7 +77,7 @@ def test_sharded_training_equals_ddp_and_goes_on_exactly(config, tmp_path):
     export(["--checkpoint", str(tmp_path / "sharded" / "checkpoints" / "last.ckpt"), "--out", str(tmp_path / "model")])
     alone, data = folder.load(tmp_path / "model").eval(), yaml.safe_load(config.read_text())["data"]["init_args"]
     scenes = FixedScenes(read_index(data["val"]), data["val_scenes"], data["val_targets"])
-    seen = kept[0]["pictures"] | kept[1]["pictures"]
+    seen = kept[0]["images"] | kept[1]["images"]
     assert len(seen) == len(scenes)
     for number in range(len(scenes)):
         torch.testing.assert_close(see(alone, scenes[number]), seen[scenes[number].keys[0]], rtol=0, atol=1e-4)
@@ -103,14 +103,14 @@ def test_a_checkpoint_of_the_other_strategy_is_refused_and_kept(config, tmp_path
     run = dict(data__val="null", ckpt_path="last")
     assert vcgen_ranks(2, "fit", config, tmp_path / "run", **run, trainer__strategy=second) == [2, 2]
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line or "Traceback" in line]
-    assert len(lines) == 2 and all("optimiser is of another trainer.strategy" in line for line in lines)  # one of each rank
+    assert len(lines) == 2 and all("optimizer is of another trainer.strategy" in line for line in lines)  # one of each rank
     assert last.read_bytes() == before
 
 
 @pytest.mark.slow
 @BOTH_WAYS
 def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strategy(config, tmp_path, first, second):
-    """A frozen field and a prior that is a U-Net alone: there the two optimisers have the same form."""
+    """A frozen field and a prior that is a U-Net alone: there the two optimizers have the same form."""
     content = yaml.safe_load(config.read_text())
     content["model"]["init_args"]["prior"]["init_args"]["input_attention"] = False
     config.write_text(yaml.safe_dump(content))

@@ -167,15 +167,15 @@ def test_a_job_that_may_not_be_requeued_fails_with_its_checkpoint_saved(cluster,
 
 
 def test_a_cancelled_job_stays_cancelled_with_its_checkpoint_saved(cluster, jobs):
-    log = cluster.folder / "cancelled.log"
-    number = cluster.train("cancelled", seconds=2)
-    cluster.wait("a validation", log, last(cluster, "cancelled").exists)
+    log = cluster.folder / "canceled.log"
+    number = cluster.train("canceled", seconds=2)
+    cluster.wait("a validation", log, last(cluster, "canceled").exists)
     cluster.call("scancel", number)
     job = cluster.finish(number, log)
     assert (job["JobState"], job["Restarts"]) == ("CANCELLED", "0")
     cluster.wait("the last line", log, lambda: said(log))
     step = int(re.search(r"stopped by SIGTERM after step (\d+)", said(log)[0])[1])
-    assert load(last(cluster, "cancelled"))["global_step"] == step > 5
+    assert load(last(cluster, "canceled"))["global_step"] == step > 5
 
 
 def test_a_contradiction_between_srun_and_sbatch_ends_the_job_at_once(cluster):

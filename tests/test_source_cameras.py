@@ -32,9 +32,9 @@ def refused(function, *args) -> str:
     ({"fl_x": None, "camera_angle_x": 0}, ["camera_angle_x must be positive"]),
     ({"fl_x": None, "camera_angle_x": 3.1}, ["camera_angle_x", "0.02 to 2.75"]),
     ({"fl_x": -65.6}, ["fl_x", "must be positive", "-65.6"]), ({"fl_y": 0}, ["fl_y", "must be positive"]),
-    ({"fl_x": 1.025, "fl_y": 1.025}, ["fl_x", "1.025 pixels", "normalised?"]), ({"fl_y": 1.025}, ["fl_y", "normalised?"]),
-    ({"fl_x": 9.0, "w": 72, "h": 72}, ["fl_x", "9 pixels", "normalised?"]), ({"fl_x": 3300}, ["fl_x", "another resolution"]),
-    ({"cx": 0.5, "cy": 0.5}, ["0.5, 0.5", "normalised?", "--crops"]), ({"cx": 0, "cy": 0}, ["corner"]),
+    ({"fl_x": 1.025, "fl_y": 1.025}, ["fl_x", "1.025 pixels", "normalized?"]), ({"fl_y": 1.025}, ["fl_y", "normalized?"]),
+    ({"fl_x": 9.0, "w": 72, "h": 72}, ["fl_x", "9 pixels", "normalized?"]), ({"fl_x": 3300}, ["fl_x", "another resolution"]),
+    ({"cx": 0.5, "cy": 0.5}, ["0.5, 0.5", "normalized?", "--crops"]), ({"cx": 0, "cy": 0}, ["corner"]),
     ({"cx": 64, "cy": 64}, ["images 2 times as large", "give w and h"]), ({"cx": 66, "cy": 62.7}, ["2 times as large"]),
     ({"cx": 128, "cy": 128}, ["images 4 times as large"]), ({"cx": 48, "cy": 48}, ["1.5 times as large"]),
     ({"cx": 16, "cy": 16}, ["images 2 times smaller"]), ({"cx": -20}, ["outside", "--crops"]), ({"cy": 64}, ["on the border"]),
@@ -60,7 +60,7 @@ def test_intrinsics_that_only_look_odd_are_taken(stated, size):
 
 
 @pytest.mark.parametrize("intrinsics, words", [
-    ("1.025 0.5 0.5 0.\n0 0 0\n1\n64 64", ["normalised?"]), ("65.6 0.5 0.5 0.\n0 0 0\n1\n64 64", ["corner", "normalised?"]),
+    ("1.025 0.5 0.5 0.\n0 0 0\n1\n64 64", ["normalized?"]), ("65.6 0.5 0.5 0.\n0 0 0\n1\n64 64", ["corner", "normalized?"]),
     ("131.25 64 64 0.\n0 0 0\n1\n64 64", ["2 times as large"]), ("65.6 96 32 0.\n0 0 0\n1\n64 64", ["outside"]),
     ("65.6 16 32 0.\n0 0 0\n1\n32 64", ["64 x 32, but intrinsics.txt is for 32 x 64", "height, then width"]),
 ])

@@ -89,7 +89,7 @@ def test_views_that_are_parted_stay_in_one_world(tmp_path, how):
     """The middle of the training views, or of the whole capture, is the origin of both."""
     moved = looking_inwards(10, distance=4)
     moved[:, :3, 3] += np.random.default_rng(0).normal(size=(10, 3)) + [3, 1, 2]
-    frames, options = posed_frames(moved), ["--recentre"]
+    frames, options = posed_frames(moved), ["--recenter"]
     if how == "srn":
         write_srn_object(tmp_path / "in" / "car", views=10)
         for i, pose in enumerate(moved):
@@ -153,7 +153,7 @@ def test_images_that_two_files_share_are_remarked(tmp_path, capsys, train):
     assert f"1 of 4 images of split test are in {train}" in warnings(capsys)[0]
 
 
-def test_splits_that_share_no_image_and_a_broken_neighbour_say_nothing(tmp_path, capsys):
+def test_splits_that_share_no_image_and_a_broken_neighbor_say_nothing(tmp_path, capsys):
     for split, frames in (("train", FRAMES[:7]), ("test", FRAMES[7:])):
         write_transforms(tmp_path / "in", frames, f"transforms_{split}.json", camera_angle_x=0.8)
     (tmp_path / "in" / "transforms_val.json").write_text("{")

@@ -70,7 +70,7 @@ def test_world_to_camera_poses_are_inverted_where_the_flag_says_so(tmp_path):
     assert np.allclose(read_index(tmp_path / "out").read(0).c2w, c2w, atol=1e-9)
 
 
-def test_shrinking_is_the_area_mean_of_premultiplied_colour_and_keeps_intrinsics(tmp_path):
+def test_shrinking_is_the_area_mean_of_premultiplied_color_and_keeps_intrinsics(tmp_path):
     write_srn_object(tmp_path / "in" / "car")
     assert pack(tmp_path / "in", tmp_path / "out", "--size", "4x3") == 0
     record = read_index(tmp_path / "out").read(0)

@@ -41,9 +41,9 @@ def test_starting_in_the_middle_equals_never_having_stopped(index):
         assert a.keys == b.keys and a.cursor == b.cursor and torch.equal(a.context.images, b.context.images)
 
 
-def test_any_number_of_ranks_makes_the_same_global_batch_of_the_same_pictures(index):
+def test_any_number_of_ranks_makes_the_same_global_batch_of_the_same_images(index):
     """Shuffled views and augmentation included: the last batches are of the second epoch."""
-    change = Augmentation(mirror=True, permute_colours=True)
+    change = Augmentation(mirror=True, permute_colors=True)
     steps = len(index.samples) // 8 + 2
     whole = take(SceneStream(index, 8, 1, seed=5, augment=change), steps)
     for world in (2, 4):
@@ -64,7 +64,7 @@ def test_one_shard_feeds_more_loader_processes_than_there_are_shards(tmp_path, r
     assert sorted(keys) == sorted(entry.key for _, entry in index.samples)
 
 
-def test_context_and_targets_are_different_views_with_straight_colour(index):
+def test_context_and_targets_are_different_views_with_straight_color(index):
     example = SceneStream(index, 3, 4, seed=1).batch()
     assert example.context.images.shape == (3, 1, 3, 64, 64) and example.target.alpha.shape == (3, 4, 1, 64, 64)
     poses = torch.cat([example.context.cameras.c2w, example.target.cameras.c2w], 1)

@@ -8,7 +8,7 @@ from training import load, vcgen
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
-from vcgen.data.captions import COLOURS, Thing, all_sentences, captions, colour_words, read_things, sentence
+from vcgen.data.captions import COLORS, Thing, all_sentences, captions, color_words, read_things, sentence
 from vcgen.data.shards.files import read_index
 from vcgen.data.viewpoints import view_word
 from vcgen.diffusion.text_prior import TextPrior
@@ -27,24 +27,24 @@ model:
     captions: CAPTIONS
     sizes: {size: 64, autoencoder: [16, 16, 16], channels: [16, 32], vocabulary: 600, length: 16, width: 32, depth: 1, heads: 2}
     autoencoder_steps: 2
-    autoencoder_pictures: 2
+    autoencoder_images: 2
     prompts: ["a photo of a car"]
     optimizer: {lr: 1.0e-3, muon_lr: 1.0e-2, warmup_steps: 1, schedule: constant}
 checkpoint: {monitor: val/denoising, mode: min}
 """
 
 
-def views(azimuths: list[float], elevations: list[float], colour: tuple[float, float, float] = (1.0, 0.0, 0.0)) -> Views:
-    """One scene seen from there: a square of one colour on nothing."""
+def views(azimuths: list[float], elevations: list[float], color: tuple[float, float, float] = (1.0, 0.0, 0.0)) -> Views:
+    """One scene seen from there: a square of one color on nothing."""
     cameras = orbit(torch.tensor(azimuths), torch.tensor(elevations), 1.3, pinhole(1.0), 0.8, 1.8)
     images = torch.zeros(1, len(azimuths), 3, 8, 8)
-    images[..., 2:6, 2:6] = torch.tensor(colour)[:, None, None]
+    images[..., 2:6, 2:6] = torch.tensor(color)[:, None, None]
     alpha = torch.zeros(1, len(azimuths), 1, 8, 8)
     alpha[..., 2:6, 2:6] = 1
     return Views(images, cameras.reshape(1, -1), alpha)
 
 
-def test_the_sectors_of_the_view_words_are_centred():
+def test_the_sectors_of_the_view_words_are_centerd():
     words = {-29: "front", 0: "front", 29: "front", 31: "side", 90: "side", 149: "side", 151: "back", 180: "back", 209: "back", 211: "side"}
     assert {angle: view_word(angle, 20) for angle in words} == words
     assert view_word(0, 61) == view_word(120, 90) == "overhead" and view_word(0, -61) == "bottom" and view_word(360, 59) == "front"
@@ -57,7 +57,7 @@ def test_captions_say_what_is_seen_from_where():
         found.update(enumerate(captions({"x": Thing(("taxi", "car"), 0.0)}, ["x"], seen, torch.Generator().manual_seed(seed))))
     for number, view in enumerate(("front", "side", "back", "overhead")):
         said = {text for place, text in found if place == number}
-        assert said == {sentence(name, colour, word) for name in ("taxi", "car") for colour in ("", "red") for word in ("", view)}
+        assert said == {sentence(name, color, word) for name in ("taxi", "car") for color in ("", "red") for word in ("", view)}
     turned = captions({"x": Thing(("car",), 90.0)}, ["x"], seen, torch.Generator().manual_seed(1))
     assert not any("front" in text for text in (turned[0], turned[2]))
     for seed in range(50):
@@ -65,9 +65,9 @@ def test_captions_say_what_is_seen_from_where():
         assert not any(word in text for text in nowhere for word in ("front", "side", "back"))
 
 
-@pytest.mark.parametrize("name", COLOURS)
-def test_the_colour_is_the_objects_not_the_grounds(name):
-    assert colour_words(views([0.0, 50.0], [0.0, 0.0], COLOURS[name])) == [name]
+@pytest.mark.parametrize("name", COLORS)
+def test_the_color_is_the_objects_not_the_grounds(name):
+    assert color_words(views([0.0, 50.0], [0.0, 0.0], COLORS[name])) == [name]
 
 
 def test_the_article_fits():
@@ -127,7 +127,7 @@ def test_there_is_no_field_to_export(config, tmp_path, capsys):
     assert "TextToImage makes no field" in capsys.readouterr().err
 
 
-def test_pictures_of_another_size_are_refused(config, tmp_path, capsys):
+def test_images_of_another_size_are_refused(config, tmp_path, capsys):
     assert vcgen("fit", config, tmp_path / "run", model__sizes__size=32) == 2
     assert "pack the data with --size 32" in capsys.readouterr().err
 

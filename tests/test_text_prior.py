@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     return tiny_folder(tmp_path_factory.mktemp("text") / "prior")
 
 
-def test_the_folder_opens_in_diffusers_and_gives_the_same_pictures(folder):
+def test_the_folder_opens_in_diffusers_and_gives_the_same_images(folder):
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     prior = TextPrior.load(folder)
@@ -45,8 +45,8 @@ def test_half_precision_halves_the_files_and_is_computed_with_in_float32(folder,
     again = TextPrior.load(tmp_path / "half")
     assert {p.dtype for p in (*again.parameters(), *prior.parameters())} == {torch.float32}
     prompts = ["a red car"]
-    pictures = [p.sample(prompts, torch.Generator().manual_seed(0), steps=3, scale=2.0) for p in (prior, again)]
-    torch.testing.assert_close(*pictures, atol=0.02, rtol=0)
+    images = [p.sample(prompts, torch.Generator().manual_seed(0), steps=3, scale=2.0) for p in (prior, again)]
+    torch.testing.assert_close(*images, atol=0.02, rtol=0)
 
 
 def test_only_safetensors_and_text_are_written(folder):
@@ -78,7 +78,7 @@ def test_denoising_the_true_output_gives_the_clean_latents_and_the_noise(predict
     text = prior.embed(["x"] * 3)
     found = prior.denoise(noisy, times, text, text, 1.0)
     torch.testing.assert_close(found.noise, noise, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.picture * survival, clean * survival, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.image * survival, clean * survival, atol=1e-4, rtol=0)
     assert float(prior.loss(clean, text, generator)[0].max()) >= 0
 
 
@@ -92,16 +92,16 @@ def test_guidance_is_stable_diffusions_convention():
     torch.testing.assert_close(prior.guided(noisy, times, text, without, 0.0), plain, atol=1e-5, rtol=1e-4)
 
 
-def test_pictures_of_other_sizes_are_resized_and_the_gradient_reaches_them():
+def test_images_of_other_sizes_are_resized_and_the_gradient_reaches_them():
     prior = tiny_prior()
-    pictures = (torch.rand(1, 3, 24, 24) * 2 - 1).requires_grad_()
-    latents = prior.encode(pictures)
+    images = (torch.rand(1, 3, 24, 24) * 2 - 1).requires_grad_()
+    latents = prior.encode(images)
     assert latents.shape == (1, *prior.latent_shape) and prior.decode(latents).shape == (1, 3, 16, 16)
     latents.square().sum().backward()
-    assert pictures.grad.abs().max() > 0
+    assert images.grad.abs().max() > 0
     assert not latents_of(prior, torch.rand(1, 3, 16, 16), torch.Generator()).requires_grad
     with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
-        latents_of(prior, pictures.detach() - 1, torch.Generator())
+        latents_of(prior, images.detach() - 1, torch.Generator())
 
 
 def test_what_is_no_prior_is_refused_in_one_line(tmp_path, folder):

@@ -81,7 +81,7 @@ def test_frames_beat_the_file_and_focal_lengths_beat_angles(frame, top, fx, fy):
     assert np.allclose(read_intrinsics(frame, top, (8, 6)), [[fx, 0, 0.5], [0, fy, 0.5], [0, 0, 1]])
 
 
-def test_the_principal_point_is_normalised_by_width_and_height():
+def test_the_principal_point_is_normalized_by_width_and_height():
     K = read_intrinsics({}, {"fl_x": 9, "cx": 2.4, "cy": 4.8}, (8, 6))
     assert np.allclose(K[:2, 2], [2.4 / 6, 4.8 / 8])
 
@@ -113,10 +113,10 @@ def test_distortion_is_the_formula_of_opencv():
 def test_undistorted_pixels_come_from_where_the_lens_put_them(lens):
     height, width = 40, 30
     v, u = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
-    # Colour is linear in position, so interpolation is exact and colour tells the position that was read.
-    picture = np.stack([u, v, u], -1).astype(np.float32)
+    # Color is linear in position, so interpolation is exact and color tells the position that was read.
+    image = np.stack([u, v, u], -1).astype(np.float32)
     K = np.array([[1.5, 0, 0.45], [0, 1.2, 0.55], [0, 0, 1]])
-    straight, new_K = undistort(picture, K, lens)
+    straight, new_K = undistort(image, K, lens)
     assert new_K[0, 0] / 1.5 == pytest.approx(new_K[1, 1] / 1.2) and new_K[0, 0] >= 1.5
     ideal = np.stack([(u - new_K[0, 2]) / new_K[0, 0], (v - new_K[1, 2]) / new_K[1, 1]], -1)
     expected = distort(ideal, lens) * [1.5, 1.2] + [0.45, 0.55]
@@ -133,7 +133,7 @@ def ideal_radius(distorted: np.ndarray, k1: float) -> np.ndarray:
 
 
 def test_a_nerfstudio_scene_with_a_lens_of_its_own_for_every_frame(tmp_path):
-    """Colour says from which direction light came, so each pixel must have the colour of the direction that the stored camera gives it."""
+    """Color says from which direction light came, so each pixel must have the color of the direction that the stored camera gives it."""
     height, width = 48, 64
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     lenses = [dict(fl_x=50.0 + 5 * i, fl_y=52.0 + 3 * i, cx=31.0 + i, cy=25.0 - i, k1=0.06 + 0.03 * i) for i in range(3)]
@@ -164,15 +164,15 @@ def test_a_lens_too_strong_to_undo_and_a_fisheye_are_refused(tmp_path, capsys):
     assert "OPENCV_FISHEYE" in line and "undistort" in line
 
 
-def test_area_resize_keeps_the_mean_of_premultiplied_colour_for_any_ratio():
-    picture = np.random.default_rng(0).random((11, 7, 4), dtype=np.float32)
-    small = area_resize(picture, (4, 3))
-    assert np.allclose(premultiply(small).mean((0, 1)), premultiply(picture).mean((0, 1)), atol=1e-6)
+def test_area_resize_keeps_the_mean_of_premultiplied_color_for_any_ratio():
+    image = np.random.default_rng(0).random((11, 7, 4), dtype=np.float32)
+    small = area_resize(image, (4, 3))
+    assert np.allclose(premultiply(small).mean((0, 1)), premultiply(image).mean((0, 1)), atol=1e-6)
     ramp = np.tile(((np.arange(7) + 0.5) / 7)[None, :, None], (5, 1, 3)).astype(np.float32)
     assert np.allclose(area_resize(ramp, (5, 1)), 0.5)
 
 
-def test_recentring_and_scaling_move_the_common_point_of_the_axes_to_the_origin(tmp_path):
+def test_recentering_and_scaling_move_the_common_point_of_the_axes_to_the_origin(tmp_path):
     shift = np.array([3.0, -1.0, 2.0])
     moved = C2W.copy()
     moved[:, :3, 3] += shift
@@ -180,7 +180,7 @@ def test_recentring_and_scaling_move_the_common_point_of_the_axes_to_the_origin(
     write_transforms(
         tmp_path / "in", [{**f, "transform_matrix": (moved[i] @ OPENGL).tolist()} for i, f in enumerate(frames())], camera_angle_x=0.8
     )
-    assert pack(tmp_path / "in", tmp_path / "out", "--recentre", "--scale", "0.5") == 0
+    assert pack(tmp_path / "in", tmp_path / "out", "--recenter", "--scale", "0.5") == 0
     record = first_record(tmp_path / "out")
     assert np.allclose(record.c2w[:, :3, 3], C2W[:, :3, 3] / 2) and record.scale == 0.5
 
@@ -219,7 +219,7 @@ def test_wrong_frames_are_refused(tmp_path, capsys, change, word):
     assert word in refused(capsys, tmp_path / "in", tmp_path / "out")
 
 
-def test_a_frame_without_pose_and_pictures_of_several_sizes_are_refused(tmp_path, capsys):
+def test_a_frame_without_pose_and_images_of_several_sizes_are_refused(tmp_path, capsys):
     broken = frames()
     del broken[1]["transform_matrix"]
     write_transforms(tmp_path / "in", broken, camera_angle_x=0.8)

@@ -28,7 +28,7 @@ def encoder(**changes):
 
 
 @pytest.mark.parametrize("projection", ["orthographic", "perspective"])
-def test_a_point_on_the_optical_axis_hits_the_centre_of_the_xy_plane(projection):
+def test_a_point_on_the_optical_axis_hits_the_center_of_the_xy_plane(projection):
     made = field(projection)
     camera = cameras()[:, 0]
     depths = torch.tensor([0.9, 1.3, 1.7])
@@ -39,7 +39,7 @@ def test_a_point_on_the_optical_axis_hits_the_centre_of_the_xy_plane(projection)
 
 
 def test_perspective_coordinates_are_the_pixel_the_point_projects_to():
-    """With a picture cropped to the box, u and v of any point are its image coordinates, whatever its depth."""
+    """With an image cropped to the box, u and v of any point are its image coordinates, whatever its depth."""
     made, camera = field("perspective"), cameras()
     points = torch.randn(1, 40, 3) * 0.2
     uv, _ = camera[:, 0].project(points)
@@ -57,7 +57,7 @@ def test_the_two_projections_agree_on_the_middle_plane(projection):
     torch.testing.assert_close(made.plane_coordinates(origins + depth * directions)[:, :, 0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_input_picture_lies_on_the_xy_plane():
+def test_the_input_image_lies_on_the_xy_plane():
     """A bright pixel is found, after resampling, at the plane coordinates of points on that pixel's ray."""
     made, camera = encoder(plane_size=64), cameras(focal=1.2)[:, 0]
     image = torch.zeros(1, 3, 32, 48)
@@ -73,15 +73,15 @@ def test_the_input_picture_lies_on_the_xy_plane():
 def test_fields_satisfy_the_protocol_and_the_ranges(aggregate):
     made = field(aggregate=aggregate)
     assert isinstance(made, Field)
-    density, colour = made(torch.randn(1, 50, 3) * 0.3, torch.zeros(1, 50, 3))
+    density, color = made(torch.randn(1, 50, 3) * 0.3, torch.zeros(1, 50, 3))
     assert density.shape == (1, 50) and (density >= 0).all()
-    assert colour.shape == (1, 50, 3) and (colour >= -0.001).all() and (colour <= 1.001).all()
+    assert color.shape == (1, 50, 3) and (color >= -0.001).all() and (color <= 1.001).all()
     points = torch.randn(1, 50, 3) * 0.3
     torch.testing.assert_close(made.density(points), made(points, points)[0])
 
 
 def test_moving_the_world_moves_the_field_with_it():
-    """Only relative poses matter: the same picture under a rotated and shifted camera gives the same radiance at the moved points."""
+    """Only relative poses matter: the same image under a rotated and shifted camera gives the same radiance at the moved points."""
     made = encoder().eval()
     camera, images = cameras(), torch.rand(1, 1, 3, 16, 16)
     motion = torch.linalg.qr(torch.randn(3, 3))[0]
@@ -99,8 +99,8 @@ def test_moving_the_world_moves_the_field_with_it():
 
 def test_gradients_reach_every_parameter_of_the_encoder():
     made = encoder()
-    density, colour = made(Views(torch.rand(2, 1, 3, 16, 16), cameras(2)))(torch.randn(2, 50, 3) * 0.3, torch.zeros(2, 50, 3))
-    (density.sum() + colour.square().sum()).backward()
+    density, color = made(Views(torch.rand(2, 1, 3, 16, 16), cameras(2)))(torch.randn(2, 50, 3) * 0.3, torch.zeros(2, 50, 3))
+    (density.sum() + color.square().sum()).backward()
     silent = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent
 

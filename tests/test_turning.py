@@ -17,7 +17,7 @@ from vcgen.data.shards.record import SceneRecord, decode_views
 C2W = looking_inwards(3, distance=4)
 #: A red, a green and a blue spot in the world.
 SPOTS = np.array([[0.5, 0.1, 0.3], [-0.6, 0.3, -0.2], [0.1, -0.5, -0.5]])
-COLOURS = np.eye(3) * 255
+COLORS = np.eye(3) * 255
 #: In pixels of an image of 72 x 48 (width x height).
 CAMERA = {"fl_x": 70.0, "fl_y": 60.0, "cx": 39.0, "cy": 22.0, "w": 72, "h": 48}
 #: The same for twice the resolution.
@@ -31,9 +31,9 @@ def photograph(pose: np.ndarray, camera: dict, lens: Distortion = Distortion()) 
     local = (SPOTS - pose[:3, 3]) @ pose[:3, :3]
     at = distort(local[:, :2] / local[:, 2:], lens) * [camera["fl_x"], camera["fl_y"]] + [camera["cx"], camera["cy"]]
     pixels = np.zeros((camera["h"], camera["w"], 3), np.uint8)
-    for (x, y), colour in zip(np.floor(at).astype(int), COLOURS, strict=True):
+    for (x, y), color in zip(np.floor(at).astype(int), COLORS, strict=True):
         assert 2 <= x < camera["w"] - 2 and 2 <= y < camera["h"] - 2
-        pixels[y - 2 : y + 3, x - 2 : x + 3] = colour
+        pixels[y - 2 : y + 3, x - 2 : x + 3] = color
     return pixels
 
 
@@ -62,14 +62,14 @@ def packed(tmp_path, capsys, *options: str) -> tuple[SceneRecord, list[str]]:
 
 
 def misplaced(record: SceneRecord) -> float:
-    """The largest difference (of 255) between a spot's colour and that of the pixel on which its camera puts it."""
+    """The largest difference (of 255) between a spot's color and that of the pixel on which its camera puts it."""
     rgb, _ = decode_views(record, range(len(record.views)))
     worst = 0.0
     for pixels, pose, K in zip(rgb, record.c2w, record.K, strict=True):
         local = (SPOTS - pose[:3, 3]) @ pose[:3, :3]
         uv = local[:, :2] / local[:, 2:] * [K[0, 0], K[1, 1]] + K[:2, 2]
         columns, rows = np.floor(uv * record.size[::-1]).astype(int).T
-        worst = max(worst, float(np.abs(pixels[:, rows, columns].T * 255 - COLOURS).max()))
+        worst = max(worst, float(np.abs(pixels[:, rows, columns].T * 255 - COLORS).max()))
     return worst
 
 

@@ -13,12 +13,12 @@ def some_views(batch: int = 2, count: int = 3, height: int = 4, width: int = 6) 
     return Views(torch.rand(*shape, 3, height, width), cameras, torch.rand(*shape, 1, height, width))
 
 
-def test_compositing_is_linear_between_background_and_colour():
+def test_compositing_is_linear_between_background_and_color():
     views = some_views()
-    colour = torch.tensor([0.2, 0.5, 0.9])[:, None, None]
+    color = torch.tensor([0.2, 0.5, 0.9])[:, None, None]
     clear, solid = torch.zeros_like(views.alpha), torch.ones_like(views.alpha)
-    torch.testing.assert_close(Views(views.images, views.cameras, clear).on(colour), colour.expand_as(views.images))
-    torch.testing.assert_close(Views(views.images, views.cameras, solid).on(colour), views.images)
+    torch.testing.assert_close(Views(views.images, views.cameras, clear).on(color), color.expand_as(views.images))
+    torch.testing.assert_close(Views(views.images, views.cameras, solid).on(color), views.images)
     torch.testing.assert_close(Views(views.images, views.cameras, solid / 4).on(1.0), 0.75 + views.images / 4)
 
 

@@ -1,4 +1,4 @@
-"""Validation on several processes (ranks): exact means over all pictures, whatever the number of ranks."""
+"""Validation on several processes (ranks): exact means over all images, whatever the number of ranks."""
 
 import copy
 import zlib
@@ -66,7 +66,7 @@ def validate(world: int, config: Path, folder: Path, **options) -> list[dict]:
 
 @torch.no_grad()
 def plain_loop(config: Path, weights: dict, scenes: int) -> dict[str, float]:
-    """The means over all validation pictures, one scene after the other."""
+    """The means over all validation images, one scene after the other."""
     model, data = (yaml.safe_load(config.read_text())[part]["init_args"] for part in ("model", "data"))
     model["encoder"]["class_path"] = "vcgen.encoders.triplane.TriplaneEncoder"
     system = build_system("vcgen.systems.nerfdiff.NerfDiff", model).eval()
@@ -74,19 +74,19 @@ def plain_loop(config: Path, weights: dict, scenes: int) -> dict[str, float]:
     psnr, denoising = [], []
     for example in FixedScenes(read_index(ROOT / data["val"]), scenes, data["val_targets"]):
         field = system.field(example.context)
-        pictures = system.render(field, example.target.cameras, (64, 64)).rgb.clamp(0, 1).double()
-        for picture, truth in zip(pictures[0], example.target.on(1.0)[0]):
-            psnr.append(-10 * np.log10(np.mean((picture.numpy() - truth.numpy()) ** 2)))
+        images = system.render(field, example.target.cameras, (64, 64)).rgb.clamp(0, 1).double()
+        for image, truth in zip(images[0], example.target.on(1.0)[0]):
+            psnr.append(-10 * np.log10(np.mean((image.numpy() - truth.numpy()) ** 2)))
         noise = torch.Generator().manual_seed(zlib.crc32(example.keys[0].encode()))
         denoising += system.denoising_losses(field, example, noise)[0].tolist()
     return {"val/psnr": np.mean(psnr), "val/denoising": np.mean(denoising)}
 
 
 @pytest.mark.parametrize("scenes", [pytest.param(5, marks=pytest.mark.slow), 2])
-def test_validation_is_a_plain_mean_over_all_pictures_whatever_the_number_of_ranks(config, tmp_path, scenes):
+def test_validation_is_a_plain_mean_over_all_images_whatever_the_number_of_ranks(config, tmp_path, scenes):
     alone = validate(1, config, tmp_path, data__val_scenes=scenes)[0]
     expected = plain_loop(config, alone["weights"], scenes)
-    assert {name: float(value) for name, value in alone["numbers"].items()} == pytest.approx(expected, rel=1e-6)  # the pictures are float32
+    assert {name: float(value) for name, value in alone["numbers"].items()} == pytest.approx(expected, rel=1e-6)  # the images are float32
     for world in (2, 3):  # neither divides 5, and 3 ranks are more than 2 scenes
         ranks = validate(world, config, tmp_path, data__val_scenes=scenes)
         assert len({len(rank["scenes"]) for rank in ranks}) == 1
@@ -107,7 +107,7 @@ def test_every_scene_is_validated_once_and_every_rank_takes_as_many(scenes, worl
     assert all(weight in (0, 1) for mine in dealt for _, weight in mine)
 
 
-def test_a_repetition_does_not_count_and_a_failed_picture_does():
+def test_a_repetition_does_not_count_and_a_failed_image_does():
     mean = Mean()
     mean.update(torch.tensor([1.0, 2.0]))
     mean.update(torch.tensor([torch.nan]), weight=0)

@@ -1,4 +1,4 @@
-"""Animations, sheets and coloured depth, decoded by other programs."""
+"""Animations, sheets and colored depth, decoded by other programs."""
 
 import io
 
@@ -8,13 +8,13 @@ import pytest
 from PIL import Image, ImageSequence
 
 from vcgen.io import replacing
-from vcgen.visualization.video import contact_sheet, depth_picture, gif_bytes, write_gif, write_mp4, write_png
+from vcgen.visualization.video import contact_sheet, depth_image, gif_bytes, write_gif, write_mp4, write_png
 
-COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 64, 200)]
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 64, 200)]
 
 
 def plain_frames(height=32, width=48):
-    return np.stack([np.full((height, width, 3), colour, np.uint8) for colour in COLOURS])
+    return np.stack([np.full((height, width, 3), color, np.uint8) for color in COLORS])
 
 
 def decode_mp4(path):
@@ -24,14 +24,14 @@ def decode_mp4(path):
     return meta, np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
 
 
-def test_gif_keeps_frames_colours_and_speed():
+def test_gif_keeps_frames_colors_and_speed():
     with Image.open(io.BytesIO(gif_bytes(plain_frames(), fps=20))) as image:
         frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
         assert image.info["duration"] == 50 and image.info["loop"] == 0
     np.testing.assert_array_equal(np.stack(frames), plain_frames())
 
 
-def test_gif_colours_of_a_gradient_are_close():
+def test_gif_colors_of_a_gradient_are_close():
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     frame = np.stack([np.broadcast_to(ramp, (64, 64)), np.broadcast_to(ramp[:, None], (64, 64)), np.full((64, 64), 90, np.uint8)], -1)
     with Image.open(io.BytesIO(gif_bytes(frame[None]))) as image:
@@ -43,11 +43,11 @@ def test_write_gif_writes_the_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 47), (64, 64)])
-def test_mp4_keeps_frames_and_colours(tmp_path, size):
+def test_mp4_keeps_frames_and_colors(tmp_path, size):
     meta, frames = decode_mp4(write_mp4(tmp_path / "turn.mp4", plain_frames(*size), fps=5))
     assert meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p") and meta["fps"] == 5
-    assert frames.shape == (len(COLOURS), size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
-    assert np.abs(frames.astype(int) - np.array(COLOURS)[:, None, None]).max() <= 6
+    assert frames.shape == (len(COLORS), size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
+    assert np.abs(frames.astype(int) - np.array(COLORS)[:, None, None]).max() <= 6
 
 
 def test_odd_sizes_are_padded_by_repetition_not_stretched(tmp_path):
@@ -64,31 +64,31 @@ def test_wrong_frames_are_refused(frames):
 
 
 def test_depth_is_red_near_green_between_blue_far_and_white_where_empty():
-    near, middle, far = depth_picture(np.array([[0.8, 1.3, 1.8]]), 0.8, 1.8)[0]
+    near, middle, far = depth_image(np.array([[0.8, 1.3, 1.8]]), 0.8, 1.8)[0]
     assert (near.argmax(), middle.argmax(), far.argmax()) == (0, 1, 2)
-    assert depth_picture(np.array([[1.0]]), 0.8, 1.8, np.zeros((1, 1)))[0, 0].tolist() == [255, 255, 255]
+    assert depth_image(np.array([[1.0]]), 0.8, 1.8, np.zeros((1, 1)))[0, 0].tolist() == [255, 255, 255]
 
 
 def test_depth_outside_the_range_is_clamped():
-    below, at = depth_picture(np.array([[0.1, 0.8]]), 0.8, 1.8)[0]
+    below, at = depth_image(np.array([[0.1, 0.8]]), 0.8, 1.8)[0]
     assert below.tolist() == at.tolist()
 
 
-def test_turbo_has_the_published_colours():
-    # The published table of 256 colours at 1/2 and 3/4 (Mikhailov 2019), which the polynomial approximates.
+def test_turbo_has_the_published_colors():
+    # The published table of 256 colors at 1/2 and 3/4 (Mikhailov 2019), which the polynomial approximates.
     position = np.array([[0.5, 0.75]])
-    ours = depth_picture(1 - (position - 0.1) / 0.8, 0, 1)[0]
+    ours = depth_image(1 - (position - 0.1) / 0.8, 0, 1)[0]
     assert np.abs(ours.astype(int) - [(164, 252, 60), (251, 128, 34)]).max() <= 20
 
 
-def test_contact_sheet_places_pictures_row_by_row():
+def test_contact_sheet_places_images_row_by_row():
     sheet = contact_sheet(plain_frames(4, 6), columns=3, gap=2)
     assert sheet.shape == (2 * 4 + 2, 3 * 6 + 2 * 2, 3)
-    assert sheet[0, 8].tolist() == list(COLOURS[1]) and sheet[6, 0].tolist() == list(COLOURS[3])
+    assert sheet[0, 8].tolist() == list(COLORS[1]) and sheet[6, 0].tolist() == list(COLORS[3])
     assert sheet[4:6].min() == 255 and sheet[6:, 16:].min() == 255
 
 
-def test_sixteen_bit_pictures_survive(tmp_path):
+def test_sixteen_bit_images_survive(tmp_path):
     values = np.array([[0, 1, 40000, 65535]], np.uint16)
     with Image.open(write_png(tmp_path / "depth.png", values)) as image:
         np.testing.assert_array_equal(np.asarray(image), values)

@@ -20,7 +20,7 @@ def reference(azimuth: float = 0.0):
     (149, 0, "side"), (151, 0, "back"), (180, 0, "back"), (209, 0, "back"), (211, 0, "side"), (-180, 0, "back"), (360, 0, "front"),
     (0, 61, "overhead"), (180, 61, "overhead"), (0, 59, "front"), (0, -61, "bottom"), (90, -59, "side"),
 ])  # fmt: skip
-def test_sectors_are_centred_on_the_reference(azimuth, elevation, word):
+def test_sectors_are_centerd_on_the_reference(azimuth, elevation, word):
     assert view_word(azimuth, elevation) == word
 
 
@@ -29,7 +29,7 @@ def draws(count: int = 400, **options):
     return [random_cameras(reference(), CENTER, 0.75, chosen, torch.Generator().manual_seed(i)) for i in range(count)]
 
 
-def test_random_cameras_keep_to_their_options_and_look_at_the_centre():
+def test_random_cameras_keep_to_their_options_and_look_at_the_center():
     for camera in draws(50):
         _, elevation = relative_angles(camera, reference(), CENTER)
         assert -10.01 <= float(elevation) <= 60.01 and 40 <= float(field_of_view(camera.K)) <= 60.01

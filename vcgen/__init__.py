@@ -1,6 +1,6 @@
 """vcgen: view-conditioned 3D generation with PyTorch Lightning.
 
-A trained model shows the object of one picture from all sides::
+A trained model shows the object of one image from all sides::
 
     import vcgen
     model = vcgen.load("outputs/demo/model")
@@ -27,7 +27,7 @@ def load(
 ) -> "Model":
     """Open a model folder written by ``vcgen export``; see :class:`vcgen.api.Model`.
 
-    input_elevation: of the pictures that will be given, in degrees; input_distance: of their camera from the object's middle, in world
+    input_elevation: of the images that will be given, in degrees; input_distance: of their camera from the object's middle, in world
     units; fov: horizontal field of view of all cameras, in degrees; each the model's default unless given. plugins: packages of your own
     whose classes the folder may name, beside vcgen's and those of the variable VCGEN_PLUGINS (docs/security.md). Raises
     vcgen.errors.UserError in one line for a folder that is missing, damaged or foreign, a device that cannot be used, or an impossible

@@ -1,4 +1,4 @@
-"""A trained model in Python: one picture in; a field, renderings and samples out."""
+"""A trained model in Python: one image in; a field, renderings and samples out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,19 +19,19 @@ def open_model(
     folder: Path | str, device: torch.device | str = "cpu", elevation: float | None = None, distance: float | None = None,
     fov: float | None = None, plugins: Sequence[str] = (),
 ) -> "Model":
-    """The model of a folder on ``device``; elevation, distance and fov of pictures as in :meth:`Stage.of`, which with ``folder.load`` is
+    """The model of a folder on ``device``; elevation, distance and fov of images as in :meth:`Stage.of`, which with ``folder.load`` is
     where the UserErrors come from. plugins: as there."""
     system = model_folder.load(folder, device, plugins)
     return Model(system, Stage.of(system.config, elevation, distance, fov))
 
 
 class Model:
-    """A system and the stage its pictures stand on: an orbit around the object, z up, with the input camera at azimuth 0.
+    """A system and the stage its images stand on: an orbit around the object, z up, with the input camera at azimuth 0.
 
     system: takes and gives whole batches with cameras of any kind; its ``config`` is the parsed config.json. stage: the camera that the
-    model expects. Pictures are given as a file's path, a PIL picture, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], of
+    model expects. Images are given as a file's path, a PIL image, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], of
     any size; they are framed as ``vcgen render`` does it. fill: share of the frame that the object is scaled to fill. as_is: keep the
-    framing, for pictures framed like the training data. Everything stays on the model's device. Raises UserError for pictures without an
+    framing, for images framed like the training data. Everything stays on the model's device. Raises UserError for images without an
     object.
     """
 
@@ -39,24 +39,24 @@ class Model:
         self.system, self.stage = system, stage
 
     def context(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Views:
-        """What the model is shown of a picture, batch shape (1, 1): its object cut out and framed, and the camera that took it."""
+        """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that took it."""
         return self.stage.context(prepare(image, self.stage.image_size, fill, as_is), self.system.device)
 
     def cameras(self, azimuths: Sequence[float], elevation: float | None = None) -> Cameras:
-        """Cameras (n,) around the object, degrees: azimuth 0 is the picture's side, 90 a quarter turn counter-clockwise seen from above;
-        elevation between -90 and 90, the picture's unless given."""
+        """Cameras (n,) around the object, degrees: azimuth 0 is the image's side, 90 a quarter turn counter-clockwise seen from above;
+        elevation between -90 and 90, the image's unless given."""
         return self.stage.cameras(azimuths, self.stage.elevation if elevation is None else elevation, self.system.device)
 
     @torch.no_grad()
     def reconstruct(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Field:
-        """The field (batch of 1) behind a picture."""
+        """The field (batch of 1) behind an image."""
         return self.system.field(self.context(image, fill, as_is))
 
     def distill(
         self, image: Source, steps: int | None = None, config: Path | str = "default", seed: int = 0, fill: float = 0.78,
         as_is: bool = False,
     ) -> Field:
-        """The field (batch of 1) behind a picture, finetuned by the diffusion prior; under a minute on one CPU core at 64 px.
+        """The field (batch of 1) behind an image, finetuned by the diffusion prior; under a minute on one CPU core at 64 px.
 
         steps: rounds of the guidance, each of which denoises the virtual views once; the configuration's own unless given. config: a YAML
         file such as configs/distill.yaml, or "default", its settings. seed: of the noise. Raises UserError for a model without a prior.
@@ -67,7 +67,7 @@ class Model:
 
     @torch.no_grad()
     def render(self, field: Field, cameras: Cameras, size: int | tuple[int, int] | None = None) -> Rendering:
-        """Pictures of a field (batch of 1) over the model's background: cameras (n,) -> a Rendering of shapes (n, channels, height, width).
+        """Images of a field (batch of 1) over the model's background: cameras (n,) -> a Rendering of shapes (n, channels, height, width).
 
         size: (height, width), or the width alone, in pixels; the model's own unless given.
         """
@@ -87,9 +87,9 @@ class Model:
         self, image: Source, cameras: Cameras, steps: int = 10, seed: int = 0, guidance: float | None = None, strength: float = 1.0,
         fill: float = 0.78, as_is: bool = False, sampler: str = "ddim",
     ) -> Tensor:
-        """Pictures (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each by itself.
+        """Images (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each by itself.
 
-        steps: of the sampler. seed: of the noise; the same gives the same pictures. guidance: scale of the classifier-free
+        steps: of the sampler. seed: of the noise; the same gives the same images. guidance: scale of the classifier-free
         kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout. strength: below 1, sampling
         starts from the field's rendering, noised to this share of the schedule: closer to it, less sharp. sampler: "ddim", or "dpm++" for
         DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model without a prior and for an unknown sampler.

@@ -1,7 +1,7 @@
 """Cameras, rays, projections, orbits, and conversions from other conventions.
 
-One convention everywhere: camera-to-world 4 x 4 with OpenCV axes (x right, y down, z forward); intrinsics normalised by the image size
-(fx/W, fy/H, cx/W, cy/H), so they survive resizing; pixel centres at +0.5; ray parameter = Euclidean distance (unit directions).
+One convention everywhere: camera-to-world 4 x 4 with OpenCV axes (x right, y down, z forward); intrinsics normalized by the image size
+(fx/W, fy/H, cx/W, cy/H), so they survive resizing; pixel centers at +0.5; ray parameter = Euclidean distance (unit directions).
 """
 
 import math
@@ -21,7 +21,7 @@ PYTORCH3D_TO_OPENCV = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
 class Cameras:
     """A batch of pinhole cameras; ``...`` is any batch shape.
 
-    c2w: (..., 4, 4) camera-to-world, OpenCV axes. K: (..., 3, 3) normalised intrinsics, no skew.
+    c2w: (..., 4, 4) camera-to-world, OpenCV axes. K: (..., 3, 3) normalized intrinsics, no skew.
     near, far: (...) Euclidean distances in world units.
     """
 
@@ -61,11 +61,11 @@ class Cameras:
         return Cameras(*(torch.cat([getattr(part, name) for part in parts], dim) for name in ("c2w", "K", "near", "far")))
 
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Rays through all pixel centres: origins and unit directions, each (..., height * width, 3), row by row."""
+        """Rays through all pixel centers: origins and unit directions, each (..., height * width, 3), row by row."""
         return self.rays_at(pixel_centers(height, width, self.c2w.device, self.c2w.dtype))
 
     def rays_at(self, uv: Tensor) -> tuple[Tensor, Tensor]:
-        """Rays through image points ``uv``: (n, 2) or (..., n, 2), normalised, (0, 0) top left and (1, 1) bottom right corner.
+        """Rays through image points ``uv``: (n, 2) or (..., n, 2), normalized, (0, 0) top left and (1, 1) bottom right corner.
 
         Returns origins and unit directions in the world, each (..., n, 3).
         """
@@ -76,7 +76,7 @@ class Cameras:
         return self.centers[..., None, :].expand_as(directions), directions
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """World points (..., n, 3) -> normalised image points (..., n, 2) and z-depth (..., n), negative behind the camera."""
+        """World points (..., n, 3) -> normalized image points (..., n, 2) and z-depth (..., n), negative behind the camera."""
         local = rotate(points - self.centers[..., None, :], self.c2w[..., :3, :3].transpose(-1, -2))
         z = local[..., 2]
         focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]], -1)[..., None, :]
@@ -95,7 +95,7 @@ def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
 
 
 def pixel_centers(height: int, width: int, device=None, dtype=torch.float32) -> Tensor:
-    """(height * width, 2) normalised (u, v) of all pixel centres, row by row: u = (column + 0.5) / width."""
+    """(height * width, 2) normalized (u, v) of all pixel centers, row by row: u = (column + 0.5) / width."""
     v, u = torch.meshgrid(
         (torch.arange(height, device=device, dtype=dtype) + 0.5) / height,
         (torch.arange(width, device=device, dtype=dtype) + 0.5) / width,
@@ -105,13 +105,13 @@ def pixel_centers(height: int, width: int, device=None, dtype=torch.float32) -> 
 
 
 def pinhole(focal_x: float, focal_y: float | None = None, center_x: float = 0.5, center_y: float = 0.5) -> Tensor:
-    """(3, 3) intrinsics from values already normalised by width (x) and height (y)."""
+    """(3, 3) intrinsics from values already normalized by width (x) and height (y)."""
     focal_y = focal_x if focal_y is None else focal_y
     return torch.tensor([[focal_x, 0.0, center_x], [0.0, focal_y, center_y], [0.0, 0.0, 1.0]])
 
 
-def normalise_intrinsics(K_pixels: Tensor, height: int, width: int) -> Tensor:
-    """(..., 3, 3) intrinsics in pixels -> normalised."""
+def normalize_intrinsics(K_pixels: Tensor, height: int, width: int) -> Tensor:
+    """(..., 3, 3) intrinsics in pixels -> normalized."""
     return K_pixels / torch.tensor([width, height, 1.0], dtype=K_pixels.dtype, device=K_pixels.device)[:, None]
 
 
@@ -145,7 +145,7 @@ def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
 def orbit(azimuth: Tensor, elevation: Tensor, distance: float, K: Tensor, near: float, far: float) -> Cameras:
     """Cameras on a sphere around the origin of a z-up world, looking at the origin.
 
-    azimuth, elevation: (n,) degrees; azimuth 0 looks along +y from -y and grows counter-clockwise seen from above. K: (3, 3) normalised.
+    azimuth, elevation: (n,) degrees; azimuth 0 looks along +y from -y and grows counter-clockwise seen from above. K: (3, 3) normalized.
     """
     a, e = torch.deg2rad(azimuth - 90), torch.deg2rad(elevation)
     eye = distance * torch.stack([e.cos() * a.cos(), e.cos() * a.sin(), e.sin()], -1)
@@ -195,10 +195,10 @@ def colmap_to_c2w(quaternion: Tensor, translation: Tensor) -> Tensor:
 
 
 def field_of_view(K: Tensor) -> Tensor:
-    """Horizontal field of view in degrees of normalised intrinsics (..., 3, 3) with a centred principal point."""
+    """Horizontal field of view in degrees of normalized intrinsics (..., 3, 3) with a centerd principal point."""
     return torch.rad2deg(2 * torch.atan(0.5 / K[..., 0, 0]))
 
 
 def focal_from_fov(degrees: float) -> float:
-    """Normalised focal length of a horizontal field of view in degrees."""
+    """Normalized focal length of a horizontal field of view in degrees."""
     return 0.5 / math.tan(math.radians(degrees) / 2)

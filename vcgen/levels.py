@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-#: Channels that diffusers' group normalisation shares a mean over, in all of our U-Nets.
+#: Channels that diffusers' group normalization shares a mean over, in all of our U-Nets.
 GROUPS = 16
 #: Channels of an attention head.
 HEAD = 32

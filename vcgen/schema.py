@@ -15,7 +15,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e12)]
 #: A distance in a scene, in world units: float32 has seven digits.
 Length = Annotated[float, Meta(ge=1e-6, le=1e6)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
-#: A grey level, a coverage, a share.
+#: A gray level, a coverage, a share.
 Unit = Annotated[float, Meta(ge=0, le=1)]
 #: The share of a frame that an object's longer side fills.
 Fill = Annotated[float, Meta(ge=0.1, le=1)]

@@ -13,11 +13,11 @@ from vcgen.errors import UserError
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures with the cameras that took them; ``...`` are any equal batch dimensions, usually (batch, views).
+    """Images with the cameras that took them; ``...`` are any equal batch dimensions, usually (batch, views).
 
-    images: (..., 3, height, width) float in [0, 1]; *straight* (not premultiplied) colour where ``alpha`` is given, final colour otherwise.
+    images: (..., 3, height, width) float in [0, 1]; *straight* (not premultiplied) color where ``alpha`` is given, final color otherwise.
     cameras: batch shape (...).
-    alpha: (..., 1, height, width) coverage in [0, 1], or None for pictures that are opaque throughout.
+    alpha: (..., 1, height, width) coverage in [0, 1], or None for images that are opaque throughout.
     """
 
     images: Tensor
@@ -30,7 +30,7 @@ class Views:
         return self.images.shape[-2], self.images.shape[-1]
 
     def on(self, background: Tensor | float) -> Tensor:
-        """Composite over a colour: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views stay as they are."""
+        """Composite over a color: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views stay as they are."""
         if self.alpha is None:
             return self.images
         return self.images * self.alpha + (1 - self.alpha) * background
@@ -89,7 +89,7 @@ class Rendering(NamedTuple):
 
 @runtime_checkable
 class Field(Protocol):
-    """Where radiance lives: a batch of scenes, each with density and colour at world points inside a sphere.
+    """Where radiance lives: a batch of scenes, each with density and color at world points inside a sphere.
 
     center: (batch, 3) and radius: (batch,), world units: density is zero outside this sphere.
     proposal: the field that the coarse pass of the renderer samples to place the fine samples; None means this field itself.
@@ -100,7 +100,7 @@ class Field(Protocol):
     proposal: "Field | None"
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, n, 3) world points and unit view directions -> density (batch, n) >= 0 per world unit, colour (batch, n, 3) in [0, 1]."""
+        """(batch, n, 3) world points and unit view directions -> density (batch, n) >= 0 per world unit, color (batch, n, 3) in [0, 1]."""
         ...
 
     def density(self, points: Tensor) -> Tensor:

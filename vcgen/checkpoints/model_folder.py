@@ -38,7 +38,7 @@ MOST_ELEMENTS = 1 << 28
 
 
 class Camera(Struct):
-    """Assumed of a picture without pose. focal: normalised by the width. distance, near, far: world units. elevation: degrees."""
+    """Assumed of an image without pose. focal: normalized by the width. distance, near, far: world units. elevation: degrees."""
 
     focal: Annotated[float, Meta(ge=0.1, le=50)]
     distance: Length
@@ -54,7 +54,7 @@ class Camera(Struct):
 class Config(Struct):
     """The entries of config.json that loading needs; there may be others.
 
-    class_path, init_args: the system and its arguments. image_size: (height, width) in pixels. background: grey level behind every view.
+    class_path, init_args: the system and its arguments. image_size: (height, width) in pixels. background: gray level behind every view.
     dtype: of the stored weights. diffusers: whether a prior's network lies in ``unet/``.
     """
 

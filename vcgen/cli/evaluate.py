@@ -60,7 +60,7 @@ def evaluate(
         baselines: also score copying the input, and with --train the mean training image.
         train: the training shards, for the mean training image of the baselines.
         compare: --out folders of other methods to set beside this one.
-        distill: distil every object's field by the model's prior before it is scored, with the model part of a configuration such as
+        distill: distill every object's field by the model's prior before it is scored, with the model part of a configuration such as
             configs/distill.yaml; nothing for the same settings.
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
@@ -93,14 +93,14 @@ def evaluate(
 
         system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins or ())
         if together > 1 and not merge:
-            distil_in_groups(system, places.data, loaded_protocol, settings, together)
+            distill_in_groups(system, places.data, loaded_protocol, settings, together)
         origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})
     results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
     _announce(results, places.out)
 
 
-def distil_in_groups(system: "Distilled", data: Path, protocol: "Protocol", settings: "Settings", together: int) -> None:
-    """Distil the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
+def distill_in_groups(system: "Distilled", data: Path, protocol: "Protocol", settings: "Settings", together: int) -> None:
+    """Distill the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
     from rich.progress import track
 
     from vcgen.data.datamodules.stream import stack_views
@@ -115,7 +115,7 @@ def distil_in_groups(system: "Distilled", data: Path, protocol: "Protocol", sett
     groups = [numbers[i : i + together] for i in range(0, len(numbers), together)]
     for group in track(groups, f"distilling, {together} at a time"):
         views = [views_of(index.read(number), protocol.context, protocol, settings.device)[0] for number in group]
-        system.distil_together(stack_views(views))
+        system.distill_together(stack_views(views))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
 def export(
     checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: list[str] | None = None,
 ) -> None:
-    """Turn a training checkpoint into a model folder: model.safetensors and config.json, without optimiser state.
+    """Turn a training checkpoint into a model folder: model.safetensors and config.json, without optimizer state.
 
     A diffusion prior's network and noise schedule go to unet/ and scheduler/, where diffusers opens them by itself.
 
@@ -68,7 +68,7 @@ def export_checkpoint(
 
 
 def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What the model was built from, and the camera of its pictures: the ``vcgen`` entry, checked."""
+    """What the model was built from, and the camera of its images: the ``vcgen`` entry, checked."""
     from vcgen.checkpoints.model_folder import Camera
 
     class Entry(Struct):

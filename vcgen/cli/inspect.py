@@ -1,4 +1,4 @@
-"""``vcgen data inspect FOLDER``: what is in a shard folder, in numbers and in pictures that show a wrong camera convention at once."""
+"""``vcgen data inspect FOLDER``: what is in a shard folder, in numbers and in images that show a wrong camera convention at once."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from vcgen.terminal import say
 
 
 def main(arguments: list[str]) -> None:
-    """Parse ``arguments`` (everything after ``vcgen data inspect``), print the summary and draw the pictures."""
+    """Parse ``arguments`` (everything after ``vcgen data inspect``), print the summary and draw the images."""
     usage.run(inspect, arguments, "vcgen data inspect", positional=True)
 
 
 def inspect(folder: str, out: str | None = None, scene: str | None = None) -> None:
-    """Check a shard folder scene by scene, print a summary, and draw three pictures of it.
+    """Check a shard folder scene by scene, print a summary, and draw three images of it.
 
     contact_sheet.png: views of several scenes. cameras.png: camera positions and viewing
     directions of one scene from above and from the side; object data shows cameras around the origin, all looking inwards.
@@ -30,7 +30,7 @@ def inspect(folder: str, out: str | None = None, scene: str | None = None) -> No
 
     Args:
         folder: shard folder, made by `vcgen data pack`.
-        out: folder for the pictures; outputs/inspect/PARENT/NAME by default, after the last two names of the shard folder's path; "none"
+        out: folder for the images; outputs/inspect/PARENT/NAME by default, after the last two names of the shard folder's path; "none"
             draws none. They are never put into the shard folder.
         scene: key of the scene in cameras.png and epipolar.png; the first one by default.
     """
@@ -41,15 +41,15 @@ def inspect(folder: str, out: str | None = None, scene: str | None = None) -> No
     place = choose_place(Path(folder), out)
     index.verify_checksums()
     remarks: list[tuple[str, str]] = []
-    say(*(f"{name + ':':<17}{value}" for name, value in summarise(index, remarks).items()))
+    say(*(f"{name + ':':<17}{value}" for name, value in summarize(index, remarks).items()))
     print_remarks(remarks)
     if place is not None:
         chosen = index.read(keys.index(scene) if scene else 0)
-        say(f"{'pictures:':<17}{', '.join(str(path) for path in draw(index, chosen, place))}")
+        say(f"{'images:':<17}{', '.join(str(path) for path in draw(index, chosen, place))}")
 
 
 def choose_place(folder: Path, out: str | None) -> Path | None:
-    """Where the pictures of the shard folder ``folder`` go, None for "none". Raises UserError for a place inside ``folder``."""
+    """Where the images of the shard folder ``folder`` go, None for "none". Raises UserError for a place inside ``folder``."""
     if out == "none":
         return None
     # The last name alone is "train" or "test" most of the time.
@@ -59,8 +59,8 @@ def choose_place(folder: Path, out: str | None) -> Path | None:
     return place
 
 
-def summarise(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, str]:
-    """Name -> value over all scenes; validates each and decodes one picture of each. Raises UserError for the first bad one.
+def summarize(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, str]:
+    """Name -> value over all scenes; validates each and decodes one image of each. Raises UserError for the first bad one.
 
     Adds (scene, text) to ``remarks`` for poses that look wrong.
     """
@@ -83,12 +83,12 @@ def summarise(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, st
         "data set": f"{index.source or 'unnamed'}, split {index.split or 'unnamed'}, licence {index.licence or 'not stated'}",
         "scenes": f"{len(views)} in {len(groups)} groups, {len(index.shards)} shards, checksums good",
         "views": f"{sum(views)} ({_range(views)} a scene)",
-        "picture size": f"{index.image_size[0]} x {index.image_size[1]} (height x width)",
+        "image size": f"{index.image_size[0]} x {index.image_size[1]} (height x width)",
         "bytes": f"{sum(shard.bytes for shard in index.shards):,}",
         "near, far": "; ".join(f"{near:g}, {far:g}" for near, far in sorted(bounds)) + " (Euclidean)",
         "camera distance": f"{_range(distances)} from the origin",
         "elevation": f"{_range(elevations)} degrees above the horizon",
-        "background": ", ".join(sorted(backgrounds)) + (" (pictures carry coverage)" if backgrounds == {"alpha"} else ""),
+        "background": ", ".join(sorted(backgrounds)) + (" (images carry coverage)" if backgrounds == {"alpha"} else ""),
     }
 
 
@@ -98,14 +98,14 @@ def draw(index: ShardIndex, record: SceneRecord, out: Path) -> list[Path]:
 
     create_folder(out)
     chosen = np.unique(np.linspace(0, len(index.samples) - 1, 8).astype(int))
-    pictures = {
+    images = {
         "contact_sheet.png": contact_sheet([index.read(int(number)) for number in chosen]),
         "cameras.png": draw_cameras(record),
         "epipolar.png": draw_epipolar_lines(record),
     }
-    for name, data in pictures.items():
+    for name, data in images.items():
         write_bytes(out / name, data)
-    return [out / name for name in pictures]
+    return [out / name for name in images]
 
 
 def _range(values: list) -> str:

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": (TRAINER, "run the validation loop of a configuration"),
     "data pack": ("vcgen.cli.pack:main", "turn posed images into shards: vcgen data pack FORMAT SOURCE OUT"),
     "data render": ("vcgen.cli.render_meshes:main", "turn mesh files into shards of posed images: vcgen data render MESHES OUT"),
-    "data inspect": ("vcgen.cli.inspect:main", "summarise shards and draw contact sheet, cameras and epipolar lines"),
+    "data inspect": ("vcgen.cli.inspect:main", "summarize shards and draw contact sheet, cameras and epipolar lines"),
     "evaluate": ("vcgen.cli.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
     "export": ("vcgen.cli.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),
     "render": ("vcgen.cli.render:main", "one image -> novel views, turntable, depth, mesh"),

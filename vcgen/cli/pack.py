@@ -37,7 +37,7 @@ def srn(
         out: shard folder to make; it appears under this name only when complete.
         near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need 1.25.
         far: farthest ray distance. The default suits SRN cars; chairs need 2.75.
-        background: what lies behind the object in pictures without transparency.
+        background: what lies behind the object in images without transparency.
         name: data set name stored with every scene.
     """
     from vcgen.data.formats.srn import list_scenes, read_scene
@@ -64,7 +64,7 @@ def transforms(
         out: shard folder to make; it appears under this name only when complete.
         near: nearest ray distance from the camera, Euclidean, in stored units. Required; 2 for NeRF-synthetic.
         far: farthest ray distance. Required; 6 for NeRF-synthetic.
-        background: what lies behind the object in pictures without transparency.
+        background: what lies behind the object in images without transparency.
         name: data set name stored with every scene.
     """
     from vcgen.data.formats.transforms import list_scenes, read_scene
@@ -89,7 +89,7 @@ def run(
     licence: str = "",
     group_pattern: str = "",
     scale: float = 1.0,
-    recentre: bool = False,
+    recenter: bool = False,
     hold_out_views: int = 0,
     crops: bool = False,
     samples_per_shard: int = 64,
@@ -100,14 +100,14 @@ def run(
     """Pack with the options that all formats share.
 
     Args:
-        size: shrink pictures: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied colour.
+        size: shrink images: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied color.
         split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else transforms.json, and of it the
             frames that SPLIT_filenames lists).
         hold_out_views: parts one capture: with 8, `--split test` packs every 8th view, the first included, `--split train` the others.
         licence: licence stored with every scene.
         group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
-        recentre: move the point nearest to all optical axes to the origin.
-        scale: factor on camera positions, after recentring; near and far are in scaled units.
+        recenter: move the point nearest to all optical axes to the origin.
+        scale: factor on camera positions, after recentering; near and far are in scaled units.
         crops: the images are parts of larger ones, so that the principal point may lie anywhere, also outside.
         samples_per_shard: scenes in one tar file.
         workers: processes that convert scenes; the bytes written do not depend on it.
@@ -120,7 +120,7 @@ def run(
         raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
     if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
         complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
-    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recentre, hold_out_views, crops)
+    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recenter, hold_out_views, crops)
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 
 
@@ -141,7 +141,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
     if not match:
-        raise UserError(f"--size {text!r}: give one number for square pictures or HEIGHTxWIDTH, e.g. 64 or 480x270")
+        raise UserError(f"--size {text!r}: give one number for square images or HEIGHTxWIDTH, e.g. 64 or 480x270")
     return int(match[1]), int(match[2] or match[1])
 
 

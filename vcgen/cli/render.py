@@ -1,4 +1,4 @@
-"""``vcgen render``: one picture of an object becomes novel views, depth, a turntable and a mesh."""
+"""``vcgen render``: one image of an object becomes novel views, depth, a turntable and a mesh."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
     from vcgen.cli.render_outputs import OutputOptions
-    from vcgen.data.images.framing import Picture
+    from vcgen.data.images.framing import RgbaImage
     from vcgen.data.input_camera import Stage
     from vcgen.systems.distillation.distilled import Distilled
 
@@ -35,18 +35,18 @@ def render(
     input_elevation: float | None = None, input_distance: float | None = None, fov: float | None = None, fill: float = 0.78,
     as_is: bool = False, distill: str | None = None, device: str = "auto", seed: int = 0, plugins: list[str] | None = None,
 ) -> None:
-    """Show one object from all sides, given one picture of it.
+    """Show one object from all sides, given one image of it.
 
-    Writes to OUT (one folder per picture inside OUT when there are several): input.png, what the model was shown; views/, the novel views;
+    Writes to OUT (one folder per image inside OUT when there are several): input.png, what the model was shown; views/, the novel views;
     contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value * depth_unit of render.json, 0 = nothing
-    there) and depth_colour/, the same to look at (red near, blue far); turntable.gif and turntable.mp4; mesh.glb, with vertex colours;
-    render.json, every camera and setting. With --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, picture
+    there) and depth_color/, the same to look at (red near, blue far); turntable.gif and turntable.mp4; mesh.glb, with vertex colors;
+    render.json, every camera and setting. With --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, image
     and settings finds them again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
     hyphens do for underscores.
 
     Args:
         model: the model folder that vcgen export wrote.
-        image: one or more pictures, each of another object, with alpha, on a plain background, or on any where rembg is installed.
+        image: one or more images, each of another object, with alpha, on a plain background, or on any where rembg is installed.
         out: the folder to write to; files of an earlier run are replaced.
         views: how many novel views, spread evenly around the object from azimuth 0; 8 unless azimuths are given.
         azimuths: the views' azimuths in degrees instead; 0 is the input's side, 90 a quarter turn counter-clockwise seen from above.
@@ -56,14 +56,14 @@ def render(
         turntable_frames: frames of the turntable's full turn; 0 writes none.
         fps: frames per second of the turntable.
         mesh_resolution: grid points along each edge of the cube that the mesh is extracted from; 0 writes none.
-        mesh_format: of the mesh: glb, ply, obj, stl (without colours), or several of them.
+        mesh_format: of the mesh: glb, ply, obj, stl (without colors), or several of them.
         threshold: the density (per world unit) of the mesh's surface; by default it lies where a tenth of the light is stopped.
-        input_elevation: elevation in degrees from which the picture was taken; the model's default camera otherwise.
-        input_distance: distance between the picture's camera and the object's middle, in world units; the model's default otherwise, and
+        input_elevation: elevation in degrees from which the image was taken; the model's default camera otherwise.
+        input_distance: distance between the image's camera and the object's middle, in world units; the model's default otherwise, and
             the only one that suits models trained at a single distance.
         fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
         fill: share of the frame that the object is scaled to fill, between 0.1 and 1.
-        as_is: keep the picture's framing (only pad and resize), for pictures framed like the training data.
+        as_is: keep the image's framing (only pad and resize), for images framed like the training data.
         distill: finetune the field by the model's diffusion prior first (under a minute on one CPU core at 64 px): a configuration
             such as configs/distill.yaml, or nothing for the same settings.
         device: cpu, cuda, cuda:1, ... ; auto takes a GPU when there is one.
@@ -96,7 +96,7 @@ def render(
     from vcgen.data.input_camera import Stage
 
     stage = Stage.of(read_config(model), input_elevation, input_distance, fov)
-    pictures = _read(targets, stage.image_size, fill, as_is)
+    images = _read(targets, stage.image_size, fill, as_is)
     system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
     options = OutputOptions(
         azimuths=tuple(360 * i / (views or 8) for i in range(views or 8)) if azimuths is None else tuple(azimuths),
@@ -105,7 +105,7 @@ def render(
         turntable_frames=turntable_frames, fps=fps, mesh_resolution=mesh_resolution, mesh_formats=tuple(dict.fromkeys(mesh_format)),
         threshold=threshold, transparent=transparent,
     )
-    _render_all(system, stage, pictures, targets, options, {"model": str(model), "distill": distill, "seed": seed})
+    _render_all(system, stage, images, targets, options, {"model": str(model), "distill": distill, "seed": seed})
 
 
 def _open(
@@ -122,13 +122,13 @@ def _open(
 
 
 def _render_all(
-    system: "LightningModule | Distilled", stage: "Stage", pictures: "dict[Path, Picture]", targets: dict[Path, Path],
+    system: "LightningModule | Distilled", stage: "Stage", images: "dict[Path, RgbaImage]", targets: dict[Path, Path],
     options: "OutputOptions", record: dict[str, Any],
 ) -> None:
-    """Every picture, even when an earlier one had problems; these end the command."""
+    """Every image, even when an earlier one had problems; these end the command."""
     import torch
 
-    from vcgen.cli.render_outputs import render_picture
+    from vcgen.cli.render_outputs import render_image
     from vcgen.folders import create_folder
 
     problems = []
@@ -136,7 +136,7 @@ def _render_all(
         create_folder(target)
     for path, target in targets.items():
         torch.manual_seed(record["seed"])
-        report = render_picture(system, stage, path, pictures[path], target, options, record)
+        report = render_image(system, stage, path, images[path], target, options, record)
         say(*report.lines)
         problems += report.problems
     if problems:
@@ -145,31 +145,31 @@ def _render_all(
 
 
 def _targets(images: list[str], out: Path) -> dict[Path, Path]:
-    """The folder to write to, for every picture."""
+    """The folder to write to, for every path."""
     from vcgen.data.images.reading import image_in
 
-    pictures = [image_in(name) for name in images]
-    if not pictures:
-        raise UserError("--image needs at least one picture")
-    names = [picture.stem for picture in pictures]
+    paths = [image_in(name) for name in images]
+    if not paths:
+        raise UserError("--image needs at least one image")
+    names = [path.stem for path in paths]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"two pictures are named {twice[0]}: their results would overwrite one another, so rename one or run twice")
+        raise UserError(f"two images are named {twice[0]}: their results would overwrite one another, so rename one or run twice")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out takes a folder")
-    return {picture: out if len(pictures) == 1 else out / picture.stem for picture in pictures}
+    return {path: out if len(paths) == 1 else out / path.stem for path in paths}
 
 
-def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool) -> "dict[Path, Picture]":
-    """Every picture as the model sees it. Raises UserError for all together that cannot be used, before anything is rendered."""
+def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool) -> "dict[Path, RgbaImage]":
+    """Every image as the model sees it. Raises UserError for all together that cannot be used, before anything is rendered."""
     from vcgen.data.images.framing import prepare
 
-    pictures, faults = {}, []
+    images, faults = {}, []
     for path in paths:
         try:
-            pictures[path] = prepare(path, size, fill, as_is)
+            images[path] = prepare(path, size, fill, as_is)
         except UserError as error:
             faults.append(str(error))
     if faults:
-        more = f" ({len(faults)} of {len(faults) + len(pictures)} pictures cannot be used; nothing was rendered)" if pictures else ""
+        more = f" ({len(faults)} of {len(faults) + len(images)} images cannot be used; nothing was rendered)" if images else ""
         raise UserError(one_line("; ".join(faults) + more))
-    return pictures
+    return images

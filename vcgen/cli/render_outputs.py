@@ -1,4 +1,4 @@
-"""What ``vcgen render`` writes for one picture."""
+"""What ``vcgen render`` writes for one image."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vcgen.cameras import Cameras
-from vcgen.data.images.framing import Picture
+from vcgen.data.images.framing import RgbaImage
 from vcgen.data.input_camera import Stage
 from vcgen.errors import UserError
 from vcgen.io import write_bytes
@@ -22,7 +22,7 @@ from vcgen.rendering.mesh import extract_mesh
 from vcgen.terminal import printable
 from vcgen.types import Field, Rendering
 from vcgen.visualization.mesh_files import write_mesh
-from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
+from vcgen.visualization.video import contact_sheet, depth_image, write_gif, write_mp4, write_png
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,23 @@ class Report:
     problems: list[str]
 
 
-def render_picture(
-    system: LightningModule, stage: Stage, path: Path, picture: Picture, target: Path, options: OutputOptions, record: dict[str, Any]
+def render_image(
+    system: LightningModule, stage: Stage, path: Path, image: RgbaImage, target: Path, options: OutputOptions, record: dict[str, Any]
 ) -> Report:
-    """Write everything for one picture, which came from ``path``, to the folder ``target``; ``record`` goes into render.json."""
-    pixels = np.concatenate([picture.colour, picture.alpha[..., None]], -1)
+    """Write everything for one image, which came from ``path``, to the folder ``target``; ``record`` goes into render.json."""
+    pixels = np.concatenate([image.color, image.alpha[..., None]], -1)
     write_png(target / "input.png", _bytes(pixels))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
-        field = system.field(stage.context(picture, system.device))
+        field = system.field(stage.context(image, system.device))
         cameras = stage.cameras(options.azimuths, options.elevation, system.device)
         views = _render(system, field, cameras, options.size, stage.background, bar, f"{path.name}: views")
         lines = [f"{path} -> {target}"] + _write_views(views, stage, target, options)
         if options.turntable_frames:
             around = stage.cameras([360 * i / options.turntable_frames for i in range(options.turntable_frames)], options.elevation)
             turn = _render(system, field, around.to(system.device), options.size, stage.background, bar, f"{path.name}: turntable")
-            frames = _pictures(turn.rgb)
+            frames = _images(turn.rgb)
             gif = write_gif(target / "turntable.gif", frames, options.fps)
             mp4 = write_mp4(target / "turntable.mp4", frames, options.fps)
             lines += [_line(gif, f"{len(frames)} frames, {options.fps:g} per second"), _line(mp4, "the same as H.264")]
@@ -87,28 +87,28 @@ def _render(
 
 
 def _write_views(views: Rendering, stage: Stage, target: Path, options: OutputOptions) -> list[str]:
-    pictures, depth, alpha = _pictures(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
-    coloured = depth_picture(depth, stage.near, stage.far, alpha)
+    images, depth, alpha = _images(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
+    colored = depth_image(depth, stage.near, stage.far, alpha)
     stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(stage)), 1, 65535), 0).astype(np.uint16)
-    shown = straight_rgba(views, stage.background) if options.transparent else pictures
+    shown = straight_rgba(views, stage.background) if options.transparent else images
     for index, name in enumerate(_names(options.azimuths)):
         write_png(target / "views" / name, shown[index])
         write_png(target / "depth" / name, stored[index])
-        write_png(target / "depth_colour" / name, coloured[index])
-    columns, clear = min(8, len(pictures)), ", with straight alpha" if options.transparent else ""
-    blank = np.full((-len(pictures) % columns, *pictures.shape[1:]), 255, np.uint8)
-    write_png(target / "contact_sheet.png", contact_sheet(np.concatenate([pictures, blank, coloured]), columns))
+        write_png(target / "depth_color" / name, colored[index])
+    columns, clear = min(8, len(images)), ", with straight alpha" if options.transparent else ""
+    blank = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
+    write_png(target / "contact_sheet.png", contact_sheet(np.concatenate([images, blank, colored]), columns))
     return [
         _line(target / "input.png", "what the model was shown"),
-        _line(target / "views", f"{len(pictures)} views, {options.size[1]} x {options.size[0]} pixels{clear}"),
+        _line(target / "views", f"{len(images)} views, {options.size[1]} x {options.size[0]} pixels{clear}"),
         _line(target / "depth", f"16-bit depth, world units = value * {_depth_unit(stage):.6g}, 0 = nothing there"),
-        _line(target / "depth_colour", "the same to look at: red near, blue far"),
+        _line(target / "depth_color", "the same to look at: red near, blue far"),
         _line(target / "contact_sheet.png", "views and depth on one page"),
     ]
 
 
 def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions, lines: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """A picture without a surface still has its views, so the reason is returned instead of raised."""
+    """An image without a surface still has its views, so the reason is returned instead of raised."""
     radius = stage.radius if not math.isfinite(float(field.radius[0])) else None
     try:
         surface = extract_mesh(field, options.mesh_resolution, options.threshold, radius)
@@ -116,7 +116,7 @@ def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions
         return {}, [f"no mesh was written: {error}"]
     for suffix in options.mesh_formats:
         path = write_mesh(target / f"mesh.{suffix}", surface.mesh)
-        lines.append(_line(path, f"{len(surface.mesh.faces)} triangles{', without colours' if suffix == 'stl' else ''}"))
+        lines.append(_line(path, f"{len(surface.mesh.faces)} triangles{', without colors' if suffix == 'stl' else ''}"))
     return {
         "threshold": surface.threshold, "density_range": surface.density_range, "resolution": options.mesh_resolution,
         "vertices": len(surface.mesh.vertices), "faces": len(surface.mesh.faces),
@@ -125,7 +125,7 @@ def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions
 
 def _record(stage: Stage, cameras: Cameras, options: OutputOptions) -> dict[str, Any]:
     return {
-        "world": "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalised by width and height",
+        "world": "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalized by width and height",
         "input_camera": {"azimuth": 0.0, "elevation": stage.elevation, "distance": stage.distance, "focal": stage.focal},
         "depth_unit": _depth_unit(stage), "background": None if options.transparent else stage.background,
         "views": [
@@ -138,10 +138,10 @@ def _record(stage: Stage, cameras: Cameras, options: OutputOptions) -> dict[str,
 
 
 def straight_rgba(views: Rendering, background: float) -> NDArray[np.uint8]:
-    """Views (n, channels, height, width) over a grey level -> (n, height, width, 4): the colour without it, white where nothing is seen,
+    """Views (n, channels, height, width) over a gray level -> (n, height, width, 4): the color without it, white where nothing is seen,
     and the opacity."""
-    colour = (views.rgb - (1 - views.alpha) * background) / views.alpha.clamp(min=1e-4)
-    return _pictures(torch.cat([torch.where(views.alpha > 1e-3, colour, 1.0), views.alpha], 1))
+    color = (views.rgb - (1 - views.alpha) * background) / views.alpha.clamp(min=1e-4)
+    return _images(torch.cat([torch.where(views.alpha > 1e-3, color, 1.0), views.alpha], 1))
 
 
 def _names(azimuths: tuple[float, ...]) -> list[str]:
@@ -149,7 +149,7 @@ def _names(azimuths: tuple[float, ...]) -> list[str]:
 
 
 def _depth_unit(stage: Stage) -> float:
-    """World units per step of the 16-bit depth pictures: the far plane is the largest number."""
+    """World units per step of the 16-bit depth images: the far plane is the largest number."""
     return stage.far / 65535
 
 
@@ -157,7 +157,7 @@ def _bytes(values: NDArray) -> NDArray[np.uint8]:
     return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
-def _pictures(rgb: torch.Tensor) -> NDArray[np.uint8]:
+def _images(rgb: torch.Tensor) -> NDArray[np.uint8]:
     return _bytes(rgb.permute(0, 2, 3, 1).numpy())
 
 

@@ -1,4 +1,4 @@
-"""Captions for posed pictures: what a thing is called, which colour it has, from which side it is seen."""
+"""Captions for posed images: what a thing is called, which color it has, from which side it is seen."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from vcgen.io import read_json
 from vcgen.schema import Key, Label
 from vcgen.types import Views
 
-#: Colour words and an RGB colour in [0, 1] that each stands for.
-COLOURS = {
+#: Color words and an RGB color in [0, 1] that each stands for.
+COLORS = {
     "red": (0.75, 0.15, 0.12), "orange": (0.9, 0.5, 0.15), "yellow": (0.9, 0.8, 0.25), "green": (0.25, 0.6, 0.25),
     "blue": (0.2, 0.4, 0.75),
     "purple": (0.5, 0.3, 0.6), "pink": (0.9, 0.55, 0.65), "brown": (0.45, 0.3, 0.2),
-    "white": (0.92, 0.92, 0.92), "grey": (0.55, 0.55, 0.55),
+    "white": (0.92, 0.92, 0.92), "gray": (0.55, 0.55, 0.55),
     "black": (0.12, 0.12, 0.12),
 }
 ADVICE = 'give entries such as "KEY": {"names": ["taxi", "car"], "front": 0}'
@@ -40,9 +40,9 @@ def read_things(path: Path) -> dict[str, Thing]:
     return read_json(path, Annotated[dict[Key, Thing], Meta(min_length=1)], ADVICE)
 
 
-def sentence(name: str, colour: str = "", view: str = "") -> str:
+def sentence(name: str, color: str = "", view: str = "") -> str:
     """"a photo of a red car, side view"."""
-    words = f"{colour} {name}".strip()
+    words = f"{color} {name}".strip()
     article = "an" if words[:1] in "aeiou" else "a"
     return f"a photo of {article} {words}" + (f", {view} view" if view else "")
 
@@ -50,14 +50,14 @@ def sentence(name: str, colour: str = "", view: str = "") -> str:
 def all_sentences(things: dict[str, Thing]) -> list[str]:
     """Every caption that can occur, for a tokenizer to learn."""
     names = sorted({name for thing in things.values() for name in thing.names})
-    return [sentence(name, colour, view) for name in names for colour in ("", *COLOURS) for view in ("", *VIEWS)]
+    return [sentence(name, color, view) for name in names for color in ("", *COLORS) for view in ("", *VIEWS)]
 
 
 def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, generator: torch.Generator) -> list[str]:
-    """One caption per picture of ``views`` (scenes, n), scene by scene. One of the names at random; the colour in half of them, the
+    """One caption per image of ``views`` (scenes, n), scene by scene. One of the names at random; the color in half of them, the
     view in four of five. Raises UserError for a scene without entry."""
     azimuth, elevation = view_angles(views.cameras.centers)
-    colour = colour_words(views)
+    color = color_words(views)
     draws = torch.rand((*azimuth.shape, 3), generator=generator, device=generator.device).cpu()
     found = []
     for i, key in enumerate(keys):
@@ -65,23 +65,23 @@ def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, genera
             raise UserError(f"scene {key} has no caption: add it to the captions file")
         thing = things[key]
         for j in range(azimuth.shape[1]):
-            pick, with_colour, with_view = draws[i, j].tolist()
+            pick, with_color, with_view = draws[i, j].tolist()
             view = ""
             if with_view < 0.8:
                 view = view_word(float(azimuth[i, j]) - (thing.front or 0.0), float(elevation[i, j]))
                 if thing.front is None and view not in ("overhead", "bottom"):
                     view = ""
-            found.append(sentence(thing.names[int(pick * len(thing.names))], colour[i] if with_colour < 0.5 else "", view))
+            found.append(sentence(thing.names[int(pick * len(thing.names))], color[i] if with_color < 0.5 else "", view))
     return found
 
 
-def colour_words(views: Views) -> list[str]:
-    """The word whose colour most of a scene's object pixels, of all its views (scenes, n), are nearest to; "" for opaque pictures."""
+def color_words(views: Views) -> list[str]:
+    """The word whose color most of a scene's object pixels, of all its views (scenes, n), are nearest to; "" for opaque images."""
     if views.alpha is None:
         return [""] * len(views.images)
-    words = torch.tensor(list(COLOURS.values()), device=views.images.device)
+    words = torch.tensor(list(COLORS.values()), device=views.images.device)
     pixels = views.images.movedim(-3, -1).flatten(1, -2)
     nearest = (pixels[:, :, None] - words).square().sum(-1).argmin(-1)
     votes = torch.zeros(len(pixels), len(words), device=pixels.device).scatter_add_(1, nearest, views.alpha.flatten(1))
-    names = list(COLOURS)
+    names = list(COLORS)
     return [names[int(best)] for best in votes.argmax(1)]

@@ -1,4 +1,4 @@
-"""Pictures of packed scenes, drawn with Pillow: contact sheets, camera positions, epipolar lines. Functions return PNG bytes
+"""Images of packed scenes, drawn with Pillow: contact sheets, camera positions, epipolar lines. Functions return PNG bytes
 unless they say otherwise."""
 
 import io
@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
 from vcgen.data.shards.record import SceneRecord, decode_views
 
-COLOURS = ((230, 25, 75), (60, 160, 60), (0, 110, 220), (245, 130, 48), (145, 30, 180), (0, 150, 160), (200, 150, 0), (240, 50, 230))
-AXIS_COLOURS = {"x": (200, 0, 0), "y": (0, 140, 0), "z": (0, 0, 200)}
+COLORS = ((230, 25, 75), (60, 160, 60), (0, 110, 220), (245, 130, 48), (145, 30, 180), (0, 150, 160), (200, 150, 0), (240, 50, 230))
+AXIS_COLORS = {"x": (200, 0, 0), "y": (0, 140, 0), "z": (0, 0, 200)}
 TILE = 160
 PANEL = 560
 #: Ways of looking at cameras: the world axes that lie to the right and upwards, and what that is called.
@@ -19,12 +19,12 @@ SIDES = ((0, 1, "from above"), (0, 2, "from the side"))
 
 
 def contact_sheet(records: list[SceneRecord], columns: int = 8) -> bytes:
-    """One row of evenly chosen views a scene, over light grey where transparent; a single scene fills four rows."""
+    """One row of evenly chosen views a scene, over light gray where transparent; a single scene fills four rows."""
     rows = []
     for record in records:
         count = columns * (4 if len(records) == 1 else 1)
         indices = np.unique(np.linspace(0, len(record.views) - 1, min(count, len(record.views))).astype(int))
-        tiles = [_picture(record, int(index), TILE) for index in indices]
+        tiles = [_image(record, int(index), TILE) for index in indices]
         rows += [(record.key, tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
     width, height = rows[0][1][0].size
     sheet = Image.new("RGB", (columns * (width + 4), len(rows) * (height + 18)), "white")
@@ -66,22 +66,22 @@ def side_by_side(panels: list[Image.Image]) -> Image.Image:
 
 
 def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
-    """Points of one view, and in ``others`` further views the lines on which the same spots of the object must lie, in one colour each."""
+    """Points of one view, and in ``others`` further views the lines on which the same spots of the object must lie, in one color each."""
     first = 0
-    points = choose_points(record, first, len(COLOURS))
-    chosen = [first, *_neighbours(record, first, others)]
+    points = choose_points(record, first, len(COLORS))
+    chosen = [first, *_neighbors(record, first, others)]
     scale = max(1, round(480 / max(record.size)))
     tiles = []
     for number, index in enumerate(chosen):
-        tile = _picture(record, index, max(record.size) * scale)
+        tile = _image(record, index, max(record.size) * scale)
         pen, (width, height) = ImageDraw.Draw(tile), tile.size
         F = fundamental_matrix(record.c2w[first], record.K[first], record.c2w[index], record.K[index]) if number else None
-        for point, colour in zip(points, COLOURS, strict=False):
+        for point, color in zip(points, COLORS, strict=False):
             if number == 0:
                 x, y = point * [width, height]
-                pen.ellipse([x - 5, y - 5, x + 5, y + 5], outline=colour, width=3)
+                pen.ellipse([x - 5, y - 5, x + 5, y + 5], outline=color, width=3)
             else:
-                _draw_line(pen, epipolar_lines(F, point[None], (height, width))[0], (width, height), colour)
+                _draw_line(pen, epipolar_lines(F, point[None], (height, width))[0], (width, height), color)
         pen.text((4, 4), f"view {record.views[index]}", fill="black")
         tiles.append(tile)
     sheet = Image.new("RGB", (sum(tile.width + 4 for tile in tiles), tiles[0].height), "white")
@@ -91,15 +91,15 @@ def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
 
 
 def choose_points(record: SceneRecord, index: int, count: int) -> np.ndarray:
-    """(n, 2) normalised points, n <= count, where the view has most detail, spread out, on the object where coverage or background tells.
+    """(n, 2) normalized points, n <= count, where the view has most detail, spread out, on the object where coverage or background tells.
 
     Fewer than ``count`` are returned where the object is too small to hold them apart.
     """
     rgb, alpha = decode_views(record, [index])
-    picture = rgb[0] if alpha is None else rgb[0] * alpha[0] + 1 - alpha[0]
+    image = rgb[0] if alpha is None else rgb[0] * alpha[0] + 1 - alpha[0]
     mask = object_mask(record, index)
     # The small constant lets points fall on featureless parts of the object, never beside it.
-    score = (np.hypot(*np.gradient(picture.mean(0))) + 1e-6) * (mask if mask.any() else 1)
+    score = (np.hypot(*np.gradient(image.mean(0))) + 1e-6) * (mask if mask.any() else 1)
     v, u = np.meshgrid(np.arange(record.size[0]) + 0.5, np.arange(record.size[1]) + 0.5, indexing="ij")
     points = []
     while len(points) < count and score.max() > 0:
@@ -119,7 +119,7 @@ def object_mask(record: SceneRecord, index: int) -> np.ndarray:
     return np.abs(rgb[0] - (1.0 if record.background == "white" else 0.0)).max(0) > 0.02
 
 
-def _neighbours(record: SceneRecord, first: int, count: int) -> list[int]:
+def _neighbors(record: SceneRecord, first: int, count: int) -> list[int]:
     """Views taken from nearby, nearest first, spread over the closest third: enough baseline, still much in common."""
     distances = np.linalg.norm(record.c2w[:, :3, 3] - record.c2w[first, :3, 3], axis=-1)
     order = [int(i) for i in np.argsort(distances, kind="stable") if i != first]
@@ -128,11 +128,11 @@ def _neighbours(record: SceneRecord, first: int, count: int) -> list[int]:
     return [order[rank] for rank in ranks]
 
 
-def _picture(record: SceneRecord, index: int, longest: int) -> Image.Image:
-    """A view over light grey, resized so that its longer side has ``longest`` pixels."""
+def _image(record: SceneRecord, index: int, longest: int) -> Image.Image:
+    """A view over light gray, resized so that its longer side has ``longest`` pixels."""
     rgb, alpha = decode_views(record, [index])
-    picture = rgb[0] if alpha is None else rgb[0] * alpha[0] + 0.9 * (1 - alpha[0])
-    image = Image.fromarray(np.round(picture.transpose(1, 2, 0) * 255).astype(np.uint8))
+    blended = rgb[0] if alpha is None else rgb[0] * alpha[0] + 0.9 * (1 - alpha[0])
+    image = Image.fromarray(np.round(blended.transpose(1, 2, 0) * 255).astype(np.uint8))
     factor = longest / max(image.size)
     shape = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(shape, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX)
@@ -159,27 +159,27 @@ def _draw_panel(
     for axis in axes:
         name = "xyz"[axis]
         tip = np.eye(3)[axis] * half * 0.25
-        pen.line(place(np.stack([np.zeros(3), tip])), fill=AXIS_COLOURS[name], width=3)
-        pen.text(place(tip)[0], name, fill=AXIS_COLOURS[name])
+        pen.line(place(np.stack([np.zeros(3), tip])), fill=AXIS_COLORS[name], width=3)
+        pen.text(place(tip)[0], name, fill=AXIS_COLORS[name])
     if radius is not None:
         (x, y), reach = place(np.zeros(3))[0], radius / half * PANEL / 2
         pen.ellipse([x - reach, y - reach, x + reach, y + reach], outline=(0, 110, 220), width=2)
     for number, center in enumerate(centers):
-        colour = (230, 25, 75) if number == 0 else (90, 90, 90)
-        pen.line(place(corners[number][[0, 1, 2, 3, 0]]), fill=colour)
+        color = (230, 25, 75) if number == 0 else (90, 90, 90)
+        pen.line(place(corners[number][[0, 1, 2, 3, 0]]), fill=color)
         for corner in corners[number]:
-            pen.line(place(np.stack([center, corner])), fill=colour)
+            pen.line(place(np.stack([center, corner])), fill=color)
     pen.text((6, 6), f"{title} (red: first camera; axes: {half * 0.25:.3g} units long)", fill="black")
 
 
-def _draw_line(pen: ImageDraw.ImageDraw, line: np.ndarray, size: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """Draw a x + b y + c = 0 (pixels) across the whole picture."""
+def _draw_line(pen: ImageDraw.ImageDraw, line: np.ndarray, size: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """Draw a x + b y + c = 0 (pixels) across the whole image."""
     a, b, c = line
     reach = 2.0 * sum(size)
     foot = -c * np.array([a, b])
     start, end = foot - reach * np.array([-b, a]), foot + reach * np.array([-b, a])
     if np.abs(np.stack([start, end])).max() < 1e7:
-        pen.line([tuple(start), tuple(end)], fill=colour, width=2)
+        pen.line([tuple(start), tuple(end)], fill=color, width=2)
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
-from vcgen.data.images.framing import Picture
+from vcgen.data.images.framing import RgbaImage
 from vcgen.errors import UserError
 from vcgen.types import Views
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The set-up of a picture without pose: an orbit around the origin of a z-up world, with the input camera at azimuth 0.
+    """The set-up of an image without pose: an orbit around the origin of a z-up world, with the input camera at azimuth 0.
 
-    image_size: (height, width) of the model's input. focal: normalised by the width; pixels are square. distance, near, far: world units.
-    elevation: of the input camera, degrees. background: grey level behind the object, in [0, 1].
+    image_size: (height, width) of the model's input. focal: normalized by the width; pixels are square. distance, near, far: world units.
+    elevation: of the input camera, degrees. background: gray level behind the object, in [0, 1].
     """
 
     image_size: tuple[int, int]
@@ -67,10 +67,10 @@ class Stage:
         K = pinhole(self.focal, self.focal * width / height)
         return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far).to(device)
 
-    def context(self, picture: Picture, device: torch.device | str = "cpu") -> Views:
-        """What a system's ``field`` takes: a picture (``vcgen.data.images.framing.prepare``) and its camera, batch shape (1, 1)."""
-        images = torch.from_numpy(picture.colour).permute(2, 0, 1)[None, None]
-        alpha = torch.from_numpy(picture.alpha)[None, None, None]
+    def context(self, image: RgbaImage, device: torch.device | str = "cpu") -> Views:
+        """What a system's ``field`` takes: an image (``vcgen.data.images.framing.prepare``) and its camera, batch shape (1, 1)."""
+        images = torch.from_numpy(image.color).permute(2, 0, 1)[None, None]
+        alpha = torch.from_numpy(image.alpha)[None, None, None]
         return Views(images, self.cameras([0.0], self.elevation)[None], alpha).to(device)
 
     @property

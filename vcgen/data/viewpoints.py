@@ -17,7 +17,7 @@ def view_word(azimuth: float, elevation: float) -> str:
     """The word for a camera at ``azimuth`` degrees from the object's front and ``elevation`` above its equator.
 
     "overhead" above 60 degrees, "bottom" below -60; else "front" within 30 degrees of the front, "back" within 30 of its opposite,
-    "side" between. The sectors are centred: with a front sector that begins at the front, half of the front views are called side views
+    "side" between. The sectors are centerd: with a front sector that begins at the front, half of the front views are called side views
     (RealFusion's release), and fronts appear on every side.
     """
     if abs(elevation) > 60:
@@ -30,7 +30,7 @@ def view_word(azimuth: float, elevation: float) -> str:
 class ViewpointOptions:
     """Random cameras around the object, uniform on the zone of the sphere between ``elevation`` (lowest, highest), all azimuths.
 
-    fov: lowest and highest horizontal field of view, degrees. framing: what a picture spans at the object's distance, relative to the
+    fov: lowest and highest horizontal field of view, degrees. framing: what an image spans at the object's distance, relative to the
     reference view: with (1, 1) the object is as large as in the photo, and the distance follows from the field of view. With the reference
     at distance 1.8 and 40 degrees, fov 40 to 60 and framing 0.9 to 1.2 mean distances 1.0 to 2.2.
     """
@@ -47,7 +47,7 @@ class ViewpointOptions:
 
 
 def random_cameras(reference: Cameras, center: Tensor, radius: float, options: ViewpointOptions, generator: torch.Generator) -> Cameras:
-    """One camera (1,) that looks at ``center`` (3,), with square pixels if the picture is square; near and far enclose ``radius``.
+    """One camera (1,) that looks at ``center`` (3,), with square pixels if the image is square; near and far enclose ``radius``.
 
     reference: (1,), the photo's camera; it sets the scale of distances.
     """

@@ -30,8 +30,8 @@ def view_unet(
     return UNet2DConditionModel(**common, cross_attention_dim=token_width, attention_head_dim=max(1, max(channels) // HEAD))
 
 
-class PictureTokens(nn.Module):
-    """A picture (n, 3, H, W) in [-1, 1] -> (n, H/8 * W/8, width) features with their place, for cross-attention."""
+class ImageTokens(nn.Module):
+    """An image (n, 3, H, W) in [-1, 1] -> (n, H/8 * W/8, width) features with their place, for cross-attention."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -43,9 +43,9 @@ class PictureTokens(nn.Module):
         ))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        features = self.layers(picture)
+        features = self.layers(image)
         place = sinusoids(*features.shape[-2:], self.width, features.device)
         return self.norm(features.flatten(2).mT + place)
 

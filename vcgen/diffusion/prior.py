@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vcgen.diffusion.networks import PictureTokens, view_unet
+from vcgen.diffusion.networks import ImageTokens, view_unet
 from vcgen.diffusion.schedule import (
     Prediction,
     denoised,
@@ -35,9 +35,9 @@ SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
 
 class Condition(NamedTuple):
-    """What the prior is told about n pictures.
+    """What the prior is told about n images.
 
-    maps: (n, channels, H, W) in [-1, 1], the field's rendering: colour over white, opacity, and distance where asked for.
+    maps: (n, channels, H, W) in [-1, 1], the field's rendering: color over white, opacity, and distance where asked for.
     tokens: (n, length, width) features of the input view, or None. given: (n,) 1, or 0 where there is no condition, and zeros stand for it.
     """
 
@@ -52,23 +52,23 @@ class Condition(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """A prediction: the clean picture and the noise, both (n, 3, H, W), float32, consistent with z = alpha x + sigma e."""
+    """A prediction: the clean image and the noise, both (n, 3, H, W), float32, consistent with z = alpha x + sigma e."""
 
-    picture: Tensor
+    image: Tensor
     noise: Tensor
 
 
 class ViewPrior(nn.Module):
-    """p(view | rendering of the field at that camera, input view). Pictures are over white, in [-1, 1] inside, in [0, 1] outside.
+    """p(view | rendering of the field at that camera, input view). Images are over white, in [-1, 1] inside, in [0, 1] outside.
 
     channels: U-Net widths, finest level first; layers: residual blocks per level; attention: levels that attend, finest first.
     input_attention: the attending levels also look at the input view's features (cross-attention). depth: the condition has distances, too.
     patch: pixels per U-Net cell along each side (as in patch diffusion and DiT): 2 makes a network of the same cost wider.
     prediction: what the network predicts: the noise, or v = alpha e - sigma x (arXiv 2202.00512, appendix D).
-    spread: the standard deviation, in [-1, 1] units, with which pictures are taken to scatter about the rendering. The network then learns
+    spread: the standard deviation, in [-1, 1] units, with which images are taken to scatter about the rendering. The network then learns
     what the best guess for such Gaussians leaves over, at unit variance: the preconditioning of EDM (arXiv 2206.00364, table 1), about
     the rendering instead of 0 (ours). None: the network's output is the prediction.
-    size: picture side in pixels, which sets the schedule's shift. condition_dropout: share of training pictures without condition,
+    size: image side in pixels, which sets the schedule's shift. condition_dropout: share of training images without condition,
     for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: all noise
     levels alike. With ``spread`` the loss is the network's own error at all noise levels, as in EDM.
     gradient_checkpointing: recompute activations in the backward pass; less memory, a third more time.
@@ -89,7 +89,7 @@ class ViewPrior(nn.Module):
         check_levels("size", size, patch, channels, attention, heads=not input_attention)
         self.depth, self.patch, self.spread, self.condition_dropout, self.min_snr = depth, patch, spread, condition_dropout, min_snr
         self.size, self.schedule = size, noise_schedule(prediction, size)
-        self.tokens = PictureTokens(width=4 * channels[0]) if input_attention else None
+        self.tokens = ImageTokens(width=4 * channels[0]) if input_attention else None
         width = self.tokens.width if self.tokens else None
         self.unet = view_unet(channels, layers, attention, 5 if depth else 4, width, size, patch)
         if gradient_checkpointing:
@@ -112,7 +112,7 @@ class ViewPrior(nn.Module):
         return Condition(maps, tokens, maps.new_ones(len(maps)))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """The prediction (n, 3, H, W), float32, for noisy pictures (n, 3, H, W) at ``timesteps`` (n,)."""
+        """The prediction (n, 3, H, W), float32, for noisy images (n, 3, H, W) at ``timesteps`` (n,)."""
         if self.spread is None:
             return self.network(noisy, timesteps, condition)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
@@ -131,9 +131,9 @@ class ViewPrior(nn.Module):
         spread = self.spread * given + (1 - given)
         return spread, (alpha.square() * spread.square() + sigma.square()).sqrt()
 
-    def network(self, pictures: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def network(self, images: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The U-Net's output (n, 3, H, W), float32."""
-        cells = F.pixel_unshuffle(torch.cat([pictures, condition.maps], 1), self.patch)
+        cells = F.pixel_unshuffle(torch.cat([images, condition.maps], 1), self.patch)
         extra = {} if condition.tokens is None else {"encoder_hidden_states": condition.tokens}
         return F.pixel_shuffle(self.unet(cells, timesteps, **extra).sample.float(), self.patch)
 
@@ -150,13 +150,13 @@ class ViewPrior(nn.Module):
         return unconditional + guidance * (output - unconditional)
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Denoised:
-        """Predict the clean pictures, in [-1, 1], and the noise of ``noisy`` (n, 3, H, W)."""
+        """Predict the clean images, in [-1, 1], and the noise of ``noisy`` (n, 3, H, W)."""
         output = self.guided(noisy, timesteps, condition, guidance)
         return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
 
-    def loss(self, pictures: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Denoising loss of pictures (n, 3, H, W) in [0, 1]: per-picture means (n,), already weighted, and their timesteps (n,)."""
-        clean = to_signed(pictures)
+    def loss(self, images: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Denoising loss of images (n, 3, H, W) in [0, 1]: per-image means (n,), already weighted, and their timesteps (n,)."""
+        clean = to_signed(images)
         count, device = len(clean), clean.device
         timesteps = draw_timesteps(self.schedule, count, generator)
         noise = torch.randn(clean.shape, generator=generator, device=device)
@@ -180,8 +180,8 @@ class ViewPrior(nn.Module):
         self, condition: Condition, generator: torch.Generator, steps: int = 10, guidance: float | None = None,
         sampler: Sampler = "ddim", start: Tensor | None = None, strength: float = 1.0,
     ) -> Tensor:
-        """Draw pictures (n, 3, H, W) in [0, 1]. guidance: see :meth:`guided`; None: GUIDANCE, or 1 where the prior was trained without
-        condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, pictures in [0, 1], sampling begins
+        """Draw images (n, 3, H, W) in [0, 1]. guidance: see :meth:`guided`; None: GUIDANCE, or 1 where the prior was trained without
+        condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, images in [0, 1], sampling begins
         from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A share of less than half a step, as 0,
         returns the start, clamped. Raises ValueError for a strength outside [0, 1] and for another sampler."""
         if not 0 <= strength <= 1:
@@ -205,20 +205,20 @@ class ViewPrior(nn.Module):
         return to_unit(state)
 
 
-def to_signed(pictures: Tensor) -> Tensor:
+def to_signed(images: Tensor) -> Tensor:
     """[0, 1] -> [-1, 1], the range inside the prior. Raises ValueError for values that cannot be in [0, 1]: a range mixed up is silent
     otherwise, and spoils training, sampling and distillation alike. On CUDA the GPU itself asserts it, because looking at the values here
     would wait for all that it has to do: the process then ends with a device-side assertion at a later call. NaNs pass: the training step
     reports them."""
-    low, high = pictures.detach().aminmax()
+    low, high = images.detach().aminmax()
     wrong = (low < -0.1) | (high > 1.1)
-    if pictures.is_cuda:
-        torch._assert_async(~wrong, "pictures must be in [0, 1] here")
+    if images.is_cuda:
+        torch._assert_async(~wrong, "images must be in [0, 1] here")
     elif wrong:
-        raise ValueError(f"pictures must be in [0, 1] here, these are in [{float(low):.2f}, {float(high):.2f}]")
-    return pictures * 2 - 1
+        raise ValueError(f"images must be in [0, 1] here, these are in [{float(low):.2f}, {float(high):.2f}]")
+    return images * 2 - 1
 
 
-def to_unit(pictures: Tensor) -> Tensor:
+def to_unit(images: Tensor) -> Tensor:
     """[-1, 1] -> [0, 1], clamped."""
-    return (pictures / 2 + 0.5).clamp(0, 1)
+    return (images / 2 + 0.5).clamp(0, 1)

@@ -15,9 +15,9 @@ REFERENCE_SIZE = 64
 
 
 def noise_schedule(prediction: Prediction = "v_prediction", size: int = REFERENCE_SIZE, steps: int = 1000) -> DDPMScheduler:
-    """The cosine schedule (arXiv 2102.09672, eq. 17), shifted to more noise for pictures larger than 64 px.
+    """The cosine schedule (arXiv 2102.09672, eq. 17), shifted to more noise for images larger than 64 px.
 
-    Neighbouring pixels of larger pictures say the same, so the same noise hides less: log SNR is lowered by 2 log(size / 64)
+    Neighboring pixels of larger images say the same, so the same noise hides less: log SNR is lowered by 2 log(size / 64)
     (arXiv 2301.11093, eq. 4). The result is a plain diffusers configuration from which every diffusers sampler can be made.
     """
     times = np.arange(steps + 1) / steps
@@ -58,7 +58,7 @@ def training_target(scheduler: DDPMScheduler, clean: Tensor, noise: Tensor, time
 
 
 def denoised(scheduler: DDPMScheduler, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
-    """The clean pictures that an output of the network means."""
+    """The clean images that an output of the network means."""
     alpha, sigma = signal_and_noise(scheduler, timesteps, noisy)
     return (noisy - sigma * output) / alpha if predicts_noise(scheduler) else alpha * noisy - sigma * output
 
@@ -70,7 +70,7 @@ def noise_of(scheduler: DDPMScheduler, noisy: Tensor, output: Tensor, timesteps:
 
 
 def snr_weight(scheduler: DDPMScheduler, timesteps: Tensor, gamma: float | None) -> Tensor:
-    """Weight (n,) of the squared error of what the network predicts: min(SNR, gamma) on the clean picture's (min-SNR, arXiv 2303.09556,
+    """Weight (n,) of the squared error of what the network predicts: min(SNR, gamma) on the clean image's (min-SNR, arXiv 2303.09556,
     section 3.4); without gamma 1. For a network that predicts v the latter weighs high noise much more: at SNR 0.1 by a factor of 11."""
     if gamma is None:
         return torch.ones(len(timesteps), device=timesteps.device)

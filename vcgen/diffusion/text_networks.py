@@ -17,7 +17,7 @@ from vcgen.schema import AtLeastOne, Side
 class TextPriorOptions:
     """Sizes of a new text prior; the defaults have 17 million parameters.
 
-    size: picture side in pixels. autoencoder: its widths, finest level first; each level after the first halves the side. latent_channels:
+    size: image side in pixels. autoencoder: its widths, finest level first; each level after the first halves the side. latent_channels:
     of its code. channels: the U-Net's widths, finest first, the first level without attention. layers: residual blocks per level, of both.
     prediction: what the U-Net predicts. vocabulary: entries of the tokenizer, at most; length: tokens of a prompt; width, depth, heads: of
     the text encoder.
@@ -44,7 +44,7 @@ class TextPriorOptions:
 
 
 def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPrior:
-    """With random weights, and a tokenizer learnt from ``captions``.
+    """With random weights, and a tokenizer learned from ``captions``.
 
     Raises UserError for captions that would not be read whole, and where the extra is not installed.
     """
@@ -84,7 +84,7 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
 
 
 def new_tokenizer(captions: Iterable[str], vocabulary: int, length: int):
-    """CLIP's byte-pair tokenizer (transformers' CLIPTokenizer) with entries learnt from the captions."""
+    """CLIP's byte-pair tokenizer (transformers' CLIPTokenizer) with entries learned from the captions."""
     from tokenizers.pre_tokenizers import ByteLevel
     from tokenizers.trainers import BpeTrainer
     from transformers import CLIPTokenizer
@@ -96,5 +96,5 @@ def new_tokenizer(captions: Iterable[str], vocabulary: int, length: int):
     first = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     trainer = BpeTrainer(vocab_size=vocabulary, special_tokens=first, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator(sorted(set(captions)), trainer)
-    learnt = json.loads(learner.to_str())["model"]
-    return CLIPTokenizer(vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]], model_max_length=length)
+    learned = json.loads(learner.to_str())["model"]
+    return CLIPTokenizer(vocab=learned["vocab"], merges=[tuple(pair) for pair in learned["merges"]], model_max_length=length)

@@ -117,7 +117,7 @@ class TextPrior(nn.Module):
 
     @property
     def size(self) -> int:
-        """Side in pixels of the pictures that the model was trained on."""
+        """Side in pixels of the images that the model was trained on."""
         return self.unet.config.sample_size * self.reduction
 
     @property
@@ -169,17 +169,17 @@ class TextPrior(nn.Module):
         """What the U-Net attends to: (n, length, width). Differentiable with respect to the text encoder."""
         return self.text_encoder(self.tokens(prompts))[0]
 
-    def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pictures (n, 3, H, W) in [-1, 1], resized to the model's size -> latents; a draw of the posterior, or its mode without a
-        generator. Differentiable with respect to the pictures."""
-        if pictures.shape[-2:] != (self.size, self.size):
-            pictures = F.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
-        posterior = self.vae.encode(pictures).latent_dist
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images (n, 3, H, W) in [-1, 1], resized to the model's size -> latents; a draw of the posterior, or its mode without a
+        generator. Differentiable with respect to the images."""
+        if images.shape[-2:] != (self.size, self.size):
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        posterior = self.vae.encode(images).latent_dist
         latents = posterior.mode() if generator is None else posterior.sample(generator)
         return latents.float() * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents -> pictures (n, 3, size, size) in about [-1, 1]."""
+        """Latents -> images (n, 3, size, size) in about [-1, 1]."""
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample.float()
 
     def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class TextPrior(nn.Module):
         self, prompts: Sequence[str], generator: torch.Generator, steps: int = 25, scale: float = 7.5, negative: str = "",
         sampler: str = "ddim",
     ) -> Tensor:
-        """Draw pictures (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""
+        """Draw images (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
         solver.set_timesteps(steps, device=generator.device)
         text, unconditional = self.embed(prompts), self.embed([negative])
@@ -230,10 +230,10 @@ class TextPrior(nn.Module):
         return to_unit(self.decode(state))
 
 
-def latents_of(prior: TextPrior, pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Latents of pictures (n, 3, H, W) in [0, 1], for training: no gradient to the autoencoder."""
+def latents_of(prior: TextPrior, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Latents of images (n, 3, H, W) in [0, 1], for training: no gradient to the autoencoder."""
     with torch.no_grad():
-        return prior.encode(to_signed(pictures), generator)
+        return prior.encode(to_signed(images), generator)
 
 
 def _short(text: str, longest: int = 80) -> str:

@@ -2,8 +2,8 @@
 
 The published network, written anew: :class:`PixelNerf` turns context views into a :class:`PixelField`, which holds all state.
 Parameter names are those of the released checkpoints (github.com/sxyu/pixel-nerf), which have some more that the network never uses
-(``encoder.model.layer4``, ``code``). Their rays pass through the upper left corners of pixels, ours through the centres; either way
-pixel (i, j) samples the feature that the first convolution centred on pixel (i, j).
+(``encoder.model.layer4``, ``code``). Their rays pass through the upper left corners of pixels, ours through the centers; either way
+pixel (i, j) samples the feature that the first convolution centerd on pixel (i, j).
 """
 
 import logging
@@ -75,7 +75,7 @@ class PixelField:
     size: tuple[int, int]
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, n, 3) world points and unit view directions -> density (batch, n), colour (batch, n, 3) in [0, 1]."""
+        """(batch, n, 3) world points and unit view directions -> density (batch, n), color (batch, n, 3) in [0, 1]."""
         query = torch.cat([octave_encoding(self.rotate_to_view(points)), self.rotate_to_view(directions)], -1)
         output = self.mlp(self.features_at(points), query)
         # Published: ReLU, on a random last layer. From random encoder weights, all of space was empty within forty steps and, without
@@ -101,7 +101,7 @@ class PixelField:
     def features_at(self, points: Tensor) -> Tensor:
         """(batch, p, 3) world points -> (batch, n, p, 512) features at their projections into each view, bilinear, border-padded.
 
-        Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution centred its window.
+        Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution centerd its window.
         """
         uv = self.cameras.project(points[:, None])[0]
         cells, pixels = uv.new_tensor(self.features.shape[:-3:-1]), uv.new_tensor(self.size[::-1])
@@ -113,7 +113,7 @@ class PixelField:
 
 
 class SpatialEncoder(nn.Module):
-    """ResNet-34 up to layer3, with batch normalisation: images (b, 3, height, width) in [0, 1] -> features (b, 512, height/2, width/2)."""
+    """ResNet-34 up to layer3, with batch normalization: images (b, 3, height, width) in [0, 1] -> features (b, 512, height/2, width/2)."""
 
     def __init__(self, first_pool: bool = True, pretrained: str | None = None):
         super().__init__()
@@ -168,7 +168,7 @@ class ResnetFC(nn.Module):
         nn.init.zeros_(self.lin_out.weight)
 
     def forward(self, features: Tensor, query: Tensor) -> Tensor:
-        """features (batch, n, p, 512) and query (batch, n, p, 42) of n views -> (batch, p, 4): colour logits, raw density."""
+        """features (batch, n, p, 512) and query (batch, n, p, 42) of n views -> (batch, p, 4): color logits, raw density."""
         x = self.lin_in(query)
         for block, enter in zip(self.blocks[:3], self.lin_z, strict=True):
             x = block(x + enter(features))
@@ -179,7 +179,7 @@ class ResnetFC(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """x + fc_1(relu(fc_0(relu(x)))), the identity at initialisation."""
+    """x + fc_1(relu(fc_0(relu(x)))), the identity at initialization."""
 
     def __init__(self, width: int):
         super().__init__()

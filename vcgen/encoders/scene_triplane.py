@@ -9,9 +9,9 @@ from vcgen.types import Encoder, Views
 
 
 class SceneTriplane(Encoder):
-    """The field of the amortised encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
+    """The field of the amortized encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
 
-    center, half_size: the box that the planes span, in world units; the scene must fit the sphere of ``radius`` around the centre.
+    center, half_size: the box that the planes span, in world units; the scene must fit the sphere of ``radius`` around the center.
     scale: standard deviation of the initial planes. projection, eye_distance: see :class:`TriplaneField`. The box has the world's axes,
     unless the field was taken over from elsewhere (``frame`` is stored with the weights).
     """

@@ -1,4 +1,4 @@
-"""Image -> triplane, the amortised part of NerfDiff (arXiv 2302.10109, section 3.1): a U-Net; planes aligned with the input camera."""
+"""Image -> triplane, the amortized part of NerfDiff (arXiv 2302.10109, section 3.1): a U-Net; planes aligned with the input camera."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from vcgen.types import Encoder, Views
 class TriplaneEncoder(Encoder):
     """One input view -> :class:`TriplaneField` in that view's camera space. Only relative poses matter: no canonical frame is used.
 
-    decoder: turns plane features into density and colour. plane_size: R, texels per side of a plane. channels: U-Net widths, finest first.
+    decoder: turns plane features into density and color. plane_size: R, texels per side of a plane. channels: U-Net widths, finest first.
     layers: residual blocks per level. attention: self-attention on the coarsest levels (True per level, finest first).
     patch: pixels per U-Net cell: the U-Net runs at plane_size / patch, and planes are un-shuffled from its output.
     radius: the object fits this sphere around the point at ``distance`` on the optical axis; half_size: half the box the planes span.
@@ -46,7 +46,7 @@ class TriplaneEncoder(Encoder):
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         )
 
-        # The (x, y) plane lies on the picture: its colours get there by a short way, past the bottleneck (ours).
+        # The (x, y) plane lies on the image: its colors get there by a short way, past the bottleneck (ours).
         self.skip = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, plane_channels, 3, padding=1))
 
     def forward(self, context: Views) -> TriplaneField:
@@ -66,7 +66,7 @@ class TriplaneEncoder(Encoder):
     def resample(self, image: Tensor, camera: Cameras) -> Tensor:
         """Crop (batch, 3, H, W) to what the box's middle plane spans, plane_size x plane_size.
 
-        The picture then lies on the (x, y) plane, whatever the focal length.
+        The image then lies on the (x, y) plane, whatever the focal length.
         """
         steps = (torch.arange(self.plane_size, device=image.device, dtype=image.dtype) + 0.5) / self.plane_size * 2 - 1
         y, x = torch.meshgrid(steps, steps, indexing="ij")

@@ -31,7 +31,7 @@ class CopyInput:
 
 @dataclass(frozen=True)
 class MeanImage:
-    """Predicts one picture for every object and camera: the mean of a training set. image: (3, height, width) in [0, 1]. hashes: the
+    """Predicts one image for every object and camera: the mean of a training set. image: (3, height, width) in [0, 1]. hashes: the
     SHA-256 of its float32 values."""
 
     image: Tensor
@@ -40,7 +40,7 @@ class MeanImage:
 
     @staticmethod
     def of(folder: Path, background: float = 1.0) -> "MeanImage":
-        """The mean over all views of all scenes of a shard folder, composited over a grey level in [0, 1]."""
+        """The mean over all views of all scenes of a shard folder, composited over a gray level in [0, 1]."""
         index = read_index(folder)
         total, count = torch.zeros(3, *index.image_size, dtype=torch.float64), 0
         for number in range(len(index.samples)):
@@ -63,7 +63,7 @@ class MeanImage:
 
 
 def _flat(images: Tensor, cameras: Cameras) -> Rendering:
-    """Pictures, (batch or 1, V or 1, 3, height, width), for all cameras: opaque, and as far away as the cameras see."""
+    """Images, (batch or 1, V or 1, 3, height, width), for all cameras: opaque, and as far away as the cameras see."""
     rgb = images.expand(*cameras.shape, *images.shape[-3:])
     alpha = torch.ones_like(rgb[..., :1, :, :])
     return Rendering(rgb, alpha, alpha * cameras.far[..., None, None, None])

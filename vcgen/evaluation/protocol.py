@@ -45,7 +45,7 @@ class Protocol:
     """A frozen protocol. Indices are 0-based positions in an object's views, which are in natural order of their names.
 
     name: printed beside every number. context: input views. targets: views to predict, or "all others". size: (height, width) in pixels.
-    background: grey level in [0, 1] behind everything. split: the split the shards must carry, "" for any. views: the number of views
+    background: gray level in [0, 1] behind everything. split: the split the shards must carry, "" for any. views: the number of views
     every object must have, 0 for any. description: free text for the report. sha256: hash of the file.
     """
 

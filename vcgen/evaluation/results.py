@@ -145,10 +145,10 @@ def collect(name: str, scores: Sequence[ObjectScore], protocol: Protocol, **prov
 def definitions(metrics: Sequence[str]) -> dict[str, str]:
     """What each column means, and how averages and intervals are formed."""
     return {metric: DEFINITIONS[family(metric)] for metric in metrics} | {
-        "pixels": "renderings are clamped to [0, 1] and rounded to 8 bit, as are the true pictures",
+        "pixels": "renderings are clamped to [0, 1] and rounded to 8 bit, as are the true images",
         "mean": "over an object's predicted views, then over objects",
         "interval95": f"percentile bootstrap over groups of objects that share a model, {RESAMPLES} resamples, seed {SEED}",
-        "psnr_cap": f"identical pictures count as {PSNR_CAP:g} dB; counts.psnr_capped says how many there are",
+        "psnr_cap": f"identical images count as {PSNR_CAP:g} dB; counts.psnr_capped says how many there are",
     }
 
 

@@ -118,7 +118,7 @@ def evaluate_system(
 
     from vcgen.evaluation.report.report import write_report
 
-    write_report(results, out, lambda key, views: pictures(system, index, key, views, protocol, settings.device))
+    write_report(results, out, lambda key, views: images(system, index, key, views, protocol, settings.device))
     return results
 
 
@@ -174,10 +174,10 @@ def score_object(system: Renderer, record: SceneRecord, protocol: Protocol, metr
     return ObjectScore(record.key, record.group, time.perf_counter() - started, tuple(images))
 
 
-def pictures(
+def images(
     system: Renderer, index: ShardIndex, key: str, views: Sequence[int], protocol: Protocol, device: str
 ) -> tuple[Tensor, Tensor, Rendering]:
-    """For a report: first input picture (3, H, W), true pictures (V, 3, H, W) and Rendering (V, ...) of chosen views, on CPU."""
+    """For a report: first input image (3, H, W), true images (V, 3, H, W) and Rendering (V, ...) of chosen views, on CPU."""
     record = index.read([entry.key for _, entry in index.samples].index(key))
     with torch.no_grad():
         context, truth = (views_of(record, chosen, protocol, device) for chosen in (protocol.context, views))
@@ -187,12 +187,12 @@ def pictures(
 
 
 def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, device: str) -> Views:
-    """Chosen views of a scene as (1, n) Views. Raises UserError if the pictures carry a backdrop other than the protocol's background."""
+    """Chosen views of a scene as (1, n) Views. Raises UserError if the images carry a backdrop other than the protocol's background."""
     painted = {"white": 1.0, "black": 0.0}.get(record.background, protocol.background)
     if painted != protocol.background:
         raise UserError(
-            f"object {record.key}: its pictures lie on {record.background}, protocol {protocol.name} scores on grey level "
-            f"{protocol.background:g}; pack pictures with alpha, or use another protocol"
+            f"object {record.key}: its images lie on {record.background}, protocol {protocol.name} scores on gray level "
+            f"{protocol.background:g}; pack images with alpha, or use another protocol"
         )
     images, alpha = (None if x is None else torch.from_numpy(x)[None].to(device) for x in decode_views(record, indices))
     chosen = list(indices)

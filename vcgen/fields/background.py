@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Background(nn.Module):
-    """Unit directions -> colour: ``frequencies`` sines and cosines of each coordinate, two layers of ``hidden``, sigmoid.
+    """Unit directions -> color: ``frequencies`` sines and cosines of each coordinate, two layers of ``hidden``, sigmoid.
 
     Deliberately small, as in DreamFusion (arXiv 2209.14988, section 3.2): a larger one would paint what the prior asks for, and the object
     would stay empty.
@@ -24,6 +24,6 @@ class Background(nn.Module):
         )
 
     def forward(self, directions: Tensor) -> Tensor:
-        """(..., 3) unit vectors -> (..., 3) colour in (0, 1)."""
+        """(..., 3) unit vectors -> (..., 3) color in (0, 1)."""
         angles = (directions[..., None] * self.octaves).flatten(-2)
         return self.layers(torch.cat([angles.sin(), angles.cos()], -1)).sigmoid()

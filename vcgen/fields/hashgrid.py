@@ -125,9 +125,9 @@ class _TruncatedExp(torch.autograd.Function):
 class HashGridField:
     """One scene, given to a batch; satisfies :class:`vcgen.types.Finetunable`.
 
-    grid: spans the cube of side 2 * half_size around the centre, in world units. decoder: features -> logit of the density, three of the
-    colour. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height, width): the density is exp(logit + height *
-    exp(-r^2 / (2 width^2))), r being the distance from the centre: matter begins in the middle (DreamFusion, arXiv 2209.14988, section
+    grid: spans the cube of side 2 * half_size around the center, in world units. decoder: features -> logit of the density, three of the
+    color. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height, width): the density is exp(logit + height *
+    exp(-r^2 / (2 width^2))), r being the distance from the center: matter begins in the middle (DreamFusion, arXiv 2209.14988, section
     3.2; inside the exponential as in RealFusion). Height 0 is none.
     """
 
@@ -140,7 +140,7 @@ class HashGridField:
     proposal: None = None
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`vcgen.types.Field`; the colour does not depend on the direction."""
+        """See :class:`vcgen.types.Field`; the color does not depend on the direction."""
         local = points - self.center[:, None]
         features = self.grid((local / (2 * self.half_size) + 0.5).reshape(-1, 3))
         output = self.decoder(features).float().unflatten(0, points.shape[:-1])
@@ -155,7 +155,7 @@ class HashGridField:
     def weights(self) -> FieldWeights:
         """Grid and decoder. Raises UserError for a batch: its entries would all be finetuned as the one scene that they are."""
         if len(self.center) > 1:
-            raise UserError("a hash grid holds one scene: distil one picture at a time")
+            raise UserError("a hash grid holds one scene: distill one image at a time")
         return FieldWeights(copy.deepcopy(self.grid), copy.deepcopy(self.decoder))
 
     def with_weights(self, weights: FieldWeights) -> "HashGridField":
@@ -177,7 +177,7 @@ class SceneHashGrid(Encoder):
 
     grid: the encoding. half_size: half the side of its cube, radius: of the sphere that the scene fits, center: of both, world units.
     hidden, depth: of the MLP. blob: see :class:`HashGridField`. density_bias: added to the first logit of the density, so that a negative
-    one makes space begin nearly empty; it is then learnt like any bias.
+    one makes space begin nearly empty; it is then learned like any bias.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def sample_planes(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
-    """Bilinear samples of feature planes, texel centres at +0.5, border values outside.
+    """Bilinear samples of feature planes, texel centers at +0.5, border values outside.
 
     planes: (batch, planes, channels, R, R). coordinates: (batch, n, planes, 2), x along the planes' last axis, [-1, 1] from edge to edge.
     Returns (batch, n, channels) summed over the planes when ``reduce``, else (batch, n, planes * channels), in float32.

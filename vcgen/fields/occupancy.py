@@ -13,7 +13,7 @@ class OccupancyGrid(nn.Module):
     """Decayed maxima of the density in the cells of a cube around a scene, refreshed now and then (Instant-NGP, arXiv 2201.05989,
     appendix C).
 
-    resolution: cells per side. decay: of old values at a refresh. threshold: a cell is empty where its density and its neighbours', per
+    resolution: cells per side. decay: of old values at a refresh. threshold: a cell is empty where its density and its neighbors', per
     world unit, lie below min(threshold, mean of the grid): matter may grow into the cells around it. Before the first refresh every cell
     counts as occupied.
     """
@@ -29,7 +29,7 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def refresh(self, field: Field, generator: torch.Generator | None = None) -> None:
-        """Look up one point of each cell of a field of one scene: a random one, or the centre without a generator.
+        """Look up one point of each cell of a field of one scene: a random one, or the center without a generator.
 
         What lies outside the field's sphere is empty.
         """
@@ -60,7 +60,7 @@ class OccupancyGrid(nn.Module):
 
 @dataclass
 class OccupiedField:
-    """The part of a field of one scene that lies in occupied cells; elsewhere density and colour are 0 without a look-up.
+    """The part of a field of one scene that lies in occupied cells; elsewhere density and color are 0 without a look-up.
 
     Satisfies :class:`vcgen.types.Field`, so that every renderer skips what is empty, with the same samples along each ray. Differentiable
     as the field is; what is skipped gets no gradient.
@@ -88,9 +88,9 @@ class OccupiedField:
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`vcgen.types.Field`."""
         kept = self.kept(points)
-        found, colours = self.field(points[:, kept], directions[:, kept])
+        found, colors = self.field(points[:, kept], directions[:, kept])
         density = found.new_zeros(points.shape[:2]).index_copy(1, kept, found)
-        return density, colours.new_zeros(points.shape).index_copy(1, kept, colours)
+        return density, colors.new_zeros(points.shape).index_copy(1, kept, colors)
 
     def density(self, points: Tensor) -> Tensor:
         """See :class:`vcgen.types.Field`."""

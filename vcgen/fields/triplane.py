@@ -19,7 +19,7 @@ Aggregation = Literal["sum", "concat"]
 
 
 class TriplaneDecoder(nn.Module):
-    """Plane features -> density and colour, shared by all scenes.
+    """Plane features -> density and color, shared by all scenes.
 
     channels: features per plane. hidden: width; depth: hidden layers. aggregate: the three planes' features are summed or concatenated.
     density_bias: added before the softplus; with ``density_scale`` it sets the initial density (per world unit), moderate on
@@ -44,7 +44,7 @@ class TriplaneDecoder(nn.Module):
             raise ValueError(f"plane_channels is {plane_channels}, decoder.channels {self.channels}; give the same number")
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., width) features -> density (...) >= 0 per world unit, colour (..., 3) in [0, 1], both float32."""
+        """(..., width) features -> density (...) >= 0 per world unit, color (..., 3) in [0, 1], both float32."""
         for layer in self.hidden:
             features = F.relu(layer(features), inplace=True)
         out = self.head(features).float()
@@ -57,12 +57,12 @@ class TriplaneDecoder(nn.Module):
 class TriplaneField:
     """A batch of triplane scenes; satisfies :class:`vcgen.types.Finetunable`.
 
-    planes: (batch, 3, channels, R, R) of a box frame, as [row, column]: [y, x], [z, x] and [y, z]. Like a picture's, columns are x and rows
+    planes: (batch, 3, channels, R, R) of a box frame, as [row, column]: [y, x], [z, x] and [y, z]. Like an image's, columns are x and rows
         are y wherever the plane has that axis: a convolution cannot transpose.
         On a CPU they are laid out in memory for fast look-ups, in float32.
-    frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's centre. half_size: half the box's side in world units.
+    frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's center. half_size: half the box's side in world units.
     radius: (batch,) sphere inside which density may be non-zero.
-    eye_distance: perspective only: distance of the camera from the box centre along the box's -z axis, in world units.
+    eye_distance: perspective only: distance of the camera from the box center along the box's -z axis, in world units.
     """
 
     planes: Tensor
@@ -84,7 +84,7 @@ class TriplaneField:
         return self.frame[:, :3, 3]
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`vcgen.types.Field`; the colour does not depend on the direction."""
+        """See :class:`vcgen.types.Field`; the color does not depend on the direction."""
         return self.decoder(self.features(points))
 
     def density(self, points: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Guidance: from a prior and renderings of virtual views to pictures that the field is pulled towards, round after round.
+"""Guidance: from a prior and renderings of virtual views to images that the field is pulled towards, round after round.
 
-A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n virtual views and a function that denoises pictures of
+A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n virtual views and a function that denoises images of
 these views, and answers with targets of the same shape. Fitting the field to them is the caller's part.
 """
 
@@ -18,7 +18,7 @@ from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import signal_and_noise, timestep
 from vcgen.schema import AtLeastOne, NotNegative, Unit
 
-#: noisy pictures (n, 3, H, W) in [-1, 1], timesteps (n,) -> what the prior makes of them
+#: noisy images (n, 3, H, W) in [-1, 1], timesteps (n,) -> what the prior makes of them
 Denoise = Callable[[Tensor, Tensor], Denoised]
 
 
@@ -26,7 +26,7 @@ class Round(NamedTuple):
     """The outcome of one round.
 
     targets: (n, 3, H, W) in [-1, 1]. noise: (n, 3, H, W), as the next round needs it. timestep: of the round, -1 before the first.
-    weight: of the rendering in the targets, in [0, 1]. disagreement: root mean square of the prior's clean pictures minus the renderings.
+    weight: of the rendering in the targets, in [0, 1]. disagreement: root mean square of the prior's clean images minus the renderings.
     """
 
     targets: Tensor
@@ -37,7 +37,7 @@ class Round(NamedTuple):
 
 
 class Guidance(ABC):
-    """rounds: how often targets are made. updates: optimiser steps of the field after each round."""
+    """rounds: how often targets are made. updates: optimizer steps of the field after each round."""
 
     rounds: int
     updates: int
@@ -64,13 +64,13 @@ class NGD(Guidance):
     """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one DDIM walk of all virtual views, drawn towards
     each other by the field's renderings. gamma = 0 is plain sampling, to which the field is fitted on the way.
 
-    gamma: guidance weight. The rendering's weight in the clean picture is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
+    gamma: guidance weight. The rendering's weight in the clean image is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
     high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). At low noise it vanishes, and every view is
-    left to a walk of its own, whose details the field averages. None (ours): w = 1 - alpha sigma, in [1/2, 1], so that the prior's picture
+    left to a walk of its own, whose details the field averages. None (ours): w = 1 - alpha sigma, in [1/2, 1], so that the prior's image
     gets the share that SDS gives it, at most at middle noise. There it knows both more than the noise and more than one view's details.
     start, end: shares of the noise schedule, 1 is pure noise. rounds: denoising steps. updates: field updates after each. eta: share of
     fresh noise after each step, in [0, 1], drawn for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma (arXiv 2010.02502,
-    eq. 12) is eta times the next level's noise; 0 is the paper's deterministic walk, 1 forgets all but the pictures. The paper states no
+    eq. 12) is eta times the next level's noise; 0 is the paper's deterministic walk, 1 forgets all but the images. The paper states no
     values: the defaults, those of configs/distill.yaml, are ours.
     """
 
@@ -96,13 +96,13 @@ class NGD(Guidance):
         self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
     ) -> Round:
         """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with the noise estimate
-        e + gamma (sigma / alpha) (x - I), the clean picture is x <- (1 - w) x + w I."""
+        e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
         share = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
         time = timestep(schedule, share)
         times = torch.full((len(renderings),), time, device=renderings.device)
         alpha, sigma = signal_and_noise(schedule, times, renderings)
         noisy = alpha * last.targets + sigma * last.noise
-        clean = denoise(noisy, times).picture
+        clean = denoise(noisy, times).image
         weight = self.weight(float(alpha[0, 0, 0, 0]), float(sigma[0, 0, 0, 0]))
         targets = (1 - weight) * clean + weight * renderings
         noise = (noisy - alpha * targets) / sigma
@@ -150,7 +150,7 @@ class SDS(Guidance):
         alpha, sigma = signal_and_noise(schedule, times, renderings)
         prediction = denoise(alpha * renderings + sigma * noise, times)
         targets = renderings - sigma.square() * (prediction.noise - noise)
-        disagreement = float((prediction.picture - renderings).square().mean().sqrt())
+        disagreement = float((prediction.image - renderings).square().mean().sqrt())
         return Round(targets, noise, int(times.float().mean()), 0.0, disagreement)
 
 
@@ -159,8 +159,8 @@ class SJC(Guidance):
     """Score Jacobian chaining (arXiv 2212.00774): the score at a rendering, which is clean and so unlike what the prior was trained on,
     is the mean of the scores around it ("perturb and average", eq. 8).
 
-    With y = I + s n in units of the clean picture, s = sigma / alpha, the ascent direction is s times the score: the mean over draws of
-    n of (D(y) - I) / s, where D is the prior's clean picture. A target I + direction under half the squared error has this gradient.
+    With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean over draws of
+    n of (D(y) - I) / s, where D is the prior's clean image. A target I + direction under half the squared error has this gradient.
     draws: of n per round. start, end: range of the uniformly drawn noise level, as shares of the schedule. rounds, updates: as in
     :class:`NGD`.
     """
@@ -185,6 +185,6 @@ class SJC(Guidance):
         clean = torch.zeros_like(renderings)
         for _ in range(self.draws):
             noise = torch.randn(renderings.shape, generator=generator, device=renderings.device)
-            clean += denoise(alpha * renderings + sigma * noise, times).picture / self.draws
+            clean += denoise(alpha * renderings + sigma * noise, times).image / self.draws
         targets = renderings + (clean - renderings) * alpha / sigma
         return Round(targets, noise, int(times.float().mean()), 0.0, float((clean - renderings).square().mean().sqrt()))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from vcgen.schema import NotNegative
 
-#: Weight of the photo's colour and opacity against score distillation, by the latter's reduction.
+#: Weight of the photo's color and opacity against score distillation, by the latter's reduction.
 AGAINST = {"mean": (5.0, 0.5), "sum": (1000.0, 500.0)}
 #: The orientation's weight at the start of a run, relative to its end.
 ORIENTATION_START = 0.01
@@ -22,7 +22,7 @@ class LossWeights:
     rgb: squared error over rays and channels of the photo; mask: of opacity, over rays. None: 5 and 0.5 with the mean, the paper's numbers;
         1000 and 500 with the sum.
     sds: half the squared distance of latents to their targets; "mean" over all entries, or "sum" over a latent's entries, mean over views.
-    smoothness: of the picture of normals, mean over pixels and coordinates. orientation: of normals that face away, mean over rays; its
+    smoothness: of the image of normals, mean over pixels and coordinates. orientation: of normals that face away, mean over rays; its
         weight grows from a hundredth to this over the run. opacity: sqrt(a^2 + 0.01), mean over rays. entropy: of opacity, in bits, mean
         over rays; weight 0 in the first half, then growing.
     """
@@ -59,7 +59,7 @@ def distance_to_targets(latents: Tensor, targets: Tensor, reduction: Literal["me
 
 
 def normal_smoothness(normals: Tensor, width: int = 9) -> Tensor:
-    """Mean squared difference of a picture of normals (n, 3, H, W) and its Gaussian blur over ``width`` pixels, which gets no gradient."""
+    """Mean squared difference of an image of normals (n, 3, H, W) and its Gaussian blur over ``width`` pixels, which gets no gradient."""
     width = min(width, 2 * ((min(normals.shape[-2:]) - 1) // 2) + 1)
     place = torch.arange(width, device=normals.device, dtype=normals.dtype) - width // 2
     bell = (-place.square() / (2 * (width / 6) ** 2)).exp()

@@ -16,7 +16,7 @@ DEFINITIONS = {
     "chamfer": "mean of the two mean distances from a sample of one surface to the nearest sample of the other; not squared, not summed",
     "fscore": "harmonic mean of precision and recall: the shares of samples of prediction and truth that lie nearer than the threshold "
     "to a sample of the other",
-    "iou": "cells whose centre is inside both meshes over cells whose centre is inside either, see `occupancy`",
+    "iou": "cells whose center is inside both meshes over cells whose center is inside either, see `occupancy`",
 }
 
 
@@ -37,8 +37,8 @@ class Grid(NamedTuple):
     cell: float
     shape: tuple[int, int, int]
 
-    def centres(self, axis: int) -> NDArray[np.float64]:
-        """Coordinates of the cells' centres along an axis."""
+    def centers(self, axis: int) -> NDArray[np.float64]:
+        """Coordinates of the cells' centers along an axis."""
         return self.low[axis] + self.cell * (np.arange(self.shape[axis]) + 0.5)
 
 
@@ -65,7 +65,7 @@ def compare(
 
 
 def boxed(mesh: "Trimesh") -> "Trimesh":
-    """A copy whose bounding box has its centre at the origin and a diagonal of 1, so that it fits a sphere of radius 0.5."""
+    """A copy whose bounding box has its center at the origin and a diagonal of 1, so that it fits a sphere of radius 0.5."""
     low, high = mesh.bounds
     moved = mesh.copy()
     moved.vertices = (mesh.vertices - (low + high) / 2) / np.linalg.norm(high - low)
@@ -99,9 +99,9 @@ def volume_iou(first: "Trimesh", second: "Trimesh", resolution: int = 64) -> flo
 
 
 def occupancy(mesh: "Trimesh", grid: Grid) -> NDArray[np.bool_]:
-    """Which cells' centres lie inside a mesh: ``grid.shape``.
+    """Which cells' centers lie inside a mesh: ``grid.shape``.
 
-    From each centre six rays leave along the axes. Faces crossed outward count 1, inward -1; a ray whose sum is not 0 votes for inside,
+    From each center six rays leave along the axes. Faces crossed outward count 1, inward -1; a ray whose sum is not 0 votes for inside,
     and more than three votes are needed. In a closed mesh all six agree (the sum is the winding number, so parts may overlap); where one
     side is missing, as in many scans and hand-made models, five still do.
     """
@@ -113,17 +113,17 @@ def occupancy(mesh: "Trimesh", grid: Grid) -> NDArray[np.bool_]:
 
 
 def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray, NDArray]:
-    """Signed crossings of the rays from each centre up and down ``axis``; the two other axes come first in the result, in order."""
+    """Signed crossings of the rays from each center up and down ``axis``; the two other axes come first in the result, in order."""
     across = [i for i in range(3) if i != axis]
     triangles = np.asarray(mesh.triangles, np.float64)
     # A line through an edge would meet two faces or none: all lines are moved by an irrational ten-thousandth of a cell.
-    lines = [grid.centres(i) + grid.cell * 1e-4 * offset for i, offset in zip(across, (np.sqrt(2) - 1, np.sqrt(3) - 1))]
+    lines = [grid.centers(i) + grid.cell * 1e-4 * offset for i, offset in zip(across, (np.sqrt(2) - 1, np.sqrt(3) - 1))]
     hits = lattice_hits(triangles[:, :, across], *lines)
     height = (hits.weights * triangles[hits.face][:, :, axis]).sum(-1)
-    centres = grid.centres(axis)
-    counts = np.zeros((len(lines[0]), len(lines[1]), len(centres) + 1), np.int32)
-    np.add.at(counts, (hits.first, hits.second, np.searchsorted(centres, height)), hits.sign)
-    below = counts.cumsum(-1)  # crossings under centre k are those filed under 0 ... k
+    centers = grid.centers(axis)
+    counts = np.zeros((len(lines[0]), len(lines[1]), len(centers) + 1), np.int32)
+    np.add.at(counts, (hits.first, hits.second, np.searchsorted(centers, height)), hits.sign)
+    below = counts.cumsum(-1)  # crossings under center k are those filed under 0 ... k
     return below[..., -1:] - below[..., :-1], below[..., :-1]
 
 

@@ -21,7 +21,7 @@ DEFINITIONS = {
     "lpips": "v0.1: learned perceptual distance, inputs in [-1, 1], the package's linear heads on an ImageNet network named in the column",
 }
 
-#: metric -> does a larger value mean a better picture?
+#: metric -> does a larger value mean a better image?
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "ssim_gauss": True, "lpips": False}
 
 
@@ -45,7 +45,7 @@ def check_values(values: Mapping[str, float]) -> None:
 
 
 def quantise(images: Tensor) -> Tensor:
-    """Clamp to [0, 1] and round to the 256 levels of an 8-bit picture; float in, float64 out, any shape."""
+    """Clamp to [0, 1] and round to the 256 levels of an 8-bit image; float in, float64 out, any shape."""
     return (images.double().clamp(0, 1) * 255).round() / 255
 
 

@@ -9,15 +9,15 @@ from vcgen.metrics.image import similarity
 AZIMUTHS = 0.0, 90.0, 180.0, 270.0
 
 
-def janus(pictures: Tensor, alpha: Tensor) -> float:
+def janus(images: Tensor, alpha: Tensor) -> float:
     """Mean similarity of the front to the three other sides, at most 1: that of an object that looks the same from all four.
 
-    pictures: (4, 3, height, width) straight colour in [0, 1], from :data:`AZIMUTHS` about the vertical axis at one elevation and
-    distance; alpha: (4, 1, height, width) opacity. Similarity is SSIM with one window, the pixels where either picture is more opaque
-    than transparent, over mid-grey. Objects that are truly alike on all sides score high, too: compare with the truth's own score.
+    images: (4, 3, height, width) straight color in [0, 1], from :data:`AZIMUTHS` about the vertical axis at one elevation and
+    distance; alpha: (4, 1, height, width) opacity. Similarity is SSIM with one window, the pixels where either image is more opaque
+    than transparent, over mid-gray. Objects that are truly alike on all sides score high, too: compare with the truth's own score.
     0 where nothing is seen.
     """
-    over = (pictures * alpha + (1 - alpha) * 0.5).double().clamp(0, 1)
+    over = (images * alpha + (1 - alpha) * 0.5).double().clamp(0, 1)
     front, sides = over[:1].expand(3, -1, -1, -1), over[1:]
     seen = (torch.maximum(alpha[:1], alpha[1:]) > 0.5).double()
     count = seen.sum((2, 3), keepdim=True)

@@ -44,7 +44,7 @@ class EMA(pl.Callback):
         self.weights = {name: placed_like(self.weights.get(name, p).detach().clone(), p) for name, p in current.items()}
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
-        """Average once per optimiser step (not per accumulated batch)."""
+        """Average once per optimizer step (not per accumulated batch)."""
         if trainer.global_step == self.step:
             return
         self.step = trainer.global_step

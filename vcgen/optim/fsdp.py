@@ -1,5 +1,5 @@
 """``--trainer.strategy sharded``: FSDP2, by Lightning's ModelParallelStrategy. Every GPU keeps a part of each U-Net's weights, averages and
-optimiser state, and has the weights of one block whole while it computes with them. Checkpoints are single files, as without it."""
+optimizer state, and has the weights of one block whole while it computes with them. Checkpoints are single files, as without it."""
 
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from vcgen.errors import UserError
 
 NAME = "sharded"
 WHOLE = StateDictOptions(full_state_dict=True)
-OTHER_OPTIMISER = (
-    "optimiser is of another trainer.strategy or model.optimizer; go on with the same, "
+OTHER_OPTIMIZER = (
+    "optimizer is of another trainer.strategy or model.optimizer; go on with the same, "
     "or `vcgen export` it and give --model.pretrained FOLDER"
 )
 
@@ -39,13 +39,13 @@ class Sharded(ModelParallelStrategy):
         set_model_state_dict(self.model, checkpoint["state_dict"], options=WHOLE)
         for optimizer, stored in zip(self.optimizers, checkpoint.get("optimizer_states", [])):
             if len(stored["param_groups"]) != len(optimizer.param_groups):
-                raise UserError(f"{checkpoint_path}: its {OTHER_OPTIMISER}")
+                raise UserError(f"{checkpoint_path}: its {OTHER_OPTIMIZER}")
             named = FullyShardedDataParallel.rekey_optim_state_dict(stored, OptimStateKeyType.PARAM_NAME, self.model)
             set_optimizer_state_dict(self.model, optimizer, named, options=WHOLE)
         return checkpoint
 
 
-StrategyRegistry.register(NAME, Sharded, description="FSDP2: each process keeps a part of the U-Nets' weights and optimiser state")
+StrategyRegistry.register(NAME, Sharded, description="FSDP2: each process keeps a part of the U-Nets' weights and optimizer state")
 
 
 def shard(system: nn.Module, mesh: DeviceMesh, reduced: bool) -> None:

@@ -1,4 +1,4 @@
-"""The optimisers and the learning rate's course: AdamW for everything, or Muon for the weight matrices and AdamW for the rest."""
+"""The optimizers and the learning rate's course: AdamW for everything, or Muon for the weight matrices and AdamW for the rest."""
 
 import math
 from collections import defaultdict
@@ -16,7 +16,7 @@ from vcgen.schema import BelowOne, Count, NotNegative, Unit
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Optimiser and schedule.
+    """Optimizer and schedule.
 
     lr: peak learning rate of AdamW. betas, weight_decay: AdamW's. muon_lr: peak learning rate of Muon for all weights of two and
         more dimensions (0.01 was the best here; it does not depend on their size); None trains them by AdamW, too.
@@ -41,14 +41,14 @@ class OptimizerOptions:
         return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
     def build(self, parameters: Iterable[nn.Parameter], tables: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
-        """The optimiser of the parameters that require gradients. tables: those whose rows are looked up; they stay with AdamW, since a
+        """The optimizer of the parameters that require gradients. tables: those whose rows are looked up; they stay with AdamW, since a
         step of Muon would turn every row for the few that were seen. Raises UserError for Muon with sharded ones."""
         trainable = [p for p in parameters if p.requires_grad]
         sharded, whole = [p for p in trainable if isinstance(p, DTensor)], [p for p in trainable if not isinstance(p, DTensor)]
         if sharded and self.muon_lr is not None:
             found = "model.optimizer.muon_lr: Muon needs whole matrices, and trainer.strategy sharded splits them"
             raise UserError(f"{found}; set it to null, or the strategy to ddp")
-        if sharded:  # the fast loops of PyTorch's optimisers take one kind of tensors, and must be asked for with sharded ones
+        if sharded:  # the fast loops of PyTorch's optimizers take one kind of tensors, and must be asked for with sharded ones
             groups = [{"params": group} for group in (sharded, whole) if group]
             return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, foreach=True)
         if self.muon_lr is None:
@@ -62,7 +62,7 @@ class OptimizerOptions:
 
 
 def takes_true_gradients(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The same fused optimiser, which could undo a GradScaler's scale inside its step, told not to:
+    """The same fused optimizer, which could undo a GradScaler's scale inside its step, told not to:
     clipping comes before the step, needs the true gradients, and Lightning refuses to clip what is still scaled."""
     optimizer._step_supports_amp_scaling = False
     return optimizer
@@ -101,7 +101,7 @@ class MuonAdamW(torch.optim.AdamW):
             if parameter.grad is not None:
                 shapes[parameter.flatten(1).shape].append(parameter)
         for (rows, columns), parameters in shapes.items():
-            updates = orthogonalise(torch.stack([self.momentum_of(p).flatten(1) for p in parameters]))
+            updates = orthogonalize(torch.stack([self.momentum_of(p).flatten(1) for p in parameters]))
             rate = matrices["lr"] * max(1.0, rows / columns) ** 0.5  # tall matrices: as large an effect per output
             for parameter, update in zip(parameters, updates):
                 parameter.mul_(1 - matrices["lr"] * matrices["weight_decay"])
@@ -122,7 +122,7 @@ class MuonAdamW(torch.optim.AdamW):
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """About the nearest (semi-)orthogonal matrices of (n, rows, columns): their singular values become 0.7 to 1.2. float32."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).float()

@@ -1,4 +1,4 @@
-"""A text prior learns one object from its photos: what all ways of doing so share, and how what was learnt is loaded again."""
+"""A text prior learns one object from its photos: what all ways of doing so share, and how what was learned is loaded again."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from vcgen.tensors import read_tensors
 MOST = 100
 #: How diffusers names the factors of a layer's change: "unet.LAYER.lora.down.weight", "unet.LAYER.lora_A.weight".
 CHANGE = re.compile(r"((?:unet|text_encoder)\..+)\.lora(?:_linear_layer)?(\.down|\.up|_A|_B)\.weight")
-#: The files that personalisations leave, in diffusers' own formats, and what names the object in prompts.
+#: The files that personalizations leave, in diffusers' own formats, and what names the object in prompts.
 EMBEDDINGS, LORA, PIPELINE, NOTE = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "pipeline", "personal.json"
 
 #: The entry of EMBEDDINGS' metadata that says which text encoder the vectors belong to.
@@ -37,7 +37,7 @@ class Note(Struct):
     prior: str = ""
 
 
-class Personalisation(nn.Module, ABC):
+class Personalization(nn.Module, ABC):
     """A way to teach a text prior one object. The module's own parameters are those that are trained, and all that checkpoints hold; the
     prior stays outside.
 
@@ -47,8 +47,8 @@ class Personalisation(nn.Module, ABC):
     noun: str | None = None
 
     @abstractmethod
-    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
-        """Build the trained parameters into a prior whose weights are frozen. pictures: of the object, (n, 3, H, W) in [0, 1].
+    def attach(self, prior: TextPrior, images: Tensor, download: bool = False) -> None:
+        """Build the trained parameters into a prior whose weights are frozen. images: of the object, (n, 3, H, W) in [0, 1].
 
         download: what a method needs beside the prior may be fetched from the hub. Raises UserError for words that the prior's tokenizer
         does not allow, and for what is needed and not there.
@@ -61,7 +61,7 @@ class Personalisation(nn.Module, ABC):
 
     @abstractmethod
     def write(self, prior: TextPrior, folder: Path) -> None:
-        """Write what was learnt in diffusers' own format."""
+        """Write what was learned in diffusers' own format."""
 
     def save(self, prior: TextPrior, folder: Path) -> None:
         """Write into an empty folder what :func:`load_personal` reads: :meth:`write`'s files, and the object's name in prompts."""
@@ -73,8 +73,8 @@ class Personalisation(nn.Module, ABC):
                 path.chmod((folder / NOTE).stat().st_mode)
 
 
-class Finetuning(Personalisation):
-    """A personalisation that changes networks: the object is called by a rare word and its class, as "sks toy" (DreamBooth)."""
+class Finetuning(Personalization):
+    """A personalization that changes networks: the object is called by a rare word and its class, as "sks toy" (DreamBooth)."""
 
     def __init__(self, token: str, noun: str):
         super().__init__()
@@ -89,7 +89,7 @@ class Finetuning(Personalisation):
 
 
 def load_personal(prior: TextPrior, learned: Path | None) -> str | None:
-    """Put what a personalisation learnt into a prior, in place, and return what names the object in prompts ("a photo of a {phrase}").
+    """Put what a personalization learned into a prior, in place, and return what names the object in prompts ("a photo of a {phrase}").
 
     learned: the folder of a run of Personalize, or any that holds diffusers' ``learned_embeds.safetensors``,
     ``pytorch_lora_weights.safetensors`` (fused into the weights) or a ``pipeline`` folder; None leaves the prior as it is. The phrase is
@@ -101,8 +101,8 @@ def load_personal(prior: TextPrior, learned: Path | None) -> str | None:
     kinds = {EMBEDDINGS: load_embeddings, LORA: load_lora, PIPELINE: load_pipeline}
     found = [name for name in kinds if (learned / name).exists()]
     if len(found) != 1:
-        there = " and ".join(found) or "nothing that was learnt"
-        raise UserError(f"{learned}: holds {there}; give the folder of one personalisation, with {', '.join(kinds)}")
+        there = " and ".join(found) or "nothing that was learned"
+        raise UserError(f"{learned}: holds {there}; give the folder of one personalization, with {', '.join(kinds)}")
     try:
         phrase = kinds[found[0]](prior, learned)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
@@ -134,9 +134,9 @@ def load_embeddings(prior: TextPrior, folder: Path) -> str:
         raise ValueError(f"vectors of shape {tuple(vectors.shape)}, the prior's have {width} numbers each")
     vectors = vectors.reshape(-1, width)
     with safe_open(folder / EMBEDDINGS, "pt") as file:
-        learnt_with = (file.metadata() or {}).get(TEXT_ENCODER)
-    if learnt_with not in (None, fingerprint(prior.text_encoder.get_input_embeddings().weight)):
-        raise ValueError("it was learnt with another text encoder, whose vectors mean something else")
+        learned_with = (file.metadata() or {}).get(TEXT_ENCODER)
+    if learned_with not in (None, fingerprint(prior.text_encoder.get_input_embeddings().weight)):
+        raise ValueError("it was learned with another text encoder, whose vectors mean something else")
     words = words_of(token, len(vectors))
     add_words(prior, words.split())
     # without mean_resizing, which draws the new rows from a Gaussian with the known ones' covariance: they are known here

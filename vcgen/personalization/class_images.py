@@ -1,4 +1,4 @@
-"""Pictures of the class for prior preservation (DreamBooth, arXiv 2208.12242, section 3.3), drawn once and kept in the run's folder."""
+"""Images of the class for prior preservation (DreamBooth, arXiv 2208.12242, section 3.3), drawn once and kept in the run's folder."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,10 +21,10 @@ from vcgen.visualization.logging import to_uint8
 
 @dataclass(frozen=True)
 class Preservation:
-    """What keeps the class as it was: in each batch as many pictures of it, drawn from the untouched prior, as of the object.
+    """What keeps the class as it was: in each batch as many images of it, drawn from the untouched prior, as of the object.
 
-    prompts: of the class, {} for its noun; picture i is of prompt i modulo their number. count: pictures. steps, scale: of sampling.
-    batch_size: pictures that are drawn at once. weight: of the class's loss beside the object's.
+    prompts: of the class, {} for its noun; image i is of prompt i modulo their number. count: images. steps, scale: of sampling.
+    batch_size: images that are drawn at once. weight: of the class's loss beside the object's.
     """
 
     prompts: tuple[str, ...] = ("a photo of a {}",)
@@ -41,23 +41,23 @@ class Preservation:
             raise ValueError(f"model.preservation.prompts: {faults[0]}: the class's noun stands there")
 
     def prompts_of(self, noun: str, numbers: list[int]) -> list[str]:
-        """The prompts of the pictures of these numbers."""
+        """The prompts of the images of these numbers."""
         return [self.prompts[number % len(self.prompts)].format(noun) for number in numbers]
 
 
-def draw_class_pictures(
+def draw_class_images(
     prior: TextPrior, noun: str, options: Preservation, folder: Path, seed: int, device: torch.device, rank: int = 0, ranks: int = 1,
 ) -> None:
-    """Draw the pictures that ``folder`` lacks, as NUMBER.png of the prior's size; noise is a function of the seed and the number.
+    """Draw the images that ``folder`` lacks, as NUMBER.png of the prior's size; noise is a function of the seed and the number.
 
-    Rank r of n draws every n-th batch. Raises UserError where the folder holds pictures drawn otherwise.
+    Rank r of n draws every n-th batch. Raises UserError where the folder holds images drawn otherwise.
     """
     made = {"prior": prior.name, "noun": noun, "seed": seed, **{k: v for k, v in asdict(options).items() if k not in ("count", "weight")}}
     made = json.loads(json.dumps(made))
     note = folder / "made.json"
     if note.is_file() and (found := read_json(note, advice="delete it")) != made:
         names = printable(", ".join(sorted(name for name in made | found if made.get(name) != found.get(name))))
-        raise UserError(f"{folder}: holds class pictures made with another {names}; delete that folder, or choose another run folder")
+        raise UserError(f"{folder}: holds class images made with another {names}; delete that folder, or choose another run folder")
     folder.mkdir(parents=True, exist_ok=True)
     if rank == 0 and not note.is_file():
         write_bytes(note, (json.dumps(made, indent=2) + "\n").encode())
@@ -67,26 +67,26 @@ def draw_class_pictures(
             continue
         mixed = np.random.SeedSequence((seed, numbers[0])).generate_state(1, np.uint64)
         generator = torch.Generator(device).manual_seed(int(mixed[0]) % 2**63)
-        pictures = prior.sample(options.prompts_of(noun, list(numbers)), generator, options.steps, options.scale)
-        for number, picture in zip(numbers, pictures):
+        images = prior.sample(options.prompts_of(noun, list(numbers)), generator, options.steps, options.scale)
+        for number, image in zip(numbers, images):
             with replacing(path_of(folder, number)) as temporary:
-                Image.fromarray(to_uint8(picture)).save(temporary)
+                Image.fromarray(to_uint8(image)).save(temporary)
 
 
-def read_class_pictures(folder: Path, count: int) -> Tensor:
+def read_class_images(folder: Path, count: int) -> Tensor:
     """(count, 3, size, size) uint8. Raises UserError for one that is damaged, or of another size than the first."""
-    pictures = []
+    images = []
     for number in range(count):
         path = path_of(folder, number)
         try:
-            pictures.append(read_image(path)[..., :3])
+            images.append(read_image(path)[..., :3])
         except UserError as error:
             raise UserError(f"{path}: cannot be read; delete it, and it is drawn again") from error
-        if pictures[-1].shape != pictures[0].shape:
+        if images[-1].shape != images[0].shape:
             raise UserError(f"{path}: has another size than {path_of(folder, 0).name}; delete {folder}, and it is drawn again")
-    return torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
+    return torch.from_numpy(np.stack(images)).movedim(-1, 1)
 
 
 def path_of(folder: Path, number: int) -> Path:
-    """Where a picture lies."""
+    """Where an image lies."""
     return folder / f"{number:05d}.png"

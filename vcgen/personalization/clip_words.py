@@ -1,4 +1,4 @@
-"""RealFusion's search for an initial word (arXiv 2302.10663): the one that a CLIP model with a picture encoder finds in the photos."""
+"""RealFusion's search for an initial word (arXiv 2302.10663): the one that a CLIP model with an image encoder finds in the photos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,25 +24,25 @@ BATCH = 256
 
 
 @torch.no_grad()
-def clip_probabilities(name: str, pictures: Tensor, words: Sequence[str], download: bool = False) -> Tensor:
-    """How probable a CLIP model finds each word: its logits, averaged over the pictures, softmax over the words; (words,), sums to 1.
+def clip_probabilities(name: str, images: Tensor, words: Sequence[str], download: bool = False) -> Tensor:
+    """How probable a CLIP model finds each word: its logits, averaged over the images, softmax over the words; (words,), sums to 1.
 
-    name, download: see :func:`load_clip`. pictures: square, (n, 3, side, side) in [0, 1]; their device is where CLIP runs.
+    name, download: see :func:`load_clip`. images: square, (n, 3, side, side) in [0, 1]; their device is where CLIP runs.
     """
     model, tokenizer = load_clip(name, download)
-    model, pixels = model.to(pictures.device), clip_pixels(pictures, model.config.vision_config.image_size)
+    model, pixels = model.to(images.device), clip_pixels(images, model.config.vision_config.image_size)
     sentences, logits = [SENTENCE.format(word) for word in words], []
     for start in range(0, len(sentences), BATCH):
-        text = tokenizer(sentences[start : start + BATCH], padding=True, return_tensors="pt").to(pictures.device)
+        text = tokenizer(sentences[start : start + BATCH], padding=True, return_tensors="pt").to(images.device)
         logits.append(model(**text, pixel_values=pixels).logits_per_image.mean(0))
     return torch.cat(logits).softmax(0)
 
 
-def clip_pixels(pictures: Tensor, side: int) -> Tensor:
-    """Square pictures in [0, 1] as CLIP reads them: (n, 3, side, side), with the mean and deviation that all of its sizes share."""
+def clip_pixels(images: Tensor, side: int) -> Tensor:
+    """Square images in [0, 1] as CLIP reads them: (n, 3, side, side), with the mean and deviation that all of its sizes share."""
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-    resized = F.interpolate(pictures.float(), (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    resized = F.interpolate(images.float(), (side, side), mode="bicubic", antialias=True).clamp(0, 1)
     mean, deviation = (resized.new_tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     return (resized - mean) / deviation
 
@@ -60,7 +60,7 @@ def load_clip(name: str, download: bool = False) -> tuple["CLIPModel", "CLIPToke
         folder = checked_folder(name, CLIP, download)
         kind = read_json(folder / "config.json").get("model_type")
         if kind != "clip":  # transformers would go on, and draw the weights that it misses at random
-            raise ValueError(f"it is of type {kind}; a text encoder alone sees no pictures")
+            raise ValueError(f"it is of type {kind}; a text encoder alone sees no images")
         model = CLIPModel.from_pretrained(folder, **WEIGHTS).float().eval()
         tokenizer = CLIPTokenizer.from_pretrained(folder, **LOCAL)
         if len(tokenizer) < 3:  # what transformers makes of absent files: the marks of beginning and end

@@ -18,8 +18,8 @@ class DreamBooth(Finetuning):
         super().__init__(token, noun)
         self.names = ["unet", "text_encoder"] if text_encoder else ["unet"]
 
-    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
-        """See :meth:`Personalisation.attach`."""
+    def attach(self, prior: TextPrior, images: Tensor, download: bool = False) -> None:
+        """See :meth:`Personalization.attach`."""
         for name in self.names:
             self.add_module(name, getattr(prior, name).requires_grad_(True))
 

@@ -27,8 +27,8 @@ class LoRA(Finetuning):
             raise UserError(f"model.method.rank must be at least 1, not {rank}")
         self.rank, self.text_encoder, self.seed = rank, text_encoder, seed
 
-    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
-        """See :meth:`Personalisation.attach`."""
+    def attach(self, prior: TextPrior, images: Tensor, download: bool = False) -> None:
+        """See :meth:`Personalization.attach`."""
         try:
             from peft import LoraConfig
         except ImportError as error:

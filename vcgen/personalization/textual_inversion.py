@@ -1,4 +1,4 @@
-"""Textual inversion (arXiv 2208.01618): a new word of the text encoder, learnt from photos; all networks stay as they are."""
+"""Textual inversion (arXiv 2208.01618): a new word of the text encoder, learned from photos; all networks stay as they are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.personalization.base import EMBEDDINGS, TEXT_ENCODER, Personalisation, add_words, fingerprint, words_of
+from vcgen.personalization.base import EMBEDDINGS, TEXT_ENCODER, Personalization, add_words, fingerprint, words_of
 from vcgen.personalization.clip_words import clip_probabilities, listed_words
 from vcgen.schema import AtLeastOne
 from vcgen.terminal import printable
@@ -23,13 +23,13 @@ LEVELS = 32
 BEST = 5
 
 
-class TextualInversion(Personalisation):
-    """k vectors for a new token of the tokenizer, the only parameters: whatever the optimiser does, the known words stay bitwise.
+class TextualInversion(Personalization):
+    """k vectors for a new token of the tokenizer, the only parameters: whatever the optimizer does, the known words stay bitwise.
 
     token: the new word, "<e>". initial: a word of one token, whose vector each of the new ones starts from; of several the one that fits
     the photos best, by CLIP (:func:`clip_probabilities`), or without it by the prior (:func:`nearest_word`). One name that ends in .txt is
     a file with a word a line, for CLIP; of its words those that are no single token are passed over. vectors: k; prompts then say
-    "<e> <e>_1 ...", as diffusers writes it. clip: a CLIP model with picture encoder, as a folder or hub name, see :func:`load_clip`.
+    "<e> <e>_1 ...", as diffusers writes it. clip: a CLIP model with image encoder, as a folder or hub name, see :func:`load_clip`.
     """
 
     def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: AtLeastOne = 1, clip: str | None = None):
@@ -51,24 +51,24 @@ class TextualInversion(Personalisation):
         """The new words."""
         return words_of(self.token, self.count)
 
-    def attach(self, prior: TextPrior, pictures: Tensor, download: bool = False) -> None:
-        """See :meth:`Personalisation.attach`."""
+    def attach(self, prior: TextPrior, images: Tensor, download: bool = False) -> None:
+        """See :meth:`Personalization.attach`."""
         words = self.words if self.file is None else listed_words(self.file, prior)
         numbers = [token_number(prior, word) for word in words]
-        chosen = numbers[self.choice(prior, pictures, words, download)]
+        chosen = numbers[self.choice(prior, images, words, download)]
         add_words(prior, self.phrase.split())
         known = prior.text_encoder.get_input_embeddings()
         self.vectors = nn.Parameter(known.weight[chosen].detach().float().clone().expand(self.count, -1).contiguous())
         first = prior.tokenizer.convert_tokens_to_ids(self.token)
         prior.text_encoder.set_input_embeddings(WithNewRows(known, first, self.vectors))
 
-    def choice(self, prior: TextPrior, pictures: Tensor, words: Sequence[str], download: bool) -> int:
-        """The index of the word that fits the pictures best; CLIP's best ones are printed."""
+    def choice(self, prior: TextPrior, images: Tensor, words: Sequence[str], download: bool) -> int:
+        """The index of the word that fits the images best; CLIP's best ones are printed."""
         if len(words) == 1:
             return 0
         if self.clip is None:
-            return nearest_word(prior, pictures, words)
-        best = clip_probabilities(self.clip, pictures, words, download).topk(min(BEST, len(words)))
+            return nearest_word(prior, images, words)
+        best = clip_probabilities(self.clip, images, words, download).topk(min(BEST, len(words)))
         shown = ", ".join(f"{words[i]} {share:.1%}" for share, i in zip(best.values.tolist(), best.indices.tolist()))
         rank_zero_info(printable(f"initial word, of {len(words)}, by CLIP: {shown}"))
         return int(best.indices[0])
@@ -91,8 +91,8 @@ class WithNewRows(nn.Module):
         """Token numbers (n, length) -> vectors (n, length, width)."""
         new = numbers >= self.first
         known = self.known(numbers.masked_fill(new, 0))
-        learnt = F.embedding((numbers - self.first).clamp(min=0), self.rows)
-        return torch.where(new[..., None], learnt.to(known.dtype), known)
+        learned = F.embedding((numbers - self.first).clamp(min=0), self.rows)
+        return torch.where(new[..., None], learned.to(known.dtype), known)
 
 
 def token_number(prior: TextPrior, word: str) -> int:
@@ -105,13 +105,13 @@ def token_number(prior: TextPrior, word: str) -> int:
 
 
 @torch.no_grad()
-def nearest_word(prior: TextPrior, pictures: Tensor, words: Sequence[str]) -> int:
-    """The index of the word for which "a photo of a WORD" makes pictures (n, 3, H, W) in [0, 1] easiest to denoise.
+def nearest_word(prior: TextPrior, images: Tensor, words: Sequence[str]) -> int:
+    """The index of the word for which "a photo of a WORD" makes images (n, 3, H, W) in [0, 1] easiest to denoise.
 
-    Stands in for RealFusion's search where there is no CLIP model: its picture encoder is not part of a text prior. The loss is the
-    network's squared error with the same noise for all words, at LEVELS noise levels a picture.
+    Stands in for RealFusion's search where there is no CLIP model: its image encoder is not part of a text prior. The loss is the
+    network's squared error with the same noise for all words, at LEVELS noise levels an image.
     """
-    latents = prior.encode(to_signed(pictures)).repeat_interleave(LEVELS, 0)
+    latents = prior.encode(to_signed(images)).repeat_interleave(LEVELS, 0)
     losses = []
     for word in words:
         text = prior.embed([f"a photo of a {word}"]).expand(len(latents), -1, -1)

@@ -1,7 +1,7 @@
-"""From a density field to a coloured triangle mesh.
+"""From a density field to a colored triangle mesh.
 
 Marching cubes (Lorensen & Cline, SIGGRAPH 1987; Lewiner et al., 2003), not on density but on how deep a point lies in it: a field that was
-fitted to pictures is as dense as its outside needs to look right, and thin, thick or empty inside, where no picture reaches.
+fitted to images is as dense as its outside needs to look right, and thin, thick or empty inside, where no image reaches.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Optical depths: of a line that loses half of its light, where a rendering's outline lies, and of the skin, which takes a tenth.
 OUTLINE, SKIN = float(np.log(2)), float(-np.log(0.9))
-#: With a density threshold: opacity is measured over radius / PIXELS, one pixel of a picture, 64 pixels wide, that the sphere just fills.
+#: With a density threshold: opacity is measured over radius / PIXELS, one pixel of an image, 64 pixels wide, that the sphere just fills.
 PIXELS = 32
 
 
@@ -28,7 +28,7 @@ PIXELS = 32
 class Surface:
     """A mesh and how it was found.
 
-    mesh: world coordinates, normals outward, uint8 sRGB vertex colours. threshold: the density (per world unit) of the surface where one
+    mesh: world coordinates, normals outward, uint8 sRGB vertex colors. threshold: the density (per world unit) of the surface where one
     was asked for, else None. density_range: lowest and highest density on the grid.
     """
 
@@ -41,7 +41,7 @@ class Surface:
 def extract_mesh(
     field: Field, resolution: int = 128, threshold: float | None = None, radius: float | None = None, chunk: int = 2**17
 ) -> Surface:
-    """The largest connected surface of the first scene of ``field``, coloured as seen from outside.
+    """The largest connected surface of the first scene of ``field``, colored as seen from outside.
 
     resolution: grid points along each edge of a cube around ``field.center``. threshold: density per world unit of the surface; None puts
     it where :func:`solidity` is 1. radius: half the cube's edge; None takes the field's own, which must then be finite. chunk:
@@ -72,7 +72,7 @@ def extract_mesh(
     vertices, faces, _, _ = marching_cubes(np.pad(values, 1), level, gradient_direction="ascent")
     corner = field.center[0].double().cpu().numpy() - radius
     mesh = _largest(trimesh.Trimesh((vertices - 1) * spacing + corner, faces))
-    mesh.visual.vertex_colors = surface_colours(field, mesh, spacing, chunk)
+    mesh.visual.vertex_colors = surface_colors(field, mesh, spacing, chunk)
     return Surface(mesh, threshold, density_range)
 
 
@@ -103,25 +103,25 @@ def solidity(density: NDArray[np.float32], spacing: float) -> NDArray[np.float32
     return least
 
 
-def surface_colours(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk: int = 2**17, samples: int = 8) -> NDArray[np.uint8]:
+def surface_colors(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk: int = 2**17, samples: int = 8) -> NDArray[np.uint8]:
     """uint8 (vertices, 3): what a ray from outside sees along each inward normal, composited from one grid spacing outside to two inside.
 
-    Light that passes all samples takes the colour of the last one, so thin opacity does not darken the result.
+    Light that passes all samples takes the color of the last one, so thin opacity does not darken the result.
     """
     device, dtype = field.center.device, field.center.dtype
     vertices = torch.as_tensor(mesh.vertices, dtype=dtype, device=device)
     inward = -torch.as_tensor(np.array(mesh.vertex_normals), dtype=dtype, device=device)
     offsets = torch.linspace(-spacing, 2 * spacing, samples, device=device, dtype=dtype)
     step = 3 * spacing / (samples - 1)
-    colours = []
+    colors = []
     for start, direction in zip(vertices.split(chunk // samples), inward.split(chunk // samples), strict=True):
         points = start[:, None] + offsets[:, None] * direction[:, None]
-        density, colour = field(*(_batch(x.reshape(-1, 3), field) for x in (points, direction[:, None].expand_as(points))))
+        density, color = field(*(_batch(x.reshape(-1, 3), field) for x in (points, direction[:, None].expand_as(points))))
         alpha = 1 - torch.exp(-density[0].reshape(-1, samples) * step)
         alpha[:, -1] = 1
         transmittance = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], 1), 1)
-        colours.append(((alpha * transmittance)[..., None] * colour[0].reshape(-1, samples, 3)).sum(1))
-    return (torch.cat(colours).clamp(0, 1) * 255).round().byte().cpu().numpy()
+        colors.append(((alpha * transmittance)[..., None] * color[0].reshape(-1, samples, 3)).sum(1))
+    return (torch.cat(colors).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 def _sphere(resolution: int, share: float) -> NDArray[np.bool_]:

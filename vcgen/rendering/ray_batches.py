@@ -1,4 +1,4 @@
-"""Training a field on the colours of random rays."""
+"""Training a field on the colors of random rays."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ def ray_losses(
     """Errors on ``count`` random rays of each of the target views (batch, views).
 
     "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the field's proposal,
-    where it has one. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the colour (3,) of "learned".
+    where it has one. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color (3,) of "learned".
     """
     origins, directions, pixels = draw_rays(field, target, count, generator)
     batch, views, rays = pixels.shape
@@ -35,13 +35,13 @@ def ray_losses(
 def squared_error(rendering: RayRendering, truth: RayRendering, spread: bool, background: Tensor | None = None) -> Tensor:
     """Mean squared error over rays and channels, both sides composited over ``background`` (3,), by default white.
 
-    spread: the expectation over backgrounds b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied colour and a of
+    spread: the expectation over backgrounds b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied color and a of
     opacity, c^2 - c a + a^2 / 3. Drawing b would give the same gradient plus noise.
     """
-    colour, opacity = rendering.rgb - truth.rgb, (rendering.alpha - truth.alpha)[..., None]
+    color, opacity = rendering.rgb - truth.rgb, (rendering.alpha - truth.alpha)[..., None]
     if spread:
-        return (colour.square() - colour * opacity + opacity.square() / 3).mean()
-    return (colour - opacity * (1.0 if background is None else background)).square().mean()
+        return (color.square() - color * opacity + opacity.square() / 3).mean()
+    return (color - opacity * (1.0 if background is None else background)).square().mean()
 
 
 def draw_rays(field: Field, target: Views, rays: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +64,7 @@ def draw_rays(field: Field, target: Views, rays: int, generator: torch.Generator
 
 
 def gather_pixels(views: Views, pixels: Tensor) -> RayRendering:
-    """The true colour and opacity at pixel indices (batch, views, rays), as premultiplied (batch, views * rays, ...)."""
+    """The true color and opacity at pixel indices (batch, views, rays), as premultiplied (batch, views * rays, ...)."""
     alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
     stacked = torch.cat([views.images * alpha, alpha], 2).flatten(-2)
     chosen = stacked.gather(-1, pixels[:, :, None].expand(-1, -1, 4, -1)).movedim(2, -1).flatten(1, 2)

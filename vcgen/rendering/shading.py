@@ -1,6 +1,6 @@
 """Normals of a density, and light on it.
 
-Score distillation of colours alone is content with a flat object that has the shape painted on; lit renderings show the shape itself
+Score distillation of colors alone is content with a flat object that has the shape painted on; lit renderings show the shape itself
 (DreamFusion, arXiv 2209.14988, section 3.2).
 """
 
@@ -22,7 +22,7 @@ Kind = Literal["albedo", "lambertian", "textureless"]
 class Shading:
     """How a rendering is lit.
 
-    kind: "albedo" is the field's colour; "lambertian" colour * (ambient + (1 - ambient) max(0, n.l)); "textureless" the same of white.
+    kind: "albedo" is the field's color; "lambertian" color * (ambient + (1 - ambient) max(0, n.l)); "textureless" the same of white.
     light: (3,) unit vector towards the light, in the world. ambient: the light's share that has no direction.
     """
 
@@ -32,7 +32,7 @@ class Shading:
 
 
 class ShadedRendering(NamedTuple):
-    """rays: what the rays see. normals: (batch, rays, 3) outward normals, weighted like colours, so shorter than 1 at soft surfaces;
+    """rays: what the rays see. normals: (batch, rays, 3) outward normals, weighted like colors, so shorter than 1 at soft surfaces;
     orientation: (batch, rays) weighted squares of what of them points away from the eye. Both None where they were not asked for."""
 
     rays: RayRendering
@@ -50,12 +50,12 @@ def normals(field: Field, points: Tensor, step: float = 1e-2) -> Tensor:
 
 
 def lit(albedo: Tensor, normal: Tensor, shading: Shading) -> Tensor:
-    """Colours (..., 3) of albedo (..., 3) with unit normals (..., 3)."""
+    """Colors (..., 3) of albedo (..., 3) with unit normals (..., 3)."""
     if shading.kind == "albedo":
         return albedo
-    colour = torch.ones_like(albedo) if shading.kind == "textureless" else albedo
+    color = torch.ones_like(albedo) if shading.kind == "textureless" else albedo
     cosine = (normal * shading.light).sum(-1, keepdim=True).clamp(min=0)
-    return colour * (shading.ambient + (1 - shading.ambient) * cosine)
+    return color * (shading.ambient + (1 - shading.ambient) * cosine)
 
 
 def light_near(eye: Tensor, generator: torch.Generator) -> Tensor:
@@ -79,9 +79,9 @@ def render_shaded(
     middle = (edges[..., 1:] + edges[..., :-1]) / 2
     points = (origins[..., None, :] + middle[..., None] * directions[..., None, :]).flatten(1, 2)
     along = directions[..., None, :].expand(*middle.shape, 3).flatten(1, 2)
-    density, colour = field(points, along)
+    density, color = field(points, along)
     density = density.reshape(middle.shape)
-    rays, weights = composite(density, colour.reshape(*middle.shape, 3), edges)
+    rays, weights = composite(density, color.reshape(*middle.shape, 3), edges)
     if not with_normals:
         return ShadedRendering(rays, None, None)
     if len(points) != 1:
@@ -89,14 +89,14 @@ def render_shaded(
     chosen = (weights.detach().flatten() > least / options.samples).nonzero()[:, 0]
     found = normals(field, points[:, chosen], step)
     if shading.kind != "albedo":
-        colour = colour.index_copy(1, chosen, lit(colour[:, chosen], found, shading))
-        rays, weights = composite(density, colour.reshape(*middle.shape, 3), edges)
+        color = color.index_copy(1, chosen, lit(color[:, chosen], found, shading))
+        rays, weights = composite(density, color.reshape(*middle.shape, 3), edges)
     normal = torch.zeros_like(points).index_copy(1, chosen, found).reshape(*middle.shape, 3)
     away = (normal * directions[..., None, :]).sum(-1).clamp(min=0).square()
     return ShadedRendering(rays, (weights[..., None] * normal).sum(-2), (weights.detach() * away).sum(-1))
 
 
-def shaded_picture(
+def shaded_image(
     field: Field, camera: Cameras, size: tuple[int, int], options: RenderOptions, shading: Shading = Shading(), chunk: int = 1 << 16,
 ) -> tuple[Rendering, Tensor]:
     """What a camera (1,) sees of a field of one scene, over white, and its normals, (1, 1, 3, H, W) in [0, 1] over white, with 0.5 for 0.

@@ -30,7 +30,7 @@ class RenderOptions:
         and the first pass is then not differentiated unless the field has a trainable proposal.
     around_depth: further intervals of the second pass drawn from a Gaussian around the first pass's expected depth (pixelNeRF), with
         standard deviation ``depth_std`` in world units.
-    max_points: upper bound on points per field query in :func:`render_image`; bounds memory, never changes the picture. None:
+    max_points: upper bound on points per field query in :func:`render_image`; bounds memory, never changes the image. None:
         2^15 on a CPU, so that a chunk stays in its cache, 2^18 on other devices.
     """
 
@@ -47,7 +47,7 @@ class RenderOptions:
 
 
 class RayRendering(NamedTuple):
-    """Premultiplied colour (batch, rays, 3), opacity (batch, rays), expected distance (batch, rays), also premultiplied by opacity.
+    """Premultiplied color (batch, rays, 3), opacity (batch, rays), expected distance (batch, rays), also premultiplied by opacity.
 
     coarse: the first pass's rendering when it was differentiated, for supervision; None otherwise.
     """
@@ -58,7 +58,7 @@ class RayRendering(NamedTuple):
     coarse: "RayRendering | None" = None
 
     def over(self, background: Tensor | float) -> Tensor:
-        """(batch, rays, 3) composited over a colour that broadcasts to that shape."""
+        """(batch, rays, 3) composited over a color that broadcasts to that shape."""
         return self.rgb + (1 - self.alpha[..., None]) * background
 
 
@@ -105,11 +105,11 @@ def importance_edges(edges: Tensor, weights: Tensor, count: int, generator: torc
     return left + share * (right - left)
 
 
-def composite(density: Tensor, colour: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:
-    """Composite intervals of constant density (..., n) and colour (..., n, 3) between edges (..., n + 1); also returns weights (..., n)."""
+def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:
+    """Composite intervals of constant density (..., n) and color (..., n, 3) between edges (..., n + 1); also returns weights (..., n)."""
     start, end = edges[..., :-1], edges[..., 1:]
     weights, _, _ = nerfacc.render_weight_from_density(start, end, density)
-    rgb = (weights[..., None] * colour).sum(-2)
+    rgb = (weights[..., None] * color).sum(-2)
     return RayRendering(rgb, weights.sum(-1), (weights * (start + end) / 2).sum(-1)), weights
 
 
@@ -148,7 +148,7 @@ def render_rays(
 def render_image(
     field: Field, cameras: Cameras, size: tuple[int, int], options: RenderOptions, background: float | Tensor = 1.0
 ) -> Rendering:
-    """Render whole pictures. cameras: (batch, views), one batch entry per scene of the field; size: (height, width) in pixels.
+    """Render whole images. cameras: (batch, views), one batch entry per scene of the field; size: (height, width) in pixels.
 
     Only rays that meet the field's sphere are sampled, in chunks of bounded size. Deterministic.
     """
@@ -187,8 +187,8 @@ def _points(origins: Tensor, directions: Tensor, edges: Tensor) -> tuple[Tensor,
 
 def _query(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     points, shape = _points(origins, directions, edges)
-    density, colour = field(points, directions[..., None, :].expand(*shape, 3).reshape(points.shape))
-    return density.reshape(shape), colour.reshape(*shape, 3)
+    density, color = field(points, directions[..., None, :].expand(*shape, 3).reshape(points.shape))
+    return density.reshape(shape), color.reshape(*shape, 3)
 
 
 def _density(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all systems share: one training step, one optimiser set-up, randomness as a function of (seed, step, rank)."""
+"""What all systems share: one training step, one optimizer set-up, randomness as a function of (seed, step, rank)."""
 
 import os
 from abc import abstractmethod
@@ -21,7 +21,7 @@ from vcgen.types import Example, Field, Rendering, Views
 
 
 class System(pl.LightningModule):
-    """A training stage: named losses, their weights, an optimiser."""
+    """A training stage: named losses, their weights, an optimizer."""
 
     #: The data modules of vcgen that it learns from, by the names of their classes; none: any.
     takes: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class System(pl.LightningModule):
         self.optimizer_options = optimizer
         self.loss_weights = loss_weights
         self.val_psnr = Mean()
-        #: The optimiser step that the last batch belonged to, and the batch's number in it, from 0. A run resumes at optimiser steps, so
+        #: The optimizer step that the last batch belonged to, and the batch's number in it, from 0. A run resumes at optimizer steps, so
         #: that nothing need be stored.
         self.micro_batch = (-1, 0)
         #: What training steps want to log beside their losses, by its name in TensorBoard; logged until it is overwritten.
@@ -43,7 +43,7 @@ class System(pl.LightningModule):
         #: Losses and keys of the last training step, for the line that ends a run.
         self.last_losses: dict[str, Tensor] = {}
         self.last_keys: tuple[str, ...] = ()
-        #: 2-norm of all gradients of the last optimiser step, before clipping.
+        #: 2-norm of all gradients of the last optimizer step, before clipping.
         self.gradient_norm = torch.zeros(())
 
     @property
@@ -61,7 +61,7 @@ class System(pl.LightningModule):
         """Named scalar losses of a batch; each system states sum or mean, and over what."""
 
     def training_step(self, example: Example, batch_index: int) -> Tensor:
-        """The weighted sum of the losses of one batch, of which ``trainer.accumulate_grad_batches`` make an optimisation step."""
+        """The weighted sum of the losses of one batch, of which ``trainer.accumulate_grad_batches`` make an optimization step."""
         step, number = self.micro_batch
         self.micro_batch = (step, number + 1) if step == self.global_step else (self.global_step, 0)
         losses = self.losses(example, self.step_generator())
@@ -78,7 +78,7 @@ class System(pl.LightningModule):
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lightning's hook: gradients are complete, and neither clipped nor learnt from yet. Raises UserError where they are not finite;
+        """Lightning's hook: gradients are complete, and neither clipped nor learned from yet. Raises UserError where they are not finite;
         the scaler of 16-bit mixed precision, which lowers its scale by such steps, leaves them out by itself."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:
@@ -93,12 +93,12 @@ class System(pl.LightningModule):
         keys = ", ".join(self.last_keys)
         return UserError(f"{what} not finite at step {self.global_step} ({found}); learning from {keys}: {self.advice_when_not_finite}")
 
-    def log_psnr(self, example: Example, pictures: Tensor) -> None:
-        """Logs ``val/psnr``: the mean over all target pictures of all ranks of dB per picture, over white.
+    def log_psnr(self, example: Example, images: Tensor) -> None:
+        """Logs ``val/psnr``: the mean over all target images of all ranks of dB per image, over white.
 
-        pictures: (batch, views, 3, height, width), what the system makes of the target views; clamped to [0, 1].
+        images: (batch, views, 3, height, width), what the system makes of the target views; clamped to [0, 1].
         """
-        error = (pictures.clamp(0, 1) - example.target.on(1.0)).square().mean((-3, -2, -1))
+        error = (images.clamp(0, 1) - example.target.on(1.0)).square().mean((-3, -2, -1))
         self.val_psnr.update(-10 * error.log10(), example.weight)
         self.log("val/psnr", self.val_psnr, prog_bar=True)
 
@@ -137,7 +137,7 @@ class System(pl.LightningModule):
         return batch.to(device)
 
     def configure_optimizers(self):
-        """The optimiser of all trainable parameters, scheduled every step."""
+        """The optimizer of all trainable parameters, scheduled every step."""
         options = self.optimizer_options
         optimizer = options.build(self.parameters(), [m.weight for m in self.modules() if isinstance(m, torch.nn.Embedding)])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.factor(step, self.progress(step)))
@@ -166,4 +166,4 @@ class FieldSystem(System):
 
     @abstractmethod
     def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """Pictures of a field: cameras (batch, views), size (height, width) in pixels."""
+        """Images of a field: cameras (batch, views), size (height, width) in pixels."""

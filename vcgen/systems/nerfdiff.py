@@ -1,4 +1,4 @@
-"""NerfDiff (arXiv 2302.10109): an amortised NeRF learnt from posed views, jointly with a diffusion prior conditioned on its renderings."""
+"""NerfDiff (arXiv 2302.10109): an amortized NeRF learned from posed views, jointly with a diffusion prior conditioned on its renderings."""
 
 import zlib
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class PriorOptions:
     """How prior and field are trained together.
 
     views: target views per scene that the prior denoises at every step. condition_size: side in pixels at which the field is rendered for
-    the prior, enlarged to the picture's; None: the picture's own. field_gradient_from: step from which the prior's loss also trains the
+    the prior, enlarged to the image's; None: the image's own. field_gradient_from: step from which the prior's loss also trains the
     field; None: never (its blurred first renderings would be gamed).
     """
 
@@ -43,15 +43,15 @@ class PriorOptions:
 
 
 class NerfDiff(FieldSystem):
-    """One image -> a field, trained on the colours of rays of other views of the same scene.
+    """One image -> a field, trained on the colors of rays of other views of the same scene.
 
     encoder: module that turns context Views (batch, n) into a Field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).
-    render: how training rays are sampled; render_eval: how pictures are (default: as in training).
+    render: how training rays are sampled; render_eval: how images are (default: as in training).
     rays_per_view: training rays per target view, drawn uniformly from the pixels whose ray meets the field's sphere.
     background: what rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": the mean over
-        all colours in [0, 1]^3; needs targets with alpha. "learned": one trainable colour, for opaque pictures of unknown background.
+        all colors in [0, 1]^3; needs targets with alpha. "learned": one trainable color, for opaque images of unknown background.
     loss_weights: per loss; "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared error,
-        "denoising" is the prior's weighted mean over pictures and pixels.
+        "denoising" is the prior's weighted mean over images and pixels.
     prior: the diffusion prior; None trains the field alone. prior_options: how the two meet.
     pretrained: model folder whose field, and prior where it has one, this one starts from. train_field: False freezes the field: only
         the prior is trained.
@@ -83,7 +83,7 @@ class NerfDiff(FieldSystem):
             self.background_logit.requires_grad_(train_field)
 
     def train(self, mode: bool = True) -> "NerfDiff":
-        """A frozen field stays as it is: its batch normalisation, too."""
+        """A frozen field stays as it is: its batch normalization, too."""
         super().train(mode)
         self.encoder.train(mode and self.train_field)
         return self
@@ -129,7 +129,7 @@ class NerfDiff(FieldSystem):
 
     def denoising_losses(self, field: Field, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The prior's loss on the first target views of every scene, over white, given the field's renderings at their cameras: of each
-        picture (n,), with the share of the noise schedule (n,), in [0, 1), at which it was taken."""
+        image (n,), with the share of the noise schedule (n,), in [0, 1), at which it was taken."""
         target = example.target[:, : self.prior_options.views]
         self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from
@@ -140,7 +140,7 @@ class NerfDiff(FieldSystem):
         return losses, times / self.prior.schedule.config.num_train_timesteps
 
     def monitor(self, losses: Tensor, share: Tensor) -> None:
-        """Notes the mean of the losses (n,) by quarters of the noise schedule, each of the last step that had pictures there, NaN before.
+        """Notes the mean of the losses (n,) by quarters of the noise schedule, each of the last step that had images there, NaN before.
         All on the device: looking at the numbers here would make the CPU wait for the GPU at every step."""
         for low in (0.0, 0.25, 0.5, 0.75):
             name, inside = f"denoising/t_{low:g}_to_{low + 0.25:g}", (share >= low) & (share < low + 0.25)
@@ -148,7 +148,7 @@ class NerfDiff(FieldSystem):
             self.monitored[name] = torch.where(inside.any(), torch.where(inside, losses, 0).sum() / inside.sum(), before)
 
     def render_condition(self, field: Field, cameras: Cameras, size: tuple[int, int]) -> Rendering:
-        """What the prior is shown: pictures over white, rendered at ``prior_options.condition_size`` and enlarged to ``size``."""
+        """What the prior is shown: images over white, rendered at ``prior_options.condition_size`` and enlarged to ``size``."""
         small = self.prior_options.condition_size
         rendering = self.render(field, cameras, size if small is None else (small, small))
         if small is None:
@@ -161,7 +161,7 @@ class NerfDiff(FieldSystem):
         self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 10,
         guidance: float | None = None, strength: float = 1.0, sampler: Sampler = "ddim",
     ) -> Tensor:
-        """Pictures (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
+        """Images (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
 
         guidance: scale of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: share of the noise schedule at which sampling
         starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or "dpm++"
@@ -179,7 +179,7 @@ class NerfDiff(FieldSystem):
         return self.prior.sample(condition, generator, steps, guidance, sampler, start, strength).unflatten(0, cameras.shape)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over pictures. A scene has the same noise each time."""
+        """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over images. A scene has the same noise each time."""
         field = self.field(example.context)
         if self.prior is not None:
             noise = torch.Generator(self.device).manual_seed(zlib.crc32(" ".join(example.keys).encode()))

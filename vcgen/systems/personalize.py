@@ -1,4 +1,4 @@
-"""Personalisation: a text prior learns the object of a photo (RealFusion, arXiv 2302.10663, section 3.2; DreamBooth, arXiv 2208.12242)."""
+"""Personalization: a text prior learns the object of a photo (RealFusion, arXiv 2302.10663, section 3.2; DreamBooth, arXiv 2208.12242)."""
 
 import math
 import os
@@ -22,8 +22,8 @@ from vcgen.io import replacing
 from vcgen.metrics.mean import Mean
 from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
-from vcgen.personalization.base import Personalisation
-from vcgen.personalization.class_images import Preservation, draw_class_pictures, read_class_pictures
+from vcgen.personalization.base import Personalization
+from vcgen.personalization.class_images import Preservation, draw_class_images, read_class_images
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
 from vcgen.systems.base import System
 from vcgen.types import Example, Views
@@ -43,7 +43,7 @@ LEVELS = 16
 
 
 @dataclass(frozen=True)
-class ViewPictures:
+class ViewImages:
     """What is drawn at each validation, and at the end into ``views.png``: a column for each of ``views``, added to ``prompt``.
 
     rows: draws of each. steps, scale: of sampling; no rows draw nothing.
@@ -57,9 +57,9 @@ class ViewPictures:
 
     def __post_init__(self):
         if fault := fault_of(self.prompt, [""]):
-            raise ValueError(f"model.pictures.prompt: {fault}: the object's name stands there")
+            raise ValueError(f"model.images.prompt: {fault}: the object's name stands there")
         if self.rows < 0 or self.steps < 1 or not 0 <= self.scale < math.inf or not (self.views or not self.rows):
-            raise ValueError(f"model.pictures needs views, rows and scale of 0 or more, steps of 1 or more; got {self}")
+            raise ValueError(f"model.images needs views, rows and scale of 0 or more, steps of 1 or more; got {self}")
 
     def prompts_of(self, phrase: str) -> list[str]:
         """A row of prompts."""
@@ -70,9 +70,9 @@ class Personalize(System):
     """Teaches a text prior the object of one photo or some, by ``method``: TextualInversion, LoRA or DreamBooth.
 
     prior: folder or hub name, see :meth:`TextPrior.load`; download: fetch it, and what the method needs, where it is not on this computer.
-    augmentation: of the photo, anew for each picture. batch_size: pictures of the object per step. templates: prompts, {} for the object;
+    augmentation: of the photo, anew for each image. batch_size: images of the object per step. templates: prompts, {} for the object;
     view: added to them, as "front view"; "" for none. min_snr: gamma of the loss weights; None: none. preservation: of the class, for LoRA
-    and DreamBooth. gradient_checkpointing: less memory, more time. pictures: what is drawn. Writes into the run's folder what was learnt,
+    and DreamBooth. gradient_checkpointing: less memory, more time. images: what is drawn. Writes into the run's folder what was learned,
     in diffusers' own formats: see :func:`vcgen.personalization.base.load_personal`. Checkpoints hold what is trained and nothing of the
     frozen networks.
     """
@@ -81,10 +81,10 @@ class Personalize(System):
     advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val to 1, and look at photo.png in the run's folder"
 
     def __init__(
-        self, prior: str, method: Personalisation, optimizer: OptimizerOptions, download: bool = False,
+        self, prior: str, method: Personalization, optimizer: OptimizerOptions, download: bool = False,
         augmentation: PhotoAugmentation = PhotoAugmentation(), batch_size: AtLeastOne = 1, templates: tuple[str, ...] = TEMPLATES,
         view: str = "", min_snr: Positive | None = None, preservation: Preservation | None = None, gradient_checkpointing: bool = False,
-        pictures: ViewPictures = ViewPictures(),
+        images: ViewImages = ViewImages(),
     ):
         super().__init__(optimizer, {} if preservation is None else {"class": preservation.weight})
         if batch_size < 1 or not templates:
@@ -94,11 +94,11 @@ class Personalize(System):
         if preservation is not None and method.noun is None:
             raise UserError(f"model.preservation: {type(method).__name__} changes no network and has no class to preserve; set it to null")
         self.method, self.batch_size, self.min_snr, self.preservation = method, batch_size, min_snr, preservation
-        self.source, self.download, self.augmentation, self.pictures = prior, download, augmentation, pictures
+        self.source, self.download, self.augmentation, self.images = prior, download, augmentation, images
         self.templates, self.view_words = [with_view(words, view) for words in templates], view
         self.gradient_checkpointing = gradient_checkpointing
         self.val_denoising = Mean()
-        self.class_pictures: Tensor | None = None
+        self.class_images: Tensor | None = None
         self.hold(None)
 
     def hold(self, prior: TextPrior | None) -> None:
@@ -107,24 +107,24 @@ class Personalize(System):
         self.known_texts: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: load the prior, draw the pictures of its class, build in what is trained."""
+        """Lightning's hook: load the prior, draw the images of its class, build in what is trained."""
         if self.prior is not None:
             return
         data = self.trainer.datamodule
         if not isinstance(data, PhotoData):
-            raise UserError(f"a personalisation learns from photos: set data to PhotoData, not {type(data).__name__}")
+            raise UserError(f"a personalization learns from photos: set data to PhotoData, not {type(data).__name__}")
         if self.device_mesh is not None:
-            raise UserError("trainer.strategy sharded: a personalisation is not split among processes; set it to auto or ddp")
+            raise UserError("trainer.strategy sharded: a personalization is not split among processes; set it to auto or ddp")
         device = self.trainer.strategy.root_device
         prior = TextPrior.load(self.source, self.download).requires_grad_(False).to(device)
         names_known = self.method.noun is not None
-        if names_known:  # before the class's pictures are drawn, which takes long
+        if names_known:  # before the class's images are drawn, which takes long
             self.check_prompts(prior)
         if self.preservation is not None and stage == "fit":
-            self.class_pictures = self.preserved(prior, device)
+            self.class_images = self.preserved(prior, device)
         views = data.example.context
-        pictures = photos(views, PLAIN, range(views.images.shape[1]), prior.size, torch.Generator()).to(device)
-        self.method.attach(prior, pictures, self.download)
+        images = photos(views, PLAIN, range(views.images.shape[1]), prior.size, torch.Generator()).to(device)
+        self.method.attach(prior, images, self.download)
         if self.gradient_checkpointing:
             prior.unet.enable_gradient_checkpointing()
         self.hold(prior)
@@ -135,34 +135,34 @@ class Personalize(System):
         """Raise UserError where the object's name, its class or the view would not reach the network."""
         for words in self.templates:
             prior.require(words.format(self.method.phrase), self.method.phrase, self.view_words)
-        for prompt, view in zip(self.pictures.prompts_of(self.method.phrase) if self.pictures.rows else [], self.pictures.views):
+        for prompt, view in zip(self.images.prompts_of(self.method.phrase) if self.images.rows else [], self.images.views):
             prior.require(prompt, self.method.phrase, view)
         for words in () if self.preservation is None else self.preservation.prompts:
             prior.require(words.format(self.method.noun), self.method.noun)
 
     def preserved(self, prior: TextPrior, device: torch.device) -> Tensor:
-        """The class's pictures, drawn by all processes together."""
-        folder, seed = Path(self.trainer.default_root_dir) / "class_pictures", int(os.environ.get("PL_GLOBAL_SEED", 0))
+        """The class's images, drawn by all processes together."""
+        folder, seed = Path(self.trainer.default_root_dir) / "class_images", int(os.environ.get("PL_GLOBAL_SEED", 0))
         place = self.trainer.global_rank, self.trainer.world_size
         with self.trainer.precision_plugin.forward_context():
-            draw_class_pictures(prior, self.method.noun, self.preservation, folder, seed, device, *place)
-        self.trainer.strategy.barrier("class pictures")
-        return read_class_pictures(folder, self.preservation.count).to(device)
+            draw_class_images(prior, self.method.noun, self.preservation, folder, seed, device, *place)
+        self.trainer.strategy.barrier("class images")
+        return read_class_images(folder, self.preservation.count).to(device)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """"denoising": the mean over the object's latents, weighted by min-SNR where asked for; with preservation "class": that of as many
-        pictures of the class, in one batch with them."""
+        images of the class, in one batch with them."""
         views, count = example.context, self.batch_size
         chosen = draw(views.images.shape[1], count, generator)
-        pictures = photos(views, self.augmentation, chosen, self.prior.size, generator)
+        images = photos(views, self.augmentation, chosen, self.prior.size, generator)
         phrase = self.method.phrase
         prompts = [self.templates[number].format(phrase) for number in draw(len(self.templates), count, generator)]
-        if self.class_pictures is not None:
-            numbers = draw(len(self.class_pictures), count, generator)
-            pictures = torch.cat([pictures, self.class_pictures[numbers].float() / 255])
+        if self.class_images is not None:
+            numbers = draw(len(self.class_images), count, generator)
+            images = torch.cat([images, self.class_images[numbers].float() / 255])
             prompts += self.preservation.prompts_of(self.method.noun, numbers)
-        self.work = {"images": len(pictures)}
-        latents = latents_of(self.prior, pictures, generator)
+        self.work = {"images": len(images)}
+        latents = latents_of(self.prior, images, generator)
         errors = self.prior.loss(latents, self.embed(prompts), generator, self.min_snr)[0].split(count)
         return dict(zip(("denoising", "class"), (error.mean() for error in errors)))
 
@@ -180,33 +180,33 @@ class Personalize(System):
         """Logs ``val/denoising``: the unweighted loss of the unchanged photos under the first template, with the same noise every time."""
         generator = torch.Generator(self.device).manual_seed(0)
         views = example.context
-        pictures = photos(views, PLAIN, range(views.images.shape[1]), self.prior.size, generator)
-        latents = latents_of(self.prior, pictures, generator).repeat_interleave(LEVELS, 0)
+        images = photos(views, PLAIN, range(views.images.shape[1]), self.prior.size, generator)
+        latents = latents_of(self.prior, images, generator).repeat_interleave(LEVELS, 0)
         text = self.embed([self.templates[0].format(self.method.phrase)]).expand(len(latents), -1, -1)
         self.val_denoising.update(self.prior.loss(latents, text, generator, min_snr=None)[0], example.weight)
         self.log("val/denoising", self.val_denoising, prog_bar=True)
-        if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking and self.pictures.rows:
+        if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking and self.images.rows:
             show_image(self.trainer, "val/views", self.view_sheet())
 
     def view_sheet(self) -> np.ndarray:
-        """(height, width, 3) uint8: pictures under each view's prompt, always from the same noise."""
-        wanted = self.pictures
+        """(height, width, 3) uint8: images under each view's prompt, always from the same noise."""
+        wanted = self.images
         prompts = wanted.prompts_of(self.method.phrase) * wanted.rows
         with self.trainer.precision_plugin.forward_context():
             drawn = self.prior.sample(prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.scale)
-        return contact_sheet(np.stack([to_uint8(picture) for picture in drawn]), len(wanted.views))
+        return contact_sheet(np.stack([to_uint8(image) for image in drawn]), len(wanted.views))
 
     def on_train_end(self) -> None:
-        """Write what was learnt, with averaged weights where there are any, and ``views.png``."""
+        """Write what was learned, with averaged weights where there are any, and ``views.png``."""
         if not self.writes:
             return
         root = Path(self.trainer.default_root_dir)
         with averaged_weights(self.trainer, self), torch.no_grad():
-            with tempfile.TemporaryDirectory(dir=root, prefix=".learnt") as temporary:
+            with tempfile.TemporaryDirectory(dir=root, prefix=".learned") as temporary:
                 self.method.save(self.prior, Path(temporary))
                 for path in sorted(Path(temporary).iterdir()):
                     put_in_place(path, root / path.name)
-            if self.pictures.rows:
+            if self.images.rows:
                 with replacing(root / "views.png") as path:
                     Image.fromarray(self.view_sheet()).save(path)
 

@@ -26,13 +26,13 @@ from vcgen.visualization.video import contact_sheet
 
 
 class TextToImage(System):
-    """Learns pictures over white with captions made from a list of names and the cameras; leaves ``pipeline/`` in the run's folder, which
+    """Learns images over white with captions made from a list of names and the cameras; leaves ``pipeline/`` in the run's folder, which
     diffusers' StableDiffusionPipeline opens.
 
     captions: JSON file, see :func:`vcgen.data.captions.read_things`; the tokenizer learns from it, too. sizes: of the networks.
     autoencoder_steps: the first so many steps train the autoencoder, the others U-Net and text encoder on its latents.
-    autoencoder_pictures: how many pictures of a batch the autoencoder trains on; it costs more per picture than the U-Net.
-    kl_weight: of the mean divergence per latent number from a standard normal, beside the mean absolute error of pictures in [-1, 1].
+    autoencoder_images: how many images of a batch the autoencoder trains on; it costs more per image than the U-Net.
+    kl_weight: of the mean divergence per latent number from a standard normal, beside the mean absolute error of images in [-1, 1].
     caption_dropout: share of captions replaced by none, for classifier-free guidance. min_snr: gamma of the loss weights
     (arXiv 2303.09556); None weighs all noise levels alike. prompts: drawn into TensorBoard at each validation. half: store the pipeline
     in half precision.
@@ -42,13 +42,13 @@ class TextToImage(System):
 
     def __init__(
         self, captions: Path, optimizer: OptimizerOptions, sizes: TextPriorOptions = TextPriorOptions(), autoencoder_steps: Count = 1000,
-        autoencoder_pictures: AtLeastOne = 16, kl_weight: NotNegative = 1e-4, caption_dropout: Unit = 0.1, min_snr: Positive | None = None,
+        autoencoder_images: AtLeastOne = 16, kl_weight: NotNegative = 1e-4, caption_dropout: Unit = 0.1, min_snr: Positive | None = None,
         prompts: tuple[str, ...] = (), half: bool = False,
     ):
         super().__init__(optimizer, {"divergence": kl_weight})
         self.things = read_things(captions)
         self.prior = new_text_prior(all_sentences(self.things), sizes)
-        self.autoencoder_steps, self.autoencoder_pictures = autoencoder_steps, autoencoder_pictures
+        self.autoencoder_steps, self.autoencoder_images = autoencoder_steps, autoencoder_images
         self.caption_dropout, self.min_snr = caption_dropout, min_snr
         self.prompts, self.half_precision = tuple(prompts), half
         #: Standard deviation of the autoencoder's code, a moving average while it trains; latents are divided by it.
@@ -56,10 +56,10 @@ class TextToImage(System):
         self.val_losses = torch.nn.ModuleDict({"denoising": Mean(), "reconstruction": Mean()})
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: refuse pictures of another size."""
+        """Lightning's hook: refuse images of another size."""
         size, (height, width) = self.prior.size, self.trainer.datamodule.image_size
         if (height, width) != (size, size):
-            raise UserError(f"the pictures have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size {size}")
+            raise UserError(f"the images have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size {size}")
 
     def on_train_start(self) -> None:
         """Lightning's hook: the scale of the latents as the checkpoint has it."""
@@ -79,54 +79,54 @@ class TextToImage(System):
         self.prior.vae.register_to_config(scaling_factor=1 / float(self.spread))
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """"reconstruction": mean absolute error over pictures in [-1, 1], and "divergence", mean over the code; later "denoising": mean
+        """"reconstruction": mean absolute error over images in [-1, 1], and "divergence", mean over the code; later "denoising": mean
         over latents, weighted by ``min_snr``."""
-        pictures = all_pictures(example)
-        self.work = {"images": len(pictures)}
+        images = all_images(example)
+        self.work = {"images": len(images)}
         if self.global_step < self.autoencoder_steps:
-            return self.autoencoder_losses(pictures[torch.randperm(len(pictures), generator=generator, device=pictures.device)], generator)
+            return self.autoencoder_losses(images[torch.randperm(len(images), generator=generator, device=images.device)], generator)
         if self.global_step == self.autoencoder_steps:
             self.set_scale()
-        return {"denoising": self.denoising(example, pictures, generator)}
+        return {"denoising": self.denoising(example, images, generator)}
 
-    def autoencoder_losses(self, pictures: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Of the first ``autoencoder_pictures`` of pictures (n, 3, H, W) in [0, 1]."""
-        pictures = to_signed(pictures[: self.autoencoder_pictures])
-        posterior = self.prior.vae.encode(pictures).latent_dist
+    def autoencoder_losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Of the first ``autoencoder_images`` of images (n, 3, H, W) in [0, 1]."""
+        images = to_signed(images[: self.autoencoder_images])
+        posterior = self.prior.vae.encode(images).latent_dist
         code = posterior.sample(generator)
         decoded = self.prior.vae.decode(code).sample.float()
         self.spread.lerp_(code.detach().float().std(), 0.05)
-        return {"reconstruction": F.l1_loss(decoded, pictures), "divergence": posterior.kl().mean() / code[0].numel()}
+        return {"reconstruction": F.l1_loss(decoded, images), "divergence": posterior.kl().mean() / code[0].numel()}
 
-    def denoising(self, example: Example, pictures: Tensor, generator: torch.Generator) -> Tensor:
+    def denoising(self, example: Example, images: Tensor, generator: torch.Generator) -> Tensor:
         """The mean denoising loss of the batch, some captions dropped."""
         texts = captions(self.things, example.keys, all_views(example), generator)
         keep = torch.rand(len(texts), generator=generator, device=generator.device) >= self.caption_dropout
         text = self.prior.embed([text if kept else "" for text, kept in zip(texts, keep.tolist())])
-        return self.prior.loss(latents_of(self.prior, pictures, generator), text, generator, self.min_snr)[0].mean()
+        return self.prior.loss(latents_of(self.prior, images, generator), text, generator, self.min_snr)[0].mean()
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/denoising`` (infinite while the autoencoder trains) and ``val/reconstruction`` (dB per picture through the code)."""
-        pictures, generator = all_pictures(example), torch.Generator(self.device).manual_seed(batch_index)
-        decoded = self.prior.decode(self.prior.encode(to_signed(pictures))).clamp(-1, 1) / 2 + 0.5
-        error = (decoded - pictures).square().mean((1, 2, 3))
+        """Logs ``val/denoising`` (infinite while the autoencoder trains) and ``val/reconstruction`` (dB per image through the code)."""
+        images, generator = all_images(example), torch.Generator(self.device).manual_seed(batch_index)
+        decoded = self.prior.decode(self.prior.encode(to_signed(images))).clamp(-1, 1) / 2 + 0.5
+        error = (decoded - images).square().mean((1, 2, 3))
         self.val_losses["reconstruction"].update(-10 * error.log10(), example.weight)
         early = self.global_step <= self.autoencoder_steps
-        loss = torch.full((), torch.inf) if early else self.denoising(example, pictures, generator)
+        loss = torch.full((), torch.inf) if early else self.denoising(example, images, generator)
         self.val_losses["denoising"].update(loss, example.weight)
         for name, mean in self.val_losses.items():
             self.log(f"val/{name}", mean, prog_bar=True)
         if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking:
-            self.log_pictures(pictures, decoded)
+            self.log_images(images, decoded)
 
-    def log_pictures(self, pictures: Tensor, decoded: Tensor) -> None:
-        """A sheet of pictures above their reconstructions, and one of samples."""
-        sheets = {"reconstructions": torch.stack([pictures[:8], decoded[:8]]).flatten(0, 1)}
+    def log_images(self, images: Tensor, decoded: Tensor) -> None:
+        """A sheet of images above their reconstructions, and one of samples."""
+        sheets = {"reconstructions": torch.stack([images[:8], decoded[:8]]).flatten(0, 1)}
         if self.prompts and self.global_step > self.autoencoder_steps:
             sheets["samples"] = self.prior.sample(self.prompts, torch.Generator(self.device).manual_seed(0), scale=4.0)
         for name, shown in sheets.items():
-            columns = min(8, len(pictures)) if name == "reconstructions" else min(6, len(shown))
-            sheet = contact_sheet(np.stack([to_uint8(picture) for picture in shown]), columns)
+            columns = min(8, len(images)) if name == "reconstructions" else min(6, len(shown))
+            sheet = contact_sheet(np.stack([to_uint8(image) for image in shown]), columns)
             show_image(self.trainer, f"val/{name}", sheet)
 
     def on_train_end(self) -> None:
@@ -150,6 +150,6 @@ def all_views(example: Example) -> Views:
     return Views(torch.cat([part.images for part in parts], 1), Cameras.cat([part.cameras for part in parts], 1), alpha)
 
 
-def all_pictures(example: Example) -> Tensor:
-    """All of an example's pictures over white, scene by scene: (n, 3, H, W)."""
+def all_images(example: Example) -> Tensor:
+    """All of an example's images over white, scene by scene: (n, 3, H, W)."""
     return all_views(example).on(1.0).flatten(0, 1)

@@ -44,7 +44,7 @@ from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.errors import FULL, UserError
 from vcgen.io import remove_leftovers
 from vcgen.optim.ema import EMA
-from vcgen.optim.fsdp import OTHER_OPTIMISER
+from vcgen.optim.fsdp import OTHER_OPTIMIZER
 from vcgen.systems.base import System
 from vcgen.training.callbacks.checkpoints import Checkpoints
 from vcgen.training.callbacks.cursor import Cursor
@@ -68,7 +68,7 @@ from vcgen.training.trainer_options import check_seed, check_trainer
 DEFAULT_ROOT = "outputs/run"
 #: The callbacks that every run has, by their part of a configuration.
 STANDING = {"ema": EMA, "samples": Samples, "checkpoint": Checkpoints}
-#: How long processes wait for one another before they end: longer than one draws pictures or writes a checkpoint while the others wait.
+#: How long processes wait for one another before they end: longer than one draws images or writes a checkpoint while the others wait.
 PATIENCE = timedelta(minutes=10)
 #: Warnings that users cannot act on, or that are wrong for an endless stream.
 IRRELEVANT = (
@@ -247,7 +247,7 @@ def one_line(command: str, nodes: int = 1) -> Iterator[None]:
         message = str(error)
         line = process_refusal(message) or rendezvous_refusal(message, nodes, os.environ) or lightning_refusal(error)
         if "different number of parameter groups" in message:
-            line = f"the checkpoint's {OTHER_OPTIMISER}"
+            line = f"the checkpoint's {OTHER_OPTIMIZER}"
         if line is None:
             raise
         raise UserError(line) from error

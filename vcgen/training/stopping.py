@@ -124,7 +124,7 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
         return 128 + stopped.signal
     job = job_name(environ)
     if job and stopped.signal == signal.SIGTERM and not preempted(job):
-        advice = f"whether job {job} runs again is up to SLURM"  # one that an administrator requeued does, a cancelled one must not
+        advice = f"whether job {job} runs again is up to SLURM"  # one that an administrator requeued does, a canceled one must not
     elif job and not stopped.resumes:
         advice = f"job {job} is not requeued, since without --ckpt_path last it would start afresh"
     elif job:

@@ -54,6 +54,6 @@ def file_of(trainer: pl.Trainer, name: str, kind: str) -> Path:
     return Path(trainer.default_root_dir) / "images" / f"{name}-{trainer.global_step:07d}.{kind}"
 
 
-def to_uint8(picture: Tensor) -> np.ndarray:
+def to_uint8(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped and rounded."""
-    return (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()

@@ -18,12 +18,12 @@ Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 
 
 
 def write_mesh(path: Path | str, mesh: "trimesh.Trimesh") -> Path:
-    """Write a mesh with sRGB vertex colours from the z-up world, atomically; the suffix chooses the format.
+    """Write a mesh with sRGB vertex colors from the z-up world, atomically; the suffix chooses the format.
 
-    .glb: turned y-up, colours linear as the standard asks (section 3.7.2.1), material unlit: the colours are light already seen, and a
-    viewer's lamps would shade them twice. trimesh reads the colours back as ``visual.vertex_attributes["color"]``, or as plain vertex
-    colours with ``trimesh.load(path, skip_materials=True)``. .ply, .obj: z-up and sRGB, as most readers of these formats expect. .stl:
-    z-up, without colours.
+    .glb: turned y-up, colors linear as the standard asks (section 3.7.2.1), material unlit: the colors are light already seen, and a
+    viewer's lamps would shade them twice. trimesh reads the colors back as ``visual.vertex_attributes["color"]``, or as plain vertex
+    colors with ``trimesh.load(path, skip_materials=True)``. .ply, .obj: z-up and sRGB, as most readers of these formats expect. .stl:
+    z-up, without colors.
     """
     path = Path(path)
     if path.suffix not in (".glb", ".ply", ".obj", ".stl"):
@@ -54,8 +54,8 @@ def _make_unlit(tree: dict) -> None:
             primitive["material"] = 0
 
 
-def srgb_to_linear(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def srgb_to_linear(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 sRGB -> uint8 linear light (IEC 61966-2-1)."""
-    value = colours / 255
+    value = colors / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     return np.round(linear * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pictures and animations from arrays: PNG, GIF, MP4, contact sheets, coloured depth.
+"""Images and animations from arrays: PNG, GIF, MP4, contact sheets, colored depth.
 
 Frames are numpy uint8 (n, height, width, 3), RGB. Nothing here imports torch.
 """
@@ -15,7 +15,7 @@ from PIL import Image
 from vcgen.errors import UserError
 from vcgen.io import replacing
 
-#: Turbo colour map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by Anton Mikhailov and
+#: Turbo color map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by Anton Mikhailov and
 #: Ruofei Du, "Turbo, an improved rainbow colormap for visualization" (2019), Apache-2.0.
 TURBO = np.array([
     [0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943],
@@ -35,12 +35,12 @@ def gif_bytes(frames: NDArray[np.uint8], fps: float = 20) -> bytes:
     """A looping animated GIF as bytes. frames: uint8 (n, height, width, 3).
 
     GIF counts time in hundredths of a second, and most players slow down delays below 2: ``fps`` above 50 becomes 50. Every frame has
-    its own palette of 256 colours. Viewers show n frames; identical neighbours are stored once with the sum of their delays.
+    its own palette of 256 colors. Viewers show n frames; identical neighbors are stored once with the sum of their delays.
     """
     hundredths = max(2, round(100 / fps))
-    pictures = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in _checked(frames)]
+    images = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in _checked(frames)]
     stream = io.BytesIO()
-    pictures[0].save(stream, format="GIF", save_all=True, append_images=pictures[1:], duration=10 * hundredths, loop=0, optimize=False)
+    images[0].save(stream, format="GIF", save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0, optimize=False)
     return stream.getvalue()
 
 
@@ -55,7 +55,7 @@ def write_gif(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
 def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> Path:
     """Write H.264 in yuv420p with the index up front, which plays in browsers, slides and phones; atomically.
 
-    yuv420p halves the colour resolution, so odd sizes are padded to even by repeating the last row or column. Uses the ffmpeg binary that
+    yuv420p halves the color resolution, so odd sizes are padded to even by repeating the last row or column. Uses the ffmpeg binary that
     the package imageio-ffmpeg brings along. Raises UserError when that cannot write.
     """
     import imageio_ffmpeg
@@ -75,23 +75,23 @@ def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
     return Path(path)
 
 
-def depth_picture(depth: NDArray, near: float, far: float, alpha: NDArray | None = None) -> NDArray[np.uint8]:
-    """Depth as colours: red at ``near``, through yellow and green, to blue at ``far``; values outside are clamped.
+def depth_image(depth: NDArray, near: float, far: float, alpha: NDArray | None = None) -> NDArray[np.uint8]:
+    """Depth as colors: red at ``near``, through yellow and green, to blue at ``far``; values outside are clamped.
 
     Uses the middle 80 % of Turbo, whose ends are nearly black.
     depth: (..., height, width). alpha: the same shape, opacity in [0, 1]; what is transparent fades to white. Returns uint8 (..., 3).
     """
     nearness = 1 - np.clip((np.asarray(depth, np.float64) - near) / (far - near), 0, 1)
     position = 0.1 + 0.8 * nearness
-    colour = np.clip((position[..., None] ** np.arange(6)) @ TURBO.T, 0, 1)
+    color = np.clip((position[..., None] ** np.arange(6)) @ TURBO.T, 0, 1)
     if alpha is not None:
         coverage = np.asarray(alpha, np.float64)[..., None]
-        colour = colour * coverage + (1 - coverage)
-    return np.round(colour * 255).astype(np.uint8)
+        color = color * coverage + (1 - coverage)
+    return np.round(color * 255).astype(np.uint8)
 
 
 def contact_sheet(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], columns: int, gap: int = 2) -> NDArray[np.uint8]:
-    """Pictures of one size, uint8 (n, height, width, 3), row by row in ``columns`` columns on white, ``gap`` white pixels between them."""
+    """Images of one size, uint8 (n, height, width, 3), row by row in ``columns`` columns on white, ``gap`` white pixels between them."""
     frames = _checked(np.asarray(images))
     count, height, width, _ = frames.shape
     columns = min(columns, count)

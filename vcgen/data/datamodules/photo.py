@@ -1,4 +1,4 @@
-"""The data of a stage that has photos alone: one picture of an object, or some of the same one, seen from an assumed camera."""
+"""The data of a stage that has photos alone: one image of an object, or some of the same one, seen from an assumed camera."""
 
 import math
 from pathlib import Path
@@ -27,11 +27,11 @@ SIDES = ((0, 1, "from above"), (1, 2, "from the side"))
 class PhotoData(pl.LightningDataModule):
     """Photos without pose, as square views with coverage; see :func:`vcgen.data.images.photo.load_photo`. Nothing is known of other sides.
 
-    image: PNG or JPEG, a folder that holds one, or several of the same object. mask: a picture of the photo's size, white where the object
+    image: PNG or JPEG, a folder that holds one, or several of the same object. mask: an image of the photo's size, white where the object
     is; as many as photos. size: side in pixels of what is made of them. fill: share of the frame that the object's longer side fills.
     elevation (degrees above the horizon), fov (horizontal, degrees), distance (from the object's middle, world units): of the reference
     camera, assumed for every photo; it stands at azimuth 0, the object's front, and looks at the origin of a z-up world.
-    Writes ``photo.png`` into the run's folder: the picture, and what the camera sees of the plane through the origin.
+    Writes ``photo.png`` into the run's folder: the image, and what the camera sees of the plane through the origin.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class PhotoData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the photos: ``example`` is one scene of (1, photos) views. Raises UserError where :func:`load_photo` does."""
         photos = [load_photo(image, mask, self.size, self.fill) for image, mask in zip(self.images, self.masks)]
-        colour = torch.from_numpy(np.stack([photo.colour for photo in photos])).movedim(-1, 1)
+        color = torch.from_numpy(np.stack([photo.color for photo in photos])).movedim(-1, 1)
         alpha = torch.from_numpy(np.stack([photo.alpha for photo in photos]))
         count = len(photos)
-        views = Views(colour[None], self.cameras(count).reshape(1, count), alpha[None, :, None])
+        views = Views(color[None], self.cameras(count).reshape(1, count), alpha[None, :, None])
         self.example = Example(views, views, (self.images[0].stem,))
         if stage == "fit" and self.trainer is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             folder = Path(self.trainer.default_root_dir)
@@ -72,7 +72,7 @@ class PhotoData(pl.LightningDataModule):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures."""
+        """(height, width) of the images."""
         return self.size, self.size
 
     @property
@@ -90,7 +90,7 @@ class PhotoData(pl.LightningDataModule):
         }
 
     def preview(self) -> bytes:
-        """A PNG: the first photo over light grey; the camera from above and from the side, down to the plane through the origin, and the
+        """A PNG: the first photo over light gray; the camera from above and from the side, down to the plane through the origin, and the
         object's size as a circle."""
         view = self.example.context[0, 0]
         pixels = (view.on(0.9).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

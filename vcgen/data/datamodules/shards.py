@@ -32,9 +32,9 @@ class ShardData(pl.LightningDataModule):
     train, val: shard folders; with a cache also "pipe:COMMAND {}" or URLs (see ``remote.py``).
     hold_out: without ``val``, this many objects of ``train``, evenly spaced, are validated on, not trained on.
     batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one encoding of the input view.
-    val_scenes, val_targets: size of the validation picture set. context: index of the input view in validation.
+    val_scenes, val_targets: size of the validation image set. context: index of the input view in validation.
     num_workers: loader processes per rank; the data order does not depend on it.
-    mirror, permute_colours: train on mirror images and with swapped colour channels too, each scene as a whole.
+    mirror, permute_colors: train on mirror images and with swapped color channels too, each scene as a whole.
     cache, cache_gb: a folder on this node and the size (10^9 bytes) of the copies kept there of shards that lie elsewhere.
     on_error: at a scene that cannot be read, "stop", or "skip" it: it is named, counted, and another one stands in for it.
     """
@@ -42,14 +42,14 @@ class ShardData(pl.LightningDataModule):
     def __init__(
         self, train: str, val: str | None = None, hold_out: Count = 0, batch_size: AtLeastOne = 8, targets: AtLeastOne = 4,
         val_scenes: AtLeastOne = 8, val_targets: AtLeastOne = 4, context: ViewNumber = 0, num_workers: Count = 1, mirror: bool = False,
-        permute_colours: bool = False, on_error: OnError = "stop", cache: Path | None = None, cache_gb: Positive = 100.0,
+        permute_colors: bool = False, on_error: OnError = "stop", cache: Path | None = None, cache_gb: Positive = 100.0,
     ):
         super().__init__()
         self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
-        self.augment = Augmentation(mirror, permute_colours)
+        self.augment = Augmentation(mirror, permute_colors)
         self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
         self.position, self.stream = Position(), None
         self._camera: dict[str, float] | None = None
@@ -83,12 +83,12 @@ class ShardData(pl.LightningDataModule):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures."""
+        """(height, width) of the images."""
         return self.train_index.image_size
 
     def input_camera(self) -> dict[str, float]:
-        """The camera to assume of a picture without pose, from the first scene: focal length normalised by the width, median distance of
-        the centres from the origin, median elevation in degrees, near and far in world units."""
+        """The camera to assume of an image without pose, from the first scene: focal length normalized by the width, median distance of
+        the centers from the origin, median elevation in degrees, near and far in world units."""
         if self._camera is None:
             numbers = range(len(self.train_index.samples))
             first = next((n for n in numbers if not fault_in(self.train_index, n)), 0) if self.on_error == "skip" else 0

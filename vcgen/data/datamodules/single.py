@@ -41,7 +41,7 @@ class SceneData(pl.LightningDataModule):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures."""
+        """(height, width) of the images."""
         return self.example.context.size
 
     def input_camera(self) -> dict[str, float]:

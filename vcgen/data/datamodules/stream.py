@@ -123,7 +123,7 @@ class FixedScenes(Dataset):
             found = f"scene {entry.key} has {entry.views} views, from 0 on: none is view {context}, or none is left beside it"
             raise UserError(f"{index.folder}: {found}; change data.context, or validate on other scenes (data.val)")
         count = min(scenes, total)
-        # Evenly spaced, because neighbours in a shard are often variants of one model.
+        # Evenly spaced, because neighbors in a shard are often variants of one model.
         numbers = [i * total // count for i in range(count)]
         rounds = -(-count // world)
         self.dealt = [(numbers[i % count], 1.0 if i < count else 0.0) for i in range(rank, rounds * world, world)]

@@ -1,4 +1,4 @@
-"""Intrinsics as people state them, in pixels or as angles -> normalised; those of another unit or resolution are refused, saying which."""
+"""Intrinsics as people state them, in pixels or as angles -> normalized; those of another unit or resolution are refused, saying which."""
 
 import math
 
@@ -15,7 +15,7 @@ OFF = 0.15
 CROPS = "--crops if the images are crops"
 
 
-def normalised(
+def normalized(
     focal: tuple[float, float], center: tuple[float, float], size: tuple[float, float], crops: bool = False
 ) -> np.ndarray:
     """(3, 3) intrinsics from a focal length and a principal point (x, y) in pixels of an image of ``size``, (width, height).
@@ -27,7 +27,7 @@ def normalised(
         if length <= 0:
             raise UserError(f"fl_{axis}, the focal length, must be positive, found {length:g} pixels")
         if length < SHORTEST * side or (length < 10 and side > 64):
-            raise UserError(f"fl_{axis}, the focal length, is {length:g} pixels, for {side:g} pixels of image: normalised? give pixels")
+            raise UserError(f"fl_{axis}, the focal length, is {length:g} pixels, for {side:g} pixels of image: normalized? give pixels")
         if length > LONGEST * side:
             advice = "of another resolution? w and h must be that of the intrinsics"
             raise UserError(f"fl_{axis}, the focal length, is {length:g} pixels, for {side:g} pixels of image: {advice}")
@@ -41,7 +41,7 @@ def normalised(
 
 
 def focal_of_angle(name: str, angle: float) -> float:
-    """Normalised focal length of a field of view in radians. Raises UserError, with its name, for what is none, such as degrees."""
+    """Normalized focal length of a field of view in radians. Raises UserError, with its name, for what is none, such as degrees."""
     smallest, largest = 2 * math.atan(0.5 / LONGEST), 2 * math.atan(0.5 / SHORTEST)
     if angle <= 0:
         raise UserError(f"{name} must be positive, found {angle:g}")
@@ -55,7 +55,7 @@ def _refuse_another_resolution(where: str, center: tuple[float, float], size: tu
     u, v = uv
     margins = [1.0 if side > 4 else 0.0 for side in size]
     if all(abs(c) <= margin for c, margin in zip(center, margins, strict=True)):
-        raise UserError(f"{where} is at the upper left corner: normalised? give pixels, or {CROPS}")
+        raise UserError(f"{where} is at the upper left corner: normalized? give pixels, or {CROPS}")
     inside = all(margin < c < side - margin for c, side, margin in zip(center, size, margins, strict=True))
     if abs(u - v) < 0.1 * max(u, v) and abs(u - 0.5) > OFF:
         factor = f"{u + v:.2g} times as large as these" if u > 0.5 else f"{1 / (u + v):.2g} times smaller than these"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.files import ImageFiles
-from vcgen.data.images.arrays import load_picture
+from vcgen.data.images.arrays import load_image
 from vcgen.data.images.reading import UPRIGHT, read_header, read_image
 from vcgen.errors import UserError
 
@@ -26,12 +26,12 @@ def find_masks(path: Path, frames: list[dict]) -> list[Path | None]:
 
 
 def load_masked(image: Path, mask: Path) -> np.ndarray:
-    """The upright picture (H, W, 4) of an image and its mask. Raises UserError where :func:`read_mask` does, and for an image that has
+    """The upright image (H, W, 4) of an image and its mask. Raises UserError where :func:`read_mask` does, and for an image that has
     transparency of its own."""
-    picture = load_picture(image)
-    if picture.shape[2] == 4 and (picture[..., 3] < 1).any():
+    pixels = load_image(image)
+    if pixels.shape[2] == 4 and (pixels[..., 3] < 1).any():
         raise two_coverages(image, mask)
-    return np.concatenate([picture[..., :3], read_mask(mask, image, picture.shape[:2])[..., None].astype(np.float32) / 255], -1)
+    return np.concatenate([pixels[..., :3], read_mask(mask, image, pixels.shape[:2])[..., None].astype(np.float32) / 255], -1)
 
 
 def two_coverages(image: Path, mask: Path) -> UserError:
@@ -43,7 +43,7 @@ def read_mask(mask: Path, image: Path, upright: tuple[int, int]) -> np.ndarray:
     """Coverage (H, W) uint8 of an upright image: the mask's alpha where that says anything, else its brightness.
 
     A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does not tell, and for a
-    mask of another size, in colours or without white.
+    mask of another size, in colors or without white.
     """
     pixels, orientation = read_image(mask, upright=True), read_header(image)[1]
     if orientation != 1 and read_header(mask)[1] == 1:
@@ -57,13 +57,13 @@ def read_mask(mask: Path, image: Path, upright: tuple[int, int]) -> np.ndarray:
     if pixels.shape[2] == 4 and (pixels[..., 3] < 255).any():
         return pixels[..., 3]
     if np.ptp(pixels[..., :3], axis=-1).max() > 25:
-        raise UserError(f"{mask}: the mask has colours; it must be white where the object is, black elsewhere")
+        raise UserError(f"{mask}: the mask has colors; it must be white where the object is, black elsewhere")
     if 0 < (brightest := pixels[..., :3].max()) < 128:
         raise UserError(f"{mask}: the brightest value is {brightest} of 255; the mask must be white where the object is")
     return np.round(pixels[..., :3].mean(-1)).astype(np.uint8)
 
 
 def refuse_empty(pixels: Sequence[np.ndarray], path: Path) -> None:
-    """Raise UserError where no uint8 picture of a masked scene shows an object."""
-    if not any((picture[..., 3] > 127).any() for picture in pixels):
+    """Raise UserError where no uint8 image of a masked scene shows an object."""
+    if not any((image[..., 3] > 127).any() for image in pixels):
         raise UserError(f"{path}: the masks mark no object in any image; they must be white where it is")

@@ -67,7 +67,7 @@ def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = np.arra
         texts.append(f"{place}, near and far are {near:g} and {far:g}: other units?")
     elif aim.is_clear() and np.linalg.norm(aim.point) > 0.5 * aim.distance:
         place = f"the cameras look at a point {np.linalg.norm(aim.point):.4g} from the origin and stand {aim.distance:.4g} from it"
-        texts.append(f"{place}: models hold what is at the origin; pack with --recentre")
+        texts.append(f"{place}: models hold what is at the origin; pack with --recenter")
     if _is_tilted(c2w, up / np.linalg.norm(up)):
         upward, wanted = -c2w[:, :3, 1].mean(0), ", ".join(f"{x:g}" for x in up)
         advice = f"turn the world, theirs is ({', '.join(f'{x:.2f}' for x in upward)})" if np.linalg.norm(upward) > 0.5 else "turn them"
@@ -84,7 +84,7 @@ def _is_tilted(c2w: np.ndarray, up: np.ndarray) -> bool:
 
 
 def odd_pixels(K: np.ndarray, size: tuple[int, int]) -> list[str]:
-    """What is wrong with (V, 3, 3) normalised intrinsics of images of ``size`` (height, width): pixels that are not square."""
+    """What is wrong with (V, 3, 3) normalized intrinsics of images of ``size`` (height, width): pixels that are not square."""
     ratio = float(np.median(K[:, 0, 0] * size[1] / (K[:, 1, 1] * size[0])))
     if 1 / 1.05 <= ratio <= 1.05:
         return []
@@ -93,12 +93,12 @@ def odd_pixels(K: np.ndarray, size: tuple[int, int]) -> list[str]:
 
 
 def odd_backdrop(pixels: Sequence[np.ndarray], background: str) -> list[str]:
-    """What is wrong with "white" or "black" as what lies behind the object in opaque uint8 pictures: that their borders are not."""
+    """What is wrong with "white" or "black" as what lies behind the object in opaque uint8 images: that their borders are not."""
     if background not in ("white", "black"):
         return []
-    border = np.concatenate([side[:, :3] for picture in pixels for side in (picture[0], picture[-1], picture[:, 0], picture[:, -1])])
-    colour = np.median(border, axis=0)
-    if np.abs(colour - (255 if background == "white" else 0)).max() <= 32:
+    border = np.concatenate([side[:, :3] for image in pixels for side in (image[0], image[-1], image[:, 0], image[:, -1])])
+    color = np.median(border, axis=0)
+    if np.abs(color - (255 if background == "white" else 0)).max() <= 32:
         return []
-    found = ", ".join(f"{x:.0f}" for x in colour)
+    found = ", ".join(f"{x:.0f}" for x in color)
     return [f"--background says {background}, and the borders of the images are ({found}) of 255: give black, white, or none"]

@@ -19,9 +19,9 @@ from vcgen.errors import UserError
 @dataclass(frozen=True)
 class Settings:
     """How scenes become records. size: (height, width) to shrink to, None keeps the source's. near, far: Euclidean ray bounds, in stored
-    world units (after ``scale``). background: what opaque pictures show behind the object. group_pattern: regular expression whose first
+    world units (after ``scale``). background: what opaque images show behind the object. group_pattern: regular expression whose first
     group, matched against the whole key, names the statistical group ("" means each scene is its own). scale: factor on all positions.
-    recentre: move the point nearest to all optical axes to the origin (before scaling). hold_out_views: each scene is one capture, of which
+    recenter: move the point nearest to all optical axes to the origin (before scaling). hold_out_views: each scene is one capture, of which
     every so many-th view is for testing; 0 means that it is not to be parted. crops: the images are
     parts of larger ones: their principal point may lie outside.
     """
@@ -35,7 +35,7 @@ class Settings:
     licence: str
     group_pattern: str
     scale: float = 1.0
-    recentre: bool = False
+    recenter: bool = False
     hold_out_views: int = 0
     crops: bool = False
 
@@ -109,11 +109,11 @@ def make_record(
     scene: SceneFolder, settings: Settings, views: list[str], pixels: list[np.ndarray], K: list[np.ndarray], c2w: list[np.ndarray],
     middle: np.ndarray,
 ) -> SceneRecord:
-    """The record of a scene from its uint8 pictures, normalised intrinsics and OpenCV poses in the source's world. middle: of that world.
+    """The record of a scene from its uint8 images, normalized intrinsics and OpenCV poses in the source's world. middle: of that world.
 
-    Raises UserError for pictures of several sizes or kinds and poses that are not rigid; remarks on poses that look wrong.
+    Raises UserError for images of several sizes or kinds and poses that are not rigid; remarks on poses that look wrong.
     """
-    if len(shapes := {picture.shape[:2] for picture in pixels}) > 1:
+    if len(shapes := {image.shape[:2] for image in pixels}) > 1:
         raise UserError(f"{scene.folder}: images of several sizes (height, width): {sorted(shapes)}; give --size")
     images, has_alpha = encode_scene(pixels, views)
     backdrop = [] if has_alpha else odd_backdrop(pixels, settings.background)
@@ -138,12 +138,12 @@ def make_record(
 
 
 def middle_of(capture: Iterable[tuple[str, np.ndarray]], scene: SceneFolder, settings: Settings) -> np.ndarray:
-    """What becomes the origin (3,): with ``recentre`` the point nearest to all optical axes.
+    """What becomes the origin (3,): with ``recenter`` the point nearest to all optical axes.
 
     capture: names and OpenCV poses of all views, whatever the split, since views that are parted must stay in one world. Raises UserError
     for a pose that is not rigid.
     """
-    if not settings.recentre:
+    if not settings.recenter:
         return np.zeros(3)
     poses = dict(capture)
     for view, pose in poses.items():

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.files import is_visible, visible
-from vcgen.data.formats.intrinsics import normalised
+from vcgen.data.formats.intrinsics import normalized
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import plan_turns, turned
-from vcgen.data.images.arrays import load_picture, shrink
+from vcgen.data.images.arrays import load_image, shrink
 from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.shards.record import SceneRecord, check_pose, natural_order
 from vcgen.errors import UserError
@@ -53,13 +53,13 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     turns = plan_turns(list(names.values()), [(width, height)] * len(names))
     pixels, matrices, poses = [], [], []
     for (name, path), turn in zip(names.items(), turns, strict=True):
-        picture = _read_picture(path, (height, width), turn.back)
+        image = _read_image(path, (height, width), turn.back)
         try:
-            K = normalised((focal, focal), (center_x, center_y), (width, height), settings.crops)
+            K = normalized((focal, focal), (center_x, center_y), (width, height), settings.crops)
         except UserError as error:
             raise UserError(f"{scene.folder / 'intrinsics.txt'}: {error}") from error
-        picture, K, pose = turned(picture, K, c2w[name], turn.on)
-        pixels.append(shrink(picture, settings.size, path))
+        image, K, pose = turned(image, K, c2w[name], turn.on)
+        pixels.append(shrink(image, settings.size, path))
         matrices.append(K)
         poses.append(pose)
     return make_record(scene, settings, list(names), pixels, matrices, poses, middle_of(c2w.items(), scene, settings))
@@ -77,7 +77,7 @@ def read_intrinsics(path: Path) -> tuple[float, float, float, int, int, bool]:
     """Parse ``intrinsics.txt``: focal, cx, cy in pixels, height, width, and whether poses are world-to-camera (optional fifth line)."""
     rows = _numbers(path)
     if len(rows) < 4 or len(rows[0]) < 3 or len(rows[3]) != 2:
-        raise UserError(f"{path}: expected four lines: 'f cx cy 0.', grid centre, scale, 'height width'")
+        raise UserError(f"{path}: expected four lines: 'f cx cy 0.', grid center, scale, 'height width'")
     focal, center_x, center_y = rows[0][:3]
     height, width = rows[3]
     if not (0 < focal < math.inf and 1 <= height < math.inf and 1 <= width < math.inf):
@@ -101,31 +101,31 @@ def _is_scene(folder: Path) -> bool:
 
 
 def _view_names(folder: Path) -> dict[str, Path]:
-    """Picture names without extension -> paths, in natural order; raises UserError unless pictures and poses match one to one."""
+    """Image names without extension -> paths, in natural order; raises UserError unless images and poses match one to one."""
     if not (folder / "rgb").is_dir():
         raise UserError(f"{folder}: no rgb/ folder (an object that failed to unpack?)")
     files = [path for path in visible(folder / "rgb") if path.suffix.lower() in SUFFIXES]
-    pictures = {path.stem: path for path in files}
+    images = {path.stem: path for path in files}
     poses = {path.stem for path in (folder / "pose").glob("*.txt") if is_visible(path.name)}
-    if not pictures:
-        raise UserError(f"{folder / 'rgb'}: no pictures")
-    if twice := next((path for path in files if pictures[path.stem] != path), None):
-        raise UserError(f"{twice} and {pictures[twice.stem].name} are both of view {twice.stem}; remove one")
-    if missing := sorted(pictures.keys() - poses, key=natural_order):
-        raise UserError(f"{folder / 'pose' / (missing[0] + '.txt')}: missing pose ({len(missing)} of {len(pictures)} pictures have none)")
-    if missing := sorted(poses - pictures.keys(), key=natural_order):
-        raise UserError(f"{folder / 'rgb' / (missing[0] + '.png')}: missing picture ({len(missing)} of {len(poses)} poses have none)")
-    return {name: pictures[name] for name in sorted(pictures, key=natural_order)}
+    if not images:
+        raise UserError(f"{folder / 'rgb'}: no images")
+    if twice := next((path for path in files if images[path.stem] != path), None):
+        raise UserError(f"{twice} and {images[twice.stem].name} are both of view {twice.stem}; remove one")
+    if missing := sorted(images.keys() - poses, key=natural_order):
+        raise UserError(f"{folder / 'pose' / (missing[0] + '.txt')}: missing pose ({len(missing)} of {len(images)} images have none)")
+    if missing := sorted(poses - images.keys(), key=natural_order):
+        raise UserError(f"{folder / 'rgb' / (missing[0] + '.png')}: missing image ({len(missing)} of {len(poses)} poses have none)")
+    return {name: images[name] for name in sorted(images, key=natural_order)}
 
 
-def _read_picture(path: Path, stated: tuple[int, int], back: int) -> np.ndarray:
+def _read_image(path: Path, stated: tuple[int, int], back: int) -> np.ndarray:
     """As it is when turned ``back``, in which its shape must be the stated one (height, width)."""
-    picture = np.rot90(load_picture(path), back)
-    height, width = picture.shape[:2]
+    image = np.rot90(load_image(path), back)
+    height, width = image.shape[:2]
     if abs(height * stated[1] - width * stated[0]) > 0.5 * max(stated):
         order = "; its last line is height, then width" if height * stated[0] == width * stated[1] else ""
         raise UserError(f"{path}: {height} x {width}, but intrinsics.txt is for {stated[0]} x {stated[1]} (height x width){order}")
-    return picture
+    return image
 
 
 def _numbers(path: Path) -> list[list[float]]:

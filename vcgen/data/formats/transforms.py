@@ -15,13 +15,13 @@ import numpy as np
 from msgspec import Meta
 
 from vcgen.data.formats.files import ImageFiles, view_names
-from vcgen.data.formats.intrinsics import focal_of_angle, normalised
+from vcgen.data.formats.intrinsics import focal_of_angle, normalized
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
 from vcgen.data.formats.remarks import remark
 from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
-from vcgen.data.images.arrays import area_resize, load_picture, to_bytes
+from vcgen.data.images.arrays import area_resize, load_image, to_bytes
 from vcgen.data.images.distortion import Distortion, undistort
 from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.shards.record import SceneRecord
@@ -64,15 +64,15 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     if path is None:
         raise UserError(f"{scene.folder}: empty, no transforms file")
     content, frames = _read_json(path)
-    views, pictures = _find_pictures(path, frames)
-    chosen = choose_frames(path, content, pictures, views, settings)
-    remark_on_shared([pictures[i] for i in chosen], _other_splits(path, content, settings.split), ImageFiles(path.parent), settings.split)
-    turns = plan_turns([pictures[i] for i in chosen], [_stated_size(frames[i], content) for i in chosen])
+    views, images = _find_images(path, frames)
+    chosen = choose_frames(path, content, images, views, settings)
+    remark_on_shared([images[i] for i in chosen], _other_splits(path, content, settings.split), ImageFiles(path.parent), settings.split)
+    turns = plan_turns([images[i] for i in chosen], [_stated_size(frames[i], content) for i in chosen])
     masks = find_masks(path, [frames[i] for i in chosen])
     parts = []
     for number, mask, turn in zip(chosen, masks, turns, strict=True):
         try:
-            parts.append(_read_view(frames[number], content, pictures[number], mask, turn, settings))
+            parts.append(_read_view(frames[number], content, images[number], mask, turn, settings))
         except UserError as error:
             raise UserError(f"{path}, frame {views[number]}: {error}") from error
     _remark_on_focal_length(frames[chosen[0]], content)
@@ -91,18 +91,18 @@ def _capture(path: Path, frames: list[dict]) -> Iterator[tuple[str, np.ndarray]]
         try:
             yield name, read_pose(frame)
         except UserError as error:
-            raise UserError(f"{training or path}, frame {name}: {error}; --recentre needs the pose of every frame") from error
+            raise UserError(f"{training or path}, frame {name}: {error}; --recenter needs the pose of every frame") from error
 
 
 def _read_view(
     frame: dict, content: dict, image: Path, mask: Path | None, turn: Turn, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The uint8 picture, normalised intrinsics and OpenCV pose of a frame, as they are packed."""
-    picture = np.rot90(load_picture(image) if mask is None else load_masked(image, mask), turn.back)
-    K = read_intrinsics(frame, content, picture.shape[:2], settings.crops)
-    picture, K = undistort(picture, K, read_distortion(frame, content))
-    picture, K, c2w = turned(picture, K, read_pose(frame), turn.on)
-    return to_bytes(area_resize(picture, settings.size or picture.shape[:2])), K, c2w
+    """The uint8 image, normalized intrinsics and OpenCV pose of a frame, as they are packed."""
+    pixels = np.rot90(load_image(image) if mask is None else load_masked(image, mask), turn.back)
+    K = read_intrinsics(frame, content, pixels.shape[:2], settings.crops)
+    pixels, K = undistort(pixels, K, read_distortion(frame, content))
+    pixels, K, c2w = turned(pixels, K, read_pose(frame), turn.on)
+    return to_bytes(area_resize(pixels, settings.size or pixels.shape[:2])), K, c2w
 
 
 def _remark_on_focal_length(frame: dict, content: dict) -> None:
@@ -126,9 +126,9 @@ def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
 
 
 def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], crops: bool = False) -> np.ndarray:
-    """Normalised (3, 3) intrinsics of a frame; pixel values refer to ``w`` x ``h`` where given, else to the image itself.
+    """Normalized (3, 3) intrinsics of a frame; pixel values refer to ``w`` x ``h`` where given, else to the image itself.
 
-    crops: see :func:`vcgen.data.formats.intrinsics.normalised`. Raises UserError if nothing states a focal length, a number is malformed or
+    crops: see :func:`vcgen.data.formats.intrinsics.normalized`. Raises UserError if nothing states a focal length, a number is malformed or
     of another unit, or ``w`` x ``h`` has another shape than the image.
     """
     height = _number(frame, content, "h", image_size[0])
@@ -149,7 +149,7 @@ def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], cro
         angle_y = _number(level, {}, "camera_angle_y", None)
         focal_y = focal_x if angle_y is None else focal_of_angle("camera_angle_y", angle_y) * height
     center = _number(frame, content, "cx", width / 2), _number(frame, content, "cy", height / 2)
-    return normalised((focal_x, focal_y), center, (width, height), crops)
+    return normalized((focal_x, focal_y), center, (width, height), crops)
 
 
 def read_distortion(frame: dict, content: dict) -> Distortion:
@@ -201,11 +201,11 @@ def _read_json(path: Path) -> tuple[dict, list[dict]]:
     return content, check(content.get("frames"), Frames, f"{path}, frames", ADVICE)
 
 
-def _find_pictures(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]:
-    """View names and picture paths of all frames; raises UserError listing those that are missing."""
+def _find_images(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]:
+    """View names and image paths of all frames; raises UserError listing those that are missing."""
     names, files = [str(frame.get("file_path", "")) for frame in frames], ImageFiles(path.parent)
     found = [files.find(name) for name in names]
-    if missing := [name or "(no file_path)" for name, picture in zip(names, found, strict=True) if picture is None]:
+    if missing := [name or "(no file_path)" for name, image in zip(names, found, strict=True) if image is None]:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         hint = "; the names are another computer's: make them relative to the file" if all(map(ABSOLUTE.match, missing)) else ""
         raise UserError(f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with {TRIED}){hint}")

@@ -54,15 +54,15 @@ def plan_turns(images: list[Path], stated: list[tuple[float, float] | None]) -> 
     return [Turn(back, (back - as_stored * number) % 4) for number, back in zip(quarters, backs, strict=True)]
 
 
-def turned(picture: np.ndarray, K: np.ndarray, c2w: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A picture (H, W, C), turned by quarters clockwise, with its normalised intrinsics (3, 3) and pose (4, 4): every world point stays on
+def turned(image: np.ndarray, K: np.ndarray, c2w: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image (H, W, C), turned by quarters clockwise, with its normalized intrinsics (3, 3) and pose (4, 4): every world point stays on
     the pixel that shows it."""
     for _ in range(quarters % 4):
-        picture = np.rot90(picture, -1)
+        image = np.rot90(image, -1)
         K = np.array([[K[1, 1], 0, 1 - K[1, 2]], [0, K[0, 0], K[0, 2]], [0, 0, 1]])
         # the new x axis is the old -y, the new y axis the old x
         c2w = c2w @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    return picture, K, c2w
+    return image, K, c2w
 
 
 def _turned(size: tuple[int, int], quarters: int) -> tuple[int, int]:

@@ -52,27 +52,27 @@ def folds(size: tuple[int, int], K: np.ndarray, lens: Distortion) -> bool:
         return not (grows.all() and (xx * yy - xy * xy > 0).all())
 
 
-def undistort(picture: np.ndarray, K: np.ndarray, lens: Distortion) -> tuple[np.ndarray, np.ndarray]:
-    """Resample an (H, W, C) picture as an ideal pinhole would have taken it; returns it with its normalised (3, 3) intrinsics.
+def undistort(image: np.ndarray, K: np.ndarray, lens: Distortion) -> tuple[np.ndarray, np.ndarray]:
+    """Resample an (H, W, C) image as an ideal pinhole would have taken it; returns it with its normalized (3, 3) intrinsics.
 
-    The focal length grows just enough that every pixel of the result lies inside the picture; the principal point stays. Bilinear.
+    The focal length grows just enough that every pixel of the result lies inside the image; the principal point stays. Bilinear.
     Raises UserError where the image folds over itself (:func:`folds`) or more than a threefold zoom would be needed.
     """
     if not any(lens):
-        return picture, K
+        return image, K
     if not (0 < K[0, 2] < 1 and 0 < K[1, 2] < 1):
         raise UserError("lens distortion is not removed from crops whose principal point lies outside; undistort before you crop")
     from skimage.transform import warp
 
-    rows_columns, zoom = _sampling(picture.shape[:2], tuple(K.flatten().tolist()), lens)
-    premultiplied = premultiply(picture)
-    channels = [warp(premultiplied[..., c], rows_columns, order=1, mode="edge") for c in range(picture.shape[2])]
+    rows_columns, zoom = _sampling(image.shape[:2], tuple(K.flatten().tolist()), lens)
+    premultiplied = premultiply(image)
+    channels = [warp(premultiplied[..., c], rows_columns, order=1, mode="edge") for c in range(image.shape[2])]
     return unpremultiply(np.stack(channels, -1).astype(np.float32)), K * np.array([[zoom, 1, 1], [1, zoom, 1], [1, 1, 1]])
 
 
 @functools.lru_cache(maxsize=1)
 def _sampling(size: tuple[int, int], K_flat: tuple[float, ...], lens: Distortion) -> tuple[np.ndarray, float]:
-    """(2, H, W) rows and columns at which to read the distorted picture, and the zoom on the focal length."""
+    """(2, H, W) rows and columns at which to read the distorted image, and the zoom on the focal length."""
     K = np.array(K_flat).reshape(3, 3)
     height, width = size
     if folds(size, K, lens):
@@ -88,13 +88,13 @@ _BORDERS = ((0, slice(None)), (-1, slice(None)), (slice(None), 0), (slice(None),
 
 
 def _source_points(uv: np.ndarray, K: np.ndarray, lens: Distortion, zoom: float) -> np.ndarray:
-    """Normalised points of the ideal picture -> normalised points of the distorted one."""
+    """Normalized points of the ideal image -> normalized points of the distorted one."""
     focal, center = K[[0, 1], [0, 1]], K[:2, 2]
     return distort((uv - center) / (focal * zoom), lens) * focal + center
 
 
 def _smallest_zoom(border: np.ndarray, K: np.ndarray, lens: Distortion) -> float:
-    """The smallest factor >= 1 on the focal length for which the border falls inside the distorted picture, to 1e-4."""
+    """The smallest factor >= 1 on the focal length for which the border falls inside the distorted image, to 1e-4."""
 
     def fits(zoom: float) -> bool:
         source = _source_points(border, K, lens, zoom)

@@ -1,4 +1,4 @@
-"""A user's picture becomes the view that a model expects: cut out, centred, scaled, resized."""
+"""A user's image becomes the view that a model expects: cut out, centerd, scaled, resized."""
 
 import functools
 from collections.abc import Iterator
@@ -12,29 +12,29 @@ from PIL import Image
 from vcgen.data.images.reading import image_to_array, read_image
 from vcgen.errors import UserError
 
-#: What counts as a picture: a file, an opened picture, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], straight colour.
+#: What counts as an image: a file, an opened image, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], straight color.
 Source = Path | str | Image.Image | NDArray
 
-#: Largest channel difference from the background colour (of 255) that still counts as background: JPEG noise lies below it.
+#: Largest channel difference from the background color (of 255) that still counts as background: JPEG noise lies below it.
 BACKGROUND_TOLERANCE = 12
 #: The difference from which a pixel is fully object; between the two, coverage grows linearly.
 OBJECT_DIFFERENCE = 48
-#: The share of border pixels that must have the background's colour; the rest may belong to an object that touches the border.
+#: The share of border pixels that must have the background's color; the rest may belong to an object that touches the border.
 PLAIN_BORDER = 0.8
 #: Pixels of a photo that are floats at a time.
 BAND = 1 << 20
 #: What to do where there is neither alpha nor a plain background.
 USE_ANOTHER = (
-    "use a picture with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass --as-is for a "
-    "picture framed like the training data"
+    "use an image with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass --as-is for a "
+    "image framed like the training data"
 )
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture: straight colour (height, width, 3) and coverage (height, width), uint8 or floats in [0, 1]."""
+class RgbaImage:
+    """An image: straight color (height, width, 3) and coverage (height, width), uint8 or floats in [0, 1]."""
 
-    colour: NDArray
+    color: NDArray
     alpha: NDArray
 
     def coverage(self, rows: slice, columns: slice = slice(None)) -> NDArray[np.float32]:
@@ -42,61 +42,61 @@ class Picture:
         return as_floats(self.alpha[rows, columns])
 
     def premultiplied(self, rows: slice, columns: slice) -> list[NDArray[np.float32]]:
-        """Of a part of it: three channels of colour times coverage, and coverage."""
+        """Of a part of it: three channels of color times coverage, and coverage."""
         alpha = self.coverage(rows, columns)
-        return [*(as_floats(self.colour[rows, columns, channel]) * alpha for channel in range(3)), alpha]
+        return [*(as_floats(self.color[rows, columns, channel]) * alpha for channel in range(3)), alpha]
 
 
 @dataclass(frozen=True)
 class CutOut:
-    """A picture (height, width, 3), uint8 or floats in [0, 1], without its background. Coverage and colour are found when they are asked
+    """An image (height, width, 3), uint8 or floats in [0, 1], without its background. Coverage and color are found when they are asked
     for, a part at a time: of a large photo they take many times its bytes.
 
-    background: the colour (3,) behind the object. outside: (height, width), what resembles it and is connected to the border.
+    background: the color (3,) behind the object. outside: (height, width), what resembles it and is connected to the border.
     """
 
-    colour: NDArray
+    color: NDArray
     background: NDArray[np.float32]
     outside: NDArray[np.bool_]
 
     def coverage(self, rows: slice, columns: slice = slice(None)) -> NDArray[np.float32]:
-        """See :meth:`Picture.coverage`: it grows with the difference from the background where that is connected to the border."""
-        found = difference(self.colour[rows, columns], self.background)
+        """See :meth:`RgbaImage.coverage`: it grows with the difference from the background where that is connected to the border."""
+        found = difference(self.color[rows, columns], self.background)
         ramp = np.clip((found - BACKGROUND_TOLERANCE) / (OBJECT_DIFFERENCE - BACKGROUND_TOLERANCE), 0, 1)
         return np.where(self.outside[rows, columns], ramp, np.float32(1))
 
     def premultiplied(self, rows: slice, columns: slice) -> list[NDArray[np.float32]]:
-        """See :meth:`Picture.premultiplied`. Mixed edge pixels are unmixed: colour = alpha * object + (1 - alpha) * background."""
+        """See :meth:`RgbaImage.premultiplied`. Mixed edge pixels are unmixed: color = alpha * object + (1 - alpha) * background."""
         alpha = self.coverage(rows, columns)
         behind, divisor = 1 - alpha, np.maximum(alpha, np.float32(1e-3))
-        mixed = (as_floats(self.colour[rows, columns, channel]) for channel in range(3))
+        mixed = (as_floats(self.color[rows, columns, channel]) for channel in range(3))
         return [*(np.clip((m - behind * b) / divisor, 0, 1) * alpha for m, b in zip(mixed, self.background)), alpha]
 
 
-def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> Picture:
-    """Read a picture of any size and make it (height, width) = ``size``.
+def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> RgbaImage:
+    """Read an image of any size and make it (height, width) = ``size``.
 
-    The object is found by the alpha channel, else by a plain border colour, else by rembg where it is installed; it is centred and scaled
+    The object is found by the alpha channel, else by a plain border color, else by rembg where it is installed; it is centerd and scaled
     so that its bounding box fills the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages
-    premultiplied colour over each new pixel's area, so that transparent pixels, whatever their colour, leave no fringe. Raises
+    premultiplied color over each new pixel's area, so that transparent pixels, whatever their color, leave no fringe. Raises
     UserError when there is no object to be found.
     """
     if not 0.1 <= fill <= 1:
         raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
     pixels, has_alpha = read(source)
-    name = str(source) if isinstance(source, (Path, str)) else "the picture"
+    name = str(source) if isinstance(source, (Path, str)) else "the image"
     if has_alpha:
-        picture = Picture(pixels[..., :3], pixels[..., 3])
+        image = RgbaImage(pixels[..., :3], pixels[..., 3])
     elif as_is:
-        picture = Picture(pixels[..., :3], np.broadcast_to(np.float32(1), pixels.shape[:2]))
+        image = RgbaImage(pixels[..., :3], np.broadcast_to(np.float32(1), pixels.shape[:2]))
     else:
         from vcgen.data.images.photo import without_background  # which knows of what is below
 
-        picture = without_background(pixels[..., :3], max(size), name, USE_ANOTHER)
+        image = without_background(pixels[..., :3], max(size), name, USE_ANOTHER)
     height, width = pixels.shape[:2]
     if as_is:
-        return resample(picture, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)
-    return resample(picture, bounding_box(picture, name), size, fill)
+        return resample(image, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)
+    return resample(image, bounding_box(image, name), size, fill)
 
 
 def read(source: Source) -> tuple[NDArray, bool]:
@@ -104,7 +104,7 @@ def read(source: Source) -> tuple[NDArray, bool]:
     if isinstance(source, np.ndarray):
         pixels = _from_array(source)
     elif isinstance(source, Image.Image):
-        pixels = image_to_array(source, getattr(source, "filename", "") or "the picture", upright=True)
+        pixels = image_to_array(source, getattr(source, "filename", "") or "the image", upright=True)
     else:
         pixels = read_image(source, upright=True)
     return pixels, pixels.shape[2] == 4 and bool((pixels[..., 3] < (255 if pixels.dtype == np.uint8 else 1)).any())
@@ -112,15 +112,15 @@ def read(source: Source) -> tuple[NDArray, bool]:
 
 def _from_array(array: NDArray) -> NDArray:
     if array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
-        raise UserError(f"a picture as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels last")
+        raise UserError(f"an image as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels last")
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"a picture as an array must be uint8 or floating-point, not {array.dtype}: convert it with .astype(numpy.uint8)")
+        raise UserError(f"an image as an array must be uint8 or floating-point, not {array.dtype}: convert it with .astype(numpy.uint8)")
     pixels = array.astype(np.float32)
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # not the other way round, which would let NaN pass
         found = f"[{pixels.min():.3g}, {pixels.max():.3g}]"
-        raise UserError(f"a picture of floats must lie in [0, 1], not in {found}: scale it, or give uint8")
+        raise UserError(f"an image of floats must lie in [0, 1], not in {found}: scale it, or give uint8")
     return pixels
 
 
@@ -135,61 +135,61 @@ def bands(height: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
-def cut_out(colour: NDArray, name: str, advice: str = USE_ANOTHER) -> CutOut:
-    """Separate an object from a plain background: what resembles the border's colour *and* is connected to the border.
+def cut_out(color: NDArray, name: str, advice: str = USE_ANOTHER) -> CutOut:
+    """Separate an object from a plain background: what resembles the border's color *and* is connected to the border.
 
-    Light parts inside the object stay. name: what messages call the picture. Raises UserError with ``advice`` where the border is not of
-    one colour.
+    Light parts inside the object stay. name: what messages call the image. Raises UserError with ``advice`` where the border is not of
+    one color.
     """
     from skimage.segmentation import flood
 
-    border = np.concatenate([colour[0], colour[-1], colour[:, 0], colour[:, -1]])
+    border = np.concatenate([color[0], color[-1], color[:, 0], color[:, -1]])
     background = np.median(as_floats(border), axis=0)
     plain = (difference(border, background) <= BACKGROUND_TOLERANCE).mean()
     if plain < PLAIN_BORDER:
-        raise UserError(f"{name} has no alpha and its border is not of one colour ({plain:.0%} is): {advice}")
-    similar = np.ones((colour.shape[0] + 2, colour.shape[1] + 2), bool)  # a rim that connects all of the border
-    for rows in bands(*colour.shape[:2]):
-        similar[1:-1, 1:-1][rows] = difference(colour[rows], background) < OBJECT_DIFFERENCE
-    return CutOut(colour, background, flood(similar, (0, 0), connectivity=1)[1:-1, 1:-1])
+        raise UserError(f"{name} has no alpha and its border is not of one color ({plain:.0%} is): {advice}")
+    similar = np.ones((color.shape[0] + 2, color.shape[1] + 2), bool)  # a rim that connects all of the border
+    for rows in bands(*color.shape[:2]):
+        similar[1:-1, 1:-1][rows] = difference(color[rows], background) < OBJECT_DIFFERENCE
+    return CutOut(color, background, flood(similar, (0, 0), connectivity=1)[1:-1, 1:-1])
 
 
-def difference(colour: NDArray, background: NDArray[np.float32]) -> NDArray[np.float32]:
+def difference(color: NDArray, background: NDArray[np.float32]) -> NDArray[np.float32]:
     """(..., 3) -> (...): the largest difference of a channel from the background's, of 255."""
-    channels = (np.abs(as_floats(colour[..., channel]) - background[channel]) for channel in range(3))
+    channels = (np.abs(as_floats(color[..., channel]) - background[channel]) for channel in range(3))
     return functools.reduce(np.maximum, channels) * 255
 
 
-def bounding_box(picture: Picture | CutOut, name: str) -> tuple[float, float, float, float]:
+def bounding_box(image: RgbaImage | CutOut, name: str) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) in pixels, of what is at least half covered."""
-    height, width = picture.colour.shape[:2]
-    covered = [picture.coverage(rows) >= 0.5 for rows in bands(height, width)]
+    height, width = image.color.shape[:2]
+    covered = [image.coverage(rows) >= 0.5 for rows in bands(height, width)]
     rows = np.nonzero(np.concatenate([band.any(1) for band in covered]))[0]
     columns = np.nonzero(np.any([band.any(0) for band in covered], axis=0))[0]
     if not len(rows):
-        raise UserError(f"{name} shows no object: everything is transparent, or of the background's colour")
+        raise UserError(f"{name} shows no object: everything is transparent, or of the background's color")
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def resample(
-    picture: Picture | CutOut, box: tuple[float, float, float, float], size: tuple[int, int], fill: float, pad: bool = False
-) -> Picture:
+    image: RgbaImage | CutOut, box: tuple[float, float, float, float], size: tuple[int, int], fill: float, pad: bool = False
+) -> RgbaImage:
     """Place ``box`` in the middle of a frame of (height, width) = ``size``, its longer side (relative to the frame) filling ``fill`` of it.
 
-    Beyond the picture all is transparent, or repeats the picture's edge with ``pad``. Colour and alpha are float32.
+    Beyond the image all is transparent, or repeats the image's edge with ``pad``. Color and alpha are float32.
     """
     left, top, right, bottom = box
     scale = max((right - left) / size[1], (bottom - top) / size[0]) / fill
-    # Counted from outside of the picture, which decides how edges are rounded that fall on pixels' centers.
+    # Counted from outside of the image, which decides how edges are rounded that fall on pixels' centers.
     origin = int(np.ceil(scale * max(size))) + 1
     rows, columns = (
         [_weights(middle + origin, scale, length, chunk, origin, pixels, pad) for chunk in _chunks(length, scale)]
-        for middle, length, pixels in zip(((top + bottom) / 2, (left + right) / 2), size, picture.colour.shape)
+        for middle, length, pixels in zip(((top + bottom) / 2, (left + right) / 2), size, image.color.shape)
     )
-    resized = np.concatenate([np.concatenate([_average(picture, *row, *column) for column in columns], 1) for row in rows])
+    resized = np.concatenate([np.concatenate([_average(image, *row, *column) for column in columns], 1) for row in rows])
     alpha = np.clip(resized[..., 3], 0, 1)
-    colour = np.where(alpha[..., None] > 1e-4, resized[..., :3] / np.maximum(alpha[..., None], 1e-4), 1)
-    return Picture(np.clip(colour, 0, 1), alpha)
+    color = np.where(alpha[..., None] > 1e-4, resized[..., :3] / np.maximum(alpha[..., None], 1e-4), 1)
+    return RgbaImage(np.clip(color, 0, 1), alpha)
 
 
 def _chunks(count: int, scale: float) -> list[NDArray[np.int64]]:
@@ -203,7 +203,7 @@ def _weights(
     """The old pixels that the new ones of a chunk cover, and their weights (new, old): all that lie inside, where a new pixel covers at
     least one, else those of linear interpolation, as in Pillow's resize, whose single precision decides ties.
 
-    middle: of the ``count`` new pixels, ``scale`` old ones each, in old pixels from ``origin`` before the first. pixels: of the picture;
+    middle: of the ``count`` new pixels, ``scale`` old ones each, in old pixels from ``origin`` before the first. pixels: of the image;
     weights of others are dropped, or given to the nearest with ``pad``.
     """
     low, high = np.float32(middle - scale * count / 2), np.float32(middle + scale * count / 2)
@@ -228,8 +228,8 @@ def _kernel(pixels: NDArray[np.int64], centers: NDArray[np.float64], step: float
 
 
 def _average(
-    picture: Picture | CutOut, rows: slice, row_weights: NDArray[np.float32], columns: slice, column_weights: NDArray[np.float32]
+    image: RgbaImage | CutOut, rows: slice, row_weights: NDArray[np.float32], columns: slice, column_weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """New pixels (height, width, 4): premultiplied colour and alpha."""
-    planes = picture.premultiplied(rows, columns)
+    """New pixels (height, width, 4): premultiplied color and alpha."""
+    planes = image.premultiplied(rows, columns)
     return np.stack([row_weights @ (plane @ column_weights.T).astype(np.float32) for plane in planes], -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Random changes of a photo with coverage, from which a personalised prior learns the object and not the picture."""
+"""Random changes of a photo with coverage, from which a personalized prior learns the object and not the image."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -6,20 +6,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-#: Side in pixels of the pictures for which blur is given.
+#: Side in pixels of the images for which blur is given.
 BLUR_SIZE = 512
 
 
 @dataclass(frozen=True)
 class PhotoAugmentation:
     """RealFusion's augmentations (arXiv 2302.10663, with the values of its code), of the object alone: coverage is kept until the object
-    is put on a background of one colour at the end. Each of the probabilities is drawn for itself.
+    is put on a background of one color at the end. Each of the probabilities is drawn for itself.
 
     rotation: probability of a turn by up to ``degrees`` either way. crop: of a zoom within ``zoom`` (above 1: larger, cut by the frame
     where it leaves it) and a shift of up to the share ``shift`` of the frame either way. jitter: of a change of brightness, contrast,
-    saturation and hue by up to ``strength``. grey: of greyscale. blur: of a Gaussian blur with a sigma within ``sigma``, pixels of a
-    picture of 512. mirror: of left and right exchanged; RealFusion's 0.5 would teach both sides of what is not symmetric.
-    background: "white", or a "random" colour for each picture.
+    saturation and hue by up to ``strength``. gray: of grayscale. blur: of a Gaussian blur with a sigma within ``sigma``, pixels of a
+    image of 512. mirror: of left and right exchanged; RealFusion's 0.5 would teach both sides of what is not symmetric.
+    background: "white", or a "random" color for each image.
     """
 
     rotation: float = 0.75
@@ -29,14 +29,14 @@ class PhotoAugmentation:
     shift: float = 0.05
     jitter: float = 0.75
     strength: float = 0.04
-    grey: float = 0.1
+    gray: float = 0.1
     blur: float = 0.1
     sigma: tuple[float, float] = (0.1, 2.0)
     mirror: float = 0.0
     background: Literal["white", "random"] = "white"
 
     def __post_init__(self):
-        for name in ("rotation", "crop", "jitter", "grey", "blur", "mirror"):
+        for name in ("rotation", "crop", "jitter", "gray", "blur", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augmentation.{name} is a probability, in [0, 1]; got {getattr(self, name)}")
         for name in ("zoom", "sigma"):
@@ -47,8 +47,8 @@ class PhotoAugmentation:
             found = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ("strength", "shift", "degrees")}
             raise ValueError(f"augmentation: strength must lie in [0, 0.5], shift in [0, 1), degrees in [0, 180]; got {found}")
 
-    def __call__(self, colour: Tensor, alpha: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        """Straight colour (3, H, W) and coverage (1, H, W), both in [0, 1] -> a picture (3, size, size) in [0, 1]. Each call draws equally
+    def __call__(self, color: Tensor, alpha: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        """Straight color (3, H, W) and coverage (1, H, W), both in [0, 1] -> an image (3, size, size) in [0, 1]. Each call draws equally
         many numbers, from ``generator`` alone."""
         from torchvision.transforms.v2 import functional as F
 
@@ -56,11 +56,11 @@ class PhotoAugmentation:
         x, y, zoom, angle, sigma, *shades = torch.rand(9, generator=generator, device=generator.device).tolist()
         background = torch.rand(3, 1, 1, generator=generator, device=generator.device) if self.background == "random" else 1.0
         if coins[0] < self.jitter:
-            colour = self._jittered(colour, shades)
-        if coins[1] < self.grey:
-            colour = F.rgb_to_grayscale(colour, num_output_channels=3)
-        # Premultiplied from here on: what is transparent has no colour that could bleed.
-        layers = torch.cat([colour * alpha, alpha])
+            color = self._jittered(color, shades)
+        if coins[1] < self.gray:
+            color = F.rgb_to_grayscale(color, num_output_channels=3)
+        # Premultiplied from here on: what is transparent has no color that could bleed.
+        layers = torch.cat([color * alpha, alpha])
         turned, cropped = coins[2] < self.rotation, coins[3] < self.crop
         shifts = [(2 * share - 1) * self.shift * side * cropped for share, side in ((x, layers.shape[-1]), (y, layers.shape[-2]))]
         layers = F.affine(
@@ -75,17 +75,17 @@ class PhotoAugmentation:
             layers = layers.flip(-1)
         return (layers[:3] + (1 - layers[3:]) * background).clamp(0, 1)
 
-    def _jittered(self, colour: Tensor, shades: list[float]) -> Tensor:
+    def _jittered(self, color: Tensor, shades: list[float]) -> Tensor:
         """shades: four shares in [0, 1], of brightness, contrast, saturation, hue."""
         from torchvision.transforms.v2 import functional as F
 
         brightness, contrast, saturation, hue = ((2 * shade - 1) * self.strength for shade in shades)
-        colour = F.adjust_contrast(F.adjust_brightness(colour, 1 + brightness), 1 + contrast)
-        return F.adjust_hue(F.adjust_saturation(colour, 1 + saturation), hue)
+        color = F.adjust_contrast(F.adjust_brightness(color, 1 + brightness), 1 + contrast)
+        return F.adjust_hue(F.adjust_saturation(color, 1 + saturation), hue)
 
 
 #: No change but the size.
-PLAIN = PhotoAugmentation(rotation=0, crop=0, jitter=0, grey=0, blur=0)
+PLAIN = PhotoAugmentation(rotation=0, crop=0, jitter=0, gray=0, blur=0)
 
 
 def between(share: float, limits: tuple[float, float]) -> float:

@@ -88,7 +88,7 @@ def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
 def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
     """As :func:`read_image`, of the bytes of a PNG file whose header says ``shape``, (height, width, 3 or 4). name: what messages call it.
 
-    Raises UserError for another shape, too, as a second header or a transparent colour make it.
+    Raises UserError for another shape, too, as a second header or a transparent color make it.
     """
     pixels = _decode(io.BytesIO(data), name, ("PNG",), upright=False)
     if pixels.shape != shape:
@@ -152,7 +152,7 @@ def _decode(file: IO[bytes], name: str, formats: tuple[str, ...], upright: bool)
 def _chunks_are_whole(file: IO[bytes]) -> bool:
     """Whether every chunk of a PNG file has the checksum that it carries, up to the one that ends it.
 
-    Pillow skips those of the pixels: to it a flipped bit often is another colour.
+    Pillow skips those of the pixels: to it a flipped bit often is another color.
     """
     file.seek(len(PNG_START))
     kind = b""

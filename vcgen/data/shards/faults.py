@@ -45,7 +45,7 @@ def refuse_too_many(index: ShardIndex, bad: int, reason: str) -> None:
 
 
 def fault_in(index: ShardIndex, number: int) -> str | None:
-    """Why a scene cannot be used, or None when it and all its pictures can be read."""
+    """Why a scene cannot be used, or None when it and all its images can be read."""
     try:
         record = index.read(number)
         decode_views(record, range(len(record.images)))

@@ -38,7 +38,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The table of contents of a shard folder. image_size: (height, width) in pixels of every picture."""
+    """The table of contents of a shard folder. image_size: (height, width) in pixels of every image."""
 
     folder: Path
     image_size: tuple[int, int]

@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Made:
-    """One shard made: its entry (None if all were broken), picture size, scenes left out as (key, reason), remarks as (key, text)."""
+    """One shard made: its entry (None if all were broken), image size, scenes left out as (key, reason), remarks as (key, text)."""
 
     entry: ShardEntry | None
     image_size: tuple[int, int] | None
@@ -181,7 +181,7 @@ def make_shards(
                 remarks += [(scene.key, text) for text in texts]
                 image_size = image_size or (result.size if isinstance(result, SceneRecord) else None)
                 if isinstance(result, SceneRecord) and result.size != image_size:
-                    result = f"pictures are {result.size}, others {image_size} (height, width); give one --size"
+                    result = f"images are {result.size}, others {image_size} (height, width); give one --size"
                 records.append(result) if isinstance(result, SceneRecord) else broken.append((scene.key, result))
                 progress.advance(task)
             kept[plan.name] = save_made(partial, plan, records, broken, remarks, image_size)

@@ -1,4 +1,4 @@
-"""One posed scene as it is stored: PNG pictures, their cameras, and where they came from. Imports numpy and Pillow, never torch."""
+"""One posed scene as it is stored: PNG images, their cameras, and where they came from. Imports numpy and Pillow, never torch."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ FARTHEST = 1e6
 BACKGROUNDS = ("white", "black", "alpha", "none")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_PNG_COLOUR, _PNG_COLOUR_ALPHA = 2, 6
+_PNG_COLOR, _PNG_COLOR_ALPHA = 2, 6
 _JSON_FIELDS = ("t_near", "t_far", "distance", "background", "scale", "source", "split", "licence", "group")
 Row = tuple[float, float, float, float]
 Vector = tuple[float, float, float]
@@ -54,14 +54,14 @@ DECODER = msgspec.json.Decoder(CamerasFile)
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """A scene: V >= 2 pictures of one thing with calibrated cameras. The stored form of ``cameras.json`` plus pictures.
+    """A scene: V >= 2 images of one thing with calibrated cameras. The stored form of ``cameras.json`` plus images.
 
     key: unique name; letters, digits, ``_`` and ``-``, at most 80 (it names files in a tar, where a dot ends the name).
-    images: V PNG files as bytes, 8-bit RGB, or 8-bit RGBA with *straight* colour where ``background`` is "alpha".
+    images: V PNG files as bytes, 8-bit RGB, or 8-bit RGBA with *straight* color where ``background`` is "alpha".
     c2w: (V, 4, 4) float64 camera-to-world, OpenCV axes (x right, y down, z forward).
-    K: (V, 3, 3) float64 intrinsics normalised by the image size (fx/W, fy/H, cx/W, cy/H; pixel centres at +0.5).
-    size: (height, width) in pixels, the same for all pictures. t_near, t_far: ray bounds in world units, Euclidean distance.
-    views: V unique names of the pictures in their source, in natural order ("r_2" before "r_10").
+    K: (V, 3, 3) float64 intrinsics normalized by the image size (fx/W, fy/H, cx/W, cy/H; pixel centers at +0.5).
+    size: (height, width) in pixels, the same for all images. t_near, t_far: ray bounds in world units, Euclidean distance.
+    views: V unique names of the images in their source, in natural order ("r_2" before "r_10").
     background: what is behind the object: "white", "black", "alpha" (the PNGs carry coverage) or "none" (a real backdrop).
     up: the world's up vector. scale: world units stored / world units of the source. group: scenes with one group are variants of one
     model and count as one in statistics. source, split, licence: free text.
@@ -129,7 +129,7 @@ class SceneRecord:
             raise UserError(f"{where}: views are not in natural order of their names")
 
     def cameras_json(self) -> dict:
-        """Everything but key and pictures as a JSON-ready dict; :meth:`from_cameras_json` is the inverse."""
+        """Everything but key and images as a JSON-ready dict; :meth:`from_cameras_json` is the inverse."""
         values = {name: getattr(self, name) for name in _JSON_FIELDS}
         arrays = {"c2w": self.c2w.tolist(), "K": self.K.tolist(), "size": list(self.size), "up": list(self.up), "views": self.views}
         return {"version": VERSION, **arrays, **values, "group": self.group or self.key}
@@ -160,7 +160,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
     """Raise UserError unless (4, 4) ``c2w`` is finite and rigid: orthonormal rotation, det +1, last row 0 0 0 1, within ``tolerance``."""
     if not (np.abs(c2w) < FARTHEST).all():
-        raise UserError(f"{where}: the camera pose has a NaN, infinite or huge entry (recentre and scale the scene)")
+        raise UserError(f"{where}: the camera pose has a NaN, infinite or huge entry (recenter and scale the scene)")
     rotation = c2w[:3, :3]
     deviation = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if deviation > tolerance:
@@ -176,14 +176,14 @@ def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
 
 
 def check_intrinsics(K: np.ndarray, where: str) -> None:
-    """Raise UserError unless (3, 3) normalised ``K`` is a plausible pinhole: focal lengths 0.1 to 50 image sizes, the principal point
+    """Raise UserError unless (3, 3) normalized ``K`` is a plausible pinhole: focal lengths 0.1 to 50 image sizes, the principal point
     at most two image sizes outside, as in a crop."""
     if not np.isfinite(K).all():
         raise UserError(f"{where}: the intrinsics have a NaN or infinite entry")
     if not (0.1 <= K[0, 0] <= 50 and 0.1 <= K[1, 1] <= 50):
-        raise UserError(f"{where}: normalised focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by mistake?)")
+        raise UserError(f"{where}: normalized focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by mistake?)")
     if not (-2 <= K[0, 2] <= 3 and -2 <= K[1, 2] <= 3):
-        raise UserError(f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalised) is far outside the image (in pixels?)")
+        raise UserError(f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalized) is far outside the image (in pixels?)")
     if np.abs(K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-6 or abs(K[2, 2] - 1) > 1e-6:
         raise UserError(f"{where}: the intrinsics have skew or an unusual last row; only [[fx,0,cx],[0,fy,cy],[0,0,1]] is supported")
 
@@ -214,15 +214,15 @@ def check_png(data: bytes, size: tuple[int, int], has_alpha: bool, where: str) -
     if (height, width) != tuple(size):
         raise UserError(f"{where}: the image is {height} x {width} (height x width), the scene's size is {size[0]} x {size[1]}")
     check_size(width, height, where, MAX_VIEW_PIXELS)
-    expected = _PNG_COLOUR_ALPHA if has_alpha else _PNG_COLOUR
+    expected = _PNG_COLOR_ALPHA if has_alpha else _PNG_COLOR
     if (data[24], data[25]) != (8, expected):
-        kinds = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
+        kinds = {0: "gray", 2: "RGB", 3: "palette", 4: "gray + alpha", 6: "RGBA"}
         found = f"{data[24]}-bit {kinds.get(data[25], data[25])}"
         raise UserError(f"{where}: the PNG is {found}, the scene needs 8-bit {kinds[expected]}; all views must be alike")
 
 
 def decode_views(record: SceneRecord, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Decode chosen views. Returns straight colour (n, 3, H, W) float32 in [0, 1] and alpha (n, 1, H, W), None for opaque pictures."""
+    """Decode chosen views. Returns straight color (n, 3, H, W) float32 in [0, 1] and alpha (n, 1, H, W), None for opaque images."""
     shape = (*record.size, 4 if record.background == "alpha" else 3)
     pixels = np.stack([_decode(record.images[i], shape, f"scene {record.key}, view {record.views[i]}") for i in indices])
     pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
@@ -236,7 +236,7 @@ def _decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
 
 
 def chunks_are_whole(png: bytes) -> bool:
-    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often is another colour."""
+    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often is another color."""
     position = len(_PNG_START)
     while position < len(png):
         end = position + 8 + int.from_bytes(png[position : position + 4], "big")

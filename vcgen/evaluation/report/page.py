@@ -50,7 +50,7 @@ $missing
 $paired
 <h2>Definitions</h2>
 $definitions
-<h2>Pictures</h2>
+<h2>Images</h2>
 <p class="lead">Best, median and worst object by mean PSNR; of each, its best, median and worst view. Error: mean absolute difference over
 the channels, white for none, darkest from $error_scale. Depth: yellow near, violet far, white where nothing is hit
 or all is equally far.</p>

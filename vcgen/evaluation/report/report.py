@@ -15,8 +15,8 @@ from vcgen.io import write_bytes
 from vcgen.metrics.image import HIGHER_IS_BETTER, family
 from vcgen.types import Rendering
 
-#: (object key, view indices) -> input picture (3, H, W), true pictures (V, 3, H, W), Rendering (V, ...)
-Pictures = Callable[[str, Sequence[int]], tuple[Tensor, Tensor, Rendering]]
+#: (object key, view indices) -> input image (3, H, W), true images (V, 3, H, W), Rendering (V, ...)
+Images = Callable[[str, Sequence[int]], tuple[Tensor, Tensor, Rendering]]
 
 #: Below this many groups a bootstrap interval is too narrow to lean on, and the report says so.
 FEW_GROUPS = 20
@@ -24,10 +24,10 @@ FEW_GROUPS = 20
 TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ssim_gauss": "SSIM, Gaussian"}
 
 
-def write_report(results: Results, folder: Path, pictures: Pictures) -> None:
-    """Write report.md and report.html (self-contained: pictures inside, no scripts, nothing from the network) into ``folder``."""
+def write_report(results: Results, folder: Path, images: Images) -> None:
+    """Write report.md and report.html (self-contained: images inside, no scripts, nothing from the network) into ``folder``."""
     write_bytes(folder / "report.md", markdown(results).encode())
-    write_bytes(folder / "report.html", page(results, pictures).encode())
+    write_bytes(folder / "report.html", page(results, images).encode())
 
 
 def title(metric: str) -> str:
@@ -79,10 +79,10 @@ def summary(results: Results) -> str:
     names = ", ".join(results.skipped)
     skipped = f" LEFT OUT, since they cannot be read: {len(results.skipped)} objects, {names}." if names else ""
     few = " So few groups make rough intervals." if counts["groups"] < FEW_GROUPS else ""
-    capped = f", {counts['psnr_capped']} of them at the PSNR cap, as identical pictures are" if counts["psnr_capped"] else ""
+    capped = f", {counts['psnr_capped']} of them at the PSNR cap, as identical images are" if counts["psnr_capped"] else ""
     return (
         f"Protocol {protocol['name']}: input view {', '.join(map(str, protocol['context']))}, targets {targets}, "
-        f"{protocol['size'][0]} x {protocol['size'][1]} pixels on grey level {protocol['background']:g}; "
+        f"{protocol['size'][0]} x {protocol['size'][1]} pixels on gray level {protocol['background']:g}; "
         f"{counts['objects']} objects in {counts['groups']} groups, {counts['images']} images{capped}.{skipped}{few}"
     )
 
@@ -100,7 +100,7 @@ def markdown(results: Results) -> str:
     return "\n".join(parts)
 
 
-def page(results: Results, pictures: Pictures) -> str:
+def page(results: Results, images: Images) -> str:
     """The whole of report.html."""
     missing = "".join(f"<p class='warning'>{html_text(k)} is missing: {html_text(v)}</p>" for k, v in results.missing.items())
     differences = difference_rows(results)
@@ -117,7 +117,7 @@ def page(results: Results, pictures: Pictures) -> str:
         missing=missing,
         paired=paired,
         definitions=_html_list(results.definitions),
-        examples="".join(_example(results, label, entry, pictures) for label, entry in chosen_objects(results)),
+        examples="".join(_example(results, label, entry, images) for label, entry in chosen_objects(results)),
         error_scale=f"{ERROR_SCALE:g}",
         histogram=histogram([entry["psnr"] for entry in results.objects]),
         objects=_html_table([headings, *objects]),
@@ -151,11 +151,11 @@ def histogram(values: Sequence[float], bins: int = 24, width: int = 640, height:
     return f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='histogram of PSNR per object'>{bars}{ends}</svg>"
 
 
-def _example(results: Results, label: str, entry: dict[str, Any], pictures: Pictures) -> str:
+def _example(results: Results, label: str, entry: dict[str, Any], render_views: Images) -> str:
     """One object: its best, median and worst view, each as input, truth, rendering, error and depth."""
     images = sorted((i for i in results.images if i["object"] == entry["object"]), key=lambda image: -image["psnr"])
     images = [images[place] for place in sorted({0, len(images) // 2, len(images) - 1})]
-    context, truth, rendering = pictures(entry["object"], [image["view"] for image in images])
+    context, truth, rendering = render_views(entry["object"], [image["view"] for image in images])
     lines = []
     for position, image in enumerate(images):
         panels = {

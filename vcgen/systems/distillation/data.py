@@ -1,4 +1,4 @@
-"""The data of a per-image stage on a user's picture."""
+"""The data of a per-image stage on a user's image."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from vcgen.schema import Elevation, Fill, Positive
 from vcgen.types import Example, Position
 
 
-class PictureData(pl.LightningDataModule):
-    """One picture without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing is known.
+class ImageData(pl.LightningDataModule):
+    """One image without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing is known.
 
     image: PNG or JPEG, or a folder that holds one, cut out or on a plain background. model: the model folder, whose camera is assumed.
     elevation, distance, fov: of the camera where they are known, see :meth:`vcgen.data.input_camera.Stage.of`. fill: share of the frame that the
-    object is scaled to fill. as_is: keep the framing, for pictures framed like the training data.
+    object is scaled to fill. as_is: keep the framing, for images framed like the training data.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class PictureData(pl.LightningDataModule):
         self.train_folder = self.image
 
     def setup(self, stage: str) -> None:
-        """Read the picture. Raises UserError when it is missing, damaged or shows no object."""
+        """Read the image. Raises UserError when it is missing, damaged or shows no object."""
         self.stage = Stage.of(read_config(self.model), *self.known)
         view = self.stage.context(prepare(self.image, self.stage.image_size, self.fill, self.as_is))
         self.example = Example(view, view, (self.image.stem,))
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the picture as the model sees it."""
+        """(height, width) of the image as the model sees it."""
         return self.stage.image_size
 
     def input_camera(self) -> dict[str, float]:
@@ -47,11 +47,11 @@ class PictureData(pl.LightningDataModule):
         return {name: getattr(self.stage, name) for name in ("focal", "distance", "elevation", "near", "far")}
 
     def train_dataloader(self) -> DataLoader:
-        """The picture, endlessly."""
+        """The image, endlessly."""
         return DataLoader(Same(self.example, 1 << 40), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        """The picture, once."""
+        """The image, once."""
         return DataLoader(Same(self.example, 1), batch_size=None)
 
     def commit(self, position: Position) -> None:

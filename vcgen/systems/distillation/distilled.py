@@ -20,7 +20,7 @@ from vcgen.checkpoints.fitting import mismatch
 from vcgen.errors import UserError
 from vcgen.guidance.guidance import NGD, Guidance
 from vcgen.io import check, one_line, read_bytes, replacing
-from vcgen.systems.distillation.loop import Distillation, DistillOptions, distil
+from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.tensors import read_tensors, write_tensors
 from vcgen.types import Field, Finetunable, Rendering, Views
@@ -68,7 +68,7 @@ class Distilled:
 
     @property
     def settings(self) -> str:
-        """What determines the result besides system and picture, as one line of JSON."""
+        """What determines the result besides system and image, as one line of JSON."""
         guidance = {"class": type(self.guidance).__name__, **asdict(self.guidance)}
         return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
 
@@ -77,14 +77,14 @@ class Distilled:
         path = self.path_of(context)
         if path is not None and path.is_file():
             return self.restored(context, path)
-        self.last = distil(self.system, context, self.guidance, self.options, self.seed)
+        self.last = distill(self.system, context, self.guidance, self.options, self.seed)
         field = self.last.result
         if path is not None:
             store(field, path)
         return field
 
-    def distil_together(self, context: Views) -> None:
-        """Distil the fields of (batch, 1) views at the same time, which suits a GPU, and keep each; those kept already are left out.
+    def distill_together(self, context: Views) -> None:
+        """Distill the fields of (batch, 1) views at the same time, which suits a GPU, and keep each; those kept already are left out.
 
         An object's random rays depend on its place in the batch, and so does fresh noise; the noise that views share does not. Raises
         UserError where objects cannot share a batch.
@@ -93,7 +93,7 @@ class Distilled:
         missing = [i for i, view in enumerate(views) if not self.path_of(view).is_file()]
         if not missing:
             return
-        fields = distil(self.system, context[missing], self.guidance, self.options, self.seed).result
+        fields = distill(self.system, context[missing], self.guidance, self.options, self.seed).result
         for place, number in enumerate(missing):
             store(fields[place : place + 1], self.path_of(views[number]))
 
@@ -113,7 +113,7 @@ class Distilled:
         return field.with_weights(weights)
 
     def name_of(self, context: Views) -> str:
-        """A file name for what determines the result: settings, weights, pictures and cameras."""
+        """A file name for what determines the result: settings, weights, images and cameras."""
         parts = (context.on(1.0), context.cameras.c2w, context.cameras.K)
         return hashlib.sha256(f"{self.settings} {self.weights} {digest(parts)}".encode()).hexdigest()[:16]
 
@@ -151,7 +151,7 @@ def distilled(
     file that is missing or of another kind, for rounds below 1, and for a model without a prior.
     """
     if getattr(system, "prior", None) is None:
-        raise UserError("this model has no diffusion prior to distil: train one with model.prior, or do without distillation")
+        raise UserError("this model has no diffusion prior to distill: train one with model.prior, or do without distillation")
     guidance, options = (NGD(), DistillOptions()) if config == "default" else read_stage(config, plugins)
     if rounds is not None:
         if rounds < 1:

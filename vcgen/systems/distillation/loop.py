@@ -1,4 +1,4 @@
-"""Distillation of one or more images: a guidance's pictures of virtual views are written into the field (NerfDiff, algorithm 1)."""
+"""Distillation of one or more images: a guidance's images of virtual views are written into the field (NerfDiff, algorithm 1)."""
 
 import math
 from collections.abc import Callable
@@ -27,11 +27,11 @@ class DistillOptions:
 
     views: virtual views per object, spread evenly over the elevations (lowest, highest), degrees, at the input camera's distance.
     rays: per update and object, over all virtual views; input_rays: of the input view, whose error weighs ``input_weight``.
-    samples: per ray; None: as the model renders pictures. Fewer, as in its training, are faster, and the field is blurred when it is shown
+    samples: per ray; None: as the model renders images. Fewer, as in its training, are faster, and the field is blurred when it is shown
         with more.
     scene_lr, decoder_lr: Adam's learning rates, of planes or hash grid and of the decoder; they fall linearly to a tenth. None keeps that
         part as it is: the decoder, which objects share, by default. At least one must be given.
-    condition: what the prior is shown: "current", the field's renderings as it is, or "first", the amortised one's, as in its training.
+    condition: what the prior is shown: "current", the field's renderings as it is, or "first", the amortized one's, as in its training.
     classifier_free: scale of classifier-free guidance; 1 is the conditional prediction, all that a prior trained without condition dropout
         can give.
     """
@@ -68,7 +68,7 @@ class Distillation(nn.Module):
     """The state of a distillation: the fields being finetuned, and where the guidance stands.
 
     system: the trained model with its prior, left as it is. context: (batch, 1) input views over any background. A checkpoint of this
-    module (and of the optimiser) is all that is needed to go on. Raises UserError for a model without prior, for
+    module (and of the optimizer) is all that is needed to go on. Raises UserError for a model without prior, for
     fields that cannot be finetuned, and for input views of another size than the prior's.
     """
 
@@ -79,7 +79,7 @@ class Distillation(nn.Module):
         super().__init__()
         object.__setattr__(self, "system", system)  # not a submodule: its weights are neither trained nor stored here
         if system.prior is None:
-            raise UserError("this model has no diffusion prior to distil: train one with model.prior")
+            raise UserError("this model has no diffusion prior to distill: train one with model.prior")
         if context.size != (system.prior.size,) * 2:
             found, side = "{} x {}".format(*context.size), system.prior.size
             raise UserError(f"the input view has {found} pixels, the prior knows {side} x {side}: pack the data with --size {side}")
@@ -87,9 +87,9 @@ class Distillation(nn.Module):
         with torch.no_grad():
             first = system.field(context)
         if not isinstance(first, Finetunable):
-            raise UserError(f"fields of the class {type(first).__name__} cannot be finetuned: distil a model with planes or a hash grid")
+            raise UserError(f"fields of the class {type(first).__name__} cannot be finetuned: distill a model with planes or a hash grid")
         if options.decoder_lr is not None and len(context.images) > 1:
-            raise UserError("objects share the decoder: distil one at a time, or set decoder_lr to null")
+            raise UserError("objects share the decoder: distill one at a time, or set decoder_lr to null")
         self.first = first
         self.weights = first.weights()
         self.weights.scene.requires_grad_(options.scene_lr is not None)
@@ -137,11 +137,11 @@ class Distillation(nn.Module):
         if update % self.guidance.updates == 0:
             self.advance(update // self.guidance.updates, generator)
         field, options = self.field, self.options
-        pictures = (self.targets / 2 + 0.5).unflatten(0, self.cameras.shape)
+        images = (self.targets / 2 + 0.5).unflatten(0, self.cameras.shape)
         render = self.system.render_eval
         if options.samples is not None:
             render = replace(render, samples=options.samples)
-        virtual = ray_losses(field, Views(pictures, self.cameras), options.rays // options.views, render, generator)
+        virtual = ray_losses(field, Views(images, self.cameras), options.rays // options.views, render, generator)
         given = ray_losses(field, self.context, options.input_rays, render, generator, self.system.background)
         return {"virtual": virtual["rgb"], "input": options.input_weight * given["rgb"]}
 
@@ -187,7 +187,7 @@ def virtual_cameras(camera: Cameras, center: Tensor, count: int, elevations: tup
     return Cameras(c2w, K, near, far)
 
 
-def distil(
+def distill(
     system: NerfDiff, context: Views, guidance: Guidance, options: DistillOptions = DistillOptions(), seed: int = 0,
     watch: Callable[[int, Distillation], None] = lambda update, state: None,
 ) -> Distillation:

@@ -1,4 +1,4 @@
-"""The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortised field of one image is finetuned by its prior."""
+"""The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortized field of one image is finetuned by its prior."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from vcgen.guidance.guidance import NGD, Guidance
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
-from vcgen.systems.distillation.data import PictureData
+from vcgen.systems.distillation.data import ImageData
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
 from vcgen.types import Example, Field, Rendering, Views
 from vcgen.visualization.logging import show_image, to_uint8
@@ -26,28 +26,28 @@ class Distill(FieldSystem):
     """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard, checkpoints, resume.
 
     model: model folder with a prior. guidance: NGD, SDS or SJC; None is NGD as configs/distill.yaml has it. options: the field's part.
-    pictures_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
+    images_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
     """
 
-    takes = ("SceneData", "PictureData")
+    takes = ("SceneData", "ImageData")
     advice_when_not_finite = "lower model.options.scene_lr and model.options.decoder_lr, or model.options.classifier_free"
 
     def __init__(
-        self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), pictures_every: Count = 4,
+        self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), images_every: Count = 4,
     ):
         super().__init__(OptimizerOptions(), {})
-        self.guidance, self.options, self.pictures_every = guidance or NGD(), options, pictures_every
+        self.guidance, self.options, self.images_every = guidance or NGD(), options, images_every
         self.model = model
         self.state: Distillation | None = None
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: the amortised field, from where the distillation starts."""
+        """Lightning's hook: the amortized field, from where the distillation starts."""
         if self.trainer.world_size > 1:
             advice = "set trainer.devices to 1; `vcgen evaluate --distill` shares many scenes among processes"
             raise UserError(f"a distillation is the work of one process, here are {self.trainer.world_size}: {advice}")
-        if not isinstance(self.trainer.datamodule, (SceneData, PictureData)):
+        if not isinstance(self.trainer.datamodule, (SceneData, ImageData)):
             found = type(self.trainer.datamodule).__name__
-            raise UserError(f"a distillation takes one scene: set data to SceneData or PictureData, not {found}")
+            raise UserError(f"a distillation takes one scene: set data to SceneData or ImageData, not {found}")
         self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
         system = model_folder.load(self.model, self.device)
         context = self.trainer.datamodule.example.context.to(self.device)
@@ -78,8 +78,8 @@ class Distill(FieldSystem):
         if self.state.last is not last:
             now = self.state.last
             self.monitored |= {"guidance/weight": torch.tensor(now.weight), "guidance/disagreement": torch.tensor(now.disagreement)}
-            if self.pictures_every and (update // self.guidance.updates) % self.pictures_every == 0:
-                self.log_pictures()
+            if self.images_every and (update // self.guidance.updates) % self.images_every == 0:
+                self.log_images()
         return losses
 
     def configure_optimizers(self):
@@ -97,16 +97,16 @@ class Distill(FieldSystem):
         if self.writes:
             save_field(self.state, Path(self.trainer.default_root_dir) / "field")
 
-    def log_pictures(self) -> None:
+    def log_images(self) -> None:
         """The first virtual views: renderings above the targets they are pulled towards."""
         with torch.no_grad():
             pairs = [x[:8] / 2 + 0.5 for x in (self.state.renderings(), self.state.targets)]
-        sheet = contact_sheet(np.stack([to_uint8(picture) for pictures in pairs for picture in pictures]), len(pairs[0]))
+        sheet = contact_sheet(np.stack([to_uint8(image) for images in pairs for image in images]), len(pairs[0]))
         show_image(self.trainer, "virtual/renderings_above_targets", sheet)
 
 
 def save_field(state: Distillation, folder: Path) -> Path:
-    """The distilled field of one image as a model folder; the picture that is given to it does not matter."""
+    """The distilled field of one image as a model folder; the image that is given to it does not matter."""
     system = state.system
     recipe = state.result.recipe(system.config["init_args"]["encoder"]["init_args"])
     config = {

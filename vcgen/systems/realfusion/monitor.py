@@ -59,9 +59,9 @@ class SceneMonitor:
         """The score of repeated faces of four sides, the first the front, when the share ``progress`` of the run is over; 0 for an empty
         scene. In the first half of a run, where the scene is still coarse, a high score is no news."""
         alpha = torch.from_numpy(sides.alpha)[:, None]
-        over_white = torch.from_numpy(sides.colour).movedim(-1, 1) / 255
-        colour = ((over_white - (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)
-        score = janus(colour, alpha)
+        over_white = torch.from_numpy(sides.color).movedim(-1, 1) / 255
+        color = ((over_white - (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)
+        score = janus(color, alpha)
         if progress >= 0.5 and score > MANY_FACES:
             advice = "where it should not, set prompt.negative_views for the back, or lower options.scale"
             self.say("faces", f"other sides resemble the front (val/janus {score:.2f}): {advice}")

@@ -13,7 +13,7 @@ from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the prior is told. subject: the object's noun, or what stands for it, such as <e>; None: what was learnt, else "object".
+    """What the prior is told. subject: the object's noun, or what stands for it, such as <e>; None: what was learned, else "object".
     template: has {subject} and {view}.
 
     negative: what the prior is led away from; negative_views: the same for single views, such as {"back": "face"}.
@@ -33,7 +33,7 @@ class Prompt:
             raise ValueError(f"model.prompt.template: {fault}")
 
     def with_learned(self, phrase: str) -> "Prompt":
-        """With what was learnt as its subject. Raises UserError where ``phrase``, the name that was learnt, would not reach the prior."""
+        """With what was learned as its subject. Raises UserError where ``phrase``, the name that was learned, would not reach the prior."""
         if self.subject is not None and phrase not in self.subject:
             raise UserError(f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put that in")
         if "{subject}" not in self.template and phrase not in self.template:
@@ -41,7 +41,7 @@ class Prompt:
         return replace(self, subject=self.subject or (phrase if "{subject}" in self.template else None))
 
     def check(self, prior: TextPrior, learned: str | None) -> None:
-        """Raise UserError where the subject, the name that was learnt, or the words for a view would not reach the network."""
+        """Raise UserError where the subject, the name that was learned, or the words for a view would not reach the network."""
         if "{view}" not in self.template:
             warnings.warn(f"model.prompt.template {self.template!r} has no {{view}}: the prior is told the same of all sides", stacklevel=2)
         for view in VIEWS:
@@ -64,7 +64,7 @@ class RealFusionOptions:
     guidance, 1 is the conditional prediction. noise_end: the guidance's highest noise level falls to this; None keeps it.
     coarse: share with only half of the grid's levels. albedo_only: share without light; later a random view is albedo, lambertian or
     textureless with probabilities ``shading``. background: behind random views and photo: a small "network" of the direction, a "random"
-    colour per view, or "white", as priors trained on cut-out objects know it.
+    color per view, or "white", as priors trained on cut-out objects know it.
     grid_lr, network_lr: Adam's learning rates, constant. refresh_every: steps between refreshes of the occupancy grid.
     """
 

@@ -1,4 +1,4 @@
-"""What a fitted scene leaves behind: pictures, a turntable, meshes, a model folder."""
+"""What a fitted scene leaves behind: images, a turntable, meshes, a model folder."""
 
 import warnings
 from dataclasses import asdict, dataclass
@@ -20,13 +20,13 @@ from vcgen.systems.base import FieldSystem
 from vcgen.types import Field, Views
 from vcgen.visualization.logging import show_image, to_uint8
 from vcgen.visualization.mesh_files import write_mesh
-from vcgen.visualization.video import contact_sheet, depth_picture, write_gif, write_mp4, write_png
+from vcgen.visualization.video import contact_sheet, depth_image, write_gif, write_mp4, write_png
 
 
 @dataclass(frozen=True)
 class OutcomeOptions:
     """frames: of the turntable, 0 for none. mesh_resolution: grid points along the volume's edge, 0 for no mesh. views: in the sheets.
-    size: side of the pictures in pixels; None is the photo's."""
+    size: side of the images in pixels; None is the photo's."""
 
     frames: Count = 48
     mesh_resolution: Count = 128
@@ -39,9 +39,9 @@ class OutcomeOptions:
 
 
 class Sides(NamedTuple):
-    """Views of a scene over white. colour, normals, depth: (n, H, W, 3) uint8; alpha: (n, H, W) opacity."""
+    """Views of a scene over white. color, normals, depth: (n, H, W, 3) uint8; alpha: (n, H, W) opacity."""
 
-    colour: NDArray[np.uint8]
+    color: NDArray[np.uint8]
     normals: NDArray[np.uint8]
     depth: NDArray[np.uint8]
     alpha: NDArray[np.float32]
@@ -55,8 +55,8 @@ def sides_of(system: FieldSystem, field: Field, cameras: Cameras, size: tuple[in
         camera = cameras[number : number + 1]
         seen, normals = system.shaded(field, camera, size)
         depth, alpha = seen.depth[0, 0, 0].float().cpu().numpy(), seen.alpha[0, 0, 0].float().cpu().numpy()
-        coloured = depth_picture(depth, float(camera.near), float(camera.far), alpha)
-        rows.append((to_uint8(seen.rgb[0, 0]), to_uint8(normals[0, 0]), coloured, alpha))
+        colored = depth_image(depth, float(camera.near), float(camera.far), alpha)
+        rows.append((to_uint8(seen.rgb[0, 0]), to_uint8(normals[0, 0]), colored, alpha))
     return Sides(*(np.stack(part) for part in zip(*rows, strict=True)))
 
 
@@ -73,8 +73,8 @@ def four_sides(system: FieldSystem, reference: Views, field: Field) -> Sides:
 
 def log_sheet(system: FieldSystem, reference: Views, sides: Sides) -> None:
     """To TensorBoard: the photo, then four sides of the scene; normals and depth below."""
-    photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(sides.colour[0], 255)
-    sheet = contact_sheet(np.stack([photo, *sides.colour, blank, *sides.normals, blank, *sides.depth]), 5)
+    photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(sides.color[0], 255)
+    sheet = contact_sheet(np.stack([photo, *sides.color, blank, *sides.normals, blank, *sides.depth]), 5)
     show_image(system.trainer, "val/photo_and_four_sides", sheet)
 
 
@@ -83,8 +83,8 @@ def write_outcome(system: FieldSystem, reference: Views, target: Path, options: 
     field = system.field(reference)
     size = reference.size if options.size is None else (options.size, options.size)
     sides = sides_of(system, field, circle(system, reference, options.views), size)
-    for name, pictures in (("views", sides.colour), ("normals", sides.normals), ("depth", sides.depth)):
-        write_png(target / f"{name}.png", contact_sheet(pictures, 4))
+    for name, images in (("views", sides.color), ("normals", sides.normals), ("depth", sides.depth)):
+        write_png(target / f"{name}.png", contact_sheet(images, 4))
     if options.frames:
         cameras = circle(system, reference, options.frames)
         with torch.no_grad():
@@ -109,7 +109,7 @@ def write_meshes(field: Field, target: Path, resolution: int) -> None:
 
 
 def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
-    """The scene as a model folder, which `vcgen render` opens; the picture that is given to it does not matter."""
+    """The scene as a model folder, which `vcgen render` opens; the image that is given to it does not matter."""
     scene, camera = system.scene, reference.cameras[0, 0]
     offset = camera.centers - scene.center
     grid = {

@@ -23,7 +23,7 @@ from vcgen.memory import peak_memory
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.personalization.base import load_personal
 from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
-from vcgen.rendering.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_picture
+from vcgen.rendering.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_image
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
@@ -39,7 +39,7 @@ class RealFusion(FieldSystem):
     prior: a text prior's folder (or hub name, fetched only with ``download``); it is neither trained nor stored in checkpoints.
     learned: the folder of a run of Personalize on that prior, whose name for the object is the prompt's subject, or a part of it.
     scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
-    SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in pictures. occupancy: cells per
+    SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in images. occupancy: cells per
     side of the grid that skips empty space, where the density is below ``empty_below`` per world unit. outcome: what is written at the end.
     half_prior: the prior's weights in bfloat16, half the memory, for mixed precision. checkpoint_encoder: recompute the encoder's
     activations in the backward pass: less memory, more time. (The U-Net needs neither: no gradient passes it.)
@@ -121,14 +121,14 @@ class RealFusion(FieldSystem):
         return OccupiedField(self.whole_field, self.occupancy)
 
     def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """See :meth:`FieldSystem.render`: over a grey level, whatever the background of training is."""
+        """See :meth:`FieldSystem.render`: over a gray level, whatever the background of training is."""
         with torch.autocast(self.device.type, enabled=False):
             return render_image(field, cameras, size, self.render_eval, background)
 
     def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
-        """Picture and normals from a camera (1,), see :func:`vcgen.rendering.shading.shaded_picture`."""
+        """Image and normals from a camera (1,), see :func:`vcgen.rendering.shading.shaded_image`."""
         with torch.autocast(self.device.type, enabled=False):
-            return shaded_picture(field, camera, size, self.render_eval)
+            return shaded_image(field, camera, size, self.render_eval)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Those of :class:`vcgen.losses.scene.LossWeights`, which states their reductions."""
@@ -142,10 +142,10 @@ class RealFusion(FieldSystem):
                 self.occupancy.refresh(self.whole_field, generator)
             # The photo's few rays look everywhere, so that matter can begin where nothing is yet.
             losses = self.photo_losses(self.whole_field, example.context, generator)
-            cameras, seen, pictures = self.random_views(self.field(example.context), progress, generator)
-            losses |= self.regularisers(seen)
+            cameras, seen, images = self.random_views(self.field(example.context), progress, generator)
+            losses |= self.regularizers(seen)
         if self.weights.sds:
-            losses["sds"] = self.distil(pictures, cameras, progress, generator)
+            losses["sds"] = self.distill(images, cameras, progress, generator)
         return losses
 
     def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
@@ -163,18 +163,18 @@ class RealFusion(FieldSystem):
         }
 
     def random_views(self, field: Field, progress: float, generator: torch.Generator) -> tuple[Cameras, list[ShadedRendering], Tensor]:
-        """Cameras (views,), what they see lit, and pictures (views, 3, size, size) in [0, 1]."""
-        cameras, seen, pictures = [], [], []
+        """Cameras (views,), what they see lit, and images (views, 3, size, size) in [0, 1]."""
+        cameras, seen, images = [], [], []
         for _ in range(self.options.views):
             camera = random_cameras(self.reference.cameras[0], self.scene.center, self.scene.radius, self.viewpoints, generator)
-            rendering, picture = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
+            rendering, image = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
             cameras.append(camera)
             seen.append(rendering)
-            pictures.append(picture)
-        return Cameras.cat(cameras), seen, torch.cat(pictures)
+            images.append(image)
+        return Cameras.cat(cameras), seen, torch.cat(images)
 
     def view(self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator) -> tuple[ShadedRendering, Tensor]:
-        """What a camera (1,) sees, and its picture (1, 3, size, size) over the background."""
+        """What a camera (1,) sees, and its image (1, 3, size, size) over the background."""
         size = self.options.render_size
         origins, directions = camera.rays(size, size)
         near, far = (x[:, None].expand(1, size * size) for x in (camera.near, camera.far))
@@ -195,7 +195,7 @@ class RealFusion(FieldSystem):
             return Shading()
         return Shading("lambertian" if share < albedo + lambertian else "textureless", light)
 
-    def regularisers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
+    def regularizers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
         """Losses on random views that need no prior."""
         alpha, size = torch.cat([view.rays.alpha for view in seen]), self.options.render_size
         losses = {"opacity": opacity_cost(alpha), "entropy": opacity_entropy(alpha)}
@@ -208,10 +208,10 @@ class RealFusion(FieldSystem):
         self.monitor.watch(float(opacity), float(losses["entropy"].detach()), self.progress(self.global_step))
         return losses
 
-    def distil(self, pictures: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
-        """Half the squared distance of the pictures' latents to the guidance's targets; the gradient passes the encoder."""
+    def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
+        """Half the squared distance of the images' latents to the guidance's targets; the gradient passes the encoder."""
         prior = self.text_prior
-        latents = prior.encode(to_signed(pictures), generator)
+        latents = prior.encode(to_signed(images), generator)
         angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
         words = [view_word(float(a), float(e)) for a, e in zip(*angles)]
         text, negative = (torch.cat([table[word] for word in words]) for table in (self.text, self.negative))

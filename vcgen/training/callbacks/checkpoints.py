@@ -21,7 +21,7 @@ from vcgen.terminal import complain
 class Checkpoints(Checkpoint):
     """Saves ``last.ckpt`` after every validation and after the last step, and ``best.ckpt`` after a validation with a new best ``monitor``.
 
-    ``last.ckpt`` is written between optimiser steps only, when no accumulated gradient is in hand that a resumed run would lack; a request
+    ``last.ckpt`` is written between optimizer steps only, when no accumulated gradient is in hand that a resumed run would lack; a request
     to stop, or a validation, in the midst of an accumulation is heard after its step. Lightning's ModelCheckpoint saves its last file only
     beside a new best one, and forgets its best when the folder is moved; it leaves out a validation that was due when the run was stopped,
     which here is made up for when the run goes on, so that the best of a stopped run is that of an undisturbed one.
@@ -114,7 +114,7 @@ class Checkpoints(Checkpoint):
             self.best = {step: score for step, score in self.best.items() if self._file(step).exists()}
 
     def write_last(self, trainer: pl.Trainer, score: float | None = None) -> Path:
-        """Write ``last.ckpt``, to be called in all processes after an optimiser step; when it returns, the file is complete on the disk.
+        """Write ``last.ckpt``, to be called in all processes after an optimizer step; when it returns, the file is complete on the disk.
 
         score: what a validation has just measured of these weights.
         """
@@ -154,7 +154,7 @@ class Checkpoints(Checkpoint):
         return dict(ranked[: self.keep_best]), score
 
     def _refuse_monitor(self, trainer: pl.Trainer) -> NoReturn:
-        """What has been learnt until now is kept."""
+        """What has been learned until now is kept."""
         kept = not trainer.fit_loop._should_accumulate()
         if kept:
             self.write_last(trainer)

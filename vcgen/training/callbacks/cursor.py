@@ -1,4 +1,4 @@
-"""Ties the data stream to the optimiser: the stream's position advances when a batch has been trained on, not when it was fetched."""
+"""Ties the data stream to the optimizer: the stream's position advances when a batch has been trained on, not when it was fetched."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from vcgen.types import Example, Position
 class Cursor(pl.Callback):
     """Commits the position of each finished batch to the DataModule. A callback, because those run before ModelCheckpoint saves.
 
-    Where gradients are accumulated, a batch is finished by the optimiser step that it contributes to: what a stopped run had accumulated is
+    Where gradients are accumulated, a batch is finished by the optimizer step that it contributes to: what a stopped run had accumulated is
     lost, so those batches come again. With ``trainer.overfit_batches`` every epoch has the batches of the first.
     """
 
@@ -20,7 +20,7 @@ class Cursor(pl.Callback):
         self.step = 0
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Lightning, too, must count the batches of an accumulation from its first: go back to the last optimiser step."""
+        """Lightning, too, must count the batches of an accumulation from its first: go back to the last optimizer step."""
         if trainer.state.fn != "fit":
             return
         check_state(checkpoint, trainer.fit_loop.state_dict())

@@ -54,7 +54,7 @@ class Provenance(pl.Callback):
         write_bytes(path, (json.dumps(facts, indent=2) + "\n").encode())
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what ``vcgen export`` needs: how to build the model, and the camera its training pictures were taken with."""
+        """Add what ``vcgen export`` needs: how to build the model, and the camera its training images were taken with."""
         data = trainer.datamodule
         checkpoint["vcgen"] = {
             **self.model, "image_size": list(data.image_size), "camera": data.input_camera(), "background": 1.0,

@@ -1,4 +1,4 @@
-"""Stops a training that was told to by SIGUSR1 or SIGTERM: at the end of an optimiser step, in all processes at once, with a checkpoint."""
+"""Stops a training that was told to by SIGUSR1 or SIGTERM: at the end of an optimizer step, in all processes at once, with a checkpoint."""
 
 import signal
 

@@ -8,7 +8,7 @@ from vcgen.cameras import orbit, view_angles
 from vcgen.schema import AtLeastOne, Count
 from vcgen.types import Example
 from vcgen.visualization.logging import show_animation, show_image, to_uint8
-from vcgen.visualization.video import contact_sheet, depth_picture
+from vcgen.visualization.video import contact_sheet, depth_image
 
 
 class Samples(pl.Callback):
@@ -30,7 +30,7 @@ class Samples(pl.Callback):
         self.rows = []
 
     def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Render the first target view of a scene once more, with its depth. Systems without a field draw their pictures themselves."""
+        """Render the first target view of a scene once more, with its depth. Systems without a field draw their images themselves."""
         if batch_idx >= self.scenes or trainer.sanity_checking or not trainer.loggers or not hasattr(module, "field"):
             return
         drawn = trainer.is_global_zero and batch.weight
@@ -38,7 +38,7 @@ class Samples(pl.Callback):
             return
         # Where the networks are sharded, all processes must compute for one to see.
         field = module.field(batch.context)
-        row = picture_row(module, field, batch)
+        row = image_row(module, field, batch)
         if not drawn:
             return
         self.rows.append(row)
@@ -59,14 +59,14 @@ class Samples(pl.Callback):
         show_animation(trainer, "val/turntable", turntable_frames(module, field, batch, self.turntable), fps=12)
 
 
-def picture_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
+def image_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
     """(4 or 5, H, W, 3) uint8: input, first target, its rendering, its depth, and where the system has a prior its sample."""
     cameras = batch.target.cameras[:, :1]
     rendering = module.render(field, cameras, batch.target.size)
     depth, alpha = rendering.depth[0, 0, 0].float().cpu().numpy(), rendering.alpha[0, 0, 0].float().cpu().numpy()
-    coloured = depth_picture(depth, float(cameras.near[0, 0]), float(cameras.far[0, 0]), alpha)
-    pictures = [batch.context.on(1.0)[0, 0], batch.target.on(1.0)[0, 0], rendering.rgb[0, 0]]
-    row = [*map(to_uint8, pictures), coloured]
+    colored = depth_image(depth, float(cameras.near[0, 0]), float(cameras.far[0, 0]), alpha)
+    images = [batch.context.on(1.0)[0, 0], batch.target.on(1.0)[0, 0], rendering.rgb[0, 0]]
+    row = [*map(to_uint8, images), colored]
     if getattr(module, "prior", None) is not None:
         noise = torch.Generator(module.device).manual_seed(0)
         row.append(to_uint8(module.sample(batch.context, cameras, noise)[0, 0]))
@@ -81,5 +81,5 @@ def turntable_frames(module: pl.LightningModule, field, batch: Example, count: i
     cameras = orbit(
         angles, elevation.clamp(10, 60).expand(count), float(camera.centers.norm()), camera.K, float(camera.near), float(camera.far)
     )
-    pictures = module.render(field, cameras.reshape(1, count), batch.target.size).rgb[0]
-    return np.stack([to_uint8(picture) for picture in pictures])
+    images = module.render(field, cameras.reshape(1, count), batch.target.size).rgb[0]
+    return np.stack([to_uint8(image) for image in images])

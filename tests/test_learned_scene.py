@@ -1,4 +1,4 @@
-"""From a personalisation to a scene: what was learnt is what score distillation hears and sees, whichever library reads it."""
+"""From a personalization to a scene: what was learned is what score distillation hears and sees, whichever library reads it."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from vcgen.systems.realfusion.system import RealFusion
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a prior, a configuration, and what two methods have learnt: every trained weight away from its start."""
-    folder = tmp_path_factory.mktemp("learnt")
+    """A folder with a prior, a configuration, and what two methods have learned: every trained weight away from its start."""
+    folder = tmp_path_factory.mktemp("learned")
     tiny_folder(folder / "prior")
     (folder / "given.yaml").write_text(CONFIG.replace("prior: unused", f"prior: {folder / 'prior'}"))
     for name, method in (("word", TextualInversion(initial="car", vectors=2)), ("lora", LoRA(noun="car"))):
@@ -53,7 +53,7 @@ def embedded(by: StableDiffusionPipeline, prompt: str) -> torch.Tensor:
         return by.encode_prompt(prompt, "cpu", 1, False)[0]
 
 
-def test_the_learnt_word_is_the_subject_of_every_side(place, fitted):
+def test_the_learned_word_is_the_subject_of_every_side(place, fitted):
     made = fitted(model__learned=place / "word", model__prompt__negative="blurred")
     assert (made.prompt.subject, made.prompt.of("side")) == ("<e> <e>_1", "a photo of a <e> <e>_1, side view")
     theirs = pipeline(place)
@@ -64,7 +64,7 @@ def test_the_learnt_word_is_the_subject_of_every_side(place, fitted):
         torch.testing.assert_close(made.negative[view], embedded(theirs, "blurred"), atol=1e-5, rtol=0)
 
 
-def test_learnt_changes_of_the_network_are_in_the_prior_that_is_distilled(place, fitted):
+def test_learned_changes_of_the_network_are_in_the_prior_that_is_distilled(place, fitted):
     made = fitted(model__learned=place / "lora")
     assert made.prompt.of("back") == "a photo of a sks car, back view"
     noisy, times, text = torch.randn(1, 4, 8, 8), torch.tensor([400]), made.text["back"]
@@ -78,11 +78,11 @@ def test_learnt_changes_of_the_network_are_in_the_prior_that_is_distilled(place,
     assert not any(p.requires_grad for p in made.text_prior.parameters())
 
 
-def test_without_a_personalisation_the_subject_is_the_prompts(place, fitted):
+def test_without_a_personalization_the_subject_is_the_prompts(place, fitted):
     made = fitted(model__prompt__subject="chair")
     assert made.prompt.subject == "chair"
     torch.testing.assert_close(made.text["front"], embedded(pipeline(place), "a photo of a chair, front view"), atol=1e-5, rtol=0)
 
 
-def test_a_folder_in_which_nothing_was_learnt_is_one_line(place, tmp_path, capsys):
-    assert "nothing that was learnt" in refusal(capsys, vcgen("fit", place / "given.yaml", tmp_path, model__learned=place / "prior"))
+def test_a_folder_in_which_nothing_was_learned_is_one_line(place, tmp_path, capsys):
+    assert "nothing that was learned" in refusal(capsys, vcgen("fit", place / "given.yaml", tmp_path, model__learned=place / "prior"))
