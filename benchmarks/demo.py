@@ -127,7 +127,7 @@ def run(log: Path, *arguments: str) -> None:
         environment |= {"FORCE_COLOR": "1", "TTY_INTERACTIVE": "1"}  # rich draws its bars through the pipe, too
     with log.open("a") as file:
         file.write(f"$ vcgen {' '.join(arguments)}\n")
-        command = [sys.executable, "-m", "vcgen.cli.main", *arguments]
+        command = [sys.executable, "-m", "vcgen", *arguments]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
         decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode  # a piece may end inside a character
         while piece := process.stdout.read(256):

@@ -4,7 +4,7 @@ Each setting is a JSON object of what differs from the configuration, by the nam
 "guidance": "SDS" it is score distillation with as many rounds and updates. The test cars are not looked at. "best guess" is what the prior
 makes of pure noise, which is near the mean of all that it could draw: the PSNR that can be hoped for, and none of the sharpness.
 
-  python benchmarks/distill_sweep.py data/pretrained/cars64 '{}' '{"gamma": 0.5}' '{"guidance": "SDS", "classifier_free": 1.05}'
+  python benchmarks/distill_sweep.py data/pretrained/cars64 '{}' '{"gamma": 0.5}' '{"guidance": "SDS", "guidance_scale": 1.05}'
 """
 
 import argparse

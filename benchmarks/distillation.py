@@ -36,7 +36,7 @@ from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes, scene_views
 from vcgen.data.shards.files import INDEX, read_index
-from vcgen.diffusion.prior import GUIDANCE
+from vcgen.diffusion.prior import GUIDANCE_SCALE
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import load_protocol
 from vcgen.evaluation.results import Results, compare, load_results
@@ -58,9 +58,9 @@ class Samples:
     """The prior's images, each view by itself, with the contract of a system. The "field" is the input view. settings: what determines
     them besides system and image."""
 
-    def __init__(self, system, steps: int, strength: float = 1.0, guidance: float = GUIDANCE):
-        self.system, self.steps, self.strength, self.guidance = system, steps, strength, guidance
-        self.settings = json.dumps({"steps": steps, "strength": strength, "guidance": guidance, "seed": 0})
+    def __init__(self, system, steps: int, strength: float = 1.0, guidance_scale: float = GUIDANCE_SCALE):
+        self.system, self.steps, self.strength, self.guidance_scale = system, steps, strength, guidance_scale
+        self.settings = json.dumps({"steps": steps, "strength": strength, "guidance_scale": guidance_scale, "seed": 0})
 
     def field(self, context):
         return context
@@ -68,7 +68,7 @@ class Samples:
     def render(self, context, cameras, size, background=1.0):
         noise = torch.Generator(self.system.device).manual_seed(0)
         with torch.autocast(self.system.device.type, torch.bfloat16):
-            rgb = self.system.sample(context, cameras, noise, size, self.steps, self.guidance, self.strength)
+            rgb = self.system.sample(context, cameras, noise, size, self.steps, self.guidance_scale, self.strength)
         return Rendering(rgb, torch.ones_like(rgb[:, :, :1]), torch.ones_like(rgb[:, :, :1]))
 
 
@@ -165,13 +165,13 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
     sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
     free, first = replace(ngd.guidance, gamma=0.0), replace(ngd.options, condition="first")
     others = {
-        **dict(zip(PAIRS[0], [(sds, replace(ngd.options, classifier_free=scale)) for scale in SDS_SCALES])),
-        **dict(zip(PAIRS[1], [(free, replace(first, classifier_free=scale)) for scale in PLAIN_SCALES])),
+        **dict(zip(PAIRS[0], [(sds, replace(ngd.options, guidance_scale=scale)) for scale in SDS_SCALES])),
+        **dict(zip(PAIRS[1], [(free, replace(first, guidance_scale=scale)) for scale in PLAIN_SCALES])),
         "ngd_gamma0_seen": (free, ngd.options), "ngd": (ngd.guidance, ngd.options),
     }
     steps = 2 if quick else 10
     return {
-        "amortized": system, "samples": Samples(system, steps), "samples_unguided": Samples(system, steps, guidance=1.0),
+        "amortized": system, "samples": Samples(system, steps), "samples_unguided": Samples(system, steps, guidance_scale=1.0),
         "samples_from_rendering": Samples(system, steps, strength=0.6),
         **{name: Distilled(system, *parts, keep=out / name / "fields") for name, parts in others.items()},
     }

@@ -65,7 +65,7 @@ def train(runs: list[Run], side_by_side: bool, data: str) -> None:
         limits = {"OMP_NUM_THREADS": "1"} if side_by_side else {}
         prefix = ["taskset", "-c", str(core)] if side_by_side else []
         command = [
-            *prefix, sys.executable, "-m", "vcgen.cli.main", "fit", "-c", CONFIGS[run.method], "--trainer.default_root_dir", str(run.folder / "run"),
+            *prefix, sys.executable, "-m", "vcgen", "fit", "-c", CONFIGS[run.method], "--trainer.default_root_dir", str(run.folder / "run"),
             "--trainer.max_time", days(run.minutes), "--data.train", f"{data}/train",
         ]
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def baselines(out: Path, data: str) -> list[dict]:
 
 def vcgen(*arguments: object) -> None:
     """Run a vcgen command from the repository's root."""
-    command = [sys.executable, "-m", "vcgen.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "vcgen", *map(str, arguments)]
     subprocess.run(command, cwd=ROOT, env={**os.environ, **weights_environment()}, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -82,7 +82,7 @@ def train(data: Path, config: str, out: Path, quick: bool) -> float:
 
 def vcgen(*arguments: object) -> None:
     """Run a vcgen command from the repository's root; what it says goes to standard error."""
-    subprocess.run([sys.executable, "-m", "vcgen.cli.main", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
+    subprocess.run([sys.executable, "-m", "vcgen", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
 def test_views(folder: Path, count: int | None) -> Views:

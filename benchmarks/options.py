@@ -62,7 +62,7 @@ def measure(name: str, changes: list[str], steps: int, out: Path) -> dict:
         print(f"training: {name}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         command = [
-            sys.executable, "-m", "vcgen.cli.main", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder / "run",
+            sys.executable, "-m", "vcgen", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder / "run",
             "--trainer.max_steps", steps, "--trainer.max_time", "null", "--trainer.val_check_interval", steps, "--samples.turntable", "0",
             f"{DATA}.hold_out", "5", f"{DATA}.val_scenes", "25", f"{DATA}.val_targets", "19", *changes,
         ]

@@ -67,7 +67,7 @@ def ours(method: str, folder: Path, steps: int) -> list[str]:
     if method != "textual_inversion":
         options["model.preservation"] = "null"
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return ["-m", "vcgen.cli.main", "fit", "-c", str(ROOT / "configs" / f"{method}.yaml"), *words]
+    return ["-m", "vcgen", "fit", "-c", str(ROOT / "configs" / f"{method}.yaml"), *words]
 
 
 def theirs(script: Path, method: str, folder: Path, steps: int) -> list[str]:

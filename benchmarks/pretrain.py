@@ -104,7 +104,7 @@ def results(folder: Path) -> dict:
 
 def vcgen(*arguments: object) -> None:
     """Run a vcgen command from the repository's root."""
-    command = [sys.executable, "-m", "vcgen.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "vcgen", *map(str, arguments)]
     subprocess.run(command, cwd=ROOT, env={**os.environ, **weights_environment()}, check=True)
 
 

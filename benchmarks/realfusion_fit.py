@@ -44,7 +44,7 @@ SPACE = {"half_size": 0.6, "radius": 0.6}
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "reference": {"weights": {"sds": 0.0}},
     "oracle": {
-        "weights": {"smoothness": 0.0, "orientation": 0.0}, "options": {"albedo_only": 1.0, "background": "white", "scale": [1.0, 1.0]},
+        "weights": {"smoothness": 0.0, "orientation": 0.0}, "options": {"albedo_only": 1.0, "background": "white", "guidance_scale": [1.0, 1.0]},
     },
 }
 
@@ -183,7 +183,7 @@ def personalize(known: KnownObject, method: str, prior: Path, steps: int | None,
     if words and short:  # a class image is seen about four times
         words += ["--model.preservation.count", str(max(1, steps // 4))]
     command = [
-        sys.executable, "-m", "vcgen.cli.main", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
+        sys.executable, "-m", "vcgen", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
         "--data.image", (folder / "photo.png").resolve(), "--data.size", view.size[0], "--model.prior", prior.resolve(), *words, *short,
     ]
     finished = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)

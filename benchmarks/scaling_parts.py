@@ -276,7 +276,7 @@ def index_cost(scenes: int) -> dict[str, float]:
 def start_seconds() -> float:
     """From the command to the end of the first step of cars64, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "vcgen.cli.main", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder]
+        command = [sys.executable, "-m", "vcgen", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder]
         command += ["--trainer.max_steps", "1", "--trainer.max_time", "null", "--trainer.accelerator", "cpu", "--data.hold_out", "0"]
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -206,7 +206,7 @@ def stage_holds(files: Files) -> bool:
     )  # fmt: skip
     options = table(
         views_=whole(1, 1 << 31), rays_=whole(1, 1 << 31), scene_lr_=rate, decoder_lr_=rate, condition_=one_of("current", "first"),
-        classifier_free_=real(0, 1e12), elevations_=fixed(real(-90, 90), real(-90, 90)), input_rays_=whole(0, 1 << 53),
+        guidance_scale_=real(0, 1e12), elevations_=fixed(real(-90, 90), real(-90, 90)), input_rays_=whole(0, 1 << 53),
         samples_=any_of(one_of(None), whole(1, 1 << 31)), input_weight_=real(0, 1e12),
     )  # fmt: skip
     arguments = model.get("init_args", {})

@@ -14,7 +14,7 @@ from vcgen.errors import UserError
 
 
 def vcgen(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "vcgen.cli.main", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", "vcgen", *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_help_names_every_command():
@@ -106,12 +106,12 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, words):
 
 @pytest.mark.parametrize("arguments", ["--help", "data pack --help"])
 def test_a_reader_that_has_had_enough_is_no_error(arguments):
-    script = f"{sys.executable} -m vcgen.cli.main {arguments} | true; echo ${{PIPESTATUS[0]}}"
+    script = f"{sys.executable} -m vcgen {arguments} | true; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert result.stderr == "" and result.stdout.strip() in ("141", "0")
 
 
 def test_our_warnings_are_one_line_and_those_of_libraries_say_where():
-    own = cli.one_line(UserWarning("the scene is fog"), UserWarning, str(Path(cli.__file__).parent / "systems" / "x.py"), 7)
+    own = cli.one_line(UserWarning("the scene is fog"), UserWarning, str(Path(cli.__file__).parents[1] / "systems" / "x.py"), 7)
     assert own == "vcgen: warning: the scene is fog\n"
     assert cli.one_line(UserWarning("old"), UserWarning, "/else/where.py", 7) == "/else/where.py:7: UserWarning: old\n"

@@ -158,10 +158,10 @@ def test_realfusions_stacks_have_the_guidance_that_the_page_and_their_heads_stat
     for files, scale in re.findall(r"^\| (`configs/[^|]+`) \|[^|]+\| `(\[[^|]+\])` \|$", page, re.MULTILINE):
         stack = [ROOT / name.replace("8gb", f"{memory}gb") for name in re.findall(r"`([^`]+)`", files)]
         found.append(resolved(stack, capsys))
-        assert found[-1]["options"]["scale"] == json.loads(scale), files
+        assert found[-1]["options"]["guidance_scale"] == json.loads(scale), files
         assert [path.name.replace("8gb", f"{memory}gb") for path in stack_of(stack[-1])] == [path.name for path in stack]
     small, large, tuned = found
-    assert all(low < high for low, high in zip(tuned["options"]["scale"], large["options"]["scale"]))
+    assert all(low < high for low, high in zip(tuned["options"]["guidance_scale"], large["options"]["guidance_scale"]))
     assert tuned["options"]["noise_end"] < large["options"]["noise_end"] == small["options"]["noise_end"]
-    kept = [{**one, "options": {k: v for k, v in one["options"].items() if k not in ("scale", "noise_end")}} for one in (large, tuned)]
+    kept = [{**one, "options": {k: v for k, v in one["options"].items() if k not in ("guidance_scale", "noise_end")}} for one in (large, tuned)]
     assert kept[0] == kept[1] != small

@@ -132,7 +132,7 @@ def test_a_setting_of_the_sweep_changes_what_it_names():
     guidance, options = read("{}")
     assert read('{"gamma": 2.0, "views": 24}') == (replace(guidance, gamma=2.0), replace(options, views=24))
     sds = SDS(rounds=8, updates=guidance.updates)
-    assert read('{"guidance": "SDS", "rounds": 8, "classifier_free": 1.05}') == (sds, replace(options, classifier_free=1.05))
+    assert read('{"guidance": "SDS", "rounds": 8, "guidance_scale": 1.05}') == (sds, replace(options, guidance_scale=1.05))
     for wrong in ('{"gama": 0}', "gamma: 0", "[1]", '{"eta": 2}', '{"guidance": "SJC"}', '{"guidance": "SDS", "eta": 1}'):
         with pytest.raises(UserError, match="not a setting") as error:
             read(wrong)

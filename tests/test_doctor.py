@@ -190,7 +190,7 @@ def test_the_meeting_place_is_known(environ, resolve, expected, text):
 
 
 def test_the_doctor_runs_where_no_package_is_installed():
-    words = [sys.executable, "-S", "-m", "vcgen.cli.main", "doctor"]
+    words = [sys.executable, "-S", "-m", "vcgen", "doctor"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("problem  imports") and "torch cannot be imported" in line]

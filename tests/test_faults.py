@@ -153,7 +153,7 @@ def test_an_error_in_a_loader_process_ends_the_command(cars, tmp_path):
     """The loader is still open then, and its processes ignore the signal by which Python ends them; in this very process it would not show."""
     for shard in cars.glob("*.tar"):
         shard.write_bytes(bytes(shard.stat().st_size))
-    command = [sys.executable, "-m", "vcgen.cli.main", "fit", "-c", str(tmp_path / "tiny.yaml"), "--data.train", str(cars)]
+    command = [sys.executable, "-m", "vcgen", "fit", "-c", str(tmp_path / "tiny.yaml"), "--data.train", str(cars)]
     command += ["--data.num_workers", "2", "--trainer.default_root_dir", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -73,7 +73,7 @@ def fitted(kind, known, steps):
     grid = HashGrid(levels=3, coarsest=8, finest=32, log2_size=16)
     scene = SceneHashGrid(grid, half_size=0.55, radius=0.55, hidden=32, depth=1, blob=(5.0, 0.2))
     options = RealFusionOptions(
-        render_size=SIZE, reference_rays=256, scale=(1.0, 1.0), albedo_only=1.0, background="white", coarse=0.0, grid_lr=2e-2,
+        render_size=SIZE, reference_rays=256, guidance_scale=(1.0, 1.0), albedo_only=1.0, background="white", coarse=0.0, grid_lr=2e-2,
     )
     weights = LossWeights(smoothness=0.0, orientation=0.0)
     system = kind("", scene, weights=weights, options=options, render=RenderOptions(32), render_eval=RenderOptions(64), occupancy=24)

@@ -17,12 +17,12 @@ def shown(capsys, config, folder, **options) -> dict:
 
 
 def test_null_can_be_given_for_options_of_objects_at_any_depth(capsys, config, tmp_path):
-    options = dict(model__optimizer__muon_lr=0.01, model__prior="ViewPrior", model__prior__spread=0.5)
+    options = dict(model__optimizer__muon_lr=0.01, model__prior="ViewPrior", model__prior__sigma_data=0.5)
     found = shown(capsys, config, tmp_path, **options)["model"]["init_args"]
-    assert (found["optimizer"]["muon_lr"], found["prior"]["init_args"]["spread"]) == (0.01, 0.5)
-    options |= dict(model__optimizer__muon_lr="null", model__prior__spread="null")
+    assert (found["optimizer"]["muon_lr"], found["prior"]["init_args"]["sigma_data"]) == (0.01, 0.5)
+    options |= dict(model__optimizer__muon_lr="null", model__prior__sigma_data="null")
     found = shown(capsys, config, tmp_path, **options)["model"]["init_args"]
-    assert found["optimizer"]["muon_lr"] is None and found["prior"]["init_args"]["spread"] is None
+    assert found["optimizer"]["muon_lr"] is None and found["prior"]["init_args"]["sigma_data"] is None
 
 
 def test_a_callback_whose_default_is_a_member_of_an_enumeration_can_be_stored(capsys, config, tmp_path):

@@ -61,7 +61,7 @@ def weights(prior: TextPrior) -> dict[str, Tensor]:
 
 
 def drawn(prior: TextPrior, prompt: str) -> Tensor:
-    return prior.sample([prompt], torch.Generator().manual_seed(3), steps=4, scale=3.0)
+    return prior.sample([prompt], torch.Generator().manual_seed(3), steps=4, guidance_scale=3.0)
 
 
 def drawn_by_diffusers(pipeline: StableDiffusionPipeline, prompt: str, shape: tuple[int, int, int]) -> Tensor:

@@ -58,7 +58,7 @@ def test_a_turn_keeps_the_middle_and_turns_within_its_limit():
 
 
 def test_gray_has_no_color_and_blur_keeps_the_mean():
-    gray = changed(gray=1.0)
+    gray = changed(grayscale=1.0)
     assert float(gray.std(0).max()) < 1e-6 and 0.25 < float(gray[0, 32, 32]) < 0.35  # 0.299 * 0.8 + 0.701 * 0.1
     sharp, soft = changed(), changed(blur=1.0, sigma=(16.0, 16.0))  # 2 pixels at 64
     torch.testing.assert_close(soft.mean((1, 2)), sharp.mean((1, 2)), atol=1e-4, rtol=0)

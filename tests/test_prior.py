@@ -142,10 +142,10 @@ def test_samples_are_guided_unless_the_prior_cannot_be():
     def drawn(of: ViewPrior, **options):
         return of.sample(given, torch.Generator().manual_seed(0), 2, **options)
 
-    assert torch.equal(drawn(prior), drawn(prior, guidance=1.5)) and not torch.equal(drawn(prior), drawn(prior, guidance=1.0))
-    assert torch.equal(drawn(blind), drawn(prior, guidance=1.0))
+    assert torch.equal(drawn(prior), drawn(prior, guidance_scale=1.5)) and not torch.equal(drawn(prior), drawn(prior, guidance=1.0))
+    assert torch.equal(drawn(blind), drawn(prior, guidance_scale=1.0))
     with pytest.raises(UserError, match="condition_dropout 0: classifier-free guidance .* must be 1"):
-        drawn(blind, guidance=1.5)
+        drawn(blind, guidance_scale=1.5)
 
 
 def test_the_share_without_condition_is_as_asked():
@@ -253,7 +253,7 @@ def test_the_presets_have_about_the_parameters_they_claim(millions, options):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_before_it_learns_anything_a_prior_with_spread_is_the_gaussian_about_the_rendering(prediction):
     """x ~ N(m, s^2), z = alpha x + sigma e: the posterior mean of x is m + s^2 alpha (z - alpha m) / (alpha^2 s^2 + sigma^2)."""
-    prior = ViewPrior(prediction=prediction, spread=0.3, **SMALL)
+    prior = ViewPrior(prediction=prediction, sigma_data=0.3, **SMALL)
     prior.network = lambda images, timesteps, condition: torch.zeros_like(images)
     given = condition(prior)
     noisy, times = torch.randn(2, 3, 16, 16), torch.tensor([30, 700])
@@ -267,7 +267,7 @@ def test_before_it_learns_anything_a_prior_with_spread_is_the_gaussian_about_the
 def test_with_spread_the_loss_is_the_networks_own_error_at_every_noise_level(prediction):
     """Images that do scatter about the rendering with the given spread: a network that answers nothing is off by 1, whatever the noise."""
     torch.manual_seed(0)
-    prior = ViewPrior(prediction=prediction, spread=0.1, condition_dropout=0.0, **SMALL)
+    prior = ViewPrior(prediction=prediction, sigma_data=0.1, condition_dropout=0.0, **SMALL)
     prior.network = lambda images, timesteps, condition: torch.zeros_like(images)
     mean = torch.rand(64, 3, 16, 16) * 0.5 + 0.25
     given = Condition(torch.cat([mean * 2 - 1, torch.ones(64, 1, 16, 16)], 1), None, torch.ones(64))

@@ -94,7 +94,7 @@ def test_a_gradient_scaler_does_not_change_what_is_learned():
 
 def test_the_prior_is_told_the_side_that_is_seen():
     prior = Identity()
-    made = system(prior, prompt=Prompt(subject="<e>", negative="blurred", negative_views={"back": "face"}), options={"scale": (8.0, 4.0)})
+    made = system(prior, prompt=Prompt(subject="<e>", negative="blurred", negative_views={"back": "face"}), options={"guidance_scale": (8.0, 4.0)})
     assert made.prompt.of("side") == "a photo of a <e>, side view"
     assert (made.prompt.against("back"), made.prompt.against("front")) == ("face", "blurred")
     K, full = pinhole(1.2), torch.ones(1)

@@ -184,7 +184,7 @@ def test_a_signal_during_the_last_step_finds_the_training_finished(config, tmp_p
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, rank, outside_slurm):
     command = [
-        sys.executable, "-m", "vcgen.cli.main", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
+        sys.executable, "-m", "vcgen", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
         "--trainer.max_steps", "6", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+", "test_requeue.Kill",
         "--trainer.callbacks.number", str(int(signal.SIGTERM)), "--trainer.callbacks.rank", str(rank),
     ]  # fmt: skip

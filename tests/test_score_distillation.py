@@ -100,7 +100,7 @@ def test_the_gradient_does_not_depend_on_the_scale_of_the_loss():
 def test_samples_spread_where_score_distillation_collapses():
     """Samples of a prior, here cut off at black and white, have its deviation; SDS seeks its mode, wherever it starts."""
     prior = gaussian_text_prior(noise_schedule("epsilon"), DEVIATION, size=16)
-    samples = 2 * prior.sample(["0.3"] * 8, torch.Generator().manual_seed(0), steps=100, scale=1.0, sampler="ddim") - 1
+    samples = 2 * prior.sample(["0.3"] * 8, torch.Generator().manual_seed(0), steps=100, guidance_scale=1.0, sampler="ddim") - 1
     exact = (MEAN + DEVIATION * torch.randn(100_000)).clamp(-1, 1)
     latents = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     for step in range(400):

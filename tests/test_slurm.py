@@ -37,7 +37,7 @@ class Cluster:
         (folder / "bin").mkdir()
         # The command that the scripts call is this checkout's.
         command = folder / "bin" / "vcgen"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vcgen.cli.main "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vcgen "$@"\n')
         command.chmod(0o755)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "MASTER_"))} | {
             "PATH": f"{folder / 'bin'}:{PATHS}", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",

@@ -31,7 +31,7 @@ def test_the_folder_opens_in_diffusers_and_gives_the_same_images(folder):
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     pipeline.set_progress_bar_config(disable=True)
     prompts = ["a photo of a red car, front view", "a blue fish"]
-    ours = prior.sample(prompts, torch.Generator().manual_seed(3), steps=4, scale=3.0)
+    ours = prior.sample(prompts, torch.Generator().manual_seed(3), steps=4, guidance_scale=3.0)
     start = torch.randn((2, *prior.latent_shape), generator=torch.Generator().manual_seed(3))
     theirs = pipeline(prompts, num_inference_steps=4, guidance_scale=3.0, latents=start, output_type="pt", height=16, width=16).images
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
@@ -45,7 +45,7 @@ def test_half_precision_halves_the_files_and_is_computed_with_in_float32(folder,
     again = TextPrior.load(tmp_path / "half")
     assert {p.dtype for p in (*again.parameters(), *prior.parameters())} == {torch.float32}
     prompts = ["a red car"]
-    images = [p.sample(prompts, torch.Generator().manual_seed(0), steps=3, scale=2.0) for p in (prior, again)]
+    images = [p.sample(prompts, torch.Generator().manual_seed(0), steps=3, guidance_scale=2.0) for p in (prior, again)]
     torch.testing.assert_close(*images, atol=0.02, rtol=0)
 
 

@@ -59,7 +59,7 @@ def lines(text: str, *words: str) -> list[str]:
 ])  # fmt: skip
 def test_all_end_with_the_message_of_the_one_that_failed(config, tmp_path, kind, rank, status, said):
     command = [
-        sys.executable, "-m", "vcgen.cli.main", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
+        sys.executable, "-m", "vcgen", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
         "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+", "test_together.Trouble",
         "--trainer.callbacks.kind", kind, "--trainer.callbacks.rank", str(rank),
     ]  # fmt: skip

@@ -84,12 +84,12 @@ class Model:
 
     @torch.no_grad()
     def sample(
-        self, image: Source, cameras: Cameras, steps: int = 10, seed: int = 0, guidance: float | None = None, strength: float = 1.0,
+        self, image: Source, cameras: Cameras, steps: int = 10, seed: int = 0, guidance_scale: float | None = None, strength: float = 1.0,
         fill: float = 0.78, as_is: bool = False, sampler: str = "ddim",
     ) -> Tensor:
         """Images (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each by itself.
 
-        steps: of the sampler. seed: of the noise; the same gives the same images. guidance: scale of the classifier-free
+        steps: of the sampler. seed: of the noise; the same gives the same images. guidance_scale: of the classifier-free
         kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout. strength: below 1, sampling
         starts from the field's rendering, noised to this share of the schedule: closer to it, less sharp. sampler: "ddim", or "dpm++" for
         DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model without a prior and for an unknown sampler.
@@ -99,4 +99,4 @@ class Model:
         noise = torch.Generator(self.system.device).manual_seed(seed)
         views = cameras.to(self.system.device).reshape(1, len(cameras.near))
         context = self.context(image, fill, as_is)
-        return self.system.sample(context, views, noise, steps=steps, guidance=guidance, strength=strength, sampler=sampler)[0]
+        return self.system.sample(context, views, noise, steps=steps, guidance_scale=guidance_scale, strength=strength, sampler=sampler)[0]

@@ -40,7 +40,7 @@ def usage() -> str:
 
 def one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     """Our own warnings are for users, as errors are; those of libraries keep the place they come from."""
-    if Path(filename).is_relative_to(Path(__file__).parent):
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return hide(f"vcgen: warning: {printable(str(message))}\n")
     return hide(f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n")
 
@@ -103,7 +103,3 @@ def command(arguments: list[str] | None) -> int:
             raise
         complain(line)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,11 +28,15 @@ def view_word(azimuth: float, elevation: float) -> str:
 
 @dataclass(frozen=True)
 class ViewpointOptions:
-    """Random cameras around the object, uniform on the zone of the sphere between ``elevation`` (lowest, highest), all azimuths.
+    """Random cameras around the object, uniform on the zone of the sphere between two elevations, all azimuths.
 
-    fov: lowest and highest horizontal field of view, degrees. framing: what an image spans at the object's distance, relative to the
-    reference view: with (1, 1) the object is as large as in the photo, and the distance follows from the field of view. With the reference
-    at distance 1.8 and 40 degrees, fov 40 to 60 and framing 0.9 to 1.2 mean distances 1.0 to 2.2.
+    With the reference at distance 1.8 and 40 degrees, fov 40 to 60 and framing 0.9 to 1.2 mean distances 1.0 to 2.2.
+
+    Args:
+        elevation: Lowest and highest, in degrees.
+        fov: Lowest and highest horizontal field of view, in degrees.
+        framing: What an image spans at the object's distance, relative to the reference view: with (1, 1) the object is as large as in the
+            photo, and the distance follows from the field of view.
     """
 
     elevation: tuple[Elevation, Elevation] = (-10.0, 60.0)

@@ -29,7 +29,7 @@ from vcgen.types import Rendering, Views
 Sampler = Literal["ddim", "dpm++"]
 
 #: Scale of classifier-free guidance of samples where none is asked for (ours, compared with 1 in docs/distillation.md).
-GUIDANCE = 1.5
+GUIDANCE_SCALE = 1.5
 
 SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
@@ -59,35 +59,41 @@ class Denoised(NamedTuple):
 
 
 class ViewPrior(nn.Module):
-    """p(view | rendering of the field at that camera, input view). Images are over white, in [-1, 1] inside, in [0, 1] outside.
+    """p(view | rendering of the field at that camera, input view), the diffusion prior of NerfDiff (arXiv 2302.10109, section 3.2).
 
-    channels: U-Net widths, finest level first; layers: residual blocks per level; attention: levels that attend, finest first.
-    input_attention: the attending levels also look at the input view's features (cross-attention). depth: the condition has distances, too.
-    patch: pixels per U-Net cell along each side (as in patch diffusion and DiT): 2 makes a network of the same cost wider.
-    prediction: what the network predicts: the noise, or v = alpha e - sigma x (arXiv 2202.00512, appendix D).
-    spread: the standard deviation, in [-1, 1] units, with which images are taken to scatter about the rendering. The network then learns
-    what the best guess for such Gaussians leaves over, at unit variance: the preconditioning of EDM (arXiv 2206.00364, table 1), about
-    the rendering instead of 0 (ours). None: the network's output is the prediction.
-    size: image side in pixels, which sets the schedule's shift. condition_dropout: share of training images without condition,
-    for classifier-free guidance (arXiv 2207.12598). min_snr: gamma of the min-SNR loss weights (arXiv 2303.09556); None: all noise
-    levels alike. With ``spread`` the loss is the network's own error at all noise levels, as in EDM.
-    gradient_checkpointing: recompute activations in the backward pass; less memory, a third more time.
+    Images are over white, in [-1, 1] inside, in [0, 1] outside. The defaults have about 5 million parameters; 100 million: channels
+    (128, 224, 320, 416), layers 2; 400 million, the proportions of ADM at 128 px: channels (208, 208, 416, 624, 832), layers 2, with
+    attention on all but the finest one or two levels.
 
-    About 5 million parameters: the defaults; 100 million: channels (128, 224, 320, 416), layers 2; 400 million, the
-    proportions of ADM at 128 px: channels (208, 208, 416, 624, 832), layers 2, with attention on all but the finest one or two levels.
+    Args:
+        channels: U-Net widths, finest level first.
+        layers: Residual blocks per level.
+        attention: Whether each level has self-attention, finest first; as many as ``channels``.
+        input_attention: The attending levels also look at the input view's features (cross-attention).
+        depth: The condition has the rendering's distances, too.
+        patch: Pixels per U-Net cell along each side (as in patch diffusion and DiT); 2 makes a network of the same cost wider.
+        prediction: What the network predicts: the noise, or v = alpha e - sigma x (arXiv 2202.00512, appendix D).
+        sigma_data: Standard deviation, in [-1, 1] units, with which images are taken to scatter about the rendering. The network then learns
+            what the best guess for such Gaussians leaves over, at unit variance: the preconditioning of EDM (arXiv 2206.00364, table 1),
+            about the rendering instead of 0 (ours). null: the network's output is the prediction.
+        size: Image side in pixels, which sets the schedule's shift.
+        condition_dropout: Fraction of training images without condition, for classifier-free guidance (arXiv 2207.12598), in [0, 1].
+        min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike. With ``sigma_data`` the loss is
+            the network's own error at all noise levels, as in EDM.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
     """
 
     def __init__(
         self, channels: Sequence[AtLeastOne] = (32, 64, 128), layers: AtLeastOne = 1, attention: Sequence[bool] = (False, True, True),
         input_attention: bool = True, depth: bool = False, patch: AtLeastOne = 1, prediction: Prediction = "v_prediction",
-        spread: Positive | None = None, size: PlaneSide = 64, condition_dropout: Unit = 0.1, min_snr: Positive | None = 5.0,
+        sigma_data: Positive | None = None, size: PlaneSide = 64, condition_dropout: Unit = 0.1, min_snr: Positive | None = 5.0,
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        if spread is not None and spread <= 0:
-            raise ValueError(f"spread must be positive, or null, not {spread}")
+        if sigma_data is not None and sigma_data <= 0:
+            raise ValueError(f"sigma_data must be positive, or null, not {sigma_data}")
         check_levels("size", size, patch, channels, attention, heads=not input_attention)
-        self.depth, self.patch, self.spread, self.condition_dropout, self.min_snr = depth, patch, spread, condition_dropout, min_snr
+        self.depth, self.patch, self.sigma_data, self.condition_dropout, self.min_snr = depth, patch, sigma_data, condition_dropout, min_snr
         self.size, self.schedule = size, noise_schedule(prediction, size)
         self.tokens = ImageTokens(width=4 * channels[0]) if input_attention else None
         width = self.tokens.width if self.tokens else None
@@ -113,23 +119,23 @@ class ViewPrior(nn.Module):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The prediction (n, 3, H, W), float32, for noisy images (n, 3, H, W) at ``timesteps`` (n,)."""
-        if self.spread is None:
+        if self.sigma_data is None:
             return self.network(noisy, timesteps, condition)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
-        spread, total = self.scales(alpha, sigma, condition)
+        deviation, total = self.scales(alpha, sigma, condition)
         mean = condition.maps[:, :3]
         offset = noisy - alpha * mean
         output = self.network(offset / total, timesteps, condition)
-        # With x = mean + k offset + (sigma spread / total) output, k = alpha spread^2 / total^2, in z = alpha x + sigma e:
+        # With x = mean + k offset + (sigma sigma_data / total) output, k = alpha sigma_data^2 / total^2, in z = alpha x + sigma e:
         if predicts_noise(self.schedule):
-            return sigma / total.square() * offset - alpha * spread / total * output
-        return alpha * sigma * (1 - spread.square()) / total.square() * offset - spread / total * output - sigma * mean
+            return sigma / total.square() * offset - alpha * deviation / total * output
+        return alpha * sigma * (1 - deviation.square()) / total.square() * offset - deviation / total * output - sigma * mean
 
     def scales(self, alpha: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """The spread about the rendering, 1 about nothing where there is none, and the deviation of z - alpha mean; (n, 1, 1, 1) each."""
+        """The standard deviation about the rendering, 1 about nothing where there is none, and the deviation of z - alpha mean; (n, 1, 1, 1) each."""
         given = condition.given[:, None, None, None]
-        spread = self.spread * given + (1 - given)
-        return spread, (alpha.square() * spread.square() + sigma.square()).sqrt()
+        deviation = self.sigma_data * given + (1 - given)
+        return deviation, (alpha.square() * deviation.square() + sigma.square()).sqrt()
 
     def network(self, images: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The U-Net's output (n, 3, H, W), float32."""
@@ -137,21 +143,21 @@ class ViewPrior(nn.Module):
         extra = {} if condition.tokens is None else {"encoder_hidden_states": condition.tokens}
         return F.pixel_shuffle(self.unet(cells, timesteps, **extra).sample.float(), self.patch)
 
-    def guided(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Tensor:
-        """The network's output under classifier-free guidance, u + guidance (c - u): 1 is the conditional one, 0 the unconditional.
+    def guided(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance_scale: float = 1.0) -> Tensor:
+        """The network's output under classifier-free guidance, u + guidance_scale (c - u): 1 is the conditional one, 0 the unconditional.
 
-        Raises UserError for a guidance other than 1 of a prior that was trained without condition dropout, and so does not know u."""
+        Raises UserError for a guidance_scale other than 1 of a prior that was trained without condition dropout, and so does not know u."""
         output = self(noisy, timesteps, condition)
-        if guidance == 1.0:
+        if guidance_scale == 1.0:
             return output
         if self.condition_dropout == 0:
-            raise UserError("this prior was trained with condition_dropout 0: classifier-free guidance (classifier_free) must be 1")
+            raise UserError("this prior was trained with condition_dropout 0: guidance_scale must be 1")
         unconditional = self(noisy, timesteps, condition.where(torch.zeros(len(noisy), device=noisy.device)))
-        return unconditional + guidance * (output - unconditional)
+        return unconditional + guidance_scale * (output - unconditional)
 
-    def denoise(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance: float = 1.0) -> Denoised:
+    def denoise(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance_scale: float = 1.0) -> Denoised:
         """Predict the clean images, in [-1, 1], and the noise of ``noisy`` (n, 3, H, W)."""
-        output = self.guided(noisy, timesteps, condition, guidance)
+        output = self.guided(noisy, timesteps, condition, guidance_scale)
         return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
 
     def loss(self, images: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -167,20 +173,20 @@ class ViewPrior(nn.Module):
         return error * self.loss_weight(timesteps, condition), timesteps
 
     def loss_weight(self, timesteps: Tensor, condition: Condition) -> Tensor:
-        """Weight (n,) of the predicted quantity's squared error: by min-SNR, or with ``spread`` 1 on the network's output."""
-        if self.spread is None:
+        """Weight (n,) of the predicted quantity's squared error: by min-SNR, or with ``sigma_data`` 1 on the network's output."""
+        if self.sigma_data is None:
             return snr_weight(self.schedule, timesteps, self.min_snr)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, condition.maps)
-        spread, total = self.scales(alpha, sigma, condition)
+        deviation, total = self.scales(alpha, sigma, condition)
         scale = alpha if predicts_noise(self.schedule) else torch.ones_like(alpha)
-        return (total / (scale * spread)).square().flatten()
+        return (total / (scale * deviation)).square().flatten()
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, generator: torch.Generator, steps: int = 10, guidance: float | None = None,
+        self, condition: Condition, generator: torch.Generator, steps: int = 10, guidance_scale: float | None = None,
         sampler: Sampler = "ddim", start: Tensor | None = None, strength: float = 1.0,
     ) -> Tensor:
-        """Draw images (n, 3, H, W) in [0, 1]. guidance: see :meth:`guided`; None: GUIDANCE, or 1 where the prior was trained without
+        """Draw images (n, 3, H, W) in [0, 1]. guidance_scale: see :meth:`guided`; None: GUIDANCE_SCALE, or 1 where the prior was trained without
         condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, images in [0, 1], sampling begins
         from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A share of less than half a step, as 0,
         returns the start, clamped. Raises ValueError for a strength outside [0, 1] and for another sampler."""
@@ -188,8 +194,8 @@ class ViewPrior(nn.Module):
             raise ValueError(f"strength is a share of the noise schedule, in [0, 1]; got {strength}")
         if sampler not in SAMPLERS:
             raise ValueError(f"the samplers are {', '.join(SAMPLERS)}; got {sampler!r}")
-        if guidance is None:
-            guidance = GUIDANCE if self.condition_dropout else 1.0
+        if guidance_scale is None:
+            guidance_scale = GUIDANCE_SCALE if self.condition_dropout else 1.0
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
         solver.set_timesteps(steps, device=condition.maps.device)
         times = solver.timesteps
@@ -201,7 +207,7 @@ class ViewPrior(nn.Module):
             alpha, sigma = signal_and_noise(self.schedule, times[:1].expand(len(state)), state)
             state = alpha * clean + sigma * state
         for time in times:
-            state = solver.step(self.guided(state, time.expand(len(state)), condition, guidance), time, state).prev_sample
+            state = solver.step(self.guided(state, time.expand(len(state)), condition, guidance_scale), time, state).prev_sample
         return to_unit(state)
 
 

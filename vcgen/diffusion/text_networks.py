@@ -17,10 +17,18 @@ from vcgen.schema import AtLeastOne, Side
 class TextPriorOptions:
     """Sizes of a new text prior; the defaults have 17 million parameters.
 
-    size: image side in pixels. autoencoder: its widths, finest level first; each level after the first halves the side. latent_channels:
-    of its code. channels: the U-Net's widths, finest first, the first level without attention. layers: residual blocks per level, of both.
-    prediction: what the U-Net predicts. vocabulary: entries of the tokenizer, at most; length: tokens of a prompt; width, depth, heads: of
-    the text encoder.
+    Args:
+        size: Image side in pixels.
+        autoencoder: Widths of the autoencoder, finest level first; each level after the first halves the side.
+        latent_channels: Channels of the autoencoder's latents.
+        channels: Widths of the U-Net, finest first; the first level has no attention.
+        layers: Residual blocks per level, of both networks.
+        prediction: What the U-Net predicts: the noise, or v (arXiv 2202.00512).
+        vocabulary: Entries of the tokenizer, at most.
+        length: Tokens of a prompt; longer prompts are refused.
+        width: Of the text encoder.
+        depth: Layers of the text encoder.
+        heads: Attention heads of the text encoder; they divide ``width``.
     """
 
     size: Side = 64

@@ -186,21 +186,21 @@ class TextPrior(nn.Module):
         """The network's output, noise or v by the schedule, float32: noisy latents, timesteps (n,), text from :meth:`embed`."""
         return self.unet(noisy, timesteps, encoder_hidden_states=text).sample.float()
 
-    def guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """The output under classifier-free guidance, u + scale (c - u): 1 is the conditional output, 0 the unconditional one.
+    def guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
+        """The output under classifier-free guidance, u + guidance_scale (c - u): 1 is the conditional output, 0 the unconditional one.
 
-        This is Stable Diffusion's convention; DreamFusion's guidance weight is scale - 1. Both halves pass the network as one batch.
+        This is Stable Diffusion's convention; DreamFusion's guidance weight is guidance_scale - 1. Both halves pass the network as one batch.
         """
-        if scale == 1.0:
+        if guidance_scale == 1.0:
             return self(noisy, timesteps, text)
         unconditional = unconditional.expand_as(text)
         outputs = self(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([unconditional, text]))
         without, given = outputs.chunk(2)
-        return without + scale * (given - without)
+        return without + guidance_scale * (given - without)
 
-    def denoise(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, scale: float) -> Denoised:
+    def denoise(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float) -> Denoised:
         """The clean latents and the noise of ``noisy``, both as the guided network sees them."""
-        output = self.guided(noisy, timesteps, text, unconditional, scale)
+        output = self.guided(noisy, timesteps, text, unconditional, guidance_scale)
         return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
 
     def loss(self, latents: Tensor, text: Tensor, generator: torch.Generator, min_snr: float | None = 5.0) -> tuple[Tensor, Tensor]:
@@ -216,7 +216,7 @@ class TextPrior(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[str], generator: torch.Generator, steps: int = 25, scale: float = 7.5, negative: str = "",
+        self, prompts: Sequence[str], generator: torch.Generator, steps: int = 25, guidance_scale: float = 7.5, negative: str = "",
         sampler: str = "ddim",
     ) -> Tensor:
         """Draw images (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""
@@ -225,7 +225,7 @@ class TextPrior(nn.Module):
         text, unconditional = self.embed(prompts), self.embed([negative])
         state = torch.randn((len(text), *self.latent_shape), generator=generator, device=generator.device)
         for time in solver.timesteps:
-            output = self.guided(state, time.expand(len(state)), text, unconditional, scale)
+            output = self.guided(state, time.expand(len(state)), text, unconditional, guidance_scale)
             state = solver.step(output, time, state).prev_sample
         return to_unit(self.decode(state))
 

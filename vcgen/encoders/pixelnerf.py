@@ -29,13 +29,14 @@ QUERY = 3 * (1 + 2 * OCTAVES) + 3
 
 
 class PixelNerf(Encoder):
-    """Views of a scene -> :class:`PixelField`.
+    """pixelNeRF (arXiv 2012.02190): views of a scene -> :class:`PixelField`.
 
-    first_pool: keep ResNet's first max-pooling; published: True for SRN at 128 x 128, False for NMR at 64 x 64.
-    pretrained: a torchvision ResNet-34 state dict (``.pth``), for instance the ImageNet weights the published model starts from. The
-        default, None, starts the encoder from *random* weights, which differs from the published model and learns more slowly.
-    width: hidden units of the two MLPs; published: 512.
-    radius: the field is empty farther than this from the world's origin, in world units; None keeps everything in [near, far].
+    Args:
+        first_pool: Keep ResNet's first max-pooling; published: true for SRN at 128 x 128, false for NMR at 64 x 64.
+        pretrained: A torchvision ResNet-34 state dict (``.pth``), such as the ImageNet weights the published model starts from; null starts
+            from *random* weights, which differs from the published model and learns more slowly.
+        width: Hidden units of the two MLPs; published: 512.
+        radius: The field is empty farther than this from the world's origin, in world units; null keeps everything in [near, far].
     """
 
     def __init__(self, first_pool: bool = True, pretrained: str | None = None, width: AtLeastOne = 512, radius: float | None = None):

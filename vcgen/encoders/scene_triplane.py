@@ -11,9 +11,18 @@ from vcgen.types import Encoder, Views
 class SceneTriplane(Encoder):
     """The field of the amortized encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
 
-    center, half_size: the box that the planes span, in world units; the scene must fit the sphere of ``radius`` around the center.
-    scale: standard deviation of the initial planes. projection, eye_distance: see :class:`TriplaneField`. The box has the world's axes,
-    unless the field was taken over from elsewhere (``frame`` is stored with the weights).
+    The box has the world's axes, unless the field was taken over from elsewhere (``frame`` is stored with the weights).
+
+    Args:
+        decoder: Turns plane features into density and color.
+        plane_size: Texels per side of a plane.
+        plane_channels: Features per texel; the decoder's ``channels``.
+        half_size: Half the side of the box that the planes span, in world units.
+        radius: The scene must fit this sphere around the center, in world units.
+        center: Of box and sphere, in world units.
+        scale: Standard deviation of the initial planes.
+        projection: "orthographic" or "perspective", see :class:`TriplaneField`.
+        eye_distance: From the eye of a perspective projection to the center, in world units.
     """
 
     frame: Tensor

@@ -15,13 +15,23 @@ from vcgen.types import Encoder, Views
 
 
 class TriplaneEncoder(Encoder):
-    """One input view -> :class:`TriplaneField` in that view's camera space. Only relative poses matter: no canonical frame is used.
+    """One input view -> :class:`TriplaneField` in that view's camera space (NerfDiff, arXiv 2302.10109, section 3.1).
 
-    decoder: turns plane features into density and color. plane_size: R, texels per side of a plane. channels: U-Net widths, finest first.
-    layers: residual blocks per level. attention: self-attention on the coarsest levels (True per level, finest first).
-    patch: pixels per U-Net cell: the U-Net runs at plane_size / patch, and planes are un-shuffled from its output.
-    radius: the object fits this sphere around the point at ``distance`` on the optical axis; half_size: half the box the planes span.
-    A perspective view of the sphere is wider than the sphere: half_size should be at least radius / sqrt(1 - (radius / distance)^2).
+    Only relative poses matter: no canonical frame is used. A perspective view of the sphere is wider than the sphere: ``half_size`` should
+    be at least radius / sqrt(1 - (radius / distance)^2).
+
+    Args:
+        decoder: Turns plane features into density and color.
+        plane_size: Texels per side of a plane, R.
+        plane_channels: Features per texel; the decoder's ``channels``.
+        channels: U-Net widths, finest level first.
+        layers: Residual blocks per level.
+        attention: Whether each level has self-attention, finest first; as many as ``channels``.
+        patch: Pixels per U-Net cell: the U-Net runs at plane_size / patch, and planes are un-shuffled from its output.
+        distance: From the camera to the object's center along the optical axis, in world units.
+        radius: The object fits this sphere around that point, in world units.
+        half_size: Half the side of the box that the planes span, in world units.
+        projection: How points are projected onto the planes that face the camera: "orthographic" or "perspective".
     """
 
     most_views = 1

@@ -21,11 +21,16 @@ CORNERS = [(number & 1, number >> 1 & 1, number >> 2) for number in range(8)]
 
 
 class HashGrid(nn.Module):
-    """Points of the unit cube -> features, by trilinear interpolation in grids of growing resolution.
+    """Points of the unit cube -> features, by trilinear interpolation in grids of growing resolution (Instant-NGP, arXiv 2201.05989).
 
-    levels: grids, their numbers of cells per side in a geometric series from ``coarsest`` to ``finest``. features: per corner and level.
-    log2_size: a level keeps at most 2^log2_size corners; a finer one hashes its corners into as many, where collisions share an entry.
-    shown: levels in use; the features of the others are 0 (coarse to fine: RealFusion shows half of them at first). Set it at will.
+    ``active_levels`` is the number of levels in use; the features of the others are 0 (coarse to fine, as RealFusion trains). Set it at will.
+
+    Args:
+        levels: Number of grids; their numbers of cells per side are a geometric series from ``coarsest`` to ``finest``.
+        features: Per corner and level.
+        log2_size: A level keeps at most 2^log2_size corners; a finer one hashes its corners into as many, where collisions share an entry.
+        coarsest: Cells per side of the first level.
+        finest: Cells per side of the last level.
     """
 
     def __init__(
@@ -175,9 +180,15 @@ class HashGridField:
 class SceneHashGrid(Encoder):
     """A hash grid of one scene as the field of every input view, which is not used.
 
-    grid: the encoding. half_size: half the side of its cube, radius: of the sphere that the scene fits, center: of both, world units.
-    hidden, depth: of the MLP. blob: see :class:`HashGridField`. density_bias: added to the first logit of the density, so that a negative
-    one makes space begin nearly empty; it is then learned like any bias.
+    Args:
+        grid: The encoding.
+        half_size: Half the side of the grid's cube, in world units.
+        radius: Of the sphere that the scene fits, in world units.
+        center: Of cube and sphere, in world units.
+        hidden: Width of the MLP.
+        depth: Hidden layers of the MLP.
+        blob: Height and standard deviation (world units) of the initial density's Gaussian, see :class:`HashGridField`.
+        density_bias: Added to the first logit of the density, so that a negative one makes space begin nearly empty; then learned.
     """
 
     def __init__(

@@ -19,11 +19,16 @@ Aggregation = Literal["sum", "concat"]
 
 
 class TriplaneDecoder(nn.Module):
-    """Plane features -> density and color, shared by all scenes.
+    """Plane features -> density and color, shared by all scenes: a small MLP.
 
-    channels: features per plane. hidden: width; depth: hidden layers. aggregate: the three planes' features are summed or concatenated.
-    density_bias: added before the softplus; with ``density_scale`` it sets the initial density (per world unit), moderate on
-    purpose: opaque fields get no gradient behind their surface, empty ones collapse to an all-background solution.
+    Args:
+        channels: Features per plane.
+        hidden: Width of the MLP.
+        depth: Hidden layers.
+        aggregate: The three planes' features are summed ("sum") or concatenated ("concat").
+        density_bias: Added before the softplus.
+        density_scale: Factor after it; with the bias it sets the initial density (per world unit), moderate on purpose: opaque fields get
+            no gradient behind their surface, empty ones collapse to an all-background solution.
     """
 
     def __init__(

@@ -61,17 +61,23 @@ def check_rounds(guidance: "NGD | SDS | SJC") -> None:
 
 @dataclass(frozen=True)
 class NGD(Guidance):
-    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one DDIM walk of all virtual views, drawn towards
-    each other by the field's renderings. gamma = 0 is plain sampling, to which the field is fitted on the way.
+    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one DDIM walk of all virtual views, drawn towards each other by the
+    field's renderings.
 
-    gamma: guidance weight. The rendering's weight in the clean image is w = gamma sigma^2 / alpha^2, which exceeds 1, and diverges, at
-    high noise (unclipped in the paper, as far as known): ``max_weight`` < 1 clips it (ours). At low noise it vanishes, and every view is
-    left to a walk of its own, whose details the field averages. None (ours): w = 1 - alpha sigma, in [1/2, 1], so that the prior's image
-    gets the share that SDS gives it, at most at middle noise. There it knows both more than the noise and more than one view's details.
-    start, end: shares of the noise schedule, 1 is pure noise. rounds: denoising steps. updates: field updates after each. eta: share of
-    fresh noise after each step, in [0, 1], drawn for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma (arXiv 2010.02502,
-    eq. 12) is eta times the next level's noise; 0 is the paper's deterministic walk, 1 forgets all but the images. The paper states no
-    values: the defaults, those of configs/distill.yaml, are ours.
+    The paper states no values: the defaults, those of configs/distill.yaml, are ours.
+
+    Args:
+        gamma: Guidance weight of the paper: the rendering's weight in the clean image is w = gamma sigma^2 / alpha^2, which exceeds 1 and
+            diverges at high noise, and vanishes at low noise, where every view is left to a walk of its own. 0 is plain sampling, to which
+            the field is fitted on the way. null (ours) takes w = 1 - alpha sigma, in [1/2, 1]: the prior's image gets the weight that SDS
+            gives it, largest at middle noise, where it knows more than the noise and more than one view's details.
+        max_weight: Upper bound of w, below 1 (ours); used with a number for ``gamma``.
+        start: First noise level, as a fraction of the noise schedule; 1 is pure noise.
+        end: Last noise level, as a fraction of the schedule.
+        rounds: Denoising steps; targets are made anew in each.
+        updates: Optimizer steps of the field after each round.
+        eta: Fraction of fresh noise after each step, in [0, 1], drawn for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma
+            (arXiv 2010.02502, eq. 12) is eta times the next level's noise. 0 is the paper's deterministic walk.
     """
 
     gamma: NotNegative | None = None
@@ -126,11 +132,16 @@ def draw_times(guidance: "SDS | SJC", renderings: Tensor, schedule: DDPMSchedule
 
 @dataclass(frozen=True)
 class SDS(Guidance):
-    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3), the yardstick: every round noises the renderings afresh.
+    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3): every round adds fresh noise to the renderings.
 
-    The gradient with respect to a rendering I is omega (e_phi - e), with omega = sigma^2; a target I - gradient under half the squared
-    error has exactly this gradient. start, end: range of the uniformly drawn noise level, as shares of the schedule.
-    rounds, updates: as in :class:`NGD`.
+    The gradient with respect to a rendering I is omega (e_phi - e) with omega = sigma^2; a target I - gradient under half the squared error
+    has exactly this gradient.
+
+    Args:
+        start: Highest noise level, as a fraction of the noise schedule; levels are drawn uniformly.
+        end: Lowest noise level.
+        rounds: How often targets are made.
+        updates: Optimizer steps of the field after each round.
     """
 
     start: Unit = 0.98

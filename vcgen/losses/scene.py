@@ -17,14 +17,17 @@ ORIENTATION_START = 0.01
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the named losses. All losses are means, but for ``sds``, which is as ``sds_reduction`` says.
+    """Weights of RealFusion's losses. All losses are means, except ``sds``, which is as ``sds_reduction`` says.
 
-    rgb: squared error over rays and channels of the photo; mask: of opacity, over rays. None: 5 and 0.5 with the mean, the paper's numbers;
-        1000 and 500 with the sum.
-    sds: half the squared distance of latents to their targets; "mean" over all entries, or "sum" over a latent's entries, mean over views.
-    smoothness: of the image of normals, mean over pixels and coordinates. orientation: of normals that face away, mean over rays; its
-        weight grows from a hundredth to this over the run. opacity: sqrt(a^2 + 0.01), mean over rays. entropy: of opacity, in bits, mean
-        over rays; weight 0 in the first half, then growing.
+    Args:
+        rgb: Of the squared error over rays and channels of the photo; null: 5 with the mean (the paper's number), 1000 with the sum.
+        mask: Of the squared error of opacity, over rays; null: 0.5 with the mean, 500 with the sum.
+        sds: Of half the squared distance of latents to their targets.
+        sds_reduction: "mean" over all entries, or "sum" over a latent's entries, mean over views.
+        smoothness: Of the image of normals, mean over pixels and coordinates.
+        orientation: Of normals that face away, mean over rays; it grows from a hundredth to this over the run.
+        opacity: Of sqrt(a^2 + 0.01), mean over rays.
+        entropy: Of opacity's entropy in bits, mean over rays; 0 in the first half of the run, then growing.
     """
 
     rgb: NotNegative | None = None

@@ -16,13 +16,18 @@ from vcgen.schema import BelowOne, Count, NotNegative, Unit
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Optimizer and schedule.
+    """Optimizer and learning-rate schedule.
 
-    lr: peak learning rate of AdamW. betas, weight_decay: AdamW's. muon_lr: peak learning rate of Muon for all weights of two and
-        more dimensions (0.01 was the best here; it does not depend on their size); None trains them by AdamW, too.
-    warmup_steps: linear rise from 0.
-    schedule: "cosine" falls to the share ``final`` of the peak over the run (``trainer.max_steps``, else ``trainer.max_time``);
-        "constant" stays.
+    Args:
+        lr: Peak learning rate of AdamW.
+        betas: AdamW's.
+        weight_decay: AdamW's and Muon's.
+        muon_lr: Peak learning rate of Muon for all weights of two and more dimensions (0.01 was the best here; it does not depend on their
+            size); null trains them by AdamW, too.
+        warmup_steps: Steps of the linear rise from 0.
+        schedule: "cosine" falls to the fraction ``final`` of the peak over the run (``trainer.max_steps``, else ``trainer.max_time``);
+            "constant" stays.
+        final: Fraction of the peak at the end of "cosine".
     """
 
     lr: NotNegative = 1e-4

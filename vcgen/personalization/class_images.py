@@ -21,16 +21,22 @@ from vcgen.visualization.logging import to_uint8
 
 @dataclass(frozen=True)
 class Preservation:
-    """What keeps the class as it was: in each batch as many images of it, drawn from the untouched prior, as of the object.
+    """Prior preservation (DreamBooth, arXiv 2208.12242): each batch has as many images of the class, drawn from the untouched prior, as of the
+    object.
 
-    prompts: of the class, {} for its noun; image i is of prompt i modulo their number. count: images. steps, scale: of sampling.
-    batch_size: images that are drawn at once. weight: of the class's loss beside the object's.
+    Args:
+        prompts: Of the class, {} for its noun; image i is of prompt i modulo their number.
+        count: Number of class images.
+        steps: Denoising steps of each.
+        guidance_scale: Of classifier-free guidance when they are drawn.
+        batch_size: Images that are drawn at once.
+        weight: Of the class's loss beside the object's.
     """
 
     prompts: tuple[str, ...] = ("a photo of a {}",)
     count: AtLeastOne = 100
     steps: AtLeastOne = 25
-    scale: NotNegative = 7.5
+    guidance_scale: NotNegative = 7.5
     batch_size: AtLeastOne = 4
     weight: NotNegative = 1.0
 
@@ -67,7 +73,7 @@ def draw_class_images(
             continue
         mixed = np.random.SeedSequence((seed, numbers[0])).generate_state(1, np.uint64)
         generator = torch.Generator(device).manual_seed(int(mixed[0]) % 2**63)
-        images = prior.sample(options.prompts_of(noun, list(numbers)), generator, options.steps, options.scale)
+        images = prior.sample(options.prompts_of(noun, list(numbers)), generator, options.steps, options.guidance_scale)
         for number, image in zip(numbers, images):
             with replacing(path_of(folder, number)) as temporary:
                 Image.fromarray(to_uint8(image)).save(temporary)

@@ -9,9 +9,12 @@ from vcgen.personalization.base import PIPELINE, Finetuning
 
 
 class DreamBooth(Finetuning):
-    """All weights of the U-Net are trained, and those of the text encoder where asked for.
+    """DreamBooth (arXiv 2208.12242): all weights of the U-Net are trained, and those of the text encoder where asked for.
 
-    token, noun: the object is called "TOKEN NOUN". text_encoder: train the text encoder, too.
+    Args:
+        token: Rare word that the object is called by: "TOKEN NOUN".
+        noun: Class of the object.
+        text_encoder: Train the text encoder, too.
     """
 
     def __init__(self, token: str = "sks", noun: str = "object", text_encoder: bool = False):

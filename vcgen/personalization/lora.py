@@ -15,10 +15,14 @@ UNET_LAYERS, TEXT_LAYERS = ("to_q", "to_k", "to_v", "to_out.0"), ("q_proj", "k_p
 
 
 class LoRA(Finetuning):
-    """Each attention layer learns a change of low rank (alpha = rank); the weights themselves stay as they are.
+    """Low-rank adaptation (arXiv 2106.09685): each attention layer learns a change of low rank (alpha = rank); the weights stay as they are.
 
-    token, noun: the object is called "TOKEN NOUN". rank: of the changes. text_encoder: adapt the text encoder, too. seed: of the random
-    factor that changes start from; the other is zero, so that the prior starts unchanged.
+    Args:
+        token: Rare word that the object is called by: "TOKEN NOUN".
+        noun: Class of the object.
+        rank: Of the changes, at least 1.
+        text_encoder: Adapt the text encoder, too.
+        seed: Of the random factor that changes start from; the other factor is zero, so that the prior starts unchanged.
     """
 
     def __init__(self, token: str = "sks", noun: str = "object", rank: AtLeastOne = 4, text_encoder: bool = False, seed: Count = 0):

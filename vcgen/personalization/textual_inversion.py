@@ -24,12 +24,17 @@ BEST = 5
 
 
 class TextualInversion(Personalization):
-    """k vectors for a new token of the tokenizer, the only parameters: whatever the optimizer does, the known words stay bitwise.
+    """Textual inversion (arXiv 2208.01618): vectors of a new word of the text encoder are the only parameters.
 
-    token: the new word, "<e>". initial: a word of one token, whose vector each of the new ones starts from; of several the one that fits
-    the photos best, by CLIP (:func:`clip_probabilities`), or without it by the prior (:func:`nearest_word`). One name that ends in .txt is
-    a file with a word a line, for CLIP; of its words those that are no single token are passed over. vectors: k; prompts then say
-    "<e> <e>_1 ...", as diffusers writes it. clip: a CLIP model with image encoder, as a folder or hub name, see :func:`load_clip`.
+    Whatever the optimizer does, the known words stay bitwise as they are.
+
+    Args:
+        token: The new word.
+        initial: Word of one token whose vector the new ones start from. Of several, the one that fits the photos best, by CLIP
+            (:func:`clip_probabilities`), or without it by the prior (:func:`nearest_word`). One name that ends in .txt is a file with a
+            word a line, for CLIP; of its words those that are no single token are passed over.
+        vectors: Number of vectors; prompts then say "<e> <e>_1 ...", as diffusers writes it.
+        clip: CLIP model with image encoder, as a folder or hub name, see :func:`load_clip`; null ranks words by the prior.
     """
 
     def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: AtLeastOne = 1, clip: str | None = None):

@@ -24,14 +24,15 @@ MOST_SAMPLES = 16384
 class RenderOptions:
     """How rays are sampled.
 
-    samples: intervals of the first pass, uniform (stratified when training) between the ray's entry into the field's sphere and its exit.
-    importance: intervals of the second pass, drawn from the weights of the first (NeRF, section 5.2); 0 means one pass.
-    keep_coarse: the second pass also uses the first one's intervals (NeRF, pixelNeRF); otherwise only its own (mip-NeRF 360's proposals),
-        and the first pass is then not differentiated unless the field has a trainable proposal.
-    around_depth: further intervals of the second pass drawn from a Gaussian around the first pass's expected depth (pixelNeRF), with
-        standard deviation ``depth_std`` in world units.
-    max_points: upper bound on points per field query in :func:`render_image`; bounds memory, never changes the image. None:
-        2^15 on a CPU, so that a chunk stays in its cache, 2^18 on other devices.
+    Args:
+        samples: Intervals of the first pass, uniform (stratified when training) between the ray's entry into the field's sphere and its exit.
+        importance: Intervals of the second pass, drawn from the weights of the first (NeRF, section 5.2); 0 means one pass.
+        keep_coarse: The second pass also uses the first one's intervals (NeRF, pixelNeRF); otherwise only its own (mip-NeRF 360's
+            proposals), and the first pass is then not differentiated unless the field has a trainable proposal.
+        around_depth: Further intervals of the second pass, drawn from a Gaussian around the first pass's expected depth (pixelNeRF).
+        depth_std: Standard deviation of that Gaussian, in world units.
+        max_points: Upper bound on points per field query in :func:`render_image`: bounds memory, never changes the image. null: 2^15 on a
+            CPU, so that a chunk stays in its cache, 2^18 on other devices.
     """
 
     samples: Annotated[int, Meta(ge=1, le=MOST_SAMPLES)] = 32

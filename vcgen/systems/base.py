@@ -155,7 +155,12 @@ class System(pl.LightningModule):
 
 
 class FieldSystem(System):
-    """A system whose outcome is a field: what evaluation, callbacks and export use of it is ``field`` and ``render``."""
+    """A system whose outcome is a field: evaluation, callbacks and export use ``field`` and ``render``.
+
+    Args:
+        optimizer: Optimizer and learning rates.
+        loss_weights: Weight of each loss by name.
+    """
 
     #: Input views of a scene that ``field`` can take; None: any number.
     most_views: int | None = None

@@ -28,9 +28,11 @@ LOSSES = ("rgb", "coarse", "denoising")
 class PriorOptions:
     """How prior and field are trained together.
 
-    views: target views per scene that the prior denoises at every step. condition_size: side in pixels at which the field is rendered for
-    the prior, enlarged to the image's; None: the image's own. field_gradient_from: step from which the prior's loss also trains the
-    field; None: never (its blurred first renderings would be gamed).
+    Args:
+        views: Target views per scene that the prior denoises at every step.
+        condition_size: Side in pixels at which the field is rendered for the prior, enlarged to the image's; null: the image's own.
+        field_gradient_from: Step from which the prior's loss also trains the field; null: never (its blurred first renderings would be
+            gamed).
     """
 
     views: AtLeastOne = 1
@@ -43,18 +45,22 @@ class PriorOptions:
 
 
 class NerfDiff(FieldSystem):
-    """One image -> a field, trained on the colors of rays of other views of the same scene.
+    """NerfDiff (arXiv 2302.10109): one image -> a field, trained on the colors of rays of other views of the same scene.
 
-    encoder: module that turns context Views (batch, n) into a Field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).
-    render: how training rays are sampled; render_eval: how images are (default: as in training).
-    rays_per_view: training rays per target view, drawn uniformly from the pixels whose ray meets the field's sphere.
-    background: what rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": the mean over
-        all colors in [0, 1]^3; needs targets with alpha. "learned": one trainable color, for opaque images of unknown background.
-    loss_weights: per loss; "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared error,
-        "denoising" is the prior's weighted mean over images and pixels.
-    prior: the diffusion prior; None trains the field alone. prior_options: how the two meet.
-    pretrained: model folder whose field, and prior where it has one, this one starts from. train_field: False freezes the field: only
-        the prior is trained.
+    Args:
+        encoder: Turns context views (batch, n) into a field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).
+        render: How training rays are sampled.
+        render_eval: How rays of images are sampled; null: as in training.
+        rays_per_view: Training rays per target view, drawn uniformly from the pixels whose ray meets the field's sphere.
+        background: What rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": the mean over all
+            colors in [0, 1]^3; needs targets with alpha. "learned": one trainable color, for opaque images of unknown background.
+        optimizer: Optimizer and learning rates.
+        loss_weights: Per loss. "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared
+            error, "denoising" is the prior's weighted mean over images and pixels.
+        prior: The diffusion prior; null trains the field alone.
+        prior_options: How prior and field are trained together.
+        pretrained: Model folder whose field, and prior where it has one, this one starts from.
+        train_field: false freezes the field: only the prior is trained.
     """
 
     takes = ("ShardData", "SceneData")
@@ -159,11 +165,11 @@ class NerfDiff(FieldSystem):
     @torch.no_grad()
     def sample(
         self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 10,
-        guidance: float | None = None, strength: float = 1.0, sampler: Sampler = "ddim",
+        guidance_scale: float | None = None, strength: float = 1.0, sampler: Sampler = "ddim",
     ) -> Tensor:
         """Images (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
 
-        guidance: scale of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: share of the noise schedule at which sampling
+        guidance_scale: of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: share of the noise schedule at which sampling
         starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or "dpm++"
         (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown sampler.
         """
@@ -176,7 +182,7 @@ class NerfDiff(FieldSystem):
         seen = self.render_condition(self.field(context), cameras, size or context.size)
         condition = self.prior.condition(seen, context, cameras.near, cameras.far)
         start = None if strength == 1 else seen.rgb.flatten(0, 1)
-        return self.prior.sample(condition, generator, steps, guidance, sampler, start, strength).unflatten(0, cameras.shape)
+        return self.prior.sample(condition, generator, steps, guidance_scale, sampler, start, strength).unflatten(0, cameras.shape)
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over images. A scene has the same noise each time."""

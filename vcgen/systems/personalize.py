@@ -44,22 +44,27 @@ LEVELS = 16
 
 @dataclass(frozen=True)
 class ViewImages:
-    """What is drawn at each validation, and at the end into ``views.png``: a column for each of ``views``, added to ``prompt``.
+    """Images drawn at each validation, and at the end into ``views.png``: a column for each view.
 
-    rows: draws of each. steps, scale: of sampling; no rows draw nothing.
+    Args:
+        prompt: Prompt of all of them, {} for the object.
+        views: View words, added to ``prompt``.
+        rows: Draws of each; 0 draws nothing.
+        steps: Denoising steps of each.
+        guidance_scale: Of classifier-free guidance.
     """
 
     prompt: str = "a photo of a {}"
     views: tuple[str, ...] = ("front view", "side view", "back view", "overhead view")
     rows: Count = 2
     steps: AtLeastOne = 25
-    scale: NotNegative = 7.5
+    guidance_scale: NotNegative = 7.5
 
     def __post_init__(self):
         if fault := fault_of(self.prompt, [""]):
             raise ValueError(f"model.images.prompt: {fault}: the object's name stands there")
-        if self.rows < 0 or self.steps < 1 or not 0 <= self.scale < math.inf or not (self.views or not self.rows):
-            raise ValueError(f"model.images needs views, rows and scale of 0 or more, steps of 1 or more; got {self}")
+        if self.rows < 0 or self.steps < 1 or not 0 <= self.guidance_scale < math.inf or not (self.views or not self.rows):
+            raise ValueError(f"model.images needs views, rows and guidance_scale of 0 or more, steps of 1 or more; got {self}")
 
     def prompts_of(self, phrase: str) -> list[str]:
         """A row of prompts."""
@@ -67,14 +72,24 @@ class ViewImages:
 
 
 class Personalize(System):
-    """Teaches a text prior the object of one photo or some, by ``method``: TextualInversion, LoRA or DreamBooth.
+    """Teaches a text prior the object of one or more photos.
 
-    prior: folder or hub name, see :meth:`TextPrior.load`; download: fetch it, and what the method needs, where it is not on this computer.
-    augmentation: of the photo, anew for each image. batch_size: images of the object per step. templates: prompts, {} for the object;
-    view: added to them, as "front view"; "" for none. min_snr: gamma of the loss weights; None: none. preservation: of the class, for LoRA
-    and DreamBooth. gradient_checkpointing: less memory, more time. images: what is drawn. Writes into the run's folder what was learned,
-    in diffusers' own formats: see :func:`vcgen.personalization.base.load_personal`. Checkpoints hold what is trained and nothing of the
-    frozen networks.
+    Writes into the run's folder what was learned, in diffusers' own formats: see :func:`load_personal`. Checkpoints hold what is trained and
+    nothing of the frozen networks.
+
+    Args:
+        prior: Folder or hub name of the text prior, see :meth:`TextPrior.load`.
+        method: TextualInversion, LoRA or DreamBooth.
+        optimizer: Optimizer and learning rates.
+        download: Fetch the prior, and what the method needs, where it is not on this computer.
+        augmentation: Of the photo, drawn anew for each image.
+        batch_size: Images of the object per step.
+        templates: Prompts, {} for the object.
+        view: View words added to them, such as "front view"; "" for none.
+        min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike.
+        preservation: Of the class, for LoRA and DreamBooth; null for none.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+        images: Which images are drawn at validations.
     """
 
     takes = ("PhotoData",)
@@ -193,7 +208,7 @@ class Personalize(System):
         wanted = self.images
         prompts = wanted.prompts_of(self.method.phrase) * wanted.rows
         with self.trainer.precision_plugin.forward_context():
-            drawn = self.prior.sample(prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.scale)
+            drawn = self.prior.sample(prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.guidance_scale)
         return contact_sheet(np.stack([to_uint8(image) for image in drawn]), len(wanted.views))
 
     def on_train_end(self) -> None:

@@ -26,16 +26,21 @@ from vcgen.visualization.video import contact_sheet
 
 
 class TextToImage(System):
-    """Learns images over white with captions made from a list of names and the cameras; leaves ``pipeline/`` in the run's folder, which
-    diffusers' StableDiffusionPipeline opens.
+    """Learns images over white with captions made from a list of names and the cameras (latent diffusion, arXiv 2112.10752).
 
-    captions: JSON file, see :func:`vcgen.data.captions.read_things`; the tokenizer learns from it, too. sizes: of the networks.
-    autoencoder_steps: the first so many steps train the autoencoder, the others U-Net and text encoder on its latents.
-    autoencoder_images: how many images of a batch the autoencoder trains on; it costs more per image than the U-Net.
-    kl_weight: of the mean divergence per latent number from a standard normal, beside the mean absolute error of images in [-1, 1].
-    caption_dropout: share of captions replaced by none, for classifier-free guidance. min_snr: gamma of the loss weights
-    (arXiv 2303.09556); None weighs all noise levels alike. prompts: drawn into TensorBoard at each validation. half: store the pipeline
-    in half precision.
+    Leaves ``pipeline/`` in the run's folder, which diffusers' StableDiffusionPipeline opens.
+
+    Args:
+        captions: JSON file, see :func:`read_things`; the tokenizer learns from it, too.
+        optimizer: Optimizer and learning rates.
+        sizes: Of the networks.
+        autoencoder_steps: The first so many steps train the autoencoder, the others U-Net and text encoder on its latents.
+        autoencoder_images: How many images of a batch the autoencoder trains on; it costs more per image than the U-Net.
+        kl_weight: Of the mean divergence per latent number from a standard normal, beside the mean absolute error of images in [-1, 1].
+        caption_dropout: Fraction of captions replaced by none, for classifier-free guidance, in [0, 1].
+        min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike.
+        prompts: Drawn into TensorBoard at each validation.
+        half: Store the pipeline in half precision.
     """
 
     takes = ("ShardData",)
@@ -123,7 +128,7 @@ class TextToImage(System):
         """A sheet of images above their reconstructions, and one of samples."""
         sheets = {"reconstructions": torch.stack([images[:8], decoded[:8]]).flatten(0, 1)}
         if self.prompts and self.global_step > self.autoencoder_steps:
-            sheets["samples"] = self.prior.sample(self.prompts, torch.Generator(self.device).manual_seed(0), scale=4.0)
+            sheets["samples"] = self.prior.sample(self.prompts, torch.Generator(self.device).manual_seed(0), guidance_scale=4.0)
         for name, shown in sheets.items():
             columns = min(8, len(images)) if name == "reconstructions" else min(6, len(shown))
             sheet = contact_sheet(np.stack([to_uint8(image) for image in shown]), columns)

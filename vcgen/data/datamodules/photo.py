@@ -25,13 +25,18 @@ SIDES = ((0, 1, "from above"), (1, 2, "from the side"))
 
 
 class PhotoData(pl.LightningDataModule):
-    """Photos without pose, as square views with coverage; see :func:`vcgen.data.images.photo.load_photo`. Nothing is known of other sides.
+    """Photos without pose, as square views with coverage; nothing is known of other sides. See :func:`load_photo`.
 
-    image: PNG or JPEG, a folder that holds one, or several of the same object. mask: an image of the photo's size, white where the object
-    is; as many as photos. size: side in pixels of what is made of them. fill: share of the frame that the object's longer side fills.
-    elevation (degrees above the horizon), fov (horizontal, degrees), distance (from the object's middle, world units): of the reference
-    camera, assumed for every photo; it stands at azimuth 0, the object's front, and looks at the origin of a z-up world.
     Writes ``photo.png`` into the run's folder: the image, and what the camera sees of the plane through the origin.
+
+    Args:
+        image: PNG or JPEG file, or several of the same object.
+        mask: Image of the photo's size, white where the object is; as many as there are photos.
+        size: Side in pixels of the views made of them, at least 8.
+        fill: Fraction of the frame that the object's longer side fills, in [0.1, 1].
+        elevation: Of the camera above the horizon, in degrees, assumed for every photo. Its azimuth is 0, the object's front.
+        fov: Horizontal field of view of the camera, in degrees.
+        distance: Of the camera from the object's center, which is the origin of a z-up world, in world units.
     """
 
     def __init__(

@@ -27,16 +27,23 @@ from vcgen.types import Position
 
 
 class ShardData(pl.LightningDataModule):
-    """Posed images from shard folders (``vcgen data pack``).
+    """Posed images from shard folders (``vcgen data pack``), for training and validation.
 
-    train, val: shard folders; with a cache also "pipe:COMMAND {}" or URLs (see ``remote.py``).
-    hold_out: without ``val``, this many objects of ``train``, evenly spaced, are validated on, not trained on.
-    batch_size: scenes per step and rank. targets: target views per scene and step; more of them share one encoding of the input view.
-    val_scenes, val_targets: size of the validation image set. context: index of the input view in validation.
-    num_workers: loader processes per rank; the data order does not depend on it.
-    mirror, permute_colors: train on mirror images and with swapped color channels too, each scene as a whole.
-    cache, cache_gb: a folder on this node and the size (10^9 bytes) of the copies kept there of shards that lie elsewhere.
-    on_error: at a scene that cannot be read, "stop", or "skip" it: it is named, counted, and another one stands in for it.
+    Args:
+        train: Shard folder to train on. With ``cache`` also a URL, or "pipe:COMMAND {}", a shell command that prints the file named {}.
+        val: Shard folder to validate on, given in the same ways; null validates on the objects that ``hold_out`` keeps.
+        hold_out: Number of objects of ``train``, evenly spaced, that are validated on and not trained on; used without ``val``.
+        batch_size: Scenes per step and rank, at least 1.
+        targets: Target views per scene and step, at least 1; more of them share one encoding of the input view.
+        val_scenes: Scenes of the validation set, evenly spaced, at least 1.
+        val_targets: Target views of each of them, at least 1.
+        context: Position of the input view in validation, from 0, in the natural order of the views' names.
+        num_workers: Loader processes per rank; 0 loads in the training process. The order of the data does not depend on it.
+        mirror: Train on mirror images too, each scene as a whole.
+        permute_colors: Train with permuted color channels too, each scene as a whole.
+        on_error: At a scene that cannot be read "stop", or "skip" it: it is named and counted, and another one stands in for it.
+        cache: Folder on this node for copies of shards that lie elsewhere (URLs and pipes).
+        cache_gb: Size of that folder at most, in 10^9 bytes; it must hold the whole data set.
     """
 
     def __init__(

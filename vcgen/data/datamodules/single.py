@@ -14,9 +14,13 @@ from vcgen.types import Example, Position
 
 
 class SceneData(pl.LightningDataModule):
-    """One scene: view ``context`` is what the model sees, the others (at most ``val_targets``, evenly spaced) are validated on.
+    """One scene of a shard folder: one view is the input, others are validated on.
 
-    shards: a shard folder. scene: its key or its number, from 0.
+    Args:
+        shards: Shard folder (``vcgen data pack``).
+        scene: Key of the scene, or its number from 0.
+        context: Position of the input view, from 0.
+        val_targets: Number of the other views that are validated on, at most, evenly spaced.
     """
 
     def __init__(self, shards: Path, scene: str | int = 0, context: ViewNumber = 0, val_targets: AtLeastOne = 8):

@@ -12,14 +12,23 @@ BLUR_SIZE = 512
 
 @dataclass(frozen=True)
 class PhotoAugmentation:
-    """RealFusion's augmentations (arXiv 2302.10663, with the values of its code), of the object alone: coverage is kept until the object
-    is put on a background of one color at the end. Each of the probabilities is drawn for itself.
+    """RealFusion's augmentations of a photo (arXiv 2302.10663, values of its code), applied to the object alone.
 
-    rotation: probability of a turn by up to ``degrees`` either way. crop: of a zoom within ``zoom`` (above 1: larger, cut by the frame
-    where it leaves it) and a shift of up to the share ``shift`` of the frame either way. jitter: of a change of brightness, contrast,
-    saturation and hue by up to ``strength``. gray: of grayscale. blur: of a Gaussian blur with a sigma within ``sigma``, pixels of a
-    image of 512. mirror: of left and right exchanged; RealFusion's 0.5 would teach both sides of what is not symmetric.
-    background: "white", or a "random" color for each image.
+    Coverage is kept until the object is put on a background of one color at the end. Each probability is drawn independently.
+
+    Args:
+        rotation: Probability of a rotation, in [0, 1].
+        degrees: Largest angle of that rotation, either way, in degrees.
+        crop: Probability of a zoom and a shift, in [0, 1].
+        zoom: Lowest and highest factor of the zoom; above 1 the object grows, and is cut by the frame where it leaves it.
+        shift: Largest shift either way, as a fraction of the frame.
+        jitter: Probability of a change of brightness, contrast, saturation and hue, in [0, 1].
+        strength: Largest such change, as a fraction.
+        grayscale: Probability of a grayscale image, in [0, 1].
+        blur: Probability of a Gaussian blur, in [0, 1].
+        sigma: Lowest and highest standard deviation of the blur, in pixels of an image of 512.
+        mirror: Probability of a left-right flip, in [0, 1]; RealFusion's 0.5 would teach both sides of what is not symmetric.
+        background: "white", or a "random" color for each image.
     """
 
     rotation: float = 0.75
@@ -29,14 +38,14 @@ class PhotoAugmentation:
     shift: float = 0.05
     jitter: float = 0.75
     strength: float = 0.04
-    gray: float = 0.1
+    grayscale: float = 0.1
     blur: float = 0.1
     sigma: tuple[float, float] = (0.1, 2.0)
     mirror: float = 0.0
     background: Literal["white", "random"] = "white"
 
     def __post_init__(self):
-        for name in ("rotation", "crop", "jitter", "gray", "blur", "mirror"):
+        for name in ("rotation", "crop", "jitter", "grayscale", "blur", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augmentation.{name} is a probability, in [0, 1]; got {getattr(self, name)}")
         for name in ("zoom", "sigma"):
@@ -57,7 +66,7 @@ class PhotoAugmentation:
         background = torch.rand(3, 1, 1, generator=generator, device=generator.device) if self.background == "random" else 1.0
         if coins[0] < self.jitter:
             color = self._jittered(color, shades)
-        if coins[1] < self.gray:
+        if coins[1] < self.grayscale:
             color = F.rgb_to_grayscale(color, num_output_channels=3)
         # Premultiplied from here on: what is transparent has no color that could bleed.
         layers = torch.cat([color * alpha, alpha])
@@ -85,7 +94,7 @@ class PhotoAugmentation:
 
 
 #: No change but the size.
-PLAIN = PhotoAugmentation(rotation=0, crop=0, jitter=0, gray=0, blur=0)
+PLAIN = PhotoAugmentation(rotation=0, crop=0, jitter=0, grayscale=0, blur=0)
 
 
 def between(share: float, limits: tuple[float, float]) -> float:

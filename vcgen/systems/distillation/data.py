@@ -17,9 +17,14 @@ from vcgen.types import Example, Position
 class ImageData(pl.LightningDataModule):
     """One image without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing is known.
 
-    image: PNG or JPEG, or a folder that holds one, cut out or on a plain background. model: the model folder, whose camera is assumed.
-    elevation, distance, fov: of the camera where they are known, see :meth:`vcgen.data.input_camera.Stage.of`. fill: share of the frame that the
-    object is scaled to fill. as_is: keep the framing, for images framed like the training data.
+    Args:
+        image: PNG or JPEG file, cut out or on a plain background.
+        model: Model folder whose camera is assumed.
+        elevation: Of the camera in degrees, where it is known; null: the model's.
+        distance: Of the camera from the object's center in world units, where it is known; null: the model's.
+        fov: Horizontal field of view in degrees, where it is known; null: the model's.
+        fill: Fraction of the frame that the object is scaled to fill, in [0.1, 1].
+        as_is: Keep the framing, for images framed like the training data.
     """
 
     def __init__(

@@ -25,15 +25,20 @@ GOLDEN = math.pi * (3 - math.sqrt(5))
 class DistillOptions:
     """How targets become a field. All values are ours, those of configs/distill.yaml: the paper states none.
 
-    views: virtual views per object, spread evenly over the elevations (lowest, highest), degrees, at the input camera's distance.
-    rays: per update and object, over all virtual views; input_rays: of the input view, whose error weighs ``input_weight``.
-    samples: per ray; None: as the model renders images. Fewer, as in its training, are faster, and the field is blurred when it is shown
-        with more.
-    scene_lr, decoder_lr: Adam's learning rates, of planes or hash grid and of the decoder; they fall linearly to a tenth. None keeps that
-        part as it is: the decoder, which objects share, by default. At least one must be given.
-    condition: what the prior is shown: "current", the field's renderings as it is, or "first", the amortized one's, as in its training.
-    classifier_free: scale of classifier-free guidance; 1 is the conditional prediction, all that a prior trained without condition dropout
-        can give.
+    Args:
+        views: Virtual views per object.
+        elevations: Lowest and highest elevation of the virtual views, in degrees, at the input camera's distance; evenly spread between.
+        rays: Per update and object, over all virtual views.
+        input_rays: Of the input view, per update and object.
+        samples: Per ray; null: as the model renders images. Fewer, as in its training, are faster, and the field is blurred when it is
+            rendered with more.
+        input_weight: Weight of the input view's error.
+        scene_lr: Adam's learning rate of planes or hash grid; it falls linearly to a tenth. null keeps them as they are.
+        decoder_lr: Adam's learning rate of the decoder, which objects share; null keeps it as it is. One of the two must be given.
+        condition: What the prior is conditioned on: "current", the field's renderings as it is, or "first", the amortized one's, as in its
+            training.
+        guidance_scale: Of classifier-free guidance; 1 is the conditional prediction, all that a prior trained without condition dropout can
+            give.
     """
 
     views: AtLeastOne = 16
@@ -45,7 +50,7 @@ class DistillOptions:
     scene_lr: Positive | None = 1e-2
     decoder_lr: Positive | None = None
     condition: Literal["first", "current"] = "current"
-    classifier_free: NotNegative = 1.05
+    guidance_scale: NotNegative = 1.05
 
     def __post_init__(self):
         low, high = self.elevations
@@ -149,7 +154,7 @@ class Distillation(nn.Module):
     def advance(self, number: int, generator: torch.Generator) -> None:
         """One round of the guidance: new targets."""
         condition = self.condition if self.options.condition == "first" else self.condition_on(self.field)
-        prior, scale = self.system.prior, self.options.classifier_free
+        prior, scale = self.system.prior, self.options.guidance_scale
 
         last = Round(self.targets, self.noise, self.last.timestep, self.last.weight, self.last.disagreement)
         self.last = self.guidance.step(

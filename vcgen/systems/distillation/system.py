@@ -25,12 +25,15 @@ from vcgen.visualization.video import contact_sheet
 class Distill(FieldSystem):
     """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard, checkpoints, resume.
 
-    model: model folder with a prior. guidance: NGD, SDS or SJC; None is NGD as configs/distill.yaml has it. options: the field's part.
-    images_every: rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
+    Args:
+        model: Model folder with a prior.
+        guidance: NGD, SDS or SJC; null is NGD as configs/distill.yaml has it.
+        options: How targets become a field.
+        images_every: Rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
     """
 
     takes = ("SceneData", "ImageData")
-    advice_when_not_finite = "lower model.options.scene_lr and model.options.decoder_lr, or model.options.classifier_free"
+    advice_when_not_finite = "lower model.options.scene_lr and model.options.decoder_lr, or model.options.guidance_scale"
 
     def __init__(
         self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), images_every: Count = 4,

@@ -53,7 +53,7 @@ class SceneMonitor:
         self.norms.append(norm)
         if self.large >= IN_A_ROW:
             found = f"gradients have grown to {norm / usual:.0f} times what they were (norm {norm:.2g}, median {usual:.2g})"
-            self.say("gradients", f"{found}: lower options.grid_lr and network_lr, or options.scale, or set trainer.gradient_clip_val")
+            self.say("gradients", f"{found}: lower options.grid_lr and network_lr, or options.guidance_scale, or set trainer.gradient_clip_val")
 
     def faces(self, sides: Sides, progress: float) -> float:
         """The score of repeated faces of four sides, the first the front, when the share ``progress`` of the run is over; 0 for an empty
@@ -63,7 +63,7 @@ class SceneMonitor:
         color = ((over_white - (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)
         score = janus(color, alpha)
         if progress >= 0.5 and score > MANY_FACES:
-            advice = "where it should not, set prompt.negative_views for the back, or lower options.scale"
+            advice = "where it should not, set prompt.negative_views for the back, or lower options.guidance_scale"
             self.say("faces", f"other sides resemble the front (val/janus {score:.2f}): {advice}")
         return score
 

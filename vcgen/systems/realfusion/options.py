@@ -13,10 +13,13 @@ from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the prior is told. subject: the object's noun, or what stands for it, such as <e>; None: what was learned, else "object".
-    template: has {subject} and {view}.
+    """The words that the prior is conditioned on.
 
-    negative: what the prior is led away from; negative_views: the same for single views, such as {"back": "face"}.
+    Args:
+        subject: The object's noun, or the token that stands for it, such as <e>.
+        template: Has {subject} and {view}.
+        negative: Words that the prior is guided away from.
+        negative_views: The same for single views, such as {"back": "face"}.
     """
 
     subject: str | None = None
@@ -58,20 +61,28 @@ class Prompt:
 
 @dataclass(frozen=True)
 class RealFusionOptions:
-    """How the scene is fitted. Shares are of the run; pairs are (at its start, at its end), linear in between.
+    """How the scene is fitted. Fractions are of the run; pairs are (at its start, at its end), linear in between.
 
-    render_size: side in pixels of random views; views: of them per step. reference_rays: of the photo, per step. scale: of classifier-free
-    guidance, 1 is the conditional prediction. noise_end: the guidance's highest noise level falls to this; None keeps it.
-    coarse: share with only half of the grid's levels. albedo_only: share without light; later a random view is albedo, lambertian or
-    textureless with probabilities ``shading``. background: behind random views and photo: a small "network" of the direction, a "random"
-    color per view, or "white", as priors trained on cut-out objects know it.
-    grid_lr, network_lr: Adam's learning rates, constant. refresh_every: steps between refreshes of the occupancy grid.
+    Args:
+        render_size: Side in pixels of random views.
+        views: Random views per step.
+        reference_rays: Rays of the photo per step.
+        guidance_scale: Of classifier-free guidance, at start and end; 1 is the conditional prediction.
+        noise_end: The guidance's highest noise level falls to this fraction of the schedule; null keeps it.
+        coarse: Fraction of the run with only half of the grid's levels.
+        albedo_only: Fraction of the run without light.
+        shading: Probabilities of albedo, lambertian and textureless random views after that.
+        background: Behind random views and photo: a small "network" of the direction, a "random" color per view, or "white", as priors
+            trained on cut-out objects know it.
+        grid_lr: Adam's learning rate of the hash grid, constant.
+        network_lr: Adam's learning rate of the networks, constant.
+        refresh_every: Steps between refreshes of the occupancy grid.
     """
 
     render_size: Side = 64
     views: AtLeastOne = 1
     reference_rays: AtLeastOne = 1024
-    scale: tuple[NotNegative, NotNegative] = (100.0, 100.0)
+    guidance_scale: tuple[NotNegative, NotNegative] = (100.0, 100.0)
     noise_end: Unit | None = 0.5
     coarse: Unit = 0.5
     albedo_only: Unit = 0.2

@@ -25,8 +25,14 @@ from vcgen.visualization.video import contact_sheet, depth_image, write_gif, wri
 
 @dataclass(frozen=True)
 class OutcomeOptions:
-    """frames: of the turntable, 0 for none. mesh_resolution: grid points along the volume's edge, 0 for no mesh. views: in the sheets.
-    size: side of the images in pixels; None is the photo's."""
+    """Images and meshes written at the end of a run.
+
+    Args:
+        frames: Of the turntable, 0 for none.
+        mesh_resolution: Grid points along the volume's edge, 0 for no mesh.
+        views: Views in the sheets.
+        size: Side of the images in pixels; null is the photo's.
+    """
 
     frames: Count = 48
     mesh_resolution: Count = 128

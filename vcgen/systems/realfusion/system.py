@@ -34,21 +34,34 @@ from vcgen.types import Example, Field, Rendering, Views
 
 
 class RealFusion(FieldSystem):
-    """One photo becomes a hash-grid scene, in a training run that ends by writing turntable, normals, depth and meshes.
+    """RealFusion (arXiv 2302.10663): one photo becomes a hash-grid scene, in a training run that ends by writing turntable, normals, depth and
+    meshes.
 
-    prior: a text prior's folder (or hub name, fetched only with ``download``); it is neither trained nor stored in checkpoints.
-    learned: the folder of a run of Personalize on that prior, whose name for the object is the prompt's subject, or a part of it.
-    scene: the field; its sphere must hold the object and what the photo's camera sees of it. guidance: SDS, SJC or NGD on latents; None is
-    SDS. weights, prompt, viewpoints, options: see there. render, render_eval: samples in training and in images. occupancy: cells per
-    side of the grid that skips empty space, where the density is below ``empty_below`` per world unit. outcome: what is written at the end.
-    half_prior: the prior's weights in bfloat16, half the memory, for mixed precision. checkpoint_encoder: recompute the encoder's
-    activations in the backward pass: less memory, more time. (The U-Net needs neither: no gradient passes it.)
     The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
+
+    Args:
+        prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in checkpoints.
+        scene: The field; its sphere must hold the object and what the photo's camera sees of it.
+        guidance: SDS, SJC or NGD on latents; null is SDS.
+        prompt: The words that the prior is conditioned on.
+        weights: Weights of the losses.
+        viewpoints: Where random cameras stand.
+        options: How the scene is fitted.
+        render: How rays are sampled in training.
+        render_eval: How rays of images are sampled.
+        occupancy: Cells per side of the grid that skips empty space.
+        outcome: Which images and meshes are written at the end.
+        half_prior: Keep the prior's weights in bfloat16: half the memory, for mixed precision.
+        checkpoint_encoder: Recompute the encoder's activations in the backward pass: less memory, more time. (The U-Net needs neither: no
+            gradient passes it.)
+        download: Fetch the prior where it is not on this computer.
+        learned: Folder of a run of Personalize on that prior, whose name for the object is then the prompt's subject.
+        empty_below: Density per world unit below which a cell counts as empty.
     """
 
     takes = ("PhotoData",)
     advice_when_not_finite = (
-        "lower model.options.grid_lr and model.options.network_lr, or model.options.scale, and look at photo.png in the run's folder"
+        "lower model.options.grid_lr and model.options.network_lr, or model.options.guidance_scale, and look at photo.png in the run's folder"
     )
 
     def __init__(
@@ -215,7 +228,7 @@ class RealFusion(FieldSystem):
         angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
         words = [view_word(float(a), float(e)) for a, e in zip(*angles)]
         text, negative = (torch.cat([table[word] for word in words]) for table in (self.text, self.negative))
-        scale = self.options.scale[0] + progress * (self.options.scale[1] - self.options.scale[0])
+        scale = self.options.guidance_scale[0] + progress * (self.options.guidance_scale[1] - self.options.guidance_scale[0])
         guidance, given = self.annealed(progress), latents.detach()
         with torch.no_grad():
             made = guidance.step(
