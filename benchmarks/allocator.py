@@ -15,9 +15,9 @@ import sys
 import time
 
 import torch
+
 from common import hardware, save_results
 from timing import table
-
 from vcgen.memory import keep_freed_memory
 
 #: What is timed of configs/cars64.yaml, and how often in each process.
@@ -29,7 +29,7 @@ def work(keep: bool, quick: bool) -> dict[str, dict[str, float]]:
     if keep and not keep_freed_memory():
         raise SystemExit("allocator: this computer's C library does not have mallopt, or the environment sets it")
     torch.set_num_threads(1)
-    from field_speed import Subject
+    from subject import Subject
 
     subject, found = Subject.build("cars64", quick), {}
     for name, (method, calls) in WORK.items():

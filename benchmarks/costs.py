@@ -1,7 +1,7 @@
 """What NerfDiff costs, part by part: FLOPs, seconds and memory of using a model, and of a joint training step.
 
 FLOPs are those of matrix products and convolutions (torch.utils.flop_counter; a multiplication with its addition counts two), so look-ups
-and compositing count nothing. "of peak" is the share of what a large matrix product reaches on the same machine in the same precision.
+and compositing count nothing. "of peak" is the fraction of what a large matrix product reaches on the same machine in the same precision.
 Weights are random: they do not matter here. Memory is the most that was taken during the part, by tensors on a GPU, by the process with
 all that it has loaded on a CPU; "added" is how much more that is than before the part. Distillation is that of configs/distill.yaml: one
 object from beginning to end, and its two kinds of steps.
@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from common import ROOT, hardware, save_results
-from memory import watch_memory
 from omegaconf import OmegaConf
-from timing import load_system, matmul_peak, measure
 from torch.utils.flop_counter import FlopCounterMode
 
+from common import ROOT, hardware, save_results
+from memory import watch_memory
+from timing import load_system, matmul_peak, measure
 from vcgen.cameras import orbit, pinhole
-from vcgen.systems.distillation.distilled import read_stage
+from vcgen.systems.distillation.distilled import read_distillation
 from vcgen.systems.distillation.loop import Distillation, distill
 from vcgen.types import Example, Views
 
@@ -105,7 +105,7 @@ def line(row: dict) -> str:
 def using(system, quick: bool) -> list[Part]:
     """Inference and distillation of one image."""
     system.eval()
-    guidance, options = read_stage(str(ROOT / "configs" / "distill.yaml"))
+    guidance, options = read_distillation(str(ROOT / "configs" / "distill.yaml"))
     if quick:
         guidance = replace(guidance, rounds=1, updates=2)
     size = system.prior.size

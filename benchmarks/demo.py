@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 
 from common import ROOT, days, hardware, save_results, weights_environment
-
 from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views
 

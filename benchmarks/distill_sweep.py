@@ -16,9 +16,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from common import ROOT, hardware, save_results, weights_environment
 from torch import Tensor
 
+from common import ROOT, hardware, save_results, weights_environment
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes
@@ -29,7 +29,7 @@ from vcgen.errors import UserError
 from vcgen.guidance.guidance import SDS, Guidance
 from vcgen.metrics.image import psnr, quantise, ssim
 from vcgen.metrics.lpips import PerceptualDistance, load_lpips
-from vcgen.systems.distillation.distilled import read_stage
+from vcgen.systems.distillation.distilled import read_distillation
 from vcgen.systems.distillation.loop import DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example
@@ -88,7 +88,7 @@ def stage(text: str, config: str, quick: bool) -> tuple[Guidance, DistillOptions
     """Guidance and options of a setting. Raises UserError for text that is no JSON object, and for names that neither of them has."""
     try:
         changes = dict(json.loads(text))
-        ngd, options = read_stage(config)
+        ngd, options = read_distillation(config)
         kinds = {"NGD": ngd, "SDS": SDS(rounds=ngd.rounds, updates=ngd.updates)}
         if (kind := changes.pop("guidance", "NGD")) not in kinds:
             raise ValueError(f"the guidances are {' and '.join(kinds)}")

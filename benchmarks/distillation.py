@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, hardware, save_results, weights_environment
-from distillation_tables import PAIRS, add_beside, report, table
 from PIL import Image
 from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from common import ROOT, hardware, save_results, weights_environment
+from distillation_tables import PAIRS, add_beside, report, table
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes, scene_views

@@ -35,7 +35,7 @@ def table(rows: list[dict]) -> list[str]:
 def differences(rows: list[dict]) -> list[str]:
     """Markdown: what each method gains over the first one, object by object."""
     lines = [
-        "", f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; share of objects that are better):", "",
+        "", f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; fraction of objects that are better):", "",
         "| method | PSNR dB | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- |",
     ]
     for r in rows[1:]:
@@ -44,27 +44,27 @@ def differences(rows: list[dict]) -> list[str]:
     return lines
 
 
-def level_share(low: dict, high: dict, target: dict) -> float | None:
+def level_fraction(low: dict, high: dict, target: dict) -> float | None:
     """How far from ``low`` to ``high`` the target's LPIPS lies, linearly, in [0, 1]. None where it lies outside."""
     if low["lpips"] == high["lpips"]:
         return None
-    share = (target["lpips"] - low["lpips"]) / (high["lpips"] - low["lpips"])
-    return share if 0 <= share <= 1 else None
+    fraction = (target["lpips"] - low["lpips"]) / (high["lpips"] - low["lpips"])
+    return fraction if 0 <= fraction <= 1 else None
 
 
 def levelled(rows: list[dict]) -> list[tuple[dict, dict, float]]:
-    """The methods of two scales between which the last row's LPIPS lies: the rows of both scales, and the share of the way."""
+    """The methods of two scales between which the last row's LPIPS lies: the rows of both scales, and the fraction of the way."""
     found = {row["name"]: row for row in rows}
     pairs = [(found[a], found[b]) for a, b in PAIRS if a in found and b in found]
-    shares = [(low, high, level_share(low, high, rows[-1])) for low, high in pairs]
-    return [entry for entry in shares if entry[2] is not None]
+    fractions = [(low, high, level_fraction(low, high, rows[-1])) for low, high in pairs]
+    return [entry for entry in fractions if entry[2] is not None]
 
 
 def level(rows: list[dict]) -> list[str]:
     """Markdown: PSNR and SSIM at the last method's LPIPS, linearly between the two scales of those that have two; nothing outside."""
     target, lines = rows[-1], []
-    for low, high, share in levelled(rows):
-        psnr, ssim = (low[name] + share * (high[name] - low[name]) for name in ("psnr", "ssim"))
+    for low, high, fraction in levelled(rows):
+        psnr, ssim = (low[name] + fraction * (high[name] - low[name]) for name in ("psnr", "ssim"))
         lines.append(f"| {low['name']} | {psnr:.2f} | {ssim:.4f} |")
     own = f"| {target['name']} | {target['psnr']:.2f} | {target['ssim']:.4f} |"
     head = ["", f"At LPIPS {target['lpips']:.4f}:", "", "| method | PSNR dB | SSIM |", "| --- | --- | --- |"]
@@ -73,16 +73,16 @@ def level(rows: list[dict]) -> list[str]:
 
 def add_beside(rows: list[dict], results: list[Results]) -> None:
     """The last row's paired differences to each method of :func:`level`, object by object: entry "beside", method -> metric -> difference.
-    The share of the way between a method's scales is the one of the means, for every object."""
+    The fraction of the way between a method's scales is the one of the means, for every object."""
     columns = {result.name: {entry["object"]: entry for entry in result.objects} for result in results}
     groups = {entry["object"]: entry["group"] for entry in results[-1].objects}
     own, found = columns[rows[-1]["name"]], {}
-    for low, high, share in levelled(rows):
+    for low, high, fraction in levelled(rows):
         a, b = columns[low["name"]], columns[high["name"]]
         found[low["name"]] = {
             metric: asdict(paired_difference(
                 {name: own[name][metric] for name in groups},
-                {name: (1 - share) * a[name][metric] + share * b[name][metric] for name in groups}, groups,
+                {name: (1 - fraction) * a[name][metric] + fraction * b[name][metric] for name in groups}, groups,
             ))
             for metric in ("psnr", "ssim")
         }  # fmt: skip
@@ -93,7 +93,7 @@ def beside(rows: list[dict]) -> list[str]:
     """Markdown: the differences of :func:`add_beside`; nothing in rows without any."""
     found = rows[-1].get("beside")
     lines = [
-        "", f"Paired differences of {rows[-1]['name']} to them there (95 % intervals over models of objects; share of objects that are better):",
+        "", f"Paired differences of {rows[-1]['name']} to them there (95 % intervals over models of objects; fraction of objects that are better):",
         "", "| to | PSNR dB | SSIM |", "| --- | --- | --- |",
     ]
     return lines + [f"| {name} | {gain(d['psnr'], 2)} | {gain(d['ssim'], 4)} |" for name, d in found.items()] if found else []

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timing import measure, table
 
+from timing import measure, table
 from vcgen.fields.lookup import sample_by_bags, sample_by_grid
 from vcgen.rendering.volume import RenderOptions
 
 if TYPE_CHECKING:
-    from field_speed import Subject
+    from subject import Subject
 
 SAMPLING = [RenderOptions(n) for n in (16, 24, 32, 48)] + [RenderOptions(n, importance=n) for n in (12, 16, 32)]
 TITLES = {
@@ -84,7 +84,7 @@ def sampling(subject: "Subject", rounds: int) -> dict[str, float]:
 
 
 def ray_counts(subject: "Subject", rounds: int) -> dict[str, float]:
-    """Training step with other numbers of rays per target view, in milliseconds: the encoder's share does not grow with them."""
+    """Training step with other numbers of rays per target view, in milliseconds: the encoder's fraction does not grow with them."""
     kept = subject.system.rays_per_view
 
     def run(rays: int) -> None:

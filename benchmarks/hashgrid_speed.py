@@ -13,16 +13,16 @@ import math
 
 import torch
 import yaml
+
 from common import ROOT, hardware, save_results
 from timing import measure, table
-
 from vcgen.cameras import orbit, pinhole
 from vcgen.fields.hashgrid import HashGrid, HashGridField, SceneHashGrid
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
 from vcgen.rendering.shading import Shading, render_shaded
 from vcgen.rendering.volume import RenderOptions
 
-#: The share of the field's sphere that the ball fills.
+#: The fraction of the field's sphere that the ball fills.
 FILLED = 0.2
 #: Along a ray of an image.
 SAMPLES = 64
@@ -49,8 +49,8 @@ def main() -> None:
     rows = [row(name, value, grids, count, bandwidth, size) for name, value in seconds.items()]
     lines = table(
         f"Look-ups of {count} points, images of {size} x {size} rays; a copy moves {bandwidth / 1e9:.1f} GB/s",
-        ["what", "ms", "million points/s", "share of the copy's bytes/s"],
-        [[r["name"], f"{r['ms']:.1f}", f"{r['points_per_s'] / 1e6:.2f}", f"{r['share']:.0%}" if "share" in r else "-"] for r in rows],
+        ["what", "ms", "million points/s", "fraction of the copy's bytes/s"],
+        [[r["name"], f"{r['ms']:.1f}", f"{r['points_per_s'] / 1e6:.2f}", f"{r['fraction']:.0%}" if "fraction" in r else "-"] for r in rows],
     )
     print("\n".join(lines))
     figures = {
@@ -110,7 +110,7 @@ def images(field: HashGridField, size: int) -> dict:
         field.grid.table.grad = None
         draw(*chosen).sum().backward()
 
-    fields = {"dense": field, f"skipping ({occupancy.share():.0%} of cells occupied)": OccupiedField(field, occupancy)}
+    fields = {"dense": field, f"skipping ({occupancy.fraction():.0%} of cells occupied)": OccupiedField(field, occupancy)}
     ways = {"": forward, ", forward and backward": both}
     return {
         f"{IMAGE}{light}, {looked}{way}": lambda call=call, what=what, shading=shading: call(what, shading)
@@ -126,7 +126,7 @@ def row(name: str, seconds: float, grids: dict[str, HashGrid], count: int, bandw
         found["points_per_s"] = size**2 * SAMPLES / seconds
     if grid is not None:
         read = count * grid.levels * 8 * grid.features * grid.table.element_size()
-        found |= {"points_per_s": count / seconds, "share": read / seconds / bandwidth}
+        found |= {"points_per_s": count / seconds, "fraction": read / seconds / bandwidth}
     return found
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import trimesh
-from common import hardware, save_results
 from PIL import Image
+
+from common import hardware, save_results
 from rasterizer import baseline, cameras, ring
 from timing import measure, table
-
-from vcgen.meshes.draw import draw, stage
+from vcgen.meshes.draw import draw, drawable
 from vcgen.meshes.parts import read_surface
 from vcgen.meshes.views import MeshSettings, list_scenes, read_scene
 
@@ -62,12 +62,12 @@ def saved(folder: Path, textured: bool) -> Path:
 def measured(path: Path, textured: bool, rounds: int) -> list[dict]:
     """Figures of one object."""
     surface, camera = read_surface(path, "z", 20_000).fitted("sphere")[0], cameras(1, "cpu")
-    scene, mesh = stage(surface), ring(100, 50, "cpu")
+    scene, mesh = drawable(surface), ring(100, 50, "cpu")
     rows = []
     for size in (64, 128):
         calls = {"baseline": lambda: baseline(mesh, camera, 4 * size), "a view": lambda: draw(scene, camera[0], (size, size))}
         if size == 64:
-            calls["light, per object"] = lambda: stage(surface)
+            calls["light, per object"] = lambda: drawable(surface)
         timings = measure(calls, rounds)
         base = timings["baseline"].processor
         rows += [{

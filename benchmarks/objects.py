@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
-from common import ROOT
 from numpy.typing import NDArray
 
+from common import ROOT
 from vcgen.cameras import view_angles
 from vcgen.data.datamodules.stream import scene_views
 from vcgen.data.formats.scene import SceneFolder, Settings, scene_key

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, hardware, save_results
 from PIL import Image
 from torch import Tensor
 
+from common import ROOT, hardware, save_results
 from vcgen.checkpoints.model_folder import load
 from vcgen.cli.pack import main as pack
 from vcgen.data.datamodules.stream import scene_views

@@ -5,11 +5,11 @@ What it cannot teach is the limit of score distillation itself: of the field, it
 
 import torch
 from diffusers import DDPMScheduler
-from objects import KnownObject
-from shaded import draw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from objects import KnownObject
+from shaded import draw
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import VIEWS
 from vcgen.diffusion.prior import Denoised, to_signed

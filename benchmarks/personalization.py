@@ -20,8 +20,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import ROOT, hardware, save_results
 from PIL import Image, ImageDraw
+
+from common import ROOT, hardware, save_results
 
 #: Method -> the scripts' name and its images per step, as in our configurations.
 SCRIPTS = {

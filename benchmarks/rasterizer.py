@@ -13,9 +13,9 @@ import resource
 
 import numpy as np
 import torch
+
 from common import hardware, save_results
 from timing import Timing, measure, table
-
 from vcgen.cameras import Cameras, orbit, pinhole
 from vcgen.metrics.geometry import lattice_hits
 from vcgen.rendering.antialias import compose

@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, hardware, save_results, weights_environment
-from objects import SHARED, KnownObject, load_objects
 from PIL import Image, ImageDraw
-from realfusion_fit import fit, measure, view_order
 from torch import Tensor
 
+from common import ROOT, hardware, save_results, weights_environment
+from objects import SHARED, KnownObject, load_objects
+from realfusion_fit import fit, measure, view_order
 from vcgen.errors import UserError
 from vcgen.evaluation.statistics import bootstrap_interval, mean
 from vcgen.io import replacing

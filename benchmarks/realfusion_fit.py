@@ -12,16 +12,16 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import yaml
-from common import ROOT
-from objects import KnownObject
-from oracle import Oracle, OracleFusion
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from shaded import draw
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from common import ROOT
+from objects import KnownObject
+from oracle import Oracle, OracleFusion
+from shaded import draw
 from vcgen.cameras import Cameras
 from vcgen.checkpoints.build import instantiate
 from vcgen.data.datamodules.single import Same

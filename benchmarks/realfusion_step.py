@@ -19,10 +19,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 import yaml
-from common import ROOT, hardware, save_results
-from timing import table
 from torch.utils.data import DataLoader
 
+from common import ROOT, hardware, save_results
+from timing import table
 from vcgen.checkpoints.build import instantiate
 from vcgen.data.datamodules.photo import PhotoData
 from vcgen.data.datamodules.single import Same
@@ -70,7 +70,7 @@ class Timed(RealFusion):
     def on_train_batch_end(self, outputs, batch, batch_index: int) -> None:
         """A step ends."""
         self.seconds["all"][-1] = time.process_time() - self.started
-        self.seconds["occupied"][-1] = self.occupancy.share()
+        self.seconds["occupied"][-1] = self.occupancy.fraction()
 
     def on_train_end(self) -> None:
         """Nothing is written."""

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+
 from common import hardware, save_results
 from scaling_parts import (
     BATCH,
@@ -27,7 +28,6 @@ from scaling_parts import (
     worker_memory,
 )  # fmt: skip
 from timing import table
-
 from vcgen.data.shards.files import write_shards
 from vcgen.data.shards.record import SceneRecord
 
@@ -64,7 +64,7 @@ def ranks(quick: bool, figures: dict) -> Part:
         [str(world), f"{f['seconds']:.3f}", f"{f['processor']:.3f}", f"{f['alone']:.3f}", f"{1 - f['alone'] / f['seconds']:.1%}", f"{f['memory_last'] / 1e6:.0f}"]
         for world, f in found.items()
     ]
-    columns = ["ranks", "s / step", "processor s", "s without all-reduce", "share", "MB of each rank"]
+    columns = ["ranks", "s / step", "processor s", "s without all-reduce", "fraction", "MB of each rank"]
     title = f"Steps of cars64, {BATCH} scenes a rank, {found[1]['parameters'] / 1e6:.1f} million parameters; medians, in turn"
     return "ranks", found, table(title, columns, rows)
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 import torch.distributed
 import torch.multiprocessing
-from common import ROOT
 from PIL import Image
-from timing import load_config, load_system, measure, precision_of
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from common import ROOT
+from timing import load_config, load_system, measure, precision_of
 from vcgen.checkpoints.files import CheckpointFiles
-from vcgen.data.datamodules.order import batch_starts, epoch_order, scene_generator
+from vcgen.data.datamodules.sampler import batch_starts, epoch_order, scene_generator
 from vcgen.data.datamodules.shards import ShardData
 from vcgen.data.datamodules.stream import SceneStream
 from vcgen.data.shards.files import ShardEntry, ShardIndex, read_index, read_sample, write_index

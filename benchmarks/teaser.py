@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT
 from PIL import Image
 
+from common import ROOT
 from vcgen.checkpoints import model_folder as folder
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index

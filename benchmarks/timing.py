@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from common import ROOT
 
 import vcgen.encoders.pixelnerf
 import vcgen.encoders.scene_triplane
 import vcgen.encoders.triplane
 import vcgen.systems.nerfdiff  # noqa: F401  (imported so that their classes are known by short names)
+from common import ROOT
 from vcgen.checkpoints.build import build_system
 from vcgen.systems.base import System
 

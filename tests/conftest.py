@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from training import CONFIG, vcgen
 
 #: Model folders of the tests may name the classes of tests/stand_in.py, in other processes, too.

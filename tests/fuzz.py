@@ -30,8 +30,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import numpy as np
 import torch
-from fuzz_subject import Files, Subject, write
 
+from fuzz_subject import Files, Subject, write
 from vcgen.errors import UserError
 
 #: Of one case: seconds, and bytes of address space beyond those of the process before it.
@@ -56,7 +56,7 @@ class OutOfTime(BaseException):
 def try_case(seed: int, subjects: list[Subject]) -> Outcome:
     """Spoil a file, load it, judge the outcome; the seed says which and how."""
     random = Random(seed)
-    subject = random.choices(subjects, [subject.share for subject in subjects])[0]
+    subject = random.choices(subjects, [subject.fraction for subject in subjects])[0]
     spoiled = subject.spoil(random, subject.files)
     write(subject.folder, spoiled)
     try:
@@ -179,7 +179,7 @@ def prepared(only: str = "") -> Iterator[list[Subject]]:
 
 
 def try_many(task: tuple[range, str]) -> list[Outcome]:
-    """A share of the cases, in a process of its own."""
+    """A fraction of the cases, in a process of its own."""
     with prepared(task[1]) as subjects:
         return [try_case(seed, subjects) for seed in task[0]]
 
@@ -207,12 +207,12 @@ def main() -> int:
     torch.set_num_threads(1)
     seeds = range(choice.start, choice.start + choice.count) if choice.case is None else range(choice.case, choice.case + 1)
     started, number = time.monotonic(), max(1, min(choice.processes, len(seeds)))
-    shares = [(seeds[i::number], choice.only) for i in range(number)]
+    fractions = [(seeds[i::number], choice.only) for i in range(number)]
     if number == 1:
-        outcomes = try_many(shares[0])
+        outcomes = try_many(fractions[0])
     else:
         with multiprocessing.get_context("spawn").Pool(number) as pool:
-            outcomes = [outcome for found in pool.map(try_many, shares, chunksize=1) for outcome in found]
+            outcomes = [outcome for found in pool.map(try_many, fractions, chunksize=1) for outcome in found]
     wrong = [outcome for outcome in outcomes if outcome.result == WRONG]
     for outcome in outcomes if choice.case is not None else wrong:
         only = f" --only '{choice.only}'" if choice.only else ""

@@ -8,7 +8,6 @@ from typing import Any
 
 from fuzz_specs import CAPTIONS, KEY, METRICS, PROTOCOL, RECORD, RESULTS, table, whole
 from fuzz_subject import Subject, by_rule, read, spoil_one
-
 from vcgen.data.captions import read_things
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, load_protocol
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder

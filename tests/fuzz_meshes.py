@@ -8,12 +8,12 @@ from random import Random
 from typing import Any
 
 import torch
+
 from fuzz_mutations import spoil_bytes, spoil_json
 from fuzz_specs import MATRIX, NAME, any_of, fixed, one_of, real, rigid, rows, table
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
 from mesh_files import four_colors, quad
 from scenes import make_record
-
 from vcgen.meshes.cameras import read_cameras
 from vcgen.meshes.parts import read_surface
 

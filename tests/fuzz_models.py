@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
 from fuzz_mutations import plain, spoil_tensors
 from fuzz_specs import UNIT, ascending, fixed, one_of, real, table, whole
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
 from prior_folder import entry, trained
-from safetensors.torch import load as load_tensors
-from torch import Tensor
-
 from vcgen.checkpoints import model_folder
-from vcgen.data.input_camera import Stage
+from vcgen.data.input_camera import InputCamera
 from vcgen.types import Views
 
 POSITIVE = real(1e-6, 1e6)
@@ -58,7 +58,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
                   functools.partial(tensors_hold, "model.safetensors", weights[0], {}), 2)  # fmt: skip
     files = read(folder / "prior")
     for name in (model_folder.UNET_CONFIG, model_folder.SCHEDULER_CONFIG):
-        yield Subject(name, files, spoil_one(name), opened, share=0.3)
+        yield Subject(name, files, spoil_one(name), opened, fraction=0.3)
 
 
 def opened(folder: Path) -> Any:
@@ -70,16 +70,16 @@ def opened(folder: Path) -> Any:
 def seen(folder: Path) -> Any:
     """A rendering by the model of a folder, of numbers in [0, 1]."""
     system = model_folder.load(folder)
-    stage = Stage.of(system.config)
+    input_camera = InputCamera.of(system.config)
     if getattr(system.encoder, "plane_size", 0) > 64:  # as large as it may be, which takes seconds
-        return stage
+        return input_camera
     image = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 1, 3, 16, 16)
     with torch.no_grad():
-        field = system.field(Views(image, stage.cameras([0.0], min(max(stage.elevation, -89), 89))[None]))
-        found = system.render(field, stage.cameras([40.0], 10.0)[None], (6, 6), stage.background)
+        field = system.field(Views(image, input_camera.cameras([0.0], min(max(input_camera.elevation, -89), 89))[None]))
+        found = system.render(field, input_camera.cameras([40.0], 10.0)[None], (6, 6), input_camera.background)
     if not all(torch.isfinite(part).all() for part in found) or found.rgb.min() < -0.01 or found.rgb.max() > 1.01:
         raise AssertionError(f"renders colors from {found.rgb.min():g} to {found.rgb.max():g}")
-    return stage, list(found)
+    return input_camera, list(found)
 
 
 def system_shapes(folder: Path) -> dict[str, Tensor]:

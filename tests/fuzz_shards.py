@@ -10,12 +10,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from PIL import Image
+
 from fuzz_mutations import plain, png_is_whole, spoil_bytes, spoil_json
 from fuzz_specs import TEXT, any_of, cameras, one_of, rows, table, text
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
-from PIL import Image
 from scenes import make_record
-
 from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.shards.packing import Made, Plan, load_made, save_made
 from vcgen.data.shards.record import decode_views

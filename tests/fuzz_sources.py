@@ -8,15 +8,15 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from fuzz_mutations import plain, png_is_whole, spoil_bytes
 from fuzz_specs import rigid
 from fuzz_subject import Files, Subject, read, spoil_one
-from PIL import Image
 from scenes import make_record, noise, png, write_srn_object, write_transforms
-
 from vcgen.data.formats import srn, transforms
 from vcgen.data.formats.scene import SceneFolder, Settings
-from vcgen.data.images.framing import prepare
+from vcgen.data.images.photo import prepare
 from vcgen.data.shards.packing import convert_one
 from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError
@@ -35,8 +35,8 @@ def sources(folder: Path) -> Iterator[Subject]:
     write_srn_object(folder / "srn" / "object")
     load = functools.partial(convert, srn.read_scene, "object")
     files = read(folder / "srn")
-    for name, how, share in (("intrinsics.txt", spoil_text, 1), ("pose/000001.txt", spoil_text, 1), ("rgb/000001.png", spoil_bytes, 0.5)):
-        yield Subject(f"srn {name}", files, spoil_one(f"object/{name}", how), load, srn_holds, share)
+    for name, how, fraction in (("intrinsics.txt", spoil_text, 1), ("pose/000001.txt", spoil_text, 1), ("rgb/000001.png", spoil_bytes, 0.5)):
+        yield Subject(f"srn {name}", files, spoil_one(f"object/{name}", how), load, srn_holds, fraction)
     poses = make_record("a").c2w @ np.diag([1.0, -1, -1, 1])
     frames = [{"file_path": f"images/{i}.png", "transform_matrix": pose.tolist(), "more": [1, "x"]} for i, pose in enumerate(poses)]
     write_transforms(folder / "transforms" / "object", frames, fl_x=9.0, fl_y=9.0, cx=3.0, cy=4.0, w=6, h=8, k1=0.01, camera_model="OPENCV")

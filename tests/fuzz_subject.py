@@ -14,14 +14,14 @@ Files = dict[str, bytes]
 @dataclasses.dataclass
 class Subject:
     """One kind of file. files: by their paths, as vcgen wrote them. spoil: changes some. load: what a folder with them means to vcgen.
-    valid: whether spoiled files may mean something else than the whole ones. share: of all cases."""
+    valid: whether spoiled files may mean something else than the whole ones. fraction: of all cases."""
 
     name: str
     files: Files
     spoil: Callable[[Random, Files], Files]
     load: Callable[[Path], Any]
     valid: Callable[[Files], bool] = lambda files: False
-    share: float = 1.0
+    fraction: float = 1.0
     folder: Path | None = None
     meaning: Any = None
 

@@ -16,26 +16,26 @@ os.environ.setdefault("VCGEN_PLUGINS", "stand_in")
 import lightning.pytorch as pl
 import torch
 import yaml
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
 from fuzz_mutations import spoil_bytes, spoil_tensors, spoil_tree
 from fuzz_specs import NOTE, UNIT, any_of, anything, fixed, one_of, real, table, whole
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from stand_in import BallSystem
 from text_folder import tiny_prior
-from torch import Tensor, nn
-
 from vcgen.checkpoints import model_folder
 from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.cli.export import export_checkpoint
-from vcgen.data.datamodules.order import resume_position
-from vcgen.data.input_camera import Stage
+from vcgen.data.datamodules.sampler import resume_position
+from vcgen.data.input_camera import InputCamera
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.metrics.lpips import _fill
 from vcgen.personalization.base import EMBEDDINGS, load_personal
 from vcgen.personalization.base import NOTE as NOTE_FILE
 from vcgen.personalization.lora import LoRA
-from vcgen.systems.distillation.distilled import read_stage
+from vcgen.systems.distillation.distilled import read_distillation
 from vcgen.training.callbacks.training_state import check_state
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
@@ -48,13 +48,13 @@ def subjects(folder: Path) -> Iterator[Subject]:
     torch.manual_seed(0)
     yield from checkpoints()
     yield from learned(folder / "learned")
-    stage = (Path(__file__).parents[1] / "configs" / "distill.yaml").read_bytes()
-    yield Subject("distillation yaml", {"d.yaml": stage}, spoil_one("d.yaml", spoil_yaml), lambda found: read_stage(str(found / "d.yaml")), stage_holds)
+    yaml_file = (Path(__file__).parents[1] / "configs" / "distill.yaml").read_bytes()
+    yield Subject("distillation yaml", {"d.yaml": yaml_file}, spoil_one("d.yaml", spoil_yaml), lambda found: read_distillation(str(found / "d.yaml")), distillation_holds)
     network = small_network()
     buffer = io.BytesIO()
     torch.save({name.replace("slice1", "features"): value for name, value in network.state_dict().items()}, buffer)
     lpips = functools.partial(filled, network)
-    yield Subject("weights of LPIPS", {"w.pth": buffer.getvalue()}, spoil_one("w.pth", spoil_bytes), lpips, share=0.5)
+    yield Subject("weights of LPIPS", {"w.pth": buffer.getvalue()}, spoil_one("w.pth", spoil_bytes), lpips, fraction=0.5)
 
 
 def checkpoints() -> Iterator[Subject]:
@@ -107,7 +107,7 @@ def export(folder: Path) -> Any:
     out = export_checkpoint(folder / "last.ckpt", folder / "out" / "model")
     try:
         system = model_folder.load(out)
-        Stage.of(system.config)
+        InputCamera.of(system.config)
         return {**system.config, "training": None}, dict(system.state_dict())
     finally:
         shutil.rmtree(folder / "out")
@@ -196,12 +196,12 @@ def spoil_yaml(random: Random, data: bytes, others: list[bytes]) -> bytes:
     return yaml.safe_dump({**tree, "model": spoil_tree(random, model)}).encode()
 
 
-def stage_holds(files: Files) -> bool:
+def distillation_holds(files: Files) -> bool:
     """Settings in their ranges."""
     model = yaml.safe_load(files["d.yaml"])["model"]
-    share, rate = real(0, 1), any_of(one_of(None), real(1e-320, 1e12))
+    fraction, rate = real(0, 1), any_of(one_of(None), real(1e-320, 1e12))
     guidance = table(
-        gamma_=any_of(one_of(None), real(0, 1e12)), max_weight_=real(0, 1e12), start_=share, end_=share, eta_=share, rounds_=whole(1, 1 << 31),
+        gamma_=any_of(one_of(None), real(0, 1e12)), max_weight_=real(0, 1e12), start_=fraction, end_=fraction, eta_=fraction, rounds_=whole(1, 1 << 31),
         updates_=whole(1, 1 << 31), draws_=whole(1, 1 << 31),
     )  # fmt: skip
     options = table(

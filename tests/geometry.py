@@ -34,7 +34,7 @@ def visual_hull(record: SceneRecord, indices: list[int], c2w: np.ndarray, half: 
 
 
 def coverage(record: SceneRecord, points: np.ndarray, index: int) -> tuple[float, float]:
-    """Share of a view's mask within 3 pixels of a projected point, and share of projected points within 4 pixels of the mask."""
+    """Fraction of a view's mask within 3 pixels of a projected point, and fraction of projected points within 4 pixels of the mask."""
     pixel, inside = pixels_of(points, record.c2w[index], record.K[index], record.size)
     seen = np.zeros(record.size, dtype=bool)
     seen[pixel[inside, 1], pixel[inside, 0]] = True

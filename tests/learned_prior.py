@@ -1,10 +1,10 @@
 """A tiny text prior that has learned something: squares ("car") and discs ("fish") in three colors, on white."""
 
 import torch
-from text_folder import tiny_prior
 from torch import Tensor
 from torch.nn import functional as F
 
+from text_folder import tiny_prior
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 

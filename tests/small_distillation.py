@@ -21,7 +21,7 @@ ARGUMENTS = {
     "decoder": {"channels": 8, "hidden": 16}, "plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1,
     "attention": [False, False],
 }
-STAGE = {"class_path": "Distill", "init_args": {
+DISTILLATION = {"class_path": "Distill", "init_args": {
     "model": "unused", "guidance": {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2}},
     "options": {"views": 2, "rays": 64, "input_rays": 16},
 }}
@@ -45,7 +45,7 @@ def write_model(path: Path, encoder: nn.Module, class_path: str, arguments: dict
     return folder.save(path, system.state_dict(), config, prior=system.prior)
 
 
-def write_stage(path: Path, **changes) -> Path:
+def write_distillation(path: Path, **changes) -> Path:
     """A configuration of the stage, with these of its arguments changed."""
-    path.write_text(yaml.safe_dump({"model": {**STAGE, "init_args": {**STAGE["init_args"], **changes}}}))
+    path.write_text(yaml.safe_dump({"model": {**DISTILLATION, "init_args": {**DISTILLATION["init_args"], **changes}}}))
     return path

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scenes import png
 
+from scenes import png
 from vcgen.data.shards.files import write_shards
 from vcgen.data.shards.record import SceneRecord
 from vcgen.evaluation.protocol import Protocol

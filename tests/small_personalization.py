@@ -2,8 +2,8 @@
 
 
 import torch
-from learned_prior import COLORS, shape
 
+from learned_prior import COLORS, shape
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.optim.optimizer import OptimizerOptions

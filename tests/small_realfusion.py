@@ -1,8 +1,8 @@
 """A RealFusion of moments: a red disc, a scene of four levels, a prior with random weights."""
 
 import torch
-from text_folder import tiny_prior
 
+from text_folder import tiny_prior
 from vcgen.cameras import focal_from_fov, orbit, pinhole
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.rendering.volume import RenderOptions
@@ -22,7 +22,7 @@ model:
     prior: unused
     scene: {grid: {levels: 4, log2_size: 10, coarsest: 4, finest: 16}, half_size: 0.75, radius: 0.75, hidden: 8, depth: 1, blob: [9.0, 0.2],
             density_bias: -4.0}
-    options: {render_size: 16, reference_rays: 32, scale: [5.0, 5.0], refresh_every: 3}
+    options: {render_size: 16, reference_rays: 32, guidance_scale: [5.0, 5.0], refresh_every: 3}
     render: {samples: 8}
     render_eval: {samples: 8}
     occupancy: 12

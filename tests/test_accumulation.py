@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
+
 from ranks import vcgen_ranks
 from training import CONFIG, Witness, equal, load, vcgen
-
 from vcgen.diffusion.prior import Condition, ViewPrior
 from vcgen.rendering import ray_batches as rays
 from vcgen.systems.base import System

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from raster_scenes import around, bumpy, flat, relative, slope, soup, straight
 
+from raster_scenes import around, bumpy, flat, relative, slope, soup, straight
 from vcgen.cameras import Cameras, pinhole
 from vcgen.rendering import visibility
 from vcgen.rendering.antialias import antialias, compose

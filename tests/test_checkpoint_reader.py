@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from stand_in import BallSystem
 from training import equal
-
 from vcgen.archives import damaged_part
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.files import FORMAT, CheckpointFiles

@@ -7,8 +7,8 @@ import resource
 
 import pytest
 import torch
-from training import load, refusal, vcgen
 
+from training import load, refusal, vcgen
 from vcgen.checkpoints.files import FORMAT, CheckpointFiles, config_differences
 from vcgen.errors import UserError
 

@@ -23,7 +23,7 @@ def test_help_names_every_command():
     assert all(f"  {name} " in result.stdout for name in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("statement", ["import vcgen", "from vcgen import cli; cli.main(['--help'])"])
+@pytest.mark.parametrize("statement", ["import vcgen", "from vcgen.cli import main; main.main(['--help'])"])
 def test_heavy_packages_are_not_imported(statement):
     heavy = {"torch", "torchvision", "lightning", "lpips", "transformers", "diffusers", "nerfacc", "numpy", "trimesh"}
     code = f"import sys; {statement}; print('LOADED', *({heavy!r} & set(sys.modules)))"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from text_folder import tiny_folder, tiny_prior
 from torch import Tensor
-from training import equal, load, refusal, vcgen
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from text_folder import tiny_folder, tiny_prior
+from training import equal, load, refusal, vcgen
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.personalization import clip_words
@@ -79,7 +79,7 @@ def row(folder: Path, word: str) -> Tensor:
 def shown(caplog) -> dict[str, float]:
     """The words of the one line that was printed, and their per cents."""
     (line,) = (record.getMessage() for record in caplog.records if "initial word" in record.getMessage())
-    return {word: float(share.rstrip("%")) for word, share in (part.split() for part in line.split(": ")[1].split(", "))}
+    return {word: float(fraction.rstrip("%")) for word, fraction in (part.split() for part in line.split(": ")[1].split(", "))}
 
 
 def test_words_are_ranked_as_transformers_ranks_them(place, monkeypatch):

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
 from scenes import looking_inwards, make_record, noise, png
 from text_folder import tiny_folder
 from training import load, vcgen
-
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.build import build_system
 from vcgen.data.shards.files import write_shards

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, UNet2DModel
-from prior_folder import entry, exported, trained
 from safetensors.torch import load_file, save_file
 
+from prior_folder import entry, exported, trained
 from vcgen.cameras import orbit, pinhole
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.build import build_system

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
-from small_distillation import make_folder, write_stage
-from training import refusal
 
-from vcgen.api import open_model
+from small_distillation import make_folder, write_distillation
+from training import refusal
+from vcgen.api import open_pipeline
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.data.datamodules.stream import FixedScenes
@@ -25,7 +25,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    return write_stage(tmp_path / "distill.yaml")
+    return write_distillation(tmp_path / "distill.yaml")
 
 
 def test_evaluate_distills_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
@@ -48,7 +48,7 @@ def test_evaluate_distills_keeps_the_fields_and_goes_on(model, config, tmp_path,
 
 def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
     guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0, "gamma": 0.0, "start": 0.6}}
-    write_stage(config, guidance=guidance)
+    write_distillation(config, guidance=guidance)
     words = [
         "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
         "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--shard", "0/3",
@@ -74,10 +74,10 @@ def test_render_distills_images_of_any_kind_and_size(model, config, tmp_path, mo
     assert cli.main([*words, "--out", str(tmp_path / "a"), "--distill", str(config)]) == 0
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
     assert (tmp_path / "a/contact_sheet.png").read_bytes() != (tmp_path / "b/contact_sheet.png").read_bytes()
-    field = open_model(model).distill(tmp_path / "car.png", steps=1, config=config)
+    field = open_pipeline(model).distill(tmp_path / "car.png", steps=1, config=config)
     assert field.planes.shape == (1, 3, 8, 16, 16)
     with pytest.raises(UserError, match="at least 1 step"):
-        open_model(model).distill(tmp_path / "car.png", steps=0)
+        open_pipeline(model).distill(tmp_path / "car.png", steps=0)
 
 
 def test_rendering_many_images_again_distills_none_of_them_again(model, config, tmp_path, monkeypatch):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stand_in import Balls
 from torch import nn
 
+from stand_in import Balls
 from vcgen.cameras import view_angles
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index

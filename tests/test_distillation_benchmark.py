@@ -13,7 +13,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import distill_sweep  # noqa: E402
 import distillation  # noqa: E402
 import distillation_tables  # noqa: E402
-
 from vcgen.checkpoints import model_folder as folder  # noqa: E402
 from vcgen.errors import UserError  # noqa: E402
 from vcgen.evaluation.protocol import load_protocol  # noqa: E402

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image, ImageDraw
-from small_distillation import STAGE, make_folder, write_model, write_stage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import load, refusal, vcgen
 
-from vcgen.api import open_model
+from small_distillation import DISTILLATION, make_folder, write_distillation, write_model
+from training import load, refusal, vcgen
+from vcgen.api import open_pipeline
 from vcgen.checkpoints import model_folder as folder
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
@@ -22,7 +22,7 @@ from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.guidance.guidance import NGD, SDS
 from vcgen.systems.distillation.data import ImageData
-from vcgen.systems.distillation.distilled import Distilled, distilled, read_stage
+from vcgen.systems.distillation.distilled import Distilled, distilled, read_distillation
 from vcgen.systems.distillation.loop import DistillOptions, virtual_cameras
 from vcgen.types import Finetunable, Views
 
@@ -34,7 +34,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    return write_stage(tmp_path / "distill.yaml")
+    return write_distillation(tmp_path / "distill.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
     for wrong, words in (("configs/cars64.yaml", "not Distill"), (str(tmp_path / "absent.yaml"), "see configs/distill.yaml")):
         with pytest.raises(UserError, match=words):
             distilled(system, wrong)
-    write_stage(config, guidance={"class_path": "NGD", "init_args": {"round": 2}})
+    write_distillation(config, guidance={"class_path": "NGD", "init_args": {"round": 2}})
     with pytest.raises(UserError, match="round"):
         distilled(system, str(config))
     with pytest.raises(UserError, match="no diffusion prior"):
@@ -90,7 +90,7 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
 def test_configurations_that_are_none_are_refused_in_one_line(tmp_path, text, words):
     (tmp_path / "stage.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        read_stage(str(tmp_path / "stage.yaml"))
+        read_distillation(str(tmp_path / "stage.yaml"))
     assert words in str(error.value) and str(error.value).isprintable()
 
 
@@ -98,8 +98,8 @@ def test_the_configuration_may_ask_for_score_distillation_and_for_the_decoder_al
     guidance = {"class_path": "SDS", "init_args": {"start": 0.9, "rounds": 3, "updates": 1}}
 
     def asked(rates: dict) -> Distilled:
-        options = {**STAGE["init_args"]["options"], **rates}
-        return distilled(folder.load(model), str(write_stage(config, guidance=guidance, options=options)))
+        options = {**DISTILLATION["init_args"]["options"], **rates}
+        return distilled(folder.load(model), str(write_distillation(config, guidance=guidance, options=options)))
 
     found = asked({"scene_lr": None, "decoder_lr": 1e-3})
     assert found.guidance == SDS(start=0.9, end=0.02, rounds=3, updates=1) and json.loads(found.settings)["guidance"]["class"] == "SDS"
@@ -156,7 +156,7 @@ def test_an_image_is_distilled_as_a_training_run(capsys, model, tmp_path):
     # The very view that `vcgen render` and `vcgen.load` would take from the file.
     data = ImageData(tmp_path / "car.png", model)
     data.setup("fit")
-    expected = open_model(model).context(tmp_path / "car.png")
+    expected = open_pipeline(model).context(tmp_path / "car.png")
     assert torch.equal(data.example.context.images, expected.images) and torch.equal(data.example.context.cameras.c2w, expected.cameras.c2w)
     cameras, system = expected.cameras, folder.load(model)
     with torch.no_grad():

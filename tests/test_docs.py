@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pages import PAGES, ROOT, blocks
 from PIL import Image
-from text_folder import tiny_folder
 
+from pages import PAGES, ROOT, blocks
+from text_folder import tiny_folder
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.diffusion.prior import ViewPrior

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import ROOT, table
 
+from pages import ROOT, table
 from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
@@ -87,7 +87,7 @@ def test_the_data_page_lists_the_fields_of_the_shard_format():
 
 def test_the_data_page_quotes_messages_that_exist():
     texts = []
-    for path in (path for part in ("data", "meshes") for path in (ROOT / "vcgen" / part).rglob("*.py")):
+    for path in (path for part in ("data", "meshes", "cli") for path in (ROOT / "vcgen" / part).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.JoinedStr, ast.Constant)):
                 texts.append(spoken(node))

@@ -143,7 +143,7 @@ def test_damaged_data_is_a_problem(tmp_path):
 def slurm_commands(monkeypatch):
     """SLURM's commands are there, and know the job."""
     monkeypatch.setattr(cluster.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(cluster, "scontrol", lambda job: {"Requeue": "1", "BatchFlag": "1"})
+    monkeypatch.setattr(cluster, "job_state", lambda job: {"Requeue": "1", "BatchFlag": "1"})
 
 
 @pytest.mark.parametrize("environ, expected, text", [

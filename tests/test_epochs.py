@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-from training import Witness, load, vcgen
 
+from training import Witness, load, vcgen
 from vcgen.data.datamodules.stream import SceneStream
 from vcgen.data.shards.files import read_index
 from vcgen.types import Position

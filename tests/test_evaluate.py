@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, gray_shards, level, numbers, record, run
 
+from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, gray_shards, level, numbers, record, run
 from vcgen.data.shards.files import write_shards
 from vcgen.errors import UserError
 from vcgen.evaluation.baselines import CopyInput, MeanImage

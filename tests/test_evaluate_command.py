@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, gray_shards, numbers, run
 
+from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, gray_shards, numbers, run
 from vcgen.cli import evaluate as command
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.errors import UserError

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+
 from scenes import set_at
 from small_evaluation import PROTOCOL, gray_shards, run
-
 from vcgen.errors import UserError
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import RESULTS, collect, load_results

@@ -7,8 +7,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stand_in import BallSystem
 
+from stand_in import BallSystem
 from vcgen.cameras import orbit, pinhole
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.build import build_system, without_starting_weights

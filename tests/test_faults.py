@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from scenes import make_record
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
-from training import CONFIG, Witness, load, refusal, vcgen
 
-from vcgen.data.datamodules.order import epoch_order
+from scenes import make_record
+from training import CONFIG, Witness, load, refusal, vcgen
+from vcgen.data.datamodules.sampler import epoch_order
 from vcgen.data.datamodules.stream import FixedScenes, SceneStream
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import read_index, write_shards
@@ -98,7 +98,7 @@ def test_more_than_a_twentieth_is_refused_and_every_scene_is_named_once(index, c
         faults.add({"k5": "again"})
 
 
-def test_missing_and_truncated_shards_are_skipped_or_refused_by_their_share(tmp_path, capsys):
+def test_missing_and_truncated_shards_are_skipped_or_refused_by_their_fraction(tmp_path, capsys):
     index = write_shards((make_record(f"k{i}", count=2) for i in range(40)), tmp_path / "out", (8, 6), samples_per_shard=1)
     (index.folder / "000004.tar").unlink()
     (index.folder / "000020.tar").write_bytes(b"short")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from training import CONFIG, load, refusal, vcgen
 
+from training import CONFIG, load, refusal, vcgen
 from vcgen.optim.ema import EMA
 from vcgen.systems.base import System
 from vcgen.systems.nerfdiff import NerfDiff

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from vcgen.data.images import framing, photo
-from vcgen.data.images.framing import RgbaImage, prepare, resample
+from vcgen.data.images.framing import RgbaImage, resample
+from vcgen.data.images.photo import prepare
 
 RED, GRAY = (200, 40, 40), (240, 240, 240)
 

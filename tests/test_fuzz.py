@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 from random import Random
 
-import fuzz
 import numpy as np
 import pytest
+
+import fuzz
 from fuzz_mutations import RAW, plain, png_is_whole, spoil_json, to_json
 from fuzz_subject import Subject, by_rule, spoil_one
 from scenes import noise, png
-
 from vcgen.errors import UserError
 
 WHOLE = {"a.json": b'{"a": [1, 2.5, "x"], "b": {"c": true}}'}

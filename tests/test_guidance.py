@@ -69,13 +69,13 @@ def test_the_weight_is_noise_over_signal(time):
     assert weigh(gamma=None, max_weight=0.0) == pytest.approx(1 - math.sqrt(ratio) / (1 + ratio), rel=0.01)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.4, 0.8, 0.98])
-def test_a_step_without_gamma_is_one_of_score_distillation(share):
+@pytest.mark.parametrize("fraction", [0.05, 0.4, 0.8, 0.98])
+def test_a_step_without_gamma_is_one_of_score_distillation(fraction):
     """From the rendering, at one noise level and with one noise, both have the same target."""
     renderings, generators = torch.rand(3, 3, 8, 8) * 2 - 1, [torch.Generator().manual_seed(1) for _ in range(2)]
-    sds = SDS(start=share, end=share - 1e-6)
+    sds = SDS(start=fraction, end=fraction - 1e-6)
     other = sds.step(0, sds.begin(renderings, generators[0]), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[0])
-    own = NGD(start=share).step(0, other._replace(targets=renderings), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[1])
+    own = NGD(start=fraction).step(0, other._replace(targets=renderings), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[1])
     assert own.timestep == other.timestep and float((own.targets - renderings).abs().max()) > 1e-3
     torch.testing.assert_close(own.targets, other.targets, atol=1e-5, rtol=0)
 
@@ -108,7 +108,7 @@ def test_without_guidance_the_walk_is_diffusers_ddim():
     torch.testing.assert_close(state.targets, image, atol=1e-4, rtol=1e-3)
 
 
-def test_fresh_noise_replaces_a_share_of_the_walks_own():
+def test_fresh_noise_replaces_a_fraction_of_the_walks_own():
     """After a step: none with eta 0, and no draw; else unit variance and sqrt(1 - eta^2) of correlation."""
     renderings = torch.rand(8, 3, 64, 64)
     steps = {}
@@ -168,7 +168,7 @@ def test_weights_above_one_diverge_and_the_clip_prevents_it():
 @pytest.mark.parametrize("gamma", [0.0, None])
 def test_without_gamma_low_noise_does_not_let_the_views_go(gamma):
     """Two views whose priors, without spread, want -0.5 and 0.5. Left alone they get it; else each target keeps only the last step's
-    share, alpha sigma, from the scene, which is the mean of the targets, and leaves its start as the product of the weights does."""
+    fraction, alpha sigma, from the scene, which is the mean of the targets, and leaves its start as the product of the weights does."""
     means, start = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1), 0.3
     certain = lambda noisy, times: Denoised(means.expand_as(noisy), noisy)  # noqa: E731
     fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731

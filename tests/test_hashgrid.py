@@ -106,7 +106,7 @@ def test_a_density_bias_lowers_the_density_everywhere():
 def test_hidden_levels_are_zero_and_get_no_gradient():
     made, points = grid(), torch.rand(50, 3)
     whole = made(points).detach()
-    made.shown = 1
+    made.active_levels = 1
     coarse = made(points)
     torch.testing.assert_close(coarse[:, :2], whole[:, :2])
     assert bool((coarse[:, 2:] == 0).all())

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 from msgspec import structs
+
 from scenes import make_record
 from small_evaluation import PROTOCOL, Oracle, gray_shards, run
 from stand_in import BallSystem
 from test_render_command import CONFIG, QUICK, red_box
 from training import refusal
-
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import evaluate as command
 from vcgen.cli import main as cli

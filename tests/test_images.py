@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
+
 from scenes import noise, png
 from training import refusal
-
 from vcgen.cli import main as cli
 from vcgen.data.images.reading import FORMATS, MAX_BYTES, decode_png, image_to_array, read_header, read_image
 from vcgen.errors import UserError

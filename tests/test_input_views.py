@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_evaluation import PROTOCOL, SETTINGS, gray_shards
 
+from small_evaluation import PROTOCOL, SETTINGS, gray_shards
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.cli.evaluate import check_views

@@ -14,7 +14,7 @@ class Setting(msgspec.Struct, forbid_unknown_fields=True):
     """A schema for these tests."""
 
     name: str
-    share: Unit = 0.0
+    fraction: Unit = 0.0
     parts: list[Count] = []
     rest: Any = None
 
@@ -26,7 +26,7 @@ def refusal(data: bytes, schema: Any = Setting) -> str:
 
 
 def test_a_file_comes_back_as_its_schema_says(tmp_path):
-    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"name": "\xc3\xbc", "share": 1, "parts": [0, 2]}')
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"name": "\xc3\xbc", "fraction": 1, "parts": [0, 2]}')
     assert read_json(tmp_path / "a.json", Setting) == Setting("ü", 1.0, [0, 2])
     assert parse_json(b'{"a": [1, {"b": null}]}', dict[str, Any], "x") == {"a": [1, {"b": None}]}
 
@@ -39,15 +39,15 @@ def test_a_file_comes_back_as_its_schema_says(tmp_path):
         (b'{"name": "\xff"}', "UTF-8"),
         (b'{"name": "\\ud800"}', "truncated"),
         (b'{"name": 3}', "Expected `str`, got `int` - at `$.name`"),
-        (b'{"name": "a", "share": NaN}', "invalid character"),
-        (b'{"name": "a", "share": 1.5}', "<= 1.0 - at `$.share`"),
-        (b'{"name": "a", "share": 1e999}', "out of range"),
+        (b'{"name": "a", "fraction": NaN}', "invalid character"),
+        (b'{"name": "a", "fraction": 1.5}', "<= 1.0 - at `$.fraction`"),
+        (b'{"name": "a", "fraction": 1e999}', "out of range"),
         (b'{"name": "a", "parts": [' + b"9" * 5000 + b"]}", "out of range"),
         (b'{"name": "a", "rest": [1' + b"0" * 400 + b"]}", "more than 64 bits"),
         (b'{"name": "a", "rest": 1' + b"0" * 5000 + b"}", "out of range"),
         (b'{"name": "a", "parts": [-1]}', ">= 0 - at `$.parts[0]`"),
-        (b'{"name": "a", "shares": 1}', "unknown field `shares`"),
-        (b'{"name": "a", "share": 0, "share": 1}', "'share' is given twice"),
+        (b'{"name": "a", "fractions": 1}', "unknown field `fractions`"),
+        (b'{"name": "a", "fraction": 0, "fraction": 1}', "'fraction' is given twice"),
         (b'{"name": "a", "rest": {"b": 1, "b": 1}}', "'b' is given twice"),
         (b"[" * 1_000_000, "got `array`"),
         (b'{"name": "a", "rest": ' + b"[" * 1_000_000, "nested deeper than 64"),

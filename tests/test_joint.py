@@ -7,8 +7,8 @@ import torch
 import yaml
 from diffusers import DPMSolverMultistepScheduler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import CONFIG, load, refusal, vcgen
 
+from training import CONFIG, load, refusal, vcgen
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.data.datamodules.stream import SceneStream

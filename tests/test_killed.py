@@ -3,9 +3,9 @@
 import random
 
 import pytest
+
 from killing import PHASES, train
 from training import equal, load
-
 from vcgen.training.run_folder import LOCK, alone_in
 
 KILLS = 28

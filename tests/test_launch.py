@@ -4,10 +4,10 @@ import os
 
 import pytest
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
-from training import CONFIG, refusal, vcgen
 
+from training import CONFIG, refusal, vcgen
 from vcgen.errors import UserError
-from vcgen.training.launch import Layout, slurm_layout
+from vcgen.training.slurm import Layout, slurm_layout
 
 #: What srun gives a task of a batch job with two nodes and four tasks on each.
 STEP = {

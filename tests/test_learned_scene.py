@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+
 from small_realfusion import CONFIG
 from text_folder import tiny_folder
 from training import refusal, vcgen
-
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.personalization.lora import LoRA
 from vcgen.personalization.textual_inversion import TextualInversion

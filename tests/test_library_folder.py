@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from text_folder import tiny_folder, tiny_prior
 
+from text_folder import tiny_folder, tiny_prior
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder, read_lora
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError

@@ -216,12 +216,12 @@ def test_a_package_that_the_user_names_is_imported_and_vouches_for_its_own_class
 
 
 def test_a_distillation_file_names_classes_of_ours_alone(bait):
-    from vcgen.systems.distillation.distilled import read_stage
+    from vcgen.systems.distillation.distilled import read_distillation
 
     before = set(sys.modules)
     for arguments in ({"guidance": shell(bait)}, {"options": {"views": shell(bait)}}, {"guidance": "m.extra.Model"}, {"guidance": ENCODER}):
         (bait / "distill.yaml").write_text(yaml.safe_dump({"model": {"class_path": "Distill", "init_args": arguments}}))
-        refused(read_stage, str(bait / "distill.yaml"))
+        refused(read_distillation, str(bait / "distill.yaml"))
     (bait / "distill.yaml").write_text("model: {class_path: Distill, init_args: {guidance: !!python/object/apply:os.system [touch sprung]}}")
-    refused(read_stage, str(bait / "distill.yaml"))
+    refused(read_distillation, str(bait / "distill.yaml"))
     assert sprung(bait, before) == []

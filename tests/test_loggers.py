@@ -9,8 +9,8 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
-from training import refusal, vcgen
 
+from training import refusal, vcgen
 from vcgen.visualization.logging import show_animation, show_image
 
 SHEET = "val/input_target_rendering_depth"

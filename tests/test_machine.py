@@ -8,8 +8,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
-from training import load, refusal, vcgen
 
+from training import load, refusal, vcgen
 from vcgen.data.shards.files import read_index
 
 TRAIN = Path(__file__).parents[1] / "data" / "cars64" / "train"

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+
 from scenes import looking_inwards, noise, posed_frames, write_transforms
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views

@@ -8,8 +8,8 @@ import pytest
 import torch
 import trimesh
 from scipy import special
-from stand_in import Balls
 
+from stand_in import Balls
 from vcgen.errors import UserError
 from vcgen.rendering.mesh import OUTLINE, SKIN, density_grid, extract_mesh, solidity, surface_colors
 from vcgen.visualization.mesh_files import srgb_to_linear, write_mesh

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import trimesh
-from mesh_files import four_colors, quad
 
+from mesh_files import four_colors, quad
 from vcgen.cli import main as cli
 from vcgen.data.shards import packing
 from vcgen.data.shards.files import read_index

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import trimesh
-from mesh_files import four_colors, quad
 from PIL import Image
 
+from mesh_files import four_colors, quad
 from vcgen.data.formats.remarks import Remark
 from vcgen.errors import UserError
 from vcgen.meshes import loading

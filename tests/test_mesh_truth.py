@@ -12,7 +12,7 @@ from PIL import Image
 
 from vcgen.data.images.arrays import area_resize
 from vcgen.meshes.cameras import SETS
-from vcgen.meshes.draw import draw, stage
+from vcgen.meshes.draw import draw, drawable
 from vcgen.meshes.parts import read_surface
 from vcgen.rendering.rasterizer import rasterize
 
@@ -21,7 +21,7 @@ from vcgen.rendering.rasterizer import rasterize
 def test_outline_and_depth_are_those_of_gso_30(view, shared_data):
     truth = shared_data / "gso_chicken" / "truth"
     surface, _ = read_surface(shared_data / "gso_chicken" / "model.obj", "z", 20_000, plain=True).fitted("box")
-    scene, cameras = stage(surface, lit=False), SETS["gso30"].make(np.random.default_rng(0), 16)
+    scene, cameras = drawable(surface, lit=False), SETS["gso30"].make(np.random.default_rng(0), 16)
     ours = draw(scene, cameras[view], (256, 256), 2)[..., 3].numpy() > 127
     theirs = np.array(Image.open(truth / f"{view:03d}.png"))[..., 3] > 127
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.995
@@ -41,7 +41,7 @@ def test_cars_look_as_blender_draws_them(key, shared_data, tmp_path):
     random = np.random.default_rng(zlib.crc32(key.encode()))
     surface, _ = read_surface(tmp_path / "car.ply", "y", 10_000).varied(int(variant), random).fitted("sphere")
     with tarfile.open(shared_data / "cars128" / "cars_test.tar") as tar, torch.no_grad():
-        cameras, scene = SETS["sphere"].make(random, 40), stage(surface)
+        cameras, scene = SETS["sphere"].make(random, 40), drawable(surface)
         for view in (0, 21):
             blender = np.array(Image.open(io.BytesIO(tar.extractfile(f"cars_test/{key}/rgb/{view:06d}.png").read())))
             images = [area_resize(x.astype(np.float32) / 255, (64, 64)) for x in (blender, draw(scene, cameras[view], (128, 128)).numpy())]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from mesh_files import BLUE, GREEN, RED, WHITE, four_colors, front, quad, quarters, seen
 from PIL import Image
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
+from mesh_files import BLUE, GREEN, RED, WHITE, four_colors, front, quad, quarters, seen
 from vcgen.meshes.cameras import DISTANCE, FOCAL, turntable
-from vcgen.meshes.draw import draw, stage
+from vcgen.meshes.draw import draw, drawable
 from vcgen.meshes.parts import read_surface
 from vcgen.meshes.surface import to_linear, to_srgb
 from vcgen.rendering.rasterizer import rasterize
@@ -23,7 +23,7 @@ def test_a_ball_covers_the_circle_that_it_must_and_stands_at_its_distance(tmp_pa
     trimesh.creation.icosphere(4, radius=7).apply_translation([3, 4, 5]).export(tmp_path / "ball.stl")
     surface, scale = read_surface(tmp_path / "ball.stl", "z", 10_000).fitted("sphere")
     cameras = turntable(np.random.default_rng(0), 3)
-    scene = stage(surface, lit=False)
+    scene = drawable(surface, lit=False)
     alpha = draw(scene, cameras[1], (64, 64))[..., 3].float() / 255
     radius = 64 * FOCAL * math.tan(math.asin(0.5 / DISTANCE))
     assert scale == pytest.approx(0.5 / 7, rel=1e-5)
@@ -142,7 +142,7 @@ def test_light_comes_from_above_and_shade_lies_where_the_object_stands_in_the_wa
         trimesh.util.concatenate(parts).export(tmp_path / f"{name}.ply")
     bright = {}
     for name in ("open", "roofed"):
-        scene = stage(read_surface(tmp_path / f"{name}.ply", "z", 1000))
+        scene = drawable(read_surface(tmp_path / f"{name}.ply", "z", 1000))
         height, middle = scene.surface.triangles[:, :, 2].amin(1), scene.surface.triangles[:, :, :2].abs().amax((1, 2)) < 0.2
         up = (scene.surface.face_normals()[:, 2] > 0.9) & middle
         bright[name] = [float(scene.light.diffuse[0, up & part].mean()) for part in (height < 0.05, height > 0.05)]

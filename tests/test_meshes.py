@@ -2,8 +2,8 @@
 
 import torch
 import trimesh
-from raster_scenes import bumpy, flat, soup
 
+from raster_scenes import bumpy, flat, soup
 from vcgen.rendering.meshes import Instances, Meshes
 
 

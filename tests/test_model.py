@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from prior_folder import entry, exported, trained
-from stand_in import BallSystem
 
 import vcgen
+from prior_folder import entry, exported, trained
+from stand_in import BallSystem
 from vcgen.cameras import view_angles
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.render import main as render_command
-from vcgen.data.images.framing import prepare
+from vcgen.data.images.photo import prepare
 from vcgen.errors import UserError
 
 BALL = {

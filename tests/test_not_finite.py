@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.plugins import MixedPrecision
+from torch.utils.data import DataLoader
+
 from small_realfusion import CONFIG, photo
 from text_folder import tiny_folder
-from torch.utils.data import DataLoader
 from training import load, refusal, vcgen
-
 from vcgen.data.datamodules.single import Same
 from vcgen.errors import UserError
 from vcgen.optim.optimizer import OptimizerOptions

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from vcgen.data.datamodules.order import batch_starts, epoch_order, identity, resume_position, scene_generator
+from vcgen.data.datamodules.sampler import batch_starts, epoch_order, identity, resume_position, scene_generator
 from vcgen.errors import UserError
 from vcgen.types import Position
 

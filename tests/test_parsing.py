@@ -4,8 +4,8 @@ import pytest
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
-from training import refusal, vcgen
 
+from training import refusal, vcgen
 from vcgen.training.refusals import lightning_refusal, parse_refusal
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from text_folder import tiny_folder, tiny_prior
 from torch import Tensor
 
+from text_folder import tiny_folder, tiny_prior
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.schedule import training_target
 from vcgen.diffusion.text_prior import TextPrior

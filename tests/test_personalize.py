@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from learned_prior import COLORS
 from PIL import Image
 from safetensors.torch import load_file
-from small_personalization import OPTIMIZER, example, system
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from learned_prior import COLORS
+from small_personalization import OPTIMIZER, example, system
 from text_folder import tiny_folder
 from training import equal, load, refusal, vcgen
-
 from vcgen.data.images.photo_augment import PLAIN
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
@@ -262,7 +262,7 @@ def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
         ({"model__method__initial": "quokka"}, "choose a word that is one token"),
         ({"model__method__token": "car"}, "already knows 'car'"),
         ({"model__preservation__count": 2}, "TextualInversion changes no network"),
-        ({"model__augmentation__gray": 2}, "a probability"),
+        ({"model__augmentation__grayscale": 2}, "a probability"),
         ({"model__templates": "[a photo]"}, "templates with {}"),
     ]
     for options, message in cases:

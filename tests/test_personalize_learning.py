@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from learned_prior import COLORS, learned_prior, image
-from small_personalization import example, system
 
+from learned_prior import COLORS, image, learned_prior
+from small_personalization import example, system
 from vcgen.data.images.photo_augment import PLAIN
 from vcgen.diffusion.prior import to_signed
 from vcgen.diffusion.text_prior import TextPrior

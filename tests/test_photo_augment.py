@@ -5,7 +5,7 @@ import torch
 
 from vcgen.data.images.photo_augment import PLAIN, PhotoAugmentation
 
-NONE = {"rotation": 0, "crop": 0, "jitter": 0, "gray": 0, "blur": 0}
+NONE = {"rotation": 0, "crop": 0, "jitter": 0, "grayscale": 0, "blur": 0}
 RED = torch.tensor([0.8, 0.1, 0.1])
 
 
@@ -35,7 +35,7 @@ def test_without_changes_the_object_lies_on_white():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_is_drawn_images_are_in_range_and_show_nothing_of_the_background(seed):
-    image = changed(seed, **dict.fromkeys(NONE, 1.0) | {"gray": 0.0})
+    image = changed(seed, **dict.fromkeys(NONE, 1.0) | {"grayscale": 0.0})
     assert image.shape == (3, 64, 64) and 0 <= float(image.min()) and float(image.max()) == 1.0
     assert float((image[1] - image[0]).max()) < 1e-5  # nowhere greener than red
     assert image[:, [0, 0, -1, -1], [0, -1, 0, -1]].min() == 1.0  # turned corners are white, not black
@@ -46,7 +46,7 @@ def test_a_zoom_scales_the_object():
     assert box(changed(crop=1, zoom=(0.5, 0.5), shift=0.0)) == (28, 28, 36, 36)
 
 
-def test_shifts_stay_within_their_share_and_reach_it():
+def test_shifts_stay_within_their_fraction_and_reach_it():
     lefts = [box(changed(seed, crop=1, zoom=(1.0, 1.0), shift=0.125))[0] - 24 for seed in range(60)]
     assert -8 <= min(lefts) < -6 and 6 < max(lefts) <= 8
 
@@ -100,7 +100,7 @@ def test_the_generator_alone_decides():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"gray": 1.5}, "gray"), ({"zoom": (1.2, 0.8)}, "zoom"), ({"sigma": (0.0, 1.0)}, "sigma"), ({"strength": 0.7}, "strength"),
+    ({"grayscale": 1.5}, "grayscale"), ({"zoom": (1.2, 0.8)}, "zoom"), ({"sigma": (0.0, 1.0)}, "sigma"), ({"strength": 0.7}, "strength"),
 ])
 def test_impossible_changes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -102,8 +102,8 @@ def test_points_outside_the_view_sample_its_border_and_its_center_stays_finite()
     assert sampled.isfinite().all()
 
 
-def test_receptive_field_of_the_first_convolution_is_centerd_on_the_pixel(model):
-    # End to end: the conv1 channels at pixel (8, 12) depend on a 7 x 7 window of the image, centerd there.
+def test_receptive_field_of_the_first_convolution_is_centered_on_the_pixel(model):
+    # End to end: the conv1 channels at pixel (8, 12) depend on a 7 x 7 window of the image, centered there.
     views = context(batch=1)
     images = views.images.clone().requires_grad_()
     field = model(Views(images, views.cameras))

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
 
+from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
 from vcgen.cli.main import main
 from vcgen.data.formats.plausible import FLIP, aim_of, odd_place, odd_poses
 from vcgen.data.shards.files import write_shards

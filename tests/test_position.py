@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from ranks import vcgen_ranks
 from training import CONFIG, Witness, load, refusal, vcgen
-
 from vcgen.data.shards.files import read_index
 
 SCENES = 155  # of the bundled training set

@@ -104,9 +104,9 @@ def test_an_unknown_sampler_is_refused():
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
-def test_a_strength_that_is_no_share_is_refused(strength):
+def test_a_strength_that_is_no_fraction_is_refused(strength):
     prior = ViewPrior(**SMALL).eval()
-    with pytest.raises(ValueError, match=r"strength is a share .* in \[0, 1\]; got"):
+    with pytest.raises(ValueError, match=r"strength is a fraction .* in \[0, 1\]; got"):
         prior.sample(condition(prior), torch.Generator(), 2, start=torch.rand(2, 3, 16, 16), strength=strength)
 
 
@@ -142,13 +142,13 @@ def test_samples_are_guided_unless_the_prior_cannot_be():
     def drawn(of: ViewPrior, **options):
         return of.sample(given, torch.Generator().manual_seed(0), 2, **options)
 
-    assert torch.equal(drawn(prior), drawn(prior, guidance_scale=1.5)) and not torch.equal(drawn(prior), drawn(prior, guidance=1.0))
+    assert torch.equal(drawn(prior), drawn(prior, guidance_scale=1.5)) and not torch.equal(drawn(prior), drawn(prior, guidance_scale=1.0))
     assert torch.equal(drawn(blind), drawn(prior, guidance_scale=1.0))
-    with pytest.raises(UserError, match="condition_dropout 0: classifier-free guidance .* must be 1"):
+    with pytest.raises(UserError, match="condition_dropout 0: guidance_scale must be 1"):
         drawn(blind, guidance_scale=1.5)
 
 
-def test_the_share_without_condition_is_as_asked():
+def test_the_fraction_without_condition_is_as_asked():
     prior = ViewPrior(condition_dropout=0.25, **SMALL)
     seen = []
     prior.forward = lambda noisy, times, given: seen.append(given.maps.abs().amax((1, 2, 3)) > 0) or noisy

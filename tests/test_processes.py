@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from training import equal, load
 
 ROOT = Path(__file__).parents[1]

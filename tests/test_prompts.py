@@ -6,9 +6,9 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from small_personalization import system
 from text_folder import CAPTIONS, TINY, tiny_prior
-
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.errors import UserError

@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 import lightning.pytorch as pl
 import pytest
 from msgspec import Meta
-from training import refusal, vcgen
 
+from training import refusal, vcgen
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
@@ -19,7 +19,7 @@ from vcgen.schema import AtLeastOne, NotNegative, Unit
 from vcgen.systems.base import System
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.training.fit import STANDING
-from vcgen.training.ranges import check_ranges, check_stage, is_bounded
+from vcgen.training.ranges import check_pair, check_ranges, is_bounded
 
 
 def below(kind: type) -> set[type]:
@@ -148,14 +148,14 @@ def test_levels_that_do_not_fit_are_refused_with_those_that_do(options, words):
 
 
 @pytest.mark.parametrize("system, data, takes", [
-    ("nerfdiff.NerfDiff", "photo_data.PhotoData", "ShardData or SceneData"), ("realfusion.RealFusion", "datamodule.ShardData", "PhotoData"),
-    ("text2image.TextToImage", "photo_data.PhotoData", "ShardData"), ("personalize.Personalize", "datamodule.ShardData", "PhotoData"),
-    ("distill.Distill", "datamodule.ShardData", "SceneData or ImageData"),
+    ("nerfdiff.NerfDiff", "datamodules.photo.PhotoData", "ShardData or SceneData"), ("realfusion.system.RealFusion", "datamodules.shards.ShardData", "PhotoData"),
+    ("text2image.TextToImage", "datamodules.photo.PhotoData", "ShardData"), ("personalize.Personalize", "datamodules.shards.ShardData", "PhotoData"),
+    ("distillation.system.Distill", "datamodules.shards.ShardData", "SceneData or ImageData"),
 ])  # fmt: skip
 def test_a_stage_says_which_data_it_learns_from(system, data, takes):
-    with pytest.raises(UserError, match=f"does not learn from {data.partition('.')[2]}; set data to {takes}$"):
-        check_stage(f"vcgen.systems.{system}", f"vcgen.data.{data}")
-    check_stage(f"vcgen.systems.{system}", "mine.Data")
+    with pytest.raises(UserError, match=f"does not learn from {data.split('.')[-1]}; set data to {takes}$"):
+        check_pair(f"vcgen.systems.{system}", f"vcgen.data.{data}")
+    check_pair(f"vcgen.systems.{system}", "mine.Data")
 
 
 def test_a_distillation_with_fewer_rays_than_views_names_both():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from raster_scenes import around, bumpy, cast, flat, relative, slope, soup, straight
 
+from raster_scenes import around, bumpy, cast, flat, relative, slope, soup, straight
 from vcgen.cameras import Cameras, orbit, pinhole
 from vcgen.errors import UserError
 from vcgen.rendering import visibility

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from small_realfusion import losses, photo, system
 from torch import nn
 
+from small_realfusion import losses, photo, system
 from vcgen.cameras import focal_from_fov, orbit, pinhole
 from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import noise_schedule
@@ -24,11 +24,11 @@ from vcgen.systems.realfusion.system import outside
 
 
 class Identity(nn.Module):
-    """A prior whose latents are the images, whose noise estimate is a share of what it sees, and which notes what it is told."""
+    """A prior whose latents are the images, whose noise estimate is a fraction of what it sees, and which notes what it is told."""
 
-    def __init__(self, share: float = 0.3):
+    def __init__(self, fraction: float = 0.3):
         super().__init__()
-        self.share, self.schedule, self.told, self.scales = share, noise_schedule(), [], []
+        self.fraction, self.schedule, self.told, self.scales = fraction, noise_schedule(), [], []
 
     def embed(self, prompts):
         return torch.tensor([crc32(prompt.encode()) % 9973 for prompt in prompts])[:, None, None].float()
@@ -39,25 +39,25 @@ class Identity(nn.Module):
     def denoise(self, noisy, times, text, unconditional, scale):
         self.told.append((text, unconditional))
         self.scales.append(scale)
-        return Denoised(noisy, self.share * noisy)
+        return Denoised(noisy, self.fraction * noisy)
 
 
 def test_the_weights_fit_the_reduction_and_follow_the_run():
     mean, total = LossWeights().at(0.0), LossWeights(sds_reduction="sum").at(0.0)
     assert (mean["rgb"], mean["mask"]) == (5, 0.5) and (total["rgb"], total["mask"]) == (1000, 500)
     assert LossWeights(rgb=7.0, mask=0.0).at(0.5)["rgb"] == 7 and LossWeights(rgb=7.0, mask=0.0).at(0.5)["mask"] == 0
-    course = [LossWeights(orientation=0.01, entropy=0.4).at(share) for share in (0, 0.5, 0.75, 1)]
+    course = [LossWeights(orientation=0.01, entropy=0.4).at(fraction) for fraction in (0, 0.5, 0.75, 1)]
     assert [w["orientation"] for w in course] == pytest.approx([1e-4, 1e-3, 10**-2.5, 1e-2])
     assert [w["entropy"] for w in course] == pytest.approx([0, 0, 0.2, 0.4])
     with pytest.raises(ValueError, match="negative"):
         LossWeights(rgb=-1.0)
 
 
-@pytest.mark.parametrize("reduction, share", [("sum", 2), ("mean", 2 * 4 * 3 * 3)])
-def test_the_gradient_towards_targets_is_the_difference(reduction, share):
+@pytest.mark.parametrize("reduction, fraction", [("sum", 2), ("mean", 2 * 4 * 3 * 3)])
+def test_the_gradient_towards_targets_is_the_difference(reduction, fraction):
     latents, targets = torch.randn(2, 4, 3, 3).requires_grad_(), torch.randn(2, 4, 3, 3).requires_grad_()
     distance_to_targets(latents, targets, reduction).backward()
-    torch.testing.assert_close(latents.grad, (latents - targets).detach() / share)
+    torch.testing.assert_close(latents.grad, (latents - targets).detach() / fraction)
     assert targets.grad is None
 
 
@@ -116,10 +116,10 @@ def test_levels_light_and_noise_follow_the_run():
     for at, shown in ((0, 2), (4, 2), (5, 4), (9, 4)):
         made.at = at
         losses(made)
-        assert made.scene.grid.shown == shown
-    kinds = {share: {made.draw_shading(camera, share, torch.Generator().manual_seed(i)).kind for i in range(30)} for share in (0.1, 0.3)}
+        assert made.scene.grid.active_levels == shown
+    kinds = {fraction: {made.draw_shading(camera, fraction, torch.Generator().manual_seed(i)).kind for i in range(30)} for fraction in (0.1, 0.3)}
     assert kinds == {0.1: {"albedo"}, 0.3: {"lambertian", "textureless"}}
-    assert [made.annealed(share).start for share in (0.0, 0.5, 1.0)] == pytest.approx([0.98, 0.74, 0.5])
+    assert [made.annealed(fraction).start for fraction in (0.0, 0.5, 1.0)] == pytest.approx([0.98, 0.74, 0.5])
     assert system(options={"noise_end": None}).annealed(1.0).start == 0.98
     with pytest.raises(ValueError, match="end < start"):
         system(options={"noise_end": 0.01})
@@ -150,15 +150,15 @@ def test_the_photos_losses_are_those_of_its_pixels():
         made.scene.decoder[-1].bias[0] -= 100
     found = made.photo_losses(made.whole_field, photo().context, torch.Generator().manual_seed(0))
     # Rays are drawn among those that meet the sphere, here nearly all.
-    share = float(found["mask"])
-    assert share == pytest.approx(float(photo().context.alpha.mean()), abs=0.1)
-    assert float(found["rgb"]) == pytest.approx(share * (0.1**2 + 0.9**2 + 0.9**2) / 3, rel=1e-3)
+    fraction = float(found["mask"])
+    assert fraction == pytest.approx(float(photo().context.alpha.mean()), abs=0.1)
+    assert float(found["rgb"]) == pytest.approx(fraction * (0.1**2 + 0.9**2 + 0.9**2) / 3, rel=1e-3)
     full = system(options={"background": "random", "reference_rays": 200})
     with torch.no_grad():
         full.scene.decoder[-1].bias[0] -= 100
     spread = full.photo_losses(full.whole_field, photo().context, torch.Generator().manual_seed(0))
     color = torch.tensor([0.9, 0.1, 0.1])
-    assert float(spread["rgb"]) == pytest.approx(share * float((color.square() - color + 1 / 3).mean()), rel=1e-3)
+    assert float(spread["rgb"]) == pytest.approx(fraction * float((color.square() - color + 1 / 3).mean()), rel=1e-3)
 
 
 def test_regularizers_against_closed_forms():

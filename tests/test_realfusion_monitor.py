@@ -5,11 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
-from small_realfusion import CONFIG
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from small_realfusion import CONFIG
 from text_folder import tiny_folder
 from training import vcgen
-
 from vcgen.systems.realfusion import monitor as realfusion_monitor
 from vcgen.systems.realfusion.monitor import IN_A_ROW, WINDOW, SceneMonitor
 from vcgen.systems.realfusion.outcome import Sides

@@ -7,11 +7,11 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
-from small_realfusion import CONFIG, photo
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from small_realfusion import CONFIG, photo
 from text_folder import tiny_folder
 from training import load, refusal, vcgen
-
 from vcgen.checkpoints import model_folder
 from vcgen.data.images.photo import load_photo
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid

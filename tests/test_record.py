@@ -3,8 +3,8 @@ import json
 
 import numpy as np
 import pytest
-from scenes import make_record, noise, png, set_at
 
+from scenes import make_record, noise, png, set_at
 from vcgen.data.shards.record import SceneRecord, decode_views, natural_order
 from vcgen.errors import UserError
 

@@ -11,10 +11,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from scenes import make_record
 from torch.utils.data import DataLoader
-from training import CONFIG, load, refusal, vcgen
 
+from scenes import make_record
+from training import CONFIG, load, refusal, vcgen
 from vcgen.data.datamodules.stream import SceneStream
 from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.shards.remote import Cache, is_remote

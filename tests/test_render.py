@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from vcgen.cameras import Cameras, look_at, orbit, pinhole
-from vcgen.rendering.volume import RenderOptions, composite, importance_edges, ray_sphere, render_image, render_rays, uniform_edges
+from vcgen.rendering.volume import (
+    RenderOptions,
+    composite,
+    importance_edges,
+    ray_sphere,
+    render_image,
+    render_rays,
+    uniform_edges,
+)
 
 
 @dataclass

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
 from PIL import Image, ImageDraw
-from stand_in import BallSystem
 
+from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
+from stand_in import BallSystem
 from vcgen.cameras import view_angles
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.cli.render import main
 from vcgen.cli.usage import plain_words
-from vcgen.data.images.framing import prepare
-from vcgen.data.input_camera import Stage
+from vcgen.data.images.photo import prepare
+from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 
 
@@ -127,7 +127,7 @@ def test_a_model_without_surface_keeps_its_views(tmp_path, photo):
 
 
 @pytest.mark.parametrize(("mode", "background"), [("RGBA", (9, 200, 9, 0)), ("RGB", (255, 255, 255)), ("RGB", (60, 90, 120))])
-def test_the_object_is_centerd_and_scaled(tmp_path, mode, background):
+def test_the_object_is_centered_and_scaled(tmp_path, mode, background):
     image = prepare(red_box(tmp_path / "a.png", mode, background), (64, 64), fill=0.75)
     # 40 x 20 pixels -> 48 x 24 of 64, in the middle.
     assert alpha_box(image) == (8, 20, 56, 44)
@@ -204,6 +204,6 @@ def test_options_may_be_typed_as_people_do(typed, parsed):
 
 
 def test_pixels_stay_square_in_frames_that_are_not():
-    stage = Stage.of({**CONFIG, "image_size": [32, 64]})
-    K = stage.cameras([0.0], 10.0).K[0]
+    input_camera = InputCamera.of({**CONFIG, "image_size": [32, 64]})
+    K = input_camera.cameras([0.0], 10.0).K[0]
     assert K[0, 0] * 64 == pytest.approx((K[1, 1] * 32).item())

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
 from PIL import Image, ImageDraw
-from stand_in import BallSystem
 
+from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
+from stand_in import BallSystem
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.render import main
 from vcgen.cli.render_outputs import straight_rgba
-from vcgen.data.images.framing import prepare
+from vcgen.data.images.photo import prepare
 from vcgen.errors import UserError
 from vcgen.types import Rendering
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
-from ranks import vcgen_ranks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, IterableDataset
-from training import CONFIG, equal, load, vcgen
 
+from ranks import vcgen_ranks
+from training import CONFIG, equal, load, vcgen
 from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
 from vcgen.training.stopping import SIGNALS, Stopped, StopSignals, conclude
 

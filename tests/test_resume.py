@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+
 from ranks import vcgen_ranks
 from training import Witness, equal, load, vcgen
 

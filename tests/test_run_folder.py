@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from training import refusal, vcgen
 
+from training import refusal, vcgen
 from vcgen.errors import UserError
 from vcgen.io import beside
 from vcgen.training import run_folder

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import CONFIG, vcgen
 
+from training import CONFIG, vcgen
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.systems.nerfdiff import NerfDiff

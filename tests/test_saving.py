@@ -3,8 +3,8 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from training import Witness, equal, load, refusal, vcgen
 
+from training import Witness, equal, load, refusal, vcgen
 from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.systems.nerfdiff import NerfDiff
 

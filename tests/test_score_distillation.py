@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from gaussian_text import gaussian_text_prior, one_level
 
+from gaussian_text import gaussian_text_prior, one_level
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.guidance.guidance import SDS, SJC
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training import CONFIG, load, refusal, vcgen
 
+from training import CONFIG, load, refusal, vcgen
 from vcgen import redaction
 from vcgen.cli.export import export_checkpoint
 from vcgen.cli.main import main

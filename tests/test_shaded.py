@@ -49,10 +49,10 @@ def test_colors_are_interpolated_in_perspective():
     row = torch.arange(34, 63)
     assert (alpha[0, 0, row, 32] == 1).sum() > 20
     distance = 0.5 / ((row + 0.5) / 64 - 0.5)  # along y, from the camera at y = -2, 0.5 above the floor
-    share = ((distance - 1) / 8).clamp(0, 1).numpy()
+    fraction = ((distance - 1) / 8).clamp(0, 1).numpy()
     seen = (alpha[0, 0, row, 32] == 1).numpy()
-    light = to_linear(rgb[0, 0, row, 32]).numpy()[seen] / (share[seen] * to_linear(torch.tensor(0.5)).item()).clip(1e-9)
-    bright = share[seen] > 0.05
+    light = to_linear(rgb[0, 0, row, 32]).numpy()[seen] / (fraction[seen] * to_linear(torch.tensor(0.5)).item()).clip(1e-9)
+    bright = fraction[seen] > 0.05
     assert np.ptp(light[bright]) < 0.02 and light[bright].mean() > SKY
 
 
@@ -66,7 +66,6 @@ def test_srgb_and_back():
 def test_scans_look_as_another_renderer_drew_them(shared_data):
     """So the surfaces lie in the cameras' world: what the metrics of shapes rest on."""
     from objects import load_objects
-
     from vcgen.metrics.image import psnr
 
     for known in load_objects(shared_data / "toys64", shared_data / "ycb_scans", shared_data / "meshes_lowpoly_cc0", None, 4):

@@ -149,7 +149,7 @@ def test_an_exact_grid_changes_no_image_and_asks_for_fewer_points(hard):
     assert 0 < ball.queries < 0.4 * asked
     for a, b in zip(sparse, dense):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
-    assert math.pi / 6 * 0.5**3 < grid.share() < 2 * math.pi / 6 * 0.5**3  # the ball, and a rim of one to two cells
+    assert math.pi / 6 * 0.5**3 < grid.fraction() < 2 * math.pi / 6 * 0.5**3  # the ball, and a rim of one to two cells
 
 
 def test_the_grid_forgets_what_has_gone():
@@ -168,7 +168,7 @@ def test_the_grid_forgets_what_has_gone():
         grid.refresh(Nothing())
     assert float(grid.density.max()) < 0.01
     # A thin scene stays: cells above the mean count.
-    assert 0 < grid.share() < 0.7
+    assert 0 < grid.fraction() < 0.7
 
 
 def test_gradients_pass_where_it_is_occupied():

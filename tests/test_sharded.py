@@ -4,10 +4,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from ranks import vcgen_ranks
 from torch.distributed.tensor import DTensor
-from training import CONFIG, equal, load
 
+from ranks import vcgen_ranks
+from training import CONFIG, equal, load
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.export import main as export
 from vcgen.data.datamodules.stream import FixedScenes

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from scenes import listing, make_record, noise, png, set_at
 
+from scenes import listing, make_record, noise, png, set_at
 from vcgen.data.shards.files import read_index, read_sample, write_shards
 from vcgen.data.shards.tar import read_members
 from vcgen.errors import UserError

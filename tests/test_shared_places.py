@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+
 from scenes import make_record, noise, png, write_srn_object
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.shards.remote import Cache

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from training import CONFIG, equal, load
 
+from training import CONFIG, equal, load
 from vcgen.cli import main as cli
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+
 from scenes import looking_inwards, posed_frames, write_srn_object, write_transforms
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.formats.transforms import read_distortion, read_intrinsics
 from vcgen.data.images.distortion import Distortion, distort, folds, undistort

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+
 from scenes import listing, looking_inwards, noise, png, posed_frames, write_srn_object, write_transforms
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.shards.files import read_index

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+
 from scenes import looking_inwards, make_record, noise, png, posed_frames, write_srn_object, write_transforms
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.datamodules.shards import ShardData
 from vcgen.data.shards.files import read_index, write_shards

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from scenes import listing, noise, png, write_srn_object
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.formats.srn import read_intrinsics, read_pose
 from vcgen.data.shards import packing

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from training import CONFIG, Witness, load, vcgen
 
 ROOT = Path(__file__).parents[1]

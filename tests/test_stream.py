@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from scenes import make_record
 from torch.utils.data import DataLoader
 
+from scenes import make_record
 from vcgen.data.datamodules.augment import Augmentation
 from vcgen.data.datamodules.shards import ShardData
 from vcgen.data.datamodules.stream import FixedScenes, SceneStream

@@ -7,8 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from scenes import make_record
 
+from scenes import make_record
 from vcgen.data.shards.files import read_index, read_sample, write_shards
 from vcgen.data.shards.tar import read_members
 from vcgen.errors import UserError

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from training import load, vcgen
 
+from training import load, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.data.captions import COLORS, Thing, all_sentences, captions, color_words, read_things, sentence
@@ -44,7 +44,7 @@ def views(azimuths: list[float], elevations: list[float], color: tuple[float, fl
     return Views(images, cameras.reshape(1, -1), alpha)
 
 
-def test_the_sectors_of_the_view_words_are_centerd():
+def test_the_sectors_of_the_view_words_are_centered():
     words = {-29: "front", 0: "front", 29: "front", 31: "side", 90: "side", 149: "side", 151: "back", 180: "back", 209: "back", 211: "side"}
     assert {angle: view_word(angle, 20) for angle in words} == words
     assert view_word(0, 61) == view_word(120, 90) == "overhead" and view_word(0, -61) == "bottom" and view_word(360, 59) == "front"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from text_folder import CAPTIONS, tiny_folder, tiny_prior
 
+from text_folder import CAPTIONS, tiny_folder, tiny_prior
 from vcgen.diffusion.text_networks import TextPriorOptions, new_tokenizer
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError

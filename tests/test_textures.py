@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from raster_scenes import flat, straight
 from torch.nn import functional as F
 
+from raster_scenes import flat, straight
 from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import rasterize
 from vcgen.rendering.textures import Mipmaps, mip_level, sample

@@ -8,9 +8,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+
 from ranks import vcgen_ranks
 from training import CONFIG
-
 from vcgen.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -4,8 +4,8 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from training import refusal, vcgen
 
+from training import refusal, vcgen
 from vcgen.errors import UserError
 from vcgen.training.callbacks.checkpoints import never_due
 from vcgen.training.trainer_options import check_seed, check_trainer

@@ -5,8 +5,8 @@ import copy
 import lightning.pytorch as pl
 import pytest
 import torch
-from scenes import set_at
 
+from scenes import set_at
 from vcgen.errors import UserError
 from vcgen.training.callbacks.training_state import check_state
 

@@ -4,11 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
-from geometry import coverage, matched_errors, visual_hull
 from PIL import Image
+
+from geometry import coverage, matched_errors, visual_hull
 from scenes import listing, looking_inwards, noise, write_transforms
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.formats.scene import nearest_to_axes
 from vcgen.data.formats.transforms import read_intrinsics

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+
 from scenes import looking_inwards, posed_frames, write_srn_object
 from training import refusal
-
 from vcgen.cli.main import main
 from vcgen.data.images.distortion import Distortion, distort
 from vcgen.data.images.framing import read

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from stand_in import BallSystem
 from test_export import checkpoint
 from test_render_command import CONFIG, QUICK, red_box
 from training import refusal
-
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.errors import UserError

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+
 from ranks import vcgen_ranks
 from training import CONFIG, load
-
 from vcgen.checkpoints import model_folder
 from vcgen.checkpoints.build import build_system
 from vcgen.data.datamodules.stream import FixedScenes

@@ -20,7 +20,7 @@ def reference(azimuth: float = 0.0):
     (149, 0, "side"), (151, 0, "back"), (180, 0, "back"), (209, 0, "back"), (211, 0, "side"), (-180, 0, "back"), (360, 0, "front"),
     (0, 61, "overhead"), (180, 61, "overhead"), (0, 59, "front"), (0, -61, "bottom"), (90, -59, "side"),
 ])  # fmt: skip
-def test_sectors_are_centerd_on_the_reference(azimuth, elevation, word):
+def test_sectors_are_centered_on_the_reference(azimuth, elevation, word):
     assert view_word(azimuth, elevation) == word
 
 
@@ -46,8 +46,8 @@ def test_random_cameras_are_uniform_on_the_zone():
     """Archimedes: heights on a sphere are uniform, and so are azimuths."""
     azimuth, elevation = (torch.stack(x).flatten() for x in zip(*(relative_angles(c, reference(), CENTER) for c in draws())))
     low, high = math.sin(math.radians(-10)), math.sin(math.radians(60))
-    for share in ((torch.deg2rad(elevation).sin() - low) / (high - low), (azimuth + 180) / 360):
-        ranks = share.sort().values
+    for fraction in ((torch.deg2rad(elevation).sin() - low) / (high - low), (azimuth + 180) / 360):
+        ranks = fraction.sort().values
         assert float((ranks - (torch.arange(len(ranks)) + 0.5) / len(ranks)).abs().max()) < 1.63 / math.sqrt(len(ranks))  # Kolmogorov, 1 %
 
 

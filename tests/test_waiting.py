@@ -10,8 +10,8 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from ranks import free_port, vcgen_ranks
 
+from ranks import free_port, vcgen_ranks
 from vcgen.training import fit, stopping
 from vcgen.training.refusals import rendezvous_refusal
 from vcgen.training.stopping import Stopped, StopSignals, conclude

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from vcgen.api import Model
+    from vcgen.api import Pipeline
 
 __version__ = "0.1.0"
 
@@ -24,8 +24,8 @@ __version__ = "0.1.0"
 def load(
     folder: "Path | str", device: str = "cpu", input_elevation: float | None = None, input_distance: float | None = None,
     fov: float | None = None, plugins: "Sequence[str]" = (),
-) -> "Model":
-    """Open a model folder written by ``vcgen export``; see :class:`vcgen.api.Model`.
+) -> "Pipeline":
+    """Open a model folder written by ``vcgen export``; see :class:`vcgen.api.Pipeline`.
 
     input_elevation: of the images that will be given, in degrees; input_distance: of their camera from the object's middle, in world
     units; fov: horizontal field of view of all cameras, in degrees; each the model's default unless given. plugins: packages of your own
@@ -33,6 +33,6 @@ def load(
     vcgen.errors.UserError in one line for a folder that is missing, damaged or foreign, a device that cannot be used, or an impossible
     camera.
     """
-    from vcgen.api import open_model  # torch stays out of `import vcgen`
+    from vcgen.api import open_pipeline  # torch stays out of `import vcgen`
 
-    return open_model(folder, device, input_elevation, input_distance, fov, plugins)
+    return open_pipeline(folder, device, input_elevation, input_distance, fov, plugins)

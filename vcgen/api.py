@@ -9,43 +9,44 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
-from vcgen.data.images.framing import Source, prepare
-from vcgen.data.input_camera import Stage
+from vcgen.data.images.framing import Source
+from vcgen.data.images.photo import prepare
+from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.types import Field, Rendering, Views
 
 
-def open_model(
+def open_pipeline(
     folder: Path | str, device: torch.device | str = "cpu", elevation: float | None = None, distance: float | None = None,
     fov: float | None = None, plugins: Sequence[str] = (),
-) -> "Model":
-    """The model of a folder on ``device``; elevation, distance and fov of images as in :meth:`Stage.of`, which with ``folder.load`` is
+) -> "Pipeline":
+    """The model of a folder on ``device``; elevation, distance and fov of images as in :meth:`InputCamera.of`, which with ``folder.load`` is
     where the UserErrors come from. plugins: as there."""
     system = model_folder.load(folder, device, plugins)
-    return Model(system, Stage.of(system.config, elevation, distance, fov))
+    return Pipeline(system, InputCamera.of(system.config, elevation, distance, fov))
 
 
-class Model:
-    """A system and the stage its images stand on: an orbit around the object, z up, with the input camera at azimuth 0.
+class Pipeline:
+    """A system and the camera its images are taken by, on an orbit around the object, z up, with the input camera at azimuth 0.
 
-    system: takes and gives whole batches with cameras of any kind; its ``config`` is the parsed config.json. stage: the camera that the
+    system: takes and gives whole batches with cameras of any kind; its ``config`` is the parsed config.json. input_camera: the camera that the
     model expects. Images are given as a file's path, a PIL image, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], of
-    any size; they are framed as ``vcgen render`` does it. fill: share of the frame that the object is scaled to fill. as_is: keep the
+    any size; they are framed as ``vcgen render`` does it. fill: fraction of the frame that the object is scaled to fill. as_is: keep the
     framing, for images framed like the training data. Everything stays on the model's device. Raises UserError for images without an
     object.
     """
 
-    def __init__(self, system: LightningModule, stage: Stage):
-        self.system, self.stage = system, stage
+    def __init__(self, system: LightningModule, input_camera: InputCamera):
+        self.system, self.input_camera = system, input_camera
 
     def context(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Views:
         """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that took it."""
-        return self.stage.context(prepare(image, self.stage.image_size, fill, as_is), self.system.device)
+        return self.input_camera.context(prepare(image, self.input_camera.image_size, fill, as_is), self.system.device)
 
     def cameras(self, azimuths: Sequence[float], elevation: float | None = None) -> Cameras:
         """Cameras (n,) around the object, degrees: azimuth 0 is the image's side, 90 a quarter turn counter-clockwise seen from above;
         elevation between -90 and 90, the image's unless given."""
-        return self.stage.cameras(azimuths, self.stage.elevation if elevation is None else elevation, self.system.device)
+        return self.input_camera.cameras(azimuths, self.input_camera.elevation if elevation is None else elevation, self.system.device)
 
     @torch.no_grad()
     def reconstruct(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Field:
@@ -71,13 +72,13 @@ class Model:
 
         size: (height, width), or the width alone, in pixels; the model's own unless given.
         """
-        height, width = self.stage.image_size
+        height, width = self.input_camera.image_size
         if isinstance(size, int):
             size = (round(size * height / width), size)
         cameras = cameras.to(self.system.device)
         # One at a time: memory does not grow with their number.
         views = [
-            self.system.render(field, cameras[index : index + 1].reshape(1, 1), size or (height, width), background=self.stage.background)
+            self.system.render(field, cameras[index : index + 1].reshape(1, 1), size or (height, width), background=self.input_camera.background)
             for index in range(len(cameras.near))
         ]
         return Rendering(*(torch.cat(parts, 1)[0] for parts in zip(*views, strict=True)))
@@ -91,7 +92,7 @@ class Model:
 
         steps: of the sampler. seed: of the noise; the same gives the same images. guidance_scale: of the classifier-free
         kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout. strength: below 1, sampling
-        starts from the field's rendering, noised to this share of the schedule: closer to it, less sharp. sampler: "ddim", or "dpm++" for
+        starts from the field's rendering, noised to this fraction of the schedule: closer to it, less sharp. sampler: "ddim", or "dpm++" for
         DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model without a prior and for an unknown sampler.
         """
         if getattr(self.system, "prior", None) is None:

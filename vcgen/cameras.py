@@ -195,7 +195,7 @@ def colmap_to_c2w(quaternion: Tensor, translation: Tensor) -> Tensor:
 
 
 def field_of_view(K: Tensor) -> Tensor:
-    """Horizontal field of view in degrees of normalized intrinsics (..., 3, 3) with a centerd principal point."""
+    """Horizontal field of view in degrees of normalized intrinsics (..., 3, 3) with a centered principal point."""
     return torch.rad2deg(2 * torch.atan(0.5 / K[..., 0, 0]))
 
 

@@ -15,13 +15,13 @@ Positive = Annotated[float, Meta(gt=0, le=1e12)]
 #: A distance in a scene, in world units: float32 has seven digits.
 Length = Annotated[float, Meta(ge=1e-6, le=1e6)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
-#: A gray level, a coverage, a share.
+#: A gray level, a coverage, a fraction.
 Unit = Annotated[float, Meta(ge=0, le=1)]
-#: The share of a frame that an object's longer side fills.
+#: The fraction of a frame that an object's longer side fills.
 Fill = Annotated[float, Meta(ge=0.1, le=1)]
 #: Degrees above the horizon.
 Elevation = Annotated[float, Meta(ge=-90, le=90)]
-#: A share of less than all: of a decay, a momentum.
+#: A fraction of less than all: of a decay, a momentum.
 BelowOne = Annotated[float, Meta(ge=0, lt=1)]
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=1 << 31)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from vcgen.cli.render_outputs import OutputOptions
     from vcgen.data.images.framing import RgbaImage
-    from vcgen.data.input_camera import Stage
+    from vcgen.data.input_camera import InputCamera
     from vcgen.systems.distillation.distilled import Distilled
 
 #: Views, and frames of a turntable, at most.
@@ -62,7 +62,7 @@ def render(
         input_distance: distance between the image's camera and the object's middle, in world units; the model's default otherwise, and
             the only one that suits models trained at a single distance.
         fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
-        fill: share of the frame that the object is scaled to fill, between 0.1 and 1.
+        fill: fraction of the frame that the object is scaled to fill, between 0.1 and 1.
         as_is: keep the image's framing (only pad and resize), for images framed like the training data.
         distill: finetune the field by the model's diffusion prior first (under a minute on one CPU core at 64 px): a configuration
             such as configs/distill.yaml, or nothing for the same settings.
@@ -93,19 +93,19 @@ def render(
     device, targets = usage.choose_device(device), _targets(image, Path(out))
     from vcgen.checkpoints.model_folder import read_config
     from vcgen.cli.render_outputs import OutputOptions
-    from vcgen.data.input_camera import Stage
+    from vcgen.data.input_camera import InputCamera
 
-    stage = Stage.of(read_config(model), input_elevation, input_distance, fov)
-    images = _read(targets, stage.image_size, fill, as_is)
+    input_camera = InputCamera.of(read_config(model), input_elevation, input_distance, fov)
+    images = _read(targets, input_camera.image_size, fill, as_is)
     system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
     options = OutputOptions(
         azimuths=tuple(360 * i / (views or 8) for i in range(views or 8)) if azimuths is None else tuple(azimuths),
-        elevation=stage.elevation if elevation is None else elevation,
-        size=stage.image_size if size is None else (max(1, round(size * stage.image_size[0] / stage.image_size[1])), size),
+        elevation=input_camera.elevation if elevation is None else elevation,
+        size=input_camera.image_size if size is None else (max(1, round(size * input_camera.image_size[0] / input_camera.image_size[1])), size),
         turntable_frames=turntable_frames, fps=fps, mesh_resolution=mesh_resolution, mesh_formats=tuple(dict.fromkeys(mesh_format)),
         threshold=threshold, transparent=transparent,
     )
-    _render_all(system, stage, images, targets, options, {"model": str(model), "distill": distill, "seed": seed})
+    _render_all(system, input_camera, images, targets, options, {"model": str(model), "distill": distill, "seed": seed})
 
 
 def _open(
@@ -122,7 +122,7 @@ def _open(
 
 
 def _render_all(
-    system: "LightningModule | Distilled", stage: "Stage", images: "dict[Path, RgbaImage]", targets: dict[Path, Path],
+    system: "LightningModule | Distilled", input_camera: "InputCamera", images: "dict[Path, RgbaImage]", targets: dict[Path, Path],
     options: "OutputOptions", record: dict[str, Any],
 ) -> None:
     """Every image, even when an earlier one had problems; these end the command."""
@@ -136,7 +136,7 @@ def _render_all(
         create_folder(target)
     for path, target in targets.items():
         torch.manual_seed(record["seed"])
-        report = render_image(system, stage, path, images[path], target, options, record)
+        report = render_image(system, input_camera, path, images[path], target, options, record)
         say(*report.lines)
         problems += report.problems
     if problems:
@@ -161,7 +161,7 @@ def _targets(images: list[str], out: Path) -> dict[Path, Path]:
 
 def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool) -> "dict[Path, RgbaImage]":
     """Every image as the model sees it. Raises UserError for all together that cannot be used, before anything is rendered."""
-    from vcgen.data.images.framing import prepare
+    from vcgen.data.images.photo import prepare
 
     images, faults = {}, []
     for path in paths:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vcgen.cameras import Cameras
 from vcgen.data.images.framing import RgbaImage
-from vcgen.data.input_camera import Stage
+from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.io import write_bytes
 from vcgen.rendering.mesh import extract_mesh
@@ -50,7 +50,7 @@ class Report:
 
 
 def render_image(
-    system: LightningModule, stage: Stage, path: Path, image: RgbaImage, target: Path, options: OutputOptions, record: dict[str, Any]
+    system: LightningModule, input_camera: InputCamera, path: Path, image: RgbaImage, target: Path, options: OutputOptions, record: dict[str, Any]
 ) -> Report:
     """Write everything for one image, which came from ``path``, to the folder ``target``; ``record`` goes into render.json."""
     pixels = np.concatenate([image.color, image.alpha[..., None]], -1)
@@ -58,19 +58,19 @@ def render_image(
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
-        field = system.field(stage.context(image, system.device))
-        cameras = stage.cameras(options.azimuths, options.elevation, system.device)
-        views = _render(system, field, cameras, options.size, stage.background, bar, f"{path.name}: views")
-        lines = [f"{path} -> {target}"] + _write_views(views, stage, target, options)
+        field = system.field(input_camera.context(image, system.device))
+        cameras = input_camera.cameras(options.azimuths, options.elevation, system.device)
+        views = _render(system, field, cameras, options.size, input_camera.background, bar, f"{path.name}: views")
+        lines = [f"{path} -> {target}"] + _write_views(views, input_camera, target, options)
         if options.turntable_frames:
-            around = stage.cameras([360 * i / options.turntable_frames for i in range(options.turntable_frames)], options.elevation)
-            turn = _render(system, field, around.to(system.device), options.size, stage.background, bar, f"{path.name}: turntable")
+            around = input_camera.cameras([360 * i / options.turntable_frames for i in range(options.turntable_frames)], options.elevation)
+            turn = _render(system, field, around.to(system.device), options.size, input_camera.background, bar, f"{path.name}: turntable")
             frames = _images(turn.rgb)
             gif = write_gif(target / "turntable.gif", frames, options.fps)
             mp4 = write_mp4(target / "turntable.mp4", frames, options.fps)
             lines += [_line(gif, f"{len(frames)} frames, {options.fps:g} per second"), _line(mp4, "the same as H.264")]
-    mesh, problems = ({}, []) if not options.mesh_resolution else _write_mesh(field, stage, target, options, lines)
-    record = {**record, "image": str(path), **_record(stage, cameras, options), "mesh": mesh}
+    mesh, problems = ({}, []) if not options.mesh_resolution else _write_mesh(field, input_camera, target, options, lines)
+    record = {**record, "image": str(path), **_record(input_camera, cameras, options), "mesh": mesh}
     write_bytes(target / "render.json", (json.dumps(record, indent=2) + "\n").encode())
     return Report([*lines, _line(target / "render.json", "cameras and settings")], [f"{path}: {problem}" for problem in problems])
 
@@ -86,11 +86,11 @@ def _render(
     return Rendering(*(torch.stack(parts) for parts in zip(*rendered, strict=True)))
 
 
-def _write_views(views: Rendering, stage: Stage, target: Path, options: OutputOptions) -> list[str]:
+def _write_views(views: Rendering, input_camera: InputCamera, target: Path, options: OutputOptions) -> list[str]:
     images, depth, alpha = _images(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
-    colored = depth_image(depth, stage.near, stage.far, alpha)
-    stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(stage)), 1, 65535), 0).astype(np.uint16)
-    shown = straight_rgba(views, stage.background) if options.transparent else images
+    colored = depth_image(depth, input_camera.near, input_camera.far, alpha)
+    stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(input_camera)), 1, 65535), 0).astype(np.uint16)
+    shown = straight_rgba(views, input_camera.background) if options.transparent else images
     for index, name in enumerate(_names(options.azimuths)):
         write_png(target / "views" / name, shown[index])
         write_png(target / "depth" / name, stored[index])
@@ -101,15 +101,15 @@ def _write_views(views: Rendering, stage: Stage, target: Path, options: OutputOp
     return [
         _line(target / "input.png", "what the model was shown"),
         _line(target / "views", f"{len(images)} views, {options.size[1]} x {options.size[0]} pixels{clear}"),
-        _line(target / "depth", f"16-bit depth, world units = value * {_depth_unit(stage):.6g}, 0 = nothing there"),
+        _line(target / "depth", f"16-bit depth, world units = value * {_depth_unit(input_camera):.6g}, 0 = nothing there"),
         _line(target / "depth_color", "the same to look at: red near, blue far"),
         _line(target / "contact_sheet.png", "views and depth on one page"),
     ]
 
 
-def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions, lines: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _write_mesh(field: Field, input_camera: InputCamera, target: Path, options: OutputOptions, lines: list[str]) -> tuple[dict[str, Any], list[str]]:
     """An image without a surface still has its views, so the reason is returned instead of raised."""
-    radius = stage.radius if not math.isfinite(float(field.radius[0])) else None
+    radius = input_camera.radius if not math.isfinite(float(field.radius[0])) else None
     try:
         surface = extract_mesh(field, options.mesh_resolution, options.threshold, radius)
     except UserError as error:
@@ -123,13 +123,13 @@ def _write_mesh(field: Field, stage: Stage, target: Path, options: OutputOptions
     }, []
 
 
-def _record(stage: Stage, cameras: Cameras, options: OutputOptions) -> dict[str, Any]:
+def _record(input_camera: InputCamera, cameras: Cameras, options: OutputOptions) -> dict[str, Any]:
     return {
         "world": "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalized by width and height",
-        "input_camera": {"azimuth": 0.0, "elevation": stage.elevation, "distance": stage.distance, "focal": stage.focal},
-        "depth_unit": _depth_unit(stage), "background": None if options.transparent else stage.background,
+        "input_camera": {"azimuth": 0.0, "elevation": input_camera.elevation, "distance": input_camera.distance, "focal": input_camera.focal},
+        "depth_unit": _depth_unit(input_camera), "background": None if options.transparent else input_camera.background,
         "views": [
-            {"name": name, "azimuth": azimuth, "elevation": options.elevation, "c2w": c2w, "K": K, "near": stage.near, "far": stage.far}
+            {"name": name, "azimuth": azimuth, "elevation": options.elevation, "c2w": c2w, "K": K, "near": input_camera.near, "far": input_camera.far}
             for name, azimuth, c2w, K in zip(
                 _names(options.azimuths), options.azimuths, cameras.c2w.tolist(), cameras.K.tolist(), strict=True
             )
@@ -148,9 +148,9 @@ def _names(azimuths: tuple[float, ...]) -> list[str]:
     return [f"{index:03d}_azimuth_{round(azimuth) % 360:03d}.png" for index, azimuth in enumerate(azimuths)]
 
 
-def _depth_unit(stage: Stage) -> float:
+def _depth_unit(input_camera: InputCamera) -> float:
     """World units per step of the 16-bit depth images: the far plane is the largest number."""
-    return stage.far / 65535
+    return input_camera.far / 65535
 
 
 def _bytes(values: NDArray) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from vcgen.types import Views
 
 
 @dataclass(frozen=True)
-class Stage:
+class InputCamera:
     """The set-up of an image without pose: an orbit around the origin of a z-up world, with the input camera at azimuth 0.
 
     image_size: (height, width) of the model's input. focal: normalized by the width; pixels are square. distance, near, far: world units.
@@ -32,7 +32,7 @@ class Stage:
     @classmethod
     def of(
         cls, config: dict[str, Any], elevation: float | None = None, distance: float | None = None, fov: float | None = None
-    ) -> "Stage":
+    ) -> "InputCamera":
         """The default camera of a model folder's config, with what the user knows better: degrees, world units, degrees.
 
         Another distance moves near and far along, since the object stays at the origin. Raises UserError for impossible values.
@@ -68,7 +68,7 @@ class Stage:
         return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far).to(device)
 
     def context(self, image: RgbaImage, device: torch.device | str = "cpu") -> Views:
-        """What a system's ``field`` takes: an image (``vcgen.data.images.framing.prepare``) and its camera, batch shape (1, 1)."""
+        """What a system's ``field`` takes: an image (``vcgen.data.images.photo.prepare``) and its camera, batch shape (1, 1)."""
         images = torch.from_numpy(image.color).permute(2, 0, 1)[None, None]
         alpha = torch.from_numpy(image.alpha)[None, None, None]
         return Views(images, self.cameras([0.0], self.elevation)[None], alpha).to(device)

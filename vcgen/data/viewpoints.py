@@ -17,7 +17,7 @@ def view_word(azimuth: float, elevation: float) -> str:
     """The word for a camera at ``azimuth`` degrees from the object's front and ``elevation`` above its equator.
 
     "overhead" above 60 degrees, "bottom" below -60; else "front" within 30 degrees of the front, "back" within 30 of its opposite,
-    "side" between. The sectors are centerd: with a front sector that begins at the front, half of the front views are called side views
+    "side" between. The sectors are centered: with a front sector that begins at the front, half of the front views are called side views
     (RealFusion's release), and fronts appear on every side.
     """
     if abs(elevation) > 60:
@@ -56,13 +56,13 @@ def random_cameras(reference: Cameras, center: Tensor, radius: float, options: V
     reference: (1,), the photo's camera; it sets the scale of distances.
     """
     device = center.device
-    share = torch.rand(4, generator=generator, device=device)
+    fraction = torch.rand(4, generator=generator, device=device)
     low, high = (math.sin(math.radians(angle)) for angle in options.elevation)
-    height = low + (high - low) * share[0]
-    azimuth, ring = 2 * math.pi * share[1], (1 - height.square()).sqrt()
-    fov = torch.deg2rad(_between(options.fov, share[2]))
+    height = low + (high - low) * fraction[0]
+    azimuth, ring = 2 * math.pi * fraction[1], (1 - height.square()).sqrt()
+    fov = torch.deg2rad(_between(options.fov, fraction[2]))
     spanned = (reference.centers[0] - center).norm() / (2 * reference.K[0, 0, 0])  # half the width that the photo spans
-    distance = _between(options.framing, share[3]) * spanned / (fov / 2).tan()
+    distance = _between(options.framing, fraction[3]) * spanned / (fov / 2).tan()
     eye = center + distance * torch.stack([ring * azimuth.cos(), ring * azimuth.sin(), height])
     K = pinhole(1.0).to(device)
     K[0, 0] = K[1, 1] = 0.5 / (fov / 2).tan()
@@ -92,5 +92,5 @@ def relative_angles(cameras: Cameras, reference: Cameras, center: Tensor) -> tup
     return torch.remainder(azimuth - first + 180, 360) - 180, elevation
 
 
-def _between(bounds: tuple[float, float], share: Tensor) -> Tensor:
-    return bounds[0] + (bounds[1] - bounds[0]) * share
+def _between(bounds: tuple[float, float], fraction: Tensor) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * fraction

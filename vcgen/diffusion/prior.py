@@ -188,10 +188,10 @@ class ViewPrior(nn.Module):
     ) -> Tensor:
         """Draw images (n, 3, H, W) in [0, 1]. guidance_scale: see :meth:`guided`; None: GUIDANCE_SCALE, or 1 where the prior was trained without
         condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, images in [0, 1], sampling begins
-        from these, noised to the share ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A share of less than half a step, as 0,
+        from these, noised to the fraction ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A fraction of less than half a step, as 0,
         returns the start, clamped. Raises ValueError for a strength outside [0, 1] and for another sampler."""
         if not 0 <= strength <= 1:
-            raise ValueError(f"strength is a share of the noise schedule, in [0, 1]; got {strength}")
+            raise ValueError(f"strength is a fraction of the noise schedule, in [0, 1]; got {strength}")
         if sampler not in SAMPLERS:
             raise ValueError(f"the samplers are {', '.join(SAMPLERS)}; got {sampler!r}")
         if guidance_scale is None:

@@ -34,16 +34,16 @@ def signal_and_noise(scheduler: DDPMScheduler, timesteps: Tensor, like: Tensor) 
     return survival.sqrt(), (1 - survival).sqrt()
 
 
-def timestep(scheduler: DDPMScheduler, share: float) -> int:
-    """The integer timestep at a share of the way from clean (0) to noise (1)."""
-    return min(round(share * scheduler.config.num_train_timesteps), scheduler.config.num_train_timesteps - 1)
+def timestep(scheduler: DDPMScheduler, fraction: float) -> int:
+    """The integer timestep at a fraction of the way from clean (0) to noise (1)."""
+    return min(round(fraction * scheduler.config.num_train_timesteps), scheduler.config.num_train_timesteps - 1)
 
 
 def draw_timesteps(scheduler: DDPMScheduler, count: int, generator: torch.Generator) -> Tensor:
     """Timesteps (count,) spread evenly from a random start, which takes noise out of the loss (VDM, arXiv 2107.00630, appendix I)."""
     offset = torch.rand((), generator=generator, device=generator.device)
-    shares = (offset + torch.arange(count, device=generator.device) / count) % 1
-    return (shares * scheduler.config.num_train_timesteps).long()
+    fractions = (offset + torch.arange(count, device=generator.device) / count) % 1
+    return (fractions * scheduler.config.num_train_timesteps).long()
 
 
 def predicts_noise(scheduler: DDPMScheduler) -> bool:

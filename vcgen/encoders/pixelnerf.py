@@ -3,7 +3,7 @@
 The published network, written anew: :class:`PixelNerf` turns context views into a :class:`PixelField`, which holds all state.
 Parameter names are those of the released checkpoints (github.com/sxyu/pixel-nerf), which have some more that the network never uses
 (``encoder.model.layer4``, ``code``). Their rays pass through the upper left corners of pixels, ours through the centers; either way
-pixel (i, j) samples the feature that the first convolution centerd on pixel (i, j).
+pixel (i, j) samples the feature that the first convolution centered on pixel (i, j).
 """
 
 import logging
@@ -102,7 +102,7 @@ class PixelField:
     def features_at(self, points: Tensor) -> Tensor:
         """(batch, p, 3) world points -> (batch, n, p, 512) features at their projections into each view, bilinear, border-padded.
 
-        Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution centerd its window.
+        Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution centered its window.
         """
         uv = self.cameras.project(points[:, None])[0]
         cells, pixels = uv.new_tensor(self.features.shape[:-3:-1]), uv.new_tensor(self.size[::-1])

@@ -14,7 +14,7 @@ SEED = 0
 class Difference:
     """Method A minus method B on the same objects.
 
-    mean: average difference. interval: its 95 % interval, None for fewer than two groups. improved: share of objects where A wins.
+    mean: average difference. interval: its 95 % interval, None for fewer than two groups. improved: fraction of objects where A wins.
     """
 
     mean: float

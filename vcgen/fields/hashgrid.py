@@ -44,7 +44,7 @@ class HashGrid(nn.Module):
         growth = exp((log(finest) - log(coarsest)) / max(1, levels - 1))  # equations 2 and 3
         self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]
         entries = [min((size + 1) ** 3, 2**log2_size) for size in self.sizes]
-        self.levels, self.features, self.log2_size, self.shown = levels, features, log2_size, levels
+        self.levels, self.features, self.log2_size, self.active_levels = levels, features, log2_size, levels
         self.plain = sum((size + 1) ** 3 <= 2**log2_size for size in self.sizes)  # the coarser levels, which hold every corner
         starts = torch.tensor([0, *entries]).cumsum(0)
         self.register_buffer("sides", torch.tensor(self.sizes), persistent=False)
@@ -58,23 +58,23 @@ class HashGrid(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """(n, 3) in [0, 1], clamped to it -> (n, levels * features), in float32; differentiable in the points, too."""
-        sides = self.sides[: self.shown, None]
+        sides = self.sides[: self.active_levels, None]
         # The points stand last, up to the look-up: a CPU works on long rows at its full width.
         scaled = points.float().clamp(0, 1).T[:, None] * sides  # (3, levels, n)
         corner = torch.minimum(scaled.detach().long(), sides - 1)
         offset = scaled - corner
-        shares = torch.stack([1 - offset, offset])
-        weights = torch.stack([shares[i, 0] * shares[j, 1] * shares[k, 2] for i, j, k in CORNERS], -1)
+        fractions = torch.stack([1 - offset, offset])
+        weights = torch.stack([fractions[i, 0] * fractions[j, 1] * fractions[k, 2] for i, j, k in CORNERS], -1)
         found = _WeightedSum.apply(self.table, self.rows(corner).flatten(0, 1), weights.flatten(0, 1))
-        found = found.unflatten(0, (self.shown, len(points))).transpose(0, 1).flatten(1)
+        found = found.unflatten(0, (self.active_levels, len(points))).transpose(0, 1).flatten(1)
         return F.pad(found, (0, self.width - found.shape[1]))
 
     def rows(self, corner: Tensor) -> Tensor:
-        """Where the eight corners of the shown levels' cells are stored in the table: (levels, n, 8) int32, in the order of CORNERS, of
+        """Where the eight corners of the active levels' cells are stored in the table: (levels, n, 8) int32, in the order of CORNERS, of
         each cell's lowest corner, (3, levels, n)."""
-        side, start = self.sides[: self.shown, None] + 1, self.starts[: self.shown, None]
+        side, start = self.sides[: self.active_levels, None] + 1, self.starts[: self.active_levels, None]
         strides = torch.stack([torch.ones_like(side), side, side * side])
-        # Per axis and step: its share of the plain sum, and of the hash, whose last bits alone count.
+        # Per axis and step: its fraction of the plain sum, and of the hash, whose last bits alone count.
         steps = torch.stack([corner, corner + 1])
         sums = (steps[:, :, : self.plain] * strides[:, : self.plain]).int()
         mask = 2**self.log2_size - 1

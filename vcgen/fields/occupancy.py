@@ -53,7 +53,7 @@ class OccupancyGrid(nn.Module):
             return torch.ones_like(dense)
         return F.max_pool3d(dense.float()[None, None], 3, 1, 1)[0, 0] > 0
 
-    def share(self) -> float:
+    def fraction(self) -> float:
         """Of cells that are occupied."""
         return float(self.occupied().float().mean())
 

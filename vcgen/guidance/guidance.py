@@ -103,8 +103,8 @@ class NGD(Guidance):
     ) -> Round:
         """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with the noise estimate
         e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
-        share = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
-        time = timestep(schedule, share)
+        fraction = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
+        time = timestep(schedule, fraction)
         times = torch.full((len(renderings),), time, device=renderings.device)
         alpha, sigma = signal_and_noise(schedule, times, renderings)
         noisy = alpha * last.targets + sigma * last.noise
@@ -172,7 +172,7 @@ class SJC(Guidance):
 
     With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean over draws of
     n of (D(y) - I) / s, where D is the prior's clean image. A target I + direction under half the squared error has this gradient.
-    draws: of n per round. start, end: range of the uniformly drawn noise level, as shares of the schedule. rounds, updates: as in
+    draws: of n per round. start, end: range of the uniformly drawn noise level, as fractions of the schedule. rounds, updates: as in
     :class:`NGD`.
     """
 

@@ -45,7 +45,7 @@ class LossWeights:
             raise ValueError(f"weights must not be negative; got {self}")
 
     def at(self, progress: float) -> dict[str, float]:
-        """The weights by the losses' names when the share ``progress`` in [0, 1] of the run is over."""
+        """The weights by the losses' names when the fraction ``progress`` in [0, 1] of the run is over."""
         rgb, mask = AGAINST[self.sds_reduction]
         return {
             "rgb": rgb if self.rgb is None else self.rgb, "mask": mask if self.mask is None else self.mask, "sds": self.sds,

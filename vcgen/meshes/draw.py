@@ -19,7 +19,7 @@ LAYERS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Drawable:
     """A surface ready to be drawn. mesh: its faces, welded, in float64. textures: in linear light, color times alpha. light: None for the
     base color alone. cull: whether the backs of single-sided faces are left out."""
 
@@ -30,19 +30,19 @@ class Stage:
     cull: bool
 
 
-def stage(surface: Surface, lit: bool = True, cull: bool = False) -> Stage:
+def drawable(surface: Surface, lit: bool = True, cull: bool = False) -> Drawable:
     """Prepare a surface around the origin: refine its faces, and compute its light if ``lit``."""
     surface = surface.refined(LONGEST, max(MOST, len(surface)))
     mesh = Meshes(surface.triangles.reshape(-1, 3), torch.arange(3 * len(surface)).reshape(-1, 3)).welded()
     textures = tuple(Mipmaps.of(_linear(texture)) for texture in surface.textures)
     if not lit:
-        return Stage(surface, mesh, textures, None, cull)
+        return Drawable(surface, mesh, textures, None, cull)
     corners = torch.arange(len(surface)).repeat_interleave(3)
     base = _base(textures, surface, corners, surface.uv.reshape(-1, 2), surface.rgba.reshape(-1, 4), None)
-    return Stage(surface, mesh, textures, shine_on(surface, base[:, :3].reshape(-1, 3, 3)), cull)
+    return Drawable(surface, mesh, textures, shine_on(surface, base[:, :3].reshape(-1, 3, 3)), cull)
 
 
-def draw(scene: Stage, camera: Cameras, size: tuple[int, int], samples: int = 4) -> Tensor:
+def draw(scene: Drawable, camera: Cameras, size: tuple[int, int], samples: int = 4) -> Tensor:
     """(height, width, 4) uint8, straight sRGB color and alpha, of one camera (shape ()), by ``samples`` x ``samples`` samples a pixel."""
     fine = (size[0] * samples, size[1] * samples)
     total = torch.zeros(fine[0] * fine[1], 4)
@@ -59,7 +59,7 @@ def draw(scene: Stage, camera: Cameras, size: tuple[int, int], samples: int = 4)
     return (torch.cat([color, pixels[..., 3:]], -1) * 255 + 0.5).to(torch.uint8)
 
 
-def _shown(scene: Stage, camera: Cameras) -> tuple[Meshes, Cameras]:
+def _shown(scene: Drawable, camera: Cameras) -> tuple[Meshes, Cameras]:
     """What is drawn, and the camera as a batch of one, in float64. A face that is left out becomes one without area."""
     mesh, camera = scene.mesh, Cameras(*(x.double()[None] for x in (camera.c2w, camera.K, camera.near, camera.far)))
     if not scene.cull:
@@ -74,7 +74,7 @@ def _backs(surface: Surface, eye: Tensor, faces: Tensor) -> Tensor:
     return (torch.linalg.cross(b - a, c - a) * (eye - a)).sum(1) < 0
 
 
-def _colors(scene: Stage, raster: Raster, camera: Cameras) -> Tensor:
+def _colors(scene: Drawable, raster: Raster, camera: Cameras) -> Tensor:
     """(m, 4) color in linear light and alpha of the samples that meet a face."""
     surface, found = scene.surface, raster.faces
     met = torch.zeros(len(surface), dtype=torch.bool).index_fill(0, found, True)

@@ -16,7 +16,7 @@ from vcgen.data.formats.scene import SceneFolder, Settings, make_record, scene_k
 from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.meshes.cameras import camera_set
-from vcgen.meshes.draw import draw, stage
+from vcgen.meshes.draw import draw, drawable
 from vcgen.meshes.loading import KINDS
 from vcgen.meshes.parts import read_surface
 from vcgen.meshes.surface import BOX_RADIUS, RADIUS, Fit
@@ -89,7 +89,7 @@ def read_scene(scene: MeshFile, settings: MeshSettings) -> SceneRecord:
         count = cameras_of.count(settings.views, scene.cameras)
         cameras = cameras_of.shaped(cameras_of.make(random, count), settings.size)
         near, far = cameras_of.bounds(cameras, radius)
-        scenery = stage(surface, settings.lit, settings.cull)
+        scenery = drawable(surface, settings.lit, settings.cull)
         pixels = [draw(scenery, cameras[number], settings.size, settings.samples).numpy() for number in range(count)]
     c2w, K = (list(matrices.numpy()) for matrices in (cameras.c2w, cameras.K))
     record = make_record(scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w, np.zeros(3))

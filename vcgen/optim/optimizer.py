@@ -39,7 +39,7 @@ class OptimizerOptions:
     final: Unit = 0.02
 
     def factor(self, step: int, progress: float) -> float:
-        """Multiplier of the learning rates at a step, where ``progress`` in [0, 1] is the share of the run that is over."""
+        """Multiplier of the learning rates at a step, where ``progress`` in [0, 1] is the fraction of the run that is over."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.schedule == "constant":
             return warm

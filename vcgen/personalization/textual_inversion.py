@@ -74,7 +74,7 @@ class TextualInversion(Personalization):
         if self.clip is None:
             return nearest_word(prior, images, words)
         best = clip_probabilities(self.clip, images, words, download).topk(min(BEST, len(words)))
-        shown = ", ".join(f"{words[i]} {share:.1%}" for share, i in zip(best.values.tolist(), best.indices.tolist()))
+        shown = ", ".join(f"{words[i]} {fraction:.1%}" for fraction, i in zip(best.values.tolist(), best.indices.tolist()))
         rank_zero_info(printable(f"initial word, of {len(words)}, by CLIP: {shown}"))
         return int(best.indices[0])
 

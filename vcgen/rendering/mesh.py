@@ -124,10 +124,10 @@ def surface_colors(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk:
     return (torch.cat(colors).clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
-def _sphere(resolution: int, share: float) -> NDArray[np.bool_]:
-    """Which points of a cube's grid lie in the sphere around its middle whose radius is ``share`` of half the cube's edge."""
+def _sphere(resolution: int, fraction: float) -> NDArray[np.bool_]:
+    """Which points of a cube's grid lie in the sphere around its middle whose radius is ``fraction`` of half the cube's edge."""
     square = np.linspace(-1, 1, resolution) ** 2
-    return square[:, None, None] + square[:, None] + square <= share**2
+    return square[:, None, None] + square[:, None] + square <= fraction**2
 
 
 def _batch(points: Tensor, field: Field) -> Tensor:

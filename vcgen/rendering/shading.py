@@ -23,7 +23,7 @@ class Shading:
     """How a rendering is lit.
 
     kind: "albedo" is the field's color; "lambertian" color * (ambient + (1 - ambient) max(0, n.l)); "textureless" the same of white.
-    light: (3,) unit vector towards the light, in the world. ambient: the light's share that has no direction.
+    light: (3,) unit vector towards the light, in the world. ambient: the light's fraction that has no direction.
     """
 
     kind: Kind = "albedo"
@@ -69,7 +69,7 @@ def render_shaded(
 ) -> ShadedRendering:
     """As :func:`vcgen.rendering.volume.render_rays` in one pass, lit, with normals.
 
-    Normals are looked up only at samples that contribute more to their ray than ``least`` of an even share, 1 / samples; the others are
+    Normals are looked up only at samples that contribute more to their ray than ``least`` of an even fraction, 1 / samples; the others are
     not lit. step: see :func:`normals`. Without ``with_normals`` only albedo can be shown.
     """
     if not with_normals and shading.kind != "albedo":

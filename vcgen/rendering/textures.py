@@ -58,10 +58,10 @@ def sample(
         return bilinear(mipmaps, torch.zeros_like(texture), uv, texture, wrap)
     level = mip_level(slopes, mipmaps.sizes[0]).clamp(max=len(mipmaps.sizes) - 1).to(uv.dtype)
     lower = level.floor()
-    share = (level - lower)[:, None].to(mipmaps.table.dtype)
+    fraction = (level - lower)[:, None].to(mipmaps.table.dtype)
     fine = bilinear(mipmaps, lower.long(), uv, texture, wrap)
     coarse = bilinear(mipmaps, level.ceil().long(), uv, texture, wrap)
-    return fine + share * (coarse - fine)
+    return fine + fraction * (coarse - fine)
 
 
 def mip_level(slopes: Tensor, size: tuple[int, int]) -> Tensor:

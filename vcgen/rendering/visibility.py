@@ -180,8 +180,8 @@ def _clipped(corners: list[Tensor], plane: Tensor) -> tuple[list[Tensor], Tensor
 
 def cut_at(beyond: Tensor, before: Tensor, plane: Tensor) -> Tensor:
     """Where the line between two points (n, 3) meets the plane, from the one beyond it."""
-    share = (beyond[:, 2] - plane) / (beyond[:, 2] - before[:, 2])
-    return torch.cat([(beyond + share[:, None] * (before - beyond))[:, :2], plane[:, None]], 1)
+    fraction = (beyond[:, 2] - plane) / (beyond[:, 2] - before[:, 2])
+    return torch.cat([(beyond + fraction[:, None] * (before - beyond))[:, :2], plane[:, None]], 1)
 
 
 def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int, int], layer: Layer) -> None:
@@ -210,8 +210,8 @@ def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int
 
 def _along(y: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """x and 1 / z where edges between points (x, y, 1 / z) cross rows."""
-    share = (y - upper[1]) / (lower[1] - upper[1])
-    return upper[0] + share * (lower[0] - upper[0]), upper[2] + share * (lower[2] - upper[2])
+    fraction = (y - upper[1]) / (lower[1] - upper[1])
+    return upper[0] + fraction * (lower[0] - upper[0]), upper[2] + fraction * (lower[2] - upper[2])
 
 
 def _fill(spans: Tensor, column0: Tensor, columns: Tensor, first: Tensor, number: Tensor, layer: Layer) -> None:

@@ -87,9 +87,9 @@ def uniform_edges(near: Tensor, far: Tensor, count: int, generator: torch.Genera
 
 
 def importance_edges(edges: Tensor, weights: Tensor, count: int, generator: torch.Generator | None, padding: float = 0.01) -> Tensor:
-    """Edges (..., count + 1) that cut the weights into equal shares, by inverting their piecewise linear distribution function.
+    """Edges (..., count + 1) that cut the weights into equal fractions, by inverting their piecewise linear distribution function.
 
-    edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the share of the probability spread uniformly, so that what the
+    edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the fraction of the probability spread uniformly, so that what the
     first pass missed can be found. Jittered with a generator, else deterministic. First and last edge stay, so the ray remains tiled.
     """
     weights = weights + padding * weights.sum(-1, keepdim=True) / weights.shape[-1] + 1e-6
@@ -102,8 +102,8 @@ def importance_edges(edges: Tensor, weights: Tensor, count: int, generator: torc
     above = torch.searchsorted(cdf, u.contiguous(), right=True).clamp(1, edges.shape[-1] - 1)
     low, high = cdf.gather(-1, above - 1), cdf.gather(-1, above)
     left, right = edges.gather(-1, above - 1), edges.gather(-1, above)
-    share = ((u - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    return left + share * (right - left)
+    fraction = ((u - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return left + fraction * (right - left)
 
 
 def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:

@@ -144,7 +144,7 @@ class System(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def progress(self, step: int) -> float:
-        """Share of the run that is over: by ``trainer.max_steps`` where set (reproducible), else by ``trainer.max_time``, else 0."""
+        """Fraction of the run that is over: by ``trainer.max_steps`` where set (reproducible), else by ``trainer.max_time``, else 0."""
         trainer = self.trainer
         if trainer.max_steps > 0:
             return step / trainer.max_steps

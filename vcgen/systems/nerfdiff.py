@@ -128,14 +128,14 @@ class NerfDiff(FieldSystem):
             learned = None if self.background_logit is None else self.background_logit.sigmoid()
             losses = ray_losses(field, example.target, self.rays_per_view, self.render_options, generator, self.background, learned)
         if self.prior is not None:
-            each, share = self.denoising_losses(field, example, generator)
+            each, fraction = self.denoising_losses(field, example, generator)
             losses["denoising"] = each.mean()
-            self.monitor(each.detach(), share)
+            self.monitor(each.detach(), fraction)
         return losses
 
     def denoising_losses(self, field: Field, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The prior's loss on the first target views of every scene, over white, given the field's renderings at their cameras: of each
-        image (n,), with the share of the noise schedule (n,), in [0, 1), at which it was taken."""
+        image (n,), with the fraction of the noise schedule (n,), in [0, 1), at which it was taken."""
         target = example.target[:, : self.prior_options.views]
         self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from
@@ -145,11 +145,11 @@ class NerfDiff(FieldSystem):
         losses, times = self.prior.loss(target.on(1.0).flatten(0, 1), condition, generator)
         return losses, times / self.prior.schedule.config.num_train_timesteps
 
-    def monitor(self, losses: Tensor, share: Tensor) -> None:
+    def monitor(self, losses: Tensor, fraction: Tensor) -> None:
         """Notes the mean of the losses (n,) by quarters of the noise schedule, each of the last step that had images there, NaN before.
         All on the device: looking at the numbers here would make the CPU wait for the GPU at every step."""
         for low in (0.0, 0.25, 0.5, 0.75):
-            name, inside = f"denoising/t_{low:g}_to_{low + 0.25:g}", (share >= low) & (share < low + 0.25)
+            name, inside = f"denoising/t_{low:g}_to_{low + 0.25:g}", (fraction >= low) & (fraction < low + 0.25)
             before = self.monitored.get(name, torch.full_like(losses[0], torch.nan))
             self.monitored[name] = torch.where(inside.any(), torch.where(inside, losses, 0).sum() / inside.sum(), before)
 
@@ -169,14 +169,14 @@ class NerfDiff(FieldSystem):
     ) -> Tensor:
         """Images (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
 
-        guidance_scale: of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: share of the noise schedule at which sampling
+        guidance_scale: of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: fraction of the noise schedule at which sampling
         starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or "dpm++"
         (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown sampler.
         """
         if self.prior is None:
             raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
         if not 0 <= strength <= 1:
-            raise UserError(f"strength is a share of the noise schedule: it must lie in [0, 1], {strength} does not")
+            raise UserError(f"strength is a fraction of the noise schedule: it must lie in [0, 1], {strength} does not")
         if sampler not in SAMPLERS:
             raise UserError(f"there is no sampler {sampler!r}: the samplers are {', '.join(SAMPLERS)}")
         seen = self.render_condition(self.field(context), cameras, size or context.size)

@@ -71,7 +71,7 @@ class TextToImage(System):
         self.set_scale()
 
     def progress(self, step: int) -> float:
-        """Share of the phase that is over: the learning rate falls twice, so that the U-Net learns a settled code. With
+        """Fraction of the phase that is over: the learning rate falls twice, so that the U-Net learns a settled code. With
         ``trainer.max_time`` instead of ``max_steps`` the second fall is that of the whole run."""
         if step < self.autoencoder_steps:
             return step / self.autoencoder_steps

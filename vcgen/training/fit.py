@@ -56,12 +56,18 @@ from vcgen.training.callbacks.skipped import Skipped
 from vcgen.training.callbacks.speed import Speed
 from vcgen.training.callbacks.together import Together, started_by
 from vcgen.training.environment import DiscreetCLI, refuse_unstorable
-from vcgen.training.launch import slurm_layout
 from vcgen.training.loggers import put_into, unwanted_callbacks
 from vcgen.training.parsing import mend
-from vcgen.training.ranges import check_stage, check_value
-from vcgen.training.refusals import lightning_refusal, parse_refusal, process_refusal, rendezvous_refusal, worker_refusal
+from vcgen.training.ranges import check_pair, check_value
+from vcgen.training.refusals import (
+    lightning_refusal,
+    parse_refusal,
+    process_refusal,
+    rendezvous_refusal,
+    worker_refusal,
+)
 from vcgen.training.run_folder import alone_in
+from vcgen.training.slurm import slurm_layout
 from vcgen.training.stopping import StopSignals
 from vcgen.training.trainer_options import check_seed, check_trainer
 
@@ -100,7 +106,7 @@ class VcgenCLI(DiscreetCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand].clone().as_dict()
         model, data = config["model"]["class_path"], config["data"]["class_path"]
-        check_stage(model, data)
+        check_pair(model, data)
         check_trainer(config["trainer"], endless=data.startswith("vcgen."))
         for place, kind in {"model": Any, "data": Any, **STANDING}.items():
             check_value(kind, config[place], place)

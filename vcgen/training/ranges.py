@@ -41,7 +41,7 @@ def check_value(hint: Any, value: Any, place: str) -> None:
             raise UserError(f"{place}{at}: expected {wanted}; not {value}") from error
 
 
-def check_stage(model: str, data: str) -> None:
+def check_pair(model: str, data: str) -> None:
     """Raises UserError where one of vcgen's data modules is none that the system learns from. model, data: paths of the classes."""
     takes, (package, _, name) = getattr(named_class(model), "takes", ()), data.rpartition(".")
     if takes and package.startswith("vcgen.") and name not in takes:

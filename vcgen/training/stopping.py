@@ -5,7 +5,6 @@ Nothing heavy is imported here: the signals are listened to before PyTorch is, w
 
 import multiprocessing
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vcgen.terminal import printable
+from vcgen.training.slurm import job_name, preempted, requeue
 
 #: SLURM sends SIGUSR1 before the time limit (``--signal=USR1@300``), SIGTERM when it is about to kill.
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
@@ -137,40 +137,6 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
         advice = again
     _say(f"{saved}; {advice}")
     return 128 + stopped.signal
-
-
-def job_name(environ: Mapping[str, str]) -> str:
-    """What ``scontrol`` calls this batch job, or "" outside SLURM and in an interactive shell."""
-    if "SLURM_JOB_ID" not in environ or environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-        return ""
-    if "SLURM_ARRAY_TASK_ID" in environ:
-        # The number of one task's job can be that of the whole array.
-        return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
-    return environ["SLURM_JOB_ID"]
-
-
-def preempted(job: str) -> bool:
-    """Whether SIGTERM began the grace time of a preemption. A job that ends within it has failed, for SLURM, and is not requeued after it.
-
-    Jobs that SLURM requeues, cancels or stops at their time limit are no longer RUNNING when they get SIGTERM.
-    """
-    output, refusal = scontrol("show", "job", job)
-    known = dict(re.findall(r"(\S+?)=(\S*)", output))
-    return not refusal and known.get("JobState") == "RUNNING" and known.get("PreemptTime", "None") not in ("None", "N/A", "Unknown")
-
-
-def requeue(job: str) -> str:
-    """``scontrol requeue``; returns why it failed, "" if it did not. From here on SLURM may kill this job at any moment."""
-    return scontrol("requeue", job)[1]
-
-
-def scontrol(*words: str) -> tuple[str, str]:
-    """(its output, why it failed or "")."""
-    try:
-        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", " ".join(str(error).split())
-    return done.stdout, "" if done.returncode == 0 else " ".join(done.stderr.split()) or f"scontrol's status is {done.returncode}"
 
 
 def _say(line: str) -> None:

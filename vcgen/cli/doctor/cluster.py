@@ -1,12 +1,11 @@
 """SLURM, and where the processes of a training meet."""
 
-import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 
 from vcgen.cli.doctor.finding import Finding
+from vcgen.training.slurm import job_state, slurm_layout
 
 #: Set by launchers for the processes they start; left over in a shell, they make a training wait for processes that never come.
 LEFT_OVER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
@@ -14,8 +13,6 @@ LEFT_OVER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
 
 def slurm(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Commands, and inside a job its counts and whether it can be requeued."""
-    from vcgen.training.launch import slurm_layout
-
     absent = [name for name in ("sbatch", "srun", "scontrol") if not shutil.which(name)]
     if "SLURM_JOB_ID" not in environ:
         yield Finding("ok", "slurm", "no SLURM here" if absent else "not in a job; see slurm/README.md for how to submit one")
@@ -27,16 +24,7 @@ def slurm(environ: Mapping[str, str]) -> Iterator[Finding]:
     layout = slurm_layout({"SLURM_STEP_ID": "0", **environ})  # as under srun
     text = f"{layout.nodes} nodes x {layout.per_node} tasks" if layout else "one process of its own"
     yield Finding("ok", "slurm", f"job {job}: {text}" + ("" if "SLURM_STEP_ID" in environ else "; trainings are started with srun"))
-    yield requeueing(job, scontrol(job))
-
-
-def scontrol(job: str) -> dict[str, str]:
-    """What SLURM knows of a job; empty where it does not answer."""
-    try:
-        done = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return dict(re.findall(r"(\S+?)=(\S*)", done.stdout))
+    yield requeueing(job, job_state(job))
 
 
 def requeueing(job: str, known: Mapping[str, str]) -> Finding:

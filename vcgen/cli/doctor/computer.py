@@ -18,9 +18,9 @@ def processors(cgroup: Path = CGROUP) -> Iterator[Finding]:
 
     total = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
-    share = cgroup_cores(cgroup)
-    usable = min(allowed, share or allowed)
-    limits = [f"affinity {allowed}"] * (allowed < total) + ([f"control group {share:g}"] if share and share < allowed else [])
+    fraction = cgroup_cores(cgroup)
+    usable = min(allowed, fraction or allowed)
+    limits = [f"affinity {allowed}"] * (allowed < total) + ([f"control group {fraction:g}"] if fraction and share < allowed else [])
     text = f"{usable:g} of {total} cores" + (f" ({', '.join(limits)})" if limits else "") + f", {torch.get_num_threads()} threads"
     if torch.get_num_threads() > max(1, usable):
         yield Finding("warning", "processors", f"{text} would fight over them; export OMP_NUM_THREADS={max(1, int(usable))}")

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from vcgen.data.datamodules.augment import Augmentation
-from vcgen.data.datamodules.order import identity, resume_position
+from vcgen.data.datamodules.sampler import identity, resume_position
 from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import ShardIndex, read_index

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vcgen.cameras import Cameras
 from vcgen.data.datamodules.augment import Augmentation
-from vcgen.data.datamodules.order import batch_starts, epoch_order, scene_generator
+from vcgen.data.datamodules.sampler import batch_starts, epoch_order, scene_generator
 from vcgen.data.shards.files import ShardIndex
 from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError

@@ -11,7 +11,16 @@ import numpy as np
 
 from vcgen.data.formats.files import is_visible, visible
 from vcgen.data.formats.intrinsics import normalized
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
+from vcgen.data.formats.scene import (
+    SceneFolder,
+    Settings,
+    find_scenes,
+    make_record,
+    middle_of,
+    other_layout,
+    require_folder,
+    scene_key,
+)
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import plan_turns, turned
 from vcgen.data.images.arrays import load_image, shrink

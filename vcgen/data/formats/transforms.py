@@ -18,7 +18,16 @@ from vcgen.data.formats.files import ImageFiles, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalized
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
 from vcgen.data.formats.remarks import remark
-from vcgen.data.formats.scene import SceneFolder, Settings, find_scenes, make_record, middle_of, other_layout, require_folder, scene_key
+from vcgen.data.formats.scene import (
+    SceneFolder,
+    Settings,
+    find_scenes,
+    make_record,
+    middle_of,
+    other_layout,
+    require_folder,
+    scene_key,
+)
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
 from vcgen.data.images.arrays import area_resize, load_image, to_bytes

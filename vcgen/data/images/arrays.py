@@ -50,7 +50,7 @@ def area_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _area_weights(old: int, new: int) -> np.ndarray:
-    """(new, old) float32 matrix: the share of each old pixel in each new one; rows sum to 1."""
+    """(new, old) float32 matrix: the fraction of each old pixel in each new one; rows sum to 1."""
     edges = np.arange(new + 1) * (old / new)
     pixels = np.arange(old)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

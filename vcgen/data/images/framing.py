@@ -1,4 +1,4 @@
-"""A user's image becomes the view that a model expects: cut out, centerd, scaled, resized."""
+"""A user's image becomes the view that a model expects: cut out, centered, scaled, resized."""
 
 import functools
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Source = Path | str | Image.Image | NDArray
 BACKGROUND_TOLERANCE = 12
 #: The difference from which a pixel is fully object; between the two, coverage grows linearly.
 OBJECT_DIFFERENCE = 48
-#: The share of border pixels that must have the background's color; the rest may belong to an object that touches the border.
+#: The fraction of border pixels that must have the background's color; the rest may belong to an object that touches the border.
 PLAIN_BORDER = 0.8
 #: Pixels of a photo that are floats at a time.
 BAND = 1 << 20
@@ -71,32 +71,6 @@ class CutOut:
         behind, divisor = 1 - alpha, np.maximum(alpha, np.float32(1e-3))
         mixed = (as_floats(self.color[rows, columns, channel]) for channel in range(3))
         return [*(np.clip((m - behind * b) / divisor, 0, 1) * alpha for m, b in zip(mixed, self.background)), alpha]
-
-
-def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> RgbaImage:
-    """Read an image of any size and make it (height, width) = ``size``.
-
-    The object is found by the alpha channel, else by a plain border color, else by rembg where it is installed; it is centerd and scaled
-    so that its bounding box fills the share ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages
-    premultiplied color over each new pixel's area, so that transparent pixels, whatever their color, leave no fringe. Raises
-    UserError when there is no object to be found.
-    """
-    if not 0.1 <= fill <= 1:
-        raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
-    pixels, has_alpha = read(source)
-    name = str(source) if isinstance(source, (Path, str)) else "the image"
-    if has_alpha:
-        image = RgbaImage(pixels[..., :3], pixels[..., 3])
-    elif as_is:
-        image = RgbaImage(pixels[..., :3], np.broadcast_to(np.float32(1), pixels.shape[:2]))
-    else:
-        from vcgen.data.images.photo import without_background  # which knows of what is below
-
-        image = without_background(pixels[..., :3], max(size), name, USE_ANOTHER)
-    height, width = pixels.shape[:2]
-    if as_is:
-        return resample(image, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)
-    return resample(image, bounding_box(image, name), size, fill)
 
 
 def read(source: Source) -> tuple[NDArray, bool]:

@@ -1,4 +1,4 @@
-"""A user's photo becomes a square image with coverage: cut out, recenterd, resized, its color free of what lay behind the object."""
+"""A user's photo becomes a square image with coverage: cut out, recentered, resized, its color free of what lay behind the object."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vcgen.data.formats.masks import read_mask, two_coverages
-from vcgen.data.images.framing import CutOut, RgbaImage, bounding_box, cut_out, read, resample
+from vcgen.data.images.framing import USE_ANOTHER, CutOut, RgbaImage, Source, bounding_box, cut_out, read, resample
 from vcgen.errors import UserError
 
 #: What to do with a photo that says nowhere what the object is.
@@ -92,3 +92,27 @@ def without_fringe(image: RgbaImage) -> RgbaImage:
         return image
     rows, columns = distance_transform_edt(~inside, return_distances=False, return_indices=True)
     return RgbaImage(image.color[rows, columns], image.alpha)
+
+
+def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> RgbaImage:
+    """Read an image of any size and make it (height, width) = ``size``.
+
+    The object is found by the alpha channel, else by a plain border color, else by rembg where it is installed; it is centered and scaled
+    so that its bounding box fills the fraction ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages
+    premultiplied color over each new pixel's area, so that transparent pixels, whatever their color, leave no fringe. Raises
+    UserError when there is no object to be found.
+    """
+    if not 0.1 <= fill <= 1:
+        raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
+    pixels, has_alpha = read(source)
+    name = str(source) if isinstance(source, (Path, str)) else "the image"
+    if has_alpha:
+        image = RgbaImage(pixels[..., :3], pixels[..., 3])
+    elif as_is:
+        image = RgbaImage(pixels[..., :3], np.broadcast_to(np.float32(1), pixels.shape[:2]))
+    else:
+        image = without_background(pixels[..., :3], max(size), name, USE_ANOTHER)
+    height, width = pixels.shape[:2]
+    if as_is:
+        return resample(image, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)
+    return resample(image, bounding_box(image, name), size, fill)

@@ -71,7 +71,7 @@ class PhotoAugmentation:
         # Premultiplied from here on: what is transparent has no color that could bleed.
         layers = torch.cat([color * alpha, alpha])
         turned, cropped = coins[2] < self.rotation, coins[3] < self.crop
-        shifts = [(2 * share - 1) * self.shift * side * cropped for share, side in ((x, layers.shape[-1]), (y, layers.shape[-2]))]
+        shifts = [(2 * fraction - 1) * self.shift * side * cropped for fraction, side in ((x, layers.shape[-1]), (y, layers.shape[-2]))]
         layers = F.affine(
             layers, angle=(2 * angle - 1) * self.degrees * turned, translate=shifts, scale=between(zoom, self.zoom) if cropped else 1.0,
             shear=[0.0, 0.0], interpolation=F.InterpolationMode.BILINEAR,
@@ -85,7 +85,7 @@ class PhotoAugmentation:
         return (layers[:3] + (1 - layers[3:]) * background).clamp(0, 1)
 
     def _jittered(self, color: Tensor, shades: list[float]) -> Tensor:
-        """shades: four shares in [0, 1], of brightness, contrast, saturation, hue."""
+        """shades: four fractions in [0, 1], of brightness, contrast, saturation, hue."""
         from torchvision.transforms.v2 import functional as F
 
         brightness, contrast, saturation, hue = ((2 * shade - 1) * self.strength for shade in shades)
@@ -97,6 +97,6 @@ class PhotoAugmentation:
 PLAIN = PhotoAugmentation(rotation=0, crop=0, jitter=0, grayscale=0, blur=0)
 
 
-def between(share: float, limits: tuple[float, float]) -> float:
-    """The value at a share of the way from the lower to the upper limit."""
-    return limits[0] + share * (limits[1] - limits[0])
+def between(fraction: float, limits: tuple[float, float]) -> float:
+    """The value at a fraction of the way from the lower to the upper limit."""
+    return limits[0] + fraction * (limits[1] - limits[0])

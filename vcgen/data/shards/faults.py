@@ -7,7 +7,7 @@ from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
 from vcgen.terminal import complain
 
-#: A data set of which more than this share cannot be read is no longer the data set the user means.
+#: A data set of which more than this fraction cannot be read is no longer the data set the user means.
 MOST_BAD = 0.05
 
 

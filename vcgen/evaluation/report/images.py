@@ -40,5 +40,5 @@ def _color(values: Tensor, colors: Tensor) -> Tensor:
     """(height, width) values, clamped to [0, 1], along a path of (n, 3) colors -> (3, height, width)."""
     position = values.clamp(0, 1) * (len(colors) - 1)
     below = position.floor().long().clamp(max=len(colors) - 2)
-    share = (position - below)[..., None]
-    return (colors[below] * (1 - share) + colors[below + 1] * share).permute(2, 0, 1)
+    fraction = (position - below)[..., None]
+    return (colors[below] * (1 - fraction) + colors[below + 1] * fraction).permute(2, 0, 1)

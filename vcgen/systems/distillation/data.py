@@ -7,9 +7,9 @@ from torch.utils.data import DataLoader
 
 from vcgen.checkpoints.model_folder import read_config
 from vcgen.data.datamodules.single import Same
-from vcgen.data.images.framing import prepare
+from vcgen.data.images.photo import prepare
 from vcgen.data.images.reading import image_in
-from vcgen.data.input_camera import Stage
+from vcgen.data.input_camera import InputCamera
 from vcgen.schema import Elevation, Fill, Positive
 from vcgen.types import Example, Position
 
@@ -38,18 +38,18 @@ class ImageData(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the image. Raises UserError when it is missing, damaged or shows no object."""
-        self.stage = Stage.of(read_config(self.model), *self.known)
-        view = self.stage.context(prepare(self.image, self.stage.image_size, self.fill, self.as_is))
+        self.assumed = InputCamera.of(read_config(self.model), *self.known)
+        view = self.assumed.context(prepare(self.image, self.assumed.image_size, self.fill, self.as_is))
         self.example = Example(view, view, (self.image.stem,))
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the image as the model sees it."""
-        return self.stage.image_size
+        return self.assumed.image_size
 
     def input_camera(self) -> dict[str, float]:
         """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`."""
-        return {name: getattr(self.stage, name) for name in ("focal", "distance", "elevation", "near", "far")}
+        return {name: getattr(self.assumed, name) for name in ("focal", "distance", "elevation", "near", "far")}
 
     def train_dataloader(self) -> DataLoader:
         """The image, endlessly."""

@@ -152,7 +152,7 @@ def distilled(
     """
     if getattr(system, "prior", None) is None:
         raise UserError("this model has no diffusion prior to distill: train one with model.prior, or do without distillation")
-    guidance, options = (NGD(), DistillOptions()) if config == "default" else read_stage(config, plugins)
+    guidance, options = (NGD(), DistillOptions()) if config == "default" else read_distillation(config, plugins)
     if rounds is not None:
         if rounds < 1:
             raise UserError(f"a distillation takes at least 1 step, not {rounds}")
@@ -160,7 +160,7 @@ def distilled(
     return Distilled(system, guidance, options, seed, keep)
 
 
-def read_stage(config: str, plugins: Sequence[str] = ()) -> tuple[Guidance, DistillOptions]:
+def read_distillation(config: str, plugins: Sequence[str] = ()) -> tuple[Guidance, DistillOptions]:
     """Guidance and options of a configuration file. Nothing in it is resolved, and no class is built but those of a distillation."""
     where = f"--distill {config}"
     try:

@@ -31,7 +31,7 @@ class SceneMonitor:
         self.said: set[str] = set()
 
     def watch(self, opacity: float, entropy: float, progress: float) -> None:
-        """Of one step: mean opacity of its random views, mean entropy of it in bits, share of the run that is over."""
+        """Of one step: mean opacity of its random views, mean entropy of it in bits, fraction of the run that is over."""
         self.opacity.append(opacity)
         self.entropy.append(entropy)
         if len(self.opacity) < WINDOW:
@@ -56,7 +56,7 @@ class SceneMonitor:
             self.say("gradients", f"{found}: lower options.grid_lr and network_lr, or options.guidance_scale, or set trainer.gradient_clip_val")
 
     def faces(self, sides: Sides, progress: float) -> float:
-        """The score of repeated faces of four sides, the first the front, when the share ``progress`` of the run is over; 0 for an empty
+        """The score of repeated faces of four sides, the first the front, when the fraction ``progress`` of the run is over; 0 for an empty
         scene. In the first half of a run, where the scene is still coarse, a high score is no news."""
         alpha = torch.from_numpy(sides.alpha)[:, None]
         over_white = torch.from_numpy(sides.color).movedim(-1, 1) / 255

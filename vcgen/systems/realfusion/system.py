@@ -108,9 +108,9 @@ class RealFusion(FieldSystem):
         if photo.alpha is None:
             raise UserError("RealFusion takes the photo of an object that is cut out: a context view with alpha")
         self.reference = photo.to(self.device)
-        if (share := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
+        if (fraction := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
             advice = f"raise model.scene.radius ({self.scene.radius:g}), or lower data.fill"
-            warnings.warn(f"{share:.1%} of the object in the photo look past the sphere that is fitted and cannot be explained: {advice}")
+            warnings.warn(f"{fraction:.1%} of the object in the photo look past the sphere that is fitted and cannot be explained: {advice}")
 
     def use_prior(self, prior: TextPrior) -> None:
         """A prior, and the text of all views as it reads it."""
@@ -148,7 +148,7 @@ class RealFusion(FieldSystem):
         progress = min(1.0, self.progress(self.global_step))
         self.loss_weights = self.weights.at(progress)
         levels = self.scene.grid.levels
-        self.scene.grid.shown = math.ceil(levels / 2) if progress < self.options.coarse else levels
+        self.scene.grid.active_levels = math.ceil(levels / 2) if progress < self.options.coarse else levels
         # Differences of a density in bfloat16 would be noise: the field is computed in float32 whatever trainer.precision is.
         with torch.autocast(self.device.type, enabled=False):
             if self.global_step % self.options.refresh_every == 0:
@@ -202,11 +202,11 @@ class RealFusion(FieldSystem):
 
     def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
         """Albedo at first, then by the probabilities; the light stands near the camera."""
-        light, share = light_near(camera.centers[0] - self.scene.center, generator), torch.rand((), device=self.device, generator=generator)
+        light, fraction = light_near(camera.centers[0] - self.scene.center, generator), torch.rand((), device=self.device, generator=generator)
         albedo, lambertian, _ = self.options.shading
-        if progress < self.options.albedo_only or share < albedo:
+        if progress < self.options.albedo_only or fraction < albedo:
             return Shading()
-        return Shading("lambertian" if share < albedo + lambertian else "textureless", light)
+        return Shading("lambertian" if fraction < albedo + lambertian else "textureless", light)
 
     def regularizers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
         """Losses on random views that need no prior."""
@@ -217,7 +217,7 @@ class RealFusion(FieldSystem):
             losses["smoothness"] = normal_smoothness(normals)
             losses["orientation"] = torch.cat([view.orientation for view in seen]).mean()
         opacity = alpha.detach().mean()
-        self.monitored |= {"scene/opacity": opacity, "scene/occupied": torch.tensor(self.occupancy.share())}
+        self.monitored |= {"scene/opacity": opacity, "scene/occupied": torch.tensor(self.occupancy.fraction())}
         self.monitor.watch(float(opacity), float(losses["entropy"].detach()), self.progress(self.global_step))
         return losses
 
@@ -239,7 +239,7 @@ class RealFusion(FieldSystem):
         return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
 
     def annealed(self, progress: float) -> Guidance:
-        """The guidance with its highest noise level for this share of the run; NGD lowers its own."""
+        """The guidance with its highest noise level for this fraction of the run; NGD lowers its own."""
         end = self.options.noise_end
         if end is None or not isinstance(self.guidance, (SDS, SJC)):
             return self.guidance
@@ -273,7 +273,7 @@ class RealFusion(FieldSystem):
 
 
 def outside(photo: Views, center: Tensor, radius: float) -> float:
-    """Share of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center`` (3,)."""
+    """Fraction of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center`` (3,)."""
     origins, directions = photo.cameras.rays(*photo.size)
     to_center = center - origins
     beside = (to_center - (to_center * directions).sum(-1, keepdim=True) * directions).norm(dim=-1)
