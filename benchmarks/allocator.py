@@ -1,4 +1,5 @@
-"""What keeping freed memory (vcgen/memory.py) is worth on a CPU: the same work with and without it, in processes of their own, in turns.
+"""What keeping freed memory (vcgen/memory.py) is worth on a CPU: the same work with and without it, in processes of
+their own, in turns.
 
   python benchmarks/allocator.py
   python benchmarks/allocator.py --quick      shows only that the program works
@@ -41,7 +42,11 @@ def work(keep: bool, quick: bool) -> dict[str, dict[str, float]]:
             call()
             times.append(time.perf_counter() - start)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        found[name] = {"seconds": min(times), "faults": (used.ru_minflt - faults) / len(times), "peak_mb": used.ru_maxrss / 1024}
+        found[name] = {
+            "seconds": min(times),
+            "faults": (used.ru_minflt - faults) / len(times),
+            "peak_mb": used.ru_maxrss / 1024,
+        }
     return found
 
 
@@ -58,7 +63,8 @@ def report(rounds: list[tuple[dict, dict]]) -> tuple[dict, list[str]]:
         plain, kept = ([side[name] for side in sides] for sides in zip(*rounds))
         ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(plain, kept))
         middle = {
-            side: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for side, runs in (("given_back", plain), ("kept", kept))
+            side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+            for side, runs in (("given_back", plain), ("kept", kept))
         }
         figures[name] = {**middle, "ratio": ratio}
         for side, values in middle.items():

@@ -1,13 +1,14 @@
 """What NerfDiff costs, part by part: FLOPs, seconds and memory of using a model, and of a joint training step.
 
-FLOPs are those of matrix products and convolutions (torch.utils.flop_counter; a multiplication with its addition counts two), so look-ups
-and compositing count nothing. "of peak" is the fraction of what a large matrix product reaches on the same machine in the same precision.
-Weights are random: they do not matter here. Memory is the most that was taken during the part, by tensors on a GPU, by the process with
-all that it has loaded on a CPU; "added" is how much more that is than before the part. Distillation is that of configs/distill.yaml: one
-object from beginning to end, and its two kinds of steps.
+FLOPs are those of matrix products and convolutions (torch.utils.flop_counter; a multiplication with its addition counts
+two), so look-ups and compositing count nothing. "of peak" is the fraction of what a large matrix product reaches on the
+same machine in the same precision. Weights are random: they do not matter here. Memory is the most that was taken
+during the part, by tensors on a GPU, by the process with all that it has loaded on a CPU; "added" is how much more that
+is than before the part. Distillation is that of configs/distill.yaml: one object from beginning to end, and its two
+kinds of steps.
 
-  python benchmarks/costs.py                                                  the 64 px model, as configs/cars64.yaml with its prior
-  python benchmarks/costs.py --configs configs/nerfdiff.yaml --device cuda    the 128 px one
+  python benchmarks/costs.py                                                  the 64 px model, as configs/cars64.yaml
+  with its prior python benchmarks/costs.py --configs configs/nerfdiff.yaml --device cuda    the 128 px one
 """
 
 import argparse
@@ -34,7 +35,9 @@ DEFAULT = ["configs/cars64.yaml", "configs/cars64_prior.yaml"]
 
 @dataclass(frozen=True)
 class Part:
-    """Something to measure. unit: what one call does. whole: a call of many steps, which is timed once and chooses its own precision."""
+    """Something to measure. unit: what one call does. whole: a call of many steps, which is timed once and chooses its
+    own precision.
+    """
 
     name: str
     unit: str
@@ -50,7 +53,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
-    config = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.load(ROOT / path) for path in chosen.configs)), resolve=True)
+    config = OmegaConf.to_container(
+        OmegaConf.merge(*(OmegaConf.load(ROOT / path) for path in chosen.configs)), resolve=True
+    )
     config["model"]["init_args"]["train_field"] = True
     if chosen.batch:
         config["data"]["init_args"]["batch_size"] = chosen.batch
@@ -59,16 +64,26 @@ def main() -> None:
     peak = matmul_peak(torch.bfloat16, 0.5 if chosen.quick else 2.0, device=chosen.device)
     rows = [measured(part, 1 if chosen.quick else chosen.rounds, chosen.device, peak) for part in parts]
     lines = [
-        f"{', '.join(Path(path).stem for path in chosen.configs)}; bfloat16; matrix products reach {peak / 1e12:.2f} TFLOP/s here.", "",
-        "| part | one call is | GFLOP | ms | of peak | memory GB | added GB |", "| --- | --- | --- | --- | --- | --- | --- |",
+        f"{', '.join(Path(path).stem for path in chosen.configs)}; bfloat16; matrix products reach {peak / 1e12:.2f} TFLOP/s here.",
+        "",
+        "| part | one call is | GFLOP | ms | of peak | memory GB | added GB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
         *(line(r) for r in rows),
     ]
     if not all(r["memory_exact"] for r in rows):
-        lines += ["", "This system cannot measure the memory of parts: memory is the most that the process has taken so far."]
+        lines += [
+            "",
+            "This system cannot measure the memory of parts: memory is the most that the process has taken so far.",
+        ]
     print("\n".join(lines))
     figures = {
-        "program": "costs", "configs": chosen.configs, "device": chosen.device, "hardware": hardware(), "threads": torch.get_num_threads(),
-        "peak_tflops": peak / 1e12, "rows": rows,
+        "program": "costs",
+        "configs": chosen.configs,
+        "device": chosen.device,
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "peak_tflops": peak / 1e12,
+        "rows": rows,
     }
     save_results("costs_" + Path(chosen.configs[-1]).stem, figures, lines, chosen.quick)
     print(json.dumps(figures))
@@ -90,8 +105,14 @@ def measured(part: Part, rounds: int, device: str, peak: float) -> dict:
         seconds = measure({part.name: call}, 1 if part.whole else rounds)[part.name].wall
     flop = counter.get_total_flops()
     return {
-        "name": part.name, "unit": part.unit, "gflop": flop / 1e9, "ms": 1000 * seconds, "of_peak": flop / seconds / peak,
-        "memory_gb": memory.bytes / 1e9, "added_gb": None if memory.added is None else memory.added / 1e9, "memory_exact": memory.exact,
+        "name": part.name,
+        "unit": part.unit,
+        "gflop": flop / 1e9,
+        "ms": 1000 * seconds,
+        "of_peak": flop / seconds / peak,
+        "memory_gb": memory.bytes / 1e9,
+        "added_gb": None if memory.added is None else memory.added / 1e9,
+        "memory_exact": memory.exact,
     }
 
 
@@ -170,7 +191,9 @@ def training(system, config: dict) -> list[Part]:
 
 def views(system, batch: int, count: int, size: int) -> Views:
     """Random images with alpha, cameras around the object."""
-    cameras = orbit(torch.arange(batch * count) * 40.0, torch.full((batch * count,), 25.0), 1.3, pinhole(1.025), 0.8, 1.8)
+    cameras = orbit(
+        torch.arange(batch * count) * 40.0, torch.full((batch * count,), 25.0), 1.3, pinhole(1.025), 0.8, 1.8
+    )
     images = torch.rand(batch, count, 3, size, size)
     return Views(images, cameras.reshape(batch, count), torch.ones(batch, count, 1, size, size)).to(system.device)
 

@@ -1,15 +1,16 @@
-"""The main job on the bundled cars, start to end: train, export, measure on the test split, render one car. Run by `make demo`.
+"""The main job on the bundled cars, start to end: train, export, measure on the test split, render one car. Run by
+`make demo`.
 
-Then field and diffusion prior together for two minutes, to see the prior's loss fall; and the same car by the shipped model, whose prior
-was trained longer: its field as it is, and distilled.
+Then field and diffusion prior together for two minutes, to see the prior's loss fall; and the same car by the shipped
+model, whose prior was trained longer: its field as it is, and distilled.
 
-Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb, contact_sheet.png (one
-test car), joint.png (the prior's loss over the steps), shipped.png (the shipped model's views of the car, above distilled ones), run/ and
-joint/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what `vcgen.load` opens) and log.txt.
+Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb,
+contact_sheet.png (one test car), joint.png (the prior's loss over the steps), shipped.png (the shipped model's views of
+the car, above distilled ones), run/ and joint/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what
+`vcgen.load` opens) and log.txt.
 
-`--quick` trains for seconds and measures few images: it shows that everything works, not what is learned. `--file` also files the figures
-among the benchmarks' results.
-"""
+`--quick` trains for seconds and measures few images: it shows that everything works, not what is learned. `--file` also
+files the figures among the benchmarks' results."""
 
 import argparse
 import codecs
@@ -28,8 +29,17 @@ from vcgen.data.shards.record import decode_views
 
 #: What the demo promises to write.
 WRITTEN = (
-    "results.json", "report.html", "turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png", "joint.png", "shipped.png",
-    "distilled/turntable.gif", "run/config.yaml", "log.txt",
+    "results.json",
+    "report.html",
+    "turntable.gif",
+    "turntable.mp4",
+    "mesh.glb",
+    "contact_sheet.png",
+    "joint.png",
+    "shipped.png",
+    "distilled/turntable.gif",
+    "run/config.yaml",
+    "log.txt",
 )
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -37,7 +47,9 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.5, help="training time of the field (default: 9.5)")
-    parser.add_argument("--joint-minutes", type=float, default=2.0, help="training time of field and prior together (default: 2)")
+    parser.add_argument(
+        "--joint-minutes", type=float, default=2.0, help="training time of field and prior together (default: 2)"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--file", action="store_true")
@@ -52,25 +64,82 @@ def main() -> None:
     def vcgen(*arguments: object) -> None:
         run(out / "log.txt", *map(str, arguments))
 
-    vcgen("fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", out / "run", "--trainer.max_time", days(minutes))
+    vcgen(
+        "fit",
+        "-c",
+        "configs/cars64.yaml",
+        "--trainer.default_root_dir",
+        out / "run",
+        "--trainer.max_time",
+        days(minutes),
+    )
     vcgen("export", "--checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
     vcgen(
-        "evaluate", "--model", out / "model", "--data", "data/cars64/test", "--protocol", protocol, "--out", out,
-        "--lpips", "squeeze", "--baselines", "--train", "data/cars64/train",
+        "evaluate",
+        "--model",
+        out / "model",
+        "--data",
+        "data/cars64/test",
+        "--protocol",
+        protocol,
+        "--out",
+        out,
+        "--lpips",
+        "squeeze",
+        "--baselines",
+        "--train",
+        "data/cars64/train",
     )
     image = write_input(out / "input_car.png")
-    vcgen("render", "--model", out / "model", "--image", image, "--out", out / "car", "--as_is", "true", "--elevation", "20")
+    vcgen(
+        "render",
+        "--model",
+        out / "model",
+        "--image",
+        image,
+        "--out",
+        out / "car",
+        "--as_is",
+        "true",
+        "--elevation",
+        "20",
+    )
     for name in ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png"):
         if (out / "car" / name).exists():
             shutil.copy(out / "car" / name, out / name)
     vcgen(
-        "fit", "-c", "configs/cars64.yaml", "-c", "configs/cars64_prior.yaml", "--model.pretrained", out / "model",
-        "--model.train_field", "true", "--model.optimizer.warmup_steps", "20", "--trainer.default_root_dir", out / "joint",
-        "--trainer.max_time", days(joint_minutes), "--trainer.log_every_n_steps", "1",
+        "fit",
+        "-c",
+        "configs/cars64.yaml",
+        "-c",
+        "configs/cars64_prior.yaml",
+        "--model.pretrained",
+        out / "model",
+        "--model.train_field",
+        "true",
+        "--model.optimizer.warmup_steps",
+        "20",
+        "--trainer.default_root_dir",
+        out / "joint",
+        "--trainer.max_time",
+        days(joint_minutes),
+        "--trainer.log_every_n_steps",
+        "1",
     )
     losses = denoising_losses(out / "joint")
     draw_curve(losses, out / "joint.png")
-    shipped = ("render", "--model", "data/pretrained/cars64", "--image", image, "--as_is", "--elevation", "20", "--mesh-resolution", "0")
+    shipped = (
+        "render",
+        "--model",
+        "data/pretrained/cars64",
+        "--image",
+        image,
+        "--as_is",
+        "--elevation",
+        "20",
+        "--mesh-resolution",
+        "0",
+    )
     vcgen(*shipped, "--out", out / "shipped", "--turntable-frames", "0")
     vcgen(*shipped, "--out", out / "distilled", "--distill", "configs/distill.yaml")
     stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
@@ -81,7 +150,9 @@ def main() -> None:
 
 
 def denoising_losses(run: Path, parts: int = 12) -> list[tuple[int, float]]:
-    """(step, the prior's loss) from a run's TensorBoard files, in means over parts of the run: single batches are noisy."""
+    """(step, the prior's loss) from a run's TensorBoard files, in means over parts of the run: single batches are
+    noisy.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run))
@@ -92,7 +163,9 @@ def denoising_losses(run: Path, parts: int = 12) -> list[tuple[int, float]]:
     return [(group[len(group) // 2][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def draw_curve(points: list[tuple[int, float]], path: Path, size: tuple[int, int] = (480, 240), margin: int = 40) -> None:
+def draw_curve(
+    points: list[tuple[int, float]], path: Path, size: tuple[int, int] = (480, 240), margin: int = 40
+) -> None:
     """A line through the points, from zero up."""
     from PIL import Image, ImageDraw
 
@@ -101,8 +174,12 @@ def draw_curve(points: list[tuple[int, float]], path: Path, size: tuple[int, int
     width, height = (side - 2 * margin for side in size)
     right, top = max(x for x, _ in points), max(y for _, y in points)
     pen.rectangle((margin, margin, margin + width, margin + height), outline="gray")
-    pen.line([(margin + width * x / right, margin + height * (1 - y / top)) for x, y in points], fill=(0, 90, 200), width=2)
-    pen.text((margin, margin - 16), f"the prior's loss, 0 to {top:.2f}, over {right} steps of joint training", fill="black")
+    pen.line(
+        [(margin + width * x / right, margin + height * (1 - y / top)) for x, y in points], fill=(0, 90, 200), width=2
+    )
+    pen.text(
+        (margin, margin - 16), f"the prior's loss, 0 to {top:.2f}, over {right} steps of joint training", fill="black"
+    )
     image.save(path)
 
 
@@ -119,7 +196,9 @@ def stack(sheets: list[Path], path: Path) -> None:
 
 
 def run(log: Path, *arguments: str) -> None:
-    """Run a vcgen command from the repository's root; what it says goes to the terminal as it comes, and into the log."""
+    """Run a vcgen command from the repository's root; what it says goes to the terminal as it comes, and into the
+    log.
+    """
     print(f"\n$ vcgen {' '.join(arguments)}", flush=True)
     environment = {**os.environ, **weights_environment(), "COLUMNS": os.environ.get("COLUMNS", "120")}
     if sys.stdout.isatty():
@@ -127,7 +206,9 @@ def run(log: Path, *arguments: str) -> None:
     with log.open("a") as file:
         file.write(f"$ vcgen {' '.join(arguments)}\n")
         command = [sys.executable, "-m", "vcgen", *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+        )
         decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode  # a piece may end inside a character
         while piece := process.stdout.read(256):
             text = decode(piece)
@@ -161,8 +242,13 @@ def report(out: Path, losses: list[tuple[int, float]], seconds: float) -> dict:
     for name in WRITTEN:
         print(f"  {name}" if (out / name).exists() else f"  {name}: missing")
     return {
-        "program": "demo", "hardware": hardware(), "minutes": round(seconds / 60, 2), "images": results["vcgen"]["counts"]["images"],
-        "rows": rows, "interval95": {name: found["interval95"] for name, found in results.items()}, "denoising": losses,
+        "program": "demo",
+        "hardware": hardware(),
+        "minutes": round(seconds / 60, 2),
+        "images": results["vcgen"]["counts"]["images"],
+        "rows": rows,
+        "interval95": {name: found["interval95"] for name, found in results.items()},
+        "denoising": losses,
     }
 
 
@@ -172,7 +258,9 @@ def table(rows: dict[str, dict[str, float]]) -> list[str]:
     lines = [f"| {'test cars, input view 0':<24}" + "".join(f"| {name:>14} " for name in metrics) + "|"]
     lines.append(f"| {'-' * 23} " + f"| {'-' * 13}: " * len(metrics) + "|")
     for name, means in rows.items():
-        lines.append(f"| {name:<24}" + "".join(f"| {format(means[m], '.3f') if m in means else '-':>14} " for m in metrics) + "|")
+        lines.append(
+            f"| {name:<24}" + "".join(f"| {format(means[m], '.3f') if m in means else '-':>14} " for m in metrics) + "|"
+        )
     return lines
 
 

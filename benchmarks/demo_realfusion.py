@@ -1,9 +1,9 @@
-"""One image becomes a turntable and a mesh: RealFusion on the bundled taxi, start to end. Run by `make demo-realfusion`.
+"""One image becomes a turntable and a mesh: RealFusion on the bundled taxi, start to end. Run by `make
+demo-realfusion`.
 
-The shipped text prior first learns the taxi by textual inversion; then a scene is fitted to the image and, from other sides, to
-what that prior makes of it. Writes outputs/demo_realfusion/: word/ (the learned word), scene/ (turntable, normals, depth, mesh.glb, mesh.obj,
-field/, TensorBoard, checkpoints), and log.txt.
-"""
+The shipped text prior first learns the taxi by textual inversion; then a scene is fitted to the image and, from other
+sides, to what that prior makes of it. Writes outputs/demo_realfusion/: word/ (the learned word), scene/ (turntable,
+normals, depth, mesh.glb, mesh.obj, field/, TensorBoard, checkpoints), and log.txt."""
 
 import argparse
 import json
@@ -34,12 +34,30 @@ def main() -> None:
 
     photo = ("--data.image", IMAGE, "--data.elevation", ELEVATION, "--model.prior", options.prior)
     vcgen(
-        "fit", "-c", "configs/textual_inversion.yaml", *photo, "--model.method.initial", "taxi", "--trainer.max_steps", options.word_steps,
-        "--trainer.val_check_interval", options.word_steps, "--trainer.default_root_dir", out / "word",
+        "fit",
+        "-c",
+        "configs/textual_inversion.yaml",
+        *photo,
+        "--model.method.initial",
+        "taxi",
+        "--trainer.max_steps",
+        options.word_steps,
+        "--trainer.val_check_interval",
+        options.word_steps,
+        "--trainer.default_root_dir",
+        out / "word",
     )
     vcgen(
-        "fit", "-c", "configs/realfusion.yaml", *photo, "--model.learned", out / "word", "--trainer.max_steps", options.steps,
-        "--trainer.default_root_dir", out / "scene",
+        "fit",
+        "-c",
+        "configs/realfusion.yaml",
+        *photo,
+        "--model.learned",
+        out / "word",
+        "--trainer.max_steps",
+        options.steps,
+        "--trainer.default_root_dir",
+        out / "scene",
     )
     report(out, time.time() - started)
 
@@ -47,9 +65,17 @@ def main() -> None:
 def report(out: Path, seconds: float) -> None:
     """The paths, and one line of JSON."""
     print(f"\n{seconds / 60:.1f} minutes. Written to {os.path.relpath(out)}/:")
-    files = sorted(path.relative_to(out) for path in (out / "scene").iterdir() if path.suffix in (".gif", ".png", ".mp4", ".glb", ".obj"))
+    files = sorted(
+        path.relative_to(out)
+        for path in (out / "scene").iterdir()
+        if path.suffix in (".gif", ".png", ".mp4", ".glb", ".obj")
+    )
     print("\n".join(f"  {name}" for name in files))
-    print(json.dumps({"program": "demo_realfusion", "minutes": round(seconds / 60, 2), "files": [str(name) for name in files]}))
+    print(
+        json.dumps(
+            {"program": "demo_realfusion", "minutes": round(seconds / 60, 2), "files": [str(name) for name in files]}
+        )
+    )
 
 
 if __name__ == "__main__":

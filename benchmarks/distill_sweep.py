@@ -1,10 +1,13 @@
-"""Settings of a distillation, compared on cars held out of the training set: how those of configs/distill.yaml were chosen.
+"""Settings of a distillation, compared on cars held out of the training set: how those of configs/distill.yaml were
+chosen.
 
-Each setting is a JSON object of what differs from the configuration, by the names of the guidance's and the options' fields; with
-"guidance": "SDS" it is score distillation with as many rounds and updates. The test cars are not looked at. "best guess" is what the prior
-makes of pure noise, which is near the mean of all that it could draw: the PSNR that can be hoped for, and none of the sharpness.
+Each setting is a JSON object of what differs from the configuration, by the names of the guidance's and the options'
+fields; with "guidance": "SDS" it is score distillation with as many rounds and updates. The test cars are not looked
+at. "best guess" is what the prior makes of pure noise, which is near the mean of all that it could draw: the PSNR that
+can be hoped for, and none of the sharpness.
 
-  python benchmarks/distill_sweep.py data/pretrained/cars64 '{}' '{"gamma": 0.5}' '{"guidance": "SDS", "guidance_scale": 1.05}'
+  python benchmarks/distill_sweep.py data/pretrained/cars64 '{}' '{"gamma": 0.5}' '{"guidance": "SDS", "guidance_scale":
+  1.05}'
 """
 
 import argparse
@@ -77,15 +80,22 @@ def run(chosen: argparse.Namespace) -> None:
         lines.append("| {} | {:.3f} | {:.4f} | {:.4f} |".format(name if name in references else f"`{name}`", *means))
         print(lines[-1], flush=True)
     figures = {
-        "program": "distill_sweep", "hardware": hardware(), "threads": torch.get_num_threads(), "config": chosen.config,
-        "scenes": [example.keys[0] for example in examples], "views": examples[0].target.images.shape[1], "rows": rows,
+        "program": "distill_sweep",
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "config": chosen.config,
+        "scenes": [example.keys[0] for example in examples],
+        "views": examples[0].target.images.shape[1],
+        "rows": rows,
     }
     save_results("distill_sweep", figures, lines, chosen.quick)
     print(json.dumps(figures))
 
 
 def stage(text: str, config: str, quick: bool) -> tuple[Guidance, DistillOptions]:
-    """Guidance and options of a setting. Raises UserError for text that is no JSON object, and for names that neither of them has."""
+    """Guidance and options of a setting. Raises UserError for text that is no JSON object, and for names that neither
+    of them has.
+    """
     try:
         changes = dict(json.loads(text))
         ngd, options = read_distillation(config)
@@ -112,8 +122,14 @@ def best_guess(system: NerfDiff, example: Example) -> Tensor:
     cameras, prior = example.target.cameras, system.prior
     seen = system.render_condition(system.field(example.context), cameras, example.target.size)
     condition = prior.condition(seen, example.context, cameras.near, cameras.far)
-    noise = torch.randn(seen.rgb[0].shape, generator=torch.Generator(system.device).manual_seed(0), device=system.device)
-    return to_unit(prior.denoise(noise, torch.full((len(noise),), timestep(prior.schedule, 1.0), device=system.device), condition).image)
+    noise = torch.randn(
+        seen.rgb[0].shape, generator=torch.Generator(system.device).manual_seed(0), device=system.device
+    )
+    return to_unit(
+        prior.denoise(
+            noise, torch.full((len(noise),), timestep(prior.schedule, 1.0), device=system.device), condition
+        ).image
+    )
 
 
 def distilled(guidance: Guidance, options: DistillOptions) -> Callable[[NerfDiff, Example], Tensor]:
@@ -130,7 +146,11 @@ def distilled(guidance: Guidance, options: DistillOptions) -> Callable[[NerfDiff
 def score(images: Tensor, example: Example, lpips: PerceptualDistance) -> list[float]:
     """PSNR, SSIM and LPIPS of images of the target views, means over views."""
     shown, truth = (quantise(images.float().clamp(0, 1)) for images in (images, example.target.on(1.0)[0]))
-    return [float(psnr(shown, truth).mean()), float(ssim(shown.double(), truth.double()).mean()), float(lpips(shown, truth).mean())]
+    return [
+        float(psnr(shown, truth).mean()),
+        float(ssim(shown.double(), truth.double()).mean()),
+        float(lpips(shown, truth).mean()),
+    ]
 
 
 if __name__ == "__main__":

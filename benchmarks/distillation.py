@@ -1,17 +1,21 @@
-"""What distillation is worth: the amortized field, the prior's samples, and fields distilled by SDS, NGD with gamma 0, and NGD.
+"""What distillation is worth: the amortized field, the prior's samples, and fields distilled by SDS, NGD with gamma 0,
+and NGD.
 
-"ngd_gamma0" is plain sampling, to which the field is fitted: neither the walk nor the prior sees what the field has become. In
-"ngd_gamma0_seen" the prior is shown it, as in NGD and SDS, which draws the views together, too; there the weight alone differs from NGD.
-Classifier-free guidance trades PSNR for LPIPS in every method, so SDS and plain sampling are run at two scales each: the one chosen for
-them on held-out cars, as NGD's was for it (docs/distillation.md), and a higher one ("_guided"), at which their LPIPS is little below NGD's.
-What they have at NGD's LPIPS lies between, and close to the latter.
+"ngd_gamma0" is plain sampling, to which the field is fitted: neither the walk nor the prior sees what the field has
+become. In "ngd_gamma0_seen" the prior is shown it, as in NGD and SDS, which draws the views together, too; there the
+weight alone differs from NGD. Classifier-free guidance trades PSNR for LPIPS in every method, so SDS and plain sampling
+are run at two scales each: the one chosen for them on held-out cars, as NGD's was for it (docs/distillation.md), and a
+higher one ("_guided"), at which their LPIPS is little below NGD's. What they have at NGD's LPIPS lies between, and
+close to the latter.
 
-All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIPS-squeeze, paired differences to the amortized field), and
-KID on SqueezeNet features against the true views, which noise cannot please. "virtual" is how well each distilled field shows the
-images it was fitted to, in dB: with gamma 0 these are samples made view by view, and what is missing is their inconsistency.
+All on the test cars from input view 0, by the same evaluation (PSNR, SSIM, LPIPS-squeeze, paired differences to the
+amortized field), and KID on SqueezeNet features against the true views, which noise cannot please. "virtual" is how
+well each distilled field shows the images it was fitted to, in dB: with gamma 0 these are samples made view by view,
+and what is missing is their inconsistency.
 
   python benchmarks/distillation.py data/pretrained/cars64            all 585 views; an hour and a quarter on one core
-  python benchmarks/distillation.py FOLDER --quick                    one view per car and few rounds: shows only that the program works
+  python benchmarks/distillation.py FOLDER --quick                    one view per car and few rounds: shows only that
+  the program works
 
 What an interrupted run has finished is read again from --out, if it is of the same model, settings and views.
 """
@@ -50,13 +54,14 @@ from vcgen.visualization.logging import to_uint8
 from vcgen.visualization.video import contact_sheet
 
 DATA = ROOT / "data" / "cars64" / "test"
-#: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and that of NGD's LPIPS.
+#: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and that of
+#: NGD's LPIPS.
 SDS_SCALES, PLAIN_SCALES = (1.05, 1.12), (1.0, 1.45)
 
 
 class Samples:
-    """The prior's images, each view by itself, with the contract of a system. The "field" is the input view. settings: what determines
-    them besides system and image."""
+    """The prior's images, each view by itself, with the contract of a system. The "field" is the input view. settings:
+    what determines them besides system and image."""
 
     def __init__(self, system, steps: int, strength: float = 1.0, guidance_scale: float = GUIDANCE_SCALE):
         self.system, self.steps, self.strength, self.guidance_scale = system, steps, strength, guidance_scale
@@ -73,7 +78,9 @@ class Samples:
 
 
 class Recorder:
-    """Passes everything on and keeps the images; after each distillation, how well the field shows the images it was fitted to."""
+    """Passes everything on and keeps the images; after each distillation, how well the field shows the images it was
+    fitted to.
+    """
 
     def __init__(self, system):
         self.system, self.images, self.virtual = system, [], []
@@ -94,8 +101,8 @@ class Recorder:
 
 
 class SqueezeFeatures(nn.Module):
-    """uint8 images (n, 3, H, W) -> (n, 512): the last features of the LPIPS trunk, of unit mean square at every place as LPIPS has them
-    up to a factor, averaged over the image."""
+    """uint8 images (n, 3, H, W) -> (n, 512): the last features of the LPIPS trunk, of unit mean square at every place
+    as LPIPS has them up to a factor, averaged over the image."""
 
     def __init__(self, device: str):
         super().__init__()
@@ -121,7 +128,9 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a model folder with a prior")
-    parser.add_argument("--config", default="configs/distill.yaml", help="the distillation by NGD, from which the others are made")
+    parser.add_argument(
+        "--config", default="configs/distill.yaml", help="the distillation by NGD, from which the others are made"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "distillation")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true")
@@ -137,7 +146,9 @@ def run(chosen: argparse.Namespace) -> None:
     methods = systems(folder.load(chosen.model, device), chosen.config, chosen.quick, out)
     rows, results = [], []
     for name, system in methods.items():
-        result, kept = score(name, system, chosen.model, ROOT / "configs" / "protocols" / f"{protocol}.json", out / name, device)
+        result, kept = score(
+            name, system, chosen.model, ROOT / "configs" / "protocols" / f"{protocol}.json", out / name, device
+        )
         results.append(result)
         rows.append(row(name, result, kept, results[0]))
         print(table(rows)[-1], flush=True)
@@ -147,16 +158,23 @@ def run(chosen: argparse.Namespace) -> None:
     lines = report(rows)
     print("\n".join(lines))
     figures = {
-        "program": "distillation", "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(), "rows": rows,
+        "program": "distillation",
+        "quick": chosen.quick,
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "rows": rows,
     }
-    figures["settings"] = {name: json.loads(system.settings) for name, system in methods.items() if hasattr(system, "settings")}
+    figures["settings"] = {
+        name: json.loads(system.settings) for name, system in methods.items() if hasattr(system, "settings")
+    }
     save_results("distillation", figures, lines, chosen.quick)
     print(json.dumps(figures))
 
 
 def systems(system, config: str, quick: bool, out: Path) -> dict:
-    """The methods. Samples start from pure noise, with classifier-free guidance and without, or from the rendering noised to 0.6 of the
-    schedule. SDS gets as many prior evaluations and field updates as NGD. Fields are kept for the report and the sheet."""
+    """The methods. Samples start from pure noise, with classifier-free guidance and without, or from the rendering
+    noised to 0.6 of the schedule. SDS gets as many prior evaluations and field updates as NGD. Fields are kept for the
+    report and the sheet."""
     ngd = distilled(system, str(ROOT / config))
     if not isinstance(ngd.guidance, NGD):
         raise UserError(f"--config {config}: its guidance must be NGD, from which the others are made")
@@ -167,11 +185,14 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
     others = {
         **dict(zip(PAIRS[0], [(sds, replace(ngd.options, guidance_scale=scale)) for scale in SDS_SCALES])),
         **dict(zip(PAIRS[1], [(free, replace(first, guidance_scale=scale)) for scale in PLAIN_SCALES])),
-        "ngd_gamma0_seen": (free, ngd.options), "ngd": (ngd.guidance, ngd.options),
+        "ngd_gamma0_seen": (free, ngd.options),
+        "ngd": (ngd.guidance, ngd.options),
     }
     steps = 2 if quick else 10
     return {
-        "amortized": system, "samples": Samples(system, steps), "samples_unguided": Samples(system, steps, guidance_scale=1.0),
+        "amortized": system,
+        "samples": Samples(system, steps),
+        "samples_unguided": Samples(system, steps, guidance_scale=1.0),
         "samples_from_rendering": Samples(system, steps, strength=0.6),
         **{name: Distilled(system, *parts, keep=out / name / "fields") for name, parts in others.items()},
     }
@@ -182,8 +203,13 @@ def score(name: str, system, model: Path, protocol: Path, out: Path, device: str
     kept, views = out / "kept.json", load_protocol(protocol)
     origin = Origin(name, {**folder.hashes(model), "method": getattr(system, "settings", name)})
     if kept.is_file():
-        return earlier(out, {**origin.hashes, "protocol": views.sha256, "data": file_sha256(DATA / INDEX)}), json.loads(kept.read_text())
-    for part in ("fields", "records"):  # of a run that was interrupted: time and images of its objects would be missing in this one's
+        return earlier(out, {**origin.hashes, "protocol": views.sha256, "data": file_sha256(DATA / INDEX)}), json.loads(
+            kept.read_text()
+        )
+    for part in (
+        "fields",
+        "records",
+    ):  # of a run that was interrupted: time and images of its objects would be missing in this one's
         shutil.rmtree(out / part, ignore_errors=True)
     recorder = Recorder(system)
     evaluate_system(recorder, DATA, views, out, origin, Settings(("squeeze",), True, device, 8, overwrite=True))
@@ -209,9 +235,11 @@ def row(name: str, result: Results, kept: dict, first: Results) -> dict:
     names = {"psnr": "psnr", "ssim": "ssim", "lpips": "lpips_squeeze"}
     difference = compare(result, [first])[first.name]["difference"] if name != first.name else None
     return {
-        "name": name, **{short: result.mean[long] for short, long in names.items()},
+        "name": name,
+        **{short: result.mean[long] for short, long in names.items()},
         "interval95": {short: result.interval95[long] for short, long in names.items()},
-        "seconds": result.run["seconds_per_view"] * len(result.images) / result.counts["objects"], "virtual_psnr": kept["virtual"],
+        "seconds": result.run["seconds_per_view"] * len(result.images) / result.counts["objects"],
+        "virtual_psnr": kept["virtual"],
         "difference": difference,
     }
 
@@ -221,7 +249,11 @@ def add_kid(rows: list[dict], out: Path, device: str) -> None:
     features = SqueezeFeatures(device)
     protocol_views = {int(image["view"]) for image in load_results(out / "amortized").images}
     index = read_index(DATA)
-    truth = [to_uint8(p) for n in range(len(index.samples)) for p in scene_views(index.read(n), sorted(protocol_views)).on(1.0)]
+    truth = [
+        to_uint8(p)
+        for n in range(len(index.samples))
+        for p in scene_views(index.read(n), sorted(protocol_views)).on(1.0)
+    ]
     for entry in rows:
         images = np.load(out / entry["name"] / "images.npz")["images"]
         torch.manual_seed(0)
@@ -238,7 +270,10 @@ def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2)
     tiles = []
     for number in range(cars):
         example = scenes[number].to(device)
-        shown = [m.render(m.field(example.context), example.target.cameras, example.target.size).rgb[0] for m in methods.values()]
+        shown = [
+            m.render(m.field(example.context), example.target.cameras, example.target.size).rgb[0]
+            for m in methods.values()
+        ]
         for view in range(views):
             tiles += [to_uint8(example.context.on(1.0)[0, 0]), to_uint8(example.target.on(1.0)[0, view])]
             tiles += [to_uint8(images[view]) for images in shown]

@@ -1,7 +1,8 @@
-"""The tables of benchmarks/distillation.py: every method, its gain over the first one, and methods beside NGD at NGD's LPIPS.
+"""The tables of benchmarks/distillation.py: every method, its gain over the first one, and methods beside NGD at NGD's
+LPIPS.
 
-A row is what ``distillation.row`` makes: name, psnr, ssim, lpips, interval95, seconds, virtual_psnr, difference, kid_x1000.
-"""
+A row is what ``distillation.row`` makes: name, psnr, ssim, lpips, interval95, seconds, virtual_psnr, difference,
+kid_x1000."""
 
 from dataclasses import asdict
 
@@ -25,7 +26,10 @@ def table(rows: list[dict]) -> list[str]:
     ]
     for r in rows:
         columns = (("psnr", 2), ("ssim", 3), ("lpips", 3))
-        scores = " | ".join("{:.{d}f} ({:.{d}f} to {:.{d}f})".format(r[name], *r["interval95"][name], d=digits) for name, digits in columns)
+        scores = " | ".join(
+            "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(r[name], *r["interval95"][name], d=digits)
+            for name, digits in columns
+        )
         virtual = "" if r["virtual_psnr"] is None else f"{r['virtual_psnr']:.1f}"
         kid = f"{r['kid_x1000']:.1f}" if "kid_x1000" in r else ""
         lines.append(f"| {r['name']} | {scores} | {kid} | {virtual} | {r['seconds']:.1f} |")
@@ -35,11 +39,16 @@ def table(rows: list[dict]) -> list[str]:
 def differences(rows: list[dict]) -> list[str]:
     """Markdown: what each method gains over the first one, object by object."""
     lines = [
-        "", f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; fraction of objects that are better):", "",
-        "| method | PSNR dB | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- |",
+        "",
+        f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; fraction of objects that are better):",
+        "",
+        "| method | PSNR dB | SSIM | LPIPS-squeeze |",
+        "| --- | --- | --- | --- |",
     ]
     for r in rows[1:]:
-        cells = [gain(r["difference"][metric], digits) for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips_squeeze", 3))]
+        cells = [
+            gain(r["difference"][metric], digits) for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips_squeeze", 3))
+        ]
         lines.append(f"| {r['name']} | {' | '.join(cells)} |")
     return lines
 
@@ -53,7 +62,9 @@ def level_fraction(low: dict, high: dict, target: dict) -> float | None:
 
 
 def levelled(rows: list[dict]) -> list[tuple[dict, dict, float]]:
-    """The methods of two scales between which the last row's LPIPS lies: the rows of both scales, and the fraction of the way."""
+    """The methods of two scales between which the last row's LPIPS lies: the rows of both scales, and the fraction of
+    the way.
+    """
     found = {row["name"]: row for row in rows}
     pairs = [(found[a], found[b]) for a, b in PAIRS if a in found and b in found]
     fractions = [(low, high, level_fraction(low, high, rows[-1])) for low, high in pairs]
@@ -61,7 +72,9 @@ def levelled(rows: list[dict]) -> list[tuple[dict, dict, float]]:
 
 
 def level(rows: list[dict]) -> list[str]:
-    """Markdown: PSNR and SSIM at the last method's LPIPS, linearly between the two scales of those that have two; nothing outside."""
+    """Markdown: PSNR and SSIM at the last method's LPIPS, linearly between the two scales of those that have two;
+    nothing outside.
+    """
     target, lines = rows[-1], []
     for low, high, fraction in levelled(rows):
         psnr, ssim = (low[name] + fraction * (high[name] - low[name]) for name in ("psnr", "ssim"))
@@ -72,8 +85,9 @@ def level(rows: list[dict]) -> list[str]:
 
 
 def add_beside(rows: list[dict], results: list[Results]) -> None:
-    """The last row's paired differences to each method of :func:`level`, object by object: entry "beside", method -> metric -> difference.
-    The fraction of the way between a method's scales is the one of the means, for every object."""
+    """The last row's paired differences to each method of :func:`level`, object by object: entry "beside", method ->
+    metric -> difference. The fraction of the way between a method's scales is the one of the means, for every
+    object."""
     columns = {result.name: {entry["object"]: entry for entry in result.objects} for result in results}
     groups = {entry["object"]: entry["group"] for entry in results[-1].objects}
     own, found = columns[rows[-1]["name"]], {}
@@ -93,13 +107,22 @@ def beside(rows: list[dict]) -> list[str]:
     """Markdown: the differences of :func:`add_beside`; nothing in rows without any."""
     found = rows[-1].get("beside")
     lines = [
-        "", f"Paired differences of {rows[-1]['name']} to them there (95 % intervals over models of objects; fraction of objects that are better):",
-        "", "| to | PSNR dB | SSIM |", "| --- | --- | --- |",
+        "",
+        f"Paired differences of {rows[-1]['name']} to them there (95 % intervals over models of objects; fraction of objects that are better):",
+        "",
+        "| to | PSNR dB | SSIM |",
+        "| --- | --- | --- |",
     ]
-    return lines + [f"| {name} | {gain(d['psnr'], 2)} | {gain(d['ssim'], 4)} |" for name, d in found.items()] if found else []
+    return (
+        lines + [f"| {name} | {gain(d['psnr'], 2)} | {gain(d['ssim'], 4)} |" for name, d in found.items()]
+        if found
+        else []
+    )
 
 
 def gain(difference: dict, digits: int) -> str:
     """A paired difference with its interval, which fewer than two models do not have."""
-    interval = "" if difference["interval"] is None else " ({:+.{d}f} to {:+.{d}f})".format(*difference["interval"], d=digits)
+    interval = (
+        "" if difference["interval"] is None else " ({:+.{d}f} to {:+.{d}f})".format(*difference["interval"], d=digits)
+    )
     return f"{difference['mean']:+.{digits}f}{interval}; {difference['improved']:.0%}"

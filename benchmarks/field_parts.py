@@ -18,19 +18,26 @@ if TYPE_CHECKING:
 
 SAMPLING = [RenderOptions(n) for n in (16, 24, 32, 48)] + [RenderOptions(n, importance=n) for n in (12, 16, 32)]
 TITLES = {
-    "lookup": "Look-ups of one training step's points", "precision": "Precision of the triplane model",
-    "samples": "Intervals per ray (first pass + second pass)", "rays": "Training step by rays per target view",
+    "lookup": "Look-ups of one training step's points",
+    "precision": "Precision of the triplane model",
+    "samples": "Intervals per ray (first pass + second pass)",
+    "rays": "Training step by rays per target view",
 }
 
 
 def ablations(subject: "Subject", rounds: int, found: dict[str, Any]) -> list[str]:
     """Lines of the parts' tables; their figures, in milliseconds, are added to ``found``."""
     parts = {
-        "lookup": lookups(subject, rounds), "precision": precisions(subject, rounds), "samples": sampling(subject, rounds),
+        "lookup": lookups(subject, rounds),
+        "precision": precisions(subject, rounds),
+        "samples": sampling(subject, rounds),
         "rays": ray_counts(subject, rounds),
     }
     found["parts_ms"] = parts
-    tables = [table(TITLES[key], ["variant", "ms"], [[name, f"{ms:.1f}"] for name, ms in part.items()]) for key, part in parts.items()]
+    tables = [
+        table(TITLES[key], ["variant", "ms"], [[name, f"{ms:.1f}"] for name, ms in part.items()])
+        for key, part in parts.items()
+    ]
     return sum(tables, [])
 
 
@@ -75,7 +82,10 @@ def sampling(subject: "Subject", rounds: int) -> dict[str, float]:
             subject.system.render_options, subject.system.render_eval = options, options
             getattr(subject, kind)()
 
-        runs |= {f"{name}, training step": lambda run=run: run("train"), f"{name}, image": lambda run=run: run("render")}
+        runs |= {
+            f"{name}, training step": lambda run=run: run("train"),
+            f"{name}, image": lambda run=run: run("render"),
+        }
     kept = subject.system.render_options, subject.system.render_eval
     try:
         return milliseconds(runs, rounds)
@@ -84,7 +94,9 @@ def sampling(subject: "Subject", rounds: int) -> dict[str, float]:
 
 
 def ray_counts(subject: "Subject", rounds: int) -> dict[str, float]:
-    """Training step with other numbers of rays per target view, in milliseconds: the encoder's fraction does not grow with them."""
+    """Training step with other numbers of rays per target view, in milliseconds: the encoder's fraction does not grow
+    with them.
+    """
     kept = subject.system.rays_per_view
 
     def run(rays: int) -> None:
@@ -114,7 +126,8 @@ def learning_times(path: Path, found: dict[str, Any]) -> list[str]:
 
 
 def time_to_quality(runs: list[tuple[str, float, float]]) -> tuple[dict[str, Any], list[str]]:
-    """Of (method, minutes, PSNR): the shortest training of vcgen that is as good as pixelNeRF's best, as figures and in words.
+    """Of (method, minutes, PSNR): the shortest training of vcgen that is as good as pixelNeRF's best, as figures and in
+    words.
 
     Trainings are filed at a few lengths, so the shortest one says "at most", and neither method's true time is known.
     """
@@ -123,7 +136,12 @@ def time_to_quality(runs: list[tuple[str, float, float]]) -> tuple[dict[str, Any
         return {"runs": runs}, []
     _, minutes, best = theirs
     ours = min((run for run in runs if run[0] == "vcgen" and run[2] >= best), key=lambda run: run[1], default=None)
-    figures = {"runs": runs, "pixelnerf_best_psnr": best, "pixelnerf_minutes": minutes, "vcgen_minutes_at_most": ours and ours[1]}
+    figures = {
+        "runs": runs,
+        "pixelnerf_best_psnr": best,
+        "pixelnerf_minutes": minutes,
+        "vcgen_minutes_at_most": ours and ours[1],
+    }
     reached = f"pixelNeRF's best is {best:.2f} dB, after {minutes:g} minutes"
     if ours is None:
         return figures, [f"{reached}; no filed training of vcgen is as good.", ""]
@@ -131,6 +149,11 @@ def time_to_quality(runs: list[tuple[str, float, float]]) -> tuple[dict[str, Any
     lengths = ", ".join(f"{method} {length:g}" for method, length, _ in sorted(runs))
     return figures, [
         f"{reached}; vcgen is at least as good after at most {ours[1]:g} minutes ({ours[2]:.2f} dB), "
-        + (f"and pixelNeRF's training was {figures['factor']:.3g} times as long." if figures["factor"] > 1 else "which is no shorter."),
-        f"Trainings are filed at these lengths only, in minutes: {lengths}. Either may have got there sooner.", "",
+        + (
+            f"and pixelNeRF's training was {figures['factor']:.3g} times as long."
+            if figures["factor"] > 1
+            else "which is no shorter."
+        ),
+        f"Trainings are filed at these lengths only, in minutes: {lengths}. Either may have got there sooner.",
+        "",
     ]

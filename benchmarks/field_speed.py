@@ -3,12 +3,13 @@
   python benchmarks/field_speed.py                     minutes: the baseline's training step and its image are slow
   python benchmarks/field_speed.py --quick             a smaller baseline batch, and fewer rays of its image, scaled
   python benchmarks/field_speed.py --parts             also look-ups, precisions and numbers of samples, each by itself
-  python benchmarks/field_speed.py --learning JSON     also the time to a quality, from results of benchmarks/learning.py
+  python benchmarks/field_speed.py --learning JSON     also the time to a quality, from results of
+  benchmarks/learning.py
 
-Both systems are built from their shipped configurations, each with its own batch shape and precision. Training: the system's own losses
-on a real batch, backward, gradient clipping, optimizer step; the encoder is included. Rendering: one 64 x 64 image of an encoded field.
-The two take turns. On a machine with other work, --threads 1 and the ratios of processor time are the ones to trust.
-"""
+Both systems are built from their shipped configurations, each with its own batch shape and precision. Training: the
+system's own losses on a real batch, backward, gradient clipping, optimizer step; the encoder is included. Rendering:
+one 64 x 64 image of an encoded field. The two take turns. On a machine with other work, --threads 1 and the ratios of
+processor time are the ones to trust."""
 
 import argparse
 import dataclasses
@@ -31,7 +32,9 @@ from vcgen.systems.base import System
 
 
 def count_flops(function) -> int:
-    """FLOPs of matrix products, convolutions and attention in a call, backward included; look-ups and elementwise work are not counted."""
+    """FLOPs of matrix products, convolutions and attention in a call, backward included; look-ups and elementwise work
+    are not counted.
+    """
     with FlopCounterMode(display=False) as counter:
         function()
     return counter.get_total_flops()
@@ -61,11 +64,19 @@ def figures_of(subject: Subject, train: Timing, encode: Timing, render: Timing, 
     train_flops, render_flops = count_flops(subject.train), count_flops(subject.render) * subject.scale
     analytic = subject.rays * subject.points * mlp_flops(subject.system)
     return {
-        "precision": subject.config["trainer"]["precision"], "parameters": sum(p.numel() for p in subject.system.parameters()),
-        "rays_per_step": subject.rays, "points_per_ray": subject.points, "train": dataclasses.asdict(train),
-        "encode": dataclasses.asdict(encode), "render": dataclasses.asdict(render), "render_scale": subject.scale,
-        "train_rays_per_second": subject.rays / train.wall, "image_seconds": render.wall * subject.scale,
-        "train_flops_per_step": train_flops, "render_flops": render_flops, "mlp_forward_flops_per_step_analytic": analytic,
+        "precision": subject.config["trainer"]["precision"],
+        "parameters": sum(p.numel() for p in subject.system.parameters()),
+        "rays_per_step": subject.rays,
+        "points_per_ray": subject.points,
+        "train": dataclasses.asdict(train),
+        "encode": dataclasses.asdict(encode),
+        "render": dataclasses.asdict(render),
+        "render_scale": subject.scale,
+        "train_rays_per_second": subject.rays / train.wall,
+        "image_seconds": render.wall * subject.scale,
+        "train_flops_per_step": train_flops,
+        "render_flops": render_flops,
+        "mlp_forward_flops_per_step_analytic": analytic,
         "train_fraction_of_peak": train_flops / train.wall / peak,
         "render_fraction_of_peak": render_flops / (render.wall * subject.scale) / peak,
     }
@@ -74,16 +85,32 @@ def figures_of(subject: Subject, train: Timing, encode: Timing, render: Timing, 
 def summary(name: str, f: dict[str, Any]) -> list[str]:
     """A row of the table."""
     return [
-        name, f["precision"], f"{f['rays_per_step']} x {f['points_per_ray']}", f"{f['train']['wall']:.3f}",
+        name,
+        f["precision"],
+        f"{f['rays_per_step']} x {f['points_per_ray']}",
+        f"{f['train']['wall']:.3f}",
         f"{f['train_rays_per_second']:.1f}",
-        f"{f['train_flops_per_step'] / 1e9:.1f}", f"{f['train_fraction_of_peak']:.0%}", f"{f['encode']['wall'] * 1e3:.1f}",
-        f"{f['image_seconds'] * 1e3:.1f}", f"{f['render_flops'] / 1e9:.2f}", f"{f['render_fraction_of_peak']:.0%}",
+        f"{f['train_flops_per_step'] / 1e9:.1f}",
+        f"{f['train_fraction_of_peak']:.0%}",
+        f"{f['encode']['wall'] * 1e3:.1f}",
+        f"{f['image_seconds'] * 1e3:.1f}",
+        f"{f['render_flops'] / 1e9:.2f}",
+        f"{f['render_fraction_of_peak']:.0%}",
     ]
 
 
 COLUMNS = [
-    "model", "precision", "rays x points / step", "s / step", "rays / s", "GFLOP / step", "of peak", "encode ms", "image ms",
-    "GFLOP / image", "of peak",
+    "model",
+    "precision",
+    "rays x points / step",
+    "s / step",
+    "rays / s",
+    "GFLOP / step",
+    "of peak",
+    "encode ms",
+    "image ms",
+    "GFLOP / image",
+    "of peak",
 ]
 
 
@@ -93,7 +120,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--learning", type=Path, metavar="JSON")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of PyTorch's operators; default: all cores")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of PyTorch's operators; default: all cores"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     found = {"program": "field_speed", "quick": chosen.quick, "hardware": hardware()}
@@ -116,9 +145,13 @@ def compare(quick: bool) -> dict[str, Any]:
     peaks = {name: matmul_peak(dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
     subjects = {name: Subject.build(config, quick) for name, config in MODELS.items()}
     rounds = 1 if quick else 3
-    # In training and rendering, calls follow each other: seconds of them per turn, so that each is timed in the caches and memory of its own.
+    # In training and rendering, calls follow each other: seconds of them per turn, so that each is timed in the caches
+    # and memory of its own.
     turn = 0.3 if quick else 3.0
-    timings = {kind: measure({n: getattr(s, kind) for n, s in subjects.items()}, rounds, turn) for kind in ("train", "encode", "render")}
+    timings = {
+        kind: measure({n: getattr(s, kind) for n, s in subjects.items()}, rounds, turn)
+        for kind in ("train", "encode", "render")
+    }
     for name, subject in subjects.items():
         peak = peaks["bf16" if subject.config["trainer"]["precision"] == "bf16-mixed" else "fp32"]
         found[name] = figures_of(subject, *(timings[kind][name] for kind in ("train", "encode", "render")), peak)
@@ -127,13 +160,16 @@ def compare(quick: bool) -> dict[str, Any]:
     consumed = len(subjects["triplane"].example.keys) / fast["train"]["wall"]
     train, render = ([f[kind]["processor"] for f in (fast, slow)] for kind in ("train", "render"))
     return found | {
-        "subject": subjects["triplane"], "peak_flops": peaks,
+        "subject": subjects["triplane"],
+        "peak_flops": peaks,
         "ratio_train_rays_per_second": fast["train_rays_per_second"] / slow["train_rays_per_second"],
         "ratio_render": slow["image_seconds"] / fast["image_seconds"],
         "ratio_train_processor_time": fast["rays_per_step"] / train[0] / (slow["rays_per_step"] / train[1]),
-        "ratio_render_processor_time": render[1] * slow["render_scale"] / render[0], "loader_scenes_per_second": scenes,
+        "ratio_render_processor_time": render[1] * slow["render_scale"] / render[0],
+        "loader_scenes_per_second": scenes,
         "loader_target_images_per_second": scenes * subjects["triplane"].example.target.cameras.shape[1],
-        "training_consumes_scenes_per_second": consumed, "ratio_loader": scenes / consumed,
+        "training_consumes_scenes_per_second": consumed,
+        "ratio_loader": scenes / consumed,
     }
 
 
@@ -149,7 +185,9 @@ def closing(found: dict[str, Any]) -> list[str]:
         f"Loader alone: {found['loader_scenes_per_second']:.0f} scenes/s, {found['ratio_loader']:.1f} x what training consumes (goal 5).",
     ]
     if scaled != 1:
-        lines.append(f"Quick run: pixelNeRF trained on a smaller batch, and rendered 1/{scaled:.0f} of the rays, its time scaled.")
+        lines.append(
+            f"Quick run: pixelNeRF trained on a smaller batch, and rendered 1/{scaled:.0f} of the rays, its time scaled."
+        )
     return [*lines, ""]
 
 

@@ -1,11 +1,12 @@
-"""How fast are the hash grid and what is rendered from it, beside what the memory of this machine can deliver in the same run?
+"""How fast are the hash grid and what is rendered from it, beside what the memory of this machine can deliver in the
+same run?
 
-Points/s of look-ups, forward and with their gradient, for the published grid (16 levels) and that of configs/realfusion.yaml; seconds
-per image of a ball that fills a fifth of the sphere, with every sample looked up and with empty cells skipped, as color alone and lit
-(normals are differences of the density: six further look-ups at each sample that counts), forward and with its gradient. Points/s of
-images count the samples on the rays, whether looked up or skipped. `--quick`: fewer points and rounds. The copy reads and writes a
-block that fits no cache; a look-up reads 8 corners per level, which its bytes count, once.
-"""
+Points/s of look-ups, forward and with their gradient, for the published grid (16 levels) and that of
+configs/realfusion.yaml; seconds per image of a ball that fills a fifth of the sphere, with every sample looked up and
+with empty cells skipped, as color alone and lit (normals are differences of the density: six further look-ups at each
+sample that counts), forward and with its gradient. Points/s of images count the samples on the rays, whether looked up
+or skipped. `--quick`: fewer points and rounds. The copy reads and writes a block that fits no cache; a look-up reads 8
+corners per level, which its bytes count, once."""
 
 import argparse
 import json
@@ -50,11 +51,22 @@ def main() -> None:
     lines = table(
         f"Look-ups of {count} points, images of {size} x {size} rays; a copy moves {bandwidth / 1e9:.1f} GB/s",
         ["what", "ms", "million points/s", "fraction of the copy's bytes/s"],
-        [[r["name"], f"{r['ms']:.1f}", f"{r['points_per_s'] / 1e6:.2f}", f"{r['fraction']:.0%}" if "fraction" in r else "-"] for r in rows],
+        [
+            [
+                r["name"],
+                f"{r['ms']:.1f}",
+                f"{r['points_per_s'] / 1e6:.2f}",
+                f"{r['fraction']:.0%}" if "fraction" in r else "-",
+            ]
+            for r in rows
+        ],
     )
     print("\n".join(lines))
     figures = {
-        "program": "hashgrid_speed", "hardware": hardware(), "threads": torch.get_num_threads(), "copy_bytes_per_s": bandwidth,
+        "program": "hashgrid_speed",
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "copy_bytes_per_s": bandwidth,
         "rows": rows,
     }
     save_results("hashgrid_speed", figures, lines, chosen.quick or chosen.unfiled)
@@ -78,7 +90,9 @@ def look_ups(grids: dict[str, HashGrid], count: int) -> dict:
 
 
 def ball(shipped: dict) -> HashGridField:
-    """A field of the shipped kind that is dense in a ball alone: by its blob, with a network that says nothing of density."""
+    """A field of the shipped kind that is dense in a ball alone: by its blob, with a network that says nothing of
+    density.
+    """
     scene = SceneHashGrid(HashGrid(**shipped["grid"]), hidden=shipped["hidden"], depth=shipped["depth"])
     with torch.no_grad():
         scene.decoder[-1].weight[0] = 0
@@ -86,11 +100,15 @@ def ball(shipped: dict) -> HashGridField:
     radius = shipped["radius"] * FILLED ** (1 / 3)
     # exp(-30 + 60 exp(-r^2 / 2 w^2)) passes 1 where the inner exponential is a half
     blob = 60.0, radius / math.sqrt(2 * math.log(2))
-    return HashGridField(scene.grid, scene.decoder, torch.zeros(1, 3), torch.tensor([shipped["radius"]]), shipped["half_size"], blob)
+    return HashGridField(
+        scene.grid, scene.decoder, torch.zeros(1, 3), torch.tensor([shipped["radius"]]), shipped["half_size"], blob
+    )
 
 
 def images(field: HashGridField, size: int) -> dict:
-    """Images of the ball: every sample looked up or empty cells skipped, color alone or lit, forward or with the gradient."""
+    """Images of the ball: every sample looked up or empty cells skipped, color alone or lit, forward or with the
+    gradient.
+    """
     occupancy = OccupancyGrid()
     occupancy.refresh(field)
     distance = 2.5 * float(field.radius[0])
@@ -100,7 +118,9 @@ def images(field: HashGridField, size: int) -> dict:
     lights = {"": Shading(), ", lit": Shading("lambertian", torch.tensor([1.0, 0.0, 0.0]))}
 
     def draw(what, shading: Shading) -> torch.Tensor:
-        return render_shaded(what, origins, directions, near, far, RenderOptions(SAMPLES), shading, None, shading.kind != "albedo").rays.rgb
+        return render_shaded(
+            what, origins, directions, near, far, RenderOptions(SAMPLES), shading, None, shading.kind != "albedo"
+        ).rays.rgb
 
     def forward(*chosen) -> None:
         with torch.no_grad():
@@ -110,11 +130,16 @@ def images(field: HashGridField, size: int) -> dict:
         field.grid.table.grad = None
         draw(*chosen).sum().backward()
 
-    fields = {"dense": field, f"skipping ({occupancy.fraction():.0%} of cells occupied)": OccupiedField(field, occupancy)}
+    fields = {
+        "dense": field,
+        f"skipping ({occupancy.fraction():.0%} of cells occupied)": OccupiedField(field, occupancy),
+    }
     ways = {"": forward, ", forward and backward": both}
     return {
         f"{IMAGE}{light}, {looked}{way}": lambda call=call, what=what, shading=shading: call(what, shading)
-        for light, shading in lights.items() for way, call in ways.items() for looked, what in fields.items()
+        for light, shading in lights.items()
+        for way, call in ways.items()
+        for looked, what in fields.items()
     }
 
 

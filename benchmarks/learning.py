@@ -1,12 +1,14 @@
-"""Does it learn? vcgen and the pixelNeRF baseline, trained for equal wall-clock on the bundled cars, measured on held-out cars.
+"""Does it learn? vcgen and the pixelNeRF baseline, trained for equal wall-clock on the bundled cars, measured on
+held-out cars.
 
 Rows: copying the input view, the mean training image, and per training budget vcgen (configs/cars64.yaml) and pixelNeRF
-(configs/pixelnerf64.yaml). pixelNeRF needs some 40 s per image on two cores, so both methods are compared on one view per object
-(configs/protocols/cars64_view0_sparse.json); vcgen is also measured on all 39.
+(configs/pixelnerf64.yaml). pixelNeRF needs some 40 s per image on two cores, so both methods are compared on one view
+per object (configs/protocols/cars64_view0_sparse.json); vcgen is also measured on all 39.
 
   python benchmarks/learning.py                       10 and 60 minutes each, one after the other
   python benchmarks/learning.py --side-by-side        the two methods of a budget at the same time, each on its own core
-  python benchmarks/learning.py --quick               two minutes each, few images: shows that the program works, not what the methods can do
+  python benchmarks/learning.py --quick               two minutes each, few images: shows that the program works, not
+  what the methods can do
 """
 
 import argparse
@@ -65,13 +67,26 @@ def train(runs: list[Run], side_by_side: bool, data: str) -> None:
         limits = {"OMP_NUM_THREADS": "1"} if side_by_side else {}
         prefix = ["taskset", "-c", str(core)] if side_by_side else []
         command = [
-            *prefix, sys.executable, "-m", "vcgen", "fit", "-c", CONFIGS[run.method], "--trainer.default_root_dir", str(run.folder / "run"),
-            "--trainer.max_time", days(run.minutes), "--data.train", f"{data}/train",
+            *prefix,
+            sys.executable,
+            "-m",
+            "vcgen",
+            "fit",
+            "-c",
+            CONFIGS[run.method],
+            "--trainer.default_root_dir",
+            str(run.folder / "run"),
+            "--trainer.max_time",
+            days(run.minutes),
+            "--data.train",
+            f"{data}/train",
         ]
         run.folder.mkdir(parents=True, exist_ok=True)
         print(f"training {run.name}", flush=True)
         log = (run.folder / "log.txt").open("w")
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **limits}, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **limits}, stdout=log, stderr=subprocess.STDOUT
+        )
         processes.append((run, process))
         if not side_by_side:
             process.wait()
@@ -88,8 +103,20 @@ def evaluate(run: Run, quick: bool, data: str) -> list[dict]:
     for protocol in protocols:
         out = run.folder / Path(protocol).stem
         vcgen(
-            "evaluate", "--model", run.folder / "model", "--data", f"{data}/test", "--protocol", protocol, "--out", out, "--lpips", "squeeze",
-            "--offline", "--views_per_call", "1" if run.method == "pixelnerf" else "8",
+            "evaluate",
+            "--model",
+            run.folder / "model",
+            "--data",
+            f"{data}/test",
+            "--protocol",
+            protocol,
+            "--out",
+            out,
+            "--lpips",
+            "squeeze",
+            "--offline",
+            "--views_per_call",
+            "1" if run.method == "pixelnerf" else "8",
         )
         rows.append(row(run.name, out))
     return rows
@@ -106,7 +133,9 @@ def baselines(out: Path, data: str) -> list[dict]:
     rows = []
     for protocol in (SPARSE, FULL):
         folder = out / "trivial" / Path(protocol).stem
-        score_baselines(Places(ROOT / data / "test", folder, ROOT / data / "train"), load_protocol(ROOT / protocol), settings)
+        score_baselines(
+            Places(ROOT / data / "test", folder, ROOT / data / "train"), load_protocol(ROOT / protocol), settings
+        )
         rows += [row(name, folder / "baselines" / name) for name in ("copy_input", "mean_image")]
     return rows
 
@@ -114,7 +143,9 @@ def baselines(out: Path, data: str) -> list[dict]:
 def vcgen(*arguments: object) -> None:
     """Run a vcgen command from the repository's root."""
     command = [sys.executable, "-m", "vcgen", *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **weights_environment()}, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **weights_environment()}, check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def row(name: str, folder: Path) -> dict:
@@ -122,8 +153,10 @@ def row(name: str, folder: Path) -> dict:
     results = json.loads((folder / "results.json").read_text())
     metrics = [m for m in results["mean"] if m in ("psnr", "ssim") or m.startswith("lpips")]
     return {
-        "name": name, "protocol": folder.name if folder.parent.name != "baselines" else folder.parents[1].name,
-        "images": len(results["images"]), **{m: round(results["mean"][m], 4) for m in metrics},
+        "name": name,
+        "protocol": folder.name if folder.parent.name != "baselines" else folder.parents[1].name,
+        "images": len(results["images"]),
+        **{m: round(results["mean"][m], 4) for m in metrics},
         "interval95": {m: results["interval95"][m] for m in metrics},
     }
 
@@ -133,7 +166,9 @@ def table(rows: list[dict]) -> list[str]:
     lines = ["| method | images | PSNR dB (95 %) | SSIM | LPIPS-squeeze |", "| --- | --- | --- | --- | --- |"]
     for r in sorted(rows, key=lambda r: -r["images"]):
         low, high = r["interval95"]["psnr"]
-        lines.append(f"| {r['name']} | {r['images']} | {r['psnr']:.2f} ({low:.2f} to {high:.2f}) | {r['ssim']:.3f} | {r.get('lpips_squeeze', float('nan')):.3f} |")
+        lines.append(
+            f"| {r['name']} | {r['images']} | {r['psnr']:.2f} ({low:.2f} to {high:.2f}) | {r['ssim']:.3f} | {r.get('lpips_squeeze', float('nan')):.3f} |"
+        )
     return lines
 
 

@@ -16,8 +16,10 @@ CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 @dataclass
 class Peak:
-    """bytes: the most that was taken, by tensors on a GPU, by the whole process on a CPU. added: above what was taken before the part.
-    exact: False where the system cannot forget the process's earlier peak, which ``bytes`` then is at least, and ``added`` is unknown."""
+    """bytes: the most that was taken, by tensors on a GPU, by the whole process on a CPU. added: above what was taken
+    before the part.
+    exact: False where the system cannot forget the process's earlier peak, which ``bytes`` then is at least, and
+        ``added`` is unknown."""
 
     bytes: int = 0
     added: int | None = None
@@ -41,7 +43,9 @@ def watch_memory(device: torch.device) -> Iterator[Peak]:
 
 
 def forget_peak() -> int | None:
-    """Set the kernel's high-water mark of this process to what it takes now, and return that; None where there is no such mark."""
+    """Set the kernel's high-water mark of this process to what it takes now, and return that; None where there is no
+    such mark.
+    """
     try:
         # Freed memory that the C library holds back would count as taken by the next part.
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,9 +1,10 @@
-"""What does a posed image of a mesh cost in `vcgen data render`, beside a plain z-buffer in numpy that draws as many samples in the same run?
+"""What does a posed image of a mesh cost in `vcgen data render`, beside a plain z-buffer in numpy that draws as many
+samples in the same run?
 
-A bumpy ring of 10,000 faces fills two fifths of the image: with a color for each vertex, and with a texture. One view of 64 and 128 pixels
-with 4 x 4 samples each, light, texture, averaging and rounding included; the light, once per object; and whole objects, from the file to PNGs of
-50 views. The baseline finds the nearest face of the same samples, and colors nothing. `--quick`: fewer rounds and views.
-"""
+A bumpy ring of 10,000 faces fills two fifths of the image: with a color for each vertex, and with a texture. One view
+of 64 and 128 pixels with 4 x 4 samples each, light, texture, averaging and rounding included; the light, once per
+object; and whole objects, from the file to PNGs of 50 views. The baseline finds the nearest face of the same samples,
+and colors nothing. `--quick`: fewer rounds and views."""
 
 import argparse
 import json
@@ -31,14 +32,29 @@ def main() -> None:
     quick = (chosen := parser.parse_args()).quick
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        rows = [row for textured in (False, True) for row in measured(saved(Path(folder), textured), textured, 1 if quick else 7)]
+        rows = [
+            row
+            for textured in (False, True)
+            for row in measured(saved(Path(folder), textured), textured, 1 if quick else 7)
+        ]
         rate = whole(Path(folder), 4 if quick else 50)
     lines = table(
         "One core. Milliseconds: wall clock, median and least; processor; how often the baseline's processor time it goes into",
         ["object", "pixels", "what", "median", "least", "processor", "baseline / this"],
-        [[r["object"], str(r["size"]), r["what"], *(f"{r[k]:.1f}" for k in ("ms", "least_ms", "processor_ms", "ratio"))] for r in rows],
+        [
+            [
+                r["object"],
+                str(r["size"]),
+                r["what"],
+                *(f"{r[k]:.1f}" for k in ("ms", "least_ms", "processor_ms", "ratio")),
+            ]
+            for r in rows
+        ],
     )
-    lines += [f"Whole objects of {rate['views']} views at 64 pixels, file to PNG: {rate['views_per_s']:.1f} views per second of processor time", ""]
+    lines += [
+        f"Whole objects of {rate['views']} views at 64 pixels, file to PNG: {rate['views_per_s']:.1f} views per second of processor time",
+        "",
+    ]
     print("\n".join(lines))
     figures = {"program": "mesh_render", "hardware": hardware(), "threads": 1, "rows": rows, "whole": rate}
     save_results("mesh_render", figures, lines, quick or chosen.unfiled)
@@ -65,7 +81,10 @@ def measured(path: Path, textured: bool, rounds: int) -> list[dict]:
     scene, mesh = drawable(surface), ring(100, 50, "cpu")
     rows = []
     for size in (64, 128):
-        calls = {"baseline": lambda: baseline(mesh, camera, 4 * size), "a view": lambda: draw(scene, camera[0], (size, size))}
+        calls = {
+            "baseline": lambda: baseline(mesh, camera, 4 * size),
+            "a view": lambda: draw(scene, camera[0], (size, size)),
+        }
         if size == 64:
             calls["light, per object"] = lambda: drawable(surface)
         timings = measure(calls, rounds)

@@ -24,9 +24,22 @@ SHARED = ROOT.parent / "shared" / "data"
 NEAR, FAR, RADIUS = 0.8, 1.8, 0.5
 #: The scans that the benchmark takes first: of many shapes, no two alike.
 SCANS = (
-    "011_banana", "003_cracker_box", "072-b_toy_airplane", "053_mini_soccer_ball", "021_bleach_cleanser", "016_pear", "025_mug",
-    "048_hammer", "038_padlock", "073-a_lego_duplo", "061_foam_brick", "022_windex_bottle", "013_apple", "002_master_chef_can",
-    "065-a_cups", "012_strawberry",
+    "011_banana",
+    "003_cracker_box",
+    "072-b_toy_airplane",
+    "053_mini_soccer_ball",
+    "021_bleach_cleanser",
+    "016_pear",
+    "025_mug",
+    "048_hammer",
+    "038_padlock",
+    "073-a_lego_duplo",
+    "061_foam_brick",
+    "022_windex_bottle",
+    "013_apple",
+    "002_master_chef_can",
+    "065-a_cups",
+    "012_strawberry",
 )
 #: Kinds of toys that have a front, at azimuth 0; text priors learn the words "front view" from them.
 FACING = ("cars", "seats", "fish")
@@ -35,8 +48,8 @@ IMAGES_SETTINGS = Settings(None, NEAR, FAR, "alpha", "", "test", "", "")
 
 @dataclass(frozen=True)
 class KnownObject:
-    """name: folder/object. noun: what a caption calls it. views: (n,) with alpha. triangles, corner_rgb: (faces, 3, 3), the surface in the
-    cameras' world and its sRGB colors in [0, 1]; None where only images are known."""
+    """name: folder/object. noun: what a caption calls it. views: (n,) with alpha. triangles, corner_rgb: (faces, 3, 3),
+    the surface in the cameras' world and its sRGB colors in [0, 1]; None where only images are known."""
 
     name: str
     noun: str
@@ -53,8 +66,8 @@ class KnownObject:
         return joined
 
     def reference(self, elevation: float = 15.0) -> int:
-        """The view that comes nearest to an elevation in degrees, and to the front where there is one: a method that calls the photo's
-        side the front is given such a photo."""
+        """The view that comes nearest to an elevation in degrees, and to the front where there is one: a method that
+        calls the photo's side the front is given such a photo."""
         azimuths, elevations = view_angles(self.views.cameras.centers)
         if self.name.split("/")[0] not in FACING:
             return int((elevations - elevation).abs().argmin())
@@ -66,7 +79,8 @@ class KnownObject:
 def load_objects(toys: Path, scans: Path, meshes: Path, held_out: Path | None, count: int) -> list[KnownObject]:
     """The first ``count`` of the scans and, where a list of them is given, held-out toys, in turn.
 
-    toys: folder of toys.tar and captions.json; scans, meshes: folders of surfaces. Raises UserError that names what is missing.
+    toys: folder of toys.tar and captions.json; scans, meshes: folders of surfaces. Raises UserError that names what is
+        missing.
     """
     for path in (toys / "toys.tar", toys / "captions.json", scans / "baked"):
         if not path.exists():
@@ -91,7 +105,9 @@ def _load(name: str, archive: tarfile.TarFile, folder: Path, noun: str, scans: P
 
 
 def surface(path: Path) -> tuple[NDArray, NDArray]:
-    """A surface file (vertices, y up; faces; corner_rgb) as the images show it: z up, the box's middle at the origin, radius 0.5."""
+    """A surface file (vertices, y up; faces; corner_rgb) as the images show it: z up, the box's middle at the origin,
+    radius 0.5.
+    """
     stored = np.load(path)
     vertices = stored["vertices"].astype(np.float64)[:, [0, 2, 1]] * [1, -1, 1]
     vertices -= (vertices.max(0) + vertices.min(0)) / 2

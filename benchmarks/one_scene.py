@@ -1,10 +1,13 @@
-"""One scene from many views: renderer, field and training, without the encoder (configs/one_scene.yaml, NeRF-synthetic mic at 128 px).
+"""One scene from many views: renderer, field and training, without the encoder (configs/one_scene.yaml, NeRF-synthetic
+mic at 128 px).
 
-Packs the training and test views, trains, exports, and measures every test view before white: dB per image, averaged. Goal: 28 dB.
+Packs the training and test views, trains, exports, and measures every test view before white: dB per image, averaged.
+Goal: 28 dB.
 
-  python benchmarks/one_scene.py nerf_synthetic/mic       minutes on two cores; the default is the developers' copy, where there is one
-  python benchmarks/one_scene.py --field hashgrid         the same with a hash grid (configs/one_scene_hashgrid.yaml)
-  python benchmarks/one_scene.py --quick                  thirty steps, five views: shows only that the program works
+  python benchmarks/one_scene.py nerf_synthetic/mic       minutes on two cores; the default is the developers' copy,
+  where there is one python benchmarks/one_scene.py --field hashgrid         the same with a hash grid
+  (configs/one_scene_hashgrid.yaml) python benchmarks/one_scene.py --quick                  thirty steps, five views:
+  shows only that the program works
 """
 
 import argparse
@@ -40,30 +43,60 @@ def main() -> None:
     parser.add_argument("scene", type=Path, nargs="?", default=SHARED, help="a NeRF-synthetic folder")
     parser.add_argument("--field", choices=list(CONFIGS), default="triplane")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "one_scene", help="gets the run, the model and example.png")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "outputs" / "one_scene", help="gets the run, the model and example.png"
+    )
     parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if not chosen.scene.is_dir():
         parser.error(f"{chosen.scene} is no folder: give the NeRF-synthetic folder of a scene")
     with tempfile.TemporaryDirectory() as data:
         for split in ("train", "test"):
-            pack(["transforms", str(chosen.scene), f"{data}/{split}", "--split", split, "--size", "128", "--near", "2", "--far", "6"])
+            pack(
+                [
+                    "transforms",
+                    str(chosen.scene),
+                    f"{data}/{split}",
+                    "--split",
+                    split,
+                    "--size",
+                    "128",
+                    "--near",
+                    "2",
+                    "--far",
+                    "6",
+                ]
+            )
         seconds = train(Path(data), CONFIGS[chosen.field], chosen.out, chosen.quick)
         truth = test_views(Path(data) / "test", QUICK_VIEWS if chosen.quick else None)
     images, render_seconds = rendered(chosen.out / "model", truth)
     values = psnr(quantise(images), quantise(truth.on(1.0)))
     save_example(torch.cat([truth.on(1.0)[0], images[0]], -1), chosen.out / "example.png")
     figures = {
-        "program": "one_scene", "field": chosen.field, "quick": chosen.quick, "hardware": hardware(), "threads": torch.get_num_threads(),
-        "load_after": os.getloadavg()[0], "views": len(values), "psnr": values.mean().item(), "psnr_least": values.min().item(),
-        "train_seconds": seconds, "render_seconds_per_view": render_seconds / len(values),
+        "program": "one_scene",
+        "field": chosen.field,
+        "quick": chosen.quick,
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "load_after": os.getloadavg()[0],
+        "views": len(values),
+        "psnr": values.mean().item(),
+        "psnr_least": values.min().item(),
+        "train_seconds": seconds,
+        "render_seconds_per_view": render_seconds / len(values),
     }
     lines = [
-        "| test views | PSNR dB | worst view | training s | rendering s / view |", "| --- | --- | --- | --- | --- |",
+        "| test views | PSNR dB | worst view | training s | rendering s / view |",
+        "| --- | --- | --- | --- | --- |",
         f"| {len(values)} | {figures['psnr']:.2f} | {figures['psnr_least']:.2f} | {seconds:.0f} | {render_seconds / len(values):.2f} |",
     ]
     print("\n".join(lines))
-    save_results("one_scene" if chosen.field == "triplane" else f"one_scene_{chosen.field}", figures, lines, chosen.quick or chosen.unfiled)
+    save_results(
+        "one_scene" if chosen.field == "triplane" else f"one_scene_{chosen.field}",
+        figures,
+        lines,
+        chosen.quick or chosen.unfiled,
+    )
     print(json.dumps(figures))
 
 
@@ -72,8 +105,16 @@ def train(data: Path, config: str, out: Path, quick: bool) -> float:
     short = ["--trainer.max_steps", str(QUICK_STEPS), "--trainer.val_check_interval", str(QUICK_STEPS)] if quick else []
     start = time.perf_counter()
     vcgen(
-        "fit", "-c", config, "--data.train", data / "train", "--data.val", data / "test",
-        "--trainer.default_root_dir", out / "run", *short,
+        "fit",
+        "-c",
+        config,
+        "--data.train",
+        data / "train",
+        "--data.val",
+        data / "test",
+        "--trainer.default_root_dir",
+        out / "run",
+        *short,
     )
     seconds = time.perf_counter() - start
     vcgen("export", "--checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
@@ -97,7 +138,9 @@ def rendered(model: Path, truth: Views) -> tuple[Tensor, float]:
     start = time.perf_counter()
     with torch.inference_mode():
         field = system.field(truth[None, :1])
-        images = [system.render(field, truth.cameras[None, i : i + 1], truth.size).rgb[0, 0] for i in range(len(truth.images))]
+        images = [
+            system.render(field, truth.cameras[None, i : i + 1], truth.size).rgb[0, 0] for i in range(len(truth.images))
+        ]
     return torch.stack(images), time.perf_counter() - start
 
 

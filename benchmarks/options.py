@@ -1,9 +1,9 @@
-"""What the model's options are worth: one change at a time from configs/cars64.yaml, equal steps, same seed, same held-out images.
+"""What the model's options are worth: one change at a time from configs/cars64.yaml, equal steps, same seed, same
+held-out images.
 
-Prints PSNR on five models held out of the *training* set (25 scenes, input view 0, all 19 other views each), so that the test cars do not
-steer the choice, and seconds per step. One seed each: differences below about 0.1 dB are noise; the first two rows differ in the seed alone.
-`--quick` trains 20 steps and shows only that the program works.
-"""
+Prints PSNR on five models held out of the *training* set (25 scenes, input view 0, all 19 other views each), so that
+the test cars do not steer the choice, and seconds per step. One seed each: differences below about 0.1 dB are noise;
+the first two rows differ in the seed alone. `--quick` trains 20 steps and shows only that the program works."""
 
 import argparse
 import json
@@ -40,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="WORDS", help="options whose name contains one of these")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORDS", help="options whose name contains one of these"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "options")
     choice = parser.parse_args()
     steps = 20 if choice.quick else choice.steps
@@ -62,9 +64,29 @@ def measure(name: str, changes: list[str], steps: int, out: Path) -> dict:
         print(f"training: {name}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         command = [
-            sys.executable, "-m", "vcgen", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder / "run",
-            "--trainer.max_steps", steps, "--trainer.max_time", "null", "--trainer.val_check_interval", steps, "--samples.turntable", "0",
-            f"{DATA}.hold_out", "5", f"{DATA}.val_scenes", "25", f"{DATA}.val_targets", "19", *changes,
+            sys.executable,
+            "-m",
+            "vcgen",
+            "fit",
+            "-c",
+            "configs/cars64.yaml",
+            "--trainer.default_root_dir",
+            folder / "run",
+            "--trainer.max_steps",
+            steps,
+            "--trainer.max_time",
+            "null",
+            "--trainer.val_check_interval",
+            steps,
+            "--samples.turntable",
+            "0",
+            f"{DATA}.hold_out",
+            "5",
+            f"{DATA}.val_scenes",
+            "25",
+            f"{DATA}.val_targets",
+            "19",
+            *changes,
         ]
         partial = log.with_suffix(".partial")
         with partial.open("w") as file:

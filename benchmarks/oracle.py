@@ -1,4 +1,5 @@
-"""A prior that knows the object: for every camera it says "images like the true one", as a Gaussian around it, which is exactly computable.
+"""A prior that knows the object: for every camera it says "images like the true one", as a Gaussian around it, which is
+exactly computable.
 
 What it cannot teach is the limit of score distillation itself: of the field, its rendering, the losses, the guidance.
 """
@@ -18,7 +19,9 @@ from vcgen.systems.realfusion.system import RealFusion
 
 
 class Oracle(nn.Module):
-    """Stands in for a TextPrior. Latents are images (n, 3, size, size) in [-1, 1]; a "text" holds the mean of N(mean, deviation^2)."""
+    """Stands in for a TextPrior. Latents are images (n, 3, size, size) in [-1, 1]; a "text" holds the mean of N(mean,
+    deviation^2).
+    """
 
     def __init__(self, size: int, deviation: float = 0.1):
         super().__init__()

@@ -2,12 +2,12 @@
 
   python benchmarks/personalization.py                       ours alone
   python benchmarks/personalization.py --scripts EXAMPLES    beside the scripts of a checkout of diffusers, in turns
-  python benchmarks/personalization.py --quick               a smaller prior and too few steps for its figures to mean much
+  python benchmarks/personalization.py --quick               a smaller prior and too few steps for its figures to mean
+  much
 
-Both are run as their users run them, as programs, twice: the difference of a long and a short run is the time of the steps between
-them, and starting, reading and saving fall out. The prior has random weights, and the sizes of configs/text2image.yaml. On a machine
-with other work, the processor time is the one to trust.
-"""
+Both are run as their users run them, as programs, twice: the difference of a long and a short run is the time of the
+steps between them, and starting, reading and saving fall out. The prior has random weights, and the sizes of
+configs/text2image.yaml. On a machine with other work, the processor time is the one to trust."""
 
 import argparse
 import json
@@ -26,7 +26,9 @@ from common import ROOT, hardware, save_results
 
 #: Method -> the scripts' name and its images per step, as in our configurations.
 SCRIPTS = {
-    "textual_inversion": ("textual_inversion.py", 4), "lora": ("train_dreambooth_lora.py", 1), "dreambooth": ("train_dreambooth.py", 1),
+    "textual_inversion": ("textual_inversion.py", 4),
+    "lora": ("train_dreambooth_lora.py", 1),
+    "dreambooth": ("train_dreambooth.py", 1),
 }
 #: Of the photo and the prior's images, in pixels.
 SIZE = 64
@@ -61,8 +63,14 @@ def ours(method: str, folder: Path, steps: int) -> list[str]:
     """``vcgen fit`` with the shipped configuration; without preservation, validation and images."""
     noun = "initial" if method == "textual_inversion" else "noun"
     options = {
-        "data.image": folder / "photos" / "photo.png", "data.size": SIZE, "model.prior": folder / "prior", f"model.method.{noun}": "car",
-        "model.images.rows": 0, "trainer.max_steps": steps, "trainer.val_check_interval": 10 * steps, "trainer.accelerator": "auto",
+        "data.image": folder / "photos" / "photo.png",
+        "data.size": SIZE,
+        "model.prior": folder / "prior",
+        f"model.method.{noun}": "car",
+        "model.images.rows": 0,
+        "trainer.max_steps": steps,
+        "trainer.val_check_interval": 10 * steps,
+        "trainer.accelerator": "auto",
         "trainer.default_root_dir": folder / f"ours_{method}_{steps}",
     }
     if method != "textual_inversion":
@@ -74,19 +82,37 @@ def ours(method: str, folder: Path, steps: int) -> list[str]:
 def theirs(script: Path, method: str, folder: Path, steps: int) -> list[str]:
     """The script with the same prior, photo, batch and learning rate."""
     options = {
-        "pretrained_model_name_or_path": folder / "prior", "resolution": SIZE, "train_batch_size": SCRIPTS[method][1],
-        "max_train_steps": steps, "output_dir": folder / f"theirs_{method}_{steps}", "learning_rate": 1e-4, "lr_scheduler": "constant",
+        "pretrained_model_name_or_path": folder / "prior",
+        "resolution": SIZE,
+        "train_batch_size": SCRIPTS[method][1],
+        "max_train_steps": steps,
+        "output_dir": folder / f"theirs_{method}_{steps}",
+        "learning_rate": 1e-4,
+        "lr_scheduler": "constant",
     }
     if method == "textual_inversion":
-        options |= {"train_data_dir": folder / "photos", "placeholder_token": "<e>", "initializer_token": "car", "save_steps": 10**9}
+        options |= {
+            "train_data_dir": folder / "photos",
+            "placeholder_token": "<e>",
+            "initializer_token": "car",
+            "save_steps": 10**9,
+        }
     else:
-        options |= {"instance_data_dir": folder / "photos", "instance_prompt": "a photo of sks car", "checkpointing_steps": 10**9}
+        options |= {
+            "instance_data_dir": folder / "photos",
+            "instance_prompt": "a photo of sks car",
+            "checkpointing_steps": 10**9,
+        }
     return [str(script), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
 def run(words: list[str]) -> Cost:
     """What a program costs. Raises RuntimeError with its last lines where it fails."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *words], stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -133,7 +159,11 @@ def report(found: dict[str, dict[str, float]]) -> list[str]:
     lines = [head, "| --- | --- | --- | --- | --- |"]
     for method, row in found.items():
         ours_cell = f"{row['vcgen_ms']:.0f} ({row['vcgen_processor_ms']:.0f})"
-        other = f"{row['diffusers_ms']:.0f} ({row['diffusers_processor_ms']:.0f}) | {row['ratio']:.2f}" if "ratio" in row else " | "
+        other = (
+            f"{row['diffusers_ms']:.0f} ({row['diffusers_processor_ms']:.0f}) | {row['ratio']:.2f}"
+            if "ratio" in row
+            else " | "
+        )
         lines.append(f"| {method} | {row['batch']} | {ours_cell} | {other} |")
     return lines
 

@@ -1,7 +1,9 @@
-"""The model folder that is shipped, data/pretrained/cars64: field, then prior, exported in half precision, measured, with its model card.
+"""The model folder that is shipped, data/pretrained/cars64: field, then prior, exported in half precision, measured,
+with its model card.
 
   python benchmarks/pretrain.py --field-minutes 60 --prior-minutes 90
-  python benchmarks/pretrain.py --field outputs/learning/vcgen_60min/model --prior outputs/cars64_prior/checkpoints/last.ckpt
+  python benchmarks/pretrain.py --field outputs/learning/vcgen_60min/model --prior
+  outputs/cars64_prior/checkpoints/last.ckpt
 
 The second form takes parts that are trained already.
 """
@@ -44,7 +46,9 @@ def main() -> None:
     parser.add_argument("--field-minutes", type=float, default=60)
     parser.add_argument("--prior-minutes", type=float, default=90)
     parser.add_argument("--field", type=Path, help="a model folder whose field is taken instead of training one")
-    parser.add_argument("--prior", type=Path, help="a checkpoint of cars64_prior.yaml on that field, instead of training one")
+    parser.add_argument(
+        "--prior", type=Path, help="a checkpoint of cars64_prior.yaml on that field, instead of training one"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "pretrain")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "pretrained" / "cars64")
     chosen = parser.parse_args()
@@ -53,14 +57,27 @@ def main() -> None:
     model = chosen.work / "model"
     vcgen("export", "--checkpoint", prior, "--out", model, "--half")
     vcgen(
-        "evaluate", "--model", model, "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0.json", "--out",
-        chosen.work / "evaluation", "--lpips", "squeeze", "--offline", "--overwrite",
+        "evaluate",
+        "--model",
+        model,
+        "--data",
+        "data/cars64/test",
+        "--protocol",
+        "configs/protocols/cars64_view0.json",
+        "--out",
+        chosen.work / "evaluation",
+        "--lpips",
+        "squeeze",
+        "--offline",
+        "--overwrite",
     )
     times = None if chosen.field else chosen.field_minutes, None if chosen.prior else chosen.prior_minutes
     write_card(model, field, chosen.work / "evaluation", times)
     shutil.rmtree(chosen.out, ignore_errors=True)
     shutil.copytree(model, chosen.out)
-    print(json.dumps({"program": "pretrain", "hardware": hardware(), "mean": results(chosen.work / "evaluation")["mean"]}))
+    print(
+        json.dumps({"program": "pretrain", "hardware": hardware(), "mean": results(chosen.work / "evaluation")["mean"]})
+    )
 
 
 def train_field(run: Path, minutes: float) -> Path:
@@ -73,14 +90,25 @@ def train_field(run: Path, minutes: float) -> Path:
 def train_prior(run: Path, field: Path, minutes: float) -> Path:
     """The checkpoint of prior and field."""
     vcgen(
-        "fit", "-c", "configs/cars64.yaml", "-c", "configs/cars64_prior.yaml", "--model.pretrained", field.resolve(),
-        "--trainer.default_root_dir", run, "--trainer.max_time", days(minutes),
+        "fit",
+        "-c",
+        "configs/cars64.yaml",
+        "-c",
+        "configs/cars64_prior.yaml",
+        "--model.pretrained",
+        field.resolve(),
+        "--trainer.default_root_dir",
+        run,
+        "--trainer.max_time",
+        days(minutes),
     )
     return run / "checkpoints" / "last.ckpt"
 
 
 def write_card(model: Path, field: Path, evaluation: Path, minutes: tuple[float | None, float | None]) -> None:
-    """README.md of the folder. minutes: that field and prior were trained here; None for a part that was given, whose time is not known."""
+    """README.md of the folder. minutes: that field and prior were trained here; None for a part that was given, whose
+    time is not known.
+    """
     index = json.loads((ROOT / "data" / "cars64" / "train" / "index.json").read_text())
     samples = [sample for shard in index["shards"] for sample in shard["samples"]]
     mean = results(evaluation)["mean"]
@@ -88,12 +116,18 @@ def write_card(model: Path, field: Path, evaluation: Path, minutes: tuple[float 
     machine = hardware()
     times = ["" if time is None else f" --trainer.max_time {days(time)}" for time in minutes]
     card = CARD.format(
-        objects=len(samples), groups=len({sample["group"] for sample in samples}), date=date.today(),
-        field=f"{trained[0]['step']} steps", prior=f"{trained[1]['step']} steps",
-        field_time=times[0], prior_time=times[1],
+        objects=len(samples),
+        groups=len({sample["group"] for sample in samples}),
+        date=date.today(),
+        field=f"{trained[0]['step']} steps",
+        prior=f"{trained[1]['step']} steps",
+        field_time=times[0],
+        prior_time=times[1],
         size=sum(path.stat().st_size for path in model.rglob("*.safetensors")) / 1e6,
         hardware=machine["gpu"] or f"{machine['cores']} cores of {machine['processor']}",
-        amortized=", ".join(f"{name} {mean[key]:.3f}" for name, key in (("PSNR", "psnr"), ("SSIM", "ssim"), ("LPIPS", "lpips_squeeze"))),
+        amortized=", ".join(
+            f"{name} {mean[key]:.3f}" for name, key in (("PSNR", "psnr"), ("SSIM", "ssim"), ("LPIPS", "lpips_squeeze"))
+        ),
     )
     (model / "README.md").write_text(card)
 

@@ -1,10 +1,10 @@
 """What does an image of a mesh cost, with and without its gradient, beside a plain z-buffer in numpy in the same run?
 
-A closed surface of 10,000 and 100,000 faces fills two fifths of an image of 64, 128 and 512 pixels: colors of vertices and alpha with smooth
-outlines, then the same with the gradient with respect to vertices and colors. One view a call, and eight. The table of edges, needed anew
-where faces change, is a line of its own. The baseline draws the same face numbers, by testing each face with every pixel of its bounding box
-and sorting by depth, one view, without colors, outlines and gradients. `--quick`: fewer rounds and sizes.
-"""
+A closed surface of 10,000 and 100,000 faces fills two fifths of an image of 64, 128 and 512 pixels: colors of vertices
+and alpha with smooth outlines, then the same with the gradient with respect to vertices and colors. One view a call,
+and eight. The table of edges, needed anew where faces change, is a line of its own. The baseline draws the same face
+numbers, by testing each face with every pixel of its bounding box and sorting by depth, one view, without colors,
+outlines and gradients. `--quick`: fewer rounds and sizes."""
 
 import argparse
 import json
@@ -45,13 +45,25 @@ def main() -> None:
     lines = table(
         "Milliseconds per view: wall clock, median and least; processor; and how often the baseline's wall clock it goes into",
         ["faces", "pixels", "what", "median", "least", "processor", "baseline / this"],
-        [[f"{r['faces']:,}", str(r["size"]), r["what"], *(f"{r[k]:.1f}" for k in ("ms", "least_ms", "processor_ms", "ratio"))] for r in rows],
+        [
+            [
+                f"{r['faces']:,}",
+                str(r["size"]),
+                r["what"],
+                *(f"{r[k]:.1f}" for k in ("ms", "least_ms", "processor_ms", "ratio")),
+            ]
+            for r in rows
+        ],
     )
     peak = memory() - before
     lines += [f"Peak memory, baseline included, above that of the loaded libraries: {peak:.0f} MiB", ""]
     print("\n".join(lines))
     figures = {
-        "program": "rasterizer", "hardware": hardware(), "threads": torch.get_num_threads(), "device": chosen.device, "peak_mib": peak,
+        "program": "rasterizer",
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "device": chosen.device,
+        "peak_mib": peak,
         "rows": rows,
     }
     save_results("rasterizer", figures, lines, chosen.quick or chosen.unfiled)
@@ -70,8 +82,13 @@ def ring(along: int, around: int, device: str) -> Meshes:
     thick = 0.16 * (1 + 0.15 * torch.sin(5 * a) * torch.cos(3 * b))
     wide = 0.3 + thick * b.cos()
     vertices = torch.stack([wide * a.cos(), wide * a.sin(), thick * b.sin()], -1).reshape(-1, 3)
-    corner = [((i + down) % along * around + (j + right) % around).reshape(-1) for down, right in ((0, 0), (1, 0), (1, 1), (0, 1))]
-    faces = torch.cat([torch.stack([corner[0], corner[1], corner[2]], 1), torch.stack([corner[0], corner[2], corner[3]], 1)])
+    corner = [
+        ((i + down) % along * around + (j + right) % around).reshape(-1)
+        for down, right in ((0, 0), (1, 0), (1, 1), (0, 1))
+    ]
+    faces = torch.cat(
+        [torch.stack([corner[0], corner[1], corner[2]], 1), torch.stack([corner[0], corner[2], corner[3]], 1)]
+    )
     return Meshes(vertices.to(device), faces.to(device))
 
 
@@ -104,11 +121,22 @@ def measured(mesh: Meshes, faces: int, size: int, rounds: int) -> list[dict]:
         _ = Meshes(mesh.vertices, mesh.faces).edges
         wait()
 
-    calls = {"baseline": lambda: baseline(mesh, cameras(1, "cpu"), size), "forward": lambda: forward(1), "forward and backward": lambda: both(1)}
+    calls = {
+        "baseline": lambda: baseline(mesh, cameras(1, "cpu"), size),
+        "forward": lambda: forward(1),
+        "forward and backward": lambda: both(1),
+    }
     if size == 64:
-        calls |= {"forward, 8 views": lambda: forward(8), "forward and backward, 8 views": lambda: both(8), "table of edges": edges}
+        calls |= {
+            "forward, 8 views": lambda: forward(8),
+            "forward and backward, 8 views": lambda: both(8),
+            "table of edges": edges,
+        }
     with torch.no_grad():
-        same = (rasterize(mesh, cameras(1, device), (size, size)).face[0].cpu().numpy() == baseline(mesh, cameras(1, "cpu"), size)).mean()
+        same = (
+            rasterize(mesh, cameras(1, device), (size, size)).face[0].cpu().numpy()
+            == baseline(mesh, cameras(1, "cpu"), size)
+        ).mean()
     assert same > 0.999, f"baseline and rasterizer agree on {same:.2%} of the pixels alone"
     timings = measure(calls, rounds)
     return [row(name, timing, timings["baseline"], faces, size) for name, timing in timings.items()]
@@ -118,13 +146,20 @@ def row(name: str, timing: Timing, base: Timing, faces: int, size: int) -> dict:
     """The figures of one line, per view."""
     each = 1e3 / (8 if "8 views" in name else 1)
     return {
-        "faces": faces, "size": size, "what": name, "ms": timing.wall * each, "least_ms": timing.least * each,
-        "processor_ms": timing.processor * each, "ratio": base.wall * 1e3 / (timing.wall * each),
+        "faces": faces,
+        "size": size,
+        "what": name,
+        "ms": timing.wall * each,
+        "least_ms": timing.least * each,
+        "processor_ms": timing.processor * each,
+        "ratio": base.wall * 1e3 / (timing.wall * each),
     }
 
 
 def baseline(mesh: Meshes, camera: Cameras, size: int) -> np.ndarray:
-    """(size, size) numbers of the nearest faces, -1 where there is none: all pixels of all faces' bounding boxes, in float64."""
+    """(size, size) numbers of the nearest faces, -1 where there is none: all pixels of all faces' bounding boxes, in
+    float64.
+    """
     points, depth = camera.project(mesh.vertices.cpu()[None])
     faces = mesh.faces.cpu().numpy()
     flat, inverse = points[0].double().numpy()[faces], 1 / depth[0].double().numpy()[faces]

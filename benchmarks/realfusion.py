@@ -1,17 +1,20 @@
 """RealFusion on objects whose shape is known: what does each prior make of the sides that the photo does not show?
 
-One rendered view of each object, about 15 degrees above the horizon and of its front if it has one, is the photo; its camera is known.
-Methods:
+One rendered view of each object, about 15 degrees above the horizon and of its front if it has one, is the photo; its
+camera is known. Methods:
   reference          the photo and the regularizers alone, without a prior
   sds                score distillation, prompt "a photo of a NOUN, VIEW view"
   textual_inversion, lora, dreambooth
                      the same with a prior that was first taught the object from the photo
-  oracle             score distillation of a Gaussian prior around the true image of every camera: what the machinery can reach
-Measured: images at the photo's and at all other known cameras (PSNR, SSIM, LPIPS-squeeze, over white), the extracted mesh against the
-truth (Chamfer distance, F-score at 0.05, volume IoU; objects have radius 0.5, nothing is aligned), how alike the four sides are (janus).
+  oracle             score distillation of a Gaussian prior around the true image of every camera: what the machinery
+  can reach
+Measured: images at the photo's and at all other known cameras (PSNR, SSIM, LPIPS-squeeze, over white), the extracted
+mesh against the truth (Chamfer distance, F-score at 0.05, volume IoU; objects have radius 0.5, nothing is aligned), how
+alike the four sides are (janus).
 
   python benchmarks/realfusion.py --methods reference oracle --objects 4      needs no text prior
-  python benchmarks/realfusion.py --quick                                    one object, few steps: shows only that the program works
+  python benchmarks/realfusion.py --quick                                    one object, few steps: shows only that the
+  program works
 
 What has been fitted and measured is kept in --out and not done again. See benchmarks/README.md.
 """
@@ -68,8 +71,12 @@ def main() -> int:
     lines = table(rows, objects, chosen.steps)
     print("\n".join(lines))
     figures = {
-        "program": "realfusion", "steps": chosen.steps, "objects": [known.name for known in objects], "prior": chosen.prior.name,
-        "hardware": hardware(), "rows": rows,
+        "program": "realfusion",
+        "steps": chosen.steps,
+        "objects": [known.name for known in objects],
+        "prior": chosen.prior.name,
+        "hardware": hardware(),
+        "rows": rows,
     }
     save_results("realfusion", figures, lines, chosen.quick or chosen.unfiled)
     print(json.dumps(figures))
@@ -80,14 +87,22 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--objects", type=int, default=8, help="scans and, where they are listed, held-out toys, in turn")
+    parser.add_argument(
+        "--objects", type=int, default=8, help="scans and, where they are listed, held-out toys, in turn"
+    )
     parser.add_argument("--steps", type=int, default=600, help="of score distillation")
     parser.add_argument("--personal_steps", type=int, help="of each personalization; default: as in its configuration")
-    parser.add_argument("--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior's folder")
-    parser.add_argument("--held_out", type=Path, help="names that the prior was not trained on; default: held_out.txt in its folder")
+    parser.add_argument(
+        "--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior's folder"
+    )
+    parser.add_argument(
+        "--held_out", type=Path, help="names that the prior was not trained on; default: held_out.txt in its folder"
+    )
     parser.add_argument("--toys", type=Path, default=SHARED / "toys64", help="folder of toys.tar and captions.json")
     parser.add_argument("--scans", type=Path, default=SHARED / "ycb_scans", help="folder of baked/*.npz")
-    parser.add_argument("--meshes", type=Path, default=SHARED / "meshes_lowpoly_cc0", help="folder of CATEGORY/*.npz, for toys")
+    parser.add_argument(
+        "--meshes", type=Path, default=SHARED / "meshes_lowpoly_cc0", help="folder of CATEGORY/*.npz, for toys"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "realfusion_benchmark")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
@@ -135,7 +150,9 @@ def record(method: str, known: KnownObject, chosen: argparse.Namespace, metrics:
 
 def run_folder(chosen: argparse.Namespace) -> Path:
     """Where records of these numbers of steps with this prior are kept."""
-    return chosen.out / "_".join(str(part) for part in (chosen.prior.name, chosen.steps, chosen.personal_steps) if part is not None)
+    return chosen.out / "_".join(
+        str(part) for part in (chosen.prior.name, chosen.steps, chosen.personal_steps) if part is not None
+    )
 
 
 def write_sheet(known: KnownObject, chosen: argparse.Namespace) -> None:
@@ -165,8 +182,10 @@ def table(rows: list[dict], objects: list[KnownObject], steps: int) -> list[str]
     """Means with their 95 % intervals over objects."""
     solid = sum(known.triangles is not None for known in objects)
     lines = [
-        f"{len(objects)} objects, {solid} with a known surface, {steps} steps each; 95 % bootstrap intervals over objects.", "",
-        "| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | s / object |", "| --- " * (len(COLUMNS) + 2) + "|",
+        f"{len(objects)} objects, {solid} with a known surface, {steps} steps each; 95 % bootstrap intervals over objects.",
+        "",
+        "| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | s / object |",
+        "| --- " * (len(COLUMNS) + 2) + "|",
     ]
     for values in rows:
         cells = [cell(values[name], values[f"{name}_interval"], digits) for name, (_, digits) in COLUMNS.items()]
@@ -182,7 +201,9 @@ def table(rows: list[dict], objects: list[KnownObject], steps: int) -> list[str]
 
 
 def against(rows: list[dict], first: str = "sds") -> list[str]:
-    """What each method gains over score distillation with the plain prompt, object by object; also added to the rows."""
+    """What each method gains over score distillation with the plain prompt, object by object; also added to the
+    rows.
+    """
     plain = next((values["objects"] for values in rows if values["name"] == first), None)
     if plain is None:
         return []

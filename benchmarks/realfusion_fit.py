@@ -1,4 +1,6 @@
-"""One object of the RealFusion benchmark: fitted by a method from one image, and measured against what is known of it."""
+"""One object of the RealFusion benchmark: fitted by a method from one image, and measured against what is known of
+it.
+"""
 
 import logging
 import subprocess
@@ -39,12 +41,13 @@ from vcgen.types import Example, Views
 
 #: Half the edge of the volume and the radius of the sphere that is fitted: the objects' own radius is 0.5.
 SPACE = {"half_size": 0.6, "radius": 0.6}
-#: What differs from configs/realfusion.yaml. The oracle's images are lit as they are, so the field shows color alone, and it needs no
-#: regularizer that costs normals.
+#: What differs from configs/realfusion.yaml. The oracle's images are lit as they are, so the field shows color alone,
+#: and it needs no regularizer that costs normals.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "reference": {"weights": {"sds": 0.0}},
     "oracle": {
-        "weights": {"smoothness": 0.0, "orientation": 0.0}, "options": {"albedo_only": 1.0, "background": "white", "guidance_scale": [1.0, 1.0]},
+        "weights": {"smoothness": 0.0, "orientation": 0.0},
+        "options": {"albedo_only": 1.0, "background": "white", "guidance_scale": [1.0, 1.0]},
     },
 }
 
@@ -63,10 +66,12 @@ class WithTruth(OracleFusion, Given):
     """The same with the oracle."""
 
 
-def fit(known: KnownObject, method: str, prior: Path, steps: int, personal_steps: int | None, folder: Path) -> tuple[RealFusion, float]:
-    """A scene from the reference view of ``known``, and the seconds it took. prior: the text prior's folder, not looked at by "reference"
-    and "oracle". personal_steps: of personalization; None: as its configuration has it. folder: for what personalization leaves behind, and
-    for the scene: one that is there already is read, not fitted again."""
+def fit(
+    known: KnownObject, method: str, prior: Path, steps: int, personal_steps: int | None, folder: Path
+) -> tuple[RealFusion, float]:
+    """A scene from the reference view of ``known``, and the seconds it took. prior: the text prior's folder, not looked
+    at by "reference" and "oracle". personal_steps: of personalization; None: as its configuration has it. folder: for
+    what personalization leaves behind, and for the scene: one that is there already is read, not fitted again."""
     start, path = time.perf_counter(), folder / "scene.safetensors"
     photo = known.views[[known.reference()]][None]
     if path.is_file():
@@ -120,8 +125,14 @@ def train(system: RealFusion, photo: Views, name: str, steps: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
-            max_steps=steps, accelerator="auto", devices=1, gradient_clip_val=10.0, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
+            max_steps=steps,
+            accelerator="auto",
+            devices=1,
+            gradient_clip_val=10.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         trainer.fit(system, DataLoader(Same(example, 1 << 40), batch_size=None))
     system.eval()
@@ -129,7 +140,9 @@ def train(system: RealFusion, photo: Views, name: str, steps: int) -> None:
 
 @torch.no_grad()
 def measure(system: RealFusion, known: KnownObject, metrics: Metrics) -> tuple[dict[str, float | None], Tensor]:
-    """All numbers of one fitted scene, and its images (views, 3, H, W) over white, the reference view first. None: not to be had."""
+    """All numbers of one fitted scene, and its images (views, 3, H, W) over white, the reference view first. None: not
+    to be had.
+    """
     order = view_order(known)
     truth = known.views[order].on(1.0)
     images = render(system, known.views[order].cameras, known.views.size)[0]
@@ -147,7 +160,9 @@ def measure(system: RealFusion, known: KnownObject, metrics: Metrics) -> tuple[d
 
 
 def shape(system: RealFusion, known: KnownObject) -> dict[str, float | None]:
-    """Shape metrics of the extracted mesh; a scene without a surface shares no volume with anything, and its distance is not defined."""
+    """Shape metrics of the extracted mesh; a scene without a surface shares no volume with anything, and its distance
+    is not defined.
+    """
     try:
         found = compare(extract_mesh(system.whole_field).mesh, known.mesh)
     except UserError:
@@ -169,8 +184,8 @@ def render(system: RealFusion, cameras: Cameras, size: tuple[int, int]) -> tuple
 
 
 def personalize(known: KnownObject, method: str, prior: Path, steps: int | None, folder: Path) -> Path:
-    """Teach a prior the object from its reference view, by configs/METHOD.yaml in its own number of steps or in ``steps``; done once.
-    Returns the run's folder."""
+    """Teach a prior the object from its reference view, by configs/METHOD.yaml in its own number of steps or in
+    ``steps``; done once. Returns the run's folder."""
     run, done = folder / "personal", folder / "personal" / "done"
     if done.is_file():
         return run
@@ -183,8 +198,22 @@ def personalize(known: KnownObject, method: str, prior: Path, steps: int | None,
     if words and short:  # a class image is seen about four times
         words += ["--model.preservation.count", str(max(1, steps // 4))]
     command = [
-        sys.executable, "-m", "vcgen", "fit", "-c", f"configs/{method}.yaml", "--trainer.default_root_dir", run.resolve(),
-        "--data.image", (folder / "photo.png").resolve(), "--data.size", view.size[0], "--model.prior", prior.resolve(), *words, *short,
+        sys.executable,
+        "-m",
+        "vcgen",
+        "fit",
+        "-c",
+        f"configs/{method}.yaml",
+        "--trainer.default_root_dir",
+        run.resolve(),
+        "--data.image",
+        (folder / "photo.png").resolve(),
+        "--data.size",
+        view.size[0],
+        "--model.prior",
+        prior.resolve(),
+        *words,
+        *short,
     ]
     finished = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
     if finished.returncode:

@@ -1,10 +1,10 @@
 """Where does a step of RealFusion spend its time, and how does that change while the scene takes shape?
 
-  python benchmarks/realfusion_step.py             a run of 200 steps on the bundled taxi, with configs/realfusion.yaml: minutes
-  python benchmarks/realfusion_step.py --quick     ten steps
+  python benchmarks/realfusion_step.py             a run of 200 steps on the bundled taxi, with configs/realfusion.yaml:
+  minutes python benchmarks/realfusion_step.py --quick     ten steps
 
-Processor time per step, of all threads: waiting for other programs is not in it. One step in ten refreshes the grid of occupied cells, which
-is spread over all. "other" is the optimizer, the regularizers, clipping and what Lightning does.
+Processor time per step, of all threads: waiting for other programs is not in it. One step in ten refreshes the grid of
+occupied cells, which is spread over all. "other" is the optimizer, the regularizers, clipping and what Lightning does.
 """
 
 import argparse
@@ -29,7 +29,8 @@ from vcgen.data.datamodules.single import Same
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.systems.realfusion.system import RealFusion
 
-#: Part of a step -> the method of RealFusion that does it. The prior's part is encoding, denoising and, in "backward", the encoder's gradient.
+#: Part of a step -> the method of RealFusion that does it. The prior's part is encoding, denoising and, in "backward",
+#: the encoder's gradient.
 PARTS = {"random view": "random_views", "prior": "distill", "photo": "photo_losses"}
 
 
@@ -46,11 +47,13 @@ class Timed(RealFusion):
 
     def timed(self, part: str, function):
         """The same function, its seconds added to the present step's."""
+
         def wrapped(*arguments):
             start = time.process_time()
             result = function(*arguments)
             self.seconds[part][-1] += time.process_time() - start
             return result
+
         return wrapped
 
     def on_train_batch_start(self, batch, batch_index: int) -> None:
@@ -88,11 +91,23 @@ def main() -> None:
     starts = sorted({first for first in (0, 10, steps // 4, steps // 2, steps - 10) if 0 <= first <= steps - 10})
     rows = [average(system.seconds, first, first + 10) for first in starts]
     columns = ["steps", *list(rows[0])[1:]]
-    cells = [[row["steps"], *(f"{row[c]:.0%}" if c == "occupied" else f"{row[c]:.3f}" for c in columns[1:])] for row in rows]
+    cells = [
+        [row["steps"], *(f"{row[c]:.0%}" if c == "occupied" else f"{row[c]:.3f}" for c in columns[1:])] for row in rows
+    ]
     size, prior = system.options.render_size, sum(p.numel() for p in system.text_prior.parameters())
-    lines = table(f"Processor seconds per step; images of {size} px, a prior of {prior / 1e6:.0f} million parameters", columns, cells)
+    lines = table(
+        f"Processor seconds per step; images of {size} px, a prior of {prior / 1e6:.0f} million parameters",
+        columns,
+        cells,
+    )
     print("\n".join(lines))
-    found = {"program": "realfusion_step", "hardware": hardware(), "threads": torch.get_num_threads(), "steps": steps, "rows": rows}
+    found = {
+        "program": "realfusion_step",
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "steps": steps,
+        "rows": rows,
+    }
     save_results("realfusion_step", found, lines, options.quick)
     print(json.dumps(found))
 
@@ -100,7 +115,10 @@ def main() -> None:
 def fit(prior: Path, steps: int) -> Timed:
     """The shipped configuration on the bundled taxi, without files."""
     config = yaml.safe_load((ROOT / "configs" / "realfusion.yaml").read_text())
-    data = PhotoData(ROOT / "data" / "images" / "taxi.png", **{k: config["data"]["init_args"][k] for k in ("size", "fill", "fov", "distance")})
+    data = PhotoData(
+        ROOT / "data" / "images" / "taxi.png",
+        **{k: config["data"]["init_args"][k] for k in ("size", "fill", "fov", "distance")},
+    )
     data.setup("validate")
     pl.seed_everything(0, verbose=False)
     system = instantiate(Timed, config["model"]["init_args"] | {"prior": str(prior)})
@@ -110,8 +128,15 @@ def fit(prior: Path, steps: int) -> Timed:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
-            max_steps=steps, accelerator="cpu", devices=1, gradient_clip_val=config["trainer"]["gradient_clip_val"], logger=False,
-            precision=config["trainer"]["precision"], enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            max_steps=steps,
+            accelerator="cpu",
+            devices=1,
+            gradient_clip_val=config["trainer"]["gradient_clip_val"],
+            logger=False,
+            precision=config["trainer"]["precision"],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         trainer.fit(system, DataLoader(Same(data.example, 1 << 40), batch_size=None))
     return system
@@ -121,7 +146,13 @@ def average(seconds: dict[str, list[float]], first: int, end: int) -> dict[str, 
     """Means over steps first ... end - 1."""
     means = {part: statistics.fmean(values[first:end]) for part, values in seconds.items()}
     whole, occupied = means.pop("all"), means.pop("occupied")
-    return {"steps": f"{first} to {end - 1}", "all": whole, **means, "other": whole - sum(means.values()), "occupied": occupied}
+    return {
+        "steps": f"{first} to {end - 1}",
+        "all": whole,
+        **means,
+        "other": whole - sum(means.values()),
+        "occupied": occupied,
+    }
 
 
 if __name__ == "__main__":

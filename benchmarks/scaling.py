@@ -1,8 +1,8 @@
-"""What training on many ranks rests on, measured: loaders beside loose files, communication, exact resume, checkpoints, memory.
+"""What training on many ranks rests on, measured: loaders beside loose files, communication, exact resume, checkpoints,
+memory.
 
-All on the bundled cars and the model of configs/cars64.yaml. docs/scaling.md computes from the figures what 64 GPUs need. Ranks run on CPUs
-over gloo, and share the cores that there are. `--quick` shows only that the program works.
-"""
+All on the bundled cars and the model of configs/cars64.yaml. docs/scaling.md computes from the figures what 64 GPUs
+need. Ranks run on CPUs over gloo, and share the cores that there are. `--quick` shows only that the program works."""
 
 import argparse
 import json
@@ -36,11 +36,19 @@ def main() -> None:
     """Measure, print, and file a full run's results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="of ranks, loading and resuming (both need ranks), ...; not filed")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", help="of ranks, loading and resuming (both need ranks), ...; not filed"
+    )
     choice = parser.parse_args()
     quick = choice.quick
     torch.set_num_threads(1)
-    figures = {"program": "scaling", "hardware": hardware(), "batch": BATCH, "targets": TARGETS, "precision": CONFIG["trainer"]["precision"]}
+    figures = {
+        "program": "scaling",
+        "hardware": hardware(),
+        "batch": BATCH,
+        "targets": TARGETS,
+        "precision": CONFIG["trainer"]["precision"],
+    }
     lines: list[str] = []
     for measure_part in (ranks, loading, resuming, checkpoints, memory, starting):
         if measure_part.__name__ not in (choice.only or PARTS):
@@ -61,7 +69,14 @@ def ranks(quick: bool, figures: dict) -> Part:
     """Step time on one and two ranks, with and without the all-reduce of gradients."""
     found = {world: ddp_steps(world, steps=2 if quick else 4) for world in (1, 2)}
     rows = [
-        [str(world), f"{f['seconds']:.3f}", f"{f['processor']:.3f}", f"{f['alone']:.3f}", f"{1 - f['alone'] / f['seconds']:.1%}", f"{f['memory_last'] / 1e6:.0f}"]
+        [
+            str(world),
+            f"{f['seconds']:.3f}",
+            f"{f['processor']:.3f}",
+            f"{f['alone']:.3f}",
+            f"{1 - f['alone'] / f['seconds']:.1%}",
+            f"{f['memory_last'] / 1e6:.0f}",
+        ]
         for world, f in found.items()
     ]
     columns = ["ranks", "s / step", "processor s", "s without all-reduce", "fraction", "MB of each rank"]
@@ -74,7 +89,13 @@ def loading(quick: bool, figures: dict) -> Part:
     found = loader_rates((0, 1, 2) if quick else (0, 1, 2, 4), batches=3 if quick else 40, rounds=1 if quick else 3)
     need = BATCH / figures["ranks"][1]["seconds"]
     rows = [
-        [str(count), f"{f['shards']:.0f}", f"{f['files']:.0f}", f"{f['shards'] / f['files']:.2f}", f"{f['shards'] / need:.0f} x"]
+        [
+            str(count),
+            f"{f['shards']:.0f}",
+            f"{f['files']:.0f}",
+            f"{f['shards'] / f['files']:.2f}",
+            f"{f['shards'] / need:.0f} x",
+        ]
         for count, f in found.items()
     ]
     columns = ["workers", "scenes / s, shards", "loose PNG files", "ratio", f"of the {need:.1f} that training takes"]
@@ -88,7 +109,11 @@ def resuming(quick: bool, figures: dict) -> Part:
     found, step = resume_parts(), figures["ranks"][1]["processor"]
     rows = [[name, f"{seconds * 1e6:.1f}", f"{seconds / step:.4%}"] for name, seconds in found.items()]
     rows.append(["all", f"{sum(found.values()) * 1e6:.1f}", f"{sum(found.values()) / step:.4%}"])
-    return "resuming", found, table("What exact resume costs, of a step's processor time", ["part", "µs / step", "of a step"], rows)
+    return (
+        "resuming",
+        found,
+        table("What exact resume costs, of a step's processor time", ["part", "µs / step", "of a step"], rows),
+    )
 
 
 def checkpoints(quick: bool, figures: dict) -> Part:
@@ -97,7 +122,8 @@ def checkpoints(quick: bool, figures: dict) -> Part:
     per_parameter, rate = found["bytes"] / found["parameters"], found["bytes"] / found["seconds"]
     sizes = {"measured": found["parameters"], "estimated": 100e6, "estimated ": 400e6}
     rows = [
-        [f"{n / 1e6:.1f} million", kind.strip(), f"{n * per_parameter / 1e6:.0f}", f"{n * per_parameter / rate:.2f}"] for kind, n in sizes.items()
+        [f"{n / 1e6:.1f} million", kind.strip(), f"{n * per_parameter / 1e6:.0f}", f"{n * per_parameter / rate:.2f}"]
+        for kind, n in sizes.items()
     ]
     title = f"Checkpoints: {per_parameter:.1f} bytes a parameter, {rate / 1e6:.0f} MB/s with flush and reading back; training waits"
     return "checkpoints", found, table(title, ["parameters", "", "MB", "s"], rows)
@@ -112,7 +138,9 @@ def memory(quick: bool, figures: dict) -> Part:
         found["array"] = worker_memory(index, batches)
         found["list"] = worker_memory(ListIndex(index), batches)
     rows = [
-        [kind, str(row["batches"]), f"{row['rank'] / 1e6:.1f}", f"{row['worker'] / 1e6:.1f}"] for kind, rows in found.items() for row in rows
+        [kind, str(row["batches"]), f"{row['rank'] / 1e6:.1f}", f"{row['worker'] / 1e6:.1f}"]
+        for kind, rows in found.items()
+        for row in rows
     ]
     title = f"Own memory (USS) with {scenes:,} scenes, 2 loader processes; 'list': the index as Python objects instead"
     return "memory", found, table(title, ["index", "batches", "MB of the rank", "MB of a loader process"], rows)

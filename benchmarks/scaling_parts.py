@@ -1,4 +1,6 @@
-"""The measurements of scaling.py, one function each: loaders, ranks, what exact resume costs, checkpoints, memory, the index."""
+"""The measurements of scaling.py, one function each: loaders, ranks, what exact resume costs, checkpoints, memory, the
+index.
+"""
 
 import contextlib
 import itertools
@@ -37,11 +39,14 @@ TRAIN = ROOT / DATA["train"]
 BATCH, TARGETS = DATA["batch_size"], DATA["targets"]
 
 
-# --- loading --------------------------------------------------------------------------------------------------------------------------------
+# --- loading
+# --------------------------------------------------------------------------------------------------------------------------------
 
 
 class LooseScenes(Dataset):
-    """The usual way: a folder per scene with a PNG per view and a JSON file of cameras; as many random views as the stream takes."""
+    """The usual way: a folder per scene with a PNG per view and a JSON file of cameras; as many random views as the
+    stream takes.
+    """
 
     def __init__(self, root: Path):
         self.folders = sorted(root.iterdir())
@@ -68,8 +73,8 @@ def unpack(index: ShardIndex, root: Path) -> None:
 
 
 def loader_rates(workers: Iterable[int], batches: int, rounds: int) -> dict[int, dict[str, float]]:
-    """Workers -> median scenes per second of shards and of loose files, taken in turn within each round, and processor seconds per scene:
-    of the process that reads without workers, which other work on the machine does not disturb."""
+    """Workers -> median scenes per second of shards and of loose files, taken in turn within each round, and processor
+    seconds per scene: of the process that reads without workers, which other work on the machine does not disturb."""
     index = read_index(TRAIN)
     with tempfile.TemporaryDirectory() as folder:
         unpack(index, Path(folder) / "loose")
@@ -103,7 +108,8 @@ def rate(loader: DataLoader, batches: int) -> tuple[float, float]:
     return (time.perf_counter() - start) / (batches * BATCH), (time.process_time() - processor) / (batches * BATCH)
 
 
-# --- ranks ----------------------------------------------------------------------------------------------------------------------------------
+# --- ranks
+# ----------------------------------------------------------------------------------------------------------------------------------
 
 
 class _Losses(nn.Module):
@@ -118,8 +124,8 @@ class _Losses(nn.Module):
 
 
 def ddp_steps(world: int, steps: int) -> dict[str, float]:
-    """Median seconds of a training step of cars64 on ``world`` ranks over gloo, with and without the all-reduce of gradients (in turn),
-    its processor seconds, and the memory that is each rank's own, in bytes, before and after."""
+    """Median seconds of a training step of cars64 on ``world`` ranks over gloo, with and without the all-reduce of
+    gradients (in turn), its processor seconds, and the memory that is each rank's own, in bytes, before and after."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_rank, (world, steps, folder), nprocs=world)
         ranks = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world)]
@@ -149,16 +155,23 @@ def _rank(rank: int, world: int, steps: int, folder: str) -> None:
             before = own_memory()
     found = {"seconds": statistics.median(seconds[True][1:]), "alone": statistics.median(seconds[False][1:])}
     found["processor"] = statistics.median(processor[2:])
-    found |= {"memory_first": before, "memory_last": own_memory(), "parameters": sum(p.numel() for p in system.parameters())}
+    found |= {
+        "memory_first": before,
+        "memory_last": own_memory(),
+        "parameters": sum(p.numel() for p in system.parameters()),
+    }
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
 
-# --- exact resume and checkpoints -----------------------------------------------------------------------------------------------------------
+# --- exact resume and checkpoints
+# -----------------------------------------------------------------------------------------------------------
 
 
 def resume_parts() -> dict[str, float]:
-    """Processor seconds per step of all that exists for exact resume alone. Nothing is subtracted for what a plain loader would do instead."""
+    """Processor seconds per step of all that exists for exact resume alone. Nothing is subtracted for what a plain
+    loader would do instead.
+    """
     system, data = load_system(CONFIG), ShardData(TRAIN)
     starts = batch_starts(1 << 20, BATCH)
     cursor, steps = Cursor(), itertools.count()
@@ -203,16 +216,21 @@ def checkpoint_cost(rounds: int) -> dict[str, float]:
             loading.append(time.perf_counter() - start)
         size = path.stat().st_size
     return {
-        "bytes": size, "seconds": statistics.median(seconds), "load_seconds": statistics.median(loading),
+        "bytes": size,
+        "seconds": statistics.median(seconds),
+        "load_seconds": statistics.median(loading),
         "parameters": sum(p.numel() for p in system.parameters()),
     }
 
 
-# --- memory, index, start -------------------------------------------------------------------------------------------------------------------
+# --- memory, index, start
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def own_memory(process: int | str = "self") -> int:
-    """Bytes of memory that a process shares with no other (USS); copies of its parent's pages count from when they are written to."""
+    """Bytes of memory that a process shares with no other (USS); copies of its parent's pages count from when they are
+    written to.
+    """
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
 
@@ -248,7 +266,9 @@ def synthetic_index(scenes: int, real: ShardIndex) -> OneScene:
 
 
 def worker_memory(index: ShardIndex | ListIndex, batches: int, workers: int = 2) -> list[dict[str, float]]:
-    """Own bytes of the training process and of the mean loader process after a tenth, a half and all of the batches (of two scenes)."""
+    """Own bytes of the training process and of the mean loader process after a tenth, a half and all of the batches (of
+    two scenes).
+    """
     iterator = iter(DataLoader(SceneStream(index, 2, 1, seed=0), batch_size=None, num_workers=workers))
     rows = []
     for batch in range(1, batches + 1):
@@ -276,8 +296,26 @@ def index_cost(scenes: int) -> dict[str, float]:
 def start_seconds() -> float:
     """From the command to the end of the first step of cars64, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "vcgen", "fit", "-c", "configs/cars64.yaml", "--trainer.default_root_dir", folder]
-        command += ["--trainer.max_steps", "1", "--trainer.max_time", "null", "--trainer.accelerator", "cpu", "--data.hold_out", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "vcgen",
+            "fit",
+            "-c",
+            "configs/cars64.yaml",
+            "--trainer.default_root_dir",
+            folder,
+        ]
+        command += [
+            "--trainer.max_steps",
+            "1",
+            "--trainer.max_time",
+            "null",
+            "--trainer.accelerator",
+            "cpu",
+            "--data.hold_out",
+            "0",
+        ]
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         return time.perf_counter() - start

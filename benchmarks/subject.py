@@ -1,4 +1,6 @@
-"""What the timings of field_speed.py are about: a system with the data, optimizer and field that its configuration gives it."""
+"""What the timings of field_speed.py are about: a system with the data, optimizer and field that its configuration
+gives it.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,9 @@ QUICK_IMAGE = (16, 16)
 
 @dataclass
 class Subject:
-    """A system with what its configuration trains it on. rendered: the size of the image that is timed, scaled to IMAGE."""
+    """A system with what its configuration trains it on. rendered: the size of the image that is timed, scaled to
+    IMAGE.
+    """
 
     config: dict[str, Any]
     system: System
@@ -37,7 +41,9 @@ class Subject:
         if small:
             config["data"]["init_args"]["batch_size"] = 1
         if name == MODELS["pixelNeRF"]:
-            config["model"]["init_args"]["encoder"]["init_args"]["radius"] = None  # published: every pixel is rendered, from near to far
+            config["model"]["init_args"]["encoder"]["init_args"]["radius"] = (
+                None  # published: every pixel is rendered, from near to far
+            )
         system = load_system(config)
         data = config["data"]["init_args"]
         example = SceneStream(read_index(ROOT / data["train"]), data["batch_size"], data["targets"], seed=0).batch()

@@ -1,6 +1,6 @@
 """The README's image from a trained model: per test car the input, then truth and rendering of three other views.
 
-  python benchmarks/teaser.py outputs/demo/model docs/images/teaser.png
+python benchmarks/teaser.py outputs/demo/model docs/images/teaser.png
 """
 
 import argparse
@@ -27,7 +27,9 @@ def main() -> None:
     scenes = FixedScenes(read_index(ROOT / "data" / "cars64" / "test"), scenes=5, targets=3)
     images = [image for i in range(len(scenes)) for image in row(model, scenes[i])]
     sheet = Image.fromarray(contact_sheet(np.stack(images), columns=7, gap=4))
-    sheet.resize((sheet.width * 3 // 2, sheet.height * 3 // 2), Image.Resampling.LANCZOS).save(options.out, optimize=True)
+    sheet.resize((sheet.width * 3 // 2, sheet.height * 3 // 2), Image.Resampling.LANCZOS).save(
+        options.out, optimize=True
+    )
 
 
 @torch.inference_mode()

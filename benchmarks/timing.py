@@ -46,11 +46,13 @@ def precision_of(config: Mapping[str, Any]) -> contextlib.AbstractContextManager
     return torch.autocast("cpu", torch.bfloat16, enabled=config["trainer"]["precision"] == "bf16-mixed")
 
 
-def measure(functions: Mapping[str, Callable[[], object]], rounds: int, least_seconds: float = 0.3) -> dict[str, Timing]:
+def measure(
+    functions: Mapping[str, Callable[[], object]], rounds: int, least_seconds: float = 0.3
+) -> dict[str, Timing]:
     """Time functions in turn (A B A B ...), so that a change in the machine's load meets all of them.
 
-    Each is called twice unmeasured; the second call tells how many make ``least_seconds``: a round times that many together.
-    """
+    Each is called twice unmeasured; the second call tells how many make ``least_seconds``: a round times that many
+    together."""
     calls = {}
     for name, function in functions.items():
         start = time.perf_counter()
@@ -65,9 +67,14 @@ def measure(functions: Mapping[str, Callable[[], object]], rounds: int, least_se
             wall, processor = time.perf_counter(), time.process_time()
             for _ in range(calls[name]):
                 function()
-            samples[name].append(((time.perf_counter() - wall) / calls[name], (time.process_time() - processor) / calls[name]))
+            samples[name].append(
+                ((time.perf_counter() - wall) / calls[name], (time.process_time() - processor) / calls[name])
+            )
     columns = {name: tuple(zip(*rows, strict=True)) for name, rows in samples.items()}
-    return {name: Timing(statistics.median(wall), min(wall), statistics.median(cpu)) for name, (wall, cpu) in columns.items()}
+    return {
+        name: Timing(statistics.median(wall), min(wall), statistics.median(cpu))
+        for name, (wall, cpu) in columns.items()
+    }
 
 
 def matmul_peak(dtype: torch.dtype, seconds: float = 2.0, size: int | None = None, device: str = "cpu") -> float:
@@ -88,6 +95,9 @@ def matmul_peak(dtype: torch.dtype, seconds: float = 2.0, size: int | None = Non
 def table(title: str, columns: list[str], rows: list[list[str]]) -> list[str]:
     """Lines of a table that reads well both as plain text and as Markdown, under a title."""
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in [columns, *rows]]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in [columns, *rows]
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return [title, "", *lines, ""]

@@ -5,7 +5,10 @@ from PIL import Image, ImageDraw
 
 SIZE = 32
 CONFIG = {
-    "class_path": "stand_in.BallSystem", "init_args": {}, "image_size": [SIZE, SIZE], "background": 1.0,
+    "class_path": "stand_in.BallSystem",
+    "init_args": {},
+    "image_size": [SIZE, SIZE],
+    "background": 1.0,
     "camera": {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8},
 }
 QUICK = ["--turntable-frames", "0", "--mesh-resolution", "0", "--device", "cpu"]

@@ -20,10 +20,14 @@ def fixed_seed():
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of sample data sets that developers keep beside the checkout; tests that need it are skipped without it."""
+    """The folder of sample data sets that developers keep beside the checkout; tests that need it are skipped without
+    it.
+    """
     folder = Path(__file__).parents[1].parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"needs the developers' sample data in {Path('..', 'shared', 'data')}, which is no part of the repository")
+        pytest.skip(
+            f"needs the developers' sample data in {Path('..', 'shared', 'data')}, which is no part of the repository"
+        )
     return folder
 
 

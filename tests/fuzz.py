@@ -1,8 +1,9 @@
-"""A fuzzer of everything that vcgen reads: spoiled files are refused in one line, or mean what they meant, or something else that is valid.
+"""A fuzzer of everything that vcgen reads: spoiled files are refused in one line, or mean what they meant, or something
+else that is valid.
 
-``python tests/fuzz.py`` tries 20,000 files (``make fuzz``); ``--case SEED`` one of them again. What a spoiled file may mean is judged by
-rules of the fuzzer's own (fuzz_specs.py), not by the schemas of the package. Time and memory of every case are bounded.
-"""
+``python tests/fuzz.py`` tries 20,000 files (``make fuzz``); ``--case SEED`` one of them again. What a spoiled file may
+mean is judged by rules of the fuzzer's own (fuzz_specs.py), not by the schemas of the package. Time and memory of every
+case are bounded."""
 
 import argparse
 import contextlib
@@ -25,7 +26,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import numpy as np
@@ -62,7 +68,11 @@ def try_case(seed: int, subjects: list[Subject]) -> Outcome:
     try:
         with bounded(), listening() as said:
             outcome = judge(seed, subject, spoiled)
-        return dataclasses.replace(outcome, result=WRONG, line=f"{outcome.line}; said, too: {said[0]}") if said else outcome
+        return (
+            dataclasses.replace(outcome, result=WRONG, line=f"{outcome.line}; said, too: {said[0]}")
+            if said
+            else outcome
+        )
     except (Exception, OutOfTime) as error:  # anything but a refusal
         place = "".join(traceback.format_exception(error)[-4:])
         return Outcome(seed, subject.name, WRONG, f"{type(error).__name__}: {error}\n{place}"[-3000:])
@@ -106,6 +116,7 @@ def difference(old: bytes, new: bytes) -> str:
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
     """Raise OutOfTime, or let memory run out, where one case takes too much."""
+
     def stop(number: int, frame: Any) -> None:
         raise OutOfTime(f"took more than {MOST_SECONDS:g} s")
 
@@ -123,7 +134,9 @@ def bounded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def listening() -> Iterator[list[str]]:
-    """What is warned of, logged or printed meanwhile: a refusal is one line, and nothing else. What diffusers and transformers say is theirs."""
+    """What is warned of, logged or printed meanwhile: a refusal is one line, and nothing else. What diffusers and
+    transformers say is theirs.
+    """
     said: list[str] = []
 
     class Ear(logging.Handler):
@@ -134,19 +147,34 @@ def listening() -> Iterator[list[str]]:
     ear, printed = Ear(logging.WARNING), io.StringIO()
     logging.lastResort, last = ear, logging.lastResort
     try:
-        with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
             warnings.simplefilter("always")
             yield said
     finally:
         logging.lastResort = last
-        said += [str(w.message) for w in caught if not issubclass(w.category, (DeprecationWarning, FutureWarning, ResourceWarning))]
-        said += [line for line in printed.getvalue().splitlines() if line.strip() and "it/s]" not in line]  # but bars of progress
+        said += [
+            str(w.message)
+            for w in caught
+            if not issubclass(w.category, (DeprecationWarning, FutureWarning, ResourceWarning))
+        ]
+        said += [
+            line for line in printed.getvalue().splitlines() if line.strip() and "it/s]" not in line
+        ]  # but bars of progress
 
 
 def same(first: Any, second: Any) -> bool:
     """Whether two meanings are equal: nested containers, arrays and tensors, to the last bit."""
     if isinstance(first, torch.Tensor | np.ndarray) or isinstance(second, torch.Tensor | np.ndarray):
-        return type(first) is type(second) and first.dtype == second.dtype and first.shape == second.shape and bool((first == second).all())
+        return (
+            type(first) is type(second)
+            and first.dtype == second.dtype
+            and first.shape == second.shape
+            and bool((first == second).all())
+        )
     if isinstance(first, dict) and isinstance(second, dict):
         return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
@@ -201,11 +229,15 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000, help="cases to try")
     parser.add_argument("--start", type=int, default=0, help="seed of the first")
     parser.add_argument("--case", type=int, help="try the case of this seed alone, and show it")
-    parser.add_argument("--only", default="", help="kinds of files with this in their name; the cases of a seed are then others")
+    parser.add_argument(
+        "--only", default="", help="kinds of files with this in their name; the cases of a seed are then others"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     choice = parser.parse_args()
     torch.set_num_threads(1)
-    seeds = range(choice.start, choice.start + choice.count) if choice.case is None else range(choice.case, choice.case + 1)
+    seeds = (
+        range(choice.start, choice.start + choice.count) if choice.case is None else range(choice.case, choice.case + 1)
+    )
     started, number = time.monotonic(), max(1, min(choice.processes, len(seeds)))
     fractions = [(seeds[i::number], choice.only) for i in range(number)]
     if number == 1:
@@ -216,7 +248,9 @@ def main() -> int:
     wrong = [outcome for outcome in outcomes if outcome.result == WRONG]
     for outcome in outcomes if choice.case is not None else wrong:
         only = f" --only '{choice.only}'" if choice.only else ""
-        print(f"{outcome.kind}: {outcome.result}: {outcome.line}\n  again: python tests/fuzz.py --case {outcome.seed}{only}\n")
+        print(
+            f"{outcome.kind}: {outcome.result}: {outcome.line}\n  again: python tests/fuzz.py --case {outcome.seed}{only}\n"
+        )
     print("\n".join(table(outcomes)))
     print(f"{len(outcomes):,} cases, {len(wrong)} wrong, {time.monotonic() - started:.0f} s")
     return 1 if wrong else 0

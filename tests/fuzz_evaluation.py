@@ -1,4 +1,6 @@
-"""What the fuzzer spoils of evaluations and captions: protocols, records, results, how objects are shared, what things are called."""
+"""What the fuzzer spoils of evaluations and captions: protocols, records, results, how objects are shared, what things
+are called.
+"""
 
 import functools
 import json
@@ -25,15 +27,31 @@ def subjects(folder: Path) -> Iterator[Subject]:
     yield Subject("protocol", {"p.json": json.dumps(protocol).encode()}, spoil_one("p.json"), functools.partial(protocol_of, "p.json"),
                   by_rule("p.json", PROTOCOL, views_differ), 1.5)  # fmt: skip
     values = dict(zip(METRICS, (20.5, 0.5, 0.25)))
-    scores = [ObjectScore(k, k[0], 1.0, tuple(ImageScore(v, f"{v}", values) for v in (1, 2))) for k in ("a1", "a2", "b1")]
+    scores = [
+        ObjectScore(k, k[0], 1.0, tuple(ImageScore(v, f"{v}", values) for v in (1, 2))) for k in ("a1", "a2", "b1")
+    ]
     fingerprint = Fingerprint("m", "p", "d", tuple(METRICS))
     (folder / "records").mkdir(parents=True)
     RecordFolder(folder / "records", fingerprint).write(scores[0])
     yield Subject("record", read(folder / "records"), spoil_one("a1.json"), functools.partial(record_of, fingerprint),
                   by_rule("a1.json", RECORD, lambda tree: tree["object"] == "a1", in_order), 1.5)  # fmt: skip
-    results = collect("m", scores, load_protocol(written(folder / "p.json", protocol)), versions={}, hashes={"protocol": "p", "data": "d"}, run={})
+    results = collect(
+        "m",
+        scores,
+        load_protocol(written(folder / "p.json", protocol)),
+        versions={},
+        hashes={"protocol": "p", "data": "d"},
+        run={},
+    )
     results.save(folder / "out")
-    yield Subject("results.json", read(folder / "out"), spoil_one("results.json"), load_results, by_rule("results.json", RESULTS), 1.5)
+    yield Subject(
+        "results.json",
+        read(folder / "out"),
+        spoil_one("results.json"),
+        load_results,
+        by_rule("results.json", RESULTS),
+        1.5,
+    )
     yield Subject("shards.json", {"shards.json": b'{"shards": 4}'}, spoil_one("shards.json"), lambda found: read_json(found / "shards.json", Shards),
                   by_rule("shards.json", table(shards=whole(1, 1_000_000))), 0.5)  # fmt: skip
     things = {"car": {"names": ["taxi", "car"], "front": 90}, "tree": {"names": ["tree"]}}

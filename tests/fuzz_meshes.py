@@ -1,4 +1,6 @@
-"""What the fuzzer spoils of meshes that are rendered: their files in every format, what these name, and files of cameras."""
+"""What the fuzzer spoils of meshes that are rendered: their files in every format, what these name, and files of
+cameras.
+"""
 
 import functools
 import json
@@ -37,10 +39,29 @@ def subjects(folder: Path) -> Iterator[Subject]:
             mesh.export(made / f"model.{kind}")
         files = read(made)
         spoil = functools.partial(spoil_any, kind)
-        yield Subject(f"mesh {kind}", files, spoil, functools.partial(surface, next(name for name in files if name.endswith(kind))), lambda found: True, 0.7)
+        yield Subject(
+            f"mesh {kind}",
+            files,
+            spoil,
+            functools.partial(surface, next(name for name in files if name.endswith(kind))),
+            lambda found: True,
+            0.7,
+        )
     record = make_record()
-    cameras = {"c2w": record.c2w.tolist(), "K": record.K.tolist(), "t_near": 0.8, "t_far": 1.8, "views": ["a", "b", "c"]}
-    yield Subject("cameras of meshes", {"c.json": json.dumps(cameras).encode()}, spoil_one("c.json"), seen_from, by_rule("c.json", cameras_hold))
+    cameras = {
+        "c2w": record.c2w.tolist(),
+        "K": record.K.tolist(),
+        "t_near": 0.8,
+        "t_far": 1.8,
+        "views": ["a", "b", "c"],
+    }
+    yield Subject(
+        "cameras of meshes",
+        {"c.json": json.dumps(cameras).encode()},
+        spoil_one("c.json"),
+        seen_from,
+        by_rule("c.json", cameras_hold),
+    )
 
 
 def spoil_any(kind: str, random: Random, files: Files) -> Files:
@@ -54,13 +75,20 @@ def spoil_any(kind: str, random: Random, files: Files) -> Files:
         text = spoil_json(random, data[20 : 20 + length])
         text += b" " * (-len(text) % 4)
         rest = data[20 + length :]
-        header = data[:8] + (20 + len(text) + len(rest)).to_bytes(4, "little") + len(text).to_bytes(4, "little") + data[16:20]
+        header = (
+            data[:8]
+            + (20 + len(text) + len(rest)).to_bytes(4, "little")
+            + len(text).to_bytes(4, "little")
+            + data[16:20]
+        )
         return {name: header + text + rest}
     return {name: spoil_bytes(random, data, list(files.values()))}
 
 
 def surface(name: str, folder: Path) -> Any:
-    """What would be drawn: numbers, within bounds. No format has checksums: other corners and colors are another mesh."""
+    """What would be drawn: numbers, within bounds. No format has checksums: other corners and colors are another
+    mesh.
+    """
     found = read_surface(folder / name, "y", 10_000)
     for values in (found.triangles, found.normals, found.uv, found.rgba, found.cutoff):
         if not bool(torch.isfinite(values).all()):
@@ -80,7 +108,12 @@ def seen_from(folder: Path) -> Any:
 def cameras_hold(tree: Any) -> bool:
     """Possible poses and lenses, as many as views."""
     near, far, views = tree.get("t_near"), tree.get("t_far"), tree.get("views")
-    lens = all(0.1 <= k[i][i] <= 50 and -2 <= k[i][2] <= 3 for k in tree["K"] for i in (0, 1)) if CAMERAS(tree) else False
-    return lens and all(map(rigid, tree["c2w"])) and (near or 0) < (far or 1e300) and (views is None or len(set(views)) == len(tree["c2w"]))
-
-
+    lens = (
+        all(0.1 <= k[i][i] <= 50 and -2 <= k[i][2] <= 3 for k in tree["K"] for i in (0, 1)) if CAMERAS(tree) else False
+    )
+    return (
+        lens
+        and all(map(rigid, tree["c2w"]))
+        and (near or 0) < (far or 1e300)
+        and (views is None or len(set(views)) == len(tree["c2w"]))
+    )

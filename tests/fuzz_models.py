@@ -50,7 +50,12 @@ def subjects(folder: Path) -> Iterator[Subject]:
     about["init_args"] |= {"render": {"samples": 4, "importance": 0}, "rays_per_view": 16, "background": "white"}
     for name, arguments in (("plain", {**about["init_args"], "prior": None}), ("prior", about["init_args"])):
         system = trained({**about, "init_args": arguments})
-        config = {**{key: about[key] for key in ("class_path", "image_size", "camera")}, "init_args": arguments, "background": 1.0, "vcgen": "0.1"}
+        config = {
+            **{key: about[key] for key in ("class_path", "image_size", "camera")},
+            "init_args": arguments,
+            "background": 1.0,
+            "vcgen": "0.1",
+        }
         model_folder.save(folder / name, system.state_dict(), config, system.prior)
     files, weights = read(folder / "plain"), [system_shapes(folder / "plain"), system_shapes(folder / "prior")]
     yield Subject("config.json", files, spoil_one("config.json"), seen, by_rule("config.json", config_holds), 3)
@@ -98,5 +103,11 @@ def tensors_hold(name: str, expected: dict[str, Tensor], places: dict[str, int],
     if "vcgen_sha256" in plain(files[name][8:end]).get("__metadata__", {}):
         return False
     found = load_tensors(files[name])
-    alike = all(found[key].shape == value.shape and found[key].dtype == value.dtype for key, value in expected.items() if key in found)
-    return found.keys() == expected.keys() and alike and all(bool(torch.isfinite(value).all()) for value in found.values())
+    alike = all(
+        found[key].shape == value.shape and found[key].dtype == value.dtype
+        for key, value in expected.items()
+        if key in found
+    )
+    return (
+        found.keys() == expected.keys() and alike and all(bool(torch.isfinite(value).all()) for value in found.values())
+    )

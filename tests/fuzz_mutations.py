@@ -24,7 +24,9 @@ OTHERS = [
 
 
 def spoil_bytes(random: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
-    """Flip, overwrite, insert, repeat, remove or exchange a few bytes, or cut the end off. others: files to take pieces from."""
+    """Flip, overwrite, insert, repeat, remove or exchange a few bytes, or cut the end off. others: files to take pieces
+    from.
+    """
     data = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 5))):
         place, length = random.randrange(len(data) + 1), random.choice((1, 1, 2, 4, 16, 200, len(data)))
@@ -59,7 +61,9 @@ def spoil_json(random: Random, data: bytes, others: Sequence[bytes] = ()) -> byt
 
 
 def to_json(tree: Any, indent: int | None = None) -> bytes:
-    """JSON of plain data, with the text that the marks of ``RAW`` stand for, and names twice where a name ends in one."""
+    """JSON of plain data, with the text that the marks of ``RAW`` stand for, and names twice where a name ends in
+    one.
+    """
     text = json.dumps(tree, indent=indent)
     mark = json.dumps(RAW)[1:-1]
     while (start := text.find(mark)) >= 0:
@@ -99,7 +103,9 @@ def spoil_tree(random: Random, tree: Any, values: Sequence[Any] = (*NUMBERS, *TE
             case 7 if container is not tree:
                 del container[name]
             case 8 if isinstance(container, dict):
-                container[random.choice((f"{name}s", f"{name}".upper(), "more", "", f"{name}{RAW}"))] = copy.deepcopy(random.choice(values))
+                container[random.choice((f"{name}s", f"{name}".upper(), "more", "", f"{name}{RAW}"))] = copy.deepcopy(
+                    random.choice(values)
+                )
             case 9 if isinstance(container, list) and container is not tree:
                 container.insert(name, copy.deepcopy(value))
             case 10 if isinstance(value, list):
@@ -114,7 +120,19 @@ def nudged(random: Random, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
-        return random.choice((value + 1, value - 1, -value, value * 10, value * 1.001, value * 1e6, value + 1e-3, value + 1e-9, value / 3))
+        return random.choice(
+            (
+                value + 1,
+                value - 1,
+                -value,
+                value * 10,
+                value * 1.001,
+                value * 1e6,
+                value + 1e-3,
+                value + 1e-9,
+                value / 3,
+            )
+        )
     if isinstance(value, str) and value:
         place = random.randrange(len(value))
         return value[:place] + random.choice(("", "0", "a", "Z", "\t", "\u00e9", " ", "/", ".")) + value[place + 1 :]
@@ -147,6 +165,7 @@ def _holds(value: Any, part: Any) -> bool:
 
 def plain(data: bytes) -> Any:
     """A JSON document read by the standard library, strictly. Raises ValueError for what is none."""
+
     def refuse(text: str) -> None:
         raise ValueError(text)
 
@@ -164,4 +183,9 @@ def png_is_whole(data: bytes) -> bool:
             return False
         names.append(data[place + 4 : place + 8])
         place = end + 4
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and names[:1] == [b"IHDR"] and names[-1:] == [b"IEND"] and names.count(b"IHDR") == 1
+    return (
+        data[:8] == b"\x89PNG\r\n\x1a\n"
+        and names[:1] == [b"IHDR"]
+        and names[-1:] == [b"IEND"]
+        and names.count(b"IHDR") == 1
+    )

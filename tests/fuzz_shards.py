@@ -1,4 +1,6 @@
-"""What the fuzzer spoils of shard folders: the index, cameras and images in the tar files, their bytes, the notes of packing."""
+"""What the fuzzer spoils of shard folders: the index, cameras and images in the tar files, their bytes, the notes of
+packing.
+"""
 
 import functools
 import hashlib
@@ -34,13 +36,22 @@ def subjects(folder: Path) -> Iterator[Subject]:
     yield Subject("index.json", files, spoil_one("index.json"), open_shards, by_rule("index.json", index), 2)
     remade = functools.partial(spoil_member, json.loads(files["index.json"]))
     scene = [lambda files: members_hold(files, whole_index)]
-    yield Subject("cameras.json", files, functools.partial(remade, ".cameras.json", spoil_json), open_shards, scene[0], 3)
+    yield Subject(
+        "cameras.json", files, functools.partial(remade, ".cameras.json", spoil_json), open_shards, scene[0], 3
+    )
     yield Subject("image in a shard", files, functools.partial(remade, ".png", spoil_bytes), open_shards, scene[0], 2)
     yield Subject("tar", files, spoil_one("000000.tar", same_length), open_shards, scene[0], 2)
     plan, made = Plan("000000", [], "abc"), folder / "made"
     made.mkdir()
     save_made(made, plan, records, [("x", "broken")], [], (8, 6))
-    note = Subject("note of a shard", read(made), spoil_one("000000.json"), functools.partial(load_note, plan=plan), note_holds, 0.5)
+    note = Subject(
+        "note of a shard",
+        read(made),
+        spoil_one("000000.json"),
+        functools.partial(load_note, plan=plan),
+        note_holds,
+        0.5,
+    )
     yield note
 
 
@@ -49,19 +60,40 @@ def open_shards(folder: Path) -> Any:
     index = read_index(folder)
     records = [index.read(number) for number in range(len(index.samples))]
     pixels = [decode_views(record, range(len(record.images))) for record in records]
-    about = (index.image_size, index.source, index.split, index.licence, list(index.samples), [(s.name, s.bytes, s.sha256) for s in index.shards])
-    return about, [{name: value for name, value in vars(record).items() if name != "images"} for record in records], pixels
+    about = (
+        index.image_size,
+        index.source,
+        index.split,
+        index.licence,
+        list(index.samples),
+        [(s.name, s.bytes, s.sha256) for s in index.shards],
+    )
+    return (
+        about,
+        [{name: value for name, value in vars(record).items() if name != "images"} for record in records],
+        pixels,
+    )
 
 
 def index_holds(tree: Any, original: Any) -> bool:
     """Free text may be another, scenes and whole files may be left out; all else is what the files say."""
     sample = [one_of(entry) for shard in original["shards"] for entry in shard["samples"]]
     shard = [
-        table(name=one_of(s["name"]), bytes=one_of(s["bytes"]), sha256=text(64, 64, "[0-9a-f]*"), samples=rows(any_of(*map(one_of, s["samples"])), 1))
+        table(
+            name=one_of(s["name"]),
+            bytes=one_of(s["bytes"]),
+            sha256=text(64, 64, "[0-9a-f]*"),
+            samples=rows(any_of(*map(one_of, s["samples"])), 1),
+        )
         for s in original["shards"]
     ]
     rule = table(
-        version=one_of(1), image_size=one_of(SIZE), source=TEXT, split=any_of(one_of("", "train")), licence=TEXT, shards=rows(any_of(*shard), 1)
+        version=one_of(1),
+        image_size=one_of(SIZE),
+        source=TEXT,
+        split=any_of(one_of("", "train")),
+        licence=TEXT,
+        shards=rows(any_of(*shard), 1),
     )
     return rule(tree) and len(sample) >= 1
 
@@ -83,7 +115,9 @@ def spoil_member(index: Any, ending: str, how, random: Random, files: Files) -> 
             new.addfile(header, io.BytesIO(data))
         ends = [*list(offsets.values())[1:], new.offset]
     data = buffer.getvalue()
-    samples = [{**s, "offset": offsets[s["key"]], "size": end - offsets[s["key"]]} for s, end in zip(shard["samples"], ends)]
+    samples = [
+        {**s, "offset": offsets[s["key"]], "size": end - offsets[s["key"]]} for s, end in zip(shard["samples"], ends)
+    ]
     entry = {**shard, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "samples": samples}
     changed = {**index, "shards": [entry if other is shard else other for other in index["shards"]]}
     return {shard["name"]: data, "index.json": json.dumps(changed).encode()}
@@ -95,7 +129,9 @@ def same_length(random: Random, data: bytes, others: list[bytes]) -> bytes:
 
 
 def members_hold(files: Files, index: Any) -> bool:
-    """Whether the scenes of the spoiled tar files can be what was packed: whole images, possible cameras, the index's keys and groups."""
+    """Whether the scenes of the spoiled tar files can be what was packed: whole images, possible cameras, the index's
+    keys and groups.
+    """
     listed = json.loads(files["index.json"]) if "index.json" in files else index
     for shard in listed["shards"]:
         for sample in shard["samples"] if shard["name"] in files else ():
@@ -109,7 +145,11 @@ def members_hold(files: Files, index: Any) -> bool:
             group = sample["key"] if not tree.get("group") else tree["group"]
             if not cameras(tree, SIZE, len(members)) or (group, len(members)) != (sample["group"], sample["views"]):
                 return False
-            if not all(png_holds(data, (6, 8), "RGBA") for data in members.values()) or tree.get("split") not in ("", "train", None):
+            if not all(png_holds(data, (6, 8), "RGBA") for data in members.values()) or tree.get("split") not in (
+                "",
+                "train",
+                None,
+            ):
                 return False
     return True
 
@@ -131,5 +171,7 @@ def load_note(folder: Path, plan: Plan) -> Made:
 
 
 def note_holds(files: Files) -> bool:
-    """Its texts and checksum may be others, and scenes that the shard does not hold; all that is published is read again."""
+    """Its texts and checksum may be others, and scenes that the shard does not hold; all that is published is read
+    again.
+    """
     return by_rule("000000.json", lambda tree: tree["fingerprint"] == "abc")(files)

@@ -35,15 +35,39 @@ def sources(folder: Path) -> Iterator[Subject]:
     write_srn_object(folder / "srn" / "object")
     load = functools.partial(convert, srn.read_scene, "object")
     files = read(folder / "srn")
-    for name, how, fraction in (("intrinsics.txt", spoil_text, 1), ("pose/000001.txt", spoil_text, 1), ("rgb/000001.png", spoil_bytes, 0.5)):
+    for name, how, fraction in (
+        ("intrinsics.txt", spoil_text, 1),
+        ("pose/000001.txt", spoil_text, 1),
+        ("rgb/000001.png", spoil_bytes, 0.5),
+    ):
         yield Subject(f"srn {name}", files, spoil_one(f"object/{name}", how), load, srn_holds, fraction)
     poses = make_record("a").c2w @ np.diag([1.0, -1, -1, 1])
-    frames = [{"file_path": f"images/{i}.png", "transform_matrix": pose.tolist(), "more": [1, "x"]} for i, pose in enumerate(poses)]
-    write_transforms(folder / "transforms" / "object", frames, fl_x=9.0, fl_y=9.0, cx=3.0, cy=4.0, w=6, h=8, k1=0.01, camera_model="OPENCV")
+    frames = [
+        {"file_path": f"images/{i}.png", "transform_matrix": pose.tolist(), "more": [1, "x"]}
+        for i, pose in enumerate(poses)
+    ]
+    write_transforms(
+        folder / "transforms" / "object",
+        frames,
+        fl_x=9.0,
+        fl_y=9.0,
+        cx=3.0,
+        cy=4.0,
+        w=6,
+        h=8,
+        k1=0.01,
+        camera_model="OPENCV",
+    )
     load = functools.partial(convert, transforms.read_scene, "object")
     files = read(folder / "transforms")
     yield Subject("transforms.json", files, spoil_one("object/transforms.json"), load, transforms_hold, 3)
-    yield Subject("image of a source", files, spoil_one("object/images/1.png", spoil_bytes), load, lambda found: png_is_whole(*found.values()))
+    yield Subject(
+        "image of a source",
+        files,
+        spoil_one("object/images/1.png", spoil_bytes),
+        load,
+        lambda found: png_is_whole(*found.values()),
+    )
 
 
 def convert(read_scene, name: str, folder: Path) -> Any:
@@ -59,14 +83,33 @@ def spoil_text(random: Random, data: bytes, others: list[bytes]) -> bytes:
     words = data.decode().split(" ")
     if random.random() < 0.4:
         return spoil_bytes(random, data, others)
-    odd = ("nan", "inf", "-inf", "1e999", "1e308", "-1", "0", "0x10", "1_0", "9" * 5000, "", "\u0663", "1e-320", "1,5", "None", "\x1b[2J", "\n", "1.0\n1.0")
+    odd = (
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "1e308",
+        "-1",
+        "0",
+        "0x10",
+        "1_0",
+        "9" * 5000,
+        "",
+        "\u0663",
+        "1e-320",
+        "1,5",
+        "None",
+        "\x1b[2J",
+        "\n",
+        "1.0\n1.0",
+    )
     words[random.randrange(len(words))] = random.choice(odd)
     return " ".join(words).encode()
 
 
 def srn_holds(files: Files) -> bool:
     """Numbers that are a lens of an image of that size, or a pose; a whole image."""
-    (name, data), = files.items()
+    ((name, data),) = files.items()
     if name.endswith(".png"):
         return png_is_whole(data)
     numbers = [[float(word) for word in line.split()] for line in data.decode("utf-8-sig").splitlines() if line.strip()]
@@ -74,13 +117,16 @@ def srn_holds(files: Files) -> bool:
         flat = [number for row in numbers for number in row]
         return len(flat) == 16 and rigid([flat[i : i + 4] for i in range(0, 16, 4)])
     (focal, x, y), (height, width) = numbers[0][:3], numbers[3]
-    return abs(8 * width - 6 * height) <= 0.5 * max(width, height) and all(0.1 <= focal / side <= 50 for side in (width, height)) and (
-        0 < x < width and 0 < y < height
+    return (
+        abs(8 * width - 6 * height) <= 0.5 * max(width, height)
+        and all(0.1 <= focal / side <= 50 for side in (width, height))
+        and (0 < x < width and 0 < y < height)
     )
 
 
 def transforms_hold(files: Files) -> bool:
     """What is used of it is possible; what is not may be anything."""
+
     def number(name: str, frame: dict, tree: dict, default: float) -> float:
         value = frame.get(name, tree.get(name, default))
         return float(value) if type(value) in (int, float) else float("nan")
@@ -101,7 +147,9 @@ def transforms_hold(files: Files) -> bool:
 
 
 def photo(kind: str) -> Subject:
-    """An image of an object in some format. Only PNG has checksums; of the others a flipped bit may be another color."""
+    """An image of an object in some format. Only PNG has checksums; of the others a flipped bit may be another
+    color.
+    """
     pixels = np.full((24, 20, 3), 255, np.uint8)
     pixels[6:18, 5:15] = noise(3, 12, 10, 3)
     buffer = io.BytesIO()

@@ -1,4 +1,5 @@
-"""What files may say, stated once more and in other words than by the schemas that read them: the fuzzer's own judgment.
+"""What files may say, stated once more and in other words than by the schemas that read them: the fuzzer's own
+judgment.
 
 A rule is a function from a value to whether it is allowed.
 """
@@ -23,8 +24,14 @@ def real(low: float, high: float) -> Rule:
 
 def text(least: int = 0, most: int = 100_000, pattern: str = "(?s:.*)") -> Rule:
     """Characters, without halves of surrogate pairs."""
+
     def holds(value: Any) -> bool:
-        return isinstance(value, str) and least <= len(value) <= most and not re.search("[\ud800-\udfff]", value) and bool(re.fullmatch(pattern, value))
+        return (
+            isinstance(value, str)
+            and least <= len(value) <= most
+            and not re.search("[\ud800-\udfff]", value)
+            and bool(re.fullmatch(pattern, value))
+        )
 
     return holds
 
@@ -58,12 +65,16 @@ def rows(rule: Rule, least: int = 0, most: int = 100_000) -> Rule:
 
 def fixed(*rules: Rule) -> Rule:
     """A list with one rule for each value."""
-    return lambda value: isinstance(value, list) and len(value) == len(rules) and all(r(v) for r, v in zip(rules, value))
+    return lambda value: (
+        isinstance(value, list) and len(value) == len(rules) and all(r(v) for r, v in zip(rules, value))
+    )
 
 
 def mapping(name: Rule, value: Rule, least: int = 0) -> Rule:
     """An object with any number of names."""
-    return lambda found: isinstance(found, dict) and len(found) >= least and all(name(k) and value(v) for k, v in found.items())
+    return lambda found: (
+        isinstance(found, dict) and len(found) >= least and all(name(k) and value(v) for k, v in found.items())
+    )
 
 
 def table(others: bool = False, **rules: Rule) -> Rule:
@@ -131,4 +142,11 @@ def cameras(tree: Any, size: list[int], images: int) -> bool:
     lens = all(0.1 <= k[i][i] <= 50 and -2 <= k[i][2] <= 3 for k in K for i in (0, 1))
     rest = all(max(map(abs, (k[0][1], k[1][0], k[2][0], k[2][1], k[2][2] - 1))) < 1e-5 for k in K)
     names = len(set(views)) == len(views) == images
-    return lens and rest and names and all(map(rigid, tree["c2w"])) and ascending(tree["t_near"], tree["t_far"]) and any(tree["up"])
+    return (
+        lens
+        and rest
+        and names
+        and all(map(rigid, tree["c2w"]))
+        and ascending(tree["t_near"], tree["t_far"])
+        and any(tree["up"])
+    )

@@ -13,8 +13,8 @@ Files = dict[str, bytes]
 
 @dataclasses.dataclass
 class Subject:
-    """One kind of file. files: by their paths, as vcgen wrote them. spoil: changes some. load: what a folder with them means to vcgen.
-    valid: whether spoiled files may mean something else than the whole ones. fraction: of all cases."""
+    """One kind of file. files: by their paths, as vcgen wrote them. spoil: changes some. load: what a folder with them
+    means to vcgen. valid: whether spoiled files may mean something else than the whole ones. fraction: of all cases."""
 
     name: str
     files: Files
@@ -41,11 +41,16 @@ def write(folder: Path, files: Files) -> None:
 
 def read(folder: Path) -> Files:
     """Every file below a folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
-def spoil_one(name: str, how: Callable[[Random, bytes, list[bytes]], bytes] = spoil_json) -> Callable[[Random, Files], Files]:
+def spoil_one(
+    name: str, how: Callable[[Random, bytes, list[bytes]], bytes] = spoil_json
+) -> Callable[[Random, Files], Files]:
     """Spoil one file by one way."""
+
     def spoil(random: Random, files: Files) -> Files:
         return {name: how(random, files[name], list(files.values()))}
 
@@ -54,6 +59,7 @@ def spoil_one(name: str, how: Callable[[Random, bytes, list[bytes]], bytes] = sp
 
 def by_rule(name: str, *rules: Callable[[Any], bool]) -> Callable[[Files], bool]:
     """Valid where the file is JSON and every rule allows it."""
+
     def valid(files: Files) -> bool:
         try:
             tree = plain(files[name])

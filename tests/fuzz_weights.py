@@ -1,4 +1,6 @@
-"""What the fuzzer spoils of training and priors: checkpoints, distillation files, what personalizations leave, text priors, LPIPS."""
+"""What the fuzzer spoils of training and priors: checkpoints, distillation files, what personalizations leave, text
+priors, LPIPS.
+"""
 
 import copy
 import functools
@@ -39,7 +41,13 @@ from vcgen.systems.distillation.distilled import read_distillation
 from vcgen.training.callbacks.training_state import check_state
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
-BALL = {"class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "camera": CAMERA, "version": "0.1.0"}
+BALL = {
+    "class_path": "stand_in.BallSystem",
+    "init_args": {"density": 50.0},
+    "image_size": [16, 16],
+    "camera": CAMERA,
+    "version": "0.1.0",
+}
 POSITIVE = real(1e-6, 1e6)
 
 
@@ -49,12 +57,20 @@ def subjects(folder: Path) -> Iterator[Subject]:
     yield from checkpoints()
     yield from learned(folder / "learned")
     yaml_file = (Path(__file__).parents[1] / "configs" / "distill.yaml").read_bytes()
-    yield Subject("distillation yaml", {"d.yaml": yaml_file}, spoil_one("d.yaml", spoil_yaml), lambda found: read_distillation(str(found / "d.yaml")), distillation_holds)
+    yield Subject(
+        "distillation yaml",
+        {"d.yaml": yaml_file},
+        spoil_one("d.yaml", spoil_yaml),
+        lambda found: read_distillation(str(found / "d.yaml")),
+        distillation_holds,
+    )
     network = small_network()
     buffer = io.BytesIO()
     torch.save({name.replace("slice1", "features"): value for name, value in network.state_dict().items()}, buffer)
     lpips = functools.partial(filled, network)
-    yield Subject("weights of LPIPS", {"w.pth": buffer.getvalue()}, spoil_one("w.pth", spoil_bytes), lpips, fraction=0.5)
+    yield Subject(
+        "weights of LPIPS", {"w.pth": buffer.getvalue()}, spoil_one("w.pth", spoil_bytes), lpips, fraction=0.5
+    )
 
 
 def checkpoints() -> Iterator[Subject]:
@@ -123,7 +139,10 @@ def content_holds(resume: bool, files: Files) -> bool:
         camera=table(others=True, focal=real(0.1, 50), distance=POSITIVE, elevation=real(-90, 90), near=real(0, 1e6), far=real(0, 1e6)),
     )  # fmt: skip
     whole_weights = {name: value for name, value in BallSystem(50.0).state_dict().items()}
-    fits = all(isinstance(v, Tensor) and v.shape == whole_weights[k].shape for k, v in (*content["state_dict"].items(), *average["weights"].items()))
+    fits = all(
+        isinstance(v, Tensor) and v.shape == whole_weights[k].shape
+        for k, v in (*content["state_dict"].items(), *average["weights"].items())
+    )
     if resume:
         numbers = [content["epoch"], content["global_step"], average.get("updates", 0)]
         return fits and all(type(n) is int and 0 <= n <= 1 << 40 for n in numbers)
@@ -143,7 +162,9 @@ def learned(folder: Path) -> Iterator[Subject]:
     (folder / "lora").mkdir(parents=True)
     method.save(copied, folder / "lora")
     files = read(folder / "lora")
-    yield Subject("low-rank changes", files, spoil_one("pytorch_lora_weights.safetensors", spoil_tensors), load, lora_holds, 0.3)
+    yield Subject(
+        "low-rank changes", files, spoil_one("pytorch_lora_weights.safetensors", spoil_tensors), load, lora_holds, 0.3
+    )
     prior.save(folder / "prior")
     files = read(folder / "prior")
     names = [name for name in files if name.endswith(".json")]
@@ -163,7 +184,7 @@ def personal(prior: TextPrior, folder: Path) -> Any:
 def embeddings_hold(files: Files) -> bool:
     """Diffusers' file has no checksum: other numbers, of as many words, or another name."""
     found = load_tensors(files[EMBEDDINGS])
-    (name, vectors), = found.items()
+    ((name, vectors),) = found.items()
     words = name.split() == [name] and name.isprintable()
     return words and vectors.is_floating_point() and vectors.shape[-1] == 32 and bool(torch.isfinite(vectors).all())
 
@@ -172,7 +193,9 @@ def lora_holds(files: Files) -> bool:
     """No checksum either: other numbers in whole pairs."""
     found = load_tensors(files["pytorch_lora_weights.safetensors"])
     halves = [[name for name in found if half in name] for half in (".down.", ".up.")]
-    return all(value.is_floating_point() and bool(torch.isfinite(value).all()) for value in found.values()) and len(halves[0]) == len(halves[1])
+    return all(value.is_floating_point() and bool(torch.isfinite(value).all()) for value in found.values()) and len(
+        halves[0]
+    ) == len(halves[1])
 
 
 def spoil_some(names: list[str], random: Random, files: Files) -> Files:
@@ -181,9 +204,16 @@ def spoil_some(names: list[str], random: Random, files: Files) -> Files:
 
 
 def described(folder: Path) -> Any:
-    """A prior, whose files are diffusers' and transformers' to judge; that nothing runs, and nothing else than a line comes of it."""
+    """A prior, whose files are diffusers' and transformers' to judge; that nothing runs, and nothing else than a line
+    comes of it.
+    """
     prior = TextPrior.load(folder)
-    return {name: list(value.shape) for name, value in prior.state_dict().items()}, prior.tokens(["a red car"]), prior.size, prior.latent_shape
+    return (
+        {name: list(value.shape) for name, value in prior.state_dict().items()},
+        prior.tokens(["a red car"]),
+        prior.size,
+        prior.latent_shape,
+    )
 
 
 def spoil_yaml(random: Random, data: bytes, others: list[bytes]) -> bytes:
@@ -211,7 +241,11 @@ def distillation_holds(files: Files) -> bool:
     )  # fmt: skip
     arguments = model.get("init_args", {})
     given = arguments.get("guidance", {"class_path": "NGD"})
-    return set(given) <= {"class_path", "init_args"} and guidance(given.get("init_args", {})) and options(arguments.get("options", {}))
+    return (
+        set(given) <= {"class_path", "init_args"}
+        and guidance(given.get("init_args", {}))
+        and options(arguments.get("options", {}))
+    )
 
 
 class Sliced(nn.Module):

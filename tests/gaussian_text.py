@@ -1,4 +1,6 @@
-"""A text prior that is known in closed form: latents are images, and what a prompt describes are images N(mean, deviation^2)."""
+"""A text prior that is known in closed form: latents are images, and what a prompt describes are images N(mean,
+deviation^2).
+"""
 
 from types import SimpleNamespace
 
@@ -23,8 +25,8 @@ class SameLatents(nn.Module):
 
 
 class GaussianNet(nn.Module):
-    """The exact answer e = sigma (z - alpha mean) / (alpha^2 s^2 + sigma^2) in place of a U-Net, as noise or v. The "text" holds the mean:
-    its entries, reshaped to the image, or the first alone for all pixels."""
+    """The exact answer e = sigma (z - alpha mean) / (alpha^2 s^2 + sigma^2) in place of a U-Net, as noise or v. The
+    "text" holds the mean: its entries, reshaped to the image, or the first alone for all pixels."""
 
     def __init__(self, schedule: DDPMScheduler, deviation: float, size: int):
         super().__init__()
@@ -57,9 +59,13 @@ def gaussian_text_prior(schedule: DDPMScheduler, deviation: float, size: int = 8
         return SimpleNamespace(input_ids=numbers, attention_mask=torch.zeros_like(numbers[..., 0]))
 
     tokenizer.model_max_length = 1
-    return TextPrior(tokenizer, SpokenMeans(), SameLatents(), GaussianNet(schedule, deviation, size), schedule, "gaussian")
+    return TextPrior(
+        tokenizer, SpokenMeans(), SameLatents(), GaussianNet(schedule, deviation, size), schedule, "gaussian"
+    )
 
 
 def one_level(alpha: float, prediction: Prediction = "epsilon") -> DDPMScheduler:
     """A schedule of a single noise level, where z = alpha x + sqrt(1 - alpha^2) e."""
-    return DDPMScheduler(num_train_timesteps=1, trained_betas=[1 - alpha**2], prediction_type=prediction, clip_sample=False)
+    return DDPMScheduler(
+        num_train_timesteps=1, trained_betas=[1 - alpha**2], prediction_type=prediction, clip_sample=False
+    )

@@ -14,15 +14,21 @@ def masks(record: SceneRecord, indices: list[int]) -> np.ndarray:
     return decode_views(record, indices)[1][:, 0] > 0.5
 
 
-def pixels_of(points: np.ndarray, c2w: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """World points (n, 3) -> integer (column, row) (n, 2) and whether they lie in front of the camera and inside the image."""
+def pixels_of(
+    points: np.ndarray, c2w: np.ndarray, K: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """World points (n, 3) -> integer (column, row) (n, 2) and whether they lie in front of the camera and inside the
+    image.
+    """
     local = (points - c2w[:3, 3]) @ c2w[:3, :3]
     image = local @ K.T
     pixel = np.floor(image[:, :2] / image[:, 2:] * [size[1], size[0]]).astype(int)
     return pixel, (local[:, 2] > 0) & (pixel >= 0).all(1) & (pixel < [size[1], size[0]]).all(1)
 
 
-def visual_hull(record: SceneRecord, indices: list[int], c2w: np.ndarray, half: float, resolution: int = 80) -> np.ndarray:
+def visual_hull(
+    record: SceneRecord, indices: list[int], c2w: np.ndarray, half: float, resolution: int = 80
+) -> np.ndarray:
     """Centers (n, 3) of the voxels of the cube [-half, half]^3 that every mask, grown by a voxel's radius, covers."""
     line = (np.arange(resolution) + 0.5) / resolution * 2 * half - half
     points = np.stack(np.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
@@ -34,7 +40,9 @@ def visual_hull(record: SceneRecord, indices: list[int], c2w: np.ndarray, half: 
 
 
 def coverage(record: SceneRecord, points: np.ndarray, index: int) -> tuple[float, float]:
-    """Fraction of a view's mask within 3 pixels of a projected point, and fraction of projected points within 4 pixels of the mask."""
+    """Fraction of a view's mask within 3 pixels of a projected point, and fraction of projected points within 4 pixels
+    of the mask.
+    """
     pixel, inside = pixels_of(points, record.c2w[index], record.K[index], record.size)
     seen = np.zeros(record.size, dtype=bool)
     seen[pixel[inside, 1], pixel[inside, 0]] = True

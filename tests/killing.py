@@ -1,8 +1,7 @@
 """Trainings that say what they are doing, in processes of their own, so that a test can kill them there.
 
-Each is forked by multiprocessing's fork server, which imports PyTorch and vcgen once: a start then takes a second, not ten. The server
-itself computes nothing, so that no thread of PyTorch is lost in the fork.
-"""
+Each is forked by multiprocessing's fork server, which imports PyTorch and vcgen once: a start then takes a second, not
+ten. The server itself computes nothing, so that no thread of PyTorch is lost in the fork."""
 
 import os
 import signal
@@ -27,7 +26,9 @@ WITHIN = {"starting": 2.0, "stepping": 0.1, "validating": 0.03, "writing": 0.04}
 
 
 class End(NamedTuple):
-    """How a training ended: exit status (negative: by a signal), what it was at, the step of the last ``last.ckpt`` it had written."""
+    """How a training ended: exit status (negative: by a signal), what it was at, the step of the last ``last.ckpt`` it
+    had written.
+    """
 
     status: int
     phase: str
@@ -65,7 +66,9 @@ class Phases(pl.Callback):
 
 
 def announce_writing(speaker: Speaker) -> None:
-    """Announces a checkpoint's stages: before it is written, flushed, renamed, and its folder flushed. For the life of the process."""
+    """Announces a checkpoint's stages: before it is written, flushed, renamed, and its folder flushed. For the life of
+    the process.
+    """
     from vcgen.checkpoints.files import CheckpointFiles
 
     save, flush, rename = CheckpointFiles.save_checkpoint, os.fsync, os.replace
@@ -104,7 +107,9 @@ def live(connection: Connection, words: list[str], log: Path, target: str, count
     raise SystemExit(cli.main(words))
 
 
-def train(config: Path, folder: Path, log: Path, target: str = "never", count: int = 1, fraction: float = 0.0, **options: Any) -> End:
+def train(
+    config: Path, folder: Path, log: Path, target: str = "never", count: int = 1, fraction: float = 0.0, **options: Any
+) -> End:
     """``vcgen fit --ckpt_path last``; killed, loaders and all, when it announces ``target`` for the ``count``-th time.
 
     fraction: how far into what it announced, in [0, 1).

@@ -14,7 +14,9 @@ ALL = [(color, thing) for color in COLORS for thing in THINGS]
 
 
 class PooledPrior(TextPrior):
-    """Its latents are the images themselves at half their size, and their mean over the channels: there is no autoencoder to learn."""
+    """Its latents are the images themselves at half their size, and their mean over the channels: there is no
+    autoencoder to learn.
+    """
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         half = F.adaptive_avg_pool2d(images, self.latent_shape[-1])

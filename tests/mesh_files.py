@@ -44,6 +44,8 @@ def seen(path: Path, size: int = 16, camera: Cameras | None = None, lit: bool = 
 
 
 def quarters(image: Tensor) -> list[tuple[int, ...]]:
-    """Colors in the middle of the quarters of what fills the middle half: upper left, upper right, lower left, lower right."""
+    """Colors in the middle of the quarters of what fills the middle half: upper left, upper right, lower left, lower
+    right.
+    """
     third = image.shape[0] * 3 // 8
     return [tuple(image[row, column].tolist()) for row in (third, -third - 1) for column in (third, -third - 1)]

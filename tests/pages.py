@@ -5,7 +5,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CARD = ROOT / "data" / "pretrained" / "cars64" / "README.md"
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "slurm" / "README.md", CARD, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "data" / "README.md",
+    ROOT / "slurm" / "README.md",
+    CARD,
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -14,7 +20,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def table(page: Path, heading: str, columns: int = 2) -> dict[str, list[str]]:
-    """The first table below a heading (or any other line): the names in backticks in its first column -> the other cells."""
+    """The first table below a heading (or any other line): the names in backticks in its first column -> the other
+    cells.
+    """
     text = page.read_text().split(f"\n{heading}\n", 1)[1]
     rows = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
     split = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]

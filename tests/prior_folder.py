@@ -12,9 +12,15 @@ from vcgen.systems.nerfdiff import NerfDiff
 def entry(**prior) -> dict:
     """The ``vcgen`` entry of a checkpoint of a small NerfDiff with a prior."""
     sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
-    decoder = {"class_path": "vcgen.fields.triplane.TriplaneDecoder", "init_args": {"channels": 8, "hidden": 8, "density_bias": 2.0}}
+    decoder = {
+        "class_path": "vcgen.fields.triplane.TriplaneDecoder",
+        "init_args": {"channels": 8, "hidden": 8, "density_bias": 2.0},
+    }
     arguments = {
-        "encoder": {"class_path": "vcgen.encoders.triplane.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
+        "encoder": {
+            "class_path": "vcgen.encoders.triplane.TriplaneEncoder",
+            "init_args": {"decoder": decoder, **sizes},
+        },
         "render": {"samples": 8},
         "prior": {
             "class_path": "vcgen.diffusion.prior.ViewPrior",
@@ -22,7 +28,10 @@ def entry(**prior) -> dict:
         },
     }
     return {
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": arguments, "image_size": [16, 16], "version": "0.1.0",
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": arguments,
+        "image_size": [16, 16],
+        "version": "0.1.0",
         "camera": {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8},
     }
 

@@ -13,7 +13,9 @@ from vcgen.rendering.meshes import Meshes
 
 
 def straight(width: float, height: float | None = None) -> Cameras:
-    """At the origin, looking along +z with x right and y down: at z = 1 the image of that many pixels shows x from 0 to ``width``."""
+    """At the origin, looking along +z with x right and y down: at z = 1 the image of that many pixels shows x from 0 to
+    ``width``.
+    """
     K = torch.tensor([[1 / width, 0, 0], [0, 1 / (height or width), 0], [0, 0, 1.0]], dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
     return Cameras(torch.eye(4, dtype=torch.float64)[None], K[None], one / 10, one * 10)
@@ -39,7 +41,9 @@ def flat(*corners: tuple[float, ...], z: float = 1.0) -> Meshes:
 
 
 def soup(count: int, extent: float, seed: int = 0) -> Meshes:
-    """Faces without common vertices, of about that extent, in front of :func:`around`'s first camera, beside it and behind it."""
+    """Faces without common vertices, of about that extent, in front of :func:`around`'s first camera, beside it and
+    behind it.
+    """
     drawn = torch.Generator().manual_seed(seed)
     centers = torch.rand(count, 1, 3, generator=drawn, dtype=torch.float64) - 0.5
     corners = centers + extent * (torch.rand(count, 3, 3, generator=drawn, dtype=torch.float64) - 0.5)
@@ -49,8 +53,8 @@ def soup(count: int, extent: float, seed: int = 0) -> Meshes:
 def cast(meshes: Meshes, camera: Cameras, size: tuple[int, int], clip: float) -> tuple[NDArray, NDArray, NDArray]:
     """Möller and Trumbore's test (1997) of the ray through every pixel's center with every face, in numpy.
 
-    Returns the nearest face beyond the plane z = clip (height * width,), -1 where there is none, its distance and its barycentric weights.
-    """
+    Returns the nearest face beyond the plane z = clip (height * width,), -1 where there is none, its distance and its
+    barycentric weights."""
     origin, ray = (x[0].numpy() for x in camera.rays(*size))
     along = ray @ camera.c2w[0, :3, 2].numpy()
     a, b, c = meshes.vertices[meshes.faces].numpy().transpose(1, 0, 2)

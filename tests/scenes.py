@@ -53,7 +53,9 @@ def make_record(key: str = "scene", count: int = 3, **changes) -> SceneRecord:
     return SceneRecord(**{**values, **changes})
 
 
-def write_srn_object(folder: Path, views: int = 3, seed: int = 0, height: int = 8, width: int = 6, channels: int = 4) -> np.ndarray:
+def write_srn_object(
+    folder: Path, views: int = 3, seed: int = 0, height: int = 8, width: int = 6, channels: int = 4
+) -> np.ndarray:
     """Write an object in the SRN layout (focal 9 pixels); returns its (V, 4, 4) camera-to-world matrices."""
     c2w = looking_inwards(views, seed=seed)
     (folder / "rgb").mkdir(parents=True)
@@ -79,7 +81,9 @@ def write_transforms(folder: Path, frames: list[dict], name: str = "transforms.j
 
 def listing(folder: Path) -> dict[str, bytes]:
     """Relative path -> content of every file below ``folder``."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def posed_frames(c2w: np.ndarray, name: str = "images/r_{}.png", **extra) -> list[dict]:

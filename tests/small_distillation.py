@@ -14,17 +14,31 @@ from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.nerfdiff import NerfDiff
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
-PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {
-    "channels": [32, 32], "attention": [False, False], "input_attention": False, "patch": 4,
-}}
+PRIOR = {
+    "class_path": "vcgen.diffusion.prior.ViewPrior",
+    "init_args": {
+        "channels": [32, 32],
+        "attention": [False, False],
+        "input_attention": False,
+        "patch": 4,
+    },
+}
 ARGUMENTS = {
-    "decoder": {"channels": 8, "hidden": 16}, "plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1,
+    "decoder": {"channels": 8, "hidden": 16},
+    "plane_size": 16,
+    "plane_channels": 8,
+    "channels": [32, 32],
+    "layers": 1,
     "attention": [False, False],
 }
-DISTILLATION = {"class_path": "Distill", "init_args": {
-    "model": "unused", "guidance": {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2}},
-    "options": {"views": 2, "rays": 64, "input_rays": 16},
-}}
+DISTILLATION = {
+    "class_path": "Distill",
+    "init_args": {
+        "model": "unused",
+        "guidance": {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2}},
+        "options": {"views": 2, "rays": 64, "input_rays": 16},
+    },
+}
 
 
 def make_folder(path: Path, prior: bool = True) -> Path:
@@ -37,10 +51,17 @@ def write_model(path: Path, encoder: nn.Module, class_path: str, arguments: dict
     """A model folder of an untrained model with this encoder."""
     network = ViewPrior(**PRIOR["init_args"]) if prior else None
     system = NerfDiff(encoder, RenderOptions(8), prior=network)
-    given = {"encoder": {"class_path": class_path, "init_args": arguments}, "render": {"samples": 8}, "prior": PRIOR if prior else None}
+    given = {
+        "encoder": {"class_path": class_path, "init_args": arguments},
+        "render": {"samples": 8},
+        "prior": PRIOR if prior else None,
+    }
     config = {
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": given,
-        "image_size": [64, 64], "camera": CAMERA, "background": 1.0,
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": given,
+        "image_size": [64, 64],
+        "camera": CAMERA,
+        "background": 1.0,
     }
     return folder.save(path, system.state_dict(), config, prior=system.prior)
 

@@ -35,14 +35,19 @@ def level(key: str, view: int) -> int:
 
 def gray_shards(folder: Path, split: str = "") -> Path:
     """Four scenes a1, a2 (one model), b1, c1 of six uniform gray views, packed into ``folder``."""
-    scenes = {key: np.stack([np.full((SIZE, SIZE, 3), level(key, v), np.uint8) for v in range(VIEWS)]) for key in ("c1", "a2", "b1", "a1")}
+    scenes = {
+        key: np.stack([np.full((SIZE, SIZE, 3), level(key, v), np.uint8) for v in range(VIEWS)])
+        for key in ("c1", "a2", "b1", "a1")
+    }
     records = [record(key, images, group=key[0]) for key, images in scenes.items()]
     write_shards(records, folder, (SIZE, SIZE), samples_per_shard=2, split=split)
     return folder
 
 
 class Oracle:
-    """Knows the truth of the gray scenes, which it recognizes by their input view, and misses it by ``offset`` levels."""
+    """Knows the truth of the gray scenes, which it recognizes by their input view, and misses it by ``offset``
+    levels.
+    """
 
     def __init__(self, offset: float):
         self.offset, self.rendered = offset, []
@@ -59,7 +64,9 @@ class Oracle:
 
 def run(shards, out, offset=51, protocol=PROTOCOL, settings=SETTINGS, others=(), name="oracle"):
     system = Oracle(offset)
-    return evaluate_system(system, shards, protocol, out, Origin(name, {"weights": f"offset {offset}"}), settings, others), system
+    return evaluate_system(
+        system, shards, protocol, out, Origin(name, {"weights": f"offset {offset}"}), settings, others
+    ), system
 
 
 def numbers(results) -> tuple:

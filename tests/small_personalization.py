@@ -1,6 +1,5 @@
 """A personalization of moments: photos of a shape, and a system that holds a prior."""
 
-
 import torch
 
 from learned_prior import COLORS, shape

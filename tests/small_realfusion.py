@@ -46,8 +46,12 @@ def system(prior=None, steps: int = 10, **changes) -> RealFusion:
     """At step ``at`` of ``steps``, without a trainer."""
     torch.manual_seed(0)
     scene = SceneHashGrid(HashGrid(4, 2, 10, 4, 16), 0.75, 0.75, hidden=16, blob=(9.0, 0.2), density_bias=-4.0)
-    options = RealFusionOptions(**{"render_size": 16, "reference_rays": 64, "guidance_scale": (5.0, 5.0), **changes.pop("options", {})})
-    made = RealFusion("none", scene, options=options, render=RenderOptions(12), render_eval=RenderOptions(12), occupancy=12, **changes)
+    options = RealFusionOptions(
+        **{"render_size": 16, "reference_rays": 64, "guidance_scale": (5.0, 5.0), **changes.pop("options", {})}
+    )
+    made = RealFusion(
+        "none", scene, options=options, render=RenderOptions(12), render_eval=RenderOptions(12), occupancy=12, **changes
+    )
     made.use_photo(photo().context)
     made.use_prior(prior or tiny_prior())
     made.at, made.progress = 0, lambda step: made.at / steps

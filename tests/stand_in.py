@@ -18,7 +18,13 @@ class Balls:
     proposal = None
 
     def __init__(
-        self, middles: Tensor, radii: Tensor, density: float = 200.0, tint: Tensor | float = 1.0, bound: float = 0.5, skin: float = 1e-3
+        self,
+        middles: Tensor,
+        radii: Tensor,
+        density: float = 200.0,
+        tint: Tensor | float = 1.0,
+        bound: float = 0.5,
+        skin: float = 1e-3,
     ):
         self.middles, self.radii, self.peak, self.tint, self.skin = middles, radii, density, tint, skin
         self.center, self.radius = torch.zeros(1, 3), torch.full((1,), bound)

@@ -1,4 +1,6 @@
-"""Gradient accumulation: so many small batches are one large one, each with its own noise, and a stop in their midst loses nothing."""
+"""Gradient accumulation: so many small batches are one large one, each with its own noise, and a stop in their midst
+loses nothing.
+"""
 
 import itertools
 import zlib
@@ -16,7 +18,10 @@ from vcgen.rendering import ray_batches as rays
 from vcgen.systems.base import System
 from vcgen.systems.nerfdiff import NerfDiff
 
-PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4}}
+PRIOR = {
+    "class_path": "vcgen.diffusion.prior.ViewPrior",
+    "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4},
+}
 
 
 @pytest.fixture
@@ -30,7 +35,8 @@ def config(tmp_path):
     return path
 
 
-# --- the gradient -------------------------------------------------------------------------------------------------------------------------
+# --- the gradient
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 class Gradients(pl.Callback):
@@ -61,7 +67,9 @@ def noise_of_the_scene(monkeypatch):
 
     def draw_of_each(field, target, count, generator):
         def of_one(c2w, number, center, radius, noise):
-            return draw(SimpleNamespace(center=center, radius=radius), target[int(number) : int(number) + 1], count, noise)
+            return draw(
+                SimpleNamespace(center=center, radius=radius), target[int(number) : int(number) + 1], count, noise
+            )
 
         return of_each(of_one, target.cameras.c2w, torch.arange(len(target.images)), field.center, field.radius)
 
@@ -76,13 +84,23 @@ def noise_of_the_scene(monkeypatch):
     monkeypatch.setattr(rays, "render_rays", lambda *arguments: render(*arguments[:-1]))
 
 
-def test_two_batches_of_two_or_two_ranks_of_two_have_the_gradient_of_one_batch_of_four(config, tmp_path, noise_of_the_scene):
-    """All losses are means over the rays or images of a batch, the gradient is the mean over batches and ranks of theirs."""
+def test_two_batches_of_two_or_two_ranks_of_two_have_the_gradient_of_one_batch_of_four(
+    config, tmp_path, noise_of_the_scene
+):
+    """All losses are means over the rays or images of a batch, the gradient is the mean over batches and ranks of
+    theirs.
+    """
     witness = dict(trainer__max_steps=1, trainer__callbacks__plus="test_accumulation.Gradients")
-    assert vcgen("fit", config, tmp_path / "a", **witness, trainer__callbacks__path=tmp_path / "large", data__batch_size=4) == 0
+    assert (
+        vcgen("fit", config, tmp_path / "a", **witness, trainer__callbacks__path=tmp_path / "large", data__batch_size=4)
+        == 0
+    )
     parts = dict(trainer__accumulate_grad_batches=2, trainer__callbacks__path=tmp_path / "parts")
     assert vcgen("fit", config, tmp_path / "b", **witness, **parts) == 0
-    assert vcgen_ranks(2, "fit", config, tmp_path / "c", **witness, trainer__callbacks__path=tmp_path / "ranks") == [0, 0]
+    assert vcgen_ranks(2, "fit", config, tmp_path / "c", **witness, trainer__callbacks__path=tmp_path / "ranks") == [
+        0,
+        0,
+    ]
     large = load(tmp_path / "large.0.0")
     scale = {name: float(gradient.abs().max()) for name, gradient in large.items()}
     assert sum(value > 1e-4 for value in scale.values()) > len(scale) / 2
@@ -92,7 +110,8 @@ def test_two_batches_of_two_or_two_ranks_of_two_have_the_gradient_of_one_batch_o
         assert worst < 1e-4, name  # float32 sums in another order
 
 
-# --- the noise ----------------------------------------------------------------------------------------------------------------------------
+# --- the noise
+# ----------------------------------------------------------------------------------------------------------------------------
 
 
 def drawn_by(generator: torch.Generator) -> tuple[float, ...]:
@@ -124,13 +143,16 @@ def test_noise_differs_between_seeds_steps_ranks_and_batches_and_fits_a_generato
     assert len(set(found)) == len(found)
 
 
-# --- stopping -----------------------------------------------------------------------------------------------------------------------------
+# --- stopping
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 class StopAfter(Witness):
     """Asks the trainer to stop after so many batches of this process, wherever in an accumulation that is."""
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+    ) -> None:
         Witness.seen.append(batch.keys)
         trainer.should_stop = trainer.should_stop or len(Witness.seen) == self.stop
 
@@ -139,7 +161,9 @@ class StopAfter(Witness):
     pytest.param(4, id="at an optimizer step", marks=pytest.mark.slow), pytest.param(5, id="inside an accumulation"),
 ])  # fmt: skip
 def test_a_resumed_accumulation_equals_one_that_never_stopped(config, tmp_path, monkeypatch, batches):
-    options = dict(trainer__max_steps=4, trainer__accumulate_grad_batches=2, trainer__callbacks__plus="test_accumulation.StopAfter")
+    options = dict(
+        trainer__max_steps=4, trainer__accumulate_grad_batches=2, trainer__callbacks__plus="test_accumulation.StopAfter"
+    )
     monkeypatch.setattr(Witness, "seen", [])
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
     order, Witness.seen = Witness.seen, []

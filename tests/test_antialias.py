@@ -1,4 +1,6 @@
-"""Smooth outlines against exact areas, and their gradients against closed forms, Euler's theorem and finite differences."""
+"""Smooth outlines against exact areas, and their gradients against closed forms, Euler's theorem and finite
+differences.
+"""
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ def coverage(meshes, cameras, size, **options):
 
 
 def area_below(a: float, b: float, size: int) -> torch.Tensor:
-    """(size, size) exact area of each pixel where y > a + b x: the mean over x of a clamped line, integrated in closed form."""
+    """(size, size) exact area of each pixel where y > a + b x: the mean over x of a clamped line, integrated in closed
+    form.
+    """
     x = torch.arange(size + 1, dtype=torch.float64)
 
     def integral(height):  # of clamp(height, 0, 1)
@@ -30,13 +34,17 @@ def area_below(a: float, b: float, size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("down", [False, True])
 def test_a_strip_has_its_area_and_its_edge_the_gradient_of_a_lever(down):
-    """Edges at 3.2 and 9.7: 6.5 a row. The right edge's ends lie at different distances from the rows: d area / d end = sum of 1 - t, t."""
+    """Edges at 3.2 and 9.7: 6.5 a row. The right edge's ends lie at different distances from the rows: d area / d end =
+    sum of 1 - t, t.
+    """
     size, low, high = 12, -5.3, 20.1
     corners = torch.tensor([[3.2, low], [9.7, low], [9.7, high], [3.2, high]], dtype=torch.float64)
     xy = (corners.flip(1) if down else corners).requires_grad_()
     meshes = Meshes(torch.cat([xy, torch.ones(4, 1, dtype=torch.float64)], 1), torch.tensor([[0, 1, 2], [0, 2, 3]]))
     alpha = coverage(meshes, straight(size), (size, size))[0]
-    torch.testing.assert_close(alpha.sum(0 if down else 1), torch.full((size,), 6.5, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        alpha.sum(0 if down else 1), torch.full((size,), 6.5, dtype=torch.float64), atol=1e-12, rtol=0
+    )
     line = alpha[:, 0] if down else alpha[0]
     assert line[2:4].tolist() == pytest.approx([0, 0.8]) and line[9:11].tolist() == pytest.approx([0.7, 0])
     alpha.sum().backward()
@@ -49,7 +57,9 @@ def test_a_strip_has_its_area_and_its_edge_the_gradient_of_a_lever(down):
 @pytest.mark.parametrize(("a", "b"), [(3.3, 0.4), (9.1, -0.25), (2.4, 0.9), (5.5, 0.0), (6.0, 0.0), (4.5, 0.5)])
 @pytest.mark.parametrize("down", [True, False])
 def test_the_border_of_a_half_plane_has_its_exact_area(a, b, down):
-    """Per column to rounding, per pixel to an eighth at 45 degrees; also where the edge runs through centers of pixels, or between them."""
+    """Per column to rounding, per pixel to an eighth at 45 degrees; also where the edge runs through centers of pixels,
+    or between them.
+    """
     size, far = 16, 100.0
     corners = [(-far, a - b * far), (far, a + b * far), (far, far), (-far, far)]
     alpha = coverage(flat(*(corner if down else corner[::-1] for corner in corners)), straight(size), (size, size))[0]
@@ -63,8 +73,13 @@ def test_the_border_of_a_half_plane_has_its_exact_area(a, b, down):
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("subdivisions", [1, 3, 5])
 def test_gradients_of_outlines_are_whole_at_any_size_of_faces(size, subdivisions):
-    """Euler: where the image of a surface grows by a factor, its area grows twice as fast; from 30 pixels a face to a twentieth of one."""
-    scale, shift = torch.ones(2, dtype=torch.float64).requires_grad_(), torch.zeros(2, dtype=torch.float64).requires_grad_()
+    """Euler: where the image of a surface grows by a factor, its area grows twice as fast; from 30 pixels a face to a
+    twentieth of one.
+    """
+    scale, shift = (
+        torch.ones(2, dtype=torch.float64).requires_grad_(),
+        torch.zeros(2, dtype=torch.float64).requires_grad_(),
+    )
     given = around()
     changes = torch.cat([torch.cat([torch.diag(scale - 1), shift[:, None]], 1), torch.zeros(1, 3)])
     K = given.K[0] + changes
@@ -88,19 +103,26 @@ def test_the_gradient_of_a_triangle_nears_that_of_its_area():
         area.backward()
         off.append(float((leaf.grad - exact).norm() / exact.norm()))
     assert off[0] < 0.3 and off[3] < 0.05 and off[3] < off[1] / 2, off
-    assert area.item() == pytest.approx(0.5 * abs(float(torch.linalg.det(torch.stack([opposite[0], opposite[1]])))), rel=1e-3)
+    assert area.item() == pytest.approx(
+        0.5 * abs(float(torch.linalg.det(torch.stack([opposite[0], opposite[1]])))), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("make", [lambda: bumpy(2), lambda: soup(12, 1.0), lambda: soup(6, 20.0)])
 def test_gradients_are_those_of_finite_differences(make):
     """Vertices, cameras and colors at once; surfaces closed, open, and reaching behind the camera."""
     meshes, given, size = make(), around(), (20, 24)
-    colors, weight = torch.rand(len(meshes.vertices), 2, dtype=torch.float64), torch.randn(1, 3, *size, dtype=torch.float64)
+    colors, weight = (
+        torch.rand(len(meshes.vertices), 2, dtype=torch.float64),
+        torch.randn(1, 3, *size, dtype=torch.float64),
+    )
     direction = torch.randn(len(meshes.vertices) + 1, 3, dtype=torch.float64)
 
     def value(parameters):
         vertices, turn = meshes.vertices + parameters[:-1], parameters[-1]
-        c2w = given.c2w + torch.cat([torch.zeros(4, 3, dtype=torch.float64), torch.cat([turn, torch.zeros(1)])[:, None]], 1)
+        c2w = given.c2w + torch.cat(
+            [torch.zeros(4, 3, dtype=torch.float64), torch.cat([turn, torch.zeros(1)])[:, None]], 1
+        )
         raster = rasterize(meshes.moved(vertices), Cameras(c2w, given.K, given.near, given.far), size)
         items = torch.cat([raster.interpolate(colors), torch.ones_like(raster.weights[:, :1])], 1)
         return (antialias(raster, raster.image(items)) * weight).sum()
@@ -114,12 +136,16 @@ def test_gradients_are_those_of_finite_differences(make):
 def test_edges_that_run_exactly_through_centers_keep_their_gradient():
     for edge in (4.5, 5.0):  # through centers, and between them
         corners = (edge - 3 * torch.tensor([[1, 1], [0, 1], [0, 0], [1, 0]], dtype=torch.float64)).requires_grad_()
-        meshes = Meshes(torch.cat([corners, torch.ones(4, 1, dtype=torch.float64)], 1), torch.tensor([[0, 1, 2], [0, 2, 3]]))
+        meshes = Meshes(
+            torch.cat([corners, torch.ones(4, 1, dtype=torch.float64)], 1), torch.tensor([[0, 1, 2], [0, 2, 3]])
+        )
         area = coverage(meshes, straight(8), (8, 8)).sum()
         area.backward()
         assert area.item() == pytest.approx(9)
         # by Euler twice the area, but for the pixels at the four corners
-        assert corners.grad.sum(0).abs().max() < 1e-9 and (corners.grad * corners).sum().item() == pytest.approx(18, rel=0.1)
+        assert corners.grad.sum(0).abs().max() < 1e-9 and (corners.grad * corners).sum().item() == pytest.approx(
+            18, rel=0.1
+        )
 
 
 def test_only_outlines_that_are_seen_are_blended():
@@ -158,11 +184,19 @@ def test_smooth_coverage_is_nearer_to_the_truth_than_hard_coverage():
 
 
 def test_an_outline_that_starts_behind_the_camera_is_smooth_to_the_image_border():
-    """A road one below the eye, from behind it to far ahead, from x = -0.5 to 0.7: row y shows it from -0.5 y to 0.7 y."""
+    """A road one below the eye, from behind it to far ahead, from x = -0.5 to 0.7: row y shows it from -0.5 y to 0.7
+    y.
+    """
     far, size = 200.0, 64
-    road = torch.tensor([[-0.5, 1, -far], [0.7, 1, -far], [0.7, 1, far], [-0.5, 1, far]], dtype=torch.float64).requires_grad_()
+    road = torch.tensor(
+        [[-0.5, 1, -far], [0.7, 1, -far], [0.7, 1, far], [-0.5, 1, far]], dtype=torch.float64
+    ).requires_grad_()
     camera = Cameras(torch.eye(4)[None], pinhole(0.5)[None], torch.ones(1) * 0.1, torch.ones(1) * 50)
-    width = coverage(Meshes(road, torch.tensor([[0, 1, 2], [0, 2, 3]])), camera, (size, size))[0, size // 2 + 1 :].sum(1) / size * 2
+    width = (
+        coverage(Meshes(road, torch.tensor([[0, 1, 2], [0, 2, 3]])), camera, (size, size))[0, size // 2 + 1 :].sum(1)
+        / size
+        * 2
+    )
     y = (torch.arange(size)[size // 2 + 1 :] + 0.5) / size * 2 - 1
     torch.testing.assert_close(width[2:], 1.2 * y[2:].double())
     width[2:].sum().backward()
@@ -205,8 +239,13 @@ def test_culled_surfaces_have_outlines_where_their_backs_begin():
 def test_edges_of_more_than_two_faces_are_outlines_where_all_lie_on_one_side():
     """Three fins from one edge: seen from where two lie left and one right it is none, and where all lie left it is."""
     spine = torch.tensor([[4.3, 0.5, 1.0], [4.3, 7.5, 1.0]], dtype=torch.float64)
-    for tips, outline in (([[1, 4, 1.0], [1.5, 4, 1.2], [7, 4, 1.0]], False), ([[1, 4, 1.0], [1.5, 4, 1.2], [2, 4, 1.1]], True)):
-        fins = Meshes(torch.cat([spine, torch.tensor(tips, dtype=torch.float64)]), torch.tensor([[0, 1, 2], [0, 1, 3], [1, 0, 4]]))
+    for tips, outline in (
+        ([[1, 4, 1.0], [1.5, 4, 1.2], [7, 4, 1.0]], False),
+        ([[1, 4, 1.0], [1.5, 4, 1.2], [2, 4, 1.1]], True),
+    ):
+        fins = Meshes(
+            torch.cat([spine, torch.tensor(tips, dtype=torch.float64)]), torch.tensor([[0, 1, 2], [0, 1, 3], [1, 0, 4]])
+        )
         assert len(fins.edges.ends) == 7
         row = coverage(fins, straight(8), (8, 8))[0, 4]
         assert row[4].item() == pytest.approx(0.3 if outline else 1.0)

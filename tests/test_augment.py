@@ -8,7 +8,14 @@ from vcgen.types import Views
 
 
 def test_a_mirrored_scene_is_what_the_mirrored_cameras_see_of_the_mirrored_world():
-    cameras = orbit(torch.tensor([20.0, 140.0, 260.0]), torch.tensor([10.0, 40.0, 70.0]), 1.3, pinhole(1.2, 1.1, 0.45, 0.55), 0.8, 1.8)
+    cameras = orbit(
+        torch.tensor([20.0, 140.0, 260.0]),
+        torch.tensor([10.0, 40.0, 70.0]),
+        1.3,
+        pinhole(1.2, 1.1, 0.45, 0.55),
+        0.8,
+        1.8,
+    )
     views = Views(torch.rand(3, 3, 8, 8), cameras, torch.rand(3, 1, 8, 8))
     made = mirror(views)
     points = torch.randn(3, 20, 3) * 0.2
@@ -18,7 +25,9 @@ def test_a_mirrored_scene_is_what_the_mirrored_cameras_see_of_the_mirrored_world
     torch.testing.assert_close(mirrored_uv[..., 1], uv[..., 1])
     torch.testing.assert_close(mirrored_depth, depth)
     torch.testing.assert_close(torch.linalg.det(made.cameras.c2w[:, :3, :3]), torch.ones(3))
-    assert torch.equal(made.images[..., 0], views.images[..., -1]) and torch.equal(made.alpha[..., 0], views.alpha[..., -1])
+    assert torch.equal(made.images[..., 0], views.images[..., -1]) and torch.equal(
+        made.alpha[..., 0], views.alpha[..., -1]
+    )
 
 
 def test_mirroring_twice_changes_nothing():

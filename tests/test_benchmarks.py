@@ -20,8 +20,12 @@ from options import OPTIONS  # noqa: E402
 
 
 def filed(path: Path, *runs: tuple[str, float]) -> Path:
-    """Results of benchmarks/learning.py: PSNR by name on 15 images, better ones on 585, and a method without training time."""
-    rows = [{"name": name, "images": images, "psnr": psnr + images / 585} for name, psnr in runs for images in (15, 585)]
+    """Results of benchmarks/learning.py: PSNR by name on 15 images, better ones on 585, and a method without training
+    time.
+    """
+    rows = [
+        {"name": name, "images": images, "psnr": psnr + images / 585} for name, psnr in runs for images in (15, 585)
+    ]
     path.write_text(json.dumps({"rows": [{"name": "copy_input", "images": 15, "psnr": 99.0}, *rows]}))
     return path
 
@@ -41,7 +45,11 @@ def test_the_time_to_a_quality_is_said_in_words(tmp_path, runs, minutes, words):
 
 def test_without_pixelnerf_there_is_only_the_table(tmp_path):
     lines = learning_times(filed(tmp_path / "learning.json", ("vcgen_10min", 18.0)), found := {})
-    assert "18.03" in "\n".join(lines) and "pixelNeRF" not in "\n".join(lines) and set(found["time_to_quality"]) == {"runs"}
+    assert (
+        "18.03" in "\n".join(lines)
+        and "pixelNeRF" not in "\n".join(lines)
+        and set(found["time_to_quality"]) == {"runs"}
+    )
 
 
 def test_every_choice_that_the_configuration_marks_has_an_alternative_to_measure():
@@ -64,7 +72,9 @@ def test_results_are_filed_under_names_that_links_can_bear(tmp_path, monkeypatch
 def test_the_demo_runs_from_start_to_end_and_writes_what_it_promises(tmp_path):
     """The program of `make demo`, trained for seconds: no word about what it learns."""
     command = [sys.executable, "benchmarks/demo.py", "--quick", "--out", str(tmp_path / "demo")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "VCGEN_OFFLINE": "1"})
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "VCGEN_OFFLINE": "1"}
+    )
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
     *lines, last = done.stdout.splitlines()
     figures, out = json.loads(last), tmp_path / "demo"

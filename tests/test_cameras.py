@@ -1,4 +1,6 @@
-"""Cameras: every conversion against explicit formulas or another library, every map against its inverse. All in float64."""
+"""Cameras: every conversion against explicit formulas or another library, every map against its inverse. All in
+float64.
+"""
 
 import math
 
@@ -66,11 +68,14 @@ def test_opengl_camera_keeps_its_right_and_turns_up_and_backward_over():
 
 
 def test_pytorch3d_point_lands_on_the_same_pixel():
-    # PyTorch3D: x_cam = x_world R + T, x left, y up; screen x = width/2 - focal x/z and y alike (PerspectiveCameras, in_ndc=False).
+    # PyTorch3D: x_cam = x_world R + T, x left, y up; screen x = width/2 - focal x/z and y alike (PerspectiveCameras,
+    # in_ndc=False).
     R, T, points, focal = random_rotations(3), torch.randn(3, 3), torch.randn(3, 9, 3), 70.0
     local = torch.einsum("bni,bij->bnj", points, R) + T[:, None]
     screen = torch.tensor([WIDTH, HEIGHT]) / 2 - focal * local[..., :2] / local[..., 2:]
-    K = cam.normalize_intrinsics(torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]), HEIGHT, WIDTH)
+    K = cam.normalize_intrinsics(
+        torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]), HEIGHT, WIDTH
+    )
     cameras = cam.Cameras(cam.pytorch3d_to_c2w(R, T), K.expand(3, 3, 3), torch.ones(3), torch.ones(3))
     uv, depth = cameras.project(points)
     torch.testing.assert_close(uv * torch.tensor([WIDTH, HEIGHT]), screen)
@@ -96,8 +101,13 @@ def test_colmap_quaternion_agrees_with_scipy():
 
 
 def test_colmap_points_land_on_the_pixels_that_its_manual_says():
-    # COLMAP: x_cam = q x q* + t, the product of quaternions; PINHOLE projects to fx X/Z + cx, fy Y/Z + cy, (0, 0) the upper left corner.
-    quaternion, translation, points = torch.randn(6, 4), torch.randn(6, 3) + torch.tensor([0, 0, 4.0]), torch.randn(6, 9, 3)
+    # COLMAP: x_cam = q x q* + t, the product of quaternions; PINHOLE projects to fx X/Z + cx, fy Y/Z + cy, (0, 0) the
+    # upper left corner.
+    quaternion, translation, points = (
+        torch.randn(6, 4),
+        torch.randn(6, 3) + torch.tensor([0, 0, 4.0]),
+        torch.randn(6, 9, 3),
+    )
     w, axis = quaternion[:, None, :1], quaternion[:, None, 1:].expand(points.shape)
     squared = quaternion.square().sum(-1)[:, None, None]
     turned = torch.linalg.cross(axis, w * points + torch.linalg.cross(axis, points))

@@ -1,4 +1,6 @@
-"""Checkpoints are read by one reader, for export and for going on: what is damaged, padded or a trap is refused by both."""
+"""Checkpoints are read by one reader, for export and for going on: what is damaged, padded or a trap is refused by
+both.
+"""
 
 import io
 import random
@@ -19,7 +21,10 @@ from vcgen.cli.export import export_checkpoint
 from vcgen.errors import UserError
 
 ENTRY = {
-    "class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "version": "0.1.0",
+    "class_path": "stand_in.BallSystem",
+    "init_args": {"density": 50.0},
+    "image_size": [16, 16],
+    "version": "0.1.0",
     "camera": {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8},
 }
 
@@ -28,7 +33,13 @@ def content(prefix: str = "") -> dict:
     """What training writes of a BallSystem. prefix: before the names of its weights."""
     weights = {prefix + name: value.clone() + 0.1 for name, value in BallSystem(density=50.0).state_dict().items()}
     averages = {name: value + 0.1 for name, value in weights.items() if not name.endswith("steps")}
-    return {"format": FORMAT, "state_dict": weights, "vcgen": ENTRY, "callbacks": {"EMA": {"weights": averages, "updates": 1}}, "global_step": 3}
+    return {
+        "format": FORMAT,
+        "state_dict": weights,
+        "vcgen": ENTRY,
+        "callbacks": {"EMA": {"weights": averages, "updates": 1}},
+        "global_step": 3,
+    }
 
 
 @pytest.fixture
@@ -40,7 +51,10 @@ def path(tmp_path) -> Path:
 def refusals(path: Path) -> list[str]:
     """How export and going on refuse a file."""
     lines = []
-    for read in (lambda: export_checkpoint(path, path.parent / "model"), lambda: CheckpointFiles(BallSystem(), ENTRY).load_checkpoint(path)):
+    for read in (
+        lambda: export_checkpoint(path, path.parent / "model"),
+        lambda: CheckpointFiles(BallSystem(), ENTRY).load_checkpoint(path),
+    ):
         with pytest.raises(UserError) as error:
             read()
         lines.append(str(error.value))
@@ -90,7 +104,9 @@ def test_a_flipped_bit_in_a_weight_is_refused_by_both(path):
     offset = data.index(struct.pack("<f", 0.3 + 0.1))  # "size"
     data[offset] ^= 1
     path.write_bytes(data)
-    assert not torch.equal(torch.load(path, weights_only=True)["state_dict"]["size"], content()["state_dict"]["size"])  # torch does not notice
+    assert not torch.equal(
+        torch.load(path, weights_only=True)["state_dict"]["size"], content()["state_dict"]["size"]
+    )  # torch does not notice
     assert all("is damaged" in line for line in refusals(path))
 
 
@@ -127,13 +143,21 @@ def test_parts_that_share_bytes_are_refused(path):
 
 def pickled(path: Path, code: bytes) -> None:
     """Replace the pickle of a checkpoint, all checksums right."""
-    path.write_bytes(pack([(name, code if name.endswith("data.pkl") else value) for name, value in parts(path).items()]))
+    path.write_bytes(
+        pack([(name, code if name.endswith("data.pkl") else value) for name, value in parts(path).items()])
+    )
 
 
 def test_names_that_take_memory_or_run_are_refused_unread(path):
-    huge = b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x10\x85R."  # bytearray(2 ** 44), which torch's reader makes
-    for code, name in ((huge, "builtins.bytearray"), (b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.", "os.system"),
-                       (b"\x80\x02ctorch.storage\nUntypedStorage\n.", "torch.storage.UntypedStorage"), (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "STACK_GLOBAL")):
+    huge = (
+        b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x10\x85R."  # bytearray(2 ** 44), which torch's reader makes
+    )
+    for code, name in (
+        (huge, "builtins.bytearray"),
+        (b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.", "os.system"),
+        (b"\x80\x02ctorch.storage\nUntypedStorage\n.", "torch.storage.UntypedStorage"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "STACK_GLOBAL"),
+    ):
         pickled(path, code)
         assert all(name in line for line in refusals(path))
 
@@ -164,16 +188,22 @@ def test_a_table_that_holds_itself_ends(path):
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "model._orig_mod."])
 def test_a_compiled_module_is_exported_and_goes_on(path, prefix):
     """torch.compile of the whole system, or of a part: the names of weights then are longer."""
+
     class Part(BallSystem):
         def state_dict(self, *args, **kwargs):
-            return {prefix.replace("_orig_mod.", "") + name: value for name, value in super().state_dict(*args, **kwargs).items()}
+            return {
+                prefix.replace("_orig_mod.", "") + name: value
+                for name, value in super().state_dict(*args, **kwargs).items()
+            }
 
     torch.save(content(prefix), path)
     if prefix == "_orig_mod.":
         assert folder.load(export_checkpoint(path, path.parent / "model")).size.item() == pytest.approx(0.5)
     found = CheckpointFiles(Part(), ENTRY).load_checkpoint(path)
     assert set(found["state_dict"]) == set(Part().state_dict())
-    assert set(found["callbacks"]["EMA"]["weights"]) == set(Part().state_dict()) - {prefix.replace("_orig_mod.", "") + "steps"}
+    assert set(found["callbacks"]["EMA"]["weights"]) == set(Part().state_dict()) - {
+        prefix.replace("_orig_mod.", "") + "steps"
+    }
 
 
 def test_a_compiled_run_goes_on_from_a_plain_one():

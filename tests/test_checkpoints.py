@@ -17,7 +17,9 @@ def test_checkpoints_hold_what_export_needs_and_no_temporary_file_is_left(finish
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     checkpoint = load(finished / "checkpoints" / "last.ckpt")
     assert checkpoint["vcgen"]["class_path"] == "vcgen.systems.nerfdiff.NerfDiff"
-    assert checkpoint["vcgen"]["image_size"] == [64, 64] and checkpoint["vcgen"]["camera"]["distance"] == pytest.approx(1.3, abs=0.01)
+    assert checkpoint["vcgen"]["image_size"] == [64, 64] and checkpoint["vcgen"]["camera"]["distance"] == pytest.approx(
+        1.3, abs=0.01
+    )
     weights = checkpoint["callbacks"]["EMA"]["weights"]
     assert set(weights) == set(checkpoint["state_dict"])
     assert any(not torch.equal(weights[name], checkpoint["state_dict"][name]) for name in weights)
@@ -48,7 +50,9 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(files, tmp_path, monkeypat
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(UserError, match=f"last.ckpt: cannot be written .{os.strerror(code)}.: .*the previous last.ckpt is intact") as error:
+    with pytest.raises(
+        UserError, match=f"last.ckpt: cannot be written .{os.strerror(code)}.: .*the previous last.ckpt is intact"
+    ) as error:
         files.save_checkpoint(content(2), path)
     assert ("it needs 1 MB beside the old one" in str(error.value)) == (code != errno.EIO)
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"] and number_in(path) == 1
@@ -93,7 +97,9 @@ def test_what_the_disk_holds_is_compared_with_what_was_written(files, tmp_path, 
             flip(temporary, 300_000)
 
     monkeypatch.setattr(os, "fsync", spoil)
-    with pytest.raises(UserError, match="does not hold what was written .*is damaged.; the previous last.ckpt is intact"):
+    with pytest.raises(
+        UserError, match="does not hold what was written .*is damaged.; the previous last.ckpt is intact"
+    ):
         files.save_checkpoint(content(2), path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"] and number_in(path) == 1
 
@@ -130,7 +136,10 @@ def test_foreign_and_truncated_files_are_refused(files, tmp_path, bad):
 def test_another_format_is_refused_with_both_versions(files, tmp_path):
     path = tmp_path / "old.ckpt"
     torch.save(content(1), path)
-    with pytest.raises(UserError, match=f"old.ckpt: checkpoint format 1, written by vcgen 0.1; this one reads format {FORMAT}: go on with"):
+    with pytest.raises(
+        UserError,
+        match=f"old.ckpt: checkpoint format 1, written by vcgen 0.1; this one reads format {FORMAT}: go on with",
+    ):
         files.load_checkpoint(path)
 
 
@@ -155,14 +164,26 @@ def test_validation_of_the_best_checkpoint_uses_its_averaged_weights(capsys, con
 def test_the_fit_command_refuses_a_damaged_checkpoint(capsys, config, finished, tmp_path):
     path = tmp_path / "bad.ckpt"
     path.write_bytes((finished / "checkpoints" / "last.ckpt").read_bytes()[:-1000])
-    assert "bad.ckpt: damaged or not a checkpoint" in refusal(capsys, vcgen("fit", config, tmp_path / "run", ckpt_path=path))
+    assert "bad.ckpt: damaged or not a checkpoint" in refusal(
+        capsys, vcgen("fit", config, tmp_path / "run", ckpt_path=path)
+    )
     assert not list((tmp_path / "run").rglob("config.yaml"))
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_the_keys_that_differ(capsys, config, finished, tmp_path):
     path = finished / "checkpoints" / "last.ckpt"
     config_of_run = (finished / "config.yaml").read_bytes()
-    line = refusal(capsys, vcgen("fit", config, finished, ckpt_path=path, model__encoder__plane_channels=16, model__encoder__decoder__channels=16))
+    line = refusal(
+        capsys,
+        vcgen(
+            "fit",
+            config,
+            finished,
+            ckpt_path=path,
+            model__encoder__plane_channels=16,
+            model__encoder__decoder__channels=16,
+        ),
+    )
     assert "encoder.plane_channels = 8, here 16;" in line and "optimizer" not in line
     assert "weights: encoder." in line
     assert (finished / "config.yaml").read_bytes() == config_of_run

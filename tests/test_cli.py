@@ -97,7 +97,10 @@ def test_what_the_system_refuses_is_one_line_with_the_place(monkeypatch, capsys,
     assert ("make room" in line) == (code == errno.ENOSPC) and "choose another place" in line
 
 
-@pytest.mark.parametrize("words", [[errno.ENOENT, "forgotten.json"], [errno.EBADF], [errno.EACCES], [errno.ECONNRESET, "host"], [errno.EPIPE]])
+@pytest.mark.parametrize(
+    "words",
+    [[errno.ENOENT, "forgotten.json"], [errno.EBADF], [errno.EACCES], [errno.ECONNRESET, "host"], [errno.EPIPE]],
+)
 def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, words):
     monkeypatch.setattr(cli, "COMMANDS", {"export": (f"{__name__}:command", "")})
     with pytest.raises(OSError):
@@ -112,6 +115,8 @@ def test_a_reader_that_has_had_enough_is_no_error(arguments):
 
 
 def test_our_warnings_are_one_line_and_those_of_libraries_say_where():
-    own = cli.one_line(UserWarning("the scene is fog"), UserWarning, str(Path(cli.__file__).parents[1] / "systems" / "x.py"), 7)
+    own = cli.one_line(
+        UserWarning("the scene is fog"), UserWarning, str(Path(cli.__file__).parents[1] / "systems" / "x.py"), 7
+    )
     assert own == "vcgen: warning: the scene is fog\n"
     assert cli.one_line(UserWarning("old"), UserWarning, "/else/where.py", 7) == "/else/where.py:7: UserWarning: old\n"

@@ -1,4 +1,6 @@
-"""The initial word by CLIP: transformers' own processor and logits say the same, and a run starts from the word that they rank first."""
+"""The initial word by CLIP: transformers' own processor and logits say the same, and a run starts from the word that
+they rank first.
+"""
 
 import json
 import logging
@@ -34,7 +36,9 @@ def place(tmp_path_factory) -> Path:
     tiny_clip(folder / "clip")
     tiny_folder(folder / "prior")
     (folder / "nouns.txt").write_text("\n".join(["quokka", "", *WORDS, " car "]))
-    Image.fromarray(np.pad(np.full((20, 30, 3), 90, np.uint8), ((9, 9), (9, 9), (0, 0)), constant_values=255)).save(folder / "photo.png")
+    Image.fromarray(np.pad(np.full((20, 30, 3), 90, np.uint8), ((9, 9), (9, 9), (0, 0)), constant_values=255)).save(
+        folder / "photo.png"
+    )
     return folder
 
 
@@ -42,10 +46,16 @@ def tiny_clip(folder: Path) -> None:
     """A CLIP model whose random weights are large enough for words to differ."""
     tokenizer = tiny_prior().tokenizer
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    marks = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     text = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, **sizes, **marks}
     torch.manual_seed(1)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config={"image_size": 24, "patch_size": 8, **sizes}, projection_dim=8))
+    model = CLIPModel(
+        CLIPConfig(text_config=text, vision_config={"image_size": 24, "patch_size": 8, **sizes}, projection_dim=8)
+    )
     for weight in (weight for name, weight in model.named_parameters() if weight.ndim > 1):
         torch.nn.init.normal_(weight, std=0.3)
     model.save_pretrained(folder)
@@ -55,7 +65,9 @@ def tiny_clip(folder: Path) -> None:
 def images(count: int = 1) -> Tensor:
     """Patches of color with noise finer than CLIP's pixels, in exact 8 bits."""
     generator = torch.Generator().manual_seed(0)
-    patches = torch.randint(0, 128, (count, 3, 4, 4), generator=generator).repeat_interleave(20, 2).repeat_interleave(20, 3)
+    patches = (
+        torch.randint(0, 128, (count, 3, 4, 4), generator=generator).repeat_interleave(20, 2).repeat_interleave(20, 3)
+    )
     return (patches + torch.randint(0, 128, (count, 3, 80, 80), generator=generator)) / 255
 
 
@@ -73,13 +85,20 @@ def by_transformers(folder: Path, given: Tensor) -> Tensor:
 def row(folder: Path, word: str) -> Tensor:
     """A known word's vector."""
     prior = TextPrior.load(folder)
-    return prior.text_encoder.get_input_embeddings().weight[prior.tokenizer(word, add_special_tokens=False).input_ids[0]].detach()
+    return (
+        prior.text_encoder.get_input_embeddings()
+        .weight[prior.tokenizer(word, add_special_tokens=False).input_ids[0]]
+        .detach()
+    )
 
 
 def shown(caplog) -> dict[str, float]:
     """The words of the one line that was printed, and their per cents."""
     (line,) = (record.getMessage() for record in caplog.records if "initial word" in record.getMessage())
-    return {word: float(fraction.rstrip("%")) for word, fraction in (part.split() for part in line.split(": ")[1].split(", "))}
+    return {
+        word: float(fraction.rstrip("%"))
+        for word, fraction in (part.split() for part in line.split(": ")[1].split(", "))
+    }
 
 
 def test_words_are_ranked_as_transformers_ranks_them(place, monkeypatch):
@@ -110,9 +129,14 @@ def test_the_new_word_starts_from_the_best_one_and_the_best_five_are_printed(pla
 
 def test_a_run_asks_clip_and_goes_on(place, tmp_path, caplog):
     options = {
-        "trainer__accelerator": "cpu", "trainer__val_check_interval": 1,
-        "data__image": place / "photo.png", "model__prior": place / "prior", "model__images__rows": 0,
-        "model__method__initial": place / "nouns.txt", "model__method__clip": place / "clip", "model__optimizer__lr": 1e-30,
+        "trainer__accelerator": "cpu",
+        "trainer__val_check_interval": 1,
+        "data__image": place / "photo.png",
+        "model__prior": place / "prior",
+        "model__images__rows": 0,
+        "model__method__initial": place / "nouns.txt",
+        "model__method__clip": place / "clip",
+        "model__optimizer__lr": 1e-30,
     }
     with caplog.at_level(logging.INFO):
         assert vcgen("fit", CONFIG, tmp_path / "run", trainer__max_steps=1, **options) == 0
@@ -129,19 +153,35 @@ def test_what_is_no_clip_model_is_refused_in_one_line(place, tmp_path, capsys):
 
     config = json.loads((place / "clip" / "config.json").read_text())
     cases = {
-        tmp_path / "absent": "download: true", place / "prior": "no folder of a CLIP model",
+        tmp_path / "absent": "download: true",
+        place / "prior": "no folder of a CLIP model",
         place / "prior" / "text_encoder": "clip_text_model; a text encoder alone sees no images",
-        broken("without words", lambda folder: [path.unlink() for path in folder.glob("tokenizer*")]): "tokenizer's files are missing",
-        broken("cut off", lambda folder: (folder / "model.safetensors").write_bytes(b"0" * 20)): "no folder of a CLIP model",
-        broken("other sizes", lambda folder: (folder / "config.json").write_text(json.dumps(config | {"projection_dim": 9}))): "no folder",
-        broken("pickled", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")): "model.safetensors found",
+        broken(
+            "without words", lambda folder: [path.unlink() for path in folder.glob("tokenizer*")]
+        ): "tokenizer's files are missing",
+        broken(
+            "cut off", lambda folder: (folder / "model.safetensors").write_bytes(b"0" * 20)
+        ): "no folder of a CLIP model",
+        broken(
+            "other sizes",
+            lambda folder: (folder / "config.json").write_text(json.dumps(config | {"projection_dim": 9})),
+        ): "no folder",
+        broken(
+            "pickled", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        ): "model.safetensors found",
     }
     for folder, message in cases.items():
         with pytest.raises(UserError, match=message) as error:
             load_clip(str(folder))
         assert "\n" not in str(error.value) and str(folder) in str(error.value)
-    options = {"data__image": place / "photo.png", "model__prior": place / "prior", "model__method__initial": "[car, fish]"}
-    status = vcgen("fit", CONFIG, tmp_path / "run", trainer__accelerator="cpu", model__method__clip=tmp_path / "absent", **options)
+    options = {
+        "data__image": place / "photo.png",
+        "model__prior": place / "prior",
+        "model__method__initial": "[car, fish]",
+    }
+    status = vcgen(
+        "fit", CONFIG, tmp_path / "run", trainer__accelerator="cpu", model__method__clip=tmp_path / "absent", **options
+    )
     assert "model.method.clip" in refusal(capsys, status)
 
 
@@ -162,9 +202,15 @@ def test_the_hub_is_asked_only_with_permission(monkeypatch):
         method.attach(prior, images(), download=True)
 
 
-@pytest.mark.parametrize("content, message", [
-    (None, "cannot be read"), (b"\xff\xfe", "cannot be read"), (b"quokka\nhot dog\n", "none of the 2"), (b"\n", "none of the 0"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"quokka\nhot dog\n", "none of the 2"),
+        (b"\n", "none of the 0"),
+    ],
+)
 def test_lists_without_words_are_refused_in_one_line(content, message, tmp_path):
     path = tmp_path / "nouns.txt"
     if content is not None:

@@ -1,4 +1,6 @@
-"""Every shipped configuration of a training is parsed and trains two steps, as it is or smaller where that would take minutes on a CPU."""
+"""Every shipped configuration of a training is parsed and trains two steps, as it is or smaller where that would take
+minutes on a CPU.
+"""
 
 import json
 import re
@@ -24,7 +26,9 @@ ROOT = Path(__file__).parents[1]
 #: What a prior learns from a photo.
 PERSONAL = [ROOT / "configs" / f"{name}.yaml" for name in ("textual_inversion", "lora", "dreambooth")]
 #: Without the per-image stage, which starts from a trained model with a prior: test_distilled.py has it.
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("distill") and path not in PERSONAL)
+CONFIGS = sorted(
+    path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("distill") and path not in PERSONAL
+)
 #: What does not change which parts of a configuration are used, only how much they work.
 SMALLER = {
     "nerfdiff": {
@@ -47,15 +51,25 @@ SMALLER = {
 
 #: The same for everything that lies on realfusion.yaml.
 REALFUSION = {
-    "data__size": 32, "model__options__render_size": 16, "model__options__reference_rays": 16, "model__occupancy": 8,
-    "model__outcome": "{frames: 2, mesh_resolution: 16, views: 4, size: 16}", "model__render__samples": 8, "model__render_eval__samples": 8,
+    "data__size": 32,
+    "model__options__render_size": 16,
+    "model__options__reference_rays": 16,
+    "model__occupancy": 8,
+    "model__outcome": "{frames: 2, mesh_resolution: 16, views: 4, size: 16}",
+    "model__render__samples": 8,
+    "model__render_eval__samples": 8,
 }
-SMALLER["nerfdiff_400m"] = SMALLER["nerfdiff"] | {"model__prior__channels": "[32, 32, 32, 32, 32]", "trainer__strategy": "auto"}
+SMALLER["nerfdiff_400m"] = SMALLER["nerfdiff"] | {
+    "model__prior__channels": "[32, 32, 32, 32, 32]",
+    "trainer__strategy": "auto",
+}
 
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
-    """A shard folder for configurations whose data is not bundled: 8 scenes of 80 opaque views, 128 px, of a scene within distance 2."""
+    """A shard folder for configurations whose data is not bundled: 8 scenes of 80 opaque views, 128 px, of a scene
+    within distance 2.
+    """
     views, size = 80, (128, 128)
     image = png(noise(0, *size, channels=3))
     records = [
@@ -70,7 +84,9 @@ def generated(tmp_path_factory):
 
 def stack_of(path: Path) -> list[Path]:
     """A configuration, after those on top of which it lies, as the command in its head says."""
-    found = re.search(rf"^#   vcgen fit((?: -c configs/\w+\.yaml)+) -c configs/{path.name}", path.read_text(), re.MULTILINE)
+    found = re.search(
+        rf"^#   vcgen fit((?: -c configs/\w+\.yaml)+) -c configs/{path.name}", path.read_text(), re.MULTILINE
+    )
     return [*(path.with_name(name) for name in re.findall(r"configs/(\w+\.yaml)", found[1])), path] if found else [path]
 
 
@@ -114,7 +130,9 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
 
 @pytest.mark.parametrize("path", PERSONAL, ids=lambda path: path.stem)
 def test_every_personalization_trains_two_steps(path, tmp_path):
-    Image.fromarray(np.pad(np.full((20, 30, 3), 90, np.uint8), ((9, 9), (9, 9), (0, 0)), constant_values=255)).save(tmp_path / "photo.png")
+    Image.fromarray(np.pad(np.full((20, 30, 3), 90, np.uint8), ((9, 9), (9, 9), (0, 0)), constant_values=255)).save(
+        tmp_path / "photo.png"
+    )
     options = {
         "trainer__accelerator": "cpu", "trainer__max_steps": 2, "trainer__val_check_interval": 2, "data__image": tmp_path / "photo.png",
         "model__prior": tiny_folder(tmp_path / "prior"), "model__images__steps": 2,
@@ -159,9 +177,14 @@ def test_realfusions_stacks_have_the_guidance_that_the_page_and_their_heads_stat
         stack = [ROOT / name.replace("8gb", f"{memory}gb") for name in re.findall(r"`([^`]+)`", files)]
         found.append(resolved(stack, capsys))
         assert found[-1]["options"]["guidance_scale"] == json.loads(scale), files
-        assert [path.name.replace("8gb", f"{memory}gb") for path in stack_of(stack[-1])] == [path.name for path in stack]
+        assert [path.name.replace("8gb", f"{memory}gb") for path in stack_of(stack[-1])] == [
+            path.name for path in stack
+        ]
     small, large, tuned = found
     assert all(low < high for low, high in zip(tuned["options"]["guidance_scale"], large["options"]["guidance_scale"]))
     assert tuned["options"]["noise_end"] < large["options"]["noise_end"] == small["options"]["noise_end"]
-    kept = [{**one, "options": {k: v for k, v in one["options"].items() if k not in ("guidance_scale", "noise_end")}} for one in (large, tuned)]
+    kept = [
+        {**one, "options": {k: v for k, v in one["options"].items() if k not in ("guidance_scale", "noise_end")}}
+        for one in (large, tuned)
+    ]
     assert kept[0] == kept[1] != small

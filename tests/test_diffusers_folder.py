@@ -64,17 +64,26 @@ def test_diffusers_opens_the_schedule_by_itself(tmp_path, kind, options):
     system = trained(entry(**options))
     schedule = kind.from_pretrained(exported(system, entry(**options), tmp_path / "a") / "scheduler")
     assert torch.equal(schedule.alphas_cumprod, system.prior.schedule.alphas_cumprod)
-    assert schedule.config.prediction_type == options.get("prediction", "v_prediction") and schedule.config.clip_sample is False
+    assert (
+        schedule.config.prediction_type == options.get("prediction", "v_prediction")
+        and schedule.config.clip_sample is False
+    )
 
 
 def test_weights_are_stored_once_and_put_together_again(model, system):
     own, unet = load_file(model / "model.safetensors"), load_file(model / UNET)
     assert not any(name.startswith("prior.unet.") for name in own) and set(unet) == set(system.prior.unet.state_dict())
     assert {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()} == {
-        "model.safetensors", "config.json", UNET, "unet/config.json", "scheduler/scheduler_config.json",
+        "model.safetensors",
+        "config.json",
+        UNET,
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
     }
     weights = folder.read_weights(model)
-    assert set(weights) == set(system.state_dict()) and all(torch.equal(weights[name], t) for name, t in system.state_dict().items())
+    assert set(weights) == set(system.state_dict()) and all(
+        torch.equal(weights[name], t) for name, t in system.state_dict().items()
+    )
 
 
 def test_the_config_survives_being_written_again(model, tmp_path):
@@ -91,7 +100,11 @@ def test_a_folder_from_before_still_loads(system, tmp_path):
     old.mkdir()
     save_file(system.state_dict(), old / "model.safetensors")
     about = entry()
-    config = {**{key: about[key] for key in ("class_path", "init_args", "image_size", "camera")}, "format": 1, "background": 1.0}
+    config = {
+        **{key: about[key] for key in ("class_path", "init_args", "image_size", "camera")},
+        "format": 1,
+        "background": 1.0,
+    }
     (old / "config.json").write_text(json.dumps(config))
     assert torch.equal(sample(folder.load(old)), sample(system)) and set(folder.hashes(old)) == {"weights", "config"}
 
@@ -131,14 +144,17 @@ def test_training_starts_from_field_and_prior_of_a_folder(model, system):
     assert all(torch.equal(tensor, system.state_dict()[name]) for name, tensor in fresh.state_dict().items())
 
 
-@pytest.mark.parametrize("name, content, message", [
-    (UNET, None, "is missing"),
-    (UNET, b"not tensors", "damaged"),
-    ("unet/config.json", None, "is missing"),
-    ("unet/config.json", b"{", "truncated"),
-    ("scheduler/scheduler_config.json", None, "is missing"),
-    ("scheduler/scheduler_config.json", b"\xff", "malformed"),
-])
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        (UNET, None, "is missing"),
+        (UNET, b"not tensors", "damaged"),
+        ("unet/config.json", None, "is missing"),
+        ("unet/config.json", b"{", "truncated"),
+        ("scheduler/scheduler_config.json", None, "is missing"),
+        ("scheduler/scheduler_config.json", b"\xff", "malformed"),
+    ],
+)
 def test_a_damaged_prior_is_refused(copy, name, content, message):
     (copy / name).unlink()
     if content is not None:
@@ -149,13 +165,21 @@ def test_a_damaged_prior_is_refused(copy, name, content, message):
         assert str(copy / name) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name, entry, value", [
-    ("unet/config.json", "norm_num_groups", 8), ("unet/config.json", "norm_eps", 1e-3), ("unet/config.json", "sample_size", ...),
-    ("scheduler/scheduler_config.json", "prediction_type", "epsilon"), ("scheduler/scheduler_config.json", "trained_betas", [0.1] * 1000),
-])
+@pytest.mark.parametrize(
+    "name, entry, value",
+    [
+        ("unet/config.json", "norm_num_groups", 8),
+        ("unet/config.json", "norm_eps", 1e-3),
+        ("unet/config.json", "sample_size", ...),
+        ("scheduler/scheduler_config.json", "prediction_type", "epsilon"),
+        ("scheduler/scheduler_config.json", "trained_betas", [0.1] * 1000),
+    ],
+)
 def test_a_prior_that_diffusers_would_build_otherwise_is_refused(copy, name, entry, value):
     content = json.loads((copy / name).read_text())
-    older = {key: kept for key, kept in content.items() if key not in ("dropout", "sample_max_value", "_diffusers_version")}
+    older = {
+        key: kept for key, kept in content.items() if key not in ("dropout", "sample_max_value", "_diffusers_version")
+    }
     (copy / name).write_text(json.dumps(older))
     folder.load(copy)  # diffusers' own defaults do not have to be there
     del content[entry]
@@ -182,7 +206,9 @@ def test_a_failed_save_leaves_the_old_folder(copy, system, monkeypatch):
     before = folder.hashes(copy)
     monkeypatch.setattr(system.prior.schedule, "save_pretrained", fail)
     with pytest.raises(OSError, match="disk full"):
-        folder.save(copy, {name: t + 1 for name, t in system.state_dict().items()}, folder.read_config(copy), system.prior)
+        folder.save(
+            copy, {name: t + 1 for name, t in system.state_dict().items()}, folder.read_config(copy), system.prior
+        )
     assert folder.hashes(copy) == before and [path.name for path in copy.parent.iterdir()] == ["model"]
 
 

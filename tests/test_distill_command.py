@@ -1,4 +1,6 @@
-"""`vcgen evaluate --distill` and `vcgen render --distill`: fields that are kept, found again, and made several at a time."""
+"""`vcgen evaluate --distill` and `vcgen render --distill`: fields that are kept, found again, and made several at a
+time.
+"""
 
 import json
 from pathlib import Path
@@ -30,8 +32,19 @@ def config(tmp_path: Path) -> Path:
 
 def test_evaluate_distills_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
     words = [
-        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
-        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config),
+        "evaluate",
+        "--model",
+        str(model),
+        "--data",
+        "data/cars64/test",
+        "--protocol",
+        "configs/protocols/cars64_view0_sparse.json",
+        "--out",
+        str(tmp_path / "out"),
+        "--lpips",
+        "none",
+        "--distill",
+        str(config),
     ]
     assert cli.main(words) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -50,8 +63,23 @@ def test_objects_distilled_together_are_scored_from_what_was_kept(model, config,
     guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0, "gamma": 0.0, "start": 0.6}}
     write_distillation(config, guidance=guidance)
     words = [
-        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
-        "--out", str(tmp_path / "out"), "--lpips", "none", "--distill", str(config), "--together", "4", "--shard", "0/3",
+        "evaluate",
+        "--model",
+        str(model),
+        "--data",
+        "data/cars64/test",
+        "--protocol",
+        "configs/protocols/cars64_view0_sparse.json",
+        "--out",
+        str(tmp_path / "out"),
+        "--lpips",
+        "none",
+        "--distill",
+        str(config),
+        "--together",
+        "4",
+        "--shard",
+        "0/3",
     ]
     assert cli.main(words) == 0
     fields = list((tmp_path / "out" / "fields").iterdir())
@@ -70,7 +98,19 @@ def test_render_distills_images_of_any_kind_and_size(model, config, tmp_path, mo
     image = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
     ImageDraw.Draw(image).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
     image.save(tmp_path / "car.png")
-    words = ["render", "--model", str(model), "--image", str(tmp_path / "car.png"), "--views", "2", "--turntable-frames", "0", "--mesh-resolution", "0"]
+    words = [
+        "render",
+        "--model",
+        str(model),
+        "--image",
+        str(tmp_path / "car.png"),
+        "--views",
+        "2",
+        "--turntable-frames",
+        "0",
+        "--mesh-resolution",
+        "0",
+    ]
     assert cli.main([*words, "--out", str(tmp_path / "a"), "--distill", str(config)]) == 0
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
     assert (tmp_path / "a/contact_sheet.png").read_bytes() != (tmp_path / "b/contact_sheet.png").read_bytes()
@@ -86,7 +126,17 @@ def test_rendering_many_images_again_distills_none_of_them_again(model, config, 
         image = Image.new("RGB", (64, 64), "white")
         ImageDraw.Draw(image).rectangle((20, 15, 45, 40), fill=path.stem)
         image.save(path)
-    words = ["render", "--model", str(model), "--image", *map(str, images), "--turntable-frames", "0", "--mesh-resolution", "0"]
+    words = [
+        "render",
+        "--model",
+        str(model),
+        "--image",
+        *map(str, images),
+        "--turntable-frames",
+        "0",
+        "--mesh-resolution",
+        "0",
+    ]
     words += ["--out", str(tmp_path / "out"), "--distill", str(config)]
     assert cli.main([*words, "--views", "2"]) == 0
     assert len(list((tmp_path / "out" / "fields").glob("*.safetensors"))) == 2
@@ -101,14 +151,35 @@ def test_rendering_many_images_again_distills_none_of_them_again(model, config, 
 
 def test_an_image_without_an_object_is_refused_before_anything_is_distilled(model, config, tmp_path, capsys):
     Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / "empty.png")
-    words = ["render", "--model", str(model), "--image", str(tmp_path / "empty.png"), "--out", str(tmp_path / "out"), "--distill", str(config)]
+    words = [
+        "render",
+        "--model",
+        str(model),
+        "--image",
+        str(tmp_path / "empty.png"),
+        "--out",
+        str(tmp_path / "out"),
+        "--distill",
+        str(config),
+    ]
     assert cli.main(words) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not (tmp_path / "out" / "views").exists()
 
 
 def test_together_without_distill_is_refused(capsys, model, tmp_path):
     words = [
-        "evaluate", "--model", str(model), "--data", "data/cars64/test", "--protocol", "configs/protocols/cars64_view0_sparse.json",
-        "--out", str(tmp_path / "out"), "--lpips", "none", "--together", "4",
+        "evaluate",
+        "--model",
+        str(model),
+        "--data",
+        "data/cars64/test",
+        "--protocol",
+        "configs/protocols/cars64_view0_sparse.json",
+        "--out",
+        str(tmp_path / "out"),
+        "--lpips",
+        "none",
+        "--together",
+        "4",
     ]
     assert "--distill" in refusal(capsys, cli.main(words))

@@ -77,16 +77,25 @@ def test_virtual_cameras_look_at_the_object_from_the_inputs_distance(example):
     torch.testing.assert_close(first, view_angles(camera.centers[0] - center[0])[0])
 
 
-@pytest.mark.parametrize("guidance", [
-    pytest.param(NGD(rounds=8, updates=40), id="ngd"), pytest.param(NGD(gamma=0.0, rounds=8, updates=40), id="ngd_gamma0"),
-    pytest.param(SDS(rounds=160, start=0.5), id="sds", marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        pytest.param(NGD(rounds=8, updates=40), id="ngd"),
+        pytest.param(NGD(gamma=0.0, rounds=8, updates=40), id="ngd_gamma0"),
+        pytest.param(SDS(rounds=160, start=0.5), id="sds", marks=pytest.mark.slow),
+    ],
+)
 def test_with_a_prior_that_knows_the_truth_the_field_becomes_the_truth(example, guidance):
-    """The true field has other planes; the input view is shown by it, too. Every guidance must bring it back from all virtual views."""
+    """The true field has other planes; the input view is shown by it, too. Every guidance must bring it back from all
+    virtual views.
+    """
     model = system()
     with torch.no_grad():
         field = model.field(example.context)
-        truth = replace(field, planes=field.planes + 0.5 * torch.randn(field.planes.shape, generator=torch.Generator().manual_seed(1)))
+        truth = replace(
+            field,
+            planes=field.planes + 0.5 * torch.randn(field.planes.shape, generator=torch.Generator().manual_seed(1)),
+        )
         cameras = virtual_cameras(example.context.cameras[:, 0], field.center, 4, FEW.elevations)
         images = model.render(truth, cameras, (64, 64)).rgb[0]
         seen = model.render(truth, example.context.cameras, (64, 64))
@@ -102,26 +111,39 @@ def test_with_a_prior_that_knows_the_truth_the_field_becomes_the_truth(example, 
 
 SCENES = {
     "triplane": lambda: SceneTriplane(TriplaneDecoder(8, 16), 16, 8, half_size=0.56, radius=0.51),
-    "hashgrid": lambda: SceneHashGrid(HashGrid(levels=4, log2_size=12, coarsest=4, finest=16), 0.56, 0.51, hidden=16, depth=1),
+    "hashgrid": lambda: SceneHashGrid(
+        HashGrid(levels=4, log2_size=12, coarsest=4, finest=16), 0.56, 0.51, hidden=16, depth=1
+    ),
 }
 
 
 @pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("guidance", [
-    NGD(rounds=8, updates=15), SDS(rounds=120, start=0.8, end=0.3), SJC(rounds=120, start=0.8, end=0.3),
-], ids=["ngd", "sds", "sjc"])
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        NGD(rounds=8, updates=15),
+        SDS(rounds=120, start=0.8, end=0.3),
+        SJC(rounds=120, start=0.8, end=0.3),
+    ],
+    ids=["ngd", "sds", "sjc"],
+)
 def test_any_guidance_brings_any_field_to_what_the_prior_knows(example, scene, guidance):
     """The prior knows a ball that shows its normals as colors, in closed form; the input view shows it, too."""
     torch.manual_seed(0)
     model = NerfDiff(SCENES[scene](), RenderOptions(8)).eval()
     ball = Balls(torch.zeros(1, 3), torch.tensor([0.3]), density=60.0, bound=0.51, skin=0.02)
     cameras = virtual_cameras(example.context.cameras[:, 0], torch.zeros(1, 3), 4, FEW.elevations)
-    images, seen = (render_image(ball, views, (16, 16), RenderOptions(48)).rgb for views in (cameras, example.context.cameras))
+    images, seen = (
+        render_image(ball, views, (16, 16), RenderOptions(48)).rgb for views in (cameras, example.context.cameras)
+    )
     model.prior = Oracle(images[0] * 2 - 1)
     options = replace(FEW, rays=128, input_rays=16, scene_lr=0.02, decoder_lr=0.01)
     state = distill(model, Views(seen, example.context.cameras), guidance, options)
     with torch.no_grad():
-        before, after = ((model.render(field, cameras, (16, 16)).rgb - images).square().mean() for field in (state.first, state.field))
+        before, after = (
+            (model.render(field, cameras, (16, 16)).rgb - images).square().mean()
+            for field in (state.first, state.field)
+        )
     assert after < 0.25 * before
 
 
@@ -132,7 +154,9 @@ def test_distillation_leaves_the_model_as_it_was(example):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert not torch.equal(state.field.planes, state.first.planes)
-    assert any(not torch.equal(a, b) for a, b in zip(state.field.decoder.parameters(), state.first.decoder.parameters()))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(state.field.decoder.parameters(), state.first.decoder.parameters())
+    )
 
 
 @pytest.mark.parametrize("rates, changed", [
@@ -143,7 +167,9 @@ def test_a_part_without_a_learning_rate_is_kept_to_the_bit(example, rates, chang
     before, after = state.first.weights().state_dict(), state.result.weights().state_dict()
     parts = {part: [name for name in before if name.startswith(part)] for part in ("scene", "decoder")}
     assert sum(map(len, parts.values())) == len(before) and all(parts.values())
-    assert {part for part, names in parts.items() if any(not torch.equal(before[name], after[name]) for name in names)} == {changed}
+    assert {
+        part for part, names in parts.items() if any(not torch.equal(before[name], after[name]) for name in names)
+    } == {changed}
 
 
 def test_the_same_seed_gives_the_same_field_and_another_one_another(example):
@@ -155,10 +181,14 @@ def test_the_same_seed_gives_the_same_field_and_another_one_another(example):
 def test_objects_distilled_together_keep_apart(example):
     """Only one object's targets pull at its planes: an object's gradient does not reach its neighbor."""
     model = system(small_prior())
-    both = replace(example.context, **{
-        "images": example.context.images.repeat(2, 1, 1, 1, 1), "alpha": example.context.alpha.repeat(2, 1, 1, 1, 1),
-        "cameras": example.context.cameras[[0, 0]],
-    })
+    both = replace(
+        example.context,
+        **{
+            "images": example.context.images.repeat(2, 1, 1, 1, 1),
+            "alpha": example.context.alpha.repeat(2, 1, 1, 1, 1),
+            "cameras": example.context.cameras[[0, 0]],
+        },
+    )
     state = Distillation(model, both, NGD(), FEW, torch.Generator().manual_seed(0))
     state.advance(0, torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -178,7 +208,10 @@ def test_the_condition_is_the_first_rendering_or_the_current_one(example):
     model = system(small_prior())
     shown = []
     original = model.prior.denoise
-    model.prior.denoise = lambda noisy, times, condition, scale: (shown.append(condition.maps.clone()), original(noisy, times, condition, scale))[1]
+    model.prior.denoise = lambda noisy, times, condition, scale: (
+        shown.append(condition.maps.clone()),
+        original(noisy, times, condition, scale),
+    )[1]
     for condition in ("first", "current"):
         shown.clear()
         distill(model, example.context, NGD(rounds=2, updates=3), replace(FEW, condition=condition))
@@ -189,7 +222,11 @@ def test_what_cannot_be_distilled_is_refused(example):
     with pytest.raises(UserError, match="no diffusion prior"):
         distill(system(), example.context, NGD())
     with pytest.raises(UserError, match="64 x 64 pixels, the prior knows 32 x 32"):
-        distill(system(ViewPrior(channels=(32, 32), attention=(False, False), input_attention=False, size=32)), example.context, NGD())
+        distill(
+            system(ViewPrior(channels=(32, 32), attention=(False, False), input_attention=False, size=32)),
+            example.context,
+            NGD(),
+        )
     pixelnerf = NerfDiff(PixelNerf(width=16, first_pool=False), prior=small_prior())
     with pytest.raises(UserError, match="PixelField cannot be finetuned"):
         distill(pixelnerf, example.context, NGD())
@@ -205,10 +242,20 @@ def test_the_field_is_fitted_as_it_will_be_shown(example, monkeypatch, samples, 
     assert seen == [used, used]
 
 
-@pytest.mark.parametrize("wrong", [
-    {"samples": 0}, {"views": 0}, {"rays": 3, "views": 4}, {"elevations": (20.0, 10.0)}, {"elevations": (0.0, 90.0)}, {"scene_lr": 0.0},
-    {"input_weight": -1.0}, {"scene_lr": None, "decoder_lr": -1.0}, {"scene_lr": float("nan")},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"samples": 0},
+        {"views": 0},
+        {"rays": 3, "views": 4},
+        {"elevations": (20.0, 10.0)},
+        {"elevations": (0.0, 90.0)},
+        {"scene_lr": 0.0},
+        {"input_weight": -1.0},
+        {"scene_lr": None, "decoder_lr": -1.0},
+        {"scene_lr": float("nan")},
+    ],
+)
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ValueError):
         DistillOptions(**wrong)

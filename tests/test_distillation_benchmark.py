@@ -42,7 +42,13 @@ def finished(out: Path, model: Path, settings: str) -> Results:
     """A folder as a run that got through leaves it."""
     protocol = load_protocol(PROTOCOL)
     data = file_sha256(ROOT / "data" / "cars64" / "test" / "index.json")
-    hashes = {**folder.hashes(model), "method": settings, "protocol": protocol.sha256, "data": data, "lpips_squeeze": "any"}
+    hashes = {
+        **folder.hashes(model),
+        "method": settings,
+        "protocol": protocol.sha256,
+        "data": data,
+        "lpips_squeeze": "any",
+    }
     scores = [ObjectScore(f"car{number}", "", 1.0, (ImageScore(20, "20", {"psnr": 20.0}),)) for number in range(15)]
     result = collect("ngd", scores, protocol, versions={}, hashes=hashes, run={})
     out.mkdir()
@@ -87,22 +93,30 @@ def test_what_an_interrupted_run_left_is_not_mixed_with_the_next(model, tmp_path
         distillation.score("ngd", Method("gamma 0.5"), model, PROTOCOL, tmp_path / "ngd", "cpu")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*_distillation_*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks" / "results").glob("*_distillation_*.json")), ids=lambda path: path.stem
+)
 def test_the_filed_tables_are_those_of_the_filed_figures(path):
     rows = json.loads(path.read_text())["rows"]
     written = Path(f"{path.parent / path.stem}.md").read_text().split("\n\n", 1)[1]
     assert written == "\n".join(distillation_tables.report(rows)) + "\n"
     # By hand, from the means that stand in the figures: SSIM is a column of its own.
     first, last = rows[0], rows[-1]
-    assert f"| {last['name']} | {last['psnr'] - first['psnr']:+.2f} (" in written and f"| {last['ssim'] - first['ssim']:+.3f} (" in written
+    assert (
+        f"| {last['name']} | {last['psnr'] - first['psnr']:+.2f} (" in written
+        and f"| {last['ssim'] - first['ssim']:+.3f} (" in written
+    )
     assert f"| {last['lpips'] - first['lpips']:+.3f} (" in written
 
 
 def scored_rows() -> list[dict]:
     row = lambda name, psnr, ssim, lpips: {"name": name, "psnr": psnr, "ssim": ssim, "lpips": lpips}  # noqa: E731
     return [
-        row("sds", 21.0, 0.82, 0.14), row("sds_guided", 20.6, 0.81, 0.12), row("ngd_gamma0", 21.0, 0.82, 0.15),
-        row("ngd_gamma0_guided", 20.8, 0.81, 0.14), row("ngd", 20.9, 0.825, 0.125),
+        row("sds", 21.0, 0.82, 0.14),
+        row("sds_guided", 20.6, 0.81, 0.12),
+        row("ngd_gamma0", 21.0, 0.82, 0.15),
+        row("ngd_gamma0_guided", 20.8, 0.81, 0.14),
+        row("ngd", 20.9, 0.825, 0.125),
     ]
 
 
@@ -115,14 +129,26 @@ def test_methods_are_compared_at_the_last_ones_lpips():
 def test_methods_are_paired_there_object_by_object():
     """By hand: three quarters of the way from SDS to its higher scale; two objects, each a model of its own."""
     rows, results = scored_rows(), []
-    for name, psnrs in {"sds": (20.0, 22.0), "sds_guided": (20.0, 21.2), "ngd_gamma0": (0, 0), "ngd_gamma0_guided": (0, 0), "ngd": (20.5, 21.3)}.items():
-        objects = [{"object": o, "group": o, "psnr": psnr, "ssim": 0.5 + (name == "ngd") * 0.001} for o, psnr in zip("ab", psnrs)]
+    for name, psnrs in {
+        "sds": (20.0, 22.0),
+        "sds_guided": (20.0, 21.2),
+        "ngd_gamma0": (0, 0),
+        "ngd_gamma0_guided": (0, 0),
+        "ngd": (20.5, 21.3),
+    }.items():
+        objects = [
+            {"object": o, "group": o, "psnr": psnr, "ssim": 0.5 + (name == "ngd") * 0.001}
+            for o, psnr in zip("ab", psnrs)
+        ]
         results.append(Results(name, {}, {}, {}, {}, {}, {}, {}, {}, objects=objects))
     distillation_tables.add_beside(rows, results)
     (found,) = rows[-1]["beside"].values()  # gamma 0 lies outside
     assert found["psnr"]["mean"] == pytest.approx((0.5 - 0.1) / 2) and found["psnr"]["improved"] == 0.5
     assert found["psnr"]["interval"] == pytest.approx((-0.1, 0.5)) and found["ssim"]["mean"] == pytest.approx(0.001)
-    assert distillation_tables.beside(rows)[-1] == "| sds | +0.20 (-0.10 to +0.50); 50% | +0.0010 (+0.0010 to +0.0010); 100% |"
+    assert (
+        distillation_tables.beside(rows)[-1]
+        == "| sds | +0.20 (-0.10 to +0.50); 50% | +0.0010 (+0.0010 to +0.0010); 100% |"
+    )
     assert distillation_tables.beside(rows[:1]) == []
 
 
@@ -131,8 +157,18 @@ def test_a_setting_of_the_sweep_changes_what_it_names():
     guidance, options = read("{}")
     assert read('{"gamma": 2.0, "views": 24}') == (replace(guidance, gamma=2.0), replace(options, views=24))
     sds = SDS(rounds=8, updates=guidance.updates)
-    assert read('{"guidance": "SDS", "rounds": 8, "guidance_scale": 1.05}') == (sds, replace(options, guidance_scale=1.05))
-    for wrong in ('{"gama": 0}', "gamma: 0", "[1]", '{"eta": 2}', '{"guidance": "SJC"}', '{"guidance": "SDS", "eta": 1}'):
+    assert read('{"guidance": "SDS", "rounds": 8, "guidance_scale": 1.05}') == (
+        sds,
+        replace(options, guidance_scale=1.05),
+    )
+    for wrong in (
+        '{"gama": 0}',
+        "gamma: 0",
+        "[1]",
+        '{"eta": 2}',
+        '{"guidance": "SJC"}',
+        '{"guidance": "SDS", "eta": 1}',
+    ):
         with pytest.raises(UserError, match="not a setting") as error:
             read(wrong)
         assert "\n" not in str(error.value)

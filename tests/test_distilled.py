@@ -1,4 +1,6 @@
-"""Distillation: kept fields, what a configuration chooses, `vcgen fit -c configs/distill.yaml`, and fields that are saved."""
+"""Distillation: kept fields, what a configuration chooses, `vcgen fit -c configs/distill.yaml`, and fields that are
+saved.
+"""
 
 import io
 import json
@@ -55,7 +57,10 @@ def test_kept_fields_are_found_again_and_leave_the_model_as_it_is(model, context
         torch.testing.assert_close(a, b)
     assert file.stat().st_mtime_ns == written
     assert all(torch.equal(value, weights[name]) for name, value in system.state_dict().items())
-    for other in (Distilled(system, NGD(rounds=2, updates=2), options, seed=1, keep=tmp_path), Distilled(system, SDS(rounds=4), options, keep=tmp_path)):
+    for other in (
+        Distilled(system, NGD(rounds=2, updates=2), options, seed=1, keep=tmp_path),
+        Distilled(system, SDS(rounds=4), options, keep=tmp_path),
+    ):
         other.field(context)
     assert len(list(tmp_path.iterdir())) == 3
     file.write_bytes(b"damaged")
@@ -67,7 +72,10 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
     system = folder.load(model)
     found = distilled(system, str(config))
     assert found.guidance == NGD(rounds=2, updates=2) and found.options.views == 2
-    for wrong, words in (("configs/cars64.yaml", "not Distill"), (str(tmp_path / "absent.yaml"), "see configs/distill.yaml")):
+    for wrong, words in (
+        ("configs/cars64.yaml", "not Distill"),
+        (str(tmp_path / "absent.yaml"), "see configs/distill.yaml"),
+    ):
         with pytest.raises(UserError, match=words):
             distilled(system, wrong)
     write_distillation(config, guidance={"class_path": "NGD", "init_args": {"round": 2}})
@@ -102,10 +110,15 @@ def test_the_configuration_may_ask_for_score_distillation_and_for_the_decoder_al
         return distilled(folder.load(model), str(write_distillation(config, guidance=guidance, options=options)))
 
     found = asked({"scene_lr": None, "decoder_lr": 1e-3})
-    assert found.guidance == SDS(start=0.9, end=0.02, rounds=3, updates=1) and json.loads(found.settings)["guidance"]["class"] == "SDS"
+    assert (
+        found.guidance == SDS(start=0.9, end=0.02, rounds=3, updates=1)
+        and json.loads(found.settings)["guidance"]["class"] == "SDS"
+    )
     after, before = found.field(context), found.last.first
     assert found.last.updates == 3 and torch.equal(before.planes, after.planes)
-    assert not all(torch.equal(a, b) for a, b in zip(before.decoder.parameters(), after.decoder.parameters(), strict=True))
+    assert not all(
+        torch.equal(a, b) for a, b in zip(before.decoder.parameters(), after.decoder.parameters(), strict=True)
+    )
     with pytest.raises(UserError, match="nothing is left to finetune") as error:
         asked({"scene_lr": None})
     assert "\n" not in str(error.value)
@@ -116,7 +129,9 @@ def test_without_a_file_the_settings_are_those_of_the_shipped_configuration(mode
     without, shipped = distilled(system, "default"), distilled(system, "configs/distill.yaml")
     assert type(without.guidance) is type(shipped.guidance) is NGD
     for ours, theirs in ((without.guidance, shipped.guidance), (without.options, shipped.options)):
-        assert [(f.name, getattr(ours, f.name)) for f in fields(ours)] == [(f.name, getattr(theirs, f.name)) for f in fields(theirs)]
+        assert [(f.name, getattr(ours, f.name)) for f in fields(ours)] == [
+            (f.name, getattr(theirs, f.name)) for f in fields(theirs)
+        ]
     # What the file says, as plain YAML.
     stage = yaml.safe_load(Path("configs/distill.yaml").read_text())["model"]["init_args"]
     for ours, said in ((without.guidance, stage["guidance"]["init_args"]), (without.options, stage["options"])):
@@ -125,8 +140,13 @@ def test_without_a_file_the_settings_are_those_of_the_shipped_configuration(mode
 
 
 SMALL = dict(
-    model__guidance__rounds=3, model__guidance__updates=2, model__options__views=2, model__options__rays=64, trainer__accelerator="cpu",
-    trainer__val_check_interval=2, samples__turntable=0,
+    model__guidance__rounds=3,
+    model__guidance__updates=2,
+    model__options__views=2,
+    model__options__rays=64,
+    trainer__accelerator="cpu",
+    trainer__val_check_interval=2,
+    samples__turntable=0,
 )
 
 
@@ -149,7 +169,9 @@ def test_an_image_is_distilled_as_a_training_run(capsys, model, tmp_path):
     image.save(tmp_path / "car.png")
 
     def fit(out: Path) -> int:
-        overlay = dict(config="configs/distill_image.yaml", trainer__default_root_dir=out, data__image=tmp_path / "car.png")
+        overlay = dict(
+            config="configs/distill_image.yaml", trainer__default_root_dir=out, data__image=tmp_path / "car.png"
+        )
         return vcgen("fit", "configs/distill.yaml", out, **overlay, model__model=model, **SMALL)
 
     assert fit(tmp_path / "run") == 0
@@ -157,7 +179,9 @@ def test_an_image_is_distilled_as_a_training_run(capsys, model, tmp_path):
     data = ImageData(tmp_path / "car.png", model)
     data.setup("fit")
     expected = open_pipeline(model).context(tmp_path / "car.png")
-    assert torch.equal(data.example.context.images, expected.images) and torch.equal(data.example.context.cameras.c2w, expected.cameras.c2w)
+    assert torch.equal(data.example.context.images, expected.images) and torch.equal(
+        data.example.context.cameras.c2w, expected.cameras.c2w
+    )
     cameras, system = expected.cameras, folder.load(model)
     with torch.no_grad():
         before = system.render(system.field(expected), cameras, (64, 64)).rgb
@@ -171,7 +195,9 @@ def test_an_image_is_distilled_as_a_training_run(capsys, model, tmp_path):
 
 
 def test_tensorboard_shows_the_virtual_views_above_what_they_are_pulled_towards(model, context, tmp_path):
-    """One sheet per round. Before the first update the upper row is the amortized field's; the lower is not, as the prior has its say."""
+    """One sheet per round. Before the first update the upper row is the amortized field's; the lower is not, as the
+    prior has its say.
+    """
     run(tmp_path, model, model__images_every=1, model__guidance__start=0.6)  # by 0.98 the prior has next to no say
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     events.Reload()
@@ -184,7 +210,9 @@ def test_tensorboard_shows_the_virtual_views_above_what_they_are_pulled_towards(
         field = system.field(context)
         cameras = virtual_cameras(context.cameras[:, 0], field.center, 2, DistillOptions().elevations)
         seen = system.render(field, cameras, (64, 64)).rgb[0].permute(0, 2, 3, 1).numpy() * 255
-    upper, lower = ([first[66 * row : 66 * row + 64, 66 * view : 66 * view + 64] for view in range(2)] for row in range(2))
+    upper, lower = (
+        [first[66 * row : 66 * row + 64, 66 * view : 66 * view + 64] for view in range(2)] for row in range(2)
+    )
     for view in range(2):
         assert abs(upper[view] - seen[view]).max() < 5  # bfloat16 in training
         assert abs(lower[view] - seen[view]).mean() > 5
@@ -208,14 +236,21 @@ def test_the_saved_field_renders_without_the_model(model, tmp_path):
 def finetuned(field: Finetunable, checkpoint: dict) -> Finetunable:
     """A model's field with the weights that a distillation's checkpoint holds."""
     weights, prefix = field.weights(), "state.weights."
-    weights.load_state_dict({k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)})
+    weights.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    )
     return field.with_weights(weights)
 
 
 @torch.no_grad()
 def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path):
     torch.manual_seed(0)
-    arguments = {"grid": {"levels": 3, "log2_size": 10, "coarsest": 4, "finest": 16}, "half_size": 0.56, "radius": 0.51, "hidden": 16}
+    arguments = {
+        "grid": {"levels": 3, "log2_size": 10, "coarsest": 4, "finest": 16},
+        "half_size": 0.56,
+        "radius": 0.51,
+        "hidden": 16,
+    }
     encoder = SceneHashGrid(HashGrid(**arguments["grid"]), 0.56, 0.51, hidden=16)
     model = write_model(tmp_path / "model", encoder, "vcgen.fields.hashgrid.SceneHashGrid", arguments)
     checkpoint = run(tmp_path / "run", model, model__options__decoder_lr=0.01)
@@ -229,7 +264,9 @@ def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path
     seen, again = (system.render(stage.field(context), context.cameras, size).rgb for _ in range(2))
     assert torch.equal(seen, again) and len(list((tmp_path / "kept").iterdir())) == 1
     assert torch.equal(system.render(system.field(context), context.cameras, size).rgb, first)
-    both = Views(torch.cat([context.images, context.images / 2]), context.cameras[[0, 0]], context.alpha.repeat(2, 1, 1, 1, 1))
+    both = Views(
+        torch.cat([context.images, context.images / 2]), context.cameras[[0, 0]], context.alpha.repeat(2, 1, 1, 1, 1)
+    )
     with pytest.raises(UserError, match="one image at a time"):
         Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path / "both").distill_together(both)
 

@@ -26,7 +26,8 @@ from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.nerfdiff import NerfDiff
 
-#: Where files that a command reads must be in the repository; everything else is the reader's, or written by another command.
+#: Where files that a command reads must be in the repository; everything else is the reader's, or written by another
+#: command.
 SHIPPED = ("configs/", "data/cars64", "data/pretrained", "benchmarks/", "slurm/")
 #: Stands for a configuration that the reader has.
 OWN_CONFIG = "configs/cars64.yaml"
@@ -41,17 +42,23 @@ class Parsed(BaseException):
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words of every command line in the page's bash and indented blocks; backslashes joined, comments and redirections dropped."""
+    """The words of every command line in the page's bash and indented blocks; backslashes joined, comments and
+    redirections dropped.
+    """
     indented = re.findall(r"^    ((?:vcgen|make) (?:.*\\\n)*.*)$", page.read_text(), re.MULTILINE)
     for block in [*blocks(page, "bash"), *(text for text in indented if PLACEHOLDER not in text)]:
         for line in block.replace("\\\n", " ").splitlines():
             for command in re.split(r" && | > \S+", line):
                 if words := shlex.split(command, comments=True):
-                    yield [OWN_CONFIG if word.endswith(".yaml") and not word.startswith("configs/") else word for word in words]
+                    yield [
+                        OWN_CONFIG if word.endswith(".yaml") and not word.startswith("configs/") else word
+                        for word in words
+                    ]
 
 
 def is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the program would start to work: its own parser takes the words (read from the repository's root)."""
+
     def and_stop(parse):
         def parse_only(parser, *args, **kwargs):
             parse(parser, *args, **kwargs)
@@ -76,7 +83,9 @@ def is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
 ALL_COMMANDS = [(page, words) for page in PAGES for words in commands(page)]
 
 
-@pytest.mark.parametrize("page, words", ALL_COMMANDS, ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else value.stem)
+@pytest.mark.parametrize(
+    "page, words", ALL_COMMANDS, ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else value.stem
+)
 def test_commands_are_understood_by_the_program(page, words, monkeypatch):
     assert [word for word in words if word.startswith(SHIPPED) and not (ROOT / word).exists()] == []
     if words[0] == "make":
@@ -89,7 +98,11 @@ def test_commands_are_understood_by_the_program(page, words, monkeypatch):
 
 @pytest.mark.parametrize("page", ["training.md", "distillation.md"])
 def test_the_command_of_joint_training_trains_both_on_the_bundled_data(page, monkeypatch, capsys):
-    wanted = [words for words in commands(ROOT / "docs" / page) if "configs/cars64_prior.yaml" in words and "--model.train_field" in words]
+    wanted = [
+        words
+        for words in commands(ROOT / "docs" / page)
+        if "configs/cars64_prior.yaml" in words and "--model.train_field" in words
+    ]
     assert len(wanted) == 1
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["vcgen"])
@@ -98,17 +111,34 @@ def test_the_command_of_joint_training_trains_both_on_the_bundled_data(page, mon
     assert end.value.code in (0, None)
     shown = yaml.safe_load(capsys.readouterr().out)
     model = shown["model"]["init_args"]
-    assert model["train_field"] is True and model["prior"]["class_path"].endswith("ViewPrior") and model["pretrained"] is None
+    assert (
+        model["train_field"] is True
+        and model["prior"]["class_path"].endswith("ViewPrior")
+        and model["pretrained"] is None
+    )
     assert model["loss_weights"] == {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}
-    assert shown["data"]["init_args"]["train"] == "data/cars64/train" and shown["trainer"]["default_root_dir"] == "outputs/joint"
+    assert (
+        shown["data"]["init_args"]["train"] == "data/cars64/train"
+        and shown["trainer"]["default_root_dir"] == "outputs/joint"
+    )
     alone = yaml.safe_load((ROOT / "configs" / "cars64.yaml").read_text())["model"]["init_args"]
-    assert alone["prior"] is None and model["encoder"]["init_args"]["channels"] == alone["encoder"]["init_args"]["channels"]
+    assert (
+        alone["prior"] is None
+        and model["encoder"]["init_args"]["channels"] == alone["encoder"]["init_args"]["channels"]
+    )
 
 
-@pytest.mark.parametrize("line", [
-    "export --checkpoint a --output b", "data pack srn a b --sizes 64", "evaluate --model a --data b --protocol c --out d --shard",
-    "fit -c configs/cars64.yaml --data.trian x", "fit -c configs/absent.yaml", "render --model a --image b",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export --checkpoint a --output b",
+        "data pack srn a b --sizes 64",
+        "evaluate --model a --data b --protocol c --out d --shard",
+        "fit -c configs/cars64.yaml --data.trian x",
+        "fit -c configs/absent.yaml",
+        "render --model a --image b",
+    ],
+)
 def test_a_wrong_command_would_be_noticed(line, monkeypatch, capsys):
     assert not is_understood(line.split(), monkeypatch)
 
@@ -135,13 +165,20 @@ def workplace(tmp_path, monkeypatch) -> Path:
     sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
     network = {"channels": [16, 32], "attention": [False, True], "size": 16}
     init_args = {
-        "encoder": {"class_path": "vcgen.encoders.triplane.TriplaneEncoder", "init_args": {"decoder": decoder, **sizes}},
-        "render": {"samples": 8}, "prior": {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": network},
+        "encoder": {
+            "class_path": "vcgen.encoders.triplane.TriplaneEncoder",
+            "init_args": {"decoder": decoder, **sizes},
+        },
+        "render": {"samples": 8},
+        "prior": {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": network},
     }
     encoder = TriplaneEncoder(TriplaneDecoder(**decoder), **sizes)
     model = NerfDiff(encoder, RenderOptions(samples=8), prior=ViewPrior(**network))
     config = {
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": init_args, "image_size": [16, 16], "background": 1.0,
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": init_args,
+        "image_size": [16, 16],
+        "background": 1.0,
         "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8},
     }
     folder.save(tmp_path / "outputs" / "demo" / "model", model.state_dict(), config, model.prior)
@@ -173,7 +210,10 @@ def test_the_python_of_the_distillation_page_samples(workplace):
 
 def test_the_python_of_the_personalization_page_draws_what_was_learned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    prior, method = TextPrior.load(tiny_folder(tmp_path / "data" / "pretrained" / "toys64")), TextualInversion(initial="car")
+    prior, method = (
+        TextPrior.load(tiny_folder(tmp_path / "data" / "pretrained" / "toys64")),
+        TextualInversion(initial="car"),
+    )
     method.attach(prior, torch.zeros(1, 3, 16, 16))
     (tmp_path / "outputs" / "textual_inversion").mkdir(parents=True)
     method.save(prior, tmp_path / "outputs" / "textual_inversion")
@@ -184,11 +224,15 @@ def test_the_python_of_the_personalization_page_draws_what_was_learned(tmp_path,
 
 
 def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_one_that_is_refused(tmp_path):
-    """The page's own loop in bash, with a vcgen that notes what it is told; a small prior and few steps do it, in this process."""
+    """The page's own loop in bash, with a vcgen that notes what it is told; a small prior and few steps do it, in this
+    process.
+    """
     (loop,) = (block for block in blocks(ROOT / "docs" / "realfusion.md", "bash") if "for photo in" in block)
     (tmp_path / "photos").mkdir()
     for name, color in (("a red car", (200, 30, 30, 255)), ("nothing", (0, 0, 0, 0)), ("sea", (30, 30, 200, 255))):
-        Image.fromarray(np.pad(np.full((20, 30, 4), color, np.uint8), ((9, 9), (9, 9), (0, 0)))).save(tmp_path / "photos" / f"{name}.png")
+        Image.fromarray(np.pad(np.full((20, 30, 4), color, np.uint8), ((9, 9), (9, 9), (0, 0)))).save(
+            tmp_path / "photos" / f"{name}.png"
+        )
     note = 'vcgen() { printf "%s\\t" "$@" >> told; printf "\\n" >> told; [[ "$*" != *nothing* ]]; }\n'
     subprocess.run(["bash", "-c", note + loop], cwd=tmp_path, check=True)
     told = [line.split("\t")[:-1] for line in (tmp_path / "told").read_text().splitlines()]
@@ -197,7 +241,12 @@ def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_o
     small = ["--model.prior", prior, "--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--data.size", "16"]
     parts = {
         "TextualInversion": ["--model.method.initial", "car", "--model.images.rows", "0"],
-        "RealFusion": ["--model.outcome", "{frames: 0, mesh_resolution: 0, views: 4}", "--model.options.render_size", "16"],
+        "RealFusion": [
+            "--model.outcome",
+            "{frames: 0, mesh_resolution: 0, views: 4}",
+            "--model.options.render_size",
+            "16",
+        ],
     }
     status = []
     for words in told:
@@ -222,7 +271,9 @@ def test_the_python_of_the_rasterizer_page_draws_with_gradients():
     for block in blocks(ROOT / "docs" / "rasterizer.md", "python"):
         exec(compile(block, "docs/rasterizer.md", "exec"), names)
     assert names["seen"].rgb.shape == names["image"].shape == (3, 3, 64, 64) and 0.3 < names["seen"].alpha.mean() < 0.7
-    assert (names["vertices"].grad != 0).any(1).double().mean() > 0.8 and (names["texture"].grad != 0).double().mean() > 0.2
+    assert (names["vertices"].grad != 0).any(1).double().mean() > 0.8 and (
+        names["texture"].grad != 0
+    ).double().mean() > 0.2
 
 
 def anchors(page: Path) -> set[str]:
@@ -249,7 +300,9 @@ def test_code_named_in_a_page_exists(page):
 
 
 def test_the_reliability_page_names_a_test_for_every_fault():
-    rows = re.findall(r"^\|(.+)\|$", (ROOT / "docs" / "reliability.md").read_text().split("## Faults")[1], re.MULTILINE)[2:]
+    rows = re.findall(
+        r"^\|(.+)\|$", (ROOT / "docs" / "reliability.md").read_text().split("## Faults")[1], re.MULTILINE
+    )[2:]
     assert len(rows) > 5
     for row in rows:
         fault, *_, tests = (cell.strip() for cell in row.split(" | "))
@@ -258,4 +311,6 @@ def test_the_reliability_page_names_a_test_for_every_fault():
 
 
 def test_images_are_small():
-    assert sum(path.stat().st_size for path in (ROOT / "docs" / "images").iterdir() if path.name != "teaser.png") < 300_000
+    assert (
+        sum(path.stat().st_size for path in (ROOT / "docs" / "images").iterdir() if path.name != "teaser.png") < 300_000
+    )

@@ -40,7 +40,9 @@ def test_the_distillation_page_lists_every_option_with_its_default():
 def test_the_personalization_page_lists_every_change_and_template_there_is():
     page = ROOT / "docs" / "personalization.md"
     assert documented_defaults(table(page, "Changes of the photo:")) == defaults(PhotoAugmentation)
-    assert documented_defaults(table(page, "Options of `TextualInversion`, `model.method`:")) == defaults(TextualInversion)
+    assert documented_defaults(table(page, "Options of `TextualInversion`, `model.method`:")) == defaults(
+        TextualInversion
+    )
     assert f"the {len(TEMPLATES)} short ones" in page.read_text()
 
 
@@ -52,7 +54,17 @@ def test_the_realfusion_page_lists_every_option_with_its_default(heading, part):
     assert documented_defaults(table(ROOT / "docs" / "realfusion.md", heading)) == defaults(part)
 
 
-OPTIONS = [TriplaneEncoder, TriplaneDecoder, RenderOptions, NerfDiff, PriorOptions, ViewPrior, SceneTriplane, SceneHashGrid, HashGrid]
+OPTIONS = [
+    TriplaneEncoder,
+    TriplaneDecoder,
+    RenderOptions,
+    NerfDiff,
+    PriorOptions,
+    ViewPrior,
+    SceneTriplane,
+    SceneHashGrid,
+    HashGrid,
+]
 
 
 @pytest.mark.parametrize("part", OPTIONS, ids=lambda part: part.__name__)
@@ -71,9 +83,14 @@ def documented_defaults(rows: dict[str, list[str]]) -> dict[str, str]:
 
 
 def defaults(part: type) -> dict[str, str]:
-    """Option -> its default as Python prints it; dataclasses as a call, because their own defaults are listed elsewhere."""
+    """Option -> its default as Python prints it; dataclasses as a call, because their own defaults are listed
+    elsewhere.
+    """
     parameters = inspect.signature(part).parameters.values()
-    return {p.name: "required" if p.default is p.empty else re.sub(r"^(\w+)\(\w+=.*\)$", r"\1()", repr(p.default)) for p in parameters}
+    return {
+        p.name: "required" if p.default is p.empty else re.sub(r"^(\w+)\(\w+=.*\)$", r"\1()", repr(p.default))
+        for p in parameters
+    }
 
 
 def test_the_data_page_lists_the_fields_of_the_shard_format():
@@ -118,7 +135,9 @@ def test_the_evaluation_page_lists_metrics_weights_protocol_and_results():
     protocols = sorted((ROOT / "configs" / "protocols").glob("*.json"))
     assert table(page, "## Protocol files").keys() == {path.name for path in protocols}
     entries = set().union(*(json.loads(path.read_text()) for path in protocols))
-    assert entries == set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", protocol_entries(page), re.M))))
+    assert entries == set(
+        re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", protocol_entries(page), re.M)))
+    )
 
 
 def protocol_entries(page: Path) -> str:

@@ -15,7 +15,13 @@ from vcgen.cli.doctor.finding import Finding, attempt
 from vcgen.data.shards.files import read_index, write_shards
 
 CARS = Path(__file__).parents[1] / "data" / "cars64" / "test"
-JOB = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen", "SLURM_NNODES": "2", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}
+JOB = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_JOB_NAME": "vcgen",
+    "SLURM_NNODES": "2",
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+}
 JOB |= {"SLURM_NODELIST": "gpu[07-08]"}
 
 
@@ -37,11 +43,26 @@ def installed(**versions: str | None):
 
 def test_the_command_prints_a_line_per_check_and_nothing_of_the_environment(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("SECRET_TOKEN", "not for logs")
-    assert cli.main(["doctor", "--data", str(CARS)]) in (0, 1)  # 1 where this computer has a problem, such as little space
+    assert cli.main(["doctor", "--data", str(CARS)]) in (
+        0,
+        1,
+    )  # 1 where this computer has a problem, such as little space
     out = capsys.readouterr().out
     assert all(line.split()[0] in ("ok", "warning", "problem") for line in out.splitlines())
     subjects = {line.split()[1] for line in out.splitlines()}
-    assert subjects == {"python", "packages", "imports", "processors", "gpus", "space", "lpips", "bundled", "slurm", "launch", "data"}
+    assert subjects == {
+        "python",
+        "packages",
+        "imports",
+        "processors",
+        "gpus",
+        "space",
+        "lpips",
+        "bundled",
+        "slurm",
+        "launch",
+        "data",
+    }
     assert "15 objects of 64 x 64 px" in out and "not for logs" not in out
 
 
@@ -69,7 +90,9 @@ def test_a_missing_package_is_a_line_and_does_not_end_the_report(monkeypatch):
 @pytest.mark.parametrize("name", ["lightning", "pytorch_lightning"])
 def test_malicious_releases_are_refused_by_name_and_never_imported(monkeypatch, name, version):
     (found,) = packages.malicious(installed(**{name: version}))
-    assert found.state == "problem" and found.subject == name.replace("_", "-") and f"{version} is malicious" in found.text
+    assert (
+        found.state == "problem" and found.subject == name.replace("_", "-") and f"{version} is malicious" in found.text
+    )
     assert "lightning>=2.6.6" in found.text
     monkeypatch.setattr(packages, "malicious", lambda: [found])
     monkeypatch.setattr(packages, "imports", lambda: pytest.fail("imported"))
@@ -91,7 +114,10 @@ def test_a_package_that_breaks_on_import_is_named(monkeypatch, tmp_path):
     (tmp_path / "broken_vision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist\\nmore')")
     monkeypatch.syspath_prepend(str(tmp_path))
     (found,) = packages.imports(("json", "broken_vision"))
-    assert found.state == "problem" and "broken_vision cannot be imported (operator torchvision::nms does not exist)" in found.text
+    assert (
+        found.state == "problem"
+        and "broken_vision cannot be imported (operator torchvision::nms does not exist)" in found.text
+    )
 
 
 @pytest.mark.parametrize("file, content, cores", [
@@ -193,4 +219,8 @@ def test_the_doctor_runs_where_no_package_is_installed():
     words = [sys.executable, "-S", "-m", "vcgen", "doctor"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("problem  imports") and "torch cannot be imported" in line]
+    assert [
+        line
+        for line in done.stdout.splitlines()
+        if line.startswith("problem  imports") and "torch cannot be imported" in line
+    ]

@@ -1,4 +1,6 @@
-"""Lightning's epochs, which ``trainer.limit_train_batches`` makes of an endless stream: each goes on where the last ended, resumed or not."""
+"""Lightning's epochs, which ``trainer.limit_train_batches`` makes of an endless stream: each goes on where the last
+ended, resumed or not.
+"""
 
 import itertools
 
@@ -36,18 +38,34 @@ def test_every_epoch_goes_on_where_the_last_ended(config, tmp_path, monkeypatch,
     assert Witness.seen == order[:batches]
 
 
-def test_a_run_that_is_counted_in_epochs_ends_with_a_checkpoint_of_its_last_step_and_goes_on(config, tmp_path, monkeypatch, order):
+def test_a_run_that_is_counted_in_epochs_ends_with_a_checkpoint_of_its_last_step_and_goes_on(
+    config, tmp_path, monkeypatch, order
+):
     monkeypatch.setattr(Witness, "seen", [])
-    options = dict(trainer__limit_train_batches=3, trainer__max_steps=-1, trainer__val_check_interval=100, ckpt_path="last")
+    options = dict(
+        trainer__limit_train_batches=3, trainer__max_steps=-1, trainer__val_check_interval=100, ckpt_path="last"
+    )
     for epochs in (1, 2):
-        assert vcgen("fit", config, tmp_path / "run", **options, trainer__max_epochs=epochs, trainer__callbacks__plus="training.Witness") == 0
+        assert (
+            vcgen(
+                "fit",
+                config,
+                tmp_path / "run",
+                **options,
+                trainer__max_epochs=epochs,
+                trainer__callbacks__plus="training.Witness",
+            )
+            == 0
+        )
         assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3 * epochs
     assert Witness.seen == order[:6]
 
 
 def test_overfitting_repeats_the_same_batches_also_when_it_is_resumed(config, tmp_path, monkeypatch, order):
     monkeypatch.setattr(Witness, "seen", [])
-    options = dict(trainer__overfit_batches=2, data__val="null", trainer__callbacks__plus="training.Witness", ckpt_path="last")
+    options = dict(
+        trainer__overfit_batches=2, data__val="null", trainer__callbacks__plus="training.Witness", ckpt_path="last"
+    )
     for stop in (3, 4, 5):
         assert vcgen("fit", config, tmp_path / "run", **options, trainer__max_steps=stop) == 0
     assert Witness.seen == [order[0], order[1]] * 2 + [order[0]]

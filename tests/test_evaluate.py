@@ -48,7 +48,9 @@ def test_perfect_predictions_are_capped_and_counted(shards, tmp_path):
 
 def test_every_view_but_the_input_is_scored_once_sorted_by_object_and_view(shards, tmp_path):
     results, _ = run(shards, tmp_path / "out")
-    assert [(i["object"], i["view"]) for i in results.images] == [(key, v) for key in ("a1", "a2", "b1", "c1") for v in range(1, VIEWS)]
+    assert [(i["object"], i["view"]) for i in results.images] == [
+        (key, v) for key in ("a1", "a2", "b1", "c1") for v in range(1, VIEWS)
+    ]
 
 
 def test_stored_results_equal_the_returned_ones_and_say_what_they_mean(shards, tmp_path):
@@ -75,7 +77,10 @@ def test_merged_shards_give_the_report_of_one_process(shards, tmp_path):
     run(shards, tmp_path / "whole", offset=7)
     for number in (2, 0, 1):
         assert run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, shard=(number, 3)))[0] is None
-        assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == ["records", "shards.json"]  # each writes its records only
+        assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [
+            "records",
+            "shards.json",
+        ]  # each writes its records only
     _, merger = run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, merge=True))
     assert len(merger.rendered) == 3 * 3  # the report's images, nothing else
     assert results_file(tmp_path / "shared") == results_file(tmp_path / "whole")
@@ -85,10 +90,15 @@ def test_merged_shards_give_the_report_of_one_process(shards, tmp_path):
 
 def test_a_merge_with_missing_objects_names_the_shards_to_run_again(shards, tmp_path):
     merge = replace(SETTINGS, merge=True)
-    with pytest.raises(UserError, match=r"4 of 4 objects are not scored yet \(a1, a2, b1, ...\); run the evaluation, whole or with --shard"):
+    with pytest.raises(
+        UserError,
+        match=r"4 of 4 objects are not scored yet \(a1, a2, b1, ...\); run the evaluation, whole or with --shard",
+    ):
         run(shards, tmp_path / "out", settings=merge)
     run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(1, 3)))
-    with pytest.raises(UserError, match="3 of 4 objects are not scored yet .a1, b1, c1.; run --shard 0/3 and 2/3, then --merge"):
+    with pytest.raises(
+        UserError, match="3 of 4 objects are not scored yet .a1, b1, c1.; run --shard 0/3 and 2/3, then --merge"
+    ):
         run(shards, tmp_path / "out", settings=merge)
     run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(0, 3)))
     with pytest.raises(UserError, match="1 of 4 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
@@ -163,7 +173,9 @@ def test_mean_image_is_the_mean_over_views_composited_on_the_background(tmp_path
     images[1, ..., 0], images[1, ..., 3] = 255, 51  # red at coverage 0.2
     write_shards([record("a1", images)], tmp_path / "shards", (SIZE, SIZE))
     image = MeanImage.of(tmp_path / "shards", background=1.0).image
-    assert image[:, 3, 5].tolist() == pytest.approx([(200 / 255 + 1) / 2, (200 / 255 + 0.8) / 2, (200 / 255 + 0.8) / 2], abs=1e-6)
+    assert image[:, 3, 5].tolist() == pytest.approx(
+        [(200 / 255 + 1) / 2, (200 / 255 + 0.8) / 2, (200 / 255 + 0.8) / 2], abs=1e-6
+    )
     on_black = MeanImage.of(tmp_path / "shards", background=0.0).image
     assert on_black[:, 3, 5].tolist() == pytest.approx([(200 / 255 + 0.2) / 2, 100 / 255, 100 / 255], abs=1e-6)
 

@@ -27,10 +27,23 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
     (model / "model.safetensors").write_bytes(b"weights")
     (model / "config.json").write_text("{}")
     monkeypatch.setattr("vcgen.checkpoints.model_folder.load", lambda folder, device, plugins: Oracle(51))
-    entries = {"version": 1, "name": "file", "context": [0], "targets": "all others", "size": [SIZE, SIZE], "background": 1.0}
+    entries = {
+        "version": 1,
+        "name": "file",
+        "context": [0],
+        "targets": "all others",
+        "size": [SIZE, SIZE],
+        "background": 1.0,
+    }
     entries |= {"quantisation": SUPPORTED_QUANTISATION, "metrics": SUPPORTED_METRICS}
     (tmp_path / "protocol.json").write_text(json.dumps(entries))
-    places = {"model": model, "data": shards, "train": shards, "protocol": tmp_path / "protocol.json", "out": tmp_path / "out"}
+    places = {
+        "model": model,
+        "data": shards,
+        "train": shards,
+        "protocol": tmp_path / "protocol.json",
+        "out": tmp_path / "out",
+    }
     arguments = [word for name, path in places.items() for word in (f"--{name}", str(path))]
     command.main([*arguments, "--lpips", "none", "--device", "cpu", "--baselines"])
     assert set(load_results(tmp_path / "out").baselines) == {"copy the input view", "mean training image"}
@@ -39,7 +52,9 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
 
 def test_objects_left_out_do_not_shift_the_shards_to_run_again(shards, tmp_path):
     run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(0, 3)))
-    records = RecordFolder(tmp_path / "out" / "records", Fingerprint("offset 51", PROTOCOL.sha256, file_sha256(shards / INDEX), METRICS))
+    records = RecordFolder(
+        tmp_path / "out" / "records", Fingerprint("offset 51", PROTOCOL.sha256, file_sha256(shards / INDEX), METRICS)
+    )
     with pytest.raises(UserError, match="1 of 3 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
         merged(tmp_path / "out", records, ["a1", "b1", "c1"], dealt=["a1", "a2", "b1", "c1"])  # a2 is left out
 
@@ -79,7 +94,10 @@ def test_an_unreadable_object_stops_the_evaluation_or_is_left_out_by_name(shards
         run(shards, tmp_path / "stop", offset=7)
     skip = replace(SETTINGS, on_error="skip")
     results, _ = run(shards, tmp_path / "skip", offset=7, settings=skip)
-    assert results.objects == [entry for entry in whole.objects if entry["object"] != bad] and results.counts["objects"] == 3
+    assert (
+        results.objects == [entry for entry in whole.objects if entry["object"] != bad]
+        and results.counts["objects"] == 3
+    )
     assert load_results(tmp_path / "skip").skipped.keys() == {bad}
     for report in ("report.md", "report.html"):
         assert f"cannot be read: 1 objects, {bad}." in (tmp_path / "skip" / report).read_text()

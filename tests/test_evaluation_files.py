@@ -1,4 +1,6 @@
-"""Files of an evaluation that somebody changed: what no evaluation can have written is refused in one line that names the file."""
+"""Files of an evaluation that somebody changed: what no evaluation can have written is refused in one line that names
+the file.
+"""
 
 import json
 
@@ -19,7 +21,10 @@ SCORES = [
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
     RecordFolder(tmp_path, FINGERPRINT).write(SCORES[0])
-    assert RecordFolder(tmp_path, FINGERPRINT).read("a1") == SCORES[0] and RecordFolder(tmp_path, FINGERPRINT).read("b1") is None
+    assert (
+        RecordFolder(tmp_path, FINGERPRINT).read("a1") == SCORES[0]
+        and RecordFolder(tmp_path, FINGERPRINT).read("b1") is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,13 @@ from vcgen.types import Views
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
 ENTRY = {
-    "class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "camera": CAMERA,
-    "data": "balls/train", "version": "0.1.0", "git": "abc123",
+    "class_path": "stand_in.BallSystem",
+    "init_args": {"density": 50.0},
+    "image_size": [16, 16],
+    "camera": CAMERA,
+    "data": "balls/train",
+    "version": "0.1.0",
+    "git": "abc123",
 }
 CONFIG = {**{key: ENTRY[key] for key in ("class_path", "init_args", "image_size", "camera")}, "background": 1.0}
 
@@ -95,6 +100,7 @@ def test_the_config_says_where_the_model_comes_from(tmp_path):
 
 def test_a_checkpoint_of_the_trainer_is_read(tmp_path):
     """Lightning's own file, with the entries that vcgen's callbacks add."""
+
     class Callbacks(pl.Callback):
         def on_save_checkpoint(self, trainer, module, content):
             content["vcgen"] = ENTRY
@@ -112,7 +118,10 @@ def test_nerfdiff_survives_the_round_trip(tmp_path):
     part = "vcgen.fields.triplane.TriplaneDecoder", "vcgen.encoders.triplane.TriplaneEncoder"
     sizes = {"plane_size": 16, "plane_channels": 4, "channels": [16, 32], "layers": 1, "attention": [False, False]}
     decoder = {"class_path": part[0], "init_args": {"channels": 4, "hidden": 8}}
-    arguments = {"encoder": {"class_path": part[1], "init_args": {"decoder": decoder, **sizes}}, "render": {"samples": 8}}
+    arguments = {
+        "encoder": {"class_path": part[1], "init_args": {"decoder": decoder, **sizes}},
+        "render": {"samples": 8},
+    }
     entry = {**ENTRY, "class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": arguments}
     system = build_system(entry["class_path"], arguments).eval()
     with torch.no_grad():
@@ -126,15 +135,25 @@ def test_nerfdiff_survives_the_round_trip(tmp_path):
         assert torch.equal(image(folder.load(export(path, tmp_path / "model"))), expected) and expected.std() > 1e-3
 
 
-@pytest.mark.parametrize(("changes", "options", "message"), [
-    ({"vcgen": {}}, [], "not written by vcgen fit"),
-    ({"callbacks": {}}, [], "no EMA weights: add --weights raw"),
-    ({"callbacks": {"EMA": {"weights": {"size": torch.zeros(1)}}}}, [], r"do not cover the model: 1 missing \(tint\)"),
-    ({"state_dict": {"size": torch.zeros(2), "other": torch.zeros(1)}}, [],
-     r"2 missing \(tint, steps\); 1 unexpected \(other\); 1 of another shape \(size \(2,\) instead of \(1,\)\)"),
-    ({"vcgen": {**ENTRY, "class_path": "nowhere.Model"}}, [], "nowhere.Model"),
-    ({"vcgen": {**ENTRY, "init_args": {"radius": 3}}}, [], "radius"),
-])
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"vcgen": {}}, [], "not written by vcgen fit"),
+        ({"callbacks": {}}, [], "no EMA weights: add --weights raw"),
+        (
+            {"callbacks": {"EMA": {"weights": {"size": torch.zeros(1)}}}},
+            [],
+            r"do not cover the model: 1 missing \(tint\)",
+        ),
+        (
+            {"state_dict": {"size": torch.zeros(2), "other": torch.zeros(1)}},
+            [],
+            r"2 missing \(tint, steps\); 1 unexpected \(other\); 1 of another shape \(size \(2,\) instead of \(1,\)\)",
+        ),
+        ({"vcgen": {**ENTRY, "class_path": "nowhere.Model"}}, [], "nowhere.Model"),
+        ({"vcgen": {**ENTRY, "init_args": {"radius": 3}}}, [], "radius"),
+    ],
+)
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, changes, options, message):
     path = checkpoint(tmp_path / "last.ckpt", **changes)
     with pytest.raises(UserError, match=message) as error:
@@ -150,8 +169,12 @@ def test_unreadable_checkpoints_are_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.ckpt")
     (tmp_path / "folder.ckpt").mkdir()
     expected = {
-        "cut": "damaged or not a checkpoint", "text": "damaged or", "empty": "damaged or", "list": "not a checkpoint",
-        "folder": "is a folder", "absent": "no such checkpoint",
+        "cut": "damaged or not a checkpoint",
+        "text": "damaged or",
+        "empty": "damaged or",
+        "list": "not a checkpoint",
+        "folder": "is a folder",
+        "absent": "no such checkpoint",
     }
     for name, message in expected.items():
         with pytest.raises(UserError, match=message) as error:
@@ -173,7 +196,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 def test_an_older_model_is_replaced_and_nothing_else_is(tmp_path, model):
     other = BallSystem(density=50.0, size=0.1)
     folder.save(model, other.state_dict(), CONFIG)
-    assert folder.load(model).size.item() == pytest.approx(0.1) and [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert folder.load(model).size.item() == pytest.approx(0.1) and [path.name for path in tmp_path.iterdir()] == [
+        "model"
+    ]
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_text("precious")
     with pytest.raises(UserError, match="not a model folder"):
@@ -205,26 +230,29 @@ def damage(model, name, content):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("config.json", None, "not a model folder"),
-    ("config.json", b"{", "truncated"),
-    ("config.json", b'{"model_type": "bert"}', "not of vcgen's model format 1"),
-    ("config.json", b'{"format": 1, "class_path": "a.B"}', "missing required field `init_args`"),
-    ("config.json", changed(format=9), "found 9"),
-    ("config.json", changed(image_size=[10**9, 16]), r"<= 4096 - at `\$.image_size\[0\]`"),
-    ("config.json", changed(image_size=[[16], 16]), r"at `\$.image_size\[0\]`"),
-    ("config.json", changed(background=1.5), r"at `\$.background`"),
-    ("config.json", changed(camera={**CAMERA, "far": 0.8}), "near 0.8 is not below far 0.8"),
-    ("config.json", changed(camera={**CAMERA, "far": 1e300}), r"at `\$.camera.far`"),
-    ("config.json", changed(camera={**CAMERA, "near": -0.1}), r"at `\$.camera.near`"),
-    ("config.json", changed(camera={**CAMERA, "focal": -1}), r"at `\$.camera.focal`"),
-    ("config.json", changed(camera={**CAMERA, "elevation": 91}), r"at `\$.camera.elevation`"),
-    ("config.json", changed(init_args=["density"]), r"at `\$.init_args`"),
-    ("config.json", changed(dtype="float16"), "holds weights of float32, config.json says float16"),
-    ("model.safetensors", None, "is missing"),
-    ("model.safetensors", b"", "damaged"),
-    ("model.safetensors", b"not tensors", "damaged"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "not a model folder"),
+        ("config.json", b"{", "truncated"),
+        ("config.json", b'{"model_type": "bert"}', "not of vcgen's model format 1"),
+        ("config.json", b'{"format": 1, "class_path": "a.B"}', "missing required field `init_args`"),
+        ("config.json", changed(format=9), "found 9"),
+        ("config.json", changed(image_size=[10**9, 16]), r"<= 4096 - at `\$.image_size\[0\]`"),
+        ("config.json", changed(image_size=[[16], 16]), r"at `\$.image_size\[0\]`"),
+        ("config.json", changed(background=1.5), r"at `\$.background`"),
+        ("config.json", changed(camera={**CAMERA, "far": 0.8}), "near 0.8 is not below far 0.8"),
+        ("config.json", changed(camera={**CAMERA, "far": 1e300}), r"at `\$.camera.far`"),
+        ("config.json", changed(camera={**CAMERA, "near": -0.1}), r"at `\$.camera.near`"),
+        ("config.json", changed(camera={**CAMERA, "focal": -1}), r"at `\$.camera.focal`"),
+        ("config.json", changed(camera={**CAMERA, "elevation": 91}), r"at `\$.camera.elevation`"),
+        ("config.json", changed(init_args=["density"]), r"at `\$.init_args`"),
+        ("config.json", changed(dtype="float16"), "holds weights of float32, config.json says float16"),
+        ("model.safetensors", None, "is missing"),
+        ("model.safetensors", b"", "damaged"),
+        ("model.safetensors", b"not tensors", "damaged"),
+    ],
+)
 def test_a_damaged_folder_is_refused(model, name, content, message):
     damage(model, name, content)
     with pytest.raises(UserError, match=message) as error:
@@ -276,7 +304,9 @@ class Grower(BallSystem):
         self.many = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(parts))
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"width": 10**9}, "of another shape"), ({"parts": 10**12}, "more than 1010 parameters")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"width": 10**9}, "of another shape"), ({"parts": 10**12}, "more than 1010 parameters")]
+)
 def test_a_model_larger_than_its_weights_is_refused_before_it_takes_memory(tmp_path, arguments, message):
     config = {**CONFIG, "class_path": "test_export.Grower"}
     model = folder.save(tmp_path / "model", Grower().state_dict(), config)
@@ -292,6 +322,9 @@ def test_an_absent_device_is_refused(model):
 
 
 def test_the_file_that_training_started_from_is_not_needed_afterwards():
-    given = {"encoder": {"class_path": "PixelNerf", "init_args": {"pretrained": "/home/someone/resnet34.pth", "width": 16}}, "list": [1, 2]}
+    given = {
+        "encoder": {"class_path": "PixelNerf", "init_args": {"pretrained": "/home/someone/resnet34.pth", "width": 16}},
+        "list": [1, 2],
+    }
     kept = without_starting_weights(given)
     assert kept["encoder"]["init_args"] == {"pretrained": None, "width": 16} and kept["list"] == [1, 2]

@@ -21,7 +21,9 @@ from vcgen.types import Position
 
 
 def damage(index, number: int, what: bytes = b"IDAT") -> str:
-    """Spoil the first image of a scene (its pixels, or with b"IEND" its end) without changing the shard's length; returns its key."""
+    """Spoil the first image of a scene (its pixels, or with b"IEND" its end) without changing the shard's length;
+    returns its key.
+    """
     name, sample = index.samples[number]
     data = bytearray((index.folder / name).read_bytes())
     start = data.index(what, sample.offset)
@@ -32,8 +34,12 @@ def damage(index, number: int, what: bytes = b"IDAT") -> str:
 
 @pytest.fixture
 def index(tmp_path):
-    """Forty scenes of two views in shards of eight; scenes 3 (cannot be read) and 17 (cannot be decoded) are damaged."""
-    index = write_shards((make_record(f"k{i}", count=2) for i in range(40)), tmp_path / "out", (8, 6), samples_per_shard=8)
+    """Forty scenes of two views in shards of eight; scenes 3 (cannot be read) and 17 (cannot be decoded) are
+    damaged.
+    """
+    index = write_shards(
+        (make_record(f"k{i}", count=2) for i in range(40)), tmp_path / "out", (8, 6), samples_per_shard=8
+    )
     damage(index, 3, b"IEND")
     damage(index, 17, b"IDAT")
     return index
@@ -94,12 +100,16 @@ def test_more_than_a_twentieth_is_refused_and_every_scene_is_named_once(index, c
     assert capsys.readouterr().err.splitlines() == [
         "vcgen: warning: scene k3 is skipped: why", "vcgen: warning: scene k17 is skipped: because"
     ]  # fmt: skip
-    with pytest.raises(UserError, match="3 of 40 scenes cannot be read, more than on_error: skip leaves out .5%.; one of them: again"):
+    with pytest.raises(
+        UserError, match="3 of 40 scenes cannot be read, more than on_error: skip leaves out .5%.; one of them: again"
+    ):
         faults.add({"k5": "again"})
 
 
 def test_missing_and_truncated_shards_are_skipped_or_refused_by_their_fraction(tmp_path, capsys):
-    index = write_shards((make_record(f"k{i}", count=2) for i in range(40)), tmp_path / "out", (8, 6), samples_per_shard=1)
+    index = write_shards(
+        (make_record(f"k{i}", count=2) for i in range(40)), tmp_path / "out", (8, 6), samples_per_shard=1
+    )
     (index.folder / "000004.tar").unlink()
     (index.folder / "000020.tar").write_bytes(b"short")
     with pytest.raises(UserError, match="000004.tar: missing"):
@@ -150,11 +160,15 @@ def test_a_training_on_a_folder_that_lacks_a_shard_is_refused_when_it_held_too_m
 
 @pytest.mark.slow
 def test_an_error_in_a_loader_process_ends_the_command(cars, tmp_path):
-    """The loader is still open then, and its processes ignore the signal by which Python ends them; in this very process it would not show."""
+    """The loader is still open then, and its processes ignore the signal by which Python ends them; in this very
+    process it would not show.
+    """
     for shard in cars.glob("*.tar"):
         shard.write_bytes(bytes(shard.stat().st_size))
     command = [sys.executable, "-m", "vcgen", "fit", "-c", str(tmp_path / "tiny.yaml"), "--data.train", str(cars)]
     command += ["--data.num_workers", "2", "--trainer.default_root_dir", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("vcgen: error: ")

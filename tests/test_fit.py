@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "data" / "cars64" / "train"
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------------------------
+# --- refusals
+# ---------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option, value, place", [
@@ -67,11 +68,15 @@ def test_damaged_shards_are_refused_from_the_main_process_and_from_workers(capsy
     shutil.copytree(TRAIN, tmp_path / "cars")
     for shard in (tmp_path / "cars").glob("*.tar"):
         shard.write_bytes(bytes(len(shard.read_bytes())))
-    line = refusal(capsys, vcgen("fit", config, tmp_path / "run", data__train=tmp_path / "cars", data__num_workers=workers))
+    line = refusal(
+        capsys, vcgen("fit", config, tmp_path / "run", data__train=tmp_path / "cars", data__num_workers=workers)
+    )
     assert re.search(r"cars/\d{6}\.tar, scene at byte \d+: .*pack it again$", line)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(capsys, config, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(
+    capsys, config, tmp_path, monkeypatch
+):
     losses, scenes = NerfDiff.losses, []
 
     def poisoned(self, example, generator):
@@ -83,13 +88,18 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
 
     monkeypatch.setattr(NerfDiff, "losses", poisoned)
     line = refusal(capsys, vcgen("fit", config, tmp_path / "run"))
-    known = {sample["key"] for shard in json.loads((TRAIN / "index.json").read_text())["shards"] for sample in shard["samples"]}
+    known = {
+        sample["key"]
+        for shard in json.loads((TRAIN / "index.json").read_text())["shards"]
+        for sample in shard["samples"]
+    }
     assert len(scenes) == 2 and known.issuperset(scenes)
     assert f"not finite at step 3 (rgb = nan); learning from {scenes[0]}, {scenes[1]}: " in line
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-# --- merging and printing -----------------------------------------------------------------------------------------------------------------
+# --- merging and printing
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_later_files_and_flags_win_and_the_printed_configuration_is_one_that_trains(capsys, config, tmp_path):
@@ -100,7 +110,10 @@ def test_later_files_and_flags_win_and_the_printed_configuration_is_one_that_tra
     printed = capsys.readouterr().out
     assert exit.value.code in (0, None)
     shown = yaml.safe_load(printed)
-    assert shown["model"]["init_args"]["rays_per_view"] == 24 and shown["model"]["init_args"]["encoder"]["init_args"]["plane_size"] == 16
+    assert (
+        shown["model"]["init_args"]["rays_per_view"] == 24
+        and shown["model"]["init_args"]["encoder"]["init_args"]["plane_size"] == 16
+    )
     assert shown["ema"]["decay"] == 0.25
     (tmp_path / "printed.yaml").write_text(printed)
     assert vcgen("fit", tmp_path / "printed.yaml", tmp_path / "run", trainer__max_steps=1) == 0
@@ -113,7 +126,8 @@ def test_interpolations_follow_flags(config, tmp_path):
     assert model["encoder"]["init_args"]["plane_size"] == model["rays_per_view"] == 24
 
 
-# --- training ----------------------------------------------------------------------------------------------------------------------------
+# --- training
+# ----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_fault_in_validation_leaves_the_trained_weights_in_place(config, tmp_path, monkeypatch):
@@ -123,7 +137,9 @@ def test_a_fault_in_validation_leaves_the_trained_weights_in_place(config, tmp_p
         trained = self._trained
         swap_out(self, module)
         if trained is not None:
-            kept["restored"] = all(torch.equal(p, trained[name]) for name, p in module.named_parameters() if p.requires_grad)
+            kept["restored"] = all(
+                torch.equal(p, trained[name]) for name, p in module.named_parameters() if p.requires_grad
+            )
 
     monkeypatch.setattr(EMA, "_swap_out", watched)
     with pytest.raises(RuntimeError, match="a fault in validation"):
@@ -148,7 +164,9 @@ def test_gradients_are_clipped_in_every_precision(config, tmp_path, precision, m
     clipped = []
 
     def clip(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
-        self.clip_gradients(optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm)
+        self.clip_gradients(
+            optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
+        )
         measure(self, optimizer)
         clipped.append(norms.pop()[0])
 
@@ -158,7 +176,8 @@ def test_gradients_are_clipped_in_every_precision(config, tmp_path, precision, m
     assert all(dtypes == {torch.float32} for _, dtypes in norms)
 
 
-# --- the helpers --------------------------------------------------------------------------------------------------------------------------
+# --- the helpers
+# --------------------------------------------------------------------------------------------------------------------------
 
 
 def test_nested_refusals_become_one_line():

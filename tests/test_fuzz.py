@@ -1,4 +1,6 @@
-"""The fuzzer's first five hundred cases, and that it would find what it is there for. `make fuzz` tries twenty thousand."""
+"""The fuzzer's first five hundred cases, and that it would find what it is there for. `make fuzz` tries twenty
+thousand.
+"""
 
 import json
 import time
@@ -25,19 +27,39 @@ def subjects():
 
 def test_five_hundred_spoiled_files_are_refused_in_one_line_or_mean_something_valid(subjects):
     outcomes = [fuzz.try_case(seed, subjects) for seed in range(500)]
-    assert [f"{outcome} again: python tests/fuzz.py --case {outcome.seed}" for outcome in outcomes if outcome.result == fuzz.WRONG] == []
-    assert len({outcome.kind for outcome in outcomes}) >= len(subjects) - 2 and {fuzz.EQUAL, fuzz.VALID, fuzz.REFUSED} <= {o.result for o in outcomes}
+    assert [
+        f"{outcome} again: python tests/fuzz.py --case {outcome.seed}"
+        for outcome in outcomes
+        if outcome.result == fuzz.WRONG
+    ] == []
+    assert len({outcome.kind for outcome in outcomes}) >= len(subjects) - 2 and {
+        fuzz.EQUAL,
+        fuzz.VALID,
+        fuzz.REFUSED,
+    } <= {o.result for o in outcomes}
 
 
 def test_whole_files_are_valid_by_the_fuzzers_own_rules(subjects):
-    never = ("checkpoint bytes", "unet/config.json", "scheduler/scheduler_config.json", "model.safetensors", "weights of LPIPS")
-    found = {subject.name: subject.valid(subject.files) for subject in subjects if not subject.name.startswith(("srn", "image of"))}
+    never = (
+        "checkpoint bytes",
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
+        "model.safetensors",
+        "weights of LPIPS",
+    )
+    found = {
+        subject.name: subject.valid(subject.files)
+        for subject in subjects
+        if not subject.name.startswith(("srn", "image of"))
+    }
     assert [name for name, valid in found.items() if not valid] == [name for name in found if name in never]
 
 
 def loaded(tmp_path: Path, load) -> fuzz.Outcome:
     """What the fuzzer says of a reader, at a case that spoils the file."""
-    subject = Subject("a", WHOLE, lambda random, files: {"a.json": b'{"a": NaN}'}, lambda folder: "whole", by_rule("a.json"))
+    subject = Subject(
+        "a", WHOLE, lambda random, files: {"a.json": b'{"a": NaN}'}, lambda folder: "whole", by_rule("a.json")
+    )
     subject.prepare(tmp_path)
     subject.load = load
     outcome = fuzz.try_case(1, [subject])
@@ -91,9 +113,24 @@ def test_what_is_tried_depends_on_the_seed_alone():
 
 
 def test_spoiled_documents_hold_what_python_cannot_write():
-    assert to_json({"a": RAW + "NaN", "b" + RAW: 1, "b": [RAW + "9" * 5000]}) == b'{"a": NaN, "b": 1, "b": [' + b"9" * 5000 + b"]}"
+    assert (
+        to_json({"a": RAW + "NaN", "b" + RAW: 1, "b": [RAW + "9" * 5000]})
+        == b'{"a": NaN, "b": 1, "b": [' + b"9" * 5000 + b"]}"
+    )
     texts = b"".join(spoil_json(Random(seed), WHOLE["a.json"]) for seed in range(2000))
-    assert all(word in texts for word in (b"NaN", b"Infinity", b"1e999", b"[[[[[[[[", b"\\ud800", b"\\u001b", b"../../../etc/passwd", b"9" * 5000))
+    assert all(
+        word in texts
+        for word in (
+            b"NaN",
+            b"Infinity",
+            b"1e999",
+            b"[[[[[[[[",
+            b"\\ud800",
+            b"\\u001b",
+            b"../../../etc/passwd",
+            b"9" * 5000,
+        )
+    )
     for wrong in (b'{"a": NaN}', b"[", b"\xff"):
         with pytest.raises(ValueError):
             plain(wrong)
@@ -102,4 +139,6 @@ def test_spoiled_documents_hold_what_python_cannot_write():
 def test_a_png_file_is_whole_when_all_its_checksums_are_right():
     data = png(noise(0))
     assert png_is_whole(data) and not png_is_whole(data[:-1]) and not png_is_whole(data + b"0")
-    assert not any(png_is_whole(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]) for place in range(len(data)))
+    assert not any(
+        png_is_whole(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]) for place in range(len(data))
+    )

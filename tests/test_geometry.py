@@ -20,7 +20,9 @@ def box(shift=(0.0, 0.0, 0.0), bounds=UNIT):
 
 def square(shift):
     """The unit square in the xy plane, moved along x."""
-    return trimesh.Trimesh(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]) + [shift, 0, 0], [[0, 1, 2], [0, 2, 3]])
+    return trimesh.Trimesh(
+        np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]) + [shift, 0, 0], [[0, 1, 2], [0, 2, 3]]
+    )
 
 
 def test_concentric_spheres():
@@ -43,7 +45,9 @@ def test_equal_surfaces_with_other_triangles_differ_by_the_sampling_alone():
 
 
 def test_half_overlapping_squares():
-    """Half of each square lies on the other; of the rest a strip as wide as the threshold counts, at a mean distance of a quarter."""
+    """Half of each square lies on the other; of the rest a strip as wide as the threshold counts, at a mean distance of
+    a quarter.
+    """
     found = compare(square(0.0), square(0.5), threshold=0.1, samples=100_000)
     assert found.precision == pytest.approx(0.6, abs=0.01) and found.recall == pytest.approx(0.6, abs=0.01)
     assert found.fscore == pytest.approx(0.6, abs=0.01)
@@ -51,7 +55,9 @@ def test_half_overlapping_squares():
 
 
 def test_precision_and_recall_tell_too_much_from_too_little():
-    whole = trimesh.util.concatenate([sphere(0.1), trimesh.creation.icosphere(subdivisions=4, radius=0.1).apply_translation([1, 0, 0])])
+    whole = trimesh.util.concatenate(
+        [sphere(0.1), trimesh.creation.icosphere(subdivisions=4, radius=0.1).apply_translation([1, 0, 0])]
+    )
     too_little, too_much = compare(sphere(0.1), whole), compare(whole, sphere(0.1))
     assert too_little.precision == 1 and too_little.recall == pytest.approx(0.5, abs=0.01)
     assert too_much.precision == pytest.approx(0.5, abs=0.01) and too_much.recall == 1
@@ -61,13 +67,17 @@ def test_precision_and_recall_tell_too_much_from_too_little():
 def test_distances_of_known_points():
     """A tiny triangle at height 2 above another: every distance is 2, either way."""
     speck = np.array([[0, 0, 0], [1e-9, 0, 0], [0, 1e-9, 0]])
-    there, back = surface_distances(trimesh.Trimesh(speck, [[0, 1, 2]]), trimesh.Trimesh(speck + [0, 0, 2], [[0, 1, 2]]), 10)
+    there, back = surface_distances(
+        trimesh.Trimesh(speck, [[0, 1, 2]]), trimesh.Trimesh(speck + [0, 0, 2], [[0, 1, 2]]), 10
+    )
     assert there == pytest.approx(np.full(10, 2.0)) and back == pytest.approx(np.full(10, 2.0))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_boxes_moved_by_half_share_a_third(axis):
-    """The lines of the grid pass through no edge by luck: cells divide the boxes evenly, and the diagonals of faces meet their centers."""
+    """The lines of the grid pass through no edge by luck: cells divide the boxes evenly, and the diagonals of faces
+    meet their centers.
+    """
     assert volume_iou(box(), box(0.5 * np.eye(3)[axis]), resolution=48) == pytest.approx(1 / 3, abs=1e-12)
 
 

@@ -75,7 +75,9 @@ def test_a_step_without_gamma_is_one_of_score_distillation(fraction):
     renderings, generators = torch.rand(3, 3, 8, 8) * 2 - 1, [torch.Generator().manual_seed(1) for _ in range(2)]
     sds = SDS(start=fraction, end=fraction - 1e-6)
     other = sds.step(0, sds.begin(renderings, generators[0]), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[0])
-    own = NGD(start=fraction).step(0, other._replace(targets=renderings), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[1])
+    own = NGD(start=fraction).step(
+        0, other._replace(targets=renderings), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[1]
+    )
     assert own.timestep == other.timestep and float((own.targets - renderings).abs().max()) > 1e-3
     torch.testing.assert_close(own.targets, other.targets, atol=1e-5, rtol=0)
 
@@ -100,7 +102,9 @@ def test_without_guidance_the_walk_is_diffusers_ddim():
     state, _ = walk(guidance, renderings, denoise)
     solver = DDIMScheduler.from_config(SCHEDULE.config, prediction_type="epsilon")
     solver.set_timesteps(10)
-    sample = solver.add_noise(renderings, guidance.begin(renderings, torch.Generator().manual_seed(0)).noise, torch.tensor([800, 800]))
+    sample = solver.add_noise(
+        renderings, guidance.begin(renderings, torch.Generator().manual_seed(0)).noise, torch.tensor([800, 800])
+    )
     # diffusers' step goes 100 timesteps down, as ours does
     for time in range(800, 0, -100):
         image, noise = denoise(sample, torch.full((2,), time))
@@ -115,10 +119,17 @@ def test_fresh_noise_replaces_a_fraction_of_the_walks_own():
     for eta in (0.0, 0.6, 1.0):
         guidance = NGD(start=0.4, rounds=4, eta=eta)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(renderings.shape, generator=generator)  # the prior sees this very noise, so the step would keep it
+        noise = torch.randn(
+            renderings.shape, generator=generator
+        )  # the prior sees this very noise, so the step would keep it
         before = generator.get_state()
         step = guidance.step(
-            0, Round(renderings, noise, -1, 0, 0), renderings, lambda noisy, times: Denoised(renderings, noise), SCHEDULE, generator
+            0,
+            Round(renderings, noise, -1, 0, 0),
+            renderings,
+            lambda noisy, times: Denoised(renderings, noise),
+            SCHEDULE,
+            generator,
         )
         assert torch.equal(generator.get_state(), before) == (not eta)
         steps[eta] = step
@@ -126,7 +137,9 @@ def test_fresh_noise_replaces_a_fraction_of_the_walks_own():
     for eta, step in steps.items():
         assert torch.equal(step.targets, steps[0.0].targets)
         both = torch.stack([step.noise.flatten(), noise.flatten()])
-        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(math.sqrt(1 - eta**2), abs=0.016)  # 5 standard deviations
+        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(
+            math.sqrt(1 - eta**2), abs=0.016
+        )  # 5 standard deviations
         assert float(step.noise.std()) == pytest.approx(1, abs=0.01)
     one, other = steps[1.0].noise[:2].flatten(1)
     assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.05  # views have noise of their own
@@ -152,7 +165,9 @@ def test_noise_is_shared_by_all_views():
 
 
 def disagreeing_views(guidance):
-    """Two views whose priors want -0.5 and 0.5; the scene is one number, fitted to the mean of the targets. Returns its largest error."""
+    """Two views whose priors want -0.5 and 0.5; the scene is one number, fitted to the mean of the targets. Returns its
+    largest error.
+    """
     mean = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1)
     fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731
     state, _ = walk(guidance, torch.zeros(2, 1, 1, 1), gaussian(mean, 0.2), fit)
@@ -167,8 +182,9 @@ def test_weights_above_one_diverge_and_the_clip_prevents_it():
 
 @pytest.mark.parametrize("gamma", [0.0, None])
 def test_without_gamma_low_noise_does_not_let_the_views_go(gamma):
-    """Two views whose priors, without spread, want -0.5 and 0.5. Left alone they get it; else each target keeps only the last step's
-    fraction, alpha sigma, from the scene, which is the mean of the targets, and leaves its start as the product of the weights does."""
+    """Two views whose priors, without spread, want -0.5 and 0.5. Left alone they get it; else each target keeps only
+    the last step's fraction, alpha sigma, from the scene, which is the mean of the targets, and leaves its start as the
+    product of the weights does."""
     means, start = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1), 0.3
     certain = lambda noisy, times: Denoised(means.expand_as(noisy), noisy)  # noqa: E731
     fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731
@@ -195,7 +211,9 @@ def test_the_gradient_of_sds_is_the_closed_form_of_a_gaussian_prior():
     renderings = torch.full((count, 1, 2, 2), value)
     guidance = SDS(start=0.9, end=0.1, rounds=1)
     generator = torch.Generator().manual_seed(0)
-    state = guidance.step(0, guidance.begin(renderings, generator), renderings, gaussian(mean, deviation), SCHEDULE, generator)
+    state = guidance.step(
+        0, guidance.begin(renderings, generator), renderings, gaussian(mean, deviation), SCHEDULE, generator
+    )
     times = torch.arange(100, 901)
     alpha, sigma = signal_and_noise(SCHEDULE, times, torch.zeros(len(times)))
     gain = alpha * deviation**2 / (alpha**2 * deviation**2 + sigma**2)
@@ -204,7 +222,9 @@ def test_the_gradient_of_sds_is_the_closed_form_of_a_gaussian_prior():
 
 
 def test_the_gradient_of_score_jacobian_chaining_is_the_closed_form_of_a_gaussian_prior():
-    """E over n of (D(I + s n) - I) / s = s (mean - I) / (deviation^2 + s^2): s times the score of the prior blurred by s."""
+    """E over n of (D(I + s n) - I) / s = s (mean - I) / (deviation^2 + s^2): s times the score of the prior blurred by
+    s.
+    """
     guidance = SJC(start=0.6, end=0.5999, rounds=1, draws=64)
     renderings, mean, deviation = torch.full((64, 1, 8, 8), 1.1), 0.3, 0.5
     last = guidance.begin(renderings, torch.Generator())
@@ -213,7 +233,9 @@ def test_the_gradient_of_score_jacobian_chaining_is_the_closed_form_of_a_gaussia
     scale = sigma / alpha
     direction = (result.targets - renderings).flatten()
     error = direction.std() / math.sqrt(len(direction))
-    assert float(direction.mean()) == pytest.approx(scale * (mean - 1.1) / (deviation**2 + scale**2), abs=5 * float(error))
+    assert float(direction.mean()) == pytest.approx(
+        scale * (mean - 1.1) / (deviation**2 + scale**2), abs=5 * float(error)
+    )
     assert float(error) < 0.01
 
 
@@ -223,7 +245,13 @@ def test_averaging_perturbations_takes_noise_out_of_the_direction():
     for draws in (1, 16):
         guidance = SJC(start=0.5, end=0.4999, rounds=1, draws=draws)
         last = guidance.begin(renderings, torch.Generator())
-        spread.append(float(guidance.step(0, last, renderings, gaussian(0, 0.5), SCHEDULE, torch.Generator().manual_seed(0)).targets.std()))
+        spread.append(
+            float(
+                guidance.step(
+                    0, last, renderings, gaussian(0, 0.5), SCHEDULE, torch.Generator().manual_seed(0)
+                ).targets.std()
+            )
+        )
     assert spread[0] / spread[1] == pytest.approx(4, rel=0.1)
 
 

@@ -1,4 +1,6 @@
-"""The hash grid: against scipy's interpolation, the published hash in plain integers, finite differences, and as a field that learns."""
+"""The hash grid: against scipy's interpolation, the published hash in plain integers, finite differences, and as a
+field that learns.
+"""
 
 import math
 
@@ -22,7 +24,9 @@ def grid(**options) -> HashGrid:
 
 
 def test_resolutions_grow_geometrically_as_published():
-    assert HashGrid(levels=16, coarsest=16, finest=2048, log2_size=10).sizes == [int(16 * 128 ** (i / 15) + 1e-9) for i in range(16)]
+    assert HashGrid(levels=16, coarsest=16, finest=2048, log2_size=10).sizes == [
+        int(16 * 128 ** (i / 15) + 1e-9) for i in range(16)
+    ]
     assert grid().sizes == [2, 5, 16] and len(grid().table) == 27 + 216 + 512
 
 
@@ -30,7 +34,9 @@ def test_levels_without_hashing_interpolate_trilinearly():
     made, points = grid(), torch.rand(200, 3, generator=torch.Generator().manual_seed(1))
     found = made(points).detach().unflatten(1, (3, 2))
     for level, (size, start) in enumerate(zip(made.sizes[:2], (0, 27))):
-        corners = made.table.detach()[start : start + (size + 1) ** 3].reshape(size + 1, size + 1, size + 1, 2).numpy()  # [z, y, x]
+        corners = (
+            made.table.detach()[start : start + (size + 1) ** 3].reshape(size + 1, size + 1, size + 1, 2).numpy()
+        )  # [z, y, x]
         where = points.numpy().T[::-1] * size
         for feature in range(2):
             expected = map_coordinates(corners[..., feature], where, order=1)
@@ -39,6 +45,7 @@ def test_levels_without_hashing_interpolate_trilinearly():
 
 def test_fine_levels_hash_their_corners_as_published():
     made = grid()
+
     def entry(x: int, y: int, z: int) -> int:
         return 27 + 216 + ((x * PRIMES[0]) ^ (y * PRIMES[1]) ^ (z * PRIMES[2])) % 512
 
@@ -61,7 +68,9 @@ def test_gradients_agree_with_finite_differences():
     moved = points.clone().requires_grad_()
     (made(moved) * weights).sum().backward()
     step = 1e-3
-    inside = (points[:, None] * torch.tensor([2.0, 4.0])[:, None] % 1 - 0.5).abs().amax((1, 2)) < 0.49  # no cell's face within the step
+    inside = (points[:, None] * torch.tensor([2.0, 4.0])[:, None] % 1 - 0.5).abs().amax(
+        (1, 2)
+    ) < 0.49  # no cell's face within the step
     assert inside.sum() > 10
     for axis in range(3):
         shift = torch.eye(3)[axis] * step
@@ -80,7 +89,10 @@ def test_the_fast_gradients_are_those_of_pytorchs_embedding_bag():
     direction = torch.randn(200, 3)
     found = [
         torch.autograd.grad((made * direction).sum(), (table, weights))
-        for made in (_WeightedSum.apply(table, rows, weights), F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum"))
+        for made in (
+            _WeightedSum.apply(table, rows, weights),
+            F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum"),
+        )
     ]
     for ours, theirs in zip(*found):
         torch.testing.assert_close(ours, theirs)
@@ -126,12 +138,16 @@ def test_the_blob_puts_matter_into_the_middle():
     bare = SceneHashGrid(HashGrid(4, 2, 8, 4, 16), half_size=1.0)
     bare.decoder, bare.grid = field.decoder, field.grid
     ratio = field.density(points) / bare(views(1)).density(points)
-    torch.testing.assert_close(ratio[0].log(), 5 * torch.tensor([1.0, math.exp(-0.5), math.exp(-0.81 / 0.08)]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        ratio[0].log(), 5 * torch.tensor([1.0, math.exp(-0.5), math.exp(-0.81 / 0.08)]), atol=1e-4, rtol=1e-4
+    )
     assert isinstance(field, Field)
 
 
 def views(count: int, size: int = 16) -> Views:
-    cameras = orbit(torch.arange(count) * 360.0 / count, torch.full((count,), 20.0), 3.0, pinhole(1.2, 1.2), 1.5, 4.5).reshape(1, count)
+    cameras = orbit(
+        torch.arange(count) * 360.0 / count, torch.full((count,), 20.0), 3.0, pinhole(1.2, 1.2), 1.5, 4.5
+    ).reshape(1, count)
     return Views(torch.ones(1, count, 3, size, size), cameras, torch.ones(1, count, 1, size, size))
 
 

@@ -1,4 +1,6 @@
-"""Names from files of anybody are text wherever they go: terminal, tables, progress bars, Markdown, HTML, names of files."""
+"""Names from files of anybody are text wherever they go: terminal, tables, progress bars, Markdown, HTML, names of
+files.
+"""
 
 import json
 import re
@@ -30,7 +32,8 @@ from vcgen.evaluation.runner import images
 from vcgen.terminal import LONGEST, complain, printable, say, unstyled
 from vcgen.training.callbacks import together
 
-#: What steers a terminal: color, its title, erasing a line, another line, the direction of what follows, half a character pair.
+#: What steers a terminal: color, its title, erasing a line, another line, the direction of what follows, half a
+#: character pair.
 CONTROLS = "\x1b[31m\x1b]0;title\x07\r\x08\x9b2J\nnext\u202eright\ud800"
 MARKUP = "[/final][red]<script>alert(1)</script><img src=x onerror=alert(1)>|`*a*`_b_~~c~~[d](https://example.com)$e$&amp;\"'"
 HOSTILE = MARKUP + CONTROLS
@@ -50,21 +53,33 @@ def test_every_way_of_complaining_is_one_line_of_plain_text(capsys, monkeypatch)
     assert cli.main(["doctor"]) == 2
     said = [capsys.readouterr().err]
     for speak in (
-        lambda: cli.main([HOSTILE.replace("\ud800", "")]), lambda: together.end([], 2, HOSTILE), lambda: complain(HOSTILE, "warning"),
-        lambda: print_remarks([(HOSTILE, HOSTILE)]), lambda: say(HOSTILE), lambda: print(Finding("ok", "data", HOSTILE)),
+        lambda: cli.main([HOSTILE.replace("\ud800", "")]),
+        lambda: together.end([], 2, HOSTILE),
+        lambda: complain(HOSTILE, "warning"),
+        lambda: print_remarks([(HOSTILE, HOSTILE)]),
+        lambda: say(HOSTILE),
+        lambda: print(Finding("ok", "data", HOSTILE)),
     ):
         speak()
         said.append("".join(capsys.readouterr()))
     said.append(cli.one_line(UserWarning(HOSTILE), UserWarning, str(Path(cli.__file__)), 1))
     said.append(cli.one_line(UserWarning(HOSTILE), UserWarning, "/else/where.py", 1))
     assert [text for text in said if not one_clean_line(text)] == []
-    assert said[0].startswith("vcgen: error: scene [/final]") and said[0].endswith("leave it out\n") and r"\x1b[31m" in said[0]
+    assert (
+        said[0].startswith("vcgen: error: scene [/final]")
+        and said[0].endswith("leave it out\n")
+        and r"\x1b[31m" in said[0]
+    )
 
 
 def test_a_message_is_cut_in_its_middle_and_keeps_what_to_do(capsys):
     complain(f"scene {'a' * 100_000}: is bad; leave it out")
     line = capsys.readouterr().err
-    assert len(line) < LONGEST + 50 and line.startswith("vcgen: error: scene aaa") and line.endswith("is bad; leave it out\n")
+    assert (
+        len(line) < LONGEST + 50
+        and line.startswith("vcgen: error: scene aaa")
+        and line.endswith("is bad; leave it out\n")
+    )
 
 
 def test_scenes_that_are_skipped_are_named_in_plain_text(tmp_path, capsys):
@@ -77,7 +92,10 @@ def test_inspecting_a_data_set_prints_lines_and_nothing_else(tmp_path, capsys):
     records = [make_record(f"k{i}", count=3, group=f"g{i}") for i in range(2)]
     write_shards(records, tmp_path / "in", (8, 6))
     path = tmp_path / "in" / "index.json"
-    content = json.loads(path.read_text()) | {"source": HOSTILE.replace("\ud800", ""), "licence": HOSTILE.replace("\ud800", "")}
+    content = json.loads(path.read_text()) | {
+        "source": HOSTILE.replace("\ud800", ""),
+        "licence": HOSTILE.replace("\ud800", ""),
+    }
     path.write_text(json.dumps(content))
     assert cli.main(["data", "inspect", str(tmp_path / "in"), "--out", "none"]) == 0
     out = capsys.readouterr().out
@@ -93,7 +111,11 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.odd += [(tag, name) for name, value in attrs if name.startswith("on") or (name in ("href", "src") and value[:5] != "data:")]
+        self.odd += [
+            (tag, name)
+            for name, value in attrs
+            if name.startswith("on") or (name in ("href", "src") and value[:5] != "data:")
+        ]
 
     def handle_data(self, data):
         self.text += data
@@ -112,9 +134,18 @@ def hostile(results):
     objects = [{**row, "object": HOSTILE, "group": HOSTILE} for row in results.objects]
     images = [{**row, "object": HOSTILE, "view_name": HOSTILE} for row in results.images]
     return structs.replace(
-        results, name=HOSTILE, objects=objects, images=images, baselines={HOSTILE: other}, missing={HOSTILE: HOSTILE},
-        skipped={HOSTILE: HOSTILE}, definitions={HOSTILE: HOSTILE}, hashes={HOSTILE: HOSTILE}, versions={HOSTILE: HOSTILE},
-        run={HOSTILE: HOSTILE}, protocol={**results.protocol, "name": HOSTILE, "description": HOSTILE},
+        results,
+        name=HOSTILE,
+        objects=objects,
+        images=images,
+        baselines={HOSTILE: other},
+        missing={HOSTILE: HOSTILE},
+        skipped={HOSTILE: HOSTILE},
+        definitions={HOSTILE: HOSTILE},
+        hashes={HOSTILE: HOSTILE},
+        versions={HOSTILE: HOSTILE},
+        run={HOSTILE: HOSTILE},
+        protocol={**results.protocol, "name": HOSTILE, "description": HOSTILE},
     )
 
 
@@ -146,7 +177,10 @@ def test_a_markdown_report_is_text_and_keeps_its_tables(results):
 
 @pytest.mark.parametrize("text", ["lpips_vgg", "24.53 [24.10, 24.96]", "cars64_view0_sparse", "A - B; c/d"])
 def test_plain_text_stays_as_it_is(text):
-    assert html_text(text) == markdown_text(text) == printable(text) == str(unstyled(text)) == text and markdown_code(text) == f"`{text}`"
+    assert (
+        html_text(text) == markdown_text(text) == printable(text) == str(unstyled(text)) == text
+        and markdown_code(text) == f"`{text}`"
+    )
 
 
 def test_code_ends_where_it_should():
@@ -171,11 +205,16 @@ def test_photos_of_any_name_are_rendered(tmp_path, capsys):
     model = folder.save(tmp_path / "[/ball]", BallSystem(size=0.3).state_dict(), CONFIG)
     photo = red_box(tmp_path / "[/final]\x1b[31m\n.png")
     out = tmp_path / "[/out]"
-    assert cli.main(["render", "--model", str(model), "--image", str(photo), "--views", "1", *QUICK, "--out", str(out)]) == 0
+    assert (
+        cli.main(["render", "--model", str(model), "--image", str(photo), "--views", "1", *QUICK, "--out", str(out)])
+        == 0
+    )
     said = capsys.readouterr()
     assert "\x1b[31m" not in said.out + said.err and r"[/final]\x1b[31m\n.png -> " in said.out
     photo.write_bytes(b"none")
-    line = refusal(capsys, cli.main(["render", "--model", str(model), "--image", str(photo), *QUICK, "--out", str(out)]))
+    line = refusal(
+        capsys, cli.main(["render", "--model", str(model), "--image", str(photo), *QUICK, "--out", str(out)])
+    )
     assert line.isprintable()
 
 

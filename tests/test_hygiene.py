@@ -1,4 +1,6 @@
-"""Rules of the house that a program can check: nothing is unpickled, imports point one way, files stay small and explained."""
+"""Rules of the house that a program can check: nothing is unpickled, imports point one way, files stay small and
+explained.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -13,7 +15,8 @@ ALL = [*FILES, *sorted((ROOT / "benchmarks").glob("*.py")), *sorted((ROOT / "tes
 PICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
 #: The name of the error that torch.load raises, which unpickles nothing.
 HARMLESS = "pickle.UnpicklingError"
-#: The rooms of the package from the top down: a module imports from its own room and from those below it only, lazily or not.
+#: The rooms of the package from the top down: a module imports from its own room and from those below it only, lazily
+#: or not.
 ROOMS = (
     "__main__", "cli", "api", "training", "evaluation", "systems", "checkpoints", "personalization", "guidance", "diffusion",
     "encoders", "meshes", "rendering", "fields", "losses", "data", "optim", "metrics", "visualization", "types", "cameras",
@@ -77,7 +80,9 @@ def test_nothing_is_unpickled(path):
     assert not {name.split(".")[0] for name in imports(tree) if name != HARMLESS} & PICKLING
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            assert keywords(node).get("weights_only") is True, f"line {node.lineno}: torch.load without weights_only=True"
+            assert keywords(node).get("weights_only") is True, (
+                f"line {node.lineno}: torch.load without weights_only=True"
+            )
         if isinstance(node, ast.Call):
             assert keywords(node).get("allow_pickle") is not True, f"line {node.lineno}: allow_pickle=True"
             assert keywords(node).get("weights_only") is not False, f"line {node.lineno}: weights_only=False"
@@ -91,7 +96,10 @@ def room(name: str) -> str:
 @every_file
 def test_imports_point_down(path):
     own = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    used = {room(name) for name in imports(ast.parse(path.read_text())) if name.startswith("vcgen.")} - {own, "__version__"}
+    used = {room(name) for name in imports(ast.parse(path.read_text())) if name.startswith("vcgen.")} - {
+        own,
+        "__version__",
+    }
     if own == "__init__":
         assert used <= {"api"}
         return

@@ -1,4 +1,6 @@
-"""Image files of anybody: only known formats, within bounds, or one line; nothing is run, and no memory is taken first."""
+"""Image files of anybody: only known formats, within bounds, or one line; nothing is run, and no memory is taken
+first.
+"""
 
 import os
 import struct
@@ -78,16 +80,26 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path, kind):
     assert np.abs(read_image(tmp_path / "animation").astype(int) - RED).max() <= 4
 
 
-@pytest.mark.parametrize("kind, content", [
-    ("PNG", png_of(13300, 13300)),
-    ("PNG", png_of(9700, 10400)),  # where Pillow only warns
-    ("PNG", png_of(2**31 - 1, 2**31 - 1)),
-    ("PPM", b"P6 60000 60000 255\n"),
-    ("GIF", b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\0\0\0,\0\0\0\0" + struct.pack("<HH", 65535, 65535) + b"\0\2\0;"),
-    ("TIFF", tiff_of(50000, 50000)),
-    ("WEBP", b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<II", 10, 0) + b"\xff\x3f\0\xff\x3f\0"),
-    ("BMP", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 40000, 40000, 1, 24, 0, 0, 0, 0, 0, 0)),
-])
+@pytest.mark.parametrize(
+    "kind, content",
+    [
+        ("PNG", png_of(13300, 13300)),
+        ("PNG", png_of(9700, 10400)),  # where Pillow only warns
+        ("PNG", png_of(2**31 - 1, 2**31 - 1)),
+        ("PPM", b"P6 60000 60000 255\n"),
+        (
+            "GIF",
+            b"GIF89a"
+            + struct.pack("<HH", 65535, 65535)
+            + b"\0\0\0,\0\0\0\0"
+            + struct.pack("<HH", 65535, 65535)
+            + b"\0\2\0;",
+        ),
+        ("TIFF", tiff_of(50000, 50000)),
+        ("WEBP", b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<II", 10, 0) + b"\xff\x3f\0\xff\x3f\0"),
+        ("BMP", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 40000, 40000, 1, 24, 0, 0, 0, 0, 0, 0)),
+    ],
+)
 def test_a_bomb_is_refused_before_memory_is_taken(tmp_path, monkeypatch, kind, content):
     (tmp_path / "bomb.png").write_bytes(content)
     asked = []
@@ -99,18 +111,32 @@ def test_a_bomb_is_refused_before_memory_is_taken(tmp_path, monkeypatch, kind, c
 def test_a_bomb_ends_the_command_in_one_line(tmp_path, capsys):
     (tmp_path / "bomb.png").write_bytes(png_of(13300, 13300))
     model = Path(__file__).parents[1] / "data" / "pretrained" / "cars64"
-    status = cli.main(["render", "--model", str(model), "--image", str(tmp_path / "bomb.png"), "--out", str(tmp_path / "out")])
+    status = cli.main(
+        ["render", "--model", str(model), "--image", str(tmp_path / "bomb.png"), "--out", str(tmp_path / "out")]
+    )
     assert "13300 x 13300 pixels" in refusal(capsys, status)
 
 
 BOMB = zlib.compress(bytes(80 << 20))
 
 
-@pytest.mark.parametrize("part", [
-    chunk(b"zTXt", b"note\0\0" + BOMB), chunk(b"iTXt", b"note\0\1\0\0\0" + BOMB), chunk(b"iCCP", b"profile\0\0" + BOMB),
-    chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff" + bytes(20)), chunk(b"iCCP", b"\xff" * 50), chunk(b"acTL", bytes(8)), chunk(b"tRNS", b"\0"),
-    chunk(b"pHYs", b""), chunk(b"gAMA", b""), chunk(b"iTXt", b"\xff\0\1\0\0\0nothing"), chunk(b"cHRM", b"\0"), chunk(b"IHDR", b"\0\1"),
-])
+@pytest.mark.parametrize(
+    "part",
+    [
+        chunk(b"zTXt", b"note\0\0" + BOMB),
+        chunk(b"iTXt", b"note\0\1\0\0\0" + BOMB),
+        chunk(b"iCCP", b"profile\0\0" + BOMB),
+        chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff" + bytes(20)),
+        chunk(b"iCCP", b"\xff" * 50),
+        chunk(b"acTL", bytes(8)),
+        chunk(b"tRNS", b"\0"),
+        chunk(b"pHYs", b""),
+        chunk(b"gAMA", b""),
+        chunk(b"iTXt", b"\xff\0\1\0\0\0nothing"),
+        chunk(b"cHRM", b"\0"),
+        chunk(b"IHDR", b"\0\1"),
+    ],
+)
 def test_odd_parts_of_a_png_end_in_pixels_or_in_one_line(tmp_path, part):
     (tmp_path / "odd.png").write_bytes(png_of(2, 2, part, pixels=bytes(14)))
     tracemalloc.start()
@@ -142,7 +168,9 @@ def test_a_file_cut_anywhere_or_with_changed_bytes_is_pixels_or_one_line(tmp_pat
 
 
 def test_a_damaged_tiff_is_one_line_though_its_library_prints(tmp_path, capfd):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "a.tif", compression="tiff_deflate")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(
+        tmp_path / "a.tif", compression="tiff_deflate"
+    )
     data = bytearray((tmp_path / "a.tif").read_bytes())
     data[8:200] = bytes(192)
     (tmp_path / "a.tif").write_bytes(data)
@@ -173,8 +201,16 @@ def test_messages_hold_no_control_characters(tmp_path):
 @pytest.mark.parametrize("orientation", range(10))
 def test_images_are_turned_as_the_camera_noted(orientation):
     """Against the numbers' meaning: which side of the image holds its first row, and which its first column."""
-    sides = {1: "top left", 2: "top right", 3: "bottom right", 4: "bottom left", 5: "left top", 6: "right top", 7: "right bottom",
-             8: "left bottom"}
+    sides = {
+        1: "top left",
+        2: "top right",
+        3: "bottom right",
+        4: "bottom left",
+        5: "left top",
+        6: "right top",
+        7: "right bottom",
+        8: "left bottom",
+    }
     corner = sides.get(orientation, "top left").split()  # an unknown number turns nothing
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[0, 1] = RED  # on the first row, next to the first column
@@ -220,7 +256,13 @@ def test_files_of_all_formats_are_turned_once_and_their_headers_tell_the_upright
     pixels[:8, :8] = 255
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "image", kind, exif=exif)
-    wanted = {1: pixels, 3: np.rot90(pixels, 2), 6: np.rot90(pixels, -1), 8: np.rot90(pixels), 5: pixels.swapaxes(0, 1)}[orientation]
+    wanted = {
+        1: pixels,
+        3: np.rot90(pixels, 2),
+        6: np.rot90(pixels, -1),
+        8: np.rot90(pixels),
+        5: pixels.swapaxes(0, 1),
+    }[orientation]
     assert np.abs(read_image(tmp_path / "image", upright=True).astype(int) - wanted).max() < 30
     assert read_header(tmp_path / "image") == (wanted.shape[:2], orientation)
 

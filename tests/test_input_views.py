@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def views(count: int, size: int = 16) -> Views:
-    cameras = orbit(torch.arange(count) * 90.0, torch.full((count,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8).reshape(1, count)
+    cameras = orbit(torch.arange(count) * 90.0, torch.full((count,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8).reshape(
+        1, count
+    )
     return Views(torch.rand(1, count, 3, size, size), cameras)
 
 
@@ -36,7 +38,12 @@ def triplanes() -> TriplaneEncoder:
 def test_evaluate_refuses_a_protocol_with_more_views_than_the_model_looks_at(tmp_path, capsys):
     protocol = json.loads((ROOT / "configs" / "protocols" / "cars64_view0_sparse.json").read_text())
     (tmp_path / "two.json").write_text(json.dumps({**protocol, "context": [0, 5]}))
-    places = {"model": ROOT / "data/pretrained/cars64", "data": ROOT / "data/cars64/test", "protocol": tmp_path / "two.json", "out": tmp_path / "out"}
+    places = {
+        "model": ROOT / "data/pretrained/cars64",
+        "data": ROOT / "data/cars64/test",
+        "protocol": tmp_path / "two.json",
+        "out": tmp_path / "out",
+    }
     words = [word for name, place in places.items() for word in (f"--{name}", str(place))]
     assert cli.main(["evaluate", *words, "--lpips", "none", "--baselines"]) == 2
     error = capsys.readouterr().err
@@ -45,7 +52,10 @@ def test_evaluate_refuses_a_protocol_with_more_views_than_the_model_looks_at(tmp
 
 
 def test_what_looks_at_one_view_refuses_two():
-    prior, seen = ViewPrior((16, 32), attention=(False, True), size=16), Rendering(*(torch.rand(1, 1, n, 16, 16) for n in (3, 1, 1)))
+    prior, seen = (
+        ViewPrior((16, 32), attention=(False, True), size=16),
+        Rendering(*(torch.rand(1, 1, n, 16, 16) for n in (3, 1, 1))),
+    )
     for name, look in {
         "TriplaneEncoder": triplanes(), "the diffusion prior": lambda given: prior.condition(seen, given, torch.ones(1, 1), torch.ones(1, 1)),
     }.items():  # fmt: skip
@@ -68,16 +78,25 @@ def test_pixelnerf_sees_all_of_its_views():
     torch.nn.init.normal_(network.mlp_fine.lin_out.weight)
     given, points = views(2), torch.rand(1, 5, 3) - 0.5
     with torch.no_grad():
-        both, first = (network(part)(points, torch.nn.functional.normalize(points, dim=-1))[1] for part in (given, given[:, :1]))
+        both, first = (
+            network(part)(points, torch.nn.functional.normalize(points, dim=-1))[1] for part in (given, given[:, :1])
+        )
     assert float((both - first).abs().max()) > 1e-4
 
 
 def test_copying_takes_the_nearest_of_several_views(tmp_path):
-    given, targets = views(2), orbit(torch.tensor([10.0, 80.0, -100.0]), torch.full((3,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8).reshape(1, 3)
+    given, targets = (
+        views(2),
+        orbit(torch.tensor([10.0, 80.0, -100.0]), torch.full((3,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8).reshape(1, 3),
+    )
     copied = CopyInput().render(CopyInput().field(given), targets, (16, 16)).rgb
     assert torch.equal(copied[0], given.images[0, [0, 1, 0]])
     shards, scores = gray_shards(tmp_path / "shards"), []
     for name, context in (("one", (0,)), ("two", (0, 5))):
         protocol = Protocol(name, context, (4,), (16, 16), sha256=name)
-        scores.append(evaluate_system(CopyInput(), shards, protocol, tmp_path / name, Origin("copy", {"predictor": "copy"}), SETTINGS))
+        scores.append(
+            evaluate_system(
+                CopyInput(), shards, protocol, tmp_path / name, Origin("copy", {"predictor": "copy"}), SETTINGS
+            )
+        )
     assert scores[1].mean["psnr"] > scores[0].mean["psnr"] + 5  # view 5 is next to view 4

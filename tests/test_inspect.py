@@ -60,7 +60,9 @@ def test_the_object_stands_out_from_a_white_background():
 @pytest.fixture
 def folder(tmp_path):
     records = [make_record(f"car_{i}", count=4, group="car", licence="CC0") for i in range(3)]
-    return write_shards(records, tmp_path / "shards", (8, 6), samples_per_shard=2, source="toy", split="test", licence="CC0").folder
+    return write_shards(
+        records, tmp_path / "shards", (8, 6), samples_per_shard=2, source="toy", split="test", licence="CC0"
+    ).folder
 
 
 def test_the_summary_states_what_was_packed(folder, capsys):
@@ -116,7 +118,9 @@ def test_nothing_is_written_into_the_data_folder(folder, monkeypatch, capsys, op
 
 
 def crosses_the_dot(sheet: np.ndarray, tile: int, uv: np.ndarray) -> bool:
-    """Whether a line of the first color passes within a pixel of the white dot at ``uv`` of the 64-pixel view drawn at a tile, times 8."""
+    """Whether a line of the first color passes within a pixel of the white dot at ``uv`` of the 64-pixel view drawn at
+    a tile, times 8.
+    """
     x, y = (np.floor(uv * 64) * 8 + 4 + [tile * (64 * 8 + 4), 0]).astype(int)
     patch = sheet[y - 8 : y + 9, x - 8 : x + 9].reshape(-1, 3)
     return bool((patch == COLORS[0]).all(-1).any() and (patch == 255).all(-1).any())

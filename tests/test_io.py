@@ -1,4 +1,6 @@
-"""The one reader of JSON: whatever a file holds, its content comes back as the schema says, or one printable line does."""
+"""The one reader of JSON: whatever a file holds, its content comes back as the schema says, or one printable line
+does.
+"""
 
 from typing import Any
 
@@ -56,7 +58,13 @@ def test_a_file_comes_back_as_its_schema_says(tmp_path):
 )
 def test_what_is_not_of_the_schema_is_one_line_that_says_where(data, words):
     line = refusal(data)
-    assert words in line and line.startswith("file.json: ") and line.endswith("; ask again") and line.isprintable() and len(line) < 600
+    assert (
+        words in line
+        and line.startswith("file.json: ")
+        and line.endswith("; ask again")
+        and line.isprintable()
+        and len(line) < 600
+    )
 
 
 def test_open_parts_may_be_nested_to_the_limit_and_no_deeper():
@@ -71,7 +79,12 @@ def test_controls_in_a_file_do_not_reach_the_terminal():
 
 def test_files_that_are_too_long_missing_or_no_files_are_refused(tmp_path):
     (tmp_path / "long.json").write_bytes(b" " * 101)
-    for name, words in (("long.json", "longer than"), ("absent.json", "is missing"), ("", "Is a directory"), ("a\0b", "null")):
+    for name, words in (
+        ("long.json", "longer than"),
+        ("absent.json", "is missing"),
+        ("", "Is a directory"),
+        ("a\0b", "null"),
+    ):
         with pytest.raises(UserError, match=words):
             read_json(tmp_path / name, limit=100)
 

@@ -1,4 +1,6 @@
-"""NerfDiff's joint training: field and prior on the same views, the ways their gradients may take, and the prior on a frozen field."""
+"""NerfDiff's joint training: field and prior on the same views, the ways their gradients may take, and the prior on a
+frozen field.
+"""
 
 from pathlib import Path
 
@@ -22,19 +24,33 @@ from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 
 
 def system(
-    prior: bool = True, pretrained: Path | None = None, train_field: bool = True, seed: int = 0, loss_weights: dict | None = None, **options
+    prior: bool = True,
+    pretrained: Path | None = None,
+    train_field: bool = True,
+    seed: int = 0,
+    loss_weights: dict | None = None,
+    **options,
 ) -> NerfDiff:
     torch.manual_seed(seed)
     decoder = TriplaneDecoder(channels=8, hidden=8)
     encoder = TriplaneEncoder(decoder, 16, 8, channels=(32, 32), layers=1, attention=(False, False))
     network = ViewPrior(channels=(16, 32), attention=(False, True), condition_dropout=0.0) if prior else None
     return NerfDiff(
-        encoder, RenderOptions(4), rays_per_view=16, prior=network, prior_options=PriorOptions(**options), pretrained=pretrained,
-        train_field=train_field, **({} if loss_weights is None else {"loss_weights": loss_weights}),
+        encoder,
+        RenderOptions(4),
+        rays_per_view=16,
+        prior=network,
+        prior_options=PriorOptions(**options),
+        pretrained=pretrained,
+        train_field=train_field,
+        **({} if loss_weights is None else {"loss_weights": loss_weights}),
     )
 
 
-PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True]}}
+PRIOR = {
+    "class_path": "vcgen.diffusion.prior.ViewPrior",
+    "init_args": {"channels": [16, 32], "attention": [False, True]},
+}
 
 
 def write_config(place: Path, **model) -> Path:
@@ -48,7 +64,13 @@ def write_config(place: Path, **model) -> Path:
 def save(model: NerfDiff, place: Path) -> Path:
     """A model folder; only its weights matter here."""
     camera = {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
-    config = {"class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": {}, "image_size": [64, 64], "camera": camera, "background": 1.0}
+    config = {
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": {},
+        "image_size": [64, 64],
+        "camera": camera,
+        "background": 1.0,
+    }
     return folder.save(place, model.state_dict(), config)
 
 
@@ -84,12 +106,19 @@ def test_the_weights_scale_the_losses_that_are_trained_on(example):
         model = system(loss_weights=weights)
         total = model.training_step(example, 0)
         total.backward()
-        return float(total.detach()), {name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        return float(total.detach()), {
+            name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()
+        }
 
-    (field, of_field), (prior, of_prior) = gradients({"rgb": 1.0, "denoising": 0.0}), gradients({"rgb": 0.0, "denoising": 1.0})
+    (field, of_field), (prior, of_prior) = (
+        gradients({"rgb": 1.0, "denoising": 0.0}),
+        gradients({"rgb": 0.0, "denoising": 1.0}),
+    )
     both, of_both = gradients({"rgb": 2.0, "denoising": 3.0})
     assert field > 0 and prior > 0 and both == pytest.approx(2 * field + 3 * prior, rel=1e-5)
-    assert {name.split(".")[0] for name in of_field} == {"encoder"} and {name.split(".")[0] for name in of_prior} == {"prior"}
+    assert {name.split(".")[0] for name in of_field} == {"encoder"} and {name.split(".")[0] for name in of_prior} == {
+        "prior"
+    }
     assert of_both.keys() == of_field.keys() | of_prior.keys()
     for alone, weight in ((of_field, 2), (of_prior, 3)):
         for name, gradient in alone.items():
@@ -134,7 +163,9 @@ def test_the_prior_sees_the_fields_rendering_over_white(example):
 def test_samples_have_an_image_per_camera_and_depend_on_the_generator_alone(example):
     model = system().eval()
     cameras = example.target.cameras
-    first, again, other = (model.sample(example.context, cameras, torch.Generator().manual_seed(s), steps=2) for s in (0, 0, 1))
+    first, again, other = (
+        model.sample(example.context, cameras, torch.Generator().manual_seed(s), steps=2) for s in (0, 0, 1)
+    )
     assert first.shape == (2, 2, 3, 64, 64) and first.min() >= 0 and first.max() <= 1
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -165,7 +196,10 @@ def test_the_sampler_is_diffusers_own_and_an_unknown_one_is_refused(example):
         for time in solver.timesteps:
             state = solver.step(model.prior(state, time.expand(4), condition), time, state).prev_sample
     expected = (state / 2 + 0.5).clamp(0, 1).unflatten(0, (2, 2))
-    drawn = {s: model.sample(example.context, cameras, torch.Generator().manual_seed(0), steps=4, sampler=s) for s in ("ddim", "dpm++")}
+    drawn = {
+        s: model.sample(example.context, cameras, torch.Generator().manual_seed(0), steps=4, sampler=s)
+        for s in ("ddim", "dpm++")
+    }
     torch.testing.assert_close(drawn["dpm++"], expected)
     assert (drawn["ddim"] - expected).abs().max() > 1e-3
     with pytest.raises(UserError, match="no sampler 'euler': the samplers are ddim, dpm"):
@@ -214,14 +248,26 @@ def test_a_frozen_field_has_no_losses_of_its_own_and_no_gradients(example, tmp_p
 
 
 def test_fit_leaves_a_frozen_field_as_it_was_and_trains_the_prior(tmp_path):
-    assert vcgen("fit", write_config(tmp_path / "field.yaml", prior=None), tmp_path / "field", trainer__max_steps=2, samples__scenes=0) == 0
+    assert (
+        vcgen(
+            "fit",
+            write_config(tmp_path / "field.yaml", prior=None),
+            tmp_path / "field",
+            trainer__max_steps=2,
+            samples__scenes=0,
+        )
+        == 0
+    )
     last = tmp_path / "field" / "checkpoints" / "last.ckpt"
     assert cli.main(["export", "--checkpoint", str(last), "--out", str(tmp_path / "model")]) == 0
     path = write_config(tmp_path / "prior.yaml", pretrained=str(tmp_path / "model"), train_field=False)
     assert vcgen("fit", path, tmp_path / "prior", samples__scenes=0) == 0
     start = folder.load(tmp_path / "model").state_dict()
     early, late = (load(tmp_path / "prior" / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
-    assert (early["global_step"], late["global_step"]) == (2, 4)  # the field's val/psnr does not change: the first is the best
+    assert (early["global_step"], late["global_step"]) == (
+        2,
+        4,
+    )  # the field's val/psnr does not change: the first is the best
     for checkpoint in (early, late):
         assert equal_part(start, checkpoint["state_dict"], "encoder")
         averaged = checkpoint["callbacks"]["EMA"]["weights"]

@@ -1,4 +1,6 @@
-"""A training that is killed again and again, wherever it is, ends with the very checkpoint of one that was left alone."""
+"""A training that is killed again and again, wherever it is, ends with the very checkpoint of one that was left
+alone.
+"""
 
 import random
 
@@ -10,8 +12,13 @@ from vcgen.training.run_folder import LOCK, alone_in
 
 KILLS = 28
 OPTIONS = dict(
-    trainer__max_steps=90, trainer__val_check_interval=3, checkpoint__every_n_steps=2, model__optimizer__schedule="cosine",
-    data__num_workers=2, data__val_targets=2, samples__scenes=0,
+    trainer__max_steps=90,
+    trainer__val_check_interval=3,
+    checkpoint__every_n_steps=2,
+    model__optimizer__schedule="cosine",
+    data__num_workers=2,
+    data__val_targets=2,
+    samples__scenes=0,
 )  # 90 steps: an epoch of the data, and a part of the next
 
 
@@ -30,7 +37,9 @@ def test_a_training_killed_at_any_moment_ends_as_one_that_was_left_alone(config,
     print({phase: found.count(phase) for phase in PHASES}, steps)
     assert set(found) == set(PHASES) and steps[-1] > 0
 
-    assert train(config, tmp_path / "parts", tmp_path / "log.txt", **OPTIONS).status == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    assert train(config, tmp_path / "parts", tmp_path / "log.txt", **OPTIONS).status == 0, (
+        tmp_path / "log.txt"
+    ).read_text()[-3000:]
     assert train(config, tmp_path / "whole", tmp_path / "log.txt", **OPTIONS).status == 0
     for name in ("best.ckpt", "last.ckpt"):
         whole, parts = (load(tmp_path / run / "checkpoints" / name) for run in ("whole", "parts"))

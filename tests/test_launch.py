@@ -1,4 +1,6 @@
-"""SLURM's variables against the Trainer's: what is taken over, and what is refused in one line before anything can wait for ever."""
+"""SLURM's variables against the Trainer's: what is taken over, and what is refused in one line before anything can wait
+for ever.
+"""
 
 import os
 
@@ -15,7 +17,13 @@ STEP = {
     "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_GPUS_ON_NODE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3",
 }  # fmt: skip
 #: The same of a job with one task and one GPU.
-ONE = STEP | {"SLURM_NNODES": "1", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_GPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "0"}
+ONE = STEP | {
+    "SLURM_NNODES": "1",
+    "SLURM_NTASKS": "1",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_GPUS_ON_NODE": "1",
+    "CUDA_VISIBLE_DEVICES": "0",
+}
 
 
 def without(environ: dict, *names: str) -> dict:
@@ -36,7 +44,17 @@ def test_processes_are_those_that_slurm_started(environ, layout):
     assert slurm_layout(environ) == layout
 
 
-@pytest.mark.parametrize("given", [{"devices": 4}, {"devices": "4"}, {"devices": [0, 1, 2, 3]}, {"devices": "0,1,2,3"}, {"devices": -1}, {"num_nodes": 2}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"devices": 4},
+        {"devices": "4"},
+        {"devices": [0, 1, 2, 3]},
+        {"devices": "0,1,2,3"},
+        {"devices": -1},
+        {"num_nodes": 2},
+    ],
+)
 def test_a_trainer_that_agrees_is_accepted(given):
     assert slurm_layout(STEP, **given) == Layout(2, 4)
 
@@ -78,12 +96,17 @@ def config(tmp_path, monkeypatch):
     return path
 
 
-@pytest.mark.parametrize("environ, expected", [(ONE, SLURMEnvironment), (without(ONE, "SLURM_STEP_ID"), LightningEnvironment)])
+@pytest.mark.parametrize(
+    "environ, expected", [(ONE, SLURMEnvironment), (without(ONE, "SLURM_STEP_ID"), LightningEnvironment)]
+)
 def test_lightning_gets_the_environment_and_never_requeues_by_itself(config, tmp_path, monkeypatch, environ, expected):
     found = {}
 
     def look(trainer, *args, **options):
-        found["environment"], found["processes"] = trainer.strategy.cluster_environment, (trainer.num_nodes, trainer.num_devices)
+        found["environment"], found["processes"] = (
+            trainer.strategy.cluster_environment,
+            (trainer.num_nodes, trainer.num_devices),
+        )
 
     monkeypatch.setattr("lightning.pytorch.Trainer._fit_impl", look)
     for name, value in (environ | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}).items():

@@ -1,4 +1,6 @@
-"""From a personalization to a scene: what was learned is what score distillation hears and sees, whichever library reads it."""
+"""From a personalization to a scene: what was learned is what score distillation hears and sees, whichever library
+reads it.
+"""
 
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from vcgen.systems.realfusion.system import RealFusion
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a prior, a configuration, and what two methods have learned: every trained weight away from its start."""
+    """A folder with a prior, a configuration, and what two methods have learned: every trained weight away from its
+    start.
+    """
     folder = tmp_path_factory.mktemp("learned")
     tiny_folder(folder / "prior")
     (folder / "given.yaml").write_text(CONFIG.replace("prior: unused", f"prior: {folder / 'prior'}"))
@@ -35,6 +39,7 @@ def place(tmp_path_factory) -> Path:
 @pytest.fixture
 def fitted(place, tmp_path, monkeypatch):
     """Fits a scene for one step; returns the system."""
+
     def fit(**options) -> RealFusion:
         runs = []
         monkeypatch.setattr(RealFusion, "on_train_end", lambda self: runs.append(self))
@@ -81,8 +86,12 @@ def test_learned_changes_of_the_network_are_in_the_prior_that_is_distilled(place
 def test_without_a_personalization_the_subject_is_the_prompts(place, fitted):
     made = fitted(model__prompt__subject="chair")
     assert made.prompt.subject == "chair"
-    torch.testing.assert_close(made.text["front"], embedded(pipeline(place), "a photo of a chair, front view"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        made.text["front"], embedded(pipeline(place), "a photo of a chair, front view"), atol=1e-5, rtol=0
+    )
 
 
 def test_a_folder_in_which_nothing_was_learned_is_one_line(place, tmp_path, capsys):
-    assert "nothing that was learned" in refusal(capsys, vcgen("fit", place / "given.yaml", tmp_path, model__learned=place / "prior"))
+    assert "nothing that was learned" in refusal(
+        capsys, vcgen("fit", place / "given.yaml", tmp_path, model__learned=place / "prior")
+    )

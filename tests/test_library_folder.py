@@ -1,4 +1,6 @@
-"""Text priors, CLIP models, learned words and LoRA files of strangers: only what vcgen reads of them reaches diffusers and transformers."""
+"""Text priors, CLIP models, learned words and LoRA files of strangers: only what vcgen reads of them reaches diffusers
+and transformers.
+"""
 
 import json
 import shutil
@@ -58,7 +60,9 @@ def test_other_models_and_files_elsewhere_are_not_followed(whole, bait):
     with pytest.raises(UserError, match="adapter of another model"):
         TextPrior.load(folder)
     (folder / "text_encoder" / "adapter_config.json").unlink()
-    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.bin"}}')
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "../../secret.bin"}}'
+    )
     with pytest.raises(UserError, match=r"file '../../secret.bin' is not what"):
         TextPrior.load(folder)
 
@@ -91,10 +95,18 @@ def test_pickled_weights_are_not_read(whole, bait):
 def test_folders_as_stable_diffusion_has_them_are_allowed(tmp_path):
     for part in TEXT_PRIOR:
         (tmp_path / part).mkdir()
-    (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "trained_betas": null}')
-    (tmp_path / "text_encoder" / "config.json").write_text('{"_name_or_path": "openai/clip-vit-large-patch14", "architectures": ["CLIPTextModel"]}')
-    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer", "special_tokens_map_file": "./x.json"}')
-    (tmp_path / "unet" / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(
+        '{"_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "trained_betas": null}'
+    )
+    (tmp_path / "text_encoder" / "config.json").write_text(
+        '{"_name_or_path": "openai/clip-vit-large-patch14", "architectures": ["CLIPTextModel"]}'
+    )
+    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "CLIPTokenizer", "special_tokens_map_file": "./x.json"}'
+    )
+    (tmp_path / "unet" / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    )
     assert checked_folder(tmp_path, TEXT_PRIOR) == tmp_path
 
 

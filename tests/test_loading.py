@@ -1,4 +1,6 @@
-"""Model folders, checkpoints and distillation files of strangers name classes of vcgen, or of the user's packages, and run nothing."""
+"""Model folders, checkpoints and distillation files of strangers name classes of vcgen, or of the user's packages, and
+run nothing.
+"""
 
 import json
 import sys
@@ -19,7 +21,14 @@ NERFDIFF = "vcgen.systems.nerfdiff.NerfDiff"
 DECODER = {"class_path": "vcgen.fields.triplane.TriplaneDecoder", "init_args": {"channels": 4, "hidden": 8}}
 ENCODER = {
     "class_path": "vcgen.encoders.triplane.TriplaneEncoder",
-    "init_args": {"decoder": DECODER, "plane_size": 16, "plane_channels": 4, "channels": [16, 32], "layers": 1, "attention": [False, False]},
+    "init_args": {
+        "decoder": DECODER,
+        "plane_size": 16,
+        "plane_channels": 4,
+        "channels": [16, 32],
+        "layers": 1,
+        "attention": [False, False],
+    },
 }
 
 
@@ -48,14 +57,27 @@ PLACES = {
 
 def write_folder(place: Path, class_path: str, init_args: dict) -> Path:
     place.mkdir(parents=True, exist_ok=True)
-    config = {"format": 1, "class_path": class_path, "init_args": init_args, "image_size": [16, 16], "camera": CAMERA, "background": 1.0}
+    config = {
+        "format": 1,
+        "class_path": class_path,
+        "init_args": init_args,
+        "image_size": [16, 16],
+        "camera": CAMERA,
+        "background": 1.0,
+    }
     (place / "config.json").write_text(json.dumps(config))
     save_file({"weight": torch.zeros(1)}, place / "model.safetensors")
     return place
 
 
 def write_checkpoint(path: Path, class_path: str, init_args: dict) -> Path:
-    entry = {"class_path": class_path, "init_args": init_args, "image_size": [16, 16], "camera": CAMERA, "version": "0.1.0"}
+    entry = {
+        "class_path": class_path,
+        "init_args": init_args,
+        "image_size": [16, 16],
+        "camera": CAMERA,
+        "version": "0.1.0",
+    }
     torch.save({"state_dict": {}, "vcgen": entry, "callbacks": {"EMA": {"weights": {}}}}, path)
     return path
 
@@ -77,7 +99,10 @@ def bait(tmp_path, monkeypatch):
 def sprung(place: Path, before: set[str]) -> list[str]:
     """What shows that something was run or imported that is not ours."""
     new = {name.partition(".")[0] for name in sys.modules.keys() - before}
-    return [*(["file"] if (place / "sprung").exists() else []), *(new & {"m", "vcgen_plugin", "beside", "antigravity", "this", "nowhere"})]
+    return [
+        *(["file"] if (place / "sprung").exists() else []),
+        *(new & {"m", "vcgen_plugin", "beside", "antigravity", "this", "nowhere"}),
+    ]
 
 
 def refused(call, *arguments) -> str:
@@ -126,7 +151,11 @@ OTHERS = (None, 1, True, ["os.system"], {"class_path": "os.system"}, {})
 @pytest.mark.parametrize("name", [*NAMES, *OTHERS], ids=str)
 def test_no_other_class_is_imported_as_a_model_or_as_its_part(bait, name):
     before = set(sys.modules)
-    for class_path, arguments in ((name, {}), (NERFDIFF, {"encoder": {"class_path": name}}), (NERFDIFF, {"encoder": name})):
+    for class_path, arguments in (
+        (name, {}),
+        (NERFDIFF, {"encoder": {"class_path": name}}),
+        (NERFDIFF, {"encoder": name}),
+    ):
         refused(build_system, class_path, arguments)
     assert sprung(bait, before) == []
 
@@ -145,7 +174,9 @@ def test_a_class_of_ours_stands_only_where_its_type_belongs():
         ({"encoder": ENCODER, "render": "config.yaml"}, "none of vcgen's"),
     ):
         assert words in refused(build_system, NERFDIFF, arguments)
-    assert "stands where a LightningModule belongs" in refused(build_system, ENCODER["class_path"], ENCODER["init_args"])
+    assert "stands where a LightningModule belongs" in refused(
+        build_system, ENCODER["class_path"], ENCODER["init_args"]
+    )
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -178,13 +209,25 @@ def test_endless_arguments_are_refused_before_memory_is_taken():
 def test_what_may_be_named_is_there_and_is_built():
     for path in CLASSES:
         assert class_of(path, (object,), ()).__name__ == path.rpartition(".")[2]
-    system = build_system(NERFDIFF, {"encoder": ENCODER, "render": {"samples": 8}, "optimizer": {"betas": [0.8, 0.9]}, "render_eval": None})
-    assert system.encoder.decoder.head.in_features == 8 and system.render_options.samples == 8 and system.optimizer_options.betas == (0.8, 0.9)
+    system = build_system(
+        NERFDIFF,
+        {"encoder": ENCODER, "render": {"samples": 8}, "optimizer": {"betas": [0.8, 0.9]}, "render_eval": None},
+    )
+    assert (
+        system.encoder.decoder.head.in_features == 8
+        and system.render_options.samples == 8
+        and system.optimizer_options.betas == (0.8, 0.9)
+    )
 
 
 def test_partial_options_keep_what_the_signature_gives():
-    scene = {"class_path": "SceneHashGrid", "init_args": {"grid": {"class_path": "HashGrid", "init_args": {"levels": 2, "finest": 32}}}}
-    system = build_system("vcgen.systems.realfusion.system.RealFusion", {"prior": "p", "scene": scene, "render": {"max_points": 7}})
+    scene = {
+        "class_path": "SceneHashGrid",
+        "init_args": {"grid": {"class_path": "HashGrid", "init_args": {"levels": 2, "finest": 32}}},
+    }
+    system = build_system(
+        "vcgen.systems.realfusion.system.RealFusion", {"prior": "p", "scene": scene, "render": {"max_points": 7}}
+    )
     assert (system.render_options.samples, system.render_options.max_points, system.scene.grid.levels) == (48, 7, 2)
 
 
@@ -207,9 +250,21 @@ def test_a_package_that_the_user_names_is_imported_and_vouches_for_its_own_class
     assert build_system(NERFDIFF, arguments, ["own_parts"]).encoder.decoder.head.in_features == 8
     monkeypatch.setenv("VCGEN_PLUGINS", "other, own_parts")
     assert type(build_system(NERFDIFF, arguments).encoder).__name__ == "Finer"
-    for name in ("own_parts.os.system", "own_parts.OrderedDict", "own_parts.nn", "own_parts.nothing", "own_parts.TriplaneEncoder ", "own_parts_too.X"):
+    for name in (
+        "own_parts.os.system",
+        "own_parts.OrderedDict",
+        "own_parts.nn",
+        "own_parts.nothing",
+        "own_parts.TriplaneEncoder ",
+        "own_parts_too.X",
+    ):
         refused(build_system, NERFDIFF, {"encoder": {"class_path": name}})
-    notes = {"encoder": {"class_path": "own_parts.Finer", "init_args": {"decoder": {**reader, "init_args": {"width": 8, "notes": [DECODER]}}}}}
+    notes = {
+        "encoder": {
+            "class_path": "own_parts.Finer",
+            "init_args": {"decoder": {**reader, "init_args": {"width": 8, "notes": [DECODER]}}},
+        }
+    }
     assert "no class belongs here" in refused(build_system, NERFDIFF, notes)
     for wrong in ("os", "a.b", "../m", "builtins"):
         assert "packages of your own" in refused(build_system, NERFDIFF, arguments, [wrong])
@@ -219,9 +274,16 @@ def test_a_distillation_file_names_classes_of_ours_alone(bait):
     from vcgen.systems.distillation.distilled import read_distillation
 
     before = set(sys.modules)
-    for arguments in ({"guidance": shell(bait)}, {"options": {"views": shell(bait)}}, {"guidance": "m.extra.Model"}, {"guidance": ENCODER}):
+    for arguments in (
+        {"guidance": shell(bait)},
+        {"options": {"views": shell(bait)}},
+        {"guidance": "m.extra.Model"},
+        {"guidance": ENCODER},
+    ):
         (bait / "distill.yaml").write_text(yaml.safe_dump({"model": {"class_path": "Distill", "init_args": arguments}}))
         refused(read_distillation, str(bait / "distill.yaml"))
-    (bait / "distill.yaml").write_text("model: {class_path: Distill, init_args: {guidance: !!python/object/apply:os.system [touch sprung]}}")
+    (bait / "distill.yaml").write_text(
+        "model: {class_path: Distill, init_args: {guidance: !!python/object/apply:os.system [touch sprung]}}"
+    )
     refused(read_distillation, str(bait / "distill.yaml"))
     assert sprung(bait, before) == []

@@ -17,7 +17,9 @@ SHEET = "val/input_target_rendering_depth"
 
 
 class Board(WandbLogger):
-    """Stands in for WandbLogger, whose package is not installed: notes where it was told to write, and the images that it was given."""
+    """Stands in for WandbLogger, whose package is not installed: notes where it was told to write, and the images that
+    it was given.
+    """
 
     boards: list["Board"] = []
 
@@ -67,11 +69,18 @@ def test_a_logger_of_files_needs_no_folder_and_its_run_leaves_images_as_files(co
     assert json.loads((tmp_path / "run" / "run.json").read_text())["command"]
 
 
-def test_several_loggers_write_into_the_runs_folder_and_images_go_to_the_one_that_shows_them(config, tmp_path, monkeypatch):
+def test_several_loggers_write_into_the_runs_folder_and_images_go_to_the_one_that_shows_them(
+    config, tmp_path, monkeypatch
+):
     monkeypatch.setattr(Board, "boards", [])
-    loggers = [{"class_path": "test_loggers.Board"}, {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "other")}}]
+    loggers = [
+        {"class_path": "test_loggers.Board"},
+        {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "other")}},
+    ]
     found = run_with(json.dumps(loggers), config, tmp_path / "run")
-    assert {"config.yaml", "run.json"} <= found and (tmp_path / "other" / "lightning_logs" / "version_0" / "metrics.csv").is_file()
+    assert {"config.yaml", "run.json"} <= found and (
+        tmp_path / "other" / "lightning_logs" / "version_0" / "metrics.csv"
+    ).is_file()
     (board,) = Board.boards
     assert board.place == tmp_path / "run"
     assert [(key, step) for key, _, step in board.images] == [("val/turntable", 2), (SHEET, 2)]

@@ -40,13 +40,17 @@ def test_values_of_the_torchmetrics_documentation_are_reproduced(squeeze):
 
 def test_mean_of_the_torchmetrics_doctest_is_reproduced(squeeze):
     torch.manual_seed(42)
-    assert squeeze(torch.rand(10, 3, 100, 100), torch.rand(10, 3, 100, 100)).mean().item() == pytest.approx(0.1005, abs=5e-5)
+    assert squeeze(torch.rand(10, 3, 100, 100), torch.rand(10, 3, 100, 100)).mean().item() == pytest.approx(
+        0.1005, abs=5e-5
+    )
 
 
 @pytest.mark.parametrize(("other", "expected"), [("ex_p0", 0.7110), ("ex_p1", 0.1479), ("ex_ref", 0.0)])
 def test_sample_images_have_their_known_distances(squeeze, shared_data, other, expected):
     folder = shared_data / "weights" / "lpips_reference_images"
-    assert squeeze(image(folder / "ex_ref.png"), image(folder / f"{other}.png")).item() == pytest.approx(expected, abs=5e-5)
+    assert squeeze(image(folder / "ex_ref.png"), image(folder / f"{other}.png")).item() == pytest.approx(
+        expected, abs=5e-5
+    )
 
 
 def test_public_function_maps_zero_one_to_minus_one_one(squeeze):
@@ -69,7 +73,10 @@ def test_every_networks_weights_land_in_the_right_places(network, no_weights):
     builder = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}[network]
     features = getattr(torchvision.models, builder)(weights=None).features.eval()
     no_weights.mkdir()
-    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, no_weights / SOURCES[network].features)
+    torch.save(
+        {f"features.{name}": value for name, value in features.state_dict().items()},
+        no_weights / SOURCES[network].features,
+    )
     distance = load_lpips(network, offline=True)
     images = torch.rand(1, 3, 64, 64)
     last = distance.model.net(images)[-1]

@@ -20,7 +20,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-# --- the disk -----------------------------------------------------------------------------------------------------------------------------
+# --- the disk
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def mount(*arguments) -> None:
@@ -53,11 +54,20 @@ class FillDisk(pl.Callback):
 
 
 @pytest.mark.parametrize("leave", [1_000_000, 0])
-def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_from_which_it_goes_on(capsys, config, small_disk, leave):
-    fill = dict(trainer__callbacks__plus="test_machine.FillDisk", trainer__callbacks__folder=small_disk, trainer__callbacks__step=3)
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_from_which_it_goes_on(
+    capsys, config, small_disk, leave
+):
+    fill = dict(
+        trainer__callbacks__plus="test_machine.FillDisk",
+        trainer__callbacks__folder=small_disk,
+        trainer__callbacks__step=3,
+    )
     line = refusal(capsys, vcgen("fit", config, small_disk / "run", **fill, trainer__callbacks__leave=leave))
     if leave:
-        assert "cannot be written (No space left on device): it needs 5 MB beside the old one, 1 MB are free; the previous" in line
+        assert (
+            "cannot be written (No space left on device): it needs 5 MB beside the old one, 1 MB are free; the previous"
+            in line
+        )
     assert "No space left on device" in line
     assert names(small_disk / "run") == ["best.ckpt", "last.ckpt"]
     assert load(small_disk / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
@@ -82,7 +92,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(capsys, conf
     assert list(folder.iterdir()) == []
 
 
-# --- the data and its loaders -------------------------------------------------------------------------------------------------------------
+# --- the data and its loaders
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -96,7 +107,9 @@ def test_a_flipped_bit_in_an_image_ends_the_run_with_its_place(capsys, config, t
             shards[name][shards[name].index(image, scene.offset) + len(image) // 2] ^= 4
     for name, data in shards.items():
         (index.folder / name).write_bytes(data)
-    line = refusal(capsys, vcgen("fit", config, tmp_path / "run", data__train=tmp_path / "cars", data__num_workers=workers))
+    line = refusal(
+        capsys, vcgen("fit", config, tmp_path / "run", data__train=tmp_path / "cars", data__num_workers=workers)
+    )
     assert "scene " in line and "the PNG is damaged (a checksum is wrong)" in line
 
 

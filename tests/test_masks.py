@@ -28,7 +28,9 @@ def capture(folder, mask=disc, channels: int = 3, **top):
     (folder / "masks").mkdir()
     for i in range(3):
         pixels = mask(i)
-        Image.fromarray(pixels * np.uint8(255) if pixels.dtype == bool else pixels).save(folder / "masks" / f"r_{i}.png")
+        Image.fromarray(pixels * np.uint8(255) if pixels.dtype == bool else pixels).save(
+            folder / "masks" / f"r_{i}.png"
+        )
     return folder
 
 
@@ -43,9 +45,12 @@ def edit(folder, change) -> None:
 
 
 KINDS = {
-    "gray": lambda i: disc(i), "color": lambda i: np.repeat(disc(i)[..., None], 3, 2),
+    "gray": lambda i: disc(i),
+    "color": lambda i: np.repeat(disc(i)[..., None], 3, 2),
     "alpha": lambda i: np.concatenate([noise(i, channels=3), disc(i)[..., None] * np.uint8(255)], -1),
-    "opaque alpha": lambda i: np.concatenate([np.repeat(disc(i)[..., None], 3, 2) * np.uint8(255), np.full((8, 6, 1), 255, np.uint8)], -1),
+    "opaque alpha": lambda i: np.concatenate(
+        [np.repeat(disc(i)[..., None], 3, 2) * np.uint8(255), np.full((8, 6, 1), 255, np.uint8)], -1
+    ),
 }
 
 
@@ -75,7 +80,9 @@ def test_an_image_in_which_the_object_is_not_seen_may_have_an_empty_mask(tmp_pat
 
 
 def test_masks_that_are_white_throughout_say_nothing(tmp_path):
-    assert pack(capture(tmp_path / "in", lambda i: np.ones((8, 6), bool)), tmp_path / "out", "--background", "black") == 0
+    assert (
+        pack(capture(tmp_path / "in", lambda i: np.ones((8, 6), bool)), tmp_path / "out", "--background", "black") == 0
+    )
     assert read_index(tmp_path / "out").read(0).background == "black"
 
 
@@ -91,16 +98,27 @@ def test_masks_are_shrunk_and_undistorted_with_their_images(tmp_path):
     assert 0.1 < alpha.mean() < 0.9 and np.all(rgb[:, 0][alpha[:, 0] > 0.1] > 0.98)  # what is covered is white
 
 
-@pytest.mark.parametrize("name, words", [
-    ("some", ["2 of 3 frames have a mask_path", "images/r_1.png has none"]), ("null", ["2 of 3 frames"]),
-    ("missing", ["1 of 3 masks are missing: masks/none.png"]), ("size", ["the mask has 3 x 4 pixels", "6 x 8 (width x height"]),
-    ("labels", ["brightest value is 1 of 255"]), ("colors", ["has colors"]), ("empty", ["mark no object"]), ("deep", ["more than 8 bits"]),
-    ("transparent", ["r_0.png has transparency", "keep one"]), ("number", ["masks are missing"]),
-])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("some", ["2 of 3 frames have a mask_path", "images/r_1.png has none"]),
+        ("null", ["2 of 3 frames"]),
+        ("missing", ["1 of 3 masks are missing: masks/none.png"]),
+        ("size", ["the mask has 3 x 4 pixels", "6 x 8 (width x height"]),
+        ("labels", ["brightest value is 1 of 255"]),
+        ("colors", ["has colors"]),
+        ("empty", ["mark no object"]),
+        ("deep", ["more than 8 bits"]),
+        ("transparent", ["r_0.png has transparency", "keep one"]),
+        ("number", ["masks are missing"]),
+    ],
+)
 def test_masks_that_do_not_tell_are_refused(tmp_path, capsys, name, words):
     masks = {
-        "labels": lambda i: disc(i).astype(np.uint8), "empty": lambda i: np.zeros((8, 6), bool),
-        "colors": lambda i: disc(i)[..., None] * np.array([255, 255, 0], np.uint8), "deep": lambda i: disc(i).astype(np.uint16) * 65535,
+        "labels": lambda i: disc(i).astype(np.uint8),
+        "empty": lambda i: np.zeros((8, 6), bool),
+        "colors": lambda i: disc(i)[..., None] * np.array([255, 255, 0], np.uint8),
+        "deep": lambda i: disc(i).astype(np.uint16) * 65535,
     }
     folder = capture(tmp_path / "in", masks.get(name, disc), channels=4 if name == "transparent" else 3)
     if name == "size":
@@ -143,10 +161,13 @@ def test_a_mask_of_which_the_shape_does_not_tell_how_it_lies_is_refused(tmp_path
     assert "save both upright" in refusal(capsys, pack(folder, tmp_path / "out"))
 
 
-@pytest.mark.parametrize("opaque, words", [
-    ([2], ["2 images have transparency, 1 have no alpha channel (images/r_2 is the first without)"]),
-    ([0, 2], ["1 images have transparency, 2 have no alpha channel (images/r_1 is the first with transparency)"]),
-])
+@pytest.mark.parametrize(
+    "opaque, words",
+    [
+        ([2], ["2 images have transparency, 1 have no alpha channel (images/r_2 is the first without)"]),
+        ([0, 2], ["1 images have transparency, 2 have no alpha channel (images/r_1 is the first with transparency)"]),
+    ],
+)
 def test_of_images_with_and_without_alpha_the_few_are_named(tmp_path, capsys, opaque, words):
     write_transforms(tmp_path / "in", posed_frames(C2W), channels=4, camera_angle_x=0.8)
     for i in opaque:

@@ -34,11 +34,15 @@ def test_a_ball_becomes_a_closed_ball(surface):
     distances = np.linalg.norm(mesh.vertices - MIDDLE.numpy(), axis=1)
     assert np.abs(distances - 0.3).max() < VOXEL
     assert np.abs(mesh.centroid - MIDDLE.numpy()).max() < VOXEL / 4
-    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.04)  # a tenth of the light is lost in its soft edge
+    assert mesh.volume == pytest.approx(
+        4 / 3 * math.pi * 0.3**3, rel=0.04
+    )  # a tenth of the light is lost in its soft edge
 
 
 def test_vertex_colors_are_those_of_the_surface(surface):
-    outward = (surface.mesh.vertices - MIDDLE.numpy()) / np.linalg.norm(surface.mesh.vertices - MIDDLE.numpy(), axis=1, keepdims=True)
+    outward = (surface.mesh.vertices - MIDDLE.numpy()) / np.linalg.norm(
+        surface.mesh.vertices - MIDDLE.numpy(), axis=1, keepdims=True
+    )
     expected = 255 * (1 + outward) / 2
     assert np.abs(surface.mesh.visual.vertex_colors[:, :3] - expected).max() < 5
 
@@ -98,7 +102,9 @@ def test_an_object_that_leaves_the_fields_sphere_is_closed_there():
 
 def test_a_field_without_bounds_needs_a_radius():
     endless = ball(bound=math.inf)
-    assert extract_mesh(endless, RESOLUTION, radius=0.5).mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.04)
+    assert extract_mesh(endless, RESOLUTION, radius=0.5).mesh.volume == pytest.approx(
+        4 / 3 * math.pi * 0.3**3, rel=0.04
+    )
 
 
 def test_the_grid_is_the_field_at_its_corners_whatever_the_chunk():
@@ -109,19 +115,23 @@ def test_the_grid_is_the_field_at_its_corners_whatever_the_chunk():
 
 @pytest.mark.parametrize("peak", [10.0, 100.0, 1000.0])
 def test_the_solidity_of_a_cloud_is_its_integrals(peak):
-    """Of a density peak exp(-r^2 / 2 w^2), the line along x through (x, y, z) passes peak w sqrt(2 pi) exp(-(y^2 + z^2) / 2 w^2), of which
-    half of erfc(|x| / w sqrt(2)) lies beyond the point; and so along the other axes."""
+    """Of a density peak exp(-r^2 / 2 w^2), the line along x through (x, y, z) passes peak w sqrt(2 pi) exp(-(y^2 + z^2)
+    / 2 w^2), of which half of erfc(|x| / w sqrt(2)) lies beyond the point; and so along the other axes."""
     width, line = 0.12, np.linspace(-0.6, 0.6, 97)
     points = np.stack(np.meshgrid(line, line, line, indexing="ij"))
     falling = np.exp(-(points**2).sum(0) / (2 * width**2))
     whole = peak * width * math.sqrt(2 * math.pi) * falling / np.exp(-(points**2) / (2 * width**2))
     beyond = whole * special.erfc(np.abs(points) / (width * math.sqrt(2))) / 2
     found = solidity((peak * falling).astype(np.float32), line[1] - line[0])
-    np.testing.assert_allclose(found, np.minimum(beyond.min(0) / SKIN, whole.min(0) / OUTLINE), rtol=0.02, atol=2e-4 * peak)
+    np.testing.assert_allclose(
+        found, np.minimum(beyond.min(0) / SKIN, whole.min(0) / OUTLINE), rtol=0.02, atol=2e-4 * peak
+    )
 
 
 def test_a_shaft_is_open_and_a_cave_is_solid():
-    """A block with a shaft from its top, which a straight line from outside sees into, and a closed hollow, which none does."""
+    """A block with a shaft from its top, which a straight line from outside sees into, and a closed hollow, which none
+    does.
+    """
     density = np.zeros((24, 24, 24), np.float32)
     density[4:20, 4:20, 4:20] = 1000
     density[10:14, 10:14, 12:20] = 0
@@ -148,13 +158,16 @@ def test_the_surface_of_a_soft_ball_with_a_hard_spot_is_the_ball():
     assert extract_mesh(field, RESOLUTION).mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.1)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"density": 0.01}, r"between .* and 0.01.*train for longer"),
-    ({"density": math.inf}, "diverged"),
-    ({"threshold": 500.0}, "no surface at density 500: .*200; choose a threshold between"),
-    ({"threshold": -1.0}, "positive"),
-    ({"resolution": 2}, "at least 8"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"density": 0.01}, r"between .* and 0.01.*train for longer"),
+        ({"density": math.inf}, "diverged"),
+        ({"threshold": 500.0}, "no surface at density 500: .*200; choose a threshold between"),
+        ({"threshold": -1.0}, "positive"),
+        ({"resolution": 2}, "at least 8"),
+    ],
+)
 def test_nothing_to_extract_says_why(options, message):
     field = ball(density=options.pop("density", 200.0))
     with pytest.raises(UserError, match=message):
@@ -165,13 +178,18 @@ def test_glb_is_y_up_linear_and_unlit(tmp_path, surface):
     path = write_mesh(tmp_path / "ball.glb", surface.mesh)
     loaded = trimesh.load(path, force="mesh", skip_materials=True, process=False)
     x, y, z = MIDDLE[0].tolist()
-    assert loaded.centroid == pytest.approx([x, z, -y], abs=1e-3) and loaded.volume == pytest.approx(surface.mesh.volume, rel=1e-4)
+    assert loaded.centroid == pytest.approx([x, z, -y], abs=1e-3) and loaded.volume == pytest.approx(
+        surface.mesh.volume, rel=1e-4
+    )
     top = loaded.visual.vertex_colors[loaded.vertices[:, 1].argmax(), :3]
     # The top of the ball has the normal (0, 0, 1) of the z-up world, so sRGB (128, 128, 255): linear light 0.2140.
     assert np.abs(top.astype(int) - [55, 55, 255]).max() <= 6
     header = path.read_bytes()
     tree = json.loads(header[20 : 20 + int.from_bytes(header[12:16], "little")])
-    assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}} and tree["meshes"][0]["primitives"][0]["material"] == 0
+    assert (
+        tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+        and tree["meshes"][0]["primitives"][0]["material"] == 0
+    )
 
 
 def test_glb_keeps_vertex_colors_with_its_material(tmp_path, surface):

@@ -17,14 +17,23 @@ def made(name: str, views: int | None = None):
     return chosen.make(np.random.default_rng(5), chosen.count(views, name))
 
 
-@pytest.mark.parametrize(("name", "count", "distance", "focal"), [
-    ("sphere", 50, 1.3, 131.25 / 128), ("srn_test", 251, 1.3, 131.25 / 128), ("gso30", 16, 1.5, 280 / 256),
-    ("zero123plus", 6, 2.0, 0.5 / math.tan(math.radians(15))), ("turntable", 24, 1.3, 131.25 / 128),
-])
+@pytest.mark.parametrize(
+    ("name", "count", "distance", "focal"),
+    [
+        ("sphere", 50, 1.3, 131.25 / 128),
+        ("srn_test", 251, 1.3, 131.25 / 128),
+        ("gso30", 16, 1.5, 280 / 256),
+        ("zero123plus", 6, 2.0, 0.5 / math.tan(math.radians(15))),
+        ("turntable", 24, 1.3, 131.25 / 128),
+    ],
+)
 def test_sets_have_their_number_distance_and_focal_length_and_look_at_the_middle(name, count, distance, focal):
     cameras = made(name)
     assert cameras.shape == (count,) and cameras.c2w.dtype == torch.float64
-    assert torch.allclose(cameras.centers.norm(dim=1), torch.tensor(distance).double()) and (cameras.K[:, 0, 0] == focal).all()
+    assert (
+        torch.allclose(cameras.centers.norm(dim=1), torch.tensor(distance).double())
+        and (cameras.K[:, 0, 0] == focal).all()
+    )
     middle, z = cameras.project(torch.zeros(count, 1, 3, dtype=torch.float64))
     assert torch.allclose(middle, torch.tensor(0.5).double()) and torch.allclose(z, torch.tensor(distance).double())
     assert (cameras.c2w[:, 2, 1] <= 1e-9).all(), "images are upright"
@@ -44,9 +53,13 @@ def test_the_spiral_is_that_of_srn():
 
 def test_angles_of_the_other_sets():
     azimuths, heights = view_angles(made("gso30").centers)
-    assert torch.remainder(azimuths + 1e-6, 360).tolist() == pytest.approx([22.5 * i for i in range(16)], abs=1e-4) and heights.tolist() == pytest.approx([30.0] * 16)
+    assert torch.remainder(azimuths + 1e-6, 360).tolist() == pytest.approx(
+        [22.5 * i for i in range(16)], abs=1e-4
+    ) and heights.tolist() == pytest.approx([30.0] * 16)
     azimuths, heights = view_angles(made("zero123plus").centers)
-    assert azimuths.tolist() == pytest.approx([30, 90, 150, 210, 270, 330]) and heights.tolist() == pytest.approx([20, -10] * 3)
+    assert azimuths.tolist() == pytest.approx([30, 90, 150, 210, 270, 330]) and heights.tolist() == pytest.approx(
+        [20, -10] * 3
+    )
     azimuths, heights = view_angles(made("turntable", 4).centers)
     assert torch.remainder(azimuths + 1e-6, 360).tolist() == pytest.approx([0, 90, 180, 270], abs=1e-4)
     assert heights.tolist() == pytest.approx([20.0] * 4)
@@ -87,11 +100,17 @@ def test_a_file_gives_cameras_bounds_and_names(tmp_path):
     assert chosen.bounds(cameras, 0.5) == (1.25, 2.5) and chosen.view_names(2) == ["left", "right"]
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({"c2w": None}, "missing required field `c2w`"), ({"K": [[[500.0, 0, 0.5], [0, 500, 0.5], [0, 0, 1]]]}, "in pixels by mistake?"),
-    ({"K": [[[1.5, 0, 0.5], [0, 1.5, 0.5], [0, 0, 1]]] * 3}, "2 poses and 3 intrinsics"), ({"views": ["b", "a"]}, "natural order"),
-    ({"t_near": 3.0, "t_far": 2.0}, "t_near must be less"), ({"c2w": [[[0.0] * 4] * 4] * 2}, "not orthonormal"),
-])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"c2w": None}, "missing required field `c2w`"),
+        ({"K": [[[500.0, 0, 0.5], [0, 500, 0.5], [0, 0, 1]]]}, "in pixels by mistake?"),
+        ({"K": [[[1.5, 0, 0.5], [0, 1.5, 0.5], [0, 0, 1]]] * 3}, "2 poses and 3 intrinsics"),
+        ({"views": ["b", "a"]}, "natural order"),
+        ({"t_near": 3.0, "t_far": 2.0}, "t_near must be less"),
+        ({"c2w": [[[0.0] * 4] * 4] * 2}, "not orthonormal"),
+    ],
+)
 def test_a_file_that_cannot_be_used_is_refused(changes, reason, tmp_path):
     with pytest.raises(UserError, match="c.json") as caught:
         camera_set(written(tmp_path / "c.json", **changes))

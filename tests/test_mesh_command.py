@@ -37,10 +37,14 @@ def listing(folder) -> dict[str, bytes]:
 def test_meshes_become_scenes_with_their_cameras(tmp_path, meshes, capsys):
     assert render(meshes, tmp_path / "out", "--size", "32", "--views", "3", "--name", "toys", "--licence", "CC0") == 0
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("3 meshes, 3 views, cameras sphere; up is y of 1 .glb, z of 1 .ply, z of 1 .stl (of glTF by its standard, else guessed")
+    assert line.startswith(
+        "3 meshes, 3 views, cameras sphere; up is y of 1 .glb, z of 1 .ply, z of 1 .stl (of glTF by its standard, else guessed"
+    )
     index = read_index(tmp_path / "out")
     assert [(sample.key, sample.group, sample.views) for _, sample in index.samples] == [
-        ("box", "box", 3), ("deep_ball", "deep_ball", 3), ("quad", "quad", 3)
+        ("box", "box", 3),
+        ("deep_ball", "deep_ball", 3),
+        ("quad", "quad", 3),
     ]
     record = index.read(1)
     assert (record.size, record.background, record.source, record.licence) == ((32, 32), "alpha", "toys", "CC0")
@@ -51,12 +55,17 @@ def test_meshes_become_scenes_with_their_cameras(tmp_path, meshes, capsys):
 
 
 def test_pixels_are_square_in_images_of_any_shape(tmp_path, meshes, capsys):
-    assert render(meshes / "deep" / "ball.ply", tmp_path / "out", "--size", "32x64", "--views", "2", "--light", "none") == 0
+    assert (
+        render(meshes / "deep" / "ball.ply", tmp_path / "out", "--size", "32x64", "--views", "2", "--light", "none")
+        == 0
+    )
     assert "warning" not in capsys.readouterr().err
     record = read_index(tmp_path / "out").read(0)
     alpha = decode_views(record, [0])[1][0, 0]
     assert (record.size, record.K[0, 1, 1]) == ((32, 64), 2 * record.K[0, 0, 0])
-    assert alpha[16].sum() > 40 and (alpha[0] > 0.9).sum() > 25, "a ball as wide as in a square image, cut above and below"
+    assert alpha[16].sum() > 40 and (alpha[0] > 0.9).sum() > 25, (
+        "a ball as wide as in a square image, cut above and below"
+    )
 
 
 def test_variants_are_scenes_of_one_group(tmp_path, meshes):
@@ -70,9 +79,18 @@ def test_cameras_of_a_file_and_of_a_shard_are_taken(tmp_path, meshes):
     assert render(meshes / "box.stl", tmp_path / "first", *FAST, "--cameras", "turntable") == 0
     record = read_index(tmp_path / "first").read(0)
     (tmp_path / "cameras.json").write_text(json.dumps(record.cameras_json()))
-    assert render(meshes / "box.stl", tmp_path / "second", *FAST[:2], *FAST[4:], "--cameras", str(tmp_path / "cameras.json")) == 0
+    assert (
+        render(
+            meshes / "box.stl", tmp_path / "second", *FAST[:2], *FAST[4:], "--cameras", str(tmp_path / "cameras.json")
+        )
+        == 0
+    )
     again = read_index(tmp_path / "second").read(0)
-    assert again.images == record.images and (again.c2w == record.c2w).all() and (again.t_near, again.t_far) == (record.t_near, record.t_far)
+    assert (
+        again.images == record.images
+        and (again.c2w == record.c2w).all()
+        and (again.t_near, again.t_far) == (record.t_near, record.t_far)
+    )
     assert str(tmp_path) not in (tmp_path / "second" / "pack.json").read_text()
 
 
@@ -111,7 +129,10 @@ def test_bytes_do_not_depend_on_pytorchs_threads(tmp_path, meshes):
     try:
         for name, threads in (("one", 1), ("two", 2)):
             torch.set_num_threads(threads)
-            assert render(meshes / "quad.glb", tmp_path / name, "--size", "16", "--views", "2") == 0 and torch.get_num_threads() == threads
+            assert (
+                render(meshes / "quad.glb", tmp_path / name, "--size", "16", "--views", "2") == 0
+                and torch.get_num_threads() == threads
+            )
     finally:
         torch.set_num_threads(before)
     assert listing(tmp_path / "one") == listing(tmp_path / "two")
@@ -132,7 +153,11 @@ def test_broken_meshes_are_named_one_by_one_and_may_be_left_out(tmp_path, meshes
     (meshes / "empty.obj").write_text("")
     assert render(meshes, tmp_path / "out", *FAST) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("vcgen: error: ") and "1 of 4 scenes are broken" in error and "empty.obj: has no faces" in error
+    assert (
+        error.startswith("vcgen: error: ")
+        and "1 of 4 scenes are broken" in error
+        and "empty.obj: has no faces" in error
+    )
     assert not (tmp_path / "out").exists()
     assert render(meshes, tmp_path / "out", *FAST, "--skip-broken") == 0
     assert "  empty: " in capsys.readouterr().out and len(read_index(tmp_path / "out").samples) == 3

@@ -22,11 +22,17 @@ def header(**changes) -> str:
     """A .gltf file of one triangle, its numbers inside."""
     data = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype="<f4").tobytes()
     content = {
-        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "material": 0}]}], "materials": [{}],
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "material": 0}]}],
+        "materials": [{}],
         "accessors": [{"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"}],
         "bufferViews": [{"buffer": 0, "byteLength": 36}],
-        "buffers": [{"byteLength": 36, "uri": "data:application/octet-stream;base64," + base64.b64encode(data).decode()}],
+        "buffers": [
+            {"byteLength": 36, "uri": "data:application/octet-stream;base64," + base64.b64encode(data).decode()}
+        ],
     }
     return json.dumps(content | changes)
 
@@ -57,7 +63,9 @@ def test_a_sound_file_of_each_kind_is_read(tmp_path):
     box = trimesh.creation.box()
     for kind in ("glb", "ply", "stl"):
         box.export(tmp_path / f"box.{kind}")
-    assert [len(read_surface(tmp_path / name, "y", 1000)) for name in ("a.gltf", "a.obj", "box.glb", "box.ply", "box.stl")] == [1, 1, 12, 12, 12]
+    assert [
+        len(read_surface(tmp_path / name, "y", 1000)) for name in ("a.gltf", "a.obj", "box.glb", "box.ply", "box.stl")
+    ] == [1, 1, 12, 12, 12]
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), [
@@ -97,7 +105,9 @@ def test_names_of_files_may_be_written_as_addresses_are(tmp_path):
 
 @pytest.mark.parametrize("kind", ["glb", "ply", "obj"])
 def test_damaged_files_are_read_or_refused_and_do_nothing_else(kind, tmp_path):
-    trimesh.Scene(quad(baseColorTexture=four_colors())).export(tmp_path / "quad.glb") if kind == "glb" else quad().export(tmp_path / f"quad.{kind}")
+    trimesh.Scene(quad(baseColorTexture=four_colors())).export(
+        tmp_path / "quad.glb"
+    ) if kind == "glb" else quad().export(tmp_path / f"quad.{kind}")
     sound, random, refused = (tmp_path / f"quad.{kind}").read_bytes(), np.random.default_rng(0), 0
     for _ in range(100):
         place, length = random.integers(len(sound)), random.integers(1, 9)
@@ -129,7 +139,12 @@ def test_what_is_not_read_and_may_show_is_remarked_on(changes, remark, tmp_path)
 
 
 def test_glossy_materials_keep_their_color(tmp_path):
-    glossy = {"name": "a", "extensions": {"KHR_materials_pbrSpecularGlossiness": {"diffuseFactor": [1.0, 0.0, 0.0, 1.0], "specularFactor": [0, 0, 0]}}}
+    glossy = {
+        "name": "a",
+        "extensions": {
+            "KHR_materials_pbrSpecularGlossiness": {"diffuseFactor": [1.0, 0.0, 0.0, 1.0], "specularFactor": [0, 0, 0]}
+        },
+    }
     (tmp_path / "a.gltf").write_text(header(materials=[glossy]))
     assert read_surface(tmp_path / "a.gltf", "y", 10).rgba[0, 0].tolist() == pytest.approx([1, 0, 0, 1], abs=0.01)
 

@@ -37,13 +37,18 @@ def test_cars_look_as_blender_draws_them(key, shared_data, tmp_path):
     name, variant = key.rsplit("_", 1)
     baked = np.load(shared_data / "meshes_lowpoly_cc0" / "cars" / f"{name}.npz")
     corners, colors = baked["vertices"][baked["faces"]].reshape(-1, 3), baked["corner_rgb"].reshape(-1, 3)
-    trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), vertex_colors=colors, process=False).export(tmp_path / "car.ply")
+    trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), vertex_colors=colors, process=False).export(
+        tmp_path / "car.ply"
+    )
     random = np.random.default_rng(zlib.crc32(key.encode()))
     surface, _ = read_surface(tmp_path / "car.ply", "y", 10_000).varied(int(variant), random).fitted("sphere")
     with tarfile.open(shared_data / "cars128" / "cars_test.tar") as tar, torch.no_grad():
         cameras, scene = SETS["sphere"].make(random, 40), drawable(surface)
         for view in (0, 21):
             blender = np.array(Image.open(io.BytesIO(tar.extractfile(f"cars_test/{key}/rgb/{view:06d}.png").read())))
-            images = [area_resize(x.astype(np.float32) / 255, (64, 64)) for x in (blender, draw(scene, cameras[view], (128, 128)).numpy())]
+            images = [
+                area_resize(x.astype(np.float32) / 255, (64, 64))
+                for x in (blender, draw(scene, cameras[view], (128, 128)).numpy())
+            ]
             one, other = (image[..., :3] * image[..., 3:] + 1 - image[..., 3:] for image in images)
             assert -10 * np.log10(((one - other) ** 2).mean()) > 35.5

@@ -1,4 +1,6 @@
-"""Rendered meshes look as they must: shapes whose outline and color are known, textures upright, materials as files mean them."""
+"""Rendered meshes look as they must: shapes whose outline and color are known, textures upright, materials as files
+mean them.
+"""
 
 import json
 import math
@@ -52,7 +54,9 @@ def with_factor(glb: bytes, factor: list[float]) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 4)
     total = len(glb) - length + len(text)
-    return glb[:8] + total.to_bytes(4, "little") + len(text).to_bytes(4, "little") + glb[16:20] + text + glb[20 + length :]
+    return (
+        glb[:8] + total.to_bytes(4, "little") + len(text).to_bytes(4, "little") + glb[16:20] + text + glb[20 + length :]
+    )
 
 
 @pytest.mark.parametrize("kind", ["glb", "gltf", "obj"])
@@ -127,7 +131,10 @@ def test_a_mask_is_cut_out_and_shows_what_is_behind(tmp_path):
 
 
 def test_blended_faces_are_laid_over_what_is_behind_from_front_to_back(tmp_path):
-    layers = [quad(z=z, baseColorFactor=[*color, 0.5], alphaMode="BLEND") for z, color in ((0.1, (1.0, 0, 0)), (0.0, (0, 1.0, 0)))]
+    layers = [
+        quad(z=z, baseColorFactor=[*color, 0.5], alphaMode="BLEND")
+        for z, color in ((0.1, (1.0, 0, 0)), (0.0, (0, 1.0, 0)))
+    ]
     trimesh.Scene(layers).export(tmp_path / "glass.glb")
     red, green, blue, alpha = quarters(seen(tmp_path / "glass.glb"))[0]
     assert alpha == pytest.approx(255 * 0.75, abs=2) and blue == 0  # trimesh writes 0.5 as 127 / 255 or 128 / 255
@@ -143,11 +150,16 @@ def test_light_comes_from_above_and_shade_lies_where_the_object_stands_in_the_wa
     bright = {}
     for name in ("open", "roofed"):
         scene = drawable(read_surface(tmp_path / f"{name}.ply", "z", 1000))
-        height, middle = scene.surface.triangles[:, :, 2].amin(1), scene.surface.triangles[:, :, :2].abs().amax((1, 2)) < 0.2
+        height, middle = (
+            scene.surface.triangles[:, :, 2].amin(1),
+            scene.surface.triangles[:, :, :2].abs().amax((1, 2)) < 0.2,
+        )
         up = (scene.surface.face_normals()[:, 2] > 0.9) & middle
         bright[name] = [float(scene.light.diffuse[0, up & part].mean()) for part in (height < 0.05, height > 0.05)]
     assert bright["open"][0] > 1.0 and bright["roofed"][0] < 0.4 * bright["open"][0]
-    assert bright["roofed"][1] == pytest.approx(bright["open"][0], rel=0.02), "the roof itself is as bright as the open floor"
+    assert bright["roofed"][1] == pytest.approx(bright["open"][0], rel=0.02), (
+        "the roof itself is as bright as the open floor"
+    )
 
 
 def test_variants_stretch_recolor_and_mirror_but_keep_fronts_and_textures(tmp_path):
@@ -157,10 +169,17 @@ def test_variants_stretch_recolor_and_mirror_but_keep_fronts_and_textures(tmp_pa
     other = surface.varied(1, np.random.default_rng(1))
     sides = (other.triangles.amax((0, 1)) - other.triangles.amin((0, 1)))[[0, 2]] / 2
     assert ((sides > 0.85) & (sides < 1.15)).all() and sides[0] != sides[1]
-    assert other.textures[0][0, 0].tolist() == [255, 0, 0, 255] and other.textures[0][0, -1].tolist() == [0, 0, 255, 255]
+    assert other.textures[0][0, 0].tolist() == [255, 0, 0, 255] and other.textures[0][0, -1].tolist() == [
+        0,
+        0,
+        255,
+        255,
+    ]
     assert torch.allclose(other.face_normals(), surface.face_normals())
     mirrored = surface.moved(torch.diag(torch.tensor([-1.0, 1, 1], dtype=torch.float64)))
-    assert torch.allclose(mirrored.face_normals(), surface.face_normals()) and torch.allclose(mirrored.normals, surface.normals)
+    assert torch.allclose(mirrored.face_normals(), surface.face_normals()) and torch.allclose(
+        mirrored.normals, surface.normals
+    )
 
 
 def test_refined_faces_are_the_same_surface(tmp_path):

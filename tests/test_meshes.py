@@ -15,7 +15,13 @@ def test_every_edge_of_a_closed_mesh_is_listed_once_with_two_faces_that_run_alon
     ends = torch.stack([meshes.faces.roll(-1, 1), meshes.faces.roll(-2, 1)], -1)
     listed = edges.ends[edges.of_faces]
     assert torch.equal(torch.where(edges.forward[..., None], listed, listed.flip(-1)), ends)
-    assert torch.zeros(600, dtype=torch.int64).index_add(0, edges.of_faces.reshape(-1), edges.forward.reshape(-1) * 2 - 1).abs().sum() == 0
+    assert (
+        torch.zeros(600, dtype=torch.int64)
+        .index_add(0, edges.of_faces.reshape(-1), edges.forward.reshape(-1) * 2 - 1)
+        .abs()
+        .sum()
+        == 0
+    )
     assert (edges.ends[:120] < 42).all() and (edges.ends[120:] >= 42).all()  # vertices of the first
 
 
@@ -35,7 +41,10 @@ def test_parts_are_numbered_view_after_view():
 
 def test_welding_joins_what_lies_in_one_place_in_one_mesh():
     parts = [bumpy(1), soup(3, 0.2), bumpy(1)]
-    torn = [Meshes(part.vertices[part.faces].reshape(-1, 3), torch.arange(part.faces.numel()).reshape(-1, 3)) for part in parts]
+    torn = [
+        Meshes(part.vertices[part.faces].reshape(-1, 3), torch.arange(part.faces.numel()).reshape(-1, 3))
+        for part in parts
+    ]
     torn[0].vertices[torn[0].vertices == 0] *= -1  # a zero is a zero
     whole = Meshes.pack(torn).welded()
     assert whole.vertex_counts == (42, 9, 42) and whole.edges.counts == (120, 9, 120)
@@ -48,7 +57,9 @@ def test_normals_are_those_of_trimesh_and_point_to_the_front():
     meshes = Meshes(torch.tensor(box.vertices), torch.tensor(box.faces))
     torch.testing.assert_close(meshes.face_normals(), torch.tensor(box.face_normals.copy()))
     smooth = bumpy(3).vertex_normals()
-    assert ((smooth * bumpy(3).vertices).sum(1) > 0.2).all() and torch.allclose(smooth.norm(dim=1), torch.ones(642).double())
+    assert ((smooth * bumpy(3).vertices).sum(1) > 0.2).all() and torch.allclose(
+        smooth.norm(dim=1), torch.ones(642).double()
+    )
     # counterclockwise as seen from above, y down: the normal points away from a camera that looks along z
     assert flat((0, 0), (1, 0), (1, 1)).vertex_normals()[0].tolist() == [0, 0, 1]
     line = flat((0, 0), (1, 1), (2, 2))

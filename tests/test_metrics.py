@@ -76,7 +76,9 @@ def test_every_image_gets_its_own_record():
     prediction, truth = random_pair(0.1, count=4)
     together = Metrics()(prediction, truth)
     alone = [Metrics()(a[None], b[None])[0] for a, b in zip(prediction, truth)]
-    assert [list(record.values()) for record in together] == [pytest.approx(list(record.values()), abs=1e-12) for record in alone]
+    assert [list(record.values()) for record in together] == [
+        pytest.approx(list(record.values()), abs=1e-12) for record in alone
+    ]
 
 
 def test_every_column_has_a_definition_that_protocol_files_name():

@@ -1,4 +1,6 @@
-"""``vcgen.load``: what it computes is what ``vcgen render`` and the system compute, whatever form the image comes in."""
+"""``vcgen.load``: what it computes is what ``vcgen render`` and the system compute, whatever form the image comes
+in.
+"""
 
 import math
 import subprocess
@@ -19,7 +21,10 @@ from vcgen.data.images.photo import prepare
 from vcgen.errors import UserError
 
 BALL = {
-    "class_path": "stand_in.BallSystem", "init_args": {}, "image_size": [24, 32], "background": 0.5,
+    "class_path": "stand_in.BallSystem",
+    "init_args": {},
+    "image_size": [24, 32],
+    "background": 0.5,
     "camera": {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8},
 }
 
@@ -52,16 +57,37 @@ def drawing(mode="RGBA", size=(90, 50), background=(0, 0, 0, 0)) -> Image.Image:
 
 
 def same(first, second) -> bool:
-    return all(torch.equal(a, b) for a, b in zip((first.images, first.alpha), (second.images, second.alpha), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip((first.images, first.alpha), (second.images, second.alpha), strict=True)
+    )
 
 
-@pytest.mark.parametrize("options, words", [
-    ({}, []), ({"fill": 0.5}, ["--fill", "0.5"]), ({"as_is": True}, ["--as-is"]),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({}, []),
+        ({"fill": 0.5}, ["--fill", "0.5"]),
+        ({"as_is": True}, ["--as-is"]),
+    ],
+)
 def test_reconstruct_and_render_are_the_commands_views(tmp_path, place, model, options, words):
     drawing().save(tmp_path / "car.png")
-    quick = ["--turntable-frames", "0", "--mesh-resolution", "0", "--device", "cpu", "--azimuths", "0", "130", "--size", "24"]
-    render_command(["--model", str(place), "--image", str(tmp_path / "car.png"), "--out", str(tmp_path / "out"), *quick, *words])
+    quick = [
+        "--turntable-frames",
+        "0",
+        "--mesh-resolution",
+        "0",
+        "--device",
+        "cpu",
+        "--azimuths",
+        "0",
+        "130",
+        "--size",
+        "24",
+    ]
+    render_command(
+        ["--model", str(place), "--image", str(tmp_path / "car.png"), "--out", str(tmp_path / "out"), *quick, *words]
+    )
     written = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out" / "views").iterdir())]
     view = model.render(model.reconstruct(tmp_path / "car.png", **options), model.cameras([0, 130]), size=24)
     ours = np.round(view.rgb.clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
@@ -104,7 +130,14 @@ def test_paths_images_and_arrays_are_the_same(tmp_path, model, mode, background)
     image.save(tmp_path / "car.png")
     pixels = np.asarray(image)
     reference = model.context(tmp_path / "car.png")
-    forms = [str(tmp_path / "car.png"), image, Image.open(tmp_path / "car.png"), pixels, pixels / 255, pixels.astype(np.float32) / 255]
+    forms = [
+        str(tmp_path / "car.png"),
+        image,
+        Image.open(tmp_path / "car.png"),
+        pixels,
+        pixels / 255,
+        pixels.astype(np.float32) / 255,
+    ]
     assert all(same(model.context(form), reference) for form in forms)
     assert 0.2 < float(reference.alpha.mean()) < 0.8 and reference.images.shape == (1, 1, 3, 16, 16)
 
@@ -115,16 +148,19 @@ def test_images_of_any_size_fit_the_model(model, size):
     assert model.context(np.asarray(drawing("RGB", size, (9, 9, 9))), as_is=True).alpha.min() == 1
 
 
-@pytest.mark.parametrize("array, message", [
-    (np.zeros((8, 8)), r"shape \(height, width, 3 or 4\), not \(8, 8\)"),
-    (np.zeros((3, 8, 8)), "channels last"),
-    (np.zeros((0, 8, 3)), "not \\(0, 8, 3\\)"),
-    (np.zeros((8, 8, 3), np.int64), "not int64"),
-    (np.full((8, 8, 3), 255.0), r"in \[0, 1\], not in \[255, 255\]"),
-    (np.full((8, 8, 3), np.nan), r"in \[0, 1\]"),
-    (np.zeros((8, 8, 4), np.uint8), "the image shows no object"),
-    (np.random.default_rng(0).random((16, 16, 3)), "the image has no alpha"),
-])
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((8, 8)), r"shape \(height, width, 3 or 4\), not \(8, 8\)"),
+        (np.zeros((3, 8, 8)), "channels last"),
+        (np.zeros((0, 8, 3)), "not \\(0, 8, 3\\)"),
+        (np.zeros((8, 8, 3), np.int64), "not int64"),
+        (np.full((8, 8, 3), 255.0), r"in \[0, 1\], not in \[255, 255\]"),
+        (np.full((8, 8, 3), np.nan), r"in \[0, 1\]"),
+        (np.zeros((8, 8, 4), np.uint8), "the image shows no object"),
+        (np.random.default_rng(0).random((16, 16, 3)), "the image has no alpha"),
+    ],
+)
 def test_arrays_that_are_no_images_are_refused(array, message):
     with pytest.raises(UserError, match=message) as error:
         prepare(array, (16, 16))
@@ -134,7 +170,9 @@ def test_arrays_that_are_no_images_are_refused(array, message):
 def test_cameras_stand_on_the_models_orbit(ball):
     cameras = vcgen.load(ball).cameras([0, 90, 350.5], elevation=-30)
     azimuth, elevation = view_angles(cameras.centers)
-    assert (azimuth % 360).tolist() == pytest.approx([0, 90, 350.5], abs=1e-3) and elevation.tolist() == pytest.approx([-30] * 3, abs=1e-3)
+    assert (azimuth % 360).tolist() == pytest.approx([0, 90, 350.5], abs=1e-3) and elevation.tolist() == pytest.approx(
+        [-30] * 3, abs=1e-3
+    )
     assert cameras.centers.norm(dim=1).tolist() == pytest.approx([1.3] * 3)
     assert view_angles(vcgen.load(ball).cameras([10]).centers)[1].item() == pytest.approx(20, abs=1e-3)
 
@@ -142,13 +180,18 @@ def test_cameras_stand_on_the_models_orbit(ball):
 def test_what_is_known_of_the_image_moves_the_input_camera(ball):
     model = vcgen.load(ball, "cpu", input_elevation=35, input_distance=1.5, fov=60)
     seen = model.context(drawing()).cameras
-    assert view_angles(seen.centers[0, 0])[1].item() == pytest.approx(35, abs=1e-3) and seen.centers.norm().item() == pytest.approx(1.5)
+    assert view_angles(seen.centers[0, 0])[1].item() == pytest.approx(
+        35, abs=1e-3
+    ) and seen.centers.norm().item() == pytest.approx(1.5)
     assert seen.K[0, 0, 0, 0].item() == pytest.approx(0.5 / math.tan(math.radians(30)))
     model.reconstruct(drawing())
     assert torch.equal(model.system.seen.cameras.c2w, seen.c2w)
     with pytest.raises(UserError, match="must exceed 0.5"):
         vcgen.load(ball, input_distance=0.4)
-    for impossible in (lambda: vcgen.load(ball, input_elevation=90).context(drawing()), lambda: model.cameras([0], elevation=-90)):
+    for impossible in (
+        lambda: vcgen.load(ball, input_elevation=90).context(drawing()),
+        lambda: model.cameras([0], elevation=-90),
+    ):
         with pytest.raises(UserError, match="between -90 and 90"):
             impossible()
 

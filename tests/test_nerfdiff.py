@@ -33,7 +33,9 @@ class EmptySpace(nn.Module):
 
 
 def views(batch=2, n=3, size=16, alpha=True):
-    cameras = orbit(torch.rand(batch * n) * 360, torch.rand(batch * n) * 40, 1.3, pinhole(1.0254), 0.8, 1.8).reshape(batch, n)
+    cameras = orbit(torch.rand(batch * n) * 360, torch.rand(batch * n) * 40, 1.3, pinhole(1.0254), 0.8, 1.8).reshape(
+        batch, n
+    )
     return Views(torch.rand(batch, n, 3, size, size), cameras, torch.rand(batch, n, 1, size, size) if alpha else None)
 
 
@@ -43,10 +45,14 @@ def example(alpha=True):
 
 
 def test_loss_of_empty_space_is_the_distance_of_the_images_from_the_background():
-    """Over white, the premultiplied truth a c + (1 - a) differs from white by a (1 - c): the loss is the mean of its square over hit pixels."""
+    """Over white, the premultiplied truth a c + (1 - a) differs from white by a (1 - c): the loss is the mean of its
+    square over hit pixels.
+    """
     system = NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=4096, background="white")
     batch = example()
-    made = Views(torch.full_like(batch.target.images, 0.25), batch.target.cameras, torch.full_like(batch.target.alpha, 0.5))
+    made = Views(
+        torch.full_like(batch.target.images, 0.25), batch.target.cameras, torch.full_like(batch.target.alpha, 0.5)
+    )
     loss = system.losses(Example(batch.context, made, batch.keys), torch.Generator().manual_seed(0))
     assert float(loss["rgb"]) == pytest.approx((0.5 * 0.75) ** 2, rel=1e-5)
 
@@ -54,9 +60,17 @@ def test_loss_of_empty_space_is_the_distance_of_the_images_from_the_background()
 def test_random_backgrounds_make_the_loss_see_opacity():
     """White images on white: with a white background the empty field is perfect, with random ones it is not."""
     batch = example()
-    white = Example(batch.context, Views(torch.ones_like(batch.target.images), batch.target.cameras, torch.ones_like(batch.target.alpha)), batch.keys)
+    white = Example(
+        batch.context,
+        Views(torch.ones_like(batch.target.images), batch.target.cameras, torch.ones_like(batch.target.alpha)),
+        batch.keys,
+    )
     losses = {
-        name: float(NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=64, background=name).losses(white, torch.Generator().manual_seed(0))["rgb"])
+        name: float(
+            NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=64, background=name).losses(
+                white, torch.Generator().manual_seed(0)
+            )["rgb"]
+        )
         for name in ("white", "random")
     }
     assert losses["white"] == pytest.approx(0, abs=1e-12) and losses["random"] > 0.05
@@ -90,13 +104,21 @@ def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_color():
 
 
 def small_encoder():
-    return TriplaneEncoder(TriplaneDecoder(4, 16), plane_size=16, plane_channels=4, channels=(16, 32), layers=1, attention=(False, True))
+    return TriplaneEncoder(
+        TriplaneDecoder(4, 16), plane_size=16, plane_channels=4, channels=(16, 32), layers=1, attention=(False, True)
+    )
 
 
-@pytest.mark.parametrize("make, names", [(small_encoder, {"rgb"}), (lambda: PixelNerf(width=16, first_pool=False), {"rgb", "coarse"})])
+@pytest.mark.parametrize(
+    "make, names", [(small_encoder, {"rgb"}), (lambda: PixelNerf(width=16, first_pool=False), {"rgb", "coarse"})]
+)
 def test_both_fields_train_on_the_same_system(make, names):
-    """The seams: an encoder is all that differs between NerfDiff and the pixelNeRF baseline. Twenty steps on one batch lower the loss."""
-    system = NerfDiff(make(), RenderOptions(8, importance=8 if "coarse" in names else 0, keep_coarse=True), rays_per_view=32)
+    """The seams: an encoder is all that differs between NerfDiff and the pixelNeRF baseline. Twenty steps on one batch
+    lower the loss.
+    """
+    system = NerfDiff(
+        make(), RenderOptions(8, importance=8 if "coarse" in names else 0, keep_coarse=True), rays_per_view=32
+    )
     batch, optimizer = example(), torch.optim.Adam(system.parameters(), 3e-3)
     history = []
     for step in range(20):

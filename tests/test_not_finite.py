@@ -1,4 +1,6 @@
-"""Losses and gradients that are not finite end a run, before anything is learned from them, with a line that fits the stage."""
+"""Losses and gradients that are not finite end a run, before anything is learned from them, with a line that fits the
+stage.
+"""
 
 import dataclasses
 import inspect
@@ -47,7 +49,12 @@ class Slope(System):
 
 
 def fitted(system: System, **options) -> pl.Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = pl.Trainer(max_steps=3, accelerator="cpu", gradient_clip_val=1.0, **quiet, **options)
     trainer.fit(system, DataLoader(Same(photo(), 3), batch_size=None))
     return trainer
@@ -55,7 +62,10 @@ def fitted(system: System, **options) -> pl.Trainer:
 
 def test_gradients_that_are_not_finite_under_a_finite_loss_end_the_run_unlearned():
     system = Slope()
-    with pytest.raises(UserError, match=r"^gradients are not finite at step 1 \(slope = 0\); learning from disc: lower model.optimizer.lr"):
+    with pytest.raises(
+        UserError,
+        match=r"^gradients are not finite at step 1 \(slope = 0\); learning from disc: lower model.optimizer.lr",
+    ):
         fitted(system)
     assert bool(system.number.isfinite().all())
 
@@ -69,13 +79,19 @@ def test_a_loss_scaler_skips_such_a_step_and_goes_on():
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
 def test_the_advice_names_options_that_the_stage_has(stage):
-    groups = {"optimizer": OptimizerOptions, "options": {Distill: DistillOptions, RealFusion: RealFusionOptions}.get(stage)}
+    groups = {
+        "optimizer": OptimizerOptions,
+        "options": {Distill: DistillOptions, RealFusion: RealFusionOptions}.get(stage),
+    }
     named = re.findall(r"model\.(\w+)\.(\w+)", stage.advice_when_not_finite)
     assert named
     for group, option in named:
         assert group in inspect.signature(stage).parameters
         assert option in {field.name for field in dataclasses.fields(groups[group])}
-    assert set(re.findall(r"trainer\.(\w+)", stage.advice_when_not_finite)) <= inspect.signature(pl.Trainer).parameters.keys()
+    assert (
+        set(re.findall(r"trainer\.(\w+)", stage.advice_when_not_finite))
+        <= inspect.signature(pl.Trainer).parameters.keys()
+    )
     assert ("vcgen data inspect" in stage.advice_when_not_finite) == (stage in (NerfDiff, TextToImage))
 
 
@@ -93,7 +109,9 @@ def spoilt(stage: type[System], monkeypatch: pytest.MonkeyPatch, name: str) -> N
 def test_a_photos_scene_that_is_not_finite_ends_with_its_own_advice(tmp_path, monkeypatch, capsys):
     spoilt(RealFusion, monkeypatch, "sds")
     (tmp_path / "given.yaml").write_text(CONFIG)
-    line = refusal(capsys, vcgen("fit", tmp_path / "given.yaml", tmp_path / "run", model__prior=tiny_folder(tmp_path / "prior")))
+    line = refusal(
+        capsys, vcgen("fit", tmp_path / "given.yaml", tmp_path / "run", model__prior=tiny_folder(tmp_path / "prior"))
+    )
     assert "loss is not finite at step 3 (rgb = 0." in line and "sds = nan" in line
     assert "learning from taxi: lower model.options.grid_lr" in line
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
@@ -104,10 +122,21 @@ def test_a_personalization_that_is_not_finite_ends_with_its_own_advice(tmp_path,
     spoilt(Personalize, monkeypatch, "denoising")
     content = yaml.safe_load(CONFIG)
     method = {"class_path": "TextualInversion", "init_args": {"initial": "car"}}
-    options = {"prior": str(tiny_folder(tmp_path / "prior")), "method": method, "optimizer": {"lr": 1e-3}, "images": {"rows": 0}}
-    content |= {"model": {"class_path": "Personalize", "init_args": options}, "checkpoint": {"monitor": "val/denoising", "mode": "min"}}
+    options = {
+        "prior": str(tiny_folder(tmp_path / "prior")),
+        "method": method,
+        "optimizer": {"lr": 1e-3},
+        "images": {"rows": 0},
+    }
+    content |= {
+        "model": {"class_path": "Personalize", "init_args": options},
+        "checkpoint": {"monitor": "val/denoising", "mode": "min"},
+    }
     (tmp_path / "given.yaml").write_text(yaml.safe_dump(content))
     line = refusal(capsys, vcgen("fit", tmp_path / "given.yaml", tmp_path / "run"))
-    assert "not finite at step 3 (denoising = nan); learning from taxi: lower model.optimizer.lr" in line and "photo.png" in line
+    assert (
+        "not finite at step 3 (denoising = nan); learning from taxi: lower model.optimizer.lr" in line
+        and "photo.png" in line
+    )
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()

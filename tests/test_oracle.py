@@ -1,4 +1,6 @@
-"""Score distillation of a prior that knows the object: RealFusion must find its shape; told that all sides are fronts, it must not."""
+"""Score distillation of a prior that knows the object: RealFusion must find its shape; told that all sides are fronts,
+it must not.
+"""
 
 import sys
 from pathlib import Path
@@ -42,7 +44,9 @@ def known():
     for _ in range(2):
         block = block.subdivide()
     normals = np.round(block.face_normals)
-    colors = np.where(normals[:, 1:2] < 0, (0.9, 0.1, 0.1), np.where(normals[:, :1] != 0, (0.1, 0.2, 0.9), (0.1, 0.8, 0.2)))
+    colors = np.where(
+        normals[:, 1:2] < 0, (0.9, 0.1, 0.1), np.where(normals[:, :1] != 0, (0.1, 0.2, 0.9), (0.1, 0.8, 0.2))
+    )
     corner_rgb = np.repeat(colors[:, None], 3, 1)
     cameras = sides([0.0, 60.0, 140.0, 220.0, 300.0])
     rgb, alpha = draw(np.asarray(block.triangles), corner_rgb, cameras, SIZE)
@@ -73,17 +77,36 @@ def fitted(kind, known, steps):
     grid = HashGrid(levels=3, coarsest=8, finest=32, log2_size=16)
     scene = SceneHashGrid(grid, half_size=0.55, radius=0.55, hidden=32, depth=1, blob=(5.0, 0.2))
     options = RealFusionOptions(
-        render_size=SIZE, reference_rays=256, guidance_scale=(1.0, 1.0), albedo_only=1.0, background="white", coarse=0.0, grid_lr=2e-2,
+        render_size=SIZE,
+        reference_rays=256,
+        guidance_scale=(1.0, 1.0),
+        albedo_only=1.0,
+        background="white",
+        coarse=0.0,
+        grid_lr=2e-2,
     )
     weights = LossWeights(smoothness=0.0, orientation=0.0)
-    system = kind("", scene, weights=weights, options=options, render=RenderOptions(32), render_eval=RenderOptions(64), occupancy=24)
+    system = kind(
+        "",
+        scene,
+        weights=weights,
+        options=options,
+        render=RenderOptions(32),
+        render_eval=RenderOptions(64),
+        occupancy=24,
+    )
     system.known = known
     photo = known.views[[0]][None]
     system.use_photo(photo)
     system.use_prior(Oracle(SIZE))
     trainer = pl.Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, gradient_clip_val=10.0,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=10.0,
     )
     trainer.fit(system, DataLoader(Same(Example(photo, photo, ("block",)), 1 << 40), batch_size=None))
     return system.eval()

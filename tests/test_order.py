@@ -1,4 +1,6 @@
-"""The order of the training data, checked against a plain enumeration: nothing comes twice in an epoch, nothing is left out."""
+"""The order of the training data, checked against a plain enumeration: nothing comes twice in an epoch, nothing is left
+out.
+"""
 
 import itertools
 
@@ -21,12 +23,18 @@ def places(start: Position, batch: int) -> list[tuple[int, int]]:
 def test_batches_walk_through_every_epoch_in_order_and_leave_out_less_than_a_batch(total, batch):
     full = total // batch * batch
     expected = [(epoch, place) for epoch in range(3) for place in range(full)]
-    found = [place for start in itertools.islice(batch_starts(total, batch), 3 * total // batch) for place in places(start, batch)]
+    found = [
+        place
+        for start in itertools.islice(batch_starts(total, batch), 3 * total // batch)
+        for place in places(start, batch)
+    ]
     assert found[: len(expected)] == expected
 
 
 def test_another_batch_in_the_middle_of_an_epoch_repeats_and_skips_nothing():
-    """Ranks and batch size change at every stop, as when a job gets fewer nodes; only the remainder of the last batch is left out."""
+    """Ranks and batch size change at every stop, as when a job gets fewer nodes; only the remainder of the last batch
+    is left out.
+    """
     total, found, start = 101, [], Position()
     for batch, steps in ((8, 3), (4, 2), (6, 4), (1, 7), (16, 1)):
         for start in itertools.islice(batch_starts(total, batch, start), steps):

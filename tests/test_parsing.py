@@ -32,7 +32,9 @@ def test_a_callback_whose_default_is_a_member_of_an_enumeration_can_be_stored(ca
 
 def test_a_callback_that_lightning_refuses_ends_the_run_in_one_line(config, tmp_path, capsys):
     options = dict(trainer__callbacks="EarlyStopping", trainer__callbacks__monitor="nope")
-    assert "Early stopping conditioned on metric `nope` which is not available" in refusal(capsys, vcgen("fit", config, tmp_path, **options))
+    assert "Early stopping conditioned on metric `nope` which is not available" in refusal(
+        capsys, vcgen("fit", config, tmp_path, **options)
+    )
 
 
 def test_what_lightning_raises_of_its_own_accord_is_a_refusal_and_nothing_else():
@@ -55,5 +57,5 @@ def test_what_lightning_raises_of_its_own_accord_is_a_refusal_and_nothing_else()
 ])  # fmt: skip
 def test_of_several_things_that_do_not_fit_the_telling_one_is_said(errors, line):
     listed = "".join(f"    - {error}\n" for error in errors)
-    message = f'Parser key "a.b":\n  Does not validate against any of the Union subtypes\n  Errors:\n{listed}  Given value type: <class \'str\'>\n  Given value: x'
+    message = f"Parser key \"a.b\":\n  Does not validate against any of the Union subtypes\n  Errors:\n{listed}  Given value type: <class 'str'>\n  Given value: x"
     assert parse_refusal(message) == line

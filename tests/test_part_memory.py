@@ -21,7 +21,11 @@ def test_a_part_does_not_inherit_an_earlier_peak():
     with memory.watch_memory(CPU) as nothing:
         pass
     assert large.exact and small.exact
-    assert large.added == pytest.approx(400e6, abs=20e6) and small.added == pytest.approx(80e6, abs=20e6) and nothing.added < 20e6
+    assert (
+        large.added == pytest.approx(400e6, abs=20e6)
+        and small.added == pytest.approx(80e6, abs=20e6)
+        and nothing.added < 20e6
+    )
     assert large.bytes - small.bytes > 250e6
 
 

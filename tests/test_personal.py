@@ -57,7 +57,9 @@ def trained(method, folder, steps: int = 2) -> TextPrior:
 
 
 def weights(prior: TextPrior) -> dict[str, Tensor]:
-    return {name.replace(".known.", ".").replace(".base_layer.", "."): p.detach() for name, p in prior.state_dict().items()}
+    return {
+        name.replace(".known.", ".").replace(".base_layer.", "."): p.detach() for name, p in prior.state_dict().items()
+    }
 
 
 def drawn(prior: TextPrior, prompt: str) -> Tensor:
@@ -68,7 +70,9 @@ def drawn_by_diffusers(pipeline: StableDiffusionPipeline, prompt: str, shape: tu
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     pipeline.set_progress_bar_config(disable=True)
     start = torch.randn((1, *shape), generator=torch.Generator().manual_seed(3))
-    return pipeline(prompt, num_inference_steps=4, guidance_scale=3.0, latents=start, output_type="pt", height=16, width=16).images
+    return pipeline(
+        prompt, num_inference_steps=4, guidance_scale=3.0, latents=start, output_type="pt", height=16, width=16
+    ).images
 
 
 @every_method
@@ -89,7 +93,10 @@ def test_a_new_word_is_all_that_textual_inversion_changes(folder):
     method = TextualInversion(initial="car", vectors=2)
     prior = trained(method, folder)
     fresh = TextPrior.load(folder)
-    table, number = fresh.text_encoder.get_input_embeddings().weight, fresh.tokenizer("car", add_special_tokens=False).input_ids[0]
+    table, number = (
+        fresh.text_encoder.get_input_embeddings().weight,
+        fresh.tokenizer("car", add_special_tokens=False).input_ids[0],
+    )
     assert [tuple(p.shape) for p in method.parameters()] == [(2, table.shape[1])]
     assert not torch.equal(method.vectors[0], table[number]) and not torch.equal(method.vectors[0], method.vectors[1])
     sentences = ["a photo of a red car, side view", "a blue fish"]
@@ -112,9 +119,14 @@ def test_diffusers_reads_what_is_written_and_draws_the_same(method, folder, tmp_
     elif isinstance(method, LoRA):
         pipeline.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors", local_files_only=True)
     else:
-        pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", local_files_only=True, safety_checker=None)
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            tmp_path / "pipeline", local_files_only=True, safety_checker=None
+        )
     torch.testing.assert_close(ours, drawn_by_diffusers(pipeline, prompt, prior.latent_shape), atol=2e-4, rtol=0)
-    assert float((ours - drawn(TextPrior.load(folder), f"a photo of a {method.noun or 'car'}, front view")).abs().max()) > 1e-2
+    assert (
+        float((ours - drawn(TextPrior.load(folder), f"a photo of a {method.noun or 'car'}, front view")).abs().max())
+        > 1e-2
+    )
 
 
 @every_method
@@ -125,12 +137,16 @@ def test_a_prior_loads_what_was_learned_and_is_a_plain_one_afterwards(method, fo
     loaded = TextPrior.load(folder)
     phrase = load_personal(loaded, tmp_path)
     (tmp_path / "another").touch()
-    assert {path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()} == {(tmp_path / "another").stat().st_mode}
+    assert {path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()} == {
+        (tmp_path / "another").stat().st_mode
+    }
     assert phrase == method.phrase and not any(p.requires_grad for p in loaded.parameters())
     ours = drawn(prior, f"a photo of a {phrase}, side view")
     torch.testing.assert_close(drawn(loaded, f"a photo of a {phrase}, side view"), ours, atol=2e-4, rtol=0)
     loaded.save(tmp_path / "again")
-    torch.testing.assert_close(drawn(TextPrior.load(tmp_path / "again"), f"a photo of a {phrase}, side view"), ours, atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        drawn(TextPrior.load(tmp_path / "again"), f"a photo of a {phrase}, side view"), ours, atol=2e-4, rtol=0
+    )
 
 
 def test_the_note_may_be_absent_where_the_file_says_enough(folder, tmp_path):
@@ -148,9 +164,18 @@ def test_the_note_may_be_absent_where_the_file_says_enough(folder, tmp_path):
 
 
 def test_what_does_not_fit_the_prior_is_refused_in_one_line(folder, tmp_path):
-    cases = {"empty": {}, "wide": {"<e>": torch.zeros(1, 48)}, "two": {"<e>": torch.zeros(1, 32), "<f>": torch.zeros(1, 32)},
-             "known": {"car": torch.zeros(1, 32)}}
-    messages = {"empty": "nothing that was learned", "wide": "does not fit", "two": "does not fit", "known": "already knows 'car'"}
+    cases = {
+        "empty": {},
+        "wide": {"<e>": torch.zeros(1, 48)},
+        "two": {"<e>": torch.zeros(1, 32), "<f>": torch.zeros(1, 32)},
+        "known": {"car": torch.zeros(1, 32)},
+    }
+    messages = {
+        "empty": "nothing that was learned",
+        "wide": "does not fit",
+        "two": "does not fit",
+        "known": "already knows 'car'",
+    }
     for name, tensors in cases.items():
         (tmp_path / name).mkdir()
         if tensors:
@@ -166,13 +191,19 @@ def test_what_does_not_fit_the_prior_is_refused_in_one_line(folder, tmp_path):
         load_personal(TextPrior.load(folder), tmp_path / "wide")
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda tensors, name: tensors.pop(name), "the factors of"),
-    (lambda tensors, name: tensors.update({name: tensors[name][:2].clone()}), "the factors of"),
-    (lambda tensors, name: tensors.update({name: tensors[name] * float("inf")}), "holds NaN or infinity"),
-    (lambda tensors, name: tensors.update({name.replace("blocks", "bricks"): tensors.pop(name)}), "is no layer of the prior"),
-    (lambda tensors, name: tensors.update({"unet.more": tensors[name].clone()}), "is no layer of the prior"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda tensors, name: tensors.pop(name), "the factors of"),
+        (lambda tensors, name: tensors.update({name: tensors[name][:2].clone()}), "the factors of"),
+        (lambda tensors, name: tensors.update({name: tensors[name] * float("inf")}), "holds NaN or infinity"),
+        (
+            lambda tensors, name: tensors.update({name.replace("blocks", "bricks"): tensors.pop(name)}),
+            "is no layer of the prior",
+        ),
+        (lambda tensors, name: tensors.update({"unet.more": tensors[name].clone()}), "is no layer of the prior"),
+    ],
+)
 def test_changes_that_lack_a_part_are_refused_where_diffusers_would_draw_it_at_random(tmp_path, spoil, message):
     method, prior = LoRA(noun="car", text_encoder=True), tiny_prior()
     method.attach(prior.requires_grad_(False), IMAGES)
@@ -186,7 +217,9 @@ def test_changes_that_lack_a_part_are_refused_where_diffusers_would_draw_it_at_r
         load_personal(tiny_prior(), tmp_path)
 
 
-@pytest.mark.parametrize("note", [b"[]", b'{"phrase": ["a"]}', b'{"phrase": ""}', b'{"phrase": "a\\u001b[2J"}', b'{"method": "LoRA"}'])
+@pytest.mark.parametrize(
+    "note", [b"[]", b'{"phrase": ["a"]}', b'{"phrase": ""}', b'{"phrase": "a\\u001b[2J"}', b'{"method": "LoRA"}']
+)
 def test_a_damaged_note_is_refused(tmp_path, note):
     (tmp_path / "personal.json").write_bytes(note)
     with pytest.raises(UserError, match="personal.json: .*delete it") as error:
@@ -199,14 +232,19 @@ def test_a_prior_with_weights_missing_or_not_finite_is_refused(tmp_path):
     path = tmp_path / "prior" / "text_encoder" / "model.safetensors"
     whole = load_file(path)
     name = next(name for name in whole if "layer_norm1.weight" in name)
-    for other, message in (({**whole, name: whole[name] / 0}, "has NaN or infinity"), ({k: v for k, v in whole.items() if k != name}, "lacks")):
+    for other, message in (
+        ({**whole, name: whole[name] / 0}, "has NaN or infinity"),
+        ({k: v for k, v in whole.items() if k != name}, "lacks"),
+    ):
         save_file(other, path, {"format": "pt"})
         with pytest.raises(UserError, match=message):
             TextPrior.load(tmp_path / "prior")
 
 
 def gaussian_prior(target: Tensor) -> TextPrior:
-    """Knows one latent for each text, a linear map of the text: what it denoises to. Nothing to train, and its optimum is known."""
+    """Knows one latent for each text, a linear map of the text: what it denoises to. Nothing to train, and its optimum
+    is known.
+    """
     prior = tiny_prior().requires_grad_(False)
     mapping = torch.randn(32, target.numel(), generator=torch.Generator().manual_seed(1))
 
@@ -227,7 +265,9 @@ def test_a_word_is_found_whose_text_denoises_to_the_photo():
     method.attach(prior, IMAGES)
     with torch.no_grad():
         start = method.vectors.clone()
-        method.vectors.add_(torch.randn(method.vectors.shape, generator=torch.Generator().manual_seed(2)) * method.vectors.std())
+        method.vectors.add_(
+            torch.randn(method.vectors.shape, generator=torch.Generator().manual_seed(2)) * method.vectors.std()
+        )
         latents = prior.mean_of(["a photo of a <e>"])  # so there is a word for it
         method.vectors.copy_(start)
         first = float((prior.mean_of(["a photo of a <e>"]) - latents).square().mean())
@@ -235,7 +275,9 @@ def test_a_word_is_found_whose_text_denoises_to_the_photo():
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         optimizer.zero_grad()
-        prior.loss(latents.expand(4, -1, -1, -1), prior.embed(["a photo of a <e>"] * 4), generator, min_snr=5.0)[0].mean().backward()
+        prior.loss(latents.expand(4, -1, -1, -1), prior.embed(["a photo of a <e>"] * 4), generator, min_snr=5.0)[
+            0
+        ].mean().backward()
         optimizer.step()
     last = float((prior.mean_of(["a photo of a <e>"]) - latents).square().mean().detach())
     assert last < 0.02 * first
@@ -248,7 +290,9 @@ def test_the_nearest_word_is_that_of_the_least_loss():
         assert nearest_word(prior, IMAGES, words) == number
     method = TextualInversion(initial=words)
     method.attach(prior, IMAGES)
-    assert torch.equal(method.vectors[0], prior.text_encoder.get_input_embeddings().known.weight[prior.tokenizer("fish").input_ids[1]])
+    assert torch.equal(
+        method.vectors[0], prior.text_encoder.get_input_embeddings().known.weight[prior.tokenizer("fish").input_ids[1]]
+    )
 
 
 def test_the_random_factor_of_lora_depends_on_its_seed_alone(folder):
@@ -269,17 +313,27 @@ def test_lora_has_the_rank_and_the_layers_asked_for(folder, tmp_path):
     tensors = load_file(tmp_path / "pytorch_lora_weights.safetensors")
     adapted = {part for name in tensors for part in name.split(".") if part.startswith("to_")}
     assert adapted == {"to_q", "to_k", "to_v", "to_out"} and not any(".ff." in name for name in tensors)
-    assert {min(tensor.shape) for tensor in tensors.values()} == {3} and all(name.startswith("unet.") for name in tensors)
+    assert {min(tensor.shape) for tensor in tensors.values()} == {3} and all(
+        name.startswith("unet.") for name in tensors
+    )
 
 
-@pytest.mark.parametrize("method, message", [
-    (lambda: TextualInversion("", "car"), "no word"), (lambda: TextualInversion("two words", "car"), "no word"),
-    (lambda: TextualInversion("car", "fish"), "already knows 'car'"), (lambda: TextualInversion(initial="quokka"), "one token"),
-    (lambda: TextualInversion(initial=""), "is nothing to the tokenizer"), (lambda: TextualInversion(initial=[]), "a word to start from"),
-    (lambda: TextualInversion(vectors=0), "at least 1"), (lambda: LoRA("", "car"), "needs a token"),
-    (lambda: LoRA("sks", " "), "needs a token"),
-    (lambda: LoRA(rank=0), "at least 1"), (lambda: DreamBooth("", "car"), "needs a token"),
-])
+@pytest.mark.parametrize(
+    "method, message",
+    [
+        (lambda: TextualInversion("", "car"), "no word"),
+        (lambda: TextualInversion("two words", "car"), "no word"),
+        (lambda: TextualInversion("car", "fish"), "already knows 'car'"),
+        (lambda: TextualInversion(initial="quokka"), "one token"),
+        (lambda: TextualInversion(initial=""), "is nothing to the tokenizer"),
+        (lambda: TextualInversion(initial=[]), "a word to start from"),
+        (lambda: TextualInversion(vectors=0), "at least 1"),
+        (lambda: LoRA("", "car"), "needs a token"),
+        (lambda: LoRA("sks", " "), "needs a token"),
+        (lambda: LoRA(rank=0), "at least 1"),
+        (lambda: DreamBooth("", "car"), "needs a token"),
+    ],
+)
 def test_words_that_cannot_be_are_refused_in_one_line(method, message, folder):
     with pytest.raises(UserError, match=message) as error:
         attached(method(), folder)

@@ -30,7 +30,11 @@ METHODS = {
     "lora": {"class_path": "LoRA", "init_args": {"noun": "car"}},
     "dreambooth": {"class_path": "DreamBooth", "init_args": {"noun": "car"}},
 }
-WRITTEN = {"textual inversion": "learned_embeds.safetensors", "lora": "pytorch_lora_weights.safetensors", "dreambooth": "pipeline"}
+WRITTEN = {
+    "textual inversion": "learned_embeds.safetensors",
+    "lora": "pytorch_lora_weights.safetensors",
+    "dreambooth": "pipeline",
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +51,27 @@ def place(tmp_path_factory) -> Path:
 def config(place: Path, run: Path, method: str, **model) -> Path:
     """The configuration of a small training."""
     trainer = {
-        "max_steps": 4, "accelerator": "cpu", "val_check_interval": 2, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0,
+        "max_steps": 4,
+        "accelerator": "cpu",
+        "val_check_interval": 2,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
     }
     init_args = {
-        "prior": str(place / "prior"), "method": METHODS[method], "batch_size": 2, "images": {"steps": 2, "rows": 1},
-        "optimizer": OPTIMIZER, **model,
+        "prior": str(place / "prior"),
+        "method": METHODS[method],
+        "batch_size": 2,
+        "images": {"steps": 2, "rows": 1},
+        "optimizer": OPTIMIZER,
+        **model,
     }
     content = {
-        "seed_everything": 0, "trainer": trainer,
+        "seed_everything": 0,
+        "trainer": trainer,
         "data": {"class_path": "PhotoData", "init_args": {"image": str(place / "photo.png"), "size": 32}},
-        "model": {"class_path": "Personalize", "init_args": init_args}, "checkpoint": {"monitor": "val/denoising", "mode": "min"},
+        "model": {"class_path": "Personalize", "init_args": init_args},
+        "checkpoint": {"monitor": "val/denoising", "mode": "min"},
         "ema": {"decay": 0.0},
     }
     run.mkdir(parents=True, exist_ok=True)
@@ -78,7 +92,11 @@ def test_a_run_goes_on_bitwise_and_leaves_what_the_prior_loads(method, place, tm
     assert (whole.parent / "views.png").read_bytes() == (parts.parent / "views.png").read_bytes()
     trained = {name for name in one["state_dict"] if name.startswith("method.")}
     assert trained and len(one["optimizer_states"][0]["state"]) == len(trained)
-    assert {name.split(".")[0] for name in one["state_dict"]} <= {"method", "val_psnr", "val_denoising"}  # nothing of the frozen networks
+    assert {name.split(".")[0] for name in one["state_dict"]} <= {
+        "method",
+        "val_psnr",
+        "val_denoising",
+    }  # nothing of the frozen networks
     assert (whole.parent / WRITTEN[method]).exists() and (whole.parent / "photo.png").exists()
     assert not [path for path in whole.parent.iterdir() if path.name.startswith(".learned")]
     prior = TextPrior.load(place / "prior")
@@ -148,7 +166,9 @@ def test_both_halves_pass_the_unet_as_one_batch_and_each_has_its_loss(place):
     made.class_images = torch.full((4, 3, 16, 16), 7, dtype=torch.uint8)
     losses = made.losses(example(), torch.Generator().manual_seed(0))
     assert prior.calls == [6] and set(losses) == {"denoising", "class"} and made.loss_weights == {"class": 0.5}
-    prompts = [next(name for name, known in made.known_texts.items() if torch.equal(known, text)) for text in prior.texts]
+    prompts = [
+        next(name for name, known in made.known_texts.items() if torch.equal(known, text)) for text in prior.texts
+    ]
     assert all("sks car" in prompt for prompt in prompts[:3])
     assert set(prompts[3:]) <= {"a photo of a car", "a car, back view"}
     torch.testing.assert_close(prior.encoded[3:], torch.full((3, 3, 16, 16), 7 / 255 * 2 - 1))
@@ -193,14 +213,18 @@ def test_the_same_step_draws_the_same_and_checkpointing_changes_nothing(place):
 
 
 def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_path, monkeypatch):
-    """One step each: recomputed blocks run twice, with the same result; in bfloat16 it differs by rounding, and weights stay float32."""
+    """One step each: recomputed blocks run twice, with the same result; in bfloat16 it differs by rounding, and weights
+    stay float32.
+    """
     runs, setup, found = [], Personalize.setup, {}
 
     def watched(self, stage):
         setup(self, stage)
         # not validation's; before it, as a recomputation ends as soon as it has what it needs
         layer = self.prior.unet.mid_block.resnets[-1].conv1
-        layer.register_forward_pre_hook(lambda layer, given: runs.append(given[0].dtype) if given[0].requires_grad else None)
+        layer.register_forward_pre_hook(
+            lambda layer, given: runs.append(given[0].dtype) if given[0].requires_grad else None
+        )
 
     monkeypatch.setattr(Personalize, "setup", watched)
     for name, options in {
@@ -228,7 +252,9 @@ def test_each_validation_puts_the_views_into_tensorboard(place, tmp_path):
     assert [event.step for event in events] == [2, 4]
     sheets = [np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) for event in events]
     assert sheets[0].shape == (2 * 16 + 2, 4 * 16 + 3 * 2, 3) and not np.array_equal(*sheets)
-    assert np.array_equal(sheets[1], np.asarray(Image.open(given.parent / "views.png")))  # the same weights, noise and prompts
+    assert np.array_equal(
+        sheets[1], np.asarray(Image.open(given.parent / "views.png"))
+    )  # the same weights, noise and prompts
 
 
 def test_class_images_are_drawn_once_and_only_those_that_are_missing(place, tmp_path):
@@ -268,6 +294,11 @@ def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
     for options, message in cases:
         assert message in refusal(capsys, vcgen("fit", given, tmp_path / "run", **options))
     content = yaml.safe_load(given.read_text())
-    content["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train", "hold_out": 1, "num_workers": 0}}
+    content["data"] = {
+        "class_path": "ShardData",
+        "init_args": {"train": "data/cars64/train", "hold_out": 1, "num_workers": 0},
+    }
     given.write_text(yaml.safe_dump(content))
-    assert "Personalize does not learn from ShardData; set data to PhotoData" in refusal(capsys, vcgen("fit", given, tmp_path / "run"))
+    assert "Personalize does not learn from ShardData; set data to PhotoData" in refusal(
+        capsys, vcgen("fit", given, tmp_path / "run")
+    )

@@ -35,8 +35,9 @@ def fit(made: Personalize, steps: int, lr: float) -> None:
 
 @pytest.mark.slow
 def test_a_word_learns_the_color_and_a_kept_class_stays(tmp_path):
-    """On a network that knows its shapes. Bounds: a word closes half of the gap between a wrong word and the right one; with preservation
-    the class's loss is at most a tenth above the untouched network's, and without it at least twice as far off as with."""
+    """On a network that knows its shapes. Bounds: a word closes half of the gap between a wrong word and the right one;
+    with preservation the class's loss is at most a tenth above the untouched network's, and without it at least twice
+    as far off as with."""
     prior = learned_prior(200)
     wrong, right = (loss_of(prior, f"a photo of a {color} car", "red", "car") for color in ("blue", "red"))
     word = TextualInversion(initial="blue")
@@ -49,7 +50,13 @@ def test_a_word_learns_the_color_and_a_kept_class_stays(tmp_path):
     for kept in (False, True):
         prior = learned_prior(200)
         before = [loss_of(prior, "a photo of a car", color, "car") for color in COLORS]
-        made = system(prior, DreamBooth(noun="car"), batch_size=2, augmentation=PLAIN, preservation=Preservation() if kept else None)
+        made = system(
+            prior,
+            DreamBooth(noun="car"),
+            batch_size=2,
+            augmentation=PLAIN,
+            preservation=Preservation() if kept else None,
+        )
         if kept:
             shown = torch.stack([image(COLORS[color], "car") for color in COLORS])
             made.class_images = (shown * 255).round().byte()

@@ -109,8 +109,10 @@ def test_a_mask_that_does_not_tell_is_refused(photo, tmp_path):
     Image.fromarray(np.asarray(box_mask()) // 255).save(tmp_path / "labels.png")
     Image.open(photo[0]).save(tmp_path / "colors.png")
     for image, mask, words in [
-        ("turned.jpg", "mask.png", "which way the mask lies is not told"), ("cut.png", "mask.png", "keep one of them"),
-        ("photo.png", "labels.png", "brightest value is 1 of 255"), ("photo.png", "colors.png", "has colors"),
+        ("turned.jpg", "mask.png", "which way the mask lies is not told"),
+        ("cut.png", "mask.png", "keep one of them"),
+        ("photo.png", "labels.png", "brightest value is 1 of 255"),
+        ("photo.png", "colors.png", "has colors"),
     ]:
         with pytest.raises(UserError, match=words):
             load_photo(tmp_path / image, tmp_path / mask, 32)
@@ -146,7 +148,11 @@ def test_nothing_is_squashed(tmp_path, size):
     ImageDraw.Draw(image).ellipse((10, 10, 29, 29), fill=RED)
     image.save(tmp_path / "disc.png")
     left, top, right, bottom = alpha_box(load_photo(tmp_path / "disc.png", None, 100).alpha)
-    assert right - left == bottom - top == pytest.approx(78, abs=1) and abs(left + right - 100) <= 1 and abs(top + bottom - 100) <= 1
+    assert (
+        right - left == bottom - top == pytest.approx(78, abs=1)
+        and abs(left + right - 100) <= 1
+        and abs(top + bottom - 100) <= 1
+    )
 
 
 def test_photo_and_mask_turn_as_the_camera_noted(photo, tmp_path):
@@ -157,7 +163,9 @@ def test_photo_and_mask_turn_as_the_camera_noted(photo, tmp_path):
     assert alpha_box(load_photo(tmp_path / "a.jpg", tmp_path / "b.jpg", 64, 0.75).alpha) == (20, 8, 44, 56)
 
 
-@pytest.mark.parametrize("orientation, lies", [(6, "stored"), (6, "upright"), (8, "stored"), (5, "stored"), (7, "upright")])
+@pytest.mark.parametrize(
+    "orientation, lies", [(6, "stored"), (6, "upright"), (8, "stored"), (5, "stored"), (7, "upright")]
+)
 def test_a_mask_without_orientation_lies_as_its_shape_says(photo, tmp_path, orientation, lies):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -166,7 +174,9 @@ def test_a_mask_without_orientation_lies_as_its_shape_says(photo, tmp_path, orie
             image.copy().save(source, exif=exif)
     wanted = load_photo(*photo, 64, 0.75)
     with Image.open(photo[1]) as image:
-        (ImageOps.exif_transpose(image) if lies == "upright" else image.copy()).save(tmp_path / "bare.png", exif=Image.Exif())
+        (ImageOps.exif_transpose(image) if lies == "upright" else image.copy()).save(
+            tmp_path / "bare.png", exif=Image.Exif()
+        )
     found = load_photo(photo[0], tmp_path / "bare.png", 64, 0.75)
     assert np.array_equal(found.alpha, wanted.alpha) and np.array_equal(found.color, wanted.color)
 
@@ -188,10 +198,14 @@ def test_what_is_no_photo_of_an_object_is_refused_in_one_line(photo, tmp_path, n
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "cut.png").write_bytes(photo[0].read_bytes()[:200])
     cases = {
-        "empty": (photo[0], "empty.png", "marks no object"), "turned": (photo[0], "turned.png", "60 x 80 pixels, .*80 x 60 .width x height"),
-        "deep": (photo[0], "deep.png", "more than 8 bits"), "absent mask": (photo[0], "none.png", "none.png is missing"),
-        "busy": (photo[0], None, r"vcgen\[cutout\]"), "absent": (tmp_path / "none.jpg", None, "none.jpg is missing"),
-        "text": (tmp_path / "text.png", None, "cannot be read"), "cut": (tmp_path / "cut.png", None, "cannot be read"),
+        "empty": (photo[0], "empty.png", "marks no object"),
+        "turned": (photo[0], "turned.png", "60 x 80 pixels, .*80 x 60 .width x height"),
+        "deep": (photo[0], "deep.png", "more than 8 bits"),
+        "absent mask": (photo[0], "none.png", "none.png is missing"),
+        "busy": (photo[0], None, r"vcgen\[cutout\]"),
+        "absent": (tmp_path / "none.jpg", None, "none.jpg is missing"),
+        "text": (tmp_path / "text.png", None, "cannot be read"),
+        "cut": (tmp_path / "cut.png", None, "cannot be read"),
     }
     for image, mask, message in cases.values():
         with pytest.raises(UserError, match=message) as error:
@@ -212,7 +226,9 @@ def prepared(photo: tuple[Path, Path], **options) -> PhotoData:
 def test_the_object_is_seen_from_the_front_at_the_elevation_given(photo):
     data = prepared(photo, elevation=20.0, fov=50.0, distance=2.0)
     camera = data.example.context.cameras[0, 0]
-    assert camera.centers.tolist() == pytest.approx([0, -2 * math.cos(math.radians(20)), 2 * math.sin(math.radians(20))], abs=1e-5)
+    assert camera.centers.tolist() == pytest.approx(
+        [0, -2 * math.cos(math.radians(20)), 2 * math.sin(math.radians(20))], abs=1e-5
+    )
     azimuth, elevation = view_angles(camera.centers)
     assert (math.cos(math.radians(float(azimuth))), float(elevation)) == pytest.approx((1, 20), abs=1e-4)
     assert data.input_camera()["focal"] == pytest.approx(0.5 / math.tan(math.radians(25)))
@@ -226,7 +242,9 @@ def test_the_corner_rays_meet_the_space_between_near_and_far(photo):
     nearest = (origin - (origin * direction).sum(-1, keepdim=True) * direction).norm(dim=-1)
     radius = (float(camera.far) - float(camera.near)) / 2
     assert float(nearest.max()) < radius and float(nearest[2]) < 1e-5
-    top = torch.tensor([[[0.0, 0.0, 0.0]]]) + data.object_radius * torch.tensor([1.0, 0.0, 0.0])  # the object's right end
+    top = torch.tensor([[[0.0, 0.0, 0.0]]]) + data.object_radius * torch.tensor(
+        [1.0, 0.0, 0.0]
+    )  # the object's right end
     assert camera.project(top[0])[0][0, 0].item() == pytest.approx(0.5 + 0.78 / 2, abs=1e-6)
 
 
@@ -242,7 +260,13 @@ def test_training_never_ends_and_validation_is_one_pass(photo):
 def test_several_photos_are_one_scene(photo):
     data = PhotoData([photo[0], photo[0]], [photo[1], photo[1]], size=16)
     data.setup("validate")
-    assert data.example.context.images.shape == (1, 2, 3, 16, 16) and data.example.context.alpha.shape == (1, 2, 1, 16, 16)
+    assert data.example.context.images.shape == (1, 2, 3, 16, 16) and data.example.context.alpha.shape == (
+        1,
+        2,
+        1,
+        16,
+        16,
+    )
     assert data.example.context.cameras.shape == (1, 2)
 
 
@@ -257,9 +281,15 @@ def test_the_reference_camera_is_drawn_into_the_runs_folder(photo, tmp_path):
     assert not circles[:, :height].any() and circles[:, height : 2 * height].any() and circles[:, 2 * height :].any()
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"elevation": 90.0}, "elevation"), ({"fov": 0.5}, "fov"), ({"distance": 0.0}, "distance"), ({"mask": ["a", "b"]}, "names 1 photos"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"elevation": 90.0}, "elevation"),
+        ({"fov": 0.5}, "fov"),
+        ({"distance": 0.0}, "distance"),
+        ({"mask": ["a", "b"]}, "names 1 photos"),
+    ],
+)
 def test_impossible_cameras_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         PhotoData(Path("a.png"), **options)

@@ -54,7 +54,11 @@ def test_shifts_stay_within_their_fraction_and_reach_it():
 def test_a_turn_keeps_the_middle_and_turns_within_its_limit():
     corners = [box(changed(seed, rotation=1, degrees=45.0)) for seed in range(40)]
     widths = [right - left for left, _, right, _ in corners]
-    assert all(abs(left + right - 64) <= 1 for left, _, right, _ in corners) and 16 <= min(widths) <= 17 and 21 <= max(widths) <= 23
+    assert (
+        all(abs(left + right - 64) <= 1 for left, _, right, _ in corners)
+        and 16 <= min(widths) <= 17
+        and 21 <= max(widths) <= 23
+    )
 
 
 def test_gray_has_no_color_and_blur_keeps_the_mean():
@@ -99,9 +103,15 @@ def test_the_generator_alone_decides():
     assert len(ends) == 1
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"grayscale": 1.5}, "grayscale"), ({"zoom": (1.2, 0.8)}, "zoom"), ({"sigma": (0.0, 1.0)}, "sigma"), ({"strength": 0.7}, "strength"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"grayscale": 1.5}, "grayscale"),
+        ({"zoom": (1.2, 0.8)}, "zoom"),
+        ({"sigma": (0.0, 1.0)}, "sigma"),
+        ({"strength": 0.7}, "strength"),
+    ],
+)
 def test_impossible_changes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PhotoAugmentation(**options)

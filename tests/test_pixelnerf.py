@@ -12,7 +12,9 @@ from vcgen.errors import UserError
 from vcgen.types import Field, Views
 
 
-def context(batch: int = 2, views: int = 1, height: int = 32, width: int = 48, dtype: torch.dtype = torch.float32) -> Views:
+def context(
+    batch: int = 2, views: int = 1, height: int = 32, width: int = 48, dtype: torch.dtype = torch.float32
+) -> Views:
     count = batch * views
     angles = torch.linspace(15, 200, count, dtype=dtype)
     cameras = orbit(angles, angles / 9, 1.3, pinhole(1.2, 1.7, 0.51, 0.48), 0.8, 1.8).reshape(batch, views)
@@ -21,7 +23,9 @@ def context(batch: int = 2, views: int = 1, height: int = 32, width: int = 48, d
 
 @pytest.fixture(scope="module")
 def model() -> PixelNerf:
-    """A small network, in evaluation mode, whose residual blocks and last layer are not at their zero initialization."""
+    """A small network, in evaluation mode, whose residual blocks and last layer are not at their zero
+    initialization.
+    """
     torch.manual_seed(1)
     network = PixelNerf(first_pool=False, width=32).eval()
     for mlp in (network.mlp_coarse, network.mlp_fine):
@@ -146,10 +150,17 @@ def test_gradients_reach_encoder_and_both_mlps():
     for mlp in (network.mlp_coarse, network.mlp_fine):
         torch.nn.init.normal_(mlp.lin_out.weight)  # it starts at zero, too
     field, (points, directions) = network(context()), queries()
-    loss = sum(density.sum() + color.sum() for density, color in (field(points, directions), field.proposal(points, directions)))
+    loss = sum(
+        density.sum() + color.sum()
+        for density, color in (field(points, directions), field.proposal(points, directions))
+    )
     loss.backward()
     # fc_1 starts at zero, so fc_0, before it, learns from the second step on
-    missing = [name for name, p in network.named_parameters() if "fc_0" not in name and not (p.grad is not None and p.grad.abs().max() > 0)]
+    missing = [
+        name
+        for name, p in network.named_parameters()
+        if "fc_0" not in name and not (p.grad is not None and p.grad.abs().max() > 0)
+    ]
     assert missing == []
 
 

@@ -1,4 +1,6 @@
-"""Poses in other axes, inverted, in other units, elsewhere: one warning when packing and when inspecting, and none for good ones."""
+"""Poses in other axes, inverted, in other units, elsewhere: one warning when packing and when inspecting, and none for
+good ones.
+"""
 
 import numpy as np
 import pytest
@@ -40,10 +42,15 @@ ODD = {
     "world-to-camera, OpenCV": (np.linalg.inv(RING) @ FLIP, "world-to-camera"),
     "world-to-camera, off the middle": (np.linalg.inv(moved(RING, 1, (1, 2, 0.5))), "world-to-camera"),
     "millimetres": (moved(RING, 1000), "stand 4000 from the point they look at, near and far are 2 and 6"),
-    "kilometres": (moved(RING, 1e-3), "stand 0.004 from"), "a little too far": (moved(RING, 1.6), "stand 6.4 from"),
+    "kilometres": (moved(RING, 1e-3), "stand 0.004 from"),
+    "a little too far": (moved(RING, 1.6), "stand 6.4 from"),
     "elsewhere": (moved(RING, 1, (3, 0, 0)), "a point 3 from the origin"),
-    "y up": (turned(Y_UP), "theirs is ("), "upside down": (turned(np.diag([1.0, -1, -1])), "not upright"),
-    "on their side": (RING @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "up is (0, 0, 1); turn them"),
+    "y up": (turned(Y_UP), "theirs is ("),
+    "upside down": (turned(np.diag([1.0, -1, -1])), "not upright"),
+    "on their side": (
+        RING @ np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        "up is (0, 0, 1); turn them",
+    ),
     "a turntable": (np.tile(RING[:1], (6, 1, 1)), "all 6 views have one pose"),
 }
 
@@ -73,21 +80,27 @@ def rolls(count: int) -> np.ndarray:
     """(count, 4, 4) turns about the optical axis."""
     angles = np.random.default_rng(0).random(count) * 2 * np.pi
     turns = np.tile(np.eye(4), (count, 1, 1))
-    turns[:, :2, :2] = np.moveaxis(np.array([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]), 2, 0)
+    turns[:, :2, :2] = np.moveaxis(
+        np.array([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]), 2, 0
+    )
     return turns
 
 
 RANDOM = np.random.default_rng(0)
 GOOD = {
     "rolled at random": looking_inwards(60, distance=4) @ rolls(60),
-    "inwards": RING, "two": RING[:2], "not exactly": moved(RING, 1.1, RANDOM.normal(size=(6, 3)) * 0.3),
+    "inwards": RING,
+    "two": RING[:2],
+    "not exactly": moved(RING, 1.1, RANDOM.normal(size=(6, 3)) * 0.3),
     "forward, parallel": level(RANDOM.normal(size=(20, 3)) * 300, np.zeros(20)),
     "forward, by hand": level(RANDOM.normal(size=(20, 3)) * [0.3, 0.02, 0.2], *RANDOM.normal(size=(2, 20)) * 0.1),
     "a street": level(np.arange(30)[:, None] * [0.0, 5, 0], RANDOM.normal(size=30) * 0.3),
     "a panorama": level(np.zeros((12, 3)), np.arange(12) * np.pi / 6),
     "a panorama elsewhere": level(np.ones((12, 3)) * 9, np.arange(12) * 0.5),
     "a room": level(RANDOM.normal(size=(40, 3)) * 2, RANDOM.random(40) * 6.28),
-    "from above": moved(level(RANDOM.normal(size=(9, 3)) * [1, 1, 0.1], np.zeros(9), 0.0 * np.zeros(9) - np.pi / 2), 1, (0, 0, 4)),
+    "from above": moved(
+        level(RANDOM.normal(size=(9, 3)) * [1, 1, 0.1], np.zeros(9), 0.0 * np.zeros(9) - np.pi / 2), 1, (0, 0, 4)
+    ),
 }
 
 
@@ -98,7 +111,9 @@ def test_other_ways_of_taking_photographs_are_no_faults(name):
 
 def test_the_point_that_cameras_look_at():
     aim = aim_of(moved(RING, 1, (1, 2, 3)))
-    assert np.allclose(aim.point, [1, 2, 3]) and aim.distance == pytest.approx(4) and aim.miss < 1e-6 and aim.behind == 0
+    assert (
+        np.allclose(aim.point, [1, 2, 3]) and aim.distance == pytest.approx(4) and aim.miss < 1e-6 and aim.behind == 0
+    )
     assert aim_of(level(np.eye(3), np.zeros(3))).spread < 1e-12
 
 
@@ -126,7 +141,18 @@ def test_packing_and_inspecting_warn_once_of_many_scenes(tmp_path, capsys, kind,
 
 
 def test_recentering_and_scaling_settle_what_they_can_and_hide_nothing(tmp_path, capsys):
-    command = ["pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recenter", "--overwrite"]
+    command = [
+        "pack",
+        "transforms",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--near",
+        "2",
+        "--far",
+        "6",
+        "--recenter",
+        "--overwrite",
+    ]
     write_transforms(tmp_path / "in", posed_frames(moved(RING, 1000, (3000, 0, 0))), camera_angle_x=0.8)
     assert lines(capsys, *command, "--scale", "0.001") == []
     assert "stand 4000 from" in lines(capsys, *command)[0]
@@ -137,31 +163,66 @@ def test_recentering_and_scaling_settle_what_they_can_and_hide_nothing(tmp_path,
 def test_inspecting_holds_poses_to_the_scene_s_own_up(tmp_path, capsys):
     record = make_record(count=6, c2w=turned(Y_UP), t_near=2.0, t_far=6.0, images=[png(noise(i)) for i in range(6)])
     write_shards([record], tmp_path / "z", record.size)
-    write_shards([make_record(count=6, c2w=turned(Y_UP), t_near=2.0, t_far=6.0, up=(0.0, 1.0, 0.0))], tmp_path / "y", record.size)
+    write_shards(
+        [make_record(count=6, c2w=turned(Y_UP), t_near=2.0, t_far=6.0, up=(0.0, 1.0, 0.0))], tmp_path / "y", record.size
+    )
     assert "not upright" in lines(capsys, "inspect", str(tmp_path / "z"), "--out", "none")[0]
     assert lines(capsys, "inspect", str(tmp_path / "y"), "--out", "none") == []
 
 
-@pytest.mark.parametrize("pose", [np.zeros((4, 4)), np.full((4, 4), 1e200), np.diag([1, 1, 1e308, 1.0]), np.eye(4) + 1e13 * np.eye(4, k=3)])
+@pytest.mark.parametrize(
+    "pose", [np.zeros((4, 4)), np.full((4, 4), 1e200), np.diag([1, 1, 1e308, 1.0]), np.eye(4) + 1e13 * np.eye(4, k=3)]
+)
 def test_matrices_that_are_no_poses_are_refused(tmp_path, capsys, pose):
     write_transforms(tmp_path / "in", posed_frames(np.stack([RING[0], pose, RING[1]])), camera_angle_x=0.8)
-    words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--recenter"]
+    words = [
+        "data",
+        "pack",
+        "transforms",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--near",
+        "2",
+        "--far",
+        "6",
+        "--recenter",
+    ]
     assert main(words) == 2
     assert "view images/r_1.png: the" in capsys.readouterr().err
 
 
 def test_pixels_that_are_not_square_are_told(tmp_path, capsys):
     write_transforms(tmp_path / "in", posed_frames(RING), fl_x=9, fl_y=9.2)
-    command = ["pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", "--overwrite"]
+    command = [
+        "pack",
+        "transforms",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--near",
+        "2",
+        "--far",
+        "6",
+        "--overwrite",
+    ]
     assert lines(capsys, *command) == []
     (line,) = lines(capsys, *command, "--size", "6")
-    assert "not square (fl_x / fl_y is 1.3)" in line and lines(capsys, "inspect", str(tmp_path / "out"), "--out", "none") == [line]
+    assert "not square (fl_x / fl_y is 1.3)" in line and lines(
+        capsys, "inspect", str(tmp_path / "out"), "--out", "none"
+    ) == [line]
 
 
-@pytest.mark.parametrize("color, background, words", [
-    (255, "white", None), (240, "white", None), (0, "black", None), (128, "none", None), (0, "white", "says white, and the borders"),
-    (255, "black", "says black"), (128, "white", "are (128, 128, 128) of 255"),
-])
+@pytest.mark.parametrize(
+    "color, background, words",
+    [
+        (255, "white", None),
+        (240, "white", None),
+        (0, "black", None),
+        (128, "none", None),
+        (0, "white", "says white, and the borders"),
+        (255, "black", "says black"),
+        (128, "white", "are (128, 128, 128) of 255"),
+    ],
+)
 def test_another_backdrop_than_stated_is_told(tmp_path, capsys, color, background, words):
     write_srn_object(tmp_path / "in" / "car", channels=3)
     for i in range(3):
@@ -173,9 +234,14 @@ def test_another_backdrop_than_stated_is_told(tmp_path, capsys, color, backgroun
 
 
 def test_a_transposed_pose_says_so(tmp_path, capsys):
-    frames = [{**frame, "transform_matrix": np.transpose(frame["transform_matrix"]).tolist()} for frame in posed_frames(RING)]
+    frames = [
+        {**frame, "transform_matrix": np.transpose(frame["transform_matrix"]).tolist()} for frame in posed_frames(RING)
+    ]
     write_transforms(tmp_path / "in", frames, camera_angle_x=0.8)
-    assert main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]) == 2
+    assert (
+        main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"])
+        == 2
+    )
     assert "is the matrix transposed?" in capsys.readouterr().err
 
 
@@ -183,5 +249,8 @@ def test_a_pose_that_is_scaled_says_by_how_much(tmp_path, capsys):
     scaled = RING.copy()
     scaled[:, :3, :3] *= 0.33
     write_transforms(tmp_path / "in", posed_frames(scaled), camera_angle_x=0.8)
-    assert main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]) == 2
+    assert (
+        main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"])
+        == 2
+    )
     assert "not orthonormal (scaled by 0.33: divide by that)" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""The position in the data across runs of the fit command: other batch sizes go on in the epoch, other data and seeds are refused."""
+"""The position in the data across runs of the fit command: other batch sizes go on in the epoch, other data and seeds
+are refused.
+"""
 
 import pytest
 import torch
@@ -33,9 +35,13 @@ def test_the_checkpoint_says_where_in_which_data_the_run_is(stopped):
     assert len(state["data"]) == 64
 
 
-def test_another_batch_size_goes_on_in_the_epoch_without_repeating_or_skipping_a_scene(stopped, tmp_path, caplog, monkeypatch):
+def test_another_batch_size_goes_on_in_the_epoch_without_repeating_or_skipping_a_scene(
+    stopped, tmp_path, caplog, monkeypatch
+):
     monkeypatch.setattr(Witness, "seen", [])
-    options = dict(trainer__callbacks__plus="training.Witness", data__batch_size=29, data__targets=1, model__rays_per_view=4)
+    options = dict(
+        trainer__callbacks__plus="training.Witness", data__batch_size=29, data__targets=1, model__rays_per_view=4
+    )
     assert len(read_index("data/cars64/train").samples) == SCENES
     steps = (SCENES - 6) // 29
     assert go_on(stopped, tmp_path, trainer__max_steps=3 + steps, data__num_workers=2, **options) == 0
@@ -49,7 +55,9 @@ def test_another_batch_size_goes_on_in_the_epoch_without_repeating_or_skipping_a
     ("data__hold_out", 2, "other scenes than data.train and data.hold_out give"),
     ("data__train", "data/cars64/test", "other scenes than data.train and data.hold_out give"),
 ])  # fmt: skip
-def test_other_data_and_seeds_are_refused_with_the_way_to_start_from_the_weights(stopped, tmp_path, capsys, option, value, words):
+def test_other_data_and_seeds_are_refused_with_the_way_to_start_from_the_weights(
+    stopped, tmp_path, capsys, option, value, words
+):
     line = refusal(capsys, go_on(stopped, tmp_path, **{option: value}))
     assert words in line and "--model.pretrained FOLDER" in line
     assert not list(tmp_path.rglob("config.yaml"))
@@ -64,7 +72,17 @@ def test_a_checkpoint_that_counted_batches_is_refused(stopped, tmp_path, capsys)
 
 def test_validation_takes_a_checkpoint_of_other_data(stopped, tmp_path):
     path = stopped / "checkpoints" / "last.ckpt"
-    assert vcgen("validate", stopped / "tiny.yaml", tmp_path, ckpt_path=path, data__train="data/cars64/test", seed_everything=1) == 0
+    assert (
+        vcgen(
+            "validate",
+            stopped / "tiny.yaml",
+            tmp_path,
+            ckpt_path=path,
+            data__train="data/cars64/test",
+            seed_everything=1,
+        )
+        == 0
+    )
 
 
 def test_two_processes_go_on_as_one_in_the_middle_of_an_epoch(tmp_path, caplog, monkeypatch):
@@ -72,7 +90,9 @@ def test_two_processes_go_on_as_one_in_the_middle_of_an_epoch(tmp_path, caplog, 
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     options = dict(data__val="null", data__targets=1)
     ranks = dict(trainer__callbacks__plus="training.Ranks", trainer__callbacks__folder=tmp_path)
-    assert vcgen_ranks(2, "fit", tmp_path / "tiny.yaml", tmp_path / "run", data__batch_size=2, trainer__max_steps=2, **options, **ranks) == [0, 0]
+    assert vcgen_ranks(
+        2, "fit", tmp_path / "tiny.yaml", tmp_path / "run", data__batch_size=2, trainer__max_steps=2, **options, **ranks
+    ) == [0, 0]
     first = [load(tmp_path / f"rank{rank}.pt")["scenes"] for rank in range(2)]
     monkeypatch.setattr(Witness, "seen", [])
     options |= dict(trainer__callbacks__plus="training.Witness", trainer__max_steps=4, data__batch_size=4)

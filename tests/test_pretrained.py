@@ -37,7 +37,9 @@ def test_its_field_shows_test_cars_better_than_a_blank_page(model):
     with torch.inference_mode():
         for number in range(len(scenes)):
             example = scenes[number]
-            seen = model.system.render(model.system.field(example.context), example.target.cameras, example.target.size).rgb
+            seen = model.system.render(
+                model.system.field(example.context), example.target.cameras, example.target.size
+            ).rgb
             values.append(psnr(seen[0].clamp(0, 1), example.target.on(1.0)[0]).mean())
     assert torch.stack(values).mean() > 19.5
 
@@ -47,7 +49,10 @@ def test_its_prior_draws_images_near_the_rendering_but_not_the_rendering(model):
     system = model.system
     with torch.no_grad():
         rendering = system.render(system.field(example.context), example.target.cameras, (64, 64)).rgb
-    first, second = (system.sample(example.context, example.target.cameras, torch.Generator().manual_seed(s), steps=10) for s in (0, 1))
+    first, second = (
+        system.sample(example.context, example.target.cameras, torch.Generator().manual_seed(s), steps=10)
+        for s in (0, 1)
+    )
     for sample in (first, second):
         assert 15 < psnr(sample[0], rendering[0].clamp(0, 1)).mean() < 35
     assert (first - second).abs().mean() > 0.005
@@ -60,8 +65,28 @@ def test_its_views_come_from_the_command_line_and_show_the_given_car(tmp_path):
     pixels = torch.cat([view.images[0, 0], view.alpha[0, 0]]).mul(255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(tmp_path / "car.png")
     _, elevation = view_angles(view.cameras.centers[0, 0])
-    words = ["render", "--model", str(FOLDER), "--image", str(tmp_path / "car.png"), "--out", str(tmp_path / "out"), "--as-is", "--views", "1"]
-    words += ["--input-elevation", f"{float(elevation):.3f}", "--turntable-frames", "0", "--mesh-resolution", "0", "--device", "cpu"]
+    words = [
+        "render",
+        "--model",
+        str(FOLDER),
+        "--image",
+        str(tmp_path / "car.png"),
+        "--out",
+        str(tmp_path / "out"),
+        "--as-is",
+        "--views",
+        "1",
+    ]
+    words += [
+        "--input-elevation",
+        f"{float(elevation):.3f}",
+        "--turntable-frames",
+        "0",
+        "--mesh-resolution",
+        "0",
+        "--device",
+        "cpu",
+    ]
     assert cli.main(words) == 0
     (path,) = (tmp_path / "out" / "views").iterdir()
     shown = torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1) / 255
@@ -82,7 +107,9 @@ def test_the_text_prior_is_small_has_a_card_and_opens_in_diffusers():
 
 
 def test_the_text_prior_knows_a_car_by_its_name_and_its_side():
-    """Cars that it was not trained on: easier to denoise under their own word than under another, from the side under "side" than "front"."""
+    """Cars that it was not trained on: easier to denoise under their own word than under another, from the side under
+    "side" than "front".
+    """
     prior, scenes = TextPrior.load(TOYS), FixedScenes(read_index("data/cars64/test"), 15, 5)
     views = [scenes[number].target[0] for number in range(len(scenes))]
     latents = latents_of(prior, torch.cat([view.on(1.0) for view in views]), torch.Generator().manual_seed(0))
@@ -90,7 +117,9 @@ def test_the_text_prior_knows_a_car_by_its_name_and_its_side():
     def loss(words: list[str]) -> float:
         text = prior.embed(words)
         with torch.no_grad():
-            found = [prior.loss(latents, text, torch.Generator().manual_seed(seed), None)[0].mean() for seed in range(3)]
+            found = [
+                prior.loss(latents, text, torch.Generator().manual_seed(seed), None)[0].mean() for seed in range(3)
+            ]
         return float(torch.stack(found).mean())
 
     azimuth, elevation = (torch.cat(angles) for angles in zip(*(view_angles(view.cameras.centers) for view in views)))

@@ -15,7 +15,9 @@ SMALL = dict(channels=(16, 32), attention=(False, True), size=16)
 
 
 def cameras(count):
-    return orbit(torch.linspace(0, 300, count), torch.full((count,), 20.0), 1.3, pinhole(1.0254), 0.8, 1.8).reshape(1, count)
+    return orbit(torch.linspace(0, 300, count), torch.full((count,), 20.0), 1.3, pinhole(1.0254), 0.8, 1.8).reshape(
+        1, count
+    )
 
 
 def rendering(views=2, size=16):
@@ -47,7 +49,9 @@ def test_the_schedule_at_64_pixels_is_diffusers_cosine():
 def test_twice_the_size_is_as_noisy_as_a_downsampled_image():
     """Averaging 2 x 2 pixels halves the noise: log SNR at 128 px + 2 log 2 is that at 64 px."""
     snr = [torch.logit(noise_schedule(size=size).alphas_cumprod.double()) for size in (64, 128)]
-    torch.testing.assert_close(snr[1][10:990], snr[0][10:990] - 2 * torch.log(torch.tensor(2.0).double()), atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        snr[1][10:990], snr[0][10:990] - 2 * torch.log(torch.tensor(2.0).double()), atol=2e-3, rtol=1e-3
+    )
 
 
 def test_noise_and_velocity_are_diffusers():
@@ -76,7 +80,9 @@ def test_sampling_an_oracle_returns_its_image(prediction, sampler):
     prior = Oracle(prediction=prediction, **SMALL)
     prior.clean = torch.rand(2, 3, 16, 16) * 1.8 - 0.9
     for start, strength in ((None, 1.0), (torch.rand(2, 3, 16, 16), 0.6)):
-        images = prior.sample(condition(prior), torch.Generator().manual_seed(0), 12, sampler=sampler, start=start, strength=strength)
+        images = prior.sample(
+            condition(prior), torch.Generator().manual_seed(0), 12, sampler=sampler, start=start, strength=strength
+        )
         torch.testing.assert_close(images, to_unit(prior.clean), atol=0.02, rtol=0)
 
 
@@ -84,7 +90,10 @@ def test_sampling_with_little_strength_stays_near_the_start():
     torch.manual_seed(0)
     prior = ViewPrior(**SMALL).eval()
     start = torch.rand(2, 3, 16, 16)
-    near, far = (prior.sample(condition(prior), torch.Generator().manual_seed(0), 20, start=start, strength=s) for s in (0.05, 0.9))
+    near, far = (
+        prior.sample(condition(prior), torch.Generator().manual_seed(0), 20, start=start, strength=s)
+        for s in (0.05, 0.9)
+    )
     assert (near - start).square().mean() < 0.1 * (far - start).square().mean()
 
 
@@ -130,7 +139,9 @@ def test_guidance_one_is_conditional_zero_is_unconditional_and_between_is_linear
         conditional, unconditional = prior(noisy, times, given), prior(noisy, times, nothing)
         torch.testing.assert_close(prior.guided(noisy, times, given, 1.0), conditional)
         torch.testing.assert_close(prior.guided(noisy, times, given, 0.0), unconditional, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(prior.guided(noisy, times, given, 3.0), 3 * conditional - 2 * unconditional, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            prior.guided(noisy, times, given, 3.0), 3 * conditional - 2 * unconditional, atol=1e-4, rtol=1e-3
+        )
     assert (conditional - unconditional).abs().max() > 1e-3
 
 
@@ -142,7 +153,9 @@ def test_samples_are_guided_unless_the_prior_cannot_be():
     def drawn(of: ViewPrior, **options):
         return of.sample(given, torch.Generator().manual_seed(0), 2, **options)
 
-    assert torch.equal(drawn(prior), drawn(prior, guidance_scale=1.5)) and not torch.equal(drawn(prior), drawn(prior, guidance_scale=1.0))
+    assert torch.equal(drawn(prior), drawn(prior, guidance_scale=1.5)) and not torch.equal(
+        drawn(prior), drawn(prior, guidance_scale=1.0)
+    )
     assert torch.equal(drawn(blind), drawn(prior, guidance_scale=1.0))
     with pytest.raises(UserError, match="condition_dropout 0: guidance_scale must be 1"):
         drawn(blind, guidance_scale=1.5)
@@ -160,7 +173,11 @@ def test_the_fraction_without_condition_is_as_asked():
 def test_timesteps_of_a_batch_are_spread_over_the_schedule():
     prior = ViewPrior(**SMALL)
     prior.forward = lambda noisy, times, given: noisy
-    _, times = prior.loss(torch.rand(8, 3, 4, 4), Condition(torch.zeros(8, 4, 4, 4), None, torch.ones(8)), torch.Generator().manual_seed(0))
+    _, times = prior.loss(
+        torch.rand(8, 3, 4, 4),
+        Condition(torch.zeros(8, 4, 4, 4), None, torch.ones(8)),
+        torch.Generator().manual_seed(0),
+    )
     assert sorted((times // 125).tolist()) == list(range(8)) or len(set((times // 125).tolist())) >= 7
 
 
@@ -204,7 +221,9 @@ def test_the_range_is_checked_without_waiting_for_the_gpu():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_accepts_images_in_range():
-    torch.testing.assert_close(to_signed(torch.tensor([0.0, 0.5, 1.0], device="cuda")).cpu(), torch.tensor([-1.0, 0.0, 1.0]))
+    torch.testing.assert_close(
+        to_signed(torch.tensor([0.0, 0.5, 1.0], device="cuda")).cpu(), torch.tensor([-1.0, 0.0, 1.0])
+    )
     torch.cuda.synchronize()
 
 
@@ -219,17 +238,21 @@ def test_the_condition_holds_what_was_asked_for(depth, channels):
         torch.testing.assert_close(given.maps[:, 4:], (seen.depth[0] - 0.8) / 1.0 * 2 - 1)
 
 
-
 @pytest.mark.parametrize("input_attention, kind", [(True, UNet2DConditionModel), (False, UNet2DModel)])
 def test_diffusers_opens_the_saved_network_by_itself(tmp_path, input_attention, kind):
     prior = ViewPrior(input_attention=input_attention, **SMALL).eval()
     prior.unet.save_pretrained(tmp_path / "unet")
     prior.schedule.save_pretrained(tmp_path / "scheduler")
-    unet, schedule = kind.from_pretrained(tmp_path / "unet").eval(), DDPMScheduler.from_pretrained(tmp_path / "scheduler")
+    unet, schedule = (
+        kind.from_pretrained(tmp_path / "unet").eval(),
+        DDPMScheduler.from_pretrained(tmp_path / "scheduler"),
+    )
     noisy, times = torch.randn(1, 7, 16, 16), torch.tensor([300])
     extra = {"encoder_hidden_states": torch.randn(1, 4, 64)} if input_attention else {}
     with torch.no_grad():
-        torch.testing.assert_close(unet(noisy, times, **extra).sample, prior.unet(noisy, times, **extra).sample, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            unet(noisy, times, **extra).sample, prior.unet(noisy, times, **extra).sample, atol=1e-5, rtol=1e-4
+        )
     assert torch.equal(schedule.alphas_cumprod, prior.schedule.alphas_cumprod)
 
 
@@ -252,20 +275,27 @@ def test_the_presets_have_about_the_parameters_they_claim(millions, options):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_before_it_learns_anything_a_prior_with_spread_is_the_gaussian_about_the_rendering(prediction):
-    """x ~ N(m, s^2), z = alpha x + sigma e: the posterior mean of x is m + s^2 alpha (z - alpha m) / (alpha^2 s^2 + sigma^2)."""
+    """x ~ N(m, s^2), z = alpha x + sigma e: the posterior mean of x is m + s^2 alpha (z - alpha m) / (alpha^2 s^2 +
+    sigma^2).
+    """
     prior = ViewPrior(prediction=prediction, sigma_data=0.3, **SMALL)
     prior.network = lambda images, timesteps, condition: torch.zeros_like(images)
     given = condition(prior)
     noisy, times = torch.randn(2, 3, 16, 16), torch.tensor([30, 700])
     alpha, sigma = signal_and_noise(prior.schedule, times, noisy)
-    for shown, mean, s in ((given, given.maps[:, :3], 0.3), (given.where(torch.zeros(2)), torch.zeros(2, 3, 16, 16), 1.0)):
+    for shown, mean, s in (
+        (given, given.maps[:, :3], 0.3),
+        (given.where(torch.zeros(2)), torch.zeros(2, 3, 16, 16), 1.0),
+    ):
         expected = mean + s**2 * alpha * (noisy - alpha * mean) / (alpha**2 * s**2 + sigma**2)
         torch.testing.assert_close(prior.denoise(noisy, times, shown).image, expected, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_with_spread_the_loss_is_the_networks_own_error_at_every_noise_level(prediction):
-    """Images that do scatter about the rendering with the given spread: a network that answers nothing is off by 1, whatever the noise."""
+    """Images that do scatter about the rendering with the given spread: a network that answers nothing is off by 1,
+    whatever the noise.
+    """
     torch.manual_seed(0)
     prior = ViewPrior(prediction=prediction, sigma_data=0.1, condition_dropout=0.0, **SMALL)
     prior.network = lambda images, timesteps, condition: torch.zeros_like(images)

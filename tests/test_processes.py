@@ -1,4 +1,6 @@
-"""Lightning starts the processes: what each trains on, that a stopped training goes on exactly, and what happens when one dies."""
+"""Lightning starts the processes: what each trains on, that a stopped training goes on exactly, and what happens when
+one dies.
+"""
 
 import os
 import signal
@@ -13,7 +15,6 @@ import torch
 from training import equal, load
 
 ROOT = Path(__file__).parents[1]
-
 
 
 def start(config: Path, folder: Path, log, *options: str) -> subprocess.Popen:
@@ -43,7 +44,9 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc, which this system lacks")
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="finds the processes in /proc, which this system lacks"
+)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_other_process_ends_soon_after_one_was_killed_and_says_why(config, tmp_path, victim):
     last, second = tmp_path / "run" / "checkpoints" / "last.ckpt", 0
@@ -61,14 +64,23 @@ def test_the_other_process_ends_soon_after_one_was_killed_and_says_why(config, t
         for process in filter(is_running, (first.pid, second)):
             os.kill(process, signal.SIGKILL)
     said = (tmp_path / "log.txt").read_text()
-    assert "vcgen: error: rank 1: the connection to another process broke" in said or "terminated with code -9" in said, said[-3000:]
+    assert (
+        "vcgen: error: rank 1: the connection to another process broke" in said or "terminated with code -9" in said
+    ), said[-3000:]
     assert load(last)["global_step"] % 2 == 0  # that of a validation
 
 
 @pytest.mark.slow
 def test_two_processes_train_with_different_noise_and_end_with_equal_weights(config, tmp_path):
     with open(tmp_path / "log.txt", "w") as log:
-        options = ("--trainer.max_steps", "2", "--trainer.callbacks+", "training.Ranks", "--trainer.callbacks.folder", str(tmp_path))
+        options = (
+            "--trainer.max_steps",
+            "2",
+            "--trainer.callbacks+",
+            "training.Ranks",
+            "--trainer.callbacks.folder",
+            str(tmp_path),
+        )
         assert start(config, tmp_path, log, *options).wait(300) == 0, (tmp_path / "log.txt").read_text()[-2000:]
     first, second = (load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert equal(first["weights"], second["weights"])

@@ -1,4 +1,6 @@
-"""Prompts: what is longer than the text encoder reads is said, and refused where the object's name or the view would be lost."""
+"""Prompts: what is longer than the text encoder reads is said, and refused where the object's name or the view would be
+lost.
+"""
 
 import json
 import warnings
@@ -30,7 +32,11 @@ def test_what_is_cut_off_is_named_with_the_limit():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         exact = " ".join(["car"] * 22)
-        assert len(PRIOR.encoded(exact)) == 22 and not PRIOR.overlong(exact) and "'car' is lost" in PRIOR.overlong(exact + " car")
+        assert (
+            len(PRIOR.encoded(exact)) == 22
+            and not PRIOR.overlong(exact)
+            and "'car' is lost" in PRIOR.overlong(exact + " car")
+        )
         PRIOR.tokens([exact, ""])
 
 
@@ -73,7 +79,9 @@ def test_a_personalization_whose_words_would_be_lost_is_refused(options, message
 
 
 def test_a_personalization_whose_words_fit_is_not(recwarn):
-    made = system(tiny_prior(), TextualInversion(initial="car", vectors=3), templates=("a photo of a {}",), view="front view")
+    made = system(
+        tiny_prior(), TextualInversion(initial="car", vectors=3), templates=("a photo of a {}",), view="front view"
+    )
     made.check_prompts(made.prior)
     made.embed([words.format(made.method.phrase) for words in made.templates])
     assert not [warning for warning in recwarn if "lost" in str(warning.message)]
@@ -136,7 +144,11 @@ def test_what_another_prior_has_learned_is_refused(tmp_path):
     lora = saved(LoRA(noun="car"), tmp_path / "lora")
     path = lora / "pytorch_lora_weights.safetensors"
     weights = load_file(path)
-    extra = {name.replace("attentions.0", "attentions.7"): value.clone() for name, value in weights.items() if "attentions.0" in name}
+    extra = {
+        name.replace("attentions.0", "attentions.7"): value.clone()
+        for name, value in weights.items()
+        if "attentions.0" in name
+    }
     save_file(weights | extra, path)
     with pytest.raises(UserError, match="is no layer of the prior"):
         load_personal(tiny_prior(), lora)

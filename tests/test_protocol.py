@@ -82,7 +82,10 @@ def test_other_split_is_refused_and_no_split_accepts_any():
         ([], "Expected `object`, got `array`"),
         (content(version=2), "2 - at `$.version`"),
         (content(contxt=[0]), "unknown field `contxt`"),
-        ({key: value for key, value in content().items() if key != "background"}, "missing required field `background`"),
+        (
+            {key: value for key, value in content().items() if key != "background"},
+            "missing required field `background`",
+        ),
         (content(metrics={"psnr": "pooled"}), "other metric definitions"),
         (content(quantisation="8-bit-truncated"), "other metric definitions"),
         (content(size=[8]), "of length 2 - at `$.size`"),

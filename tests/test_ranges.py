@@ -1,4 +1,6 @@
-"""Every number in a configuration has a range, and what lies outside of it is refused in one line by the option's full name."""
+"""Every number in a configuration has a range, and what lies outside of it is refused in one line by the option's full
+name.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +26,9 @@ from vcgen.training.ranges import check_pair, check_ranges, is_bounded
 
 def below(kind: type) -> set[type]:
     """A class of vcgen and those derived from it."""
-    return {kind} | {one for child in kind.__subclasses__() if child.__module__.startswith("vcgen.") for one in below(child)}
+    return {kind} | {
+        one for child in kind.__subclasses__() if child.__module__.startswith("vcgen.") for one in below(child)
+    }
 
 
 def parts(hint: Any) -> Iterator[Any]:
@@ -44,21 +48,34 @@ def configurable() -> set[type]:
             continue
         found.add(kind)
         for hint in get_type_hints(kind.__init__, include_extras=True).values():
-            waiting += [one for part in parts(hint) if isinstance(part, type) and part.__module__.startswith("vcgen.") for one in below(part)]
+            waiting += [
+                one
+                for part in parts(hint)
+                if isinstance(part, type) and part.__module__.startswith("vcgen.")
+                for one in below(part)
+            ]
     return {kind for kind in found if not isabstract(kind)}
 
 
 #: Checked by the classes themselves, with words of their own.
 OWN_WORDS = {
-    ("SceneData", "scene"), ("PhotoData", "elevation"), ("PhotoData", "fov"), ("PixelNerf", "radius"), ("PhotoAugmentation", None),
+    ("SceneData", "scene"),
+    ("PhotoData", "elevation"),
+    ("PhotoData", "fov"),
+    ("PixelNerf", "radius"),
+    ("PhotoAugmentation", None),
 }
 
 
 def test_every_number_of_every_class_has_a_range():
     classes = configurable()
-    assert {"NerfDiff", "ViewPrior", "HashGrid", "NGD", "LoRA", "PhotoData", "RealFusionOptions", "EMA"} <= {kind.__name__ for kind in classes}
+    assert {"NerfDiff", "ViewPrior", "HashGrid", "NGD", "LoRA", "PhotoData", "RealFusionOptions", "EMA"} <= {
+        kind.__name__ for kind in classes
+    }
     free = {
-        (kind.__name__, name) for kind in classes for name, hint in get_type_hints(kind.__init__, include_extras=True).items()
+        (kind.__name__, name)
+        for kind in classes
+        for name, hint in get_type_hints(kind.__init__, include_extras=True).items()
         if {int, float} & set(parts(hint)) and not {(kind.__name__, name), (kind.__name__, None)} & OWN_WORDS
     }
     assert free == set()
@@ -76,8 +93,15 @@ class Outer:
     """Stands in for a class of vcgen."""
 
     def __init__(
-        self, side: AtLeastOne = 1, rate: NotNegative | None = None, weights: dict[str, NotNegative] = {}, widths: list[AtLeastOne] = [1],
-        inner: Inner = Inner(), free: float = 0.0, name: str = "", child: Any = None,
+        self,
+        side: AtLeastOne = 1,
+        rate: NotNegative | None = None,
+        weights: dict[str, NotNegative] = {},
+        widths: list[AtLeastOne] = [1],
+        inner: Inner = Inner(),
+        free: float = 0.0,
+        name: str = "",
+        child: Any = None,
     ): ...
 
 
@@ -104,7 +128,11 @@ def test_the_option_and_its_range_are_named(arguments, line):
 
 def test_what_lies_in_the_range_is_accepted():
     inner = {"count": 2, "rates": (0.0, 1.0)}
-    check_ranges(Outer, dict(side=1, rate=None, weights={"rgb": 0.0}, widths=[1], inner=inner, free=-1.0, name="x", child=None), "model")
+    check_ranges(
+        Outer,
+        dict(side=1, rate=None, weights={"rgb": 0.0}, widths=[1], inner=inner, free=-1.0, name="x", child=None),
+        "model",
+    )
     assert is_bounded(list[Annotated[int, Meta(ge=1)]]) and not is_bounded(dict[str, float] | NoneType)
 
 
@@ -128,7 +156,12 @@ def test_the_command_refuses_before_it_trains(config, tmp_path, capsys, option, 
     (dict(model__prior_options__views=2), "model.prior_options.views is 2, data.targets 1: the prior denoises target views"),
 ])  # fmt: skip
 def test_a_prior_that_does_not_fit_the_data_is_refused(config, tmp_path, capsys, options, words):
-    prior = dict(model__prior="ViewPrior", model__prior__channels="[16, 32]", model__prior__attention="[false, true]", model__prior__patch=4)
+    prior = dict(
+        model__prior="ViewPrior",
+        model__prior__channels="[16, 32]",
+        model__prior__attention="[false, true]",
+        model__prior__patch=4,
+    )
     assert words in refusal(capsys, vcgen("fit", config, tmp_path / "run", **prior, **options))
 
 

@@ -41,9 +41,13 @@ def test_layers_hold_every_face_that_a_center_meets_from_front_to_back():
 
 
 def test_faces_that_share_edges_leave_no_hole_and_cover_no_center_twice():
-    """Corners and edges lie on centers of pixels, or anywhere: every face by itself, all in one batch, covers each center once."""
+    """Corners and edges lie on centers of pixels, or anywhere: every face by itself, all in one batch, covers each
+    center once.
+    """
     n = 10
-    lattice = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float64) * 2 - 0.5] * 2, indexing="xy"), -1).reshape(-1, 2)
+    lattice = torch.stack(
+        torch.meshgrid(*[torch.arange(n, dtype=torch.float64) * 2 - 0.5] * 2, indexing="xy"), -1
+    ).reshape(-1, 2)
     corner = torch.arange(n * n).reshape(n, n)[:-1, :-1].reshape(-1, 1)
     faces = torch.cat([corner + torch.tensor([0, 1, n]), corner + torch.tensor([1, n + 1, n])])
     moved = lattice + torch.rand(n * n, 2, dtype=torch.float64) - 0.5
@@ -51,7 +55,9 @@ def test_faces_that_share_edges_leave_no_hole_and_cover_no_center_twice():
         corners = torch.cat([points, torch.ones(n * n, 1, dtype=torch.float64)], 1)[faces]
         single = Meshes.pack([Meshes(triangle, torch.tensor([[0, 1, 2]])) for triangle in corners])
         cameras = straight(16)
-        raster = rasterize(single, Cameras(*(x.expand(len(faces), 1, *x.shape[1:]) for x in vars(cameras).values())), (16, 16))
+        raster = rasterize(
+            single, Cameras(*(x.expand(len(faces), 1, *x.shape[1:]) for x in vars(cameras).values())), (16, 16)
+        )
         times = (raster.face >= 0).sum((0, 1))
         assert (times == 1).all()
 
@@ -103,15 +109,22 @@ def test_the_world_position_of_a_pixel_projects_onto_its_center():
         raster = rasterize(meshes, around(), (23, 31))
         uv, z = around()[0].project(raster.interpolate(meshes.vertices))
         assert (z > 0).all() and len(z) > 200
-        centers = torch.stack([raster.pixels % 31 + 0.5, raster.pixels // 31 + 0.5], 1) / torch.tensor([31.0, 23.0], dtype=torch.float64)
+        centers = torch.stack([raster.pixels % 31 + 0.5, raster.pixels // 31 + 0.5], 1) / torch.tensor(
+            [31.0, 23.0], dtype=torch.float64
+        )
         torch.testing.assert_close(uv, centers, atol=1e-11, rtol=0)
         torch.testing.assert_close(raster.z, z, atol=0, rtol=1e-9)
 
 
 def test_a_floor_is_seen_to_the_plane_at_which_faces_are_cut():
-    """A floor one below the eye, from behind the camera to far ahead: row y, of the image's 2 units of slope, sees it at z = 1 / y."""
+    """A floor one below the eye, from behind the camera to far ahead: row y, of the image's 2 units of slope, sees it
+    at z = 1 / y.
+    """
     far, size = 1000.0, 64
-    floor = Meshes(torch.tensor([[-far, 1, -far], [far, 1, -far], [far, 1, far], [-far, 1, far]]), torch.tensor([[0, 1, 2], [0, 2, 3]]))
+    floor = Meshes(
+        torch.tensor([[-far, 1, -far], [far, 1, -far], [far, 1, far], [-far, 1, far]]),
+        torch.tensor([[0, 1, 2], [0, 2, 3]]),
+    )
     camera = Cameras(torch.eye(4)[None], pinhole(0.5)[None], torch.ones(1) * 0.1, torch.ones(1) * 50)
     y = (torch.arange(size) + 0.5) / size * 2 - 1
     for clip in (None, 1.5):
@@ -125,7 +138,10 @@ def test_a_floor_is_seen_to_the_plane_at_which_faces_are_cut():
 
 
 def test_boxes_and_balls_lie_at_their_distance():
-    box, camera = trimesh.creation.box((0.4, 0.6, 0.2)), orbit(torch.zeros(1), torch.zeros(1), 1.3, pinhole(1.0), 0.8, 1.8)
+    box, camera = (
+        trimesh.creation.box((0.4, 0.6, 0.2)),
+        orbit(torch.zeros(1), torch.zeros(1), 1.3, pinhole(1.0), 0.8, 1.8),
+    )
     depth = rasterize(Meshes(torch.tensor(box.vertices), torch.tensor(box.faces)), camera, (33, 33)).depth()[0, 0]
     assert depth[16, 16] == pytest.approx(1.0) and depth[0, 0] == pytest.approx(1.8)
     # the front is 0.4 x 0.2 at z = 1
@@ -136,7 +152,9 @@ def test_boxes_and_balls_lie_at_their_distance():
     half = (origins[0] * directions[0]).sum(1)
     root = half**2 - (1.3**2 - 0.25)
     sure = root[raster.pixels] > 0.02
-    torch.testing.assert_close(raster.distance()[sure], (-half - root.clamp(min=0).sqrt())[raster.pixels][sure].double(), atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        raster.distance()[sure], (-half - root.clamp(min=0).sqrt())[raster.pixels][sure].double(), atol=5e-3, rtol=0
+    )
     assert len(raster.pixels) == pytest.approx(int((root > 0).sum()), rel=0.01)
     normal = torch.nn.functional.normalize(raster.interpolate(torch.tensor(ball.vertices)), dim=1)
     for found, least in ((raster.normals(), 0.998), (raster.normals(smooth=True), 0.9999)):
@@ -149,7 +167,10 @@ def test_culling_drops_backs_alone():
     assert torch.equal(whole.face, culled.face)  # of a closed surface no back is seen
     turned = Meshes(meshes.vertices, meshes.faces.flip(1))
     inner = rasterize(turned, cameras, (24, 24), cull=True)
-    assert torch.equal(inner.face >= 0, whole.face >= 0) and (inner.distance() > whole.distance() + 0.01).float().mean() > 0.95
+    assert (
+        torch.equal(inner.face >= 0, whole.face >= 0)
+        and (inner.distance() > whole.distance() + 0.01).float().mean() > 0.95
+    )
     # a normal is turned to the camera, whichever side it sees
     torch.testing.assert_close(rasterize(turned, cameras, (24, 24)).normals(), whole.normals())
     crossing = soup(60, 20.0)
@@ -166,12 +187,17 @@ def test_gradients_are_those_of_finite_differences_while_each_pixel_sees_the_sam
     color, direction = torch.rand(len(meshes.vertices), 2, dtype=torch.float64), torch.randn_like(meshes.vertices)
 
     def value(vertices, focal=1.0, color=color):
-        scale = torch.tensor([[focal, 1, 1], [1, focal, 1], [1, 1, 1]], dtype=torch.float64) if isinstance(focal, float) else focal
+        scale = (
+            torch.tensor([[focal, 1, 1], [1, focal, 1], [1, 1, 1]], dtype=torch.float64)
+            if isinstance(focal, float)
+            else focal
+        )
         camera = Cameras(around().c2w, K * scale, around().near, around().far)
         raster = rasterize(meshes.moved(vertices), camera, (16, 16))
         wave = torch.cos(raster.pixels.double())[:, None]
-        return (wave * (raster.interpolate(color) + raster.normals(smooth=True)[:, :2] + raster.normals()[:, 1:])).sum() \
-            + (wave[:, 0] * raster.distance()).sum()
+        return (
+            wave * (raster.interpolate(color) + raster.normals(smooth=True)[:, :2] + raster.normals()[:, 1:])
+        ).sum() + (wave[:, 0] * raster.distance()).sum()
 
     vertices = meshes.vertices.clone().requires_grad_()
     scale = torch.ones(3, 3, dtype=torch.float64).requires_grad_()
@@ -181,7 +207,9 @@ def test_gradients_are_those_of_finite_differences_while_each_pixel_sees_the_sam
     focal = float(scale.grad[0, 0] + scale.grad[1, 1])
     assert relative(focal, (value(meshes.vertices, 1 + 1e-7) - value(meshes.vertices, 1 - 1e-7)).item() / 2e-7) < 1e-5
     step = torch.randn_like(color)
-    assert relative(float((colors.grad * step).sum()), slope(lambda c: value(meshes.vertices, 1.0, c), color, step)) < 1e-7
+    assert (
+        relative(float((colors.grad * step).sum()), slope(lambda c: value(meshes.vertices, 1.0, c), color, step)) < 1e-7
+    )
 
 
 def test_slopes_are_the_change_from_pixel_to_pixel():
@@ -224,9 +252,15 @@ def test_nothing_to_see_is_no_error():
     behind = flat((0, 0), (1, 0), (0, 1), z=-1.0)
     point = flat((3, 3), (3, 3), (3, 3))
     for meshes in (none, behind, point, Meshes.pack([none, none])):
-        cameras = straight(8) if len(meshes) == 1 else Cameras(*(x.expand(2, 3, *x.shape[1:]) for x in vars(straight(8)).values()))
+        cameras = (
+            straight(8)
+            if len(meshes) == 1
+            else Cameras(*(x.expand(2, 3, *x.shape[1:]) for x in vars(straight(8)).values()))
+        )
         raster = rasterize(meshes, cameras, (8, 8))
-        assert (raster.face == -1).all() and (raster.depth() == 10).all() and raster.normals(smooth=True).shape == (0, 3)
+        assert (
+            (raster.face == -1).all() and (raster.depth() == 10).all() and raster.normals(smooth=True).shape == (0, 3)
+        )
 
 
 def test_all_tensors_are_made_on_the_device_of_the_vertices():

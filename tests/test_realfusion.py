@@ -24,7 +24,9 @@ from vcgen.systems.realfusion.system import outside
 
 
 class Identity(nn.Module):
-    """A prior whose latents are the images, whose noise estimate is a fraction of what it sees, and which notes what it is told."""
+    """A prior whose latents are the images, whose noise estimate is a fraction of what it sees, and which notes what it
+    is told.
+    """
 
     def __init__(self, fraction: float = 0.3):
         super().__init__()
@@ -94,7 +96,11 @@ def test_a_gradient_scaler_does_not_change_what_is_learned():
 
 def test_the_prior_is_told_the_side_that_is_seen():
     prior = Identity()
-    made = system(prior, prompt=Prompt(subject="<e>", negative="blurred", negative_views={"back": "face"}), options={"guidance_scale": (8.0, 4.0)})
+    made = system(
+        prior,
+        prompt=Prompt(subject="<e>", negative="blurred", negative_views={"back": "face"}),
+        options={"guidance_scale": (8.0, 4.0)},
+    )
     assert made.prompt.of("side") == "a photo of a <e>, side view"
     assert (made.prompt.against("back"), made.prompt.against("front")) == ("face", "blurred")
     K, full = pinhole(1.2), torch.ones(1)
@@ -117,7 +123,10 @@ def test_levels_light_and_noise_follow_the_run():
         made.at = at
         losses(made)
         assert made.scene.grid.active_levels == shown
-    kinds = {fraction: {made.draw_shading(camera, fraction, torch.Generator().manual_seed(i)).kind for i in range(30)} for fraction in (0.1, 0.3)}
+    kinds = {
+        fraction: {made.draw_shading(camera, fraction, torch.Generator().manual_seed(i)).kind for i in range(30)}
+        for fraction in (0.1, 0.3)
+    }
     assert kinds == {0.1: {"albedo"}, 0.3: {"lambertian", "textureless"}}
     assert [made.annealed(fraction).start for fraction in (0.0, 0.5, 1.0)] == pytest.approx([0.98, 0.74, 0.5])
     assert system(options={"noise_end": None}).annealed(1.0).start == 0.98
@@ -133,13 +142,18 @@ def test_the_background_acts():
         with torch.no_grad():
             made.scene.decoder[-1].bias[0] -= 100
             made.occupancy.refresh(made.whole_field)
-        draws = [made.random_views(made.field(made.reference), 0.0, torch.Generator().manual_seed(seed))[2] for seed in (0, 1)]
+        draws = [
+            made.random_views(made.field(made.reference), 0.0, torch.Generator().manual_seed(seed))[2]
+            for seed in (0, 1)
+        ]
         seen[kind] = draws
         if kind == "network":
             draws[0].sum().backward()
             assert float(made.background.layers[0].weight.grad.abs().sum()) > 0
     assert bool((seen["white"][0] == 1).all())
-    assert float(seen["random"][0].std((2, 3)).max()) < 1e-6 and not torch.allclose(seen["random"][0], seen["random"][1])
+    assert float(seen["random"][0].std((2, 3)).max()) < 1e-6 and not torch.allclose(
+        seen["random"][0], seen["random"][1]
+    )
     assert float(seen["network"][0].std()) > 1e-3
 
 
@@ -163,7 +177,9 @@ def test_the_photos_losses_are_those_of_its_pixels():
 
 def test_regularizers_against_closed_forms():
     assert float(opacity_entropy(torch.full((10,), 0.5))) == pytest.approx(1)
-    assert float(opacity_entropy(torch.tensor([0.0, 1.0]))) < 1e-3 and bool(opacity_entropy(torch.tensor([0.0, 1.0])).isfinite())
+    assert float(opacity_entropy(torch.tensor([0.0, 1.0]))) < 1e-3 and bool(
+        opacity_entropy(torch.tensor([0.0, 1.0])).isfinite()
+    )
     assert float(opacity_entropy(torch.tensor([0.25]))) == pytest.approx(0.8112781, rel=1e-4)
     assert float(opacity_cost(torch.tensor([0.0, 1.0]))) == pytest.approx((0.1 + math.sqrt(1.01)) / 2)
     flat = torch.tensor([0.0, 0.6, 0.8])[None, :, None, None].expand(1, 3, 20, 20)
@@ -179,7 +195,9 @@ def test_smoothness_is_the_distance_from_scipys_gaussian_blur():
     """Nine pixels, sigma 9 / 6, the rim repeated."""
     normals = torch.randn(2, 3, 20, 14)
     blurred = gaussian_filter(normals.numpy(), (0, 0, 1.5, 1.5), mode="nearest", radius=(0, 0, 4, 4))
-    assert float(normal_smoothness(normals)) == pytest.approx(float(np.square(normals.numpy() - blurred).mean()), rel=1e-5)
+    assert float(normal_smoothness(normals)) == pytest.approx(
+        float(np.square(normals.numpy() - blurred).mean()), rel=1e-5
+    )
 
 
 def test_regularizers_are_means_over_all_rays_of_all_views():
@@ -187,8 +205,15 @@ def test_regularizers_are_means_over_all_rays_of_all_views():
     made, rays = system(), 16 * 16
     few = torch.cat([torch.full((1, rays // 4), 0.1), torch.zeros(1, rays - rays // 4)], 1)
     seen = [
-        ShadedRendering(RayRendering(torch.zeros(1, rays, 3), torch.full((1, rays), alpha), torch.zeros(1, rays)), normals, orientation)
-        for alpha, normals, orientation in ((0.5, torch.ones(1, rays, 3), few), (1.0, -torch.ones(1, rays, 3), torch.full((1, rays), 0.3)))
+        ShadedRendering(
+            RayRendering(torch.zeros(1, rays, 3), torch.full((1, rays), alpha), torch.zeros(1, rays)),
+            normals,
+            orientation,
+        )
+        for alpha, normals, orientation in (
+            (0.5, torch.ones(1, rays, 3), few),
+            (1.0, -torch.ones(1, rays, 3), torch.full((1, rays), 0.3)),
+        )
     ]
     found = {name: float(value) for name, value in made.regularizers(seen).items()}
     assert found["orientation"] == pytest.approx((0.1 / 4 + 0.3) / 2)
@@ -199,7 +224,10 @@ def test_regularizers_are_means_over_all_rays_of_all_views():
 
 @pytest.mark.parametrize("guidance", [SDS(), SJC(draws=2), NGD()], ids=lambda g: type(g).__name__)
 def test_every_guidance_moves_the_scene(guidance):
-    made = system(guidance=guidance, weights=LossWeights(rgb=0.0, mask=0.0, smoothness=0.0, orientation=0.0, opacity=0.0, entropy=0.0))
+    made = system(
+        guidance=guidance,
+        weights=LossWeights(rgb=0.0, mask=0.0, smoothness=0.0, orientation=0.0, opacity=0.0, entropy=0.0),
+    )
     loss = losses(made)["sds"]
     loss.backward()
     assert math.isfinite(float(loss)) and float(made.scene.grid.table.grad.abs().sum()) > 0

@@ -47,23 +47,31 @@ def test_a_scene_that_goes_wrong_is_told_once(opacity, entropy, progress, words)
     ([1.0] * WINDOW + [math.inf, math.nan] * 50, False), ([1.03**step for step in range(400)], False),
 ])  # fmt: skip
 def test_gradients_far_above_their_median_for_several_steps_are_told_once(norms, told):
-    """Not single steps, nor a slow growth, nor the first gradients of what was empty, nor what a loss scaler leaves out."""
+    """Not single steps, nor a slow growth, nor the first gradients of what was empty, nor what a loss scaler leaves
+    out.
+    """
     said = said_of(SceneMonitor().watch_gradients, norms)
     assert ["150 times" in line and "options.grid_lr" in line for line in said] == ([True] if told else [])
 
 
-@pytest.mark.parametrize("alike, progress, told", [(True, 0.5, True), (True, 1.0, True), (True, 0.4, False), (False, 1.0, False)])
+@pytest.mark.parametrize(
+    "alike, progress, told", [(True, 0.5, True), (True, 1.0, True), (True, 0.4, False), (False, 1.0, False)]
+)
 def test_an_object_with_four_faces_is_told_once_from_half_of_the_run(alike, progress, told):
     face, other = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
     images, monitor = np.stack([face, *[face if alike else other] * 3]), SceneMonitor()
     sides = Sides(images, images, images, np.ones((4, 16, 16), np.float32))
     said = said_of(monitor.faces, [(sides, progress)] * 2)
-    assert ["resemble the front" in line and "prompt.negative_views" in line for line in said] == ([True] if told else [])
+    assert ["resemble the front" in line and "prompt.negative_views" in line for line in said] == (
+        [True] if told else []
+    )
     assert monitor.faces(sides, progress) == pytest.approx(float(alike), abs=0.2)
 
 
 def test_a_run_hands_its_gradients_and_its_faces_to_the_monitor(config, tmp_path, monkeypatch):
-    """Validations come after 2, 4 and 6 of 6 steps: of the last two four faces are told; norms are those of TensorBoard."""
+    """Validations come after 2, 4 and 6 of 6 steps: of the last two four faces are told; norms are those of
+    TensorBoard.
+    """
     norms, said = [], []
     monkeypatch.setattr(SceneMonitor, "watch_gradients", lambda self, norm: norms.append(norm))
     monkeypatch.setattr(SceneMonitor, "say", lambda self, what, line: said.append(what))

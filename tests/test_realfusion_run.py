@@ -32,7 +32,16 @@ def config(tmp_path_factory):
 
 def test_a_photo_becomes_a_turntable_a_mesh_and_a_model_folder(config, prior, tmp_path):
     assert vcgen("fit", config, tmp_path, model__prior=prior) == 0
-    for name in ("views.png", "normals.png", "depth.png", "turntable.gif", "turntable.mp4", "mesh.glb", "mesh.obj", "photo.png"):
+    for name in (
+        "views.png",
+        "normals.png",
+        "depth.png",
+        "turntable.gif",
+        "turntable.mp4",
+        "mesh.glb",
+        "mesh.obj",
+        "photo.png",
+    ):
         assert (tmp_path / name).stat().st_size > 100, name
     mesh = trimesh.load(tmp_path / "mesh.obj")
     assert len(mesh.faces) > 10 and abs(mesh.bounds).max() <= 0.75 + 0.15 and mesh.visual.kind == "vertex"
@@ -41,7 +50,9 @@ def test_a_photo_becomes_a_turntable_a_mesh_and_a_model_folder(config, prior, tm
     alone, view = model_folder.load(tmp_path / "field"), photo().context
     field = alone.field(view)
     points = torch.rand(1, 200, 3) - 0.5
-    made = RealFusion("none", SceneHashGrid(HashGrid(4, 2, 10, 4, 16), 0.75, 0.75, hidden=8, depth=1, blob=(9.0, 0.2)), occupancy=12)
+    made = RealFusion(
+        "none", SceneHashGrid(HashGrid(4, 2, 10, 4, 16), 0.75, 0.75, hidden=8, depth=1, blob=(9.0, 0.2)), occupancy=12
+    )
     made.load_state_dict(state)
     for stored, expected in zip(field(points, points), made.whole_field(points, points)):
         torch.testing.assert_close(stored, expected)
@@ -62,7 +73,10 @@ def test_a_run_goes_on_bitwise(config, prior, tmp_path):
 
 def test_each_validation_puts_photo_and_four_sides_into_tensorboard(config, prior, tmp_path):
     """Rows of five: the photo over white and the sides; normals and depth below, with nothing under the photo."""
-    assert vcgen("fit", config, tmp_path, model__prior=prior, model__outcome="{frames: 0, mesh_resolution: 0, views: 4}") == 0
+    assert (
+        vcgen("fit", config, tmp_path, model__prior=prior, model__outcome="{frames: 0, mesh_resolution: 0, views: 4}")
+        == 0
+    )
     events = EventAccumulator(str(tmp_path)).Reload().Images("val/photo_and_four_sides")
     assert [event.step for event in events] == [2, 4]
     sheet = np.asarray(Image.open(io.BytesIO(events[-1].encoded_image_string)))
@@ -83,12 +97,17 @@ def test_several_photos_are_refused_and_the_line_leads_to_the_loop(config, prior
 def test_half_a_prior_needs_mixed_precision(config, prior, tmp_path, capsys):
     options = {"model__prior": prior, "model__half_prior": "true"}
     assert "bf16-mixed" in refusal(capsys, vcgen("fit", config, tmp_path / "plain", **options))
-    assert vcgen("fit", config, tmp_path / "mixed", **options, trainer__precision="bf16-mixed", trainer__max_steps=1) == 0
+    assert (
+        vcgen("fit", config, tmp_path / "mixed", **options, trainer__precision="bf16-mixed", trainer__max_steps=1) == 0
+    )
 
 
 def test_an_empty_scene_ends_with_a_warning_instead_of_a_mesh(config, prior, tmp_path):
     with pytest.warns(UserWarning, match="no mesh was written"):
-        assert vcgen("fit", config, tmp_path, model__prior=prior, trainer__max_steps=1, model__scene__density_bias=-30) == 0
+        assert (
+            vcgen("fit", config, tmp_path, model__prior=prior, trainer__max_steps=1, model__scene__density_bias=-30)
+            == 0
+        )
     assert not (tmp_path / "mesh.glb").exists() and (tmp_path / "turntable.gif").exists()
 
 

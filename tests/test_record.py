@@ -33,7 +33,10 @@ def test_a_valid_record_passes_and_cameras_survive_json():
 
 def test_the_group_is_the_key_unless_given():
     record = make_record("car_1")
-    assert SceneRecord.from_cameras_json("car_1", json.dumps(record.cameras_json()).encode(), record.images).group == "car_1"
+    assert (
+        SceneRecord.from_cameras_json("car_1", json.dumps(record.cameras_json()).encode(), record.images).group
+        == "car_1"
+    )
 
 
 def test_decoded_views_are_the_stored_pixels():
@@ -73,7 +76,10 @@ def test_a_mirrored_pose_is_refused():
 @pytest.mark.parametrize("entry", [(0, 0, 0), (0, 1, 2), (0, 0, 3), (0, 3, 0)])
 def test_numbers_that_no_pose_has_are_refused_without_a_warning(value, entry, recwarn):
     record = make_record()
-    assert "view 000000" in refusal(dataclasses.replace(record, c2w=changed(record.c2w, entry, value))) and not recwarn.list
+    assert (
+        "view 000000" in refusal(dataclasses.replace(record, c2w=changed(record.c2w, entry, value)))
+        and not recwarn.list
+    )
 
 
 @pytest.mark.parametrize(

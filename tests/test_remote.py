@@ -1,4 +1,6 @@
-"""Shards behind commands and URLs: fetched once for all processes, checked, kept within bounds, fetched again when the copy is damaged."""
+"""Shards behind commands and URLs: fetched once for all processes, checked, kept within bounds, fetched again when the
+copy is damaged.
+"""
 
 import fcntl
 import itertools
@@ -25,7 +27,9 @@ from vcgen.io import beside
 @pytest.fixture
 def origin(tmp_path):
     """Where the shards come from: four of two scenes each."""
-    return write_shards((make_record(f"k{i}", count=2) for i in range(8)), tmp_path / "origin", (8, 6), samples_per_shard=2)
+    return write_shards(
+        (make_record(f"k{i}", count=2) for i in range(8)), tmp_path / "origin", (8, 6), samples_per_shard=2
+    )
 
 
 def logged(origin, log: Path) -> str:
@@ -60,7 +64,10 @@ def test_a_web_server_feeds_loader_processes(origin, tmp_path):
         source = f"http://127.0.0.1:{server.server_port}"
         assert is_remote(source) and not is_remote(str(origin.folder))
         index = Cache(tmp_path / "cache", 1 << 20).index(source)
-        loaders = [DataLoader(SceneStream(i, 2, 1, seed=0), batch_size=None, num_workers=w) for i, w in ((index, 2), (origin, 0))]
+        loaders = [
+            DataLoader(SceneStream(i, 2, 1, seed=0), batch_size=None, num_workers=w)
+            for i, w in ((index, 2), (origin, 0))
+        ]
         a, b = (list(itertools.islice(loader, 4)) for loader in loaders)
         assert [x.keys for x in a] == [x.keys for x in b]
         with pytest.raises(UserError, match="http://127.0.0.1:.*/nothing: index.json cannot be fetched"):
@@ -129,7 +136,9 @@ def test_a_damaged_copy_is_fetched_again_and_damage_at_the_origin_is_refused(ori
 
 
 def test_what_an_interrupted_download_left_is_replaced(origin, tmp_path):
-    index = Cache(tmp_path / "cache", sum(shard.bytes for shard in origin.shards)).index(logged(origin, tmp_path / "log"))
+    index = Cache(tmp_path / "cache", sum(shard.bytes for shard in origin.shards)).index(
+        logged(origin, tmp_path / "log")
+    )
     for shard in origin.shards:
         beside(index.folder / shard.name).write_bytes(bytes(shard.bytes))
     assert same_scenes(index, origin) and not list(index.folder.glob("*.partial*"))
@@ -157,12 +166,16 @@ def test_a_training_reads_through_the_cache_and_refuses_to_do_without(tmp_path, 
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     train = Path("data/cars64/train").resolve()
     options = dict(data__train=f"pipe:cat {train}/{{}}", data__val="null", trainer__max_steps=2)
-    assert "need a cache: give data.cache FOLDER" in refusal(capsys, vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "a", **options))
+    assert "need a cache: give data.cache FOLDER" in refusal(
+        capsys, vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "a", **options)
+    )
     options["data__cache"] = tmp_path / "cache"
     line = refusal(capsys, vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "b", **options, data__cache_gb=0.001))
     assert "the data has 0.0" in line and "data.cache_gb is 0.001" in line and "must hold all of it" in line
     assert vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "c", **options, data__cache_gb=1, data__num_workers=1) == 0
     assert vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "d", **(options | dict(data__train=train))) == 0
     a, b = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in "cd")
-    assert a["ShardData"] == b["ShardData"] and all((a["state_dict"][n] == b["state_dict"][n]).all() for n in a["state_dict"])
+    assert a["ShardData"] == b["ShardData"] and all(
+        (a["state_dict"][n] == b["state_dict"][n]).all() for n in a["state_dict"]
+    )
     assert read_index(train).shards[0].name in {path.name for path in (tmp_path / "cache").rglob("*.tar")}

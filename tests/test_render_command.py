@@ -38,8 +38,28 @@ def photo(tmp_path):
 def rendered(model, tmp_path_factory):
     """Everything the command writes with its own defaults but for a few numbers."""
     base = tmp_path_factory.mktemp("all")
-    main(["--model", str(model), "--image", str(red_box(base / "box.png")), "--out", str(base / "out"), "--views", "4",
-          "--elevation", "0", "--size", "48", "--turntable-frames", "6", "--mesh-resolution", "48", "--device", "cpu"])
+    main(
+        [
+            "--model",
+            str(model),
+            "--image",
+            str(red_box(base / "box.png")),
+            "--out",
+            str(base / "out"),
+            "--views",
+            "4",
+            "--elevation",
+            "0",
+            "--size",
+            "48",
+            "--turntable-frames",
+            "6",
+            "--mesh-resolution",
+            "48",
+            "--device",
+            "cpu",
+        ]
+    )
     return base / "out"
 
 
@@ -47,7 +67,9 @@ def test_it_writes_what_its_help_promises(rendered):
     names = sorted(str(path.relative_to(rendered)) for path in rendered.rglob("*") if path.is_file())
     views = [f"{index:03d}_azimuth_{90 * index:03d}.png" for index in range(4)]
     expected = ["contact_sheet.png", "input.png", "mesh.glb", "render.json", "turntable.gif", "turntable.mp4"]
-    assert names == sorted(expected + [f"{kind}/{name}" for kind in ("views", "depth", "depth_color") for name in views])
+    assert names == sorted(
+        expected + [f"{kind}/{name}" for kind in ("views", "depth", "depth_color") for name in views]
+    )
 
 
 def test_views_show_the_side_that_their_name_says(rendered):
@@ -71,7 +93,9 @@ def test_the_record_has_the_cameras(rendered):
     record = json.loads((rendered / "render.json").read_text())
     centers = torch.tensor([view["c2w"] for view in record["views"]])[:, :3, 3]
     azimuth, elevation = view_angles(centers)
-    assert azimuth.tolist() == pytest.approx([0, 90, 180, 270], abs=1e-3) and elevation.tolist() == pytest.approx([0] * 4, abs=1e-3)
+    assert azimuth.tolist() == pytest.approx([0, 90, 180, 270], abs=1e-3) and elevation.tolist() == pytest.approx(
+        [0] * 4, abs=1e-3
+    )
     assert centers.norm(dim=1).tolist() == pytest.approx([1.3] * 4)
     assert record["input_camera"]["elevation"] == 20 and record["mesh"]["faces"] > 1000
 
@@ -84,7 +108,9 @@ def test_turntables_have_all_frames(rendered):
 
 def test_the_mesh_is_the_ball(rendered):
     mesh = trimesh.load(rendered / "mesh.glb", force="mesh", skip_materials=True)
-    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.05) and len(mesh.visual.vertex_colors) == len(mesh.vertices)
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.05) and len(mesh.visual.vertex_colors) == len(
+        mesh.vertices
+    )
 
 
 def test_the_sheet_shows_views_above_depth(rendered):
@@ -97,7 +123,21 @@ def test_the_sheet_shows_views_above_depth(rendered):
 def test_several_images_and_given_angles(tmp_path, model, photo, capsys):
     other = red_box(tmp_path / "other.png")
     out = tmp_path / "out"
-    main(["--model", str(model), "--image", str(photo), str(other), "--azimuths", "-30", "45.5", "--out", str(out), *QUICK])
+    main(
+        [
+            "--model",
+            str(model),
+            "--image",
+            str(photo),
+            str(other),
+            "--azimuths",
+            "-30",
+            "45.5",
+            "--out",
+            str(out),
+            *QUICK,
+        ]
+    )
     assert {path.name for path in out.iterdir()} == {"box", "other"}
     assert {path.name for path in (out / "box" / "views").iterdir()} == {"000_azimuth_330.png", "001_azimuth_046.png"}
     assert str(out / "other" / "views") in capsys.readouterr().out
@@ -105,7 +145,9 @@ def test_several_images_and_given_angles(tmp_path, model, photo, capsys):
 
 def test_the_model_sees_the_object_from_the_input_camera(tmp_path, model, photo, monkeypatch):
     seen = []
-    monkeypatch.setattr(BallSystem, "field", lambda self, context, real=BallSystem.field: (seen.append(context), real(self, context))[1])
+    monkeypatch.setattr(
+        BallSystem, "field", lambda self, context, real=BallSystem.field: (seen.append(context), real(self, context))[1]
+    )
     options = ["--input-elevation", "35", "--input-distance", "1.5", "--fov", "60", "--views", "1"]
     main(["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), *options, *QUICK])
     (context,) = seen
@@ -121,12 +163,28 @@ def test_the_model_sees_the_object_from_the_input_camera(tmp_path, model, photo,
 def test_a_model_without_surface_keeps_its_views(tmp_path, photo):
     empty = folder.save(tmp_path / "empty", BallSystem().state_dict(), {**CONFIG, "init_args": {"density": 0.01}})
     with pytest.raises(UserError, match="no mesh was written: no surface: the density"):
-        main(["--model", str(empty), "--image", str(photo), "--out", str(tmp_path / "out"), "--views", "1", "--turntable-frames", "0",
-              "--mesh-resolution", "16"])
+        main(
+            [
+                "--model",
+                str(empty),
+                "--image",
+                str(photo),
+                "--out",
+                str(tmp_path / "out"),
+                "--views",
+                "1",
+                "--turntable-frames",
+                "0",
+                "--mesh-resolution",
+                "16",
+            ]
+        )
     assert (tmp_path / "out" / "contact_sheet.png").is_file() and not (tmp_path / "out" / "mesh.glb").exists()
 
 
-@pytest.mark.parametrize(("mode", "background"), [("RGBA", (9, 200, 9, 0)), ("RGB", (255, 255, 255)), ("RGB", (60, 90, 120))])
+@pytest.mark.parametrize(
+    ("mode", "background"), [("RGBA", (9, 200, 9, 0)), ("RGB", (255, 255, 255)), ("RGB", (60, 90, 120))]
+)
 def test_the_object_is_centered_and_scaled(tmp_path, mode, background):
     image = prepare(red_box(tmp_path / "a.png", mode, background), (64, 64), fill=0.75)
     # 40 x 20 pixels -> 48 x 24 of 64, in the middle.
@@ -177,7 +235,11 @@ def test_busy_transparent_and_unreadable_images_are_refused(tmp_path):
     Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("hello")
     expected = {
-        "busy": "alpha or plain background", "clear": "no object", "plain": "no object", "text": "cannot be read", "gone": "missing",
+        "busy": "alpha or plain background",
+        "clear": "no object",
+        "plain": "no object",
+        "text": "cannot be read",
+        "gone": "missing",
     }
     for name, message in expected.items():
         with pytest.raises(UserError, match=message) as error:
@@ -186,19 +248,29 @@ def test_busy_transparent_and_unreadable_images_are_refused(tmp_path):
 
 
 def test_the_command_line_tells_in_one_line(tmp_path, photo, capsys):
-    assert cli.main(["render", "--model", str(tmp_path / "none"), "--image", str(photo), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        cli.main(["render", "--model", str(tmp_path / "none"), "--image", str(photo), "--out", str(tmp_path / "out")])
+        == 2
+    )
     error = capsys.readouterr().err
     assert error.startswith("vcgen: error:") and "not a model folder" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize(("typed", "parsed"), [
-    (["--image", "a b.png", "c.png", "--views", "3"], ['--image=["a b.png", "c.png"]', "--views=3"]),
-    (["--azimuths", "-30", "5"], ['--azimuths=["-30", "5"]']),
-    (["--image=[a.png,b.png]", "--image=a.png"], ["--image=[a.png,b.png]", '--image+=["a.png"]']),
-    (["--as-is", "a.png"], ["--as_is=true", "a.png"]), (["--distill", "--views", "3"], ["--distill=default", "--views=3"]),
-    (["--as-is", "--mesh-resolution", "64", "--as-is=false"], ["--as_is=true", "--mesh_resolution=64", "--as_is=false"]),
-    (["--input-elevation", "-5", "stray", "--help"], ["--input_elevation=-5", "stray", "--help"]),
-])
+@pytest.mark.parametrize(
+    ("typed", "parsed"),
+    [
+        (["--image", "a b.png", "c.png", "--views", "3"], ['--image=["a b.png", "c.png"]', "--views=3"]),
+        (["--azimuths", "-30", "5"], ['--azimuths=["-30", "5"]']),
+        (["--image=[a.png,b.png]", "--image=a.png"], ["--image=[a.png,b.png]", '--image+=["a.png"]']),
+        (["--as-is", "a.png"], ["--as_is=true", "a.png"]),
+        (["--distill", "--views", "3"], ["--distill=default", "--views=3"]),
+        (
+            ["--as-is", "--mesh-resolution", "64", "--as-is=false"],
+            ["--as_is=true", "--mesh_resolution=64", "--as_is=false"],
+        ),
+        (["--input-elevation", "-5", "stray", "--help"], ["--input_elevation=-5", "stray", "--help"]),
+    ],
+)
 def test_options_may_be_typed_as_people_do(typed, parsed):
     assert plain_words(typed, {"--image", "--azimuths"}, {"--as_is"}, {"--distill": "default"}) == parsed
 

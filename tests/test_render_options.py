@@ -36,25 +36,82 @@ def photo(tmp_path):
 def test_one_bad_image_is_named_before_anything_is_rendered(tmp_path, model, photo):
     (tmp_path / "broken.jpg").write_bytes(photo.read_bytes()[:100])
     other = red_box(tmp_path / "other.png")
-    with pytest.raises(UserError, match=r"broken.jpg: cannot be read .*gone.png.* \(2 of 4 images cannot be used; nothing was rendered\)"):
-        main(["--model", str(model), "--image", str(photo), str(tmp_path / "broken.jpg"), str(tmp_path / "gone.png"), str(other),
-              "--out", str(tmp_path / "out"), *QUICK])
+    with pytest.raises(
+        UserError,
+        match=r"broken.jpg: cannot be read .*gone.png.* \(2 of 4 images cannot be used; nothing was rendered\)",
+    ):
+        main(
+            [
+                "--model",
+                str(model),
+                "--image",
+                str(photo),
+                str(tmp_path / "broken.jpg"),
+                str(tmp_path / "gone.png"),
+                str(other),
+                "--out",
+                str(tmp_path / "out"),
+                *QUICK,
+            ]
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_stands_for_its_image_and_images_of_one_name_are_refused(tmp_path, model, photo):
     (tmp_path / "folder").mkdir()
     red_box(tmp_path / "folder" / "box.png")
-    main(["--model", str(model), "--image", str(tmp_path / "folder"), "--out", str(tmp_path / "out"), "--views", "1", *QUICK])
+    main(
+        [
+            "--model",
+            str(model),
+            "--image",
+            str(tmp_path / "folder"),
+            "--out",
+            str(tmp_path / "out"),
+            "--views",
+            "1",
+            *QUICK,
+        ]
+    )
     assert json.loads((tmp_path / "out" / "render.json").read_text())["image"] == str(tmp_path / "folder" / "box.png")
     with pytest.raises(UserError, match="two images are named box"):
-        main(["--model", str(model), "--image", str(photo), str(tmp_path / "folder"), "--out", str(tmp_path / "out"), *QUICK])
+        main(
+            [
+                "--model",
+                str(model),
+                "--image",
+                str(photo),
+                str(tmp_path / "folder"),
+                "--out",
+                str(tmp_path / "out"),
+                *QUICK,
+            ]
+        )
 
 
 @pytest.mark.parametrize("form", ["ply", "obj", "stl"])
 def test_meshes_come_in_the_formats_asked_for(tmp_path, model, photo, form):
-    main(["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), "--views", "1", "--turntable-frames", "0",
-          "--mesh-resolution", "16", "--mesh-format", form, "glb", "--device", "cpu"])
+    main(
+        [
+            "--model",
+            str(model),
+            "--image",
+            str(photo),
+            "--out",
+            str(tmp_path / "out"),
+            "--views",
+            "1",
+            "--turntable-frames",
+            "0",
+            "--mesh-resolution",
+            "16",
+            "--mesh-format",
+            form,
+            "glb",
+            "--device",
+            "cpu",
+        ]
+    )
     meshes = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.startswith("mesh"))
     assert meshes == sorted([f"mesh.{form}", "mesh.glb"])
     mesh = trimesh.load(tmp_path / "out" / f"mesh.{form}", process=False)
@@ -90,35 +147,42 @@ def test_rembg_removes_what_is_no_plain_background(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(remove=lambda image, only_mask: mask))
     for source in (tmp_path / "busy.png", np.asarray(busy) / 255):
         image = prepare(source, (64, 64), fill=0.75)
-        assert alpha_box(image) == (8, 20, 56, 44) and np.abs(image.color[image.alpha > 0.02] * 255 - [200, 30, 30]).max() < 3
+        assert (
+            alpha_box(image) == (8, 20, 56, 44)
+            and np.abs(image.color[image.alpha > 0.02] * 255 - [200, 30, 30]).max() < 3
+        )
     monkeypatch.setitem(sys.modules, "rembg", None)
     with pytest.raises(UserError, match=r"pip install 'vcgen\[cutout\]'"):
         prepare(tmp_path / "busy.png", (64, 64))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (["--views", "0"], "--views must lie between 1 and 3600, not 0"),
-    (["--turntable-frames", "1"], "--turntable-frames"),
-    (["--mesh-resolution", "3"], "--mesh-resolution"),
-    (["--size", "4"], "--size"),
-    (["--fps", "100"], "--fps"),
-    (["--elevation", "90"], "between -90 and 90"),
-    (["--fill", "0"], "--fill"),
-    (["--fov", "170"], "--fov must lie between 1 and 150 degrees, not 170"),
-    (["--input-distance", "0.4"], "must exceed 0.5"),
-    (["--image", "nowhere.png"], "nowhere.png.*missing"),
-    (["--views", "99999"], "--views must lie between 1 and 3600"),
-    (["--turntable-frames", "-1"], "--turntable-frames must lie between 2 and 3600, or be 0 for none, not -1"),
-    (["--mesh-resolution", "4000"], "--mesh-resolution must lie between 8 and 1024"),
-    (["--threshold", "0"], "--threshold must be more than 0"),
-    (["--fov", ".nan"], "--fov must lie between 1 and 150 degrees, not nan"),
-    (["--input-distance", ".inf"], "--input-distance must be more than 0, not inf"),
-    (["--azimuths"], "--azimuths needs a value"), (["--azimuths=[]"], "--azimuths needs 1 to 3600 angles"),
-    (["--views", "3", "--azimuths", "3"], "give one of the two"),
-    (["--azimuths", "3", ".inf"], "--azimuths must lie between -1000000 and 1000000 degrees, not inf"),
-    (["--seed", "-1"], "--seed must lie between 0 and"),
-    (["--device", "meta"], "--device meta: cannot be used"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--views", "0"], "--views must lie between 1 and 3600, not 0"),
+        (["--turntable-frames", "1"], "--turntable-frames"),
+        (["--mesh-resolution", "3"], "--mesh-resolution"),
+        (["--size", "4"], "--size"),
+        (["--fps", "100"], "--fps"),
+        (["--elevation", "90"], "between -90 and 90"),
+        (["--fill", "0"], "--fill"),
+        (["--fov", "170"], "--fov must lie between 1 and 150 degrees, not 170"),
+        (["--input-distance", "0.4"], "must exceed 0.5"),
+        (["--image", "nowhere.png"], "nowhere.png.*missing"),
+        (["--views", "99999"], "--views must lie between 1 and 3600"),
+        (["--turntable-frames", "-1"], "--turntable-frames must lie between 2 and 3600, or be 0 for none, not -1"),
+        (["--mesh-resolution", "4000"], "--mesh-resolution must lie between 8 and 1024"),
+        (["--threshold", "0"], "--threshold must be more than 0"),
+        (["--fov", ".nan"], "--fov must lie between 1 and 150 degrees, not nan"),
+        (["--input-distance", ".inf"], "--input-distance must be more than 0, not inf"),
+        (["--azimuths"], "--azimuths needs a value"),
+        (["--azimuths=[]"], "--azimuths needs 1 to 3600 angles"),
+        (["--views", "3", "--azimuths", "3"], "give one of the two"),
+        (["--azimuths", "3", ".inf"], "--azimuths must lie between -1000000 and 1000000 degrees, not inf"),
+        (["--seed", "-1"], "--seed must lie between 0 and"),
+        (["--device", "meta"], "--device meta: cannot be used"),
+    ],
+)
 def test_impossible_wishes_are_refused(tmp_path, model, photo, options, message):
     arguments = ["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), *QUICK]
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,6 @@
-"""Being told to stop: loader processes that go on, one checkpoint at the next boundary, one requeue, and an exit status that says so."""
+"""Being told to stop: loader processes that go on, one checkpoint at the next boundary, one requeue, and an exit status
+that says so.
+"""
 
 import os
 import signal
@@ -52,7 +54,9 @@ def outside_slurm(monkeypatch):
 
 
 class Kill(pl.Callback):
-    """Sends the process of a rank a signal: in set-up, in validation, or after ``step`` batches of the whole training."""
+    """Sends the process of a rank a signal: in set-up, in validation, or after ``step`` batches of the whole
+    training.
+    """
 
     def __init__(self, number: int, moment: str = "batch", step: int = 3, rank: int = 0):
         self.number, self.moment, self.step, self.rank = number, moment, step, rank
@@ -94,7 +98,9 @@ def last(folder) -> dict:
 @pytest.mark.parametrize("number, moment, step", [
     (signal.SIGUSR1, "setup", 1), (signal.SIGUSR1, "sanity check", 1), (signal.SIGTERM, "batch", 3), (signal.SIGTERM, "validation", 3),
 ])  # fmt: skip
-def test_a_signal_ends_the_training_with_the_checkpoint_of_that_step(config, tmp_path, capfd, outside_slurm, number, moment, step):
+def test_a_signal_ends_the_training_with_the_checkpoint_of_that_step(
+    config, tmp_path, capfd, outside_slurm, number, moment, step
+):
     before = [signal.getsignal(each) for each in SIGNALS]
     assert stop(config, tmp_path / "run", number, moment, trainer__num_sanity_val_steps=1) == 128 + number
     assert last(tmp_path / "run")["global_step"] == step
@@ -136,7 +142,11 @@ def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(co
 def scores(folder) -> list[tuple[int, float]]:
     """The steps and values of ``val/psnr`` in a run's TensorBoard files, in the order in which they were written."""
     files = sorted(folder.glob("events.*"))
-    return [(event.step, event.value) for file in files for event in EventAccumulator(str(file)).Reload().Scalars("val/psnr")]
+    return [
+        (event.step, event.value)
+        for file in files
+        for event in EventAccumulator(str(file)).Reload().Scalars("val/psnr")
+    ]
 
 
 @pytest.mark.slow
@@ -144,7 +154,11 @@ def scores(folder) -> list[tuple[int, float]]:
 def test_a_validation_that_was_due_at_the_stop_is_made_up_for(config, tmp_path, outside_slurm, world):
     """Of the validations after steps 2, 4 and 6 the stop comes before the second."""
     options = dict(trainer__max_steps=6, checkpoint__keep_best=3, trainer__val_check_interval=2)
-    kill = dict(trainer__callbacks__plus="test_requeue.Kill", trainer__callbacks__number=int(signal.SIGTERM), trainer__callbacks__step=4)
+    kill = dict(
+        trainer__callbacks__plus="test_requeue.Kill",
+        trainer__callbacks__number=int(signal.SIGTERM),
+        trainer__callbacks__step=4,
+    )
     stopped = 128 + signal.SIGTERM
     assert vcgen_ranks(world, "fit", config, tmp_path / "whole", **options) == [0] * world
     assert vcgen_ranks(world, "fit", config, tmp_path / "parts", **options, **kill) == [stopped] + [0] * (world - 1)
@@ -196,7 +210,8 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, ra
     assert line.startswith("vcgen: stopped by SIGTERM after step 3")
 
 
-# --- in SLURM -----------------------------------------------------------------------------------------------------------------------------
+# --- in SLURM
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen"}
@@ -204,7 +219,9 @@ BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen"}
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """A stand-in that notes what it requeues; returns (the file of notes, a function that changes what else it does)."""
+    """A stand-in that notes what it requeues; returns (the file of notes, a function that changes what else it
+    does).
+    """
     notes, program = tmp_path / "notes", tmp_path / "bin" / "scontrol"
     program.parent.mkdir()
 
@@ -238,7 +255,10 @@ def test_a_refusal_of_scontrol_is_one_line_and_a_failed_job(scontrol, capfd):
     scontrol[1]('echo "Requested operation is presently disabled\nfor job 12" >&2; exit 1')
     assert conclude(ended(), BATCH) == 128 + signal.SIGUSR1
     said = capfd.readouterr().err
-    assert said.count("\n") == 1 and "job 12 could not be requeued (Requested operation is presently disabled for job 12)" in said
+    assert (
+        said.count("\n") == 1
+        and "job 12 could not be requeued (Requested operation is presently disabled for job 12)" in said
+    )
 
 
 def test_a_missing_scontrol_is_one_line_and_a_failed_job(tmp_path, monkeypatch, capfd):
@@ -274,9 +294,14 @@ def test_nothing_else_is_requeued(scontrol, capfd, stopped, environ):
 
 def test_the_checkpoint_is_complete_before_the_job_is_requeued(config, tmp_path, monkeypatch, scontrol, outside_slurm):
     notes = scontrol[0]
-    (notes.parent / "bin" / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {notes}; cp -r {tmp_path}/run/checkpoints {tmp_path}/then\n')
+    (notes.parent / "bin" / "scontrol").write_text(
+        f'#!/bin/sh\necho "$@" >> {notes}; cp -r {tmp_path}/run/checkpoints {tmp_path}/then\n'
+    )
     for name, value in BATCH.items():
         monkeypatch.setenv(name, value)
     assert stop(config, tmp_path / "run", signal.SIGUSR1, ckpt_path="last") == 0
     assert notes.read_text() == "requeue 12\n"
-    assert load(tmp_path / "then" / "last.ckpt")["global_step"] == 3 and set(os.listdir(tmp_path / "then")) == {"last.ckpt", "best.ckpt"}
+    assert load(tmp_path / "then" / "last.ckpt")["global_step"] == 3 and set(os.listdir(tmp_path / "then")) == {
+        "last.ckpt",
+        "best.ckpt",
+    }

@@ -24,10 +24,16 @@ def assert_same_end(*folders) -> None:
     pytest.param(3, 51, 2, 1, id="in an epoch of three steps, over its end", marks=pytest.mark.slow),
     pytest.param(2, 51, 3, 1, id="at the end of an epoch", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_a_resumed_training_equals_one_that_never_stopped(config, tmp_path, monkeypatch, workers, batch_size, stop, epoch):
+def test_a_resumed_training_equals_one_that_never_stopped(
+    config, tmp_path, monkeypatch, workers, batch_size, stop, epoch
+):
     options = dict(
-        trainer__max_steps=6, data__num_workers=workers, data__batch_size=batch_size, model__rays_per_view=4,
-        model__optimizer__schedule="cosine", trainer__callbacks__plus="training.Witness",
+        trainer__max_steps=6,
+        data__num_workers=workers,
+        data__batch_size=batch_size,
+        model__rays_per_view=4,
+        model__optimizer__schedule="cosine",
+        trainer__callbacks__plus="training.Witness",
     )
     monkeypatch.setattr(Witness, "seen", [])
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
@@ -44,7 +50,9 @@ def test_a_resumed_training_equals_one_that_never_stopped(config, tmp_path, monk
 
 @pytest.mark.slow
 def test_two_ranks_that_were_stopped_end_as_two_that_were_not(config, tmp_path):
-    options = dict(trainer__max_steps=6, data__num_workers=2, data__batch_size=26, model__rays_per_view=4)  # three steps are an epoch
+    options = dict(
+        trainer__max_steps=6, data__num_workers=2, data__batch_size=26, model__rays_per_view=4
+    )  # three steps are an epoch
     assert vcgen_ranks(2, "fit", config, tmp_path / "whole", **options) == [0, 0]
     for stop in (2, 5):
         halt = dict(trainer__callbacks__plus="training.Witness", trainer__callbacks__stop=stop)

@@ -30,10 +30,16 @@ with alone_in(sys.argv[1]):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the lock of ``tmp_path``, as SLURM job 77; a child of it lives on when it is killed."""
+    """Another process that holds the lock of ``tmp_path``, as SLURM job 77; a child of it lives on when it is
+    killed.
+    """
     environment = {**os.environ, "SLURM_JOB_ID": "77"}
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path), "100"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", HOLDER, str(tmp_path), "100"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
         start_new_session=True,
     )
     assert process.stdout.readline() == "held\n"
@@ -45,7 +51,10 @@ def holder(tmp_path):
 def test_the_second_run_is_refused_with_the_name_of_the_first_and_writes_nothing(capsys, config, tmp_path, holder):
     before = sorted((path.name, path.stat().st_size) for path in tmp_path.iterdir())
     line = refusal(capsys, vcgen("fit", config, tmp_path))
-    assert f"{tmp_path}: another run is writing here (process {holder.pid} on " in line and "SLURM job 77, since 20" in line
+    assert (
+        f"{tmp_path}: another run is writing here (process {holder.pid} on " in line
+        and "SLURM job 77, since 20" in line
+    )
     assert "a trainer.default_root_dir of its own" in line
     assert sorted((path.name, path.stat().st_size) for path in tmp_path.iterdir()) == before
 
@@ -82,7 +91,10 @@ def test_where_locks_are_unknown_a_warning_is_given_and_training_goes_on(tmp_pat
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    with pytest.warns(UserWarning, match="knows no locks .No locks available.: see to it that no second run"), alone_in(tmp_path) as alone:
+    with (
+        pytest.warns(UserWarning, match="knows no locks .No locks available.: see to it that no second run"),
+        alone_in(tmp_path) as alone,
+    ):
         assert not alone
 
 

@@ -52,17 +52,24 @@ def test_the_sheet_shows_four_images_of_every_scene(events):
 def test_beside_rendering_and_truth_the_sheet_shows_what_the_prior_draws(tmp_path, monkeypatch):
     config = yaml.safe_load(CONFIG)
     config["model"]["init_args"]["prior"] = {
-        "class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True]},
+        "class_path": "vcgen.diffusion.prior.ViewPrior",
+        "init_args": {"channels": [16, 32], "attention": [False, True]},
     }
     (tmp_path / "prior.yaml").write_text(yaml.safe_dump(config))
     drawn, sample = [], NerfDiff.sample
-    monkeypatch.setattr(NerfDiff, "sample", lambda *given, **named: (drawn.append(sample(*given, **named, steps=2)), drawn[-1])[1])
+    monkeypatch.setattr(
+        NerfDiff, "sample", lambda *given, **named: (drawn.append(sample(*given, **named, steps=2)), drawn[-1])[1]
+    )
     assert vcgen("fit", tmp_path / "prior.yaml", tmp_path, trainer__max_steps=2) == 0
     accumulator = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
     accumulator.Reload()
     (sheet,) = accumulator.Images("val/input_target_rendering_depth_sample")
     pixels = np.asarray(Image.open(io.BytesIO(sheet.encoded_image_string)).convert("RGB")).astype(int)
-    assert len(drawn) == 2 and pixels.shape == (2 * 64 + 2, 5 * 64 + 4 * 2, 3)  # two scenes, five images each, two white pixels between
+    assert len(drawn) == 2 and pixels.shape == (
+        2 * 64 + 2,
+        5 * 64 + 4 * 2,
+        3,
+    )  # two scenes, five images each, two white pixels between
     scenes = FixedScenes(read_index("data/cars64/test"), 2, 1)
     for row, image in enumerate(drawn):
         shown = [pixels[66 * row : 66 * row + 64, 66 * column : 66 * column + 64] for column in range(5)]

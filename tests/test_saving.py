@@ -80,7 +80,9 @@ def test_the_best_is_not_forgotten_when_the_folder_moves_or_more_are_to_be_kept(
     scores.update({2: 5.0, 4: 1.0, 6: 3.0, 8: 2.0})
     assert vcgen("fit", config, tmp_path / "here", trainer__max_steps=4) == 0
     (tmp_path / "here").rename(tmp_path / "there")
-    assert vcgen("fit", config, tmp_path / "there", trainer__max_steps=6, checkpoint__keep_best=2, ckpt_path="last") == 0
+    assert (
+        vcgen("fit", config, tmp_path / "there", trainer__max_steps=6, checkpoint__keep_best=2, ckpt_path="last") == 0
+    )
     assert steps_in(tmp_path / "there") == {"last.ckpt": 6, "best.ckpt": 2, "step-2.ckpt": 2, "step-6.ckpt": 6}
     assert vcgen("fit", config, tmp_path / "there", trainer__max_steps=8, ckpt_path="last") == 0
     assert steps_in(tmp_path / "there") == {"last.ckpt": 8, "best.ckpt": 2}
@@ -96,7 +98,10 @@ def test_another_runs_best_is_not_this_ones(config, tmp_path, scores):
 
 def test_a_metric_that_is_not_logged_is_refused_with_those_that_are(capsys, config, tmp_path):
     line = refusal(capsys, vcgen("fit", config, tmp_path, checkpoint__monitor="val/ssim"))
-    assert "checkpoint.monitor: validation logged no 'val/ssim'; logged were val/psnr: set it to one of them and go on" in line
+    assert (
+        "checkpoint.monitor: validation logged no 'val/ssim'; logged were val/psnr: set it to one of them and go on"
+        in line
+    )
 
 
 @pytest.mark.parametrize("option, value", [("keep_best", 0), ("every_n_steps", 0), ("mode", "most")])
@@ -131,7 +136,12 @@ def test_a_validation_between_accumulated_batches_is_saved_after_their_step(conf
     scores.update({1: 2.0, 2: 1.0, 3: 0.5, 4: 0.0})
     options = dict(trainer__accumulate_grad_batches=2, trainer__val_check_interval=3, trainer__max_steps=4)
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
-    assert saved == [("best.ckpt", 1), ("last.ckpt", 2), ("last.ckpt", 3), ("last.ckpt", 4)]  # after batches 3, 4, 6 and 8
+    assert saved == [
+        ("best.ckpt", 1),
+        ("last.ckpt", 2),
+        ("last.ckpt", 3),
+        ("last.ckpt", 4),
+    ]  # after batches 3, 4, 6 and 8
     best = tmp_path / "whole" / "checkpoints" / "best.ckpt"
     assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path=best) == 0
     assert_same_end(tmp_path / "whole", tmp_path / "parts")

@@ -1,4 +1,6 @@
-"""Score distillation through a text prior, against closed forms: prompts that mean Gaussians, an autoencoder that changes nothing."""
+"""Score distillation through a text prior, against closed forms: prompts that mean Gaussians, an autoencoder that
+changes nothing.
+"""
 
 import math
 
@@ -27,8 +29,8 @@ def targets(guidance, prior, latents, prompt, scale=1.0, seed=0):
 
 
 def gradient(guidance, prior, value, prompt="0.3", scale=1.0, count=700, loss_scale=1.0):
-    """Mean and standard error, over ``count`` images of one value, of the gradient that reaches their pixels, from the half squared
-    error between what the autoencoder makes of them and the targets."""
+    """Mean and standard error, over ``count`` images of one value, of the gradient that reaches their pixels, from the
+    half squared error between what the autoencoder makes of them and the targets."""
     images = torch.full((count, 3, prior.size, prior.size), value, requires_grad=True)
     latents = prior.encode(images)
     goal = targets(guidance, prior, latents.detach(), prompt, scale)
@@ -49,7 +51,9 @@ def test_the_mean_gradient_of_sds_is_the_closed_form(prediction):
 
 
 def test_sds_has_the_variance_of_its_noise():
-    """sigma^2 (e_hat - e) = closed form + sigma^2 e (sigma^2 / (alpha^2 s^2 + sigma^2) - 1): what is left after subtracting e."""
+    """sigma^2 (e_hat - e) = closed form + sigma^2 e (sigma^2 / (alpha^2 s^2 + sigma^2) - 1): what is left after
+    subtracting e.
+    """
     prior = gaussian_text_prior(one_level(ALPHA), DEVIATION)
     _, _, found = gradient(SDS(start=1.0, end=0.0), prior, VALUE)
     left = SIGMA**2 * (ALPHA * DEVIATION) ** 2 / ((ALPHA * DEVIATION) ** 2 + SIGMA**2)
@@ -66,16 +70,23 @@ def test_the_mean_direction_of_sjc_is_the_closed_form(prediction):
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 7.5, 100.0])
 def test_classifier_free_guidance_comes_to_rest_beyond_the_conditional_mean(scale):
-    """At unconditional + scale (conditional - unconditional) = 0.3 scale, with gradients on both sides that lead there."""
+    """At unconditional + scale (conditional - unconditional) = 0.3 scale, with gradients on both sides that lead
+    there.
+    """
     prior, rest = gaussian_text_prior(one_level(ALPHA), DEVIATION), MEAN * scale
     for away in (-1.0, 0.0, 1.0):
         mean, error, _ = gradient(SDS(start=1.0, end=0.0), prior, rest + away, scale=scale, count=200)
         assert mean == pytest.approx(EXPECTED / (VALUE - MEAN) * away, abs=4 * error)
 
 
-@pytest.mark.parametrize(("scale", "prompt", "lowest", "highest"), [
-    (1.0, "0.3", 0.2, 0.4), (100.0, "0.3", 0.97, 1.0), (100.0, "-0.3", -1.0, -0.97),
-])
+@pytest.mark.parametrize(
+    ("scale", "prompt", "lowest", "highest"),
+    [
+        (1.0, "0.3", 0.2, 0.4),
+        (100.0, "0.3", 0.97, 1.0),
+        (100.0, "-0.3", -1.0, -0.97),
+    ],
+)
 def test_a_large_scale_saturates_images(scale, prompt, lowest, highest):
     """Bounded images cannot come to rest at 30 and go to the edge of what they can show."""
     prior = gaussian_text_prior(noise_schedule("epsilon"), 0.1)
@@ -93,14 +104,21 @@ def test_a_large_scale_saturates_images(scale, prompt, lowest, highest):
 def test_the_gradient_does_not_depend_on_the_scale_of_the_loss():
     """As with mixed precision, where the loss is multiplied by 65,536 and all gradients are divided by it."""
     prior = gaussian_text_prior(one_level(ALPHA), DEVIATION)
-    plain, scaled = (gradient(SDS(start=1.0, end=0.0), prior, VALUE, count=2, loss_scale=scale)[2] for scale in (1.0, 65_536.0))
+    plain, scaled = (
+        gradient(SDS(start=1.0, end=0.0), prior, VALUE, count=2, loss_scale=scale)[2] for scale in (1.0, 65_536.0)
+    )
     assert torch.equal(plain, scaled)
 
 
 def test_samples_spread_where_score_distillation_collapses():
-    """Samples of a prior, here cut off at black and white, have its deviation; SDS seeks its mode, wherever it starts."""
+    """Samples of a prior, here cut off at black and white, have its deviation; SDS seeks its mode, wherever it
+    starts.
+    """
     prior = gaussian_text_prior(noise_schedule("epsilon"), DEVIATION, size=16)
-    samples = 2 * prior.sample(["0.3"] * 8, torch.Generator().manual_seed(0), steps=100, guidance_scale=1.0, sampler="ddim") - 1
+    samples = (
+        2 * prior.sample(["0.3"] * 8, torch.Generator().manual_seed(0), steps=100, guidance_scale=1.0, sampler="ddim")
+        - 1
+    )
     exact = (MEAN + DEVIATION * torch.randn(100_000)).clamp(-1, 1)
     latents = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     for step in range(400):
@@ -119,5 +137,12 @@ def test_the_disagreement_is_the_distance_to_the_mean_at_high_noise():
     latents = torch.full((4, 3, 8, 8), VALUE)
     generator = torch.Generator().manual_seed(0)
     guidance, text = SDS(start=1.0, end=0.999), prior.embed(["0.3"] * 4)
-    step = guidance.step(0, guidance.begin(latents, generator), latents, lambda z, t: prior.denoise(z, t, text, text, 1.0), schedule, generator)
+    step = guidance.step(
+        0,
+        guidance.begin(latents, generator),
+        latents,
+        lambda z, t: prior.denoise(z, t, text, text, 1.0),
+        schedule,
+        generator,
+    )
     assert step.disagreement == pytest.approx(VALUE - MEAN, rel=0.05)

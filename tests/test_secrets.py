@@ -1,4 +1,6 @@
-"""Values of the environment, and passwords and signatures in addresses of data, are used and never written or printed."""
+"""Values of the environment, and passwords and signatures in addresses of data, are used and never written or
+printed.
+"""
 
 import base64
 import logging
@@ -26,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def server():
     """The bundled cars, for whoever knows a password; its address without http://."""
+
     class Guarded(SimpleHTTPRequestHandler):
         def do_GET(self):
             given = base64.b64decode(self.headers.get("Authorization", "Basic ").split(" ", 1)[1]).decode()
@@ -50,14 +53,22 @@ def no_secrets_left():
 
 
 def forms(secret: str) -> list[bytes]:
-    return [form for text in (secret, f"me:{secret}") for form in (text.encode(), base64.b64encode(text.encode()).rstrip(b"=")[:-1])]
+    return [
+        form
+        for text in (secret, f"me:{secret}")
+        for form in (text.encode(), base64.b64encode(text.encode()).rstrip(b"=")[:-1])
+    ]
 
 
 def found_in(folder: Path, output: str, *secrets: str) -> list[str]:
     """Every file, and the output, that holds one of the secrets."""
     texts = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()} | {"output": output.encode()}
     names = {str(path): str(path).encode() for path in folder.rglob("*")}
-    return [name for name, data in [*texts.items(), *names.items()] if any(form in data for secret in secrets for form in forms(secret))]
+    return [
+        name
+        for name, data in [*texts.items(), *names.items()]
+        if any(form in data for secret in secrets for form in forms(secret))
+    ]
 
 
 def test_a_run_uses_secrets_and_keeps_none(server, tmp_path, capfd, monkeypatch, caplog):
@@ -65,7 +76,9 @@ def test_a_run_uses_secrets_and_keeps_none(server, tmp_path, capfd, monkeypatch,
     monkeypatch.setenv("CARS", f"http://me:{WORD}@{server}/train")
     monkeypatch.setenv("SCENES", "2")
     monkeypatch.setenv("PLACE", str(tmp_path / PLACE))
-    text = CONFIG.replace("data/cars64/train", "'${oc.env:CARS}'").replace("val_scenes: 2", "val_scenes: '${oc.decode:${oc.env:SCENES}}'")
+    text = CONFIG.replace("data/cars64/train", "'${oc.env:CARS}'").replace(
+        "val_scenes: 2", "val_scenes: '${oc.decode:${oc.env:SCENES}}'"
+    )
     (tmp_path / "tiny.yaml").write_text(text)
     cache = ["--data.val", f"http://me:{OTHER}@{server}/test", "--data.cache", "${oc.env:PLACE}/cache"]
     words = ["fit", "-c", str(tmp_path / "tiny.yaml"), *cache, "--trainer.default_root_dir", "${oc.env:PLACE}"]
@@ -77,12 +90,19 @@ def test_a_run_uses_secrets_and_keeps_none(server, tmp_path, capfd, monkeypatch,
     output = "".join(capfd.readouterr()) + caplog.text
     export_checkpoint(run / "checkpoints" / "last.ckpt", run / "model")
     assert "max_steps=2" in output and found_in(run, output, WORD, OTHER) == []
-    assert not any(PLACE.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file()) and PLACE not in output
+    assert (
+        not any(PLACE.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
+        and PLACE not in output
+    )
 
     stored = yaml.safe_load((run / "config.yaml").read_text())
     assert stored["trainer"]["default_root_dir"] == "${oc.env:PLACE}" and stored["data"]["init_args"]["batch_size"] == 2
     given = {name: stored["data"]["init_args"][name] for name in ("train", "val", "val_scenes")}
-    assert given == {"train": "${oc.env:CARS}", "val": f"http://***@{server}/test", "val_scenes": "${oc.decode:${oc.env:SCENES}}"}
+    assert given == {
+        "train": "${oc.env:CARS}",
+        "val": f"http://***@{server}/test",
+        "val_scenes": "${oc.decode:${oc.env:SCENES}}",
+    }
     assert load(run / "checkpoints" / "last.ckpt")["vcgen"]["data"] == "${oc.env:CARS}"
     assert len(list((run / "cache").glob("*/index.json"))) == 2  # another password, the same data
 
@@ -117,7 +137,18 @@ def test_what_a_checkpoint_needs_is_not_taken_from_the_environment(config, tmp_p
 def test_a_printed_configuration_keeps_the_interpolations(config, capfd, monkeypatch):
     monkeypatch.setenv("SECRET", "abc")  # too short to be looked for in texts
     with pytest.raises(SystemExit):
-        main(["fit", "-c", str(config), "--data.train", "${oc.env:SECRET}", "--data.val", "${oc.env:ABSENT,kept}", "--print_config"])
+        main(
+            [
+                "fit",
+                "-c",
+                str(config),
+                "--data.train",
+                "${oc.env:SECRET}",
+                "--data.val",
+                "${oc.env:ABSENT,kept}",
+                "--print_config",
+            ]
+        )
     printed = yaml.safe_load(capfd.readouterr().out)
     assert printed["data"]["init_args"]["train"] == "${oc.env:SECRET}" and printed["data"]["init_args"]["val"] == "kept"
 
@@ -126,7 +157,18 @@ def test_words_that_are_a_secret_by_chance_are_stored_as_they_were_written(confi
     monkeypatch.setenv("SPLIT", "cars64")
     address = "https://me:train@host/x"
     with pytest.raises(SystemExit):
-        main(["fit", "-c", str(config), "--data.val", "data/${oc.env:SPLIT}/test", "--data.cache", address, "--print_config"])
+        main(
+            [
+                "fit",
+                "-c",
+                str(config),
+                "--data.val",
+                "data/${oc.env:SPLIT}/test",
+                "--data.cache",
+                address,
+                "--print_config",
+            ]
+        )
     printed = yaml.safe_load(capfd.readouterr().out)["data"]["init_args"]
     stored = {"train": "data/cars64/train", "val": "data/${oc.env:SPLIT}/test", "cache": "https:/***@host/x"}
     assert {name: printed[name] for name in stored} == stored
@@ -161,10 +203,19 @@ def test_commands_with_secrets_are_shown_by_their_program(word, shown):
 
 
 def test_the_cache_knows_data_by_what_stays():
-    assert identity("https://me:one@host/a/{}?v=1&X-Amz-Signature=2&X-Amz-Date=3") == identity("https://me:two@host/a/{}?v=1&X-Amz-Signature=9")
+    assert identity("https://me:one@host/a/{}?v=1&X-Amz-Signature=2&X-Amz-Date=3") == identity(
+        "https://me:two@host/a/{}?v=1&X-Amz-Signature=9"
+    )
     assert identity("https://host/a/{}?v=1&sig=2") != identity("https://host/a/{}?v=2&sig=2")
-    assert identity("https://me:one@host/a") != identity("https://you:one@host/a") and identity("s3://bucket/a") == "s3://bucket/a"
-    assert identity("pipe:curl -u me:one x/{}") == identity("pipe:curl -u me:two x/{}") != identity("pipe:curl -u me:two y/{}")
+    assert (
+        identity("https://me:one@host/a") != identity("https://you:one@host/a")
+        and identity("s3://bucket/a") == "s3://bucket/a"
+    )
+    assert (
+        identity("pipe:curl -u me:one x/{}")
+        == identity("pipe:curl -u me:two x/{}")
+        != identity("pipe:curl -u me:two y/{}")
+    )
     assert identity("pipe:cat {}") == "pipe:cat {}"
     with pytest.raises(UserError, match="passwords are not stored"):
         Cache(Path(os.devnull), 1).index("https://***@host/a")

@@ -16,11 +16,17 @@ from vcgen.types import Field, Views
 
 
 class Ball:
-    """A ball of radius 0.5: exactly empty outside, and counts how many points are looked up. hard: constant density inside; else falling
-    from the center, so that the gradient has a direction everywhere."""
+    """A ball of radius 0.5: exactly empty outside, and counts how many points are looked up. hard: constant density
+    inside; else falling from the center, so that the gradient has a direction everywhere."""
 
     def __init__(self, hard: bool = False):
-        self.center, self.radius, self.proposal, self.hard, self.queries = torch.zeros(1, 3), torch.ones(1), None, hard, 0
+        self.center, self.radius, self.proposal, self.hard, self.queries = (
+            torch.zeros(1, 3),
+            torch.ones(1),
+            None,
+            hard,
+            0,
+        )
 
     def density(self, points):
         self.queries += points.shape[1]
@@ -70,7 +76,10 @@ def test_normals_are_differentiable():
 
 def test_light_on_a_known_normal():
     """45 degrees: 0.1 + 0.9 cos 45."""
-    light, normal = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([[0.0, math.sqrt(0.5), math.sqrt(0.5)], [0.0, 0.0, -1.0]])
+    light, normal = (
+        torch.tensor([0.0, 0.0, 1.0]),
+        torch.tensor([[0.0, math.sqrt(0.5), math.sqrt(0.5)], [0.0, 0.0, -1.0]]),
+    )
     albedo = torch.tensor([[0.2, 0.4, 0.8]]).expand(2, 3)
     factor = torch.tensor([[0.1 + 0.9 * math.sqrt(0.5)], [0.1]])
     torch.testing.assert_close(lit(albedo, normal, Shading("lambertian", light)), albedo * factor)
@@ -103,7 +112,9 @@ def test_a_ball_is_lit_by_lamberts_law_and_its_normals_face_the_eye():
     seen = render_shaded(Ball(), *rays(17), RenderOptions(256), Shading("textureless", light))
     image = seen.rays.rgb.reshape(17, 17, 3)
     torch.testing.assert_close(seen.normals[0].reshape(17, 17, 3)[8, 8], light, atol=0.03, rtol=0)
-    assert float(image[8, 8, 0]) == pytest.approx(1, abs=0.03)  # lit from the eye: full in the middle, darker towards the rim
+    assert float(image[8, 8, 0]) == pytest.approx(
+        1, abs=0.03
+    )  # lit from the eye: full in the middle, darker towards the rim
     assert bool((image[8, 5:9].diff(dim=0) > 0).all())
     # What is seen faces the eye, but for the far half behind the translucent rim.
     away = seen.orientation.reshape(17, 17)
@@ -113,11 +124,22 @@ def test_a_ball_is_lit_by_lamberts_law_and_its_normals_face_the_eye():
 def test_normals_that_face_away_cost_their_squared_cosine():
     class Inverted(Ball):
         def density(self, points):
-            return torch.where(points.norm(dim=-1) < 0.5, 5 + 50 * points.norm(dim=-1), 0.0)  # denser outwards: normals point inwards
+            return torch.where(
+                points.norm(dim=-1) < 0.5, 5 + 50 * points.norm(dim=-1), 0.0
+            )  # denser outwards: normals point inwards
 
     eye = camera().centers
     direction = -F.normalize(eye, dim=-1)[:, None]
-    seen = render_shaded(Inverted(), eye[:, None], direction, torch.tensor([[2.55]]), torch.tensor([[2.95]]), RenderOptions(64), Shading(), least=0.0)
+    seen = render_shaded(
+        Inverted(),
+        eye[:, None],
+        direction,
+        torch.tensor([[2.55]]),
+        torch.tensor([[2.95]]),
+        RenderOptions(64),
+        Shading(),
+        least=0.0,
+    )
     torch.testing.assert_close(seen.orientation, seen.rays.alpha, atol=1e-3, rtol=0)  # cosine 1 in front of the center
 
 
@@ -183,7 +205,9 @@ def test_gradients_pass_where_it_is_occupied():
     assert 0 < len(kept) < 250
     torch.testing.assert_close(found[0, kept], whole[0, kept])
     assert int((found != 0).sum()) == len(kept)
-    for ours, theirs in zip(*(torch.autograd.grad(x[0, kept].sum(), [*scene.parameters()], allow_unused=True) for x in (found, whole))):
+    for ours, theirs in zip(
+        *(torch.autograd.grad(x[0, kept].sum(), [*scene.parameters()], allow_unused=True) for x in (found, whole))
+    ):
         torch.testing.assert_close(ours, theirs)
     with pytest.raises(ValueError, match="one scene"):
         OccupiedField(scene(Views(torch.zeros(2, 1, 3, 1, 1), camera()[None])), grid)

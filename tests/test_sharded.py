@@ -1,4 +1,6 @@
-"""Sharded training (FSDP2) on CPU ranks: the numbers of DDP, really sharded weights, one checkpoint file, exact resume."""
+"""Sharded training (FSDP2) on CPU ranks: the numbers of DDP, really sharded weights, one checkpoint file, exact
+resume.
+"""
 
 import lightning.pytorch as pl
 import pytest
@@ -14,7 +16,10 @@ from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.optim.sharding import clip_gradients, total_norm
 
-PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4}}
+PRIOR = {
+    "class_path": "vcgen.diffusion.prior.ViewPrior",
+    "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4},
+}
 SHARDED = dict(trainer__strategy="sharded", trainer__callbacks__plus="test_sharded.Parts")
 
 
@@ -39,7 +44,9 @@ def see(module, example) -> torch.Tensor:
 
 
 class Parts(pl.Callback):
-    """Each rank writes how much of the weights, averages and optimizer state it keeps, and what it sees with the averages."""
+    """Each rank writes how much of the weights, averages and optimizer state it keeps, and what it sees with the
+    averages.
+    """
 
     def __init__(self, path: str):
         self.path, self.images = path, {}
@@ -48,7 +55,9 @@ class Parts(pl.Callback):
         self.images[batch.keys[0]] = see(module, batch)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        sizes = {name: (p.to_local().numel(), p.numel()) for name, p in module.named_parameters() if isinstance(p, DTensor)}
+        sizes = {
+            name: (p.to_local().numel(), p.numel()) for name, p in module.named_parameters() if isinstance(p, DTensor)
+        }
         states = [s["exp_avg"] for s in trainer.optimizers[0].state.values() if isinstance(s["exp_avg"], DTensor)]
         ema = next(c for c in trainer.callbacks if type(c).__name__ == "EMA").weights
         kept = {"images": self.images, "sizes": sizes, "momenta": sum(s.to_local().numel() for s in states)}
@@ -62,9 +71,13 @@ def test_sharded_training_equals_ddp_and_goes_on_exactly(config, tmp_path):
     path = dict(trainer__callbacks__path=tmp_path / "parts")
     assert vcgen_ranks(2, "fit", config, tmp_path / "sharded", **SHARDED, **path) == [0, 0]
     ddp, sharded = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("ddp", "sharded"))
-    for a, b in ((ddp["state_dict"], sharded["state_dict"]), (ddp["callbacks"]["EMA"]["weights"], sharded["callbacks"]["EMA"]["weights"])):
+    for a, b in (
+        (ddp["state_dict"], sharded["state_dict"]),
+        (ddp["callbacks"]["EMA"]["weights"], sharded["callbacks"]["EMA"]["weights"]),
+    ):
         assert a.keys() == b.keys()
-        # Where a gradient is zero but for rounding, AdamW's steps are the learning rate, 1e-3, in a direction that rounding chooses.
+        # Where a gradient is zero but for rounding, AdamW's steps are the learning rate, 1e-3, in a direction that
+        # rounding chooses.
         close = [float(((a[name] - b[name]).abs() < 2e-5).float().mean()) for name in a]
         assert sum(close) / len(close) > 0.98
     kept = [load(f"{tmp_path / 'parts'}.{rank}") for rank in range(2)]
@@ -103,7 +116,9 @@ def test_a_checkpoint_of_the_other_strategy_is_refused_and_kept(config, tmp_path
     run = dict(data__val="null", ckpt_path="last")
     assert vcgen_ranks(2, "fit", config, tmp_path / "run", **run, trainer__strategy=second) == [2, 2]
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line or "Traceback" in line]
-    assert len(lines) == 2 and all("optimizer is of another trainer.strategy" in line for line in lines)  # one of each rank
+    assert len(lines) == 2 and all(
+        "optimizer is of another trainer.strategy" in line for line in lines
+    )  # one of each rank
     assert last.read_bytes() == before
 
 
@@ -118,11 +133,20 @@ def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strat
     export(["--checkpoint", str(tmp_path / "start" / "checkpoints" / "last.ckpt"), "--out", str(tmp_path / "model")])
     run = dict(data__val="null", model__pretrained=tmp_path / "model", model__train_field="false")
     assert vcgen_ranks(2, "fit", config, tmp_path / "whole", **run, trainer__strategy=first) == [0, 0]
-    assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **run, trainer__strategy=first, trainer__max_steps=1) == [0, 0]
-    assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **run, trainer__strategy=second, ckpt_path="last") == [0, 0]
+    assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **run, trainer__strategy=first, trainer__max_steps=1) == [
+        0,
+        0,
+    ]
+    assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **run, trainer__strategy=second, ckpt_path="last") == [
+        0,
+        0,
+    ]
     whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
     assert whole["global_step"] == parts["global_step"] == 2
-    for a, b in ((whole["state_dict"], parts["state_dict"]), (whole["callbacks"]["EMA"]["weights"], parts["callbacks"]["EMA"]["weights"])):
+    for a, b in (
+        (whole["state_dict"], parts["state_dict"]),
+        (whole["callbacks"]["EMA"]["weights"], parts["callbacks"]["EMA"]["weights"]),
+    ):
         close = [float(((a[name] - b[name]).abs() < 2e-5).float().mean()) for name in a]
         assert a.keys() == b.keys() and sum(close) / len(close) > 0.98
 
@@ -133,7 +157,9 @@ def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strat
     (dict(trainer__gradient_clip_algorithm="value"), "clipped by norm only"),
 ])  # fmt: skip
 def test_what_sharding_cannot_do_is_refused(config, tmp_path, capfd, options, words):
-    assert vcgen_ranks(2, "fit", config, tmp_path / "run", trainer__strategy="sharded", data__val="null", **options) == [2, 2]
+    assert vcgen_ranks(
+        2, "fit", config, tmp_path / "run", trainer__strategy="sharded", data__val="null", **options
+    ) == [2, 2]
     assert words in capfd.readouterr().err
 
 

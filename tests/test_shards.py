@@ -15,7 +15,9 @@ from vcgen.errors import UserError
 
 @pytest.fixture
 def index(tmp_path):
-    return write_shards((make_record(f"k{i}", count=2 + i) for i in range(5)), tmp_path / "out", (8, 6), samples_per_shard=2, source="s")
+    return write_shards(
+        (make_record(f"k{i}", count=2 + i) for i in range(5)), tmp_path / "out", (8, 6), samples_per_shard=2, source="s"
+    )
 
 
 def test_scenes_come_back_as_they_were_written(index):
@@ -41,7 +43,13 @@ def test_tar_tools_read_the_shards(index):
 
 
 def test_bytes_depend_on_the_records_alone(index, tmp_path):
-    write_shards((make_record(f"k{i}", count=2 + i) for i in range(5)), tmp_path / "again", (8, 6), samples_per_shard=2, source="s")
+    write_shards(
+        (make_record(f"k{i}", count=2 + i) for i in range(5)),
+        tmp_path / "again",
+        (8, 6),
+        samples_per_shard=2,
+        source="s",
+    )
     assert listing(tmp_path / "again") == listing(index.folder)
 
 
@@ -180,7 +188,9 @@ def test_an_index_with_an_entry_out_of_its_range_is_refused(index, path, value):
     ],
 )  # fmt: skip
 def test_scenes_that_are_not_what_the_index_says_are_refused(tmp_path, path, value, words):
-    index = write_shards([make_record("k0", count=2, split="train"), make_record("k1")], tmp_path / "out", (8, 6), split="train")
+    index = write_shards(
+        [make_record("k0", count=2, split="train"), make_record("k1")], tmp_path / "out", (8, 6), split="train"
+    )
     content = json.loads((index.folder / "index.json").read_text())
     set_at(content, path, value)
     (index.folder / "index.json").write_text(json.dumps(content))

@@ -1,4 +1,6 @@
-"""On a shared machine: what another user plants in a cache, or beside a data set, is neither followed nor deleted, nor believed."""
+"""On a shared machine: what another user plants in a cache, or beside a data set, is neither followed nor deleted, nor
+believed.
+"""
 
 import os
 from pathlib import Path
@@ -16,7 +18,9 @@ from vcgen.io import beside
 
 @pytest.fixture
 def origin(tmp_path):
-    return write_shards((make_record(f"k{i}", count=2) for i in range(4)), tmp_path / "origin", (8, 6), samples_per_shard=2)
+    return write_shards(
+        (make_record(f"k{i}", count=2) for i in range(4)), tmp_path / "origin", (8, 6), samples_per_shard=2
+    )
 
 
 @pytest.fixture
@@ -36,7 +40,9 @@ def folder_of(cache: Path, source: str) -> Path:
     return found
 
 
-@pytest.mark.parametrize("name", ["index.json.partial", "index.json", "000000.tar", "000000.tar.partial", ".000000.tar.tmp"])
+@pytest.mark.parametrize(
+    "name", ["index.json.partial", "index.json", "000000.tar", "000000.tar.partial", ".000000.tar.tmp"]
+)
 def test_a_link_planted_in_the_cache_is_not_written_through(origin, tmp_path, precious, name):
     source = f"pipe:cat {origin.folder}/{{}}"
     folder = folder_of(tmp_path / "cache", source)
@@ -93,12 +99,18 @@ def test_a_folder_of_the_cache_that_is_a_link_is_refused_but_the_cache_may_be_on
 
 def test_making_room_removes_nothing_but_shards_of_the_cache(origin, tmp_path):
     """A cache may be given a folder that holds other things."""
-    kept = [tmp_path / "cache" / "letters" / "a.tar", tmp_path / "cache" / ("0" * 16) / "b.tar", tmp_path / "cache" / "c.tar"]
+    kept = [
+        tmp_path / "cache" / "letters" / "a.tar",
+        tmp_path / "cache" / ("0" * 16) / "b.tar",
+        tmp_path / "cache" / "c.tar",
+    ]
     for path in kept:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(5000))
         os.utime(path, (1, 1))
-    index = Cache(tmp_path / "cache", max(shard.bytes for shard in origin.shards)).index(f"pipe:cat {origin.folder}/{{}}")
+    index = Cache(tmp_path / "cache", max(shard.bytes for shard in origin.shards)).index(
+        f"pipe:cat {origin.folder}/{{}}"
+    )
     left = beside(index.folder / "000001.tar")
     left.write_bytes(bytes(5000))
     assert index.read(0).key == "k0" and index.read(2).key == "k2"
@@ -122,7 +134,9 @@ def test_packing_follows_no_link_and_deletes_nothing_behind_one(tmp_path, precio
     else:
         partial.mkdir()
         (partial / "lock").symlink_to(precious)
-    assert "a link" in refusal(capsys, main(["data", "pack", "srn", str(tmp_path / "cars_train"), str(tmp_path / "out")]))
+    assert "a link" in refusal(
+        capsys, main(["data", "pack", "srn", str(tmp_path / "cars_train"), str(tmp_path / "out")])
+    )
     assert os.listdir(precious.parent) == ["precious"] and precious.read_text() == "precious"
 
 

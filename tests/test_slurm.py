@@ -22,7 +22,9 @@ MISSING = [name for name in PROGRAMS if not shutil.which(name, path=PATHS)]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} (Debian: slurmctld slurmd slurm-client munge)"),
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"needs {', '.join(MISSING)} (Debian: slurmctld slurmd slurm-client munge)"
+    ),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: SLURM's daemons start jobs"),
 ]
 #: Steps of the trainings: so many that one of them, made slow, lasts longer than a minute, the shortest time limit.
@@ -46,7 +48,9 @@ class Cluster:
 
     def call(self, *words: object) -> str:
         """What a command prints; it runs at the top of the checkout, for the paths in configurations."""
-        done = subprocess.run([*map(str, words)], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [*map(str, words)], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -55,7 +59,9 @@ class Cluster:
         return self.call("sbatch", "--parsable", f"--output={self.folder}/%j.out", "--cpus-per-task=1", *words).strip()
 
     def train(self, name: str, *words: object, seconds: float = 0) -> str:
-        """Submit the tiny training into FOLDER/NAME, its log beside it; each step is made ``seconds`` longer at the job's first start."""
+        """Submit the tiny training into FOLDER/NAME, its log beside it; each step is made ``seconds`` longer at the
+        job's first start.
+        """
         config = self.folder / "tiny.yaml"
         config.write_text(CONFIG)
         options = {
@@ -102,7 +108,8 @@ def jobs(cluster):
     return {
         "whole": cluster.train("whole", "--nodes=2"),
         "preempted": cluster.train("preempted", "--nodes=2", seconds=2),
-        # SLURM looks every 30 s which jobs have less than 30 s left to their signal: it comes between half a minute and a minute.
+        # SLURM looks every 30 s which jobs have less than 30 s left to their signal: it comes between half a minute and
+        # a minute.
         "limited": cluster.train("limited", "--nodes=2", "--time=1", "--signal=USR1@1", seconds=4),
     }
 
@@ -162,7 +169,11 @@ def test_a_job_that_may_not_be_requeued_fails_with_its_checkpoint_saved(cluster,
     job = cluster.finish(number, log)
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "138:0", "0"), log.read_text()
     (line,) = said(log)
-    step = int(re.search(r"stopped by SIGUSR1 after step (\d+), \S+ is complete; warning: job \d+ could not be requeued \(", line)[1])
+    step = int(
+        re.search(
+            r"stopped by SIGUSR1 after step (\d+), \S+ is complete; warning: job \d+ could not be requeued \(", line
+        )[1]
+    )
     assert load(last(cluster, "once"))["global_step"] == step > 5
 
 
@@ -185,7 +196,8 @@ def test_a_contradiction_between_srun_and_sbatch_ends_the_job_at_once(cluster):
     assert "started 3 tasks on 2 nodes, but --ntasks-per-node is 2; give srun and sbatch the same" in log.read_text()
 
 
-# --- the array ----------------------------------------------------------------------------------------------------------------------------
+# --- the array
+# ----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_an_array_with_a_task_killed_and_run_again_measures_what_one_process_does(cluster, jobs, capsys):
@@ -208,7 +220,10 @@ def test_an_array_with_a_task_killed_and_run_again_measures_what_one_process_doe
         return cli.main(["evaluate", *named, "--out", str(cluster.folder / out), "--lpips", "none", *words])
 
     assert evaluate("array", "--merge") == 2
-    assert "5 of 15 objects are not scored yet" in (line := capsys.readouterr().err) and "run --shard 1/3, then --merge" in line
+    assert (
+        "5 of 15 objects are not scored yet" in (line := capsys.readouterr().err)
+        and "run --shard 1/3, then --merge" in line
+    )
     cluster.environment["SHARDS"] = "3"
     again = cluster.sbatch("--array=1", f"--output={cluster.folder}/%a.out", *arguments)
     assert cluster.finish(f"{again}_1", log)["JobState"] == "COMPLETED", log.read_text()

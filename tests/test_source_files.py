@@ -33,11 +33,20 @@ def renamed(folder, names: list[str], files: list[str], kind: str = "PNG"):
     return folder
 
 
-@pytest.mark.parametrize("name, file", [
-    ("images/r_{}", "images/r_{}.PNG"), ("images/r_{}", "images/r_{}.webp"), ("./images/r_{}", "images/r_{}.Png"),
-    ("images\\r_{}.png", "images/r_{}.png"), (".\\images\\r_{}", "images/r_{}.png"), ("images/r_{}.png", "images/r_{}.PNG"),
-    ("images/r_{}.JPG", "images/r_{}.jpg"), ("images/0.5_{}", "images/0.5_{}.png"), ("images/sub/../r_{}.png", "images/r_{}.png"),
-])
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        ("images/r_{}", "images/r_{}.PNG"),
+        ("images/r_{}", "images/r_{}.webp"),
+        ("./images/r_{}", "images/r_{}.Png"),
+        ("images\\r_{}.png", "images/r_{}.png"),
+        (".\\images\\r_{}", "images/r_{}.png"),
+        ("images/r_{}.png", "images/r_{}.PNG"),
+        ("images/r_{}.JPG", "images/r_{}.jpg"),
+        ("images/0.5_{}", "images/0.5_{}.png"),
+        ("images/sub/../r_{}.png", "images/r_{}.png"),
+    ],
+)
 def test_names_find_their_images_whatever_the_system_that_wrote_them(tmp_path, name, file):
     kind = "WEBP" if file.endswith("webp") else "PNG"
     (tmp_path / "in").parent.mkdir(exist_ok=True)
@@ -57,9 +66,13 @@ def test_a_backslash_that_is_part_of_a_name_is_left_alone(tmp_path):
 
 
 def test_of_a_missing_image_the_line_says_which_extensions_were_tried(tmp_path, capsys):
-    folder = renamed(tmp_path / "in", ["images/r_0", "images/r_1", "images/gone\x1b[31m"], ["images/r_0.png", "images/r_1.png"])
+    folder = renamed(
+        tmp_path / "in", ["images/r_0", "images/r_1", "images/gone\x1b[31m"], ["images/r_0.png", "images/r_1.png"]
+    )
     line = refusal(capsys, pack(folder, tmp_path / "out"))
-    assert "1 of 3 images are missing: images/gone\\x1b[31m" in line and all(extension in line for extension in SUFFIXES)
+    assert "1 of 3 images are missing: images/gone\\x1b[31m" in line and all(
+        extension in line for extension in SUFFIXES
+    )
 
 
 @pytest.mark.parametrize("place", ["/home/someone/mug/", "C:\\Users\\someone\\mug\\", "D:/mug/"])
@@ -138,11 +151,20 @@ def test_what_systems_leave_in_folders_is_not_read(tmp_path, capsys, kind):
     assert listing(tmp_path / "out") == listing(tmp_path / "clean"), "the fingerprint, too: it is the same source"
 
 
-@pytest.mark.parametrize("name, content", [
-    ("pose/000001.txt", APPLE), ("intrinsics.txt", b"\x1b[31m 1 2 3\n"), ("pose/000001.txt", "１ ２ drei".encode()),
-    ("pose/000001.txt", b"1 " * 100_000), ("intrinsics.txt", b"nan 4 3\n0 0 0\n1\n8 6\n"), ("intrinsics.txt", b"9 4 3\n0 0 0\n1\nnan 6\n"),
-    ("intrinsics.txt", b"9 4 3\n0 0 0\n1\n8 1e999\n"), ("intrinsics.txt", b"-9 4 3\n0 0 0\n1\n8 6\n"), ("intrinsics.txt", b""),
-])
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("pose/000001.txt", APPLE),
+        ("intrinsics.txt", b"\x1b[31m 1 2 3\n"),
+        ("pose/000001.txt", "１ ２ drei".encode()),
+        ("pose/000001.txt", b"1 " * 100_000),
+        ("intrinsics.txt", b"nan 4 3\n0 0 0\n1\n8 6\n"),
+        ("intrinsics.txt", b"9 4 3\n0 0 0\n1\nnan 6\n"),
+        ("intrinsics.txt", b"9 4 3\n0 0 0\n1\n8 1e999\n"),
+        ("intrinsics.txt", b"-9 4 3\n0 0 0\n1\n8 6\n"),
+        ("intrinsics.txt", b""),
+    ],
+)
 def test_numbers_that_are_none_are_refused_and_not_printed(tmp_path, capsys, name, content):
     write_srn_object(tmp_path / "in" / "car")
     (tmp_path / "in" / "car" / name).write_bytes(content)
@@ -166,14 +188,22 @@ def test_two_images_of_one_view_are_refused(tmp_path, capsys):
     assert "000001.png" in line and "000001.JPG" in line and "view 000001" in line
 
 
-@pytest.mark.parametrize("kind, file, words", [
-    ("transforms", "sparse/0/cameras.bin", ["COLMAP", "ns-process-data", "colmap2nerf.py"]), ("srn", "cameras.txt", ["COLMAP"]),
-    ("transforms", "scene/database.db", ["COLMAP"]), ("transforms", "fern/poses_bounds.npy", ["LLFF"]),
-    ("transforms", "apple/frame_annotations.jgz", ["CO3D"]), ("srn", "02958343/car/cameras.npz", ["NMR"]),
-    ("srn", "lego/transforms_train.json", ["vcgen data pack transforms"]), ("transforms", "car/pose/0.txt", ["in here"]),
-    ("transforms", "car/intrinsics.txt", ["vcgen data pack srn"]), ("srn", "train/index.json", ["packed already"]),
-    ("srn", "photos/a.jpg", ["give the folder of one split"]),
-])
+@pytest.mark.parametrize(
+    "kind, file, words",
+    [
+        ("transforms", "sparse/0/cameras.bin", ["COLMAP", "ns-process-data", "colmap2nerf.py"]),
+        ("srn", "cameras.txt", ["COLMAP"]),
+        ("transforms", "scene/database.db", ["COLMAP"]),
+        ("transforms", "fern/poses_bounds.npy", ["LLFF"]),
+        ("transforms", "apple/frame_annotations.jgz", ["CO3D"]),
+        ("srn", "02958343/car/cameras.npz", ["NMR"]),
+        ("srn", "lego/transforms_train.json", ["vcgen data pack transforms"]),
+        ("transforms", "car/pose/0.txt", ["in here"]),
+        ("transforms", "car/intrinsics.txt", ["vcgen data pack srn"]),
+        ("srn", "train/index.json", ["packed already"]),
+        ("srn", "photos/a.jpg", ["give the folder of one split"]),
+    ],
+)
 def test_of_another_layout_the_line_says_what_it_is_and_what_makes_it_one_of_ours(tmp_path, capsys, kind, file, words):
     (tmp_path / "in" / file).parent.mkdir(parents=True)
     (tmp_path / "in" / file).write_text("")

@@ -32,7 +32,9 @@ def warnings(capsys) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("vcgen: warning: ")]
 
 
-@pytest.mark.parametrize("spell", ["images/r_{}.png", "./images/r_{}.png", "images/r_{}", "images\\r_{}.png", "{root}/images/r_{}.png"])
+@pytest.mark.parametrize(
+    "spell", ["images/r_{}.png", "./images/r_{}.png", "images/r_{}", "images\\r_{}.png", "{root}/images/r_{}.png"]
+)
 def test_lists_of_names_choose_the_frames(tmp_path, capsys, spell):
     def names(*numbers: int) -> list[str]:
         return [spell.format(i, root=tmp_path / "in") for i in numbers]
@@ -44,14 +46,27 @@ def test_lists_of_names_choose_the_frames(tmp_path, capsys, spell):
     assert warnings(capsys) == []
 
 
-@pytest.mark.parametrize("lists, split, words", [
-    ({"train_filenames": ALL[:4]}, "test", ["no test_filenames", "but train_filenames"]),
-    ({"test_filenames": ALL[:4], "val_filenames": ALL[:2]}, "train", ["no train_filenames", "but val_filenames, test_filenames"]),
-    ({"train_filenames": ["images/r_0", "images/r_77", "r_1.png"]}, "train", ["2 of 3 names match no frame: images/r_77, r_1.png"]),
-    ({"train_filenames": []}, "train", ["with one at least"]), ({"train_filenames": "images/r_0"}, "train", ["list of names"]),
-    ({"train_filenames": [0, 1]}, "train", ["list of names"]), ({"train_filenames": None}, "test", ["no test_filenames"]),
-    ({"train_filenames": ALL[:1]}, "train", ["at least 2 are needed"]),
-])
+@pytest.mark.parametrize(
+    "lists, split, words",
+    [
+        ({"train_filenames": ALL[:4]}, "test", ["no test_filenames", "but train_filenames"]),
+        (
+            {"test_filenames": ALL[:4], "val_filenames": ALL[:2]},
+            "train",
+            ["no train_filenames", "but val_filenames, test_filenames"],
+        ),
+        (
+            {"train_filenames": ["images/r_0", "images/r_77", "r_1.png"]},
+            "train",
+            ["2 of 3 names match no frame: images/r_77, r_1.png"],
+        ),
+        ({"train_filenames": []}, "train", ["with one at least"]),
+        ({"train_filenames": "images/r_0"}, "train", ["list of names"]),
+        ({"train_filenames": [0, 1]}, "train", ["list of names"]),
+        ({"train_filenames": None}, "test", ["no test_filenames"]),
+        ({"train_filenames": ALL[:1]}, "train", ["at least 2 are needed"]),
+    ],
+)
 def test_lists_that_do_not_tell_are_refused(tmp_path, capsys, lists, split, words):
     write_transforms(tmp_path / "in", FRAMES, camera_angle_x=0.8, **lists)
     line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", split))
@@ -102,23 +117,33 @@ def test_views_that_are_parted_stay_in_one_world(tmp_path, how):
         write_transforms(tmp_path / "in", frames, camera_angle_x=0.8, **lists)
     options += ["--hold-out-views", "8"] if how in ("held out", "srn") else []
     kind = "srn" if how == "srn" else "transforms"
-    assert len(packed(tmp_path, "train", *options, kind=kind)) == 8 and len(packed(tmp_path, "test", *options, kind=kind)) == 2
+    assert (
+        len(packed(tmp_path, "train", *options, kind=kind)) == 8
+        and len(packed(tmp_path, "test", *options, kind=kind)) == 2
+    )
     train, test = (read_index(tmp_path / split).read(0).c2w[:, :3, 3] for split in ("train", "test"))
     shift = test[0] - moved[0, :3, 3]
     assert np.linalg.norm(shift) > 2 and np.allclose(test, moved[::8, :3, 3] + shift)
     assert np.allclose(train, moved[[*range(1, 8), 9], :3, 3] + shift)
 
 
-@pytest.mark.parametrize("step, split, word", [
-    ("10", "test", "leaves 1 of 10 views to split test"), ("1", "train", "give 2 or more"), ("-8", "train", "give 2 or more"),
-    ("8", "evaluation", "not 'evaluation'"),
-])
+@pytest.mark.parametrize(
+    "step, split, word",
+    [
+        ("10", "test", "leaves 1 of 10 views to split test"),
+        ("1", "train", "give 2 or more"),
+        ("-8", "train", "give 2 or more"),
+        ("8", "evaluation", "not 'evaluation'"),
+    ],
+)
 def test_views_that_cannot_be_held_out_are_refused(tmp_path, capsys, step, split, word):
     write_transforms(tmp_path / "in", FRAMES, camera_angle_x=0.8)
     assert word in refusal(capsys, pack(tmp_path / "in", tmp_path / "out", split, "--hold_out_views", step))
 
 
-@pytest.mark.parametrize("name, lists", [("transforms.json", {"train_filenames": ALL[:4]}), ("transforms_train.json", {})])
+@pytest.mark.parametrize(
+    "name, lists", [("transforms.json", {"train_filenames": ALL[:4]}), ("transforms_train.json", {})]
+)
 def test_a_capture_that_is_split_already_is_not_split_again(tmp_path, capsys, name, lists):
     write_transforms(tmp_path / "in", FRAMES, name, camera_angle_x=0.8, **lists)
     line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", "train", "--hold_out_views", "8"))
@@ -126,7 +151,14 @@ def test_a_capture_that_is_split_already_is_not_split_again(tmp_path, capsys, na
 
 
 def test_images_that_two_lists_share_are_remarked(tmp_path, capsys):
-    write_transforms(tmp_path / "in", FRAMES, camera_angle_x=0.8, train_filenames=ALL[:6], val_filenames=ALL[6:], test_filenames=ALL[4:])
+    write_transforms(
+        tmp_path / "in",
+        FRAMES,
+        camera_angle_x=0.8,
+        train_filenames=ALL[:6],
+        val_filenames=ALL[6:],
+        test_filenames=ALL[4:],
+    )
     packed(tmp_path, "train")
     (line,) = warnings(capsys)
     assert "2 of 6 images of split train are in test_filenames" in line
@@ -166,7 +198,10 @@ def test_one_line_speaks_for_all_scenes_and_comes_again_from_kept_shards(tmp_pat
         write_transforms(tmp_path / "in" / name, FRAMES[: 4 + ord(name) % 3], camera_angle_x=0.8)
     options = ("--samples-per-shard", "1")
     with monkeypatch.context() as patch:
-        patch.setattr("vcgen.data.shards.packing.publish", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device", "out")))
+        patch.setattr(
+            "vcgen.data.shards.packing.publish",
+            lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device", "out")),
+        )
         assert pack(tmp_path / "in", tmp_path / "out", "test", *options) == 2
     capsys.readouterr()
     notes = [json.loads(path.read_bytes()) for path in (tmp_path / "out.partial").glob("*.json")]
@@ -176,11 +211,18 @@ def test_one_line_speaks_for_all_scenes_and_comes_again_from_kept_shards(tmp_pat
     assert "scene a: " in line and "all 5 are packed" in line and "in 2 more scenes" in line
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--near", "6", "--far", "2"], ["--near 6", "the other way round"]), (["--near", "2", "--far", "2"], ["less than far"]),
-    (["--near", "-1"], ["--near -1"]), (["--scale", "0"], ["--scale 0"]), (["--scale", "-1"], ["--scale -1"]),
-    (["--split", "../test"], ["--split '../test'"]), (["--split", ""], ["--split ''"]),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--near", "6", "--far", "2"], ["--near 6", "the other way round"]),
+        (["--near", "2", "--far", "2"], ["less than far"]),
+        (["--near", "-1"], ["--near -1"]),
+        (["--scale", "0"], ["--scale 0"]),
+        (["--scale", "-1"], ["--scale -1"]),
+        (["--split", "../test"], ["--split '../test'"]),
+        (["--split", ""], ["--split ''"]),
+    ],
+)
 def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path, capsys, options, words):
     line = refusal(capsys, pack(tmp_path / "nowhere", tmp_path / "out", "train", *options))
     assert all(word in line for word in words)
@@ -196,17 +238,26 @@ def test_a_folder_called_test_that_is_packed_for_training_is_remarked(tmp_path, 
 
 
 def fit_data(tmp_path, train: dict, val: dict, split: str = "train") -> ShardData:
-    """The data of a training on shard folders with these scenes, each a key -> the seed of its images. split: of the first."""
+    """The data of a training on shard folders with these scenes, each a key -> the seed of its images. split: of the
+    first.
+    """
     for name, scenes in (("train", train), ("val", val)):
-        records = [make_record(key, images=[png(noise(seed * 10 + i)) for i in range(3)]) for key, seed in scenes.items()]
+        records = [
+            make_record(key, images=[png(noise(seed * 10 + i)) for i in range(3)]) for key, seed in scenes.items()
+        ]
         write_shards(records, tmp_path / name, (8, 6), split=split if name == "train" else name)
     return ShardData(str(tmp_path / "train"), str(tmp_path / "val"))
 
 
-@pytest.mark.parametrize("val, split, words", [
-    ({"a": 1, "b": 2}, "train", "2 of 2 scenes of data.val are in data.train"), ({"a": 3, "c": 2}, "train", None),
-    ({"b": 2, "c": 3}, "train", "1 of 2 scenes of data.val are in data.train"), ({"c": 3}, "test", "is of split test"),
-])
+@pytest.mark.parametrize(
+    "val, split, words",
+    [
+        ({"a": 1, "b": 2}, "train", "2 of 2 scenes of data.val are in data.train"),
+        ({"a": 3, "c": 2}, "train", None),
+        ({"b": 2, "c": 3}, "train", "1 of 2 scenes of data.val are in data.train"),
+        ({"c": 3}, "test", "is of split test"),
+    ],
+)
 def test_training_on_what_is_validated_or_tested_on_is_remarked(tmp_path, capsys, val, split, words):
     fit_data(tmp_path, {"a": 1, "b": 2}, val, split).setup("fit")
     lines = warnings(capsys)

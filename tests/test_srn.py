@@ -39,7 +39,13 @@ def test_cameras_and_pixels_are_those_of_the_source(tmp_path):
     record = read_index(tmp_path / "out").read(0)
     assert np.array_equal(record.c2w, c2w)
     assert np.allclose(record.K, np.array([[9 / 6, 0, 0.5], [0, 9 / 8, 0.5], [0, 0, 1]]))
-    assert (record.size, record.t_near, record.t_far, record.split, record.background) == ((8, 6), 0.5, 2.0, "val", "alpha")
+    assert (record.size, record.t_near, record.t_far, record.split, record.background) == (
+        (8, 6),
+        0.5,
+        2.0,
+        "val",
+        "alpha",
+    )
     rgb, alpha = decode_views(record, [3])
     assert np.array_equal(np.round(np.concatenate([rgb, alpha], 1)[0] * 255), noise(3).transpose(2, 0, 1))
 
@@ -65,7 +71,9 @@ def test_world_to_camera_poses_are_inverted_where_the_flag_says_so(tmp_path):
     with open(tmp_path / "in" / "car" / "intrinsics.txt", "a") as file:
         file.write("1\n")
     for i in range(3):
-        (tmp_path / "in" / "car" / "pose" / f"{i:06d}.txt").write_text(" ".join(str(x) for x in np.linalg.inv(c2w[i]).flatten()))
+        (tmp_path / "in" / "car" / "pose" / f"{i:06d}.txt").write_text(
+            " ".join(str(x) for x in np.linalg.inv(c2w[i]).flatten())
+        )
     assert pack(tmp_path / "in", tmp_path / "out") == 0
     assert np.allclose(read_index(tmp_path / "out").read(0).c2w, c2w, atol=1e-9)
 
@@ -75,7 +83,9 @@ def test_shrinking_is_the_area_mean_of_premultiplied_color_and_keeps_intrinsics(
     assert pack(tmp_path / "in", tmp_path / "out", "--size", "4x3") == 0
     record = read_index(tmp_path / "out").read(0)
     pixels = noise(1).astype(np.float64) / 255
-    blocks = np.concatenate([pixels[..., :3] * pixels[..., 3:], pixels[..., 3:]], -1).reshape(4, 2, 3, 2, 4).mean((1, 3))
+    blocks = (
+        np.concatenate([pixels[..., :3] * pixels[..., 3:], pixels[..., 3:]], -1).reshape(4, 2, 3, 2, 4).mean((1, 3))
+    )
     rgb, alpha = decode_views(record, [1])
     assert np.allclose(alpha[0, 0], blocks[..., 3], atol=0.51 / 255)
     assert np.allclose(rgb[0].transpose(1, 2, 0), blocks[..., :3] / blocks[..., 3:], atol=0.51 / 255)
@@ -126,7 +136,9 @@ def test_an_interrupted_pack_continues_and_ends_as_if_it_had_not_been(tmp_path, 
         assert pack(source, tmp_path / "out", *options) == 2
     assert "the same command continues" in capsys.readouterr().err and not (tmp_path / "out").exists()
     converted.clear()
-    monkeypatch.setattr(packing, "convert_one", lambda *a, original=packing.convert_one: converted.append(a[1].key) or original(*a))
+    monkeypatch.setattr(
+        packing, "convert_one", lambda *a, original=packing.convert_one: converted.append(a[1].key) or original(*a)
+    )
     assert pack(source, tmp_path / "out", *options) == 0
     assert converted == ["car_2", "car_3", "car_4"]
     assert listing(tmp_path / "out") == listing(tmp_path / "whole")
@@ -226,12 +238,25 @@ def test_a_wrong_command_line_exits_2_with_the_reason(arguments, word, capsys):
     assert word in refusal(capsys, main(["data", "pack", *arguments]))
 
 
-@pytest.mark.parametrize(("words", "what"), [(["nope", "a", "b"], "unknown format 'nope'"), (["SRN", "a"], "'SRN'"), ([], "no format"), (["colmap", "a"], "'colmap'")])
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["nope", "a", "b"], "unknown format 'nope'"),
+        (["SRN", "a"], "'SRN'"),
+        ([], "no format"),
+        (["colmap", "a"], "'colmap'"),
+    ],
+)
 def test_an_unknown_format_is_one_line_that_names_those_there_are(words, what, capsys):
     assert main(["data", "pack", *words]) == 2
     line = capsys.readouterr().err
     assert line.startswith("vcgen: error: ") and line.count("\n") == 1
-    assert what in line and "srn, transforms" in line and ("colmap2nerf.py" in line) == ("colmap" in words) and "vcgen data pack FORMAT SOURCE OUT" in line
+    assert (
+        what in line
+        and "srn, transforms" in line
+        and ("colmap2nerf.py" in line) == ("colmap" in words)
+        and "vcgen data pack FORMAT SOURCE OUT" in line
+    )
 
 
 def test_wrong_options_are_refused(tmp_path, source, capsys):
@@ -252,7 +277,9 @@ def test_bundled_cars_hold_what_their_page_says():
         assert np.allclose(record.K[0], [[131.25 / 128, 0, 0.5], [0, 131.25 / 128, 0.5], [0, 0, 1]])
 
 
-@pytest.mark.parametrize(("split", "keys"), [("test", ["kaykit_police_0", "kenney1_taxi_2"]), ("train", ["kaykit_sedan_1"])])
+@pytest.mark.parametrize(
+    ("split", "keys"), [("test", ["kaykit_police_0", "kenney1_taxi_2"]), ("train", ["kaykit_sedan_1"])]
+)
 def test_the_bundled_cars_are_made_again_by_the_recipe_of_their_page(shared_data, tmp_path, split, keys):
     page = (Path(__file__).parents[1] / "data" / "README.md").read_text().replace("\\\n", " ")
     command = f"vcgen data pack srn cars_{split} data/cars64/{split} "
@@ -269,4 +296,7 @@ def test_the_bundled_cars_are_made_again_by_the_recipe_of_their_page(shared_data
         assert ours.cameras_json() == theirs.cameras_json()
         # Pixels, not files: another release of the PNG encoder may pack them otherwise.
         views = range(len(theirs.images))
-        assert all(np.array_equal(mine, its) for mine, its in zip(decode_views(ours, views), decode_views(theirs, views), strict=True))
+        assert all(
+            np.array_equal(mine, its)
+            for mine, its in zip(decode_views(ours, views), decode_views(theirs, views), strict=True)
+        )

@@ -48,10 +48,15 @@ def test_ctrl_c_leaves_the_checkpoint_of_the_last_validation_from_which_the_run_
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(tmp_path / "log.txt", "w") as log:
-        # A terminal sends the signal to all processes of its foreground group: the loader, too. Under nohup, or in the background of a
-        # script, this process ignores it, and a child would inherit that.
+        # A terminal sends the signal to all processes of its foreground group: the loader, too. Under nohup, or in the
+        # background of a script, this process ignores it, and a child would inherit that.
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True,
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:

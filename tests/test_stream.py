@@ -31,7 +31,9 @@ def test_the_order_does_not_depend_on_the_number_of_workers(index, workers):
     alone, shared = (take(SceneStream(index, 2, 1, seed=3), 7, w) for w in (0, workers))
     for a, b in zip(alone, shared):
         assert a.keys == b.keys and a.cursor == b.cursor
-        assert torch.equal(a.target.images, b.target.images) and torch.equal(a.context.cameras.c2w, b.context.cameras.c2w)
+        assert torch.equal(a.target.images, b.target.images) and torch.equal(
+            a.context.cameras.c2w, b.context.cameras.c2w
+        )
 
 
 def test_starting_in_the_middle_equals_never_having_stopped(index):
@@ -47,7 +49,9 @@ def test_any_number_of_ranks_makes_the_same_global_batch_of_the_same_images(inde
     steps = len(index.samples) // 8 + 2
     whole = take(SceneStream(index, 8, 1, seed=5, augment=change), steps)
     for world in (2, 4):
-        ranks = [take(SceneStream(index, 8 // world, 1, 5, Position(), rank, world, change), steps) for rank in range(world)]
+        ranks = [
+            take(SceneStream(index, 8 // world, 1, 5, Position(), rank, world, change), steps) for rank in range(world)
+        ]
         for step, parts in enumerate(zip(*ranks, strict=True)):
             assert sum((part.keys for part in parts), ()) == whole[step].keys
             assert torch.equal(torch.cat([part.target.images for part in parts]), whole[step].target.images)
@@ -80,7 +84,9 @@ def test_validation_scenes_are_fixed_and_leave_the_input_view_out(index):
     assert not (scenes[1].target.cameras.c2w == scenes[1].context.cameras.c2w).all((-1, -2)).any()
 
 
-@pytest.mark.parametrize("change, words", [(dict(batch_size=1000), "cannot fill a batch"), (dict(targets=20), "fewer than 21 views")])
+@pytest.mark.parametrize(
+    "change, words", [(dict(batch_size=1000), "cannot fill a batch"), (dict(targets=20), "fewer than 21 views")]
+)
 def test_impossible_requests_are_refused_with_the_numbers(index, change, words):
     with pytest.raises(UserError, match=words):
         SceneStream(index, **(dict(batch_size=2, targets=1, seed=0) | change))

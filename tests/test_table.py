@@ -62,7 +62,9 @@ def test_looking_a_scene_up_does_not_walk_through_all_of_them(tmp_path):
 
 
 def test_reading_an_index_keeps_no_objects_for_its_scenes(tmp_path):
-    """Some twenty bytes of text and numbers each; as dictionaries, even for a moment, they would take several hundred."""
+    """Some twenty bytes of text and numbers each; as dictionaries, even for a moment, they would take several
+    hundred.
+    """
     many = [SampleEntry(f"{i:08d}", 512 * i, 512, 24, f"{i:08d}") for i in range(50_000)]
     write_index(make_index(tmp_path, [1000] * 50, many))
     for shard in json.loads((tmp_path / "index.json").read_text())["shards"]:

@@ -22,7 +22,9 @@ def tar_of(*members: tarfile.TarInfo, kind: int = tarfile.PAX_FORMAT) -> bytes:
     return buffer.getvalue()
 
 
-def member(name: str = "k.cameras.json", kind: bytes = tarfile.REGTYPE, size: int = 0, **values: object) -> tarfile.TarInfo:
+def member(
+    name: str = "k.cameras.json", kind: bytes = tarfile.REGTYPE, size: int = 0, **values: object
+) -> tarfile.TarInfo:
     made = tarfile.TarInfo(name)
     made.type, made.size = kind, size
     for key, value in values.items():
@@ -45,12 +47,20 @@ def test_a_name_may_occur_once():
         read_members(tar_of(member(size=3), member(size=4)))
 
 
-@pytest.mark.parametrize("bomb", [
-    tar_of(member(pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 40)}, size=512)),
-    tar_of(member(pax_headers={"GNU.sparse.map": f"0,1,{1 << 40},1", "GNU.sparse.size": str(1 << 40)}, size=2)),
-    tar_of(member(pax_headers={"size": str(1 << 40)}, size=2)),
-    gzip.compress(tar_of(member(size=1 << 25))),
-])
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        tar_of(
+            member(
+                pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 40)},
+                size=512,
+            )
+        ),
+        tar_of(member(pax_headers={"GNU.sparse.map": f"0,1,{1 << 40},1", "GNU.sparse.size": str(1 << 40)}, size=2)),
+        tar_of(member(pax_headers={"size": str(1 << 40)}, size=2)),
+        gzip.compress(tar_of(member(size=1 << 25))),
+    ],
+)
 def test_nothing_grows_beyond_the_bytes_of_the_scene(tmp_path, bomb):
     (tmp_path / "a.tar").write_bytes(bomb)
     tracemalloc.start()
@@ -85,7 +95,9 @@ def test_changed_bytes_are_a_scene_or_one_line(tmp_path):
             assert str(error).isprintable()
 
 
-@pytest.mark.parametrize("name", ["../000000.tar", "/etc/passwd", "a/b.tar", ".hidden.tar", "a b.tar", "a;b.tar", "index.json", "x.lock"])
+@pytest.mark.parametrize(
+    "name", ["../000000.tar", "/etc/passwd", "a/b.tar", ".hidden.tar", "a b.tar", "a;b.tar", "index.json", "x.lock"]
+)
 def test_a_shard_lies_in_its_folder(tmp_path, name):
     write_shards([make_record("k0")], tmp_path / "out", (8, 6))
     path = tmp_path / "out" / "index.json"

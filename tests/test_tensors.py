@@ -1,4 +1,6 @@
-"""Files of tensors: what is written comes back, for other readers too; what is damaged or no number is refused in one line."""
+"""Files of tensors: what is written comes back, for other readers too; what is damaged or no number is refused in one
+line.
+"""
 
 import json
 
@@ -59,9 +61,18 @@ def test_every_changed_byte_is_found(tmp_path):
         (lambda entries, rest: with_header(entries, rest + b"1"), "not safetensors"),
         (lambda entries, rest: (1 << 62).to_bytes(8, "little") + rest, "its header has 4611686018427387904 bytes"),
         (lambda entries, rest: with_header(b"[" * 100_000, rest), "not safetensors"),
-        (lambda entries, rest: with_header({**entries, "a": {**entries["a"], "shape": [4, 3]}}, rest), "checksum differs"),
-        (lambda entries, rest: with_header({**entries, "a": {**entries["a"], "dtype": "I32"}}, rest), "checksum differs"),
-        (lambda entries, rest: with_header({"b" if name == "a" else name: x for name, x in entries.items()}, rest), "checksum differs"),
+        (
+            lambda entries, rest: with_header({**entries, "a": {**entries["a"], "shape": [4, 3]}}, rest),
+            "checksum differs",
+        ),
+        (
+            lambda entries, rest: with_header({**entries, "a": {**entries["a"], "dtype": "I32"}}, rest),
+            "checksum differs",
+        ),
+        (
+            lambda entries, rest: with_header({"b" if name == "a" else name: x for name, x in entries.items()}, rest),
+            "checksum differs",
+        ),
     ],
 )
 def test_files_with_a_part_replaced_are_refused(tmp_path, change, words):

@@ -45,19 +45,38 @@ def views(azimuths: list[float], elevations: list[float], color: tuple[float, fl
 
 
 def test_the_sectors_of_the_view_words_are_centered():
-    words = {-29: "front", 0: "front", 29: "front", 31: "side", 90: "side", 149: "side", 151: "back", 180: "back", 209: "back", 211: "side"}
+    words = {
+        -29: "front",
+        0: "front",
+        29: "front",
+        31: "side",
+        90: "side",
+        149: "side",
+        151: "back",
+        180: "back",
+        209: "back",
+        211: "side",
+    }
     assert {angle: view_word(angle, 20) for angle in words} == words
-    assert view_word(0, 61) == view_word(120, 90) == "overhead" and view_word(0, -61) == "bottom" and view_word(360, 59) == "front"
+    assert (
+        view_word(0, 61) == view_word(120, 90) == "overhead"
+        and view_word(0, -61) == "bottom"
+        and view_word(360, 59) == "front"
+    )
 
 
 def test_captions_say_what_is_seen_from_where():
     seen = views([0.0, 90.0, 180.0, 10.0], [10.0, 10.0, 10.0, 75.0], (0.8, 0.1, 0.1))
     found = set()
     for seed in range(200):
-        found.update(enumerate(captions({"x": Thing(("taxi", "car"), 0.0)}, ["x"], seen, torch.Generator().manual_seed(seed))))
+        found.update(
+            enumerate(captions({"x": Thing(("taxi", "car"), 0.0)}, ["x"], seen, torch.Generator().manual_seed(seed)))
+        )
     for number, view in enumerate(("front", "side", "back", "overhead")):
         said = {text for place, text in found if place == number}
-        assert said == {sentence(name, color, word) for name in ("taxi", "car") for color in ("", "red") for word in ("", view)}
+        assert said == {
+            sentence(name, color, word) for name in ("taxi", "car") for color in ("", "red") for word in ("", view)
+        }
     turned = captions({"x": Thing(("car",), 90.0)}, ["x"], seen, torch.Generator().manual_seed(1))
     assert not any("front" in text for text in (turned[0], turned[2]))
     for seed in range(50):
@@ -71,11 +90,16 @@ def test_the_color_is_the_objects_not_the_grounds(name):
 
 
 def test_the_article_fits():
-    assert sentence("apple") == "a photo of an apple" and sentence("apple", "red", "side") == "a photo of a red apple, side view"
+    assert (
+        sentence("apple") == "a photo of an apple"
+        and sentence("apple", "red", "side") == "a photo of a red apple, side view"
+    )
     assert sentence("car", "orange") == "a photo of an orange car"
 
 
-@pytest.mark.parametrize("text", ['{"a": {"names": []}}', '{"a": 3}', "[]", "{}", "no", '{"a": {"names": ["x"], "front": "left"}}'])
+@pytest.mark.parametrize(
+    "text", ['{"a": {"names": []}}', '{"a": 3}', "[]", "{}", "no", '{"a": {"names": ["x"], "front": "left"}}']
+)
 def test_damaged_caption_files_are_refused(tmp_path, text):
     (tmp_path / "captions.json").write_text(text)
     with pytest.raises(UserError, match="captions.json"):

@@ -33,7 +33,9 @@ def test_the_folder_opens_in_diffusers_and_gives_the_same_images(folder):
     prompts = ["a photo of a red car, front view", "a blue fish"]
     ours = prior.sample(prompts, torch.Generator().manual_seed(3), steps=4, guidance_scale=3.0)
     start = torch.randn((2, *prior.latent_shape), generator=torch.Generator().manual_seed(3))
-    theirs = pipeline(prompts, num_inference_steps=4, guidance_scale=3.0, latents=start, output_type="pt", height=16, width=16).images
+    theirs = pipeline(
+        prompts, num_inference_steps=4, guidance_scale=3.0, latents=start, output_type="pt", height=16, width=16
+    ).images
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
@@ -52,7 +54,9 @@ def test_half_precision_halves_the_files_and_is_computed_with_in_float32(folder,
 def test_only_safetensors_and_text_are_written(folder):
     kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert kinds <= {".safetensors", ".json", ".txt"}
-    assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1  # nobody is kept from single files
+    assert (
+        len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1
+    )  # nobody is kept from single files
 
 
 def test_the_tokenizer_knows_its_captions_and_survives_the_disk(folder):
@@ -87,7 +91,9 @@ def test_guidance_is_stable_diffusions_convention():
     noisy, times = torch.randn((2, *prior.latent_shape)), torch.tensor([100, 700])
     text, without = prior.embed(["a red car", "a blue fish"]), prior.embed([""])
     given, plain = prior(noisy, times, text), prior(noisy, times, without.expand_as(text))
-    torch.testing.assert_close(prior.guided(noisy, times, text, without, 7.5), plain + 7.5 * (given - plain), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        prior.guided(noisy, times, text, without, 7.5), plain + 7.5 * (given - plain), atol=1e-4, rtol=1e-4
+    )
     torch.testing.assert_close(prior.guided(noisy, times, text, without, 1.0), given)
     torch.testing.assert_close(prior.guided(noisy, times, text, without, 0.0), plain, atol=1e-5, rtol=1e-4)
 
@@ -134,8 +140,12 @@ from vcgen.diffusion.text_prior import TextPrior
 found, given = TextPrior.load("somebody/tiny"), TextPrior.load(sys.argv[1])
 assert all((a == b).all() for a, b in zip(found.parameters(), given.parameters(), strict=True)) and found.name == "somebody/tiny"
 """
-    hub = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))} | {"HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, env=hub, capture_output=True, text=True, timeout=120)
+    hub = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))} | {
+        "HF_HOME": str(tmp_path)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], cwd=ROOT, env=hub, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 

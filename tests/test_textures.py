@@ -1,4 +1,6 @@
-"""Texture look-ups against grid_sample and finite differences; the level of mipmaps against the size of texels in the image."""
+"""Texture look-ups against grid_sample and finite differences; the level of mipmaps against the size of texels in the
+image.
+"""
 
 import math
 
@@ -21,8 +23,10 @@ def by_grid(texture, uv, padding):
 def test_look_ups_equal_grid_sample_in_value_and_gradient(wrap, padding):
     texture, uv = torch.rand(1, 3, 5, 8, dtype=torch.float64), torch.rand(200, 2, dtype=torch.float64) * 3 - 1
     weight, found = torch.randn(200, 3, dtype=torch.float64), []
-    for look_up in (lambda t, at: sample(Mipmaps.of(t), at, wrap=(wrap, wrap)),
-                    lambda t, at: by_grid(t, at, padding) if padding else by_grid(t.tile(1, 1, 5, 5), (at + 2) / 5, "zeros")):
+    for look_up in (
+        lambda t, at: sample(Mipmaps.of(t), at, wrap=(wrap, wrap)),
+        lambda t, at: by_grid(t, at, padding) if padding else by_grid(t.tile(1, 1, 5, 5), (at + 2) / 5, "zeros"),
+    ):
         leaves = texture.clone().requires_grad_(), uv.clone().requires_grad_()
         values = look_up(*leaves)
         (values * weight).sum().backward()
@@ -42,7 +46,9 @@ def test_gradients_with_levels_are_those_of_finite_differences():
     texture = torch.rand(2, 2, 4, 6, dtype=torch.float64, requires_grad=True)
     uv = torch.rand(9, 2, dtype=torch.float64, requires_grad=True)
     slopes, which = torch.rand(9, 2, 2, dtype=torch.float64), torch.arange(9) % 2
-    assert torch.autograd.gradcheck(lambda t, at: sample(Mipmaps.of(t), at, slopes, which, ("repeat", "clamp")), (texture, uv))
+    assert torch.autograd.gradcheck(
+        lambda t, at: sample(Mipmaps.of(t), at, slopes, which, ("repeat", "clamp")), (texture, uv)
+    )
 
 
 def test_several_textures_are_told_apart_on_every_level():
@@ -59,7 +65,10 @@ def test_several_textures_are_told_apart_on_every_level():
 def test_levels_are_means_by_area_and_between_them_lies_a_mean():
     texture = torch.rand(1, 2, 8, 16, dtype=torch.float64)
     mipmaps = Mipmaps.of(texture)
-    assert mipmaps.sizes == ((8, 16), (4, 8), (2, 4), (1, 2), (1, 1)) and Mipmaps.of(texture, 2).sizes == ((8, 16), (4, 8))
+    assert mipmaps.sizes == ((8, 16), (4, 8), (2, 4), (1, 2), (1, 1)) and Mipmaps.of(texture, 2).sizes == (
+        (8, 16),
+        (4, 8),
+    )
     assert Mipmaps.of(torch.rand(1, 1, 5, 3)).sizes == ((5, 3), (2, 1), (1, 1))
     torch.testing.assert_close(mipmaps.table[-1], texture.mean((0, 2, 3)))
     uv = torch.rand(50, 2, dtype=torch.float64)
@@ -67,8 +76,12 @@ def test_levels_are_means_by_area_and_between_them_lies_a_mean():
         slopes = torch.zeros(50, 2, 2, dtype=torch.float64)
         slopes[:, 0, 0] = 2**level / 16  # that many texels to the right
         slopes[:, 1, 1] = 0.5 / 8
-        low, high = (by_grid(F.avg_pool2d(texture, 2**whole), uv, "border") for whole in (math.floor(level), math.ceil(level)))
-        torch.testing.assert_close(sample(mipmaps, uv, slopes, wrap=("clamp", "clamp")), low + (level % 1) * (high - low))
+        low, high = (
+            by_grid(F.avg_pool2d(texture, 2**whole), uv, "border") for whole in (math.floor(level), math.ceil(level))
+        )
+        torch.testing.assert_close(
+            sample(mipmaps, uv, slopes, wrap=("clamp", "clamp")), low + (level % 1) * (high - low)
+        )
 
 
 @pytest.mark.parametrize(("texels", "pixels"), [(64, 64), (64, 16), (64, 24), (16, 64)])
@@ -93,7 +106,8 @@ def test_levels_grow_with_distance():
     floor = Meshes(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))
     raster = rasterize(floor, straight(1), (40, 40))
     level = mip_level(raster.slopes(corners[:, ::2]), (32, 32))
-    # at z = 1 / v a pixel down is z^2 / 40 of the floor's length, and as much times x / z of its width; a texel is 1 / 32
+    # at z = 1 / v a pixel down is z^2 / 40 of the floor's length, and as much times x / z of its width; a texel is 1 /
+    # 32
     x = (raster.pixels % 40 + 0.5) / 40
     torch.testing.assert_close(level, (raster.z**2 / 40 * 32 * (1 + x.double() ** 2).sqrt()).clamp(min=1).log2())
     assert level.max() > 3

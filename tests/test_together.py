@@ -92,7 +92,9 @@ class Scribe(pl.Callback):
 def test_only_the_first_process_writes(tmp_path):
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     options = {"trainer__callbacks__plus": "test_together.Scribe", "trainer__callbacks__folder": tmp_path / "run"}
-    assert vcgen_ranks(2, "fit", tmp_path / "tiny.yaml", tmp_path / "run", **options, trainer__callbacks__notes=tmp_path / "notes") == [0, 0]
+    assert vcgen_ranks(
+        2, "fit", tmp_path / "tiny.yaml", tmp_path / "run", **options, trainer__callbacks__notes=tmp_path / "notes"
+    ) == [0, 0]
     first, second = ((tmp_path / f"notes.{rank}").read_text() for rank in range(2))
     assert all(name in first for name in (".config.", ".run.", "tfevents", ".last.", ".best.")), first
     assert second == ""
@@ -110,7 +112,9 @@ def test_data_that_all_refuse_is_refused_and_nobody_waits(config, tmp_path, capf
 
 @pytest.mark.slow
 def test_where_others_started_the_processes_each_that_remains_says_that_its_partner_has_gone(config, tmp_path, capfd):
-    trouble = dict(trainer__callbacks__plus="test_together.Trouble", trainer__callbacks__kind="nan", trainer__callbacks__rank=1)
+    trouble = dict(
+        trainer__callbacks__plus="test_together.Trouble", trainer__callbacks__kind="nan", trainer__callbacks__rank=1
+    )
     assert vcgen_ranks(2, "fit", config, tmp_path / "run", **trouble) == [2, 2]
     said = lines(capfd.readouterr().err, "error:", "Error:")
     assert len(said) == 2

@@ -1,4 +1,6 @@
-"""Options of Lightning's Trainer that cannot work are refused before anything is built, by their names; its switches switch vcgen's parts."""
+"""Options of Lightning's Trainer that cannot work are refused before anything is built, by their names; its switches
+switch vcgen's parts.
+"""
 
 import math
 from types import SimpleNamespace
@@ -11,7 +13,14 @@ from vcgen.training.callbacks.checkpoints import never_due
 from vcgen.training.trainer_options import check_seed, check_trainer
 
 #: What the parser gives for what a configuration leaves out.
-DEFAULTS = {"check_val_every_n_epoch": 1, "overfit_batches": 0.0, "strategy": "auto", "devices": "auto", "accelerator": "auto", "max_steps": -1}
+DEFAULTS = {
+    "check_val_every_n_epoch": 1,
+    "overfit_batches": 0.0,
+    "strategy": "auto",
+    "devices": "auto",
+    "accelerator": "auto",
+    "max_steps": -1,
+}
 
 
 @pytest.mark.parametrize("options, words", [
@@ -73,7 +82,9 @@ def test_epochs_and_fractions_are_for_data_that_has_an_end():
     check_trainer(DEFAULTS | dict(max_epochs=3, limit_train_batches=0.5, val_check_interval=0.25), endless=False)
 
 
-@pytest.mark.parametrize("seed, accepted", [(0, True), (True, True), (None, True), (2**32 - 1, True), (-1, False), (2**32, False)])
+@pytest.mark.parametrize(
+    "seed, accepted", [(0, True), (True, True), (None, True), (2**32 - 1, True), (-1, False), (2**32, False)]
+)
 def test_seeds_are_those_that_numpy_takes(seed, accepted):
     try:
         check_seed(seed)
@@ -84,18 +95,22 @@ def test_seeds_are_those_that_numpy_takes(seed, accepted):
 
 
 def test_the_command_refuses_before_anything_is_written(config, tmp_path, capsys):
-    assert "trainer.precision must be" in refusal(capsys, vcgen("fit", config, tmp_path / "run", trainer__precision="64-true"))
+    assert "trainer.precision must be" in refusal(
+        capsys, vcgen("fit", config, tmp_path / "run", trainer__precision="64-true")
+    )
     assert not (tmp_path / "run").exists()
 
 
-# --- switches -----------------------------------------------------------------------------------------------------------------------------
+# --- switches
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def callbacks_of(config, folder, monkeypatch, **options) -> set[str]:
     """The names of the trainer's callbacks and loggers."""
     found = set()
     monkeypatch.setattr(
-        "lightning.pytorch.Trainer._fit_impl", lambda trainer, *given, **named: found.update(type(x).__name__ for x in (*trainer.callbacks, *trainer.loggers))
+        "lightning.pytorch.Trainer._fit_impl",
+        lambda trainer, *given, **named: found.update(type(x).__name__ for x in (*trainer.callbacks, *trainer.loggers)),
     )
     assert vcgen("fit", config, folder, **options) == 0
     return found
@@ -137,15 +152,24 @@ def test_a_trial_of_the_code_leaves_nothing_in_the_runs_folder(config, tmp_path)
     (4, math.inf, 2, None), (100, math.inf, -1, None), (math.inf, 4, 2, None), (None, math.inf, 2, None),
 ])  # fmt: skip
 def test_a_run_that_will_not_be_validated_is_warned_of(interval, batches, steps, words):
-    trainer = SimpleNamespace(val_check_batch=interval, num_training_batches=batches, max_steps=steps, accumulate_grad_batches=2, fast_dev_run=0)
+    trainer = SimpleNamespace(
+        val_check_batch=interval,
+        num_training_batches=batches,
+        max_steps=steps,
+        accumulate_grad_batches=2,
+        fast_dev_run=0,
+    )
     assert never_due(trainer) is None if words is None else words in never_due(trainer)
 
 
-# --- validation ---------------------------------------------------------------------------------------------------------------------------
+# --- validation
+# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_random_weights_and_missing_scenes_are_not_validated(config, finished, tmp_path, capsys):
     line = refusal(capsys, vcgen("validate", config, tmp_path / "run"))
     assert "the weights are random; give --ckpt_path best, last or a file, or --model.pretrained FOLDER" in line
     options = dict(ckpt_path=finished / "checkpoints" / "best.ckpt", data__val="null")
-    assert "nothing to validate on: give data.val, or data.hold_out" in refusal(capsys, vcgen("validate", config, tmp_path / "run", **options))
+    assert "nothing to validate on: give data.val, or data.hold_out" in refusal(
+        capsys, vcgen("validate", config, tmp_path / "run", **options)
+    )

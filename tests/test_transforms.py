@@ -36,7 +36,8 @@ def refused(capsys, source, out, *options: str) -> str:
 def frames(prefix: str = "images/f", extension: str = ".png", **extra) -> list[dict]:
     """Three frames whose OpenCV poses are ``C2W``."""
     return [
-        {"file_path": f"{prefix}_{i}{extension}", "transform_matrix": (C2W[i] @ OPENGL).tolist(), **extra} for i in range(3)
+        {"file_path": f"{prefix}_{i}{extension}", "transform_matrix": (C2W[i] @ OPENGL).tolist(), **extra}
+        for i in range(3)
     ]
 
 
@@ -57,7 +58,9 @@ def test_blender_scenes_have_opengl_poses_a_field_of_view_and_names_without_exte
 
 
 def test_views_are_in_natural_order_with_their_own_poses(tmp_path):
-    mixed = [{**frame, "file_path": name} for frame, name in zip(frames(), ("r_10.png", "r_2.png", "r_1.png"), strict=True)]
+    mixed = [
+        {**frame, "file_path": name} for frame, name in zip(frames(), ("r_10.png", "r_2.png", "r_1.png"), strict=True)
+    ]
     write_transforms(tmp_path / "in", mixed, camera_angle_x=0.8)
     assert pack(tmp_path / "in", tmp_path / "out") == 0
     record = first_record(tmp_path / "out")
@@ -133,10 +136,14 @@ def ideal_radius(distorted: np.ndarray, k1: float) -> np.ndarray:
 
 
 def test_a_nerfstudio_scene_with_a_lens_of_its_own_for_every_frame(tmp_path):
-    """Color says from which direction light came, so each pixel must have the color of the direction that the stored camera gives it."""
+    """Color says from which direction light came, so each pixel must have the color of the direction that the stored
+    camera gives it.
+    """
     height, width = 48, 64
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    lenses = [dict(fl_x=50.0 + 5 * i, fl_y=52.0 + 3 * i, cx=31.0 + i, cy=25.0 - i, k1=0.06 + 0.03 * i) for i in range(3)]
+    lenses = [
+        dict(fl_x=50.0 + 5 * i, fl_y=52.0 + 3 * i, cx=31.0 + i, cy=25.0 - i, k1=0.06 + 0.03 * i) for i in range(3)
+    ]
     (tmp_path / "in" / "images").mkdir(parents=True)
     for i, lens in enumerate(lenses):
         x, y = (u - lens["cx"]) / lens["fl_x"], (v - lens["cy"]) / lens["fl_y"]
@@ -145,7 +152,9 @@ def test_a_nerfstudio_scene_with_a_lens_of_its_own_for_every_frame(tmp_path):
         pixels = np.stack([127.5 + 170 * x * straighten, 127.5 + 220 * y * straighten, np.zeros_like(x)], -1)
         Image.fromarray(np.round(pixels).astype(np.uint8)).save(tmp_path / "in" / "images" / f"f_{i}.png")
     own = [{**frame, **lens, "w": width, "h": height} for frame, lens in zip(frames(), lenses, strict=True)]
-    write_transforms(tmp_path / "in", own, camera_model="OPENCV", k2=0.0, p1=0.0, p2=0.0, applied_transform=np.eye(4)[:3].tolist())
+    write_transforms(
+        tmp_path / "in", own, camera_model="OPENCV", k2=0.0, p1=0.0, p2=0.0, applied_transform=np.eye(4)[:3].tolist()
+    )
     assert pack(tmp_path / "in", tmp_path / "out") == 0
     record = first_record(tmp_path / "out")
     assert len(np.unique(record.K[:, 0, 0])) == 3 and np.allclose(record.K[:, 0, 2] * width, [31, 32, 33])
@@ -178,7 +187,9 @@ def test_recentering_and_scaling_move_the_common_point_of_the_axes_to_the_origin
     moved[:, :3, 3] += shift
     assert np.allclose(nearest_to_axes(moved), shift)
     write_transforms(
-        tmp_path / "in", [{**f, "transform_matrix": (moved[i] @ OPENGL).tolist()} for i, f in enumerate(frames())], camera_angle_x=0.8
+        tmp_path / "in",
+        [{**f, "transform_matrix": (moved[i] @ OPENGL).tolist()} for i, f in enumerate(frames())],
+        camera_angle_x=0.8,
     )
     assert pack(tmp_path / "in", tmp_path / "out", "--recenter", "--scale", "0.5") == 0
     record = first_record(tmp_path / "out")

@@ -54,7 +54,9 @@ def test_the_two_projections_agree_on_the_middle_plane(projection):
     origins, directions = camera[:, 0].rays_at(uv)
     depth = 1.3 / (directions * camera.c2w[:, 0, None, :3, 2]).sum(-1, keepdim=True)
     expected = (uv - 0.5) / 1.0254 * 1.3 / 0.56
-    torch.testing.assert_close(made.plane_coordinates(origins + depth * directions)[:, :, 0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        made.plane_coordinates(origins + depth * directions)[:, :, 0], expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_the_input_image_lies_on_the_xy_plane():
@@ -81,7 +83,9 @@ def test_fields_satisfy_the_protocol_and_the_ranges(aggregate):
 
 
 def test_moving_the_world_moves_the_field_with_it():
-    """Only relative poses matter: the same image under a rotated and shifted camera gives the same radiance at the moved points."""
+    """Only relative poses matter: the same image under a rotated and shifted camera gives the same radiance at the
+    moved points.
+    """
     made = encoder().eval()
     camera, images = cameras(), torch.rand(1, 1, 3, 16, 16)
     motion = torch.linalg.qr(torch.randn(3, 3))[0]
@@ -99,7 +103,9 @@ def test_moving_the_world_moves_the_field_with_it():
 
 def test_gradients_reach_every_parameter_of_the_encoder():
     made = encoder()
-    density, color = made(Views(torch.rand(2, 1, 3, 16, 16), cameras(2)))(torch.randn(2, 50, 3) * 0.3, torch.zeros(2, 50, 3))
+    density, color = made(Views(torch.rand(2, 1, 3, 16, 16), cameras(2)))(
+        torch.randn(2, 50, 3) * 0.3, torch.zeros(2, 50, 3)
+    )
     (density.sum() + color.square().sum()).backward()
     silent = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent

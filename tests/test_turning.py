@@ -1,4 +1,6 @@
-"""Photographs with an EXIF orientation: turned upright with their cameras, so that every world point stays on the pixel that shows it."""
+"""Photographs with an EXIF orientation: turned upright with their cameras, so that every world point stays on the pixel
+that shows it.
+"""
 
 import json
 
@@ -45,17 +47,46 @@ def save(path, stored: np.ndarray, orientation: int | None) -> None:
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
 
 
-def write_capture(folder, orientations: list[int | None], of_upright: bool = False, lens: Distortion = Distortion(), camera=CAMERA, **top):
+def write_capture(
+    folder,
+    orientations: list[int | None],
+    of_upright: bool = False,
+    lens: Distortion = Distortion(),
+    camera=CAMERA,
+    **top,
+):
     """The spots seen from ``C2W``: poses are of what is stored, or of the upright images."""
     for i, (pose, orientation) in enumerate(zip(C2W, orientations, strict=True)):
         pixels = photograph(pose, camera, lens)
-        save(folder / f"images/r_{i}.png", np.rot90(pixels, TURNS[orientation or 1]) if of_upright else pixels, orientation)
-    content = {**camera, **{name: value for name, value in lens._asdict().items() if value}, **top, "frames": posed_frames(C2W)}
-    (folder / "transforms.json").write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+        save(
+            folder / f"images/r_{i}.png",
+            np.rot90(pixels, TURNS[orientation or 1]) if of_upright else pixels,
+            orientation,
+        )
+    content = {
+        **camera,
+        **{name: value for name, value in lens._asdict().items() if value},
+        **top,
+        "frames": posed_frames(C2W),
+    }
+    (folder / "transforms.json").write_text(
+        json.dumps({name: value for name, value in content.items() if value is not None})
+    )
 
 
 def packed(tmp_path, capsys, *options: str) -> tuple[SceneRecord, list[str]]:
-    words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6", *options]
+    words = [
+        "data",
+        "pack",
+        "transforms",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--near",
+        "2",
+        "--far",
+        "6",
+        *options,
+    ]
     assert main(words) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
     return read_index(tmp_path / "out").read(0), lines
@@ -82,7 +113,9 @@ def test_world_points_stay_on_their_pixels(tmp_path, capsys, orientation, of_upr
     assert record.size == ((48, 72) if of_upright or orientation == 3 else (72, 48))
     upright, _ = read(tmp_path / "in" / "images" / "r_1.png")
     rgb, _ = decode_views(record, [1])
-    assert np.array_equal(np.round(rgb[0] * 255).transpose(1, 2, 0), upright[..., :3]), "what vcgen render and PhotoData make of the file"
+    assert np.array_equal(np.round(rgb[0] * 255).transpose(1, 2, 0), upright[..., :3]), (
+        "what vcgen render and PhotoData make of the file"
+    )
     (line,) = lines
     assert "3 of 3 images carry an EXIF orientation" in line and "turned upright" in line
     assert ("of the upright images, as w and h say" in line) == (of_upright and orientation != 3)
@@ -94,7 +127,9 @@ def test_without_an_orientation_nothing_is_turned_or_said(tmp_path, capsys, orie
     write_capture(tmp_path / "in", [orientation] * 3)
     record, lines = packed(tmp_path, capsys)
     assert misplaced(record) == 0 and record.size == (48, 72) and lines == []
-    assert np.allclose(record.c2w, C2W) and np.allclose(record.K[0], [[70 / 72, 0, 39 / 72], [0, 60 / 48, 22 / 48], [0, 0, 1]])
+    assert np.allclose(record.c2w, C2W) and np.allclose(
+        record.K[0], [[70 / 72, 0, 39 / 72], [0, 60 / 48, 22 / 48], [0, 0, 1]]
+    )
 
 
 @pytest.mark.parametrize("of_upright", [False, True])
@@ -104,10 +139,18 @@ def test_a_lens_is_removed_where_its_coefficients_hold(tmp_path, capsys, of_upri
     assert misplaced(record) < 40  # a pixel beside the middle of a spot is interpolated
 
 
-@pytest.mark.parametrize("of_upright, top", [
-    (False, {"w": None, "h": None}), (True, {"w": None, "h": None}), (False, TWICE), (True, TWICE),
-])
-def test_what_poses_are_of_is_told_by_sizes_of_other_scale_and_principal_points_alone(tmp_path, capsys, of_upright, top):
+@pytest.mark.parametrize(
+    "of_upright, top",
+    [
+        (False, {"w": None, "h": None}),
+        (True, {"w": None, "h": None}),
+        (False, TWICE),
+        (True, TWICE),
+    ],
+)
+def test_what_poses_are_of_is_told_by_sizes_of_other_scale_and_principal_points_alone(
+    tmp_path, capsys, of_upright, top
+):
     write_capture(tmp_path / "in", [8, 8, 8], of_upright, **top)
     assert misplaced(packed(tmp_path, capsys)[0]) == 0
 
@@ -156,7 +199,9 @@ def test_images_in_srn_folders_and_of_all_formats_are_turned_too(tmp_path, capsy
         save(tmp_path / "in" / "car" / "rgb" / f"{i:06d}.{kind}", np.rot90(pixels) if of_upright else pixels, 6)
     assert main(["data", "pack", "srn", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]) == 0
     record = read_index(tmp_path / "out").read(0)
-    assert misplaced(record) < (60 if kind in ("jpg", "webp") else 1) and record.size == ((48, 72) if of_upright else (72, 48))
+    assert misplaced(record) < (60 if kind in ("jpg", "webp") else 1) and record.size == (
+        (48, 72) if of_upright else (72, 48)
+    )
     assert "3 of 3 images carry an EXIF orientation" in capsys.readouterr().err
 
 

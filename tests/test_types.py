@@ -9,7 +9,9 @@ from vcgen.types import Example, Field, Position, Views
 
 def some_views(batch: int = 2, count: int = 3, height: int = 4, width: int = 6) -> Views:
     shape = (batch, count)
-    cameras = Cameras(torch.randn(*shape, 4, 4), pinhole(1.0).expand(*shape, 3, 3), torch.ones(shape), 2 * torch.ones(shape))
+    cameras = Cameras(
+        torch.randn(*shape, 4, 4), pinhole(1.0).expand(*shape, 3, 3), torch.ones(shape), 2 * torch.ones(shape)
+    )
     return Views(torch.rand(*shape, 3, height, width), cameras, torch.rand(*shape, 1, height, width))
 
 

@@ -1,4 +1,6 @@
-"""Places that cannot be written and disks that are full: one line that names the place, status 2, and nothing half-written."""
+"""Places that cannot be written and disks that are full: one line that names the place, status 2, and nothing
+half-written.
+"""
 
 import resource
 from contextlib import contextmanager
@@ -40,7 +42,18 @@ def commands(tmp_path) -> dict[str, list[str]]:
     return {
         "export": ["export", "--checkpoint", str(checkpoint(tmp_path / "last.ckpt")), "--out"],
         "render": ["render", "--model", str(model), "--image", str(photo), "--views", "1", *QUICK, "--out"],
-        "evaluate": ["evaluate", "--model", str(model), "--data", str(CARS), "--protocol", str(protocol), "--lpips", "none", "--out"],
+        "evaluate": [
+            "evaluate",
+            "--model",
+            str(model),
+            "--data",
+            str(CARS),
+            "--protocol",
+            str(protocol),
+            "--lpips",
+            "none",
+            "--out",
+        ],
         "inspect": ["data", "inspect", str(CARS), "--out"],
     }
 
@@ -54,7 +67,9 @@ def test_a_file_where_a_folder_is_wanted(commands, tmp_path, capsys, name, deepe
     assert (tmp_path / "file").read_text() == "precious"
 
 
-@pytest.mark.parametrize(("name", "left"), [("export", 0), ("export", 200), ("render", 0), ("render", 200), ("inspect", 1000)])
+@pytest.mark.parametrize(
+    ("name", "left"), [("export", 0), ("export", 200), ("render", 0), ("render", 200), ("inspect", 1000)]
+)
 def test_a_full_disk(commands, tmp_path, capsys, name, left):
     with full_disk(left):
         line = refusal(capsys, cli.main([*commands[name], str(tmp_path / "out")]))

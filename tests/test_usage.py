@@ -52,20 +52,30 @@ def test_a_mistake_is_one_line_that_names_it(words, line, capsys):
     assert capsys.readouterr().err == f"vcgen: error: {line}\n"
 
 
-@pytest.mark.parametrize(("words", "near"), [(["exprot"], "export"), (["datta", "inspect"], "data inspect"), (["data", "pak"], "data pack")])
+@pytest.mark.parametrize(
+    ("words", "near"), [(["exprot"], "export"), (["datta", "inspect"], "data inspect"), (["data", "pak"], "data pack")]
+)
 def test_a_misspelled_command_is_told_the_nearest(words, near, capsys):
     assert cli.main(words) == 2
     assert f"(did you mean {near}?); the commands are: fit," in capsys.readouterr().err
 
 
 def test_nothing_is_suggested_where_nothing_is_near():
-    assert suggestion("--model", ["--help", "--out"]) == "" and suggestion("--viewz", ["--views", "--help"]) == " (did you mean --views?)"
+    assert (
+        suggestion("--model", ["--help", "--out"]) == ""
+        and suggestion("--viewz", ["--views", "--help"]) == " (did you mean --views?)"
+    )
 
 
-@pytest.mark.parametrize(("value", "bounds", "message"), [
-    (0, (1, 5), "--x must lie between 1 and 5 pixels, not 0"), (float("nan"), (0.5,), "--x must be at least 0.5 pixels, not nan"),
-    (float("inf"), (0,), "--x must be at least 0 pixels, not inf"), (10**30, (0, 9), f"--x must lie between 0 and 9 pixels, not {10**30}"),
-])
+@pytest.mark.parametrize(
+    ("value", "bounds", "message"),
+    [
+        (0, (1, 5), "--x must lie between 1 and 5 pixels, not 0"),
+        (float("nan"), (0.5,), "--x must be at least 0.5 pixels, not nan"),
+        (float("inf"), (0,), "--x must be at least 0 pixels, not inf"),
+        (10**30, (0, 9), f"--x must lie between 0 and 9 pixels, not {10**30}"),
+    ],
+)
 def test_numbers_out_of_their_range_are_refused(value, bounds, message):
     with pytest.raises(UserError) as refused:
         usage.within("--x", value, *bounds, what=" pixels")

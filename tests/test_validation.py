@@ -19,7 +19,10 @@ from vcgen.data.shards.files import read_index
 from vcgen.metrics.mean import Mean
 
 ROOT = Path(__file__).parents[1]
-PRIOR = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4}}
+PRIOR = {
+    "class_path": "vcgen.diffusion.prior.ViewPrior",
+    "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4},
+}
 
 
 @pytest.fixture
@@ -31,7 +34,13 @@ def config(tmp_path):
     arguments = copy.deepcopy(content["model"]["init_args"])
     arguments["encoder"]["class_path"] = "vcgen.encoders.triplane.TriplaneEncoder"
     camera = {"focal": 1.0, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
-    model = {"class_path": "vcgen.systems.nerfdiff.NerfDiff", "init_args": arguments, "image_size": [64, 64], "camera": camera, "background": 1.0}
+    model = {
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        "init_args": arguments,
+        "image_size": [64, 64],
+        "camera": camera,
+        "background": 1.0,
+    }
     model_folder.save(tmp_path / "model", build_system(model["class_path"], arguments).state_dict(), model)
     content["model"]["init_args"]["pretrained"] = str(tmp_path / "model")
     path = tmp_path / "tiny.yaml"
@@ -39,7 +48,8 @@ def config(tmp_path):
     return path
 
 
-# --- validation ---------------------------------------------------------------------------------------------------------------------------
+# --- validation
+# ---------------------------------------------------------------------------------------------------------------------------
 
 
 class Numbers(pl.Callback):
@@ -86,7 +96,9 @@ def plain_loop(config: Path, weights: dict, scenes: int) -> dict[str, float]:
 def test_validation_is_a_plain_mean_over_all_images_whatever_the_number_of_ranks(config, tmp_path, scenes):
     alone = validate(1, config, tmp_path, data__val_scenes=scenes)[0]
     expected = plain_loop(config, alone["weights"], scenes)
-    assert {name: float(value) for name, value in alone["numbers"].items()} == pytest.approx(expected, rel=1e-6)  # the images are float32
+    assert {name: float(value) for name, value in alone["numbers"].items()} == pytest.approx(
+        expected, rel=1e-6
+    )  # the images are float32
     for world in (2, 3):  # neither divides 5, and 3 ranks are more than 2 scenes
         ranks = validate(world, config, tmp_path, data__val_scenes=scenes)
         assert len({len(rank["scenes"]) for rank in ranks}) == 1

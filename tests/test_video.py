@@ -33,7 +33,9 @@ def test_gif_keeps_frames_colors_and_speed():
 
 def test_gif_colors_of_a_gradient_are_close():
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
-    frame = np.stack([np.broadcast_to(ramp, (64, 64)), np.broadcast_to(ramp[:, None], (64, 64)), np.full((64, 64), 90, np.uint8)], -1)
+    frame = np.stack(
+        [np.broadcast_to(ramp, (64, 64)), np.broadcast_to(ramp[:, None], (64, 64)), np.full((64, 64), 90, np.uint8)], -1
+    )
     with Image.open(io.BytesIO(gif_bytes(frame[None]))) as image:
         assert np.abs(np.asarray(image.convert("RGB"), int) - frame).mean() < 8
 
@@ -57,7 +59,9 @@ def test_odd_sizes_are_padded_by_repetition_not_stretched(tmp_path):
     assert decoded[1, 8, 4:7].min() > 235 and decoded[1, 8, 10:].max() < 20
 
 
-@pytest.mark.parametrize("frames", [np.zeros((2, 4, 4, 3)), np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "frames", [np.zeros((2, 4, 4, 3)), np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8)]
+)
 def test_wrong_frames_are_refused(frames):
     with pytest.raises(ValueError, match="uint8"):
         gif_bytes(frames)

@@ -18,7 +18,9 @@ from vcgen.training.stopping import Stopped, StopSignals, conclude
 
 
 def wait_in_pytorch(ready, training: bool, port: int, pipe: int | None) -> None:
-    """The life of a process that nobody joins: it waits where Python's own handlers are not called. pipe: held open by one it starts."""
+    """The life of a process that nobody joins: it waits where Python's own handlers are not called. pipe: held open by
+    one it starts.
+    """
     with StopSignals() as signals:
         signals.training = training
         child = [] if pipe is None else [subprocess.Popen(["sleep", "100"], pass_fds=(pipe,))]
@@ -70,7 +72,10 @@ def test_in_training_the_first_signal_waits_for_the_step_and_the_second_does_not
     assert process.exitcode is None
     os.kill(process.pid, signal.SIGTERM)
     process.join(20)
-    assert process.exitcode == 143 and "SIGTERM came again: ended at once, checkpoints are what they were" in capfd.readouterr().err
+    assert (
+        process.exitcode == 143
+        and "SIGTERM came again: ended at once, checkpoints are what they were" in capfd.readouterr().err
+    )
 
 
 def test_the_processes_that_it_has_started_end_with_it(waiting):

@@ -1,4 +1,6 @@
-"""Files and folders appear whole or not at all, under names that nobody can foresee: not another user, not a process of another node."""
+"""Files and folders appear whole or not at all, under names that nobody can foresee: not another user, not a process of
+another node.
+"""
 
 import os
 import threading
@@ -31,7 +33,9 @@ def test_temporary_names_are_never_shared_even_where_process_numbers_are(tmp_pat
     with replacing(tmp_path / "a.json") as first, replacing(tmp_path / "a.json") as second:
         assert first != second and first.exists() and second.exists() and first.suffix == ".json"
         first.write_text("first"), second.write_text("second")
-    assert names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == "first"  # the outer one was renamed last
+    assert (
+        names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == "first"
+    )  # the outer one was renamed last
     with replacing_folder(tmp_path / "b") as one, replacing_folder(tmp_path / "b") as other:
         assert one != other
 
@@ -58,7 +62,11 @@ def test_writers_of_one_file_at_a_time_neither_fail_nor_mix(tmp_path):
 def test_a_link_in_the_place_of_a_file_is_replaced_not_followed(tmp_path, precious):
     (tmp_path / "a.json").symlink_to(precious)
     write_bytes(tmp_path / "a.json", b"new")
-    assert precious.read_text() == "precious" and (tmp_path / "a.json").read_text() == "new" and not (tmp_path / "a.json").is_symlink()
+    assert (
+        precious.read_text() == "precious"
+        and (tmp_path / "a.json").read_text() == "new"
+        and not (tmp_path / "a.json").is_symlink()
+    )
 
 
 @pytest.mark.parametrize("older", ["none", "empty", "full", "link", "dangling"])
@@ -123,7 +131,9 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path, "*.ckpt")
     assert names(tmp_path) == sorted(kept)
     remove_leftovers(tmp_path / "nowhere", "*")
-    assert [written_name(path) for path in left] == ["last.ckpt", "step-7.ckpt", "folder.ckpt"] and written_name(Path("a.b")) == "a.b"
+    assert [written_name(path) for path in left] == ["last.ckpt", "step-7.ckpt", "folder.ckpt"] and written_name(
+        Path("a.b")
+    ) == "a.b"
 
 
 @pytest.mark.parametrize("name", ["a" * 251 + ".png", "\u00e9" * 125 + ".png", "no_suffix", ".hidden", "two.dots.tar"])
@@ -151,7 +161,10 @@ def test_a_second_name_of_a_checkpoint_is_the_same_file_or_a_copy(tmp_path, monk
     (tmp_path / "step-1.ckpt").write_text("one")
     link(tmp_path / "step-1.ckpt", tmp_path / "best.ckpt")
     link(tmp_path / "step-1.ckpt", tmp_path / "best.ckpt")
-    assert os.path.samefile(tmp_path / "step-1.ckpt", tmp_path / "best.ckpt") and names(tmp_path) == ["best.ckpt", "step-1.ckpt"]
+    assert os.path.samefile(tmp_path / "step-1.ckpt", tmp_path / "best.ckpt") and names(tmp_path) == [
+        "best.ckpt",
+        "step-1.ckpt",
+    ]
 
     def refuse(*_):
         raise OSError(1, "Operation not permitted")

@@ -7,10 +7,21 @@ import torch
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.diffusion.text_prior import TextPrior
 
-CAPTIONS = [f"a photo of a {color} {thing}, {view} view" for color in ("red", "blue", "green") for thing in ("car", "chair", "fish")
-            for view in ("front", "side", "back", "overhead")]
+CAPTIONS = [
+    f"a photo of a {color} {thing}, {view} view"
+    for color in ("red", "blue", "green")
+    for thing in ("car", "chair", "fish")
+    for view in ("front", "side", "back", "overhead")
+]
 TINY = TextPriorOptions(
-    size=16, autoencoder=(16, 16), channels=(16, 32), vocabulary=600, length=24, width=32, depth=1, heads=2,
+    size=16,
+    autoencoder=(16, 16),
+    channels=(16, 32),
+    vocabulary=600,
+    length=24,
+    width=32,
+    depth=1,
+    heads=2,
 )
 
 

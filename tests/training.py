@@ -50,14 +50,18 @@ samples: {scenes: 2, turntable: 0}
 
 
 class Witness(pl.Callback):
-    """Notes the scenes of every batch that is trained on; asks the trainer to stop after ``stop`` steps of the whole training."""
+    """Notes the scenes of every batch that is trained on; asks the trainer to stop after ``stop`` steps of the whole
+    training.
+    """
 
     seen: list[tuple[str, ...]] = []
 
     def __init__(self, stop: int = 0):
         self.stop = stop
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int
+    ) -> None:
         Witness.seen.append(batch.keys)
         if self.stop and trainer.global_step == self.stop:
             trainer.should_stop = True
@@ -69,7 +73,9 @@ class Slow(pl.Callback):
     def __init__(self, seconds: float):
         self.seconds = 0.0 if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else seconds
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Example, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Example, batch_idx: int
+    ) -> None:
         end = time.monotonic() + self.seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(left)
@@ -88,7 +94,9 @@ class Ranks(pl.Callback):
     def __init__(self, folder: str):
         self.folder, self.scenes, self.validated, self.noise = Path(folder), [], [], None
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Example, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Example, batch_idx: int
+    ) -> None:
         self.scenes += batch.keys
         self.noise = torch.rand(8, generator=module.step_generator())
 
@@ -96,15 +104,25 @@ class Ranks(pl.Callback):
         self.validated += batch.keys
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        found = {"weights": module.state_dict(), "noise": self.noise, "scenes": self.scenes, "validated": self.validated}
+        found = {
+            "weights": module.state_dict(),
+            "noise": self.noise,
+            "scenes": self.scenes,
+            "validated": self.validated,
+        }
         torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
 
 
 def vcgen(command: str, config: Path | str | list[Path], folder: Path, /, **options: Any) -> int:
-    """Run ``vcgen COMMAND -c CONFIG`` in this process, with options such as ``trainer__max_steps=2``; returns the exit status.
-    Of several configurations later ones win."""
+    """Run ``vcgen COMMAND -c CONFIG`` in this process, with options such as ``trainer__max_steps=2``; returns the exit
+    status. Of several configurations later ones win."""
     files = config if isinstance(config, list) else [config]
-    words = [command, *(word for file in files for word in ("-c", str(file))), "--trainer.default_root_dir", str(folder)]
+    words = [
+        command,
+        *(word for file in files for word in ("-c", str(file))),
+        "--trainer.default_root_dir",
+        str(folder),
+    ]
     for name, value in options.items():
         words += ["--" + name.replace("__plus", "+").replace("__", "."), *([] if value == "" else [str(value)])]
     return cli.main(words)

@@ -17,36 +17,45 @@ from vcgen.types import Field, Rendering, Views
 
 
 def open_pipeline(
-    folder: Path | str, device: torch.device | str = "cpu", elevation: float | None = None, distance: float | None = None,
-    fov: float | None = None, plugins: Sequence[str] = (),
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    elevation: float | None = None,
+    distance: float | None = None,
+    fov: float | None = None,
+    plugins: Sequence[str] = (),
 ) -> "Pipeline":
-    """The model of a folder on ``device``; elevation, distance and fov of images as in :meth:`InputCamera.of`, which with ``folder.load`` is
-    where the UserErrors come from. plugins: as there."""
+    """The model of a folder on ``device``; elevation, distance and fov of images as in :meth:`InputCamera.of`, which
+    with ``folder.load`` is where the UserErrors come from. plugins: as there."""
     system = model_folder.load(folder, device, plugins)
     return Pipeline(system, InputCamera.of(system.config, elevation, distance, fov))
 
 
 class Pipeline:
-    """A system and the camera its images are taken by, on an orbit around the object, z up, with the input camera at azimuth 0.
+    """A system and the camera its images are taken by, on an orbit around the object, z up, with the input camera at
+    azimuth 0.
 
-    system: takes and gives whole batches with cameras of any kind; its ``config`` is the parsed config.json. input_camera: the camera that the
-    model expects. Images are given as a file's path, a PIL image, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], of
-    any size; they are framed as ``vcgen render`` does it. fill: fraction of the frame that the object is scaled to fill. as_is: keep the
-    framing, for images framed like the training data. Everything stays on the model's device. Raises UserError for images without an
-    object.
-    """
+    system: takes and gives whole batches with cameras of any kind; its ``config`` is the parsed config.json.
+        input_camera: the camera that the
+    model expects. Images are given as a file's path, a PIL image, or an array (height, width, 3 or 4), uint8 or floats
+    in [0, 1], of any size; they are framed as ``vcgen render`` does it. fill: fraction of the frame that the object is
+    scaled to fill. as_is: keep the framing, for images framed like the training data. Everything stays on the model's
+    device. Raises UserError for images without an object."""
 
     def __init__(self, system: LightningModule, input_camera: InputCamera):
         self.system, self.input_camera = system, input_camera
 
     def context(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Views:
-        """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that took it."""
+        """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that
+        took it.
+        """
         return self.input_camera.context(prepare(image, self.input_camera.image_size, fill, as_is), self.system.device)
 
     def cameras(self, azimuths: Sequence[float], elevation: float | None = None) -> Cameras:
-        """Cameras (n,) around the object, degrees: azimuth 0 is the image's side, 90 a quarter turn counter-clockwise seen from above;
-        elevation between -90 and 90, the image's unless given."""
-        return self.input_camera.cameras(azimuths, self.input_camera.elevation if elevation is None else elevation, self.system.device)
+        """Cameras (n,) around the object, degrees: azimuth 0 is the image's side, 90 a quarter turn counter-clockwise
+        seen from above; elevation between -90 and 90, the image's unless given."""
+        return self.input_camera.cameras(
+            azimuths, self.input_camera.elevation if elevation is None else elevation, self.system.device
+        )
 
     @torch.no_grad()
     def reconstruct(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Field:
@@ -54,21 +63,29 @@ class Pipeline:
         return self.system.field(self.context(image, fill, as_is))
 
     def distill(
-        self, image: Source, steps: int | None = None, config: Path | str = "default", seed: int = 0, fill: float = 0.78,
+        self,
+        image: Source,
+        steps: int | None = None,
+        config: Path | str = "default",
+        seed: int = 0,
+        fill: float = 0.78,
         as_is: bool = False,
     ) -> Field:
-        """The field (batch of 1) behind an image, finetuned by the diffusion prior; under a minute on one CPU core at 64 px.
+        """The field (batch of 1) behind an image, finetuned by the diffusion prior; under a minute on one CPU core at
+        64 px.
 
-        steps: rounds of the guidance, each of which denoises the virtual views once; the configuration's own unless given. config: a YAML
-        file such as configs/distill.yaml, or "default", its settings. seed: of the noise. Raises UserError for a model without a prior.
-        """
+        steps: rounds of the guidance, each of which denoises the virtual views once; the configuration's own unless
+            given. config: a YAML
+        file such as configs/distill.yaml, or "default", its settings. seed: of the noise. Raises UserError for a model
+        without a prior."""
         from vcgen.systems.distillation.distilled import distilled
 
         return distilled(self.system, str(config), seed, rounds=steps).field(self.context(image, fill, as_is))
 
     @torch.no_grad()
     def render(self, field: Field, cameras: Cameras, size: int | tuple[int, int] | None = None) -> Rendering:
-        """Images of a field (batch of 1) over the model's background: cameras (n,) -> a Rendering of shapes (n, channels, height, width).
+        """Images of a field (batch of 1) over the model's background: cameras (n,) -> a Rendering of shapes (n,
+        channels, height, width).
 
         size: (height, width), or the width alone, in pixels; the model's own unless given.
         """
@@ -78,26 +95,45 @@ class Pipeline:
         cameras = cameras.to(self.system.device)
         # One at a time: memory does not grow with their number.
         views = [
-            self.system.render(field, cameras[index : index + 1].reshape(1, 1), size or (height, width), background=self.input_camera.background)
+            self.system.render(
+                field,
+                cameras[index : index + 1].reshape(1, 1),
+                size or (height, width),
+                background=self.input_camera.background,
+            )
             for index in range(len(cameras.near))
         ]
         return Rendering(*(torch.cat(parts, 1)[0] for parts in zip(*views, strict=True)))
 
     @torch.no_grad()
     def sample(
-        self, image: Source, cameras: Cameras, steps: int = 10, seed: int = 0, guidance_scale: float | None = None, strength: float = 1.0,
-        fill: float = 0.78, as_is: bool = False, sampler: str = "ddim",
+        self,
+        image: Source,
+        cameras: Cameras,
+        steps: int = 10,
+        seed: int = 0,
+        guidance_scale: float | None = None,
+        strength: float = 1.0,
+        fill: float = 0.78,
+        as_is: bool = False,
+        sampler: str = "ddim",
     ) -> Tensor:
-        """Images (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each by itself.
+        """Images (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each
+        by itself.
 
-        steps: of the sampler. seed: of the noise; the same gives the same images. guidance_scale: of the classifier-free
-        kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout. strength: below 1, sampling
-        starts from the field's rendering, noised to this fraction of the schedule: closer to it, less sharp. sampler: "ddim", or "dpm++" for
-        DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model without a prior and for an unknown sampler.
-        """
+        steps: of the sampler. seed: of the noise; the same gives the same images. guidance_scale: of the
+            classifier-free
+        kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout. strength: below 1,
+        sampling starts from the field's rendering, noised to this fraction of the schedule: closer to it, less sharp.
+        sampler: "ddim", or "dpm++" for DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model
+        without a prior and for an unknown sampler."""
         if getattr(self.system, "prior", None) is None:
-            raise UserError("this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with a prior")
+            raise UserError(
+                "this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with a prior"
+            )
         noise = torch.Generator(self.system.device).manual_seed(seed)
         views = cameras.to(self.system.device).reshape(1, len(cameras.near))
         context = self.context(image, fill, as_is)
-        return self.system.sample(context, views, noise, steps=steps, guidance_scale=guidance_scale, strength=strength, sampler=sampler)[0]
+        return self.system.sample(
+            context, views, noise, steps=steps, guidance_scale=guidance_scale, strength=strength, sampler=sampler
+        )[0]

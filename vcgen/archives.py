@@ -10,7 +10,8 @@ END = b"PK\x05\x06"
 
 
 def damaged_part(path: Path) -> str:
-    """What is wrong with the archive that a checkpoint is; "" if all is as it was written, every part with the checksum noted for it.
+    """What is wrong with the archive that a checkpoint is; "" if all is as it was written, every part with the checksum
+    noted for it.
 
     Takes no memory to speak of, and 0.4 s per GB on one core when the system still has the file in memory.
     """
@@ -25,7 +26,9 @@ def damaged_part(path: Path) -> str:
 
 
 def _strange_part(file: zipfile.ZipFile) -> str:
-    """What ``torch.save`` would not have written: other readers could see another content, or more of it than the file has bytes."""
+    """What ``torch.save`` would not have written: other readers could see another content, or more of it than the file
+    has bytes.
+    """
     entries = sorted(file.infolist(), key=lambda entry: entry.header_offset)
     names = {entry.filename for entry in entries}
     file.fp.seek(-22, 2)

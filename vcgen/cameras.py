@@ -1,8 +1,8 @@
 """Cameras, rays, projections, orbits, and conversions from other conventions.
 
-One convention everywhere: camera-to-world 4 x 4 with OpenCV axes (x right, y down, z forward); intrinsics normalized by the image size
-(fx/W, fy/H, cx/W, cy/H), so they survive resizing; pixel centers at +0.5; ray parameter = Euclidean distance (unit directions).
-"""
+One convention everywhere: camera-to-world 4 x 4 with OpenCV axes (x right, y down, z forward); intrinsics normalized by
+the image size (fx/W, fy/H, cx/W, cy/H), so they survive resizing; pixel centers at +0.5; ray parameter = Euclidean
+distance (unit directions)."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Right-multiply a camera-to-world matrix with OpenGL/Blender axes (x right, y up, z backward) to get OpenCV axes. Its own inverse.
+#: Right-multiply a camera-to-world matrix with OpenGL/Blender axes (x right, y up, z backward) to get OpenCV axes. Its
+#: own inverse.
 OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
 #: The same for PyTorch3D axes (x left, y up, z forward). Its own inverse.
 PYTORCH3D_TO_OPENCV = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
@@ -42,7 +43,9 @@ class Cameras:
 
     def __getitem__(self, index) -> "Cameras":
         if any(part is ... for part in (index if isinstance(index, tuple) else (index,))):
-            raise IndexError("Cameras and Views cannot be indexed with `...`, which would reach into the matrices; write out the `:`")
+            raise IndexError(
+                "Cameras and Views cannot be indexed with `...`, which would reach into the matrices; write out the `:`"
+            )
         return Cameras(self.c2w[index], self.K[index], self.near[index], self.far[index])
 
     def to(self, *args, **kwargs) -> "Cameras":
@@ -52,20 +55,26 @@ class Cameras:
     def reshape(self, *shape: int) -> "Cameras":
         """The same cameras in another batch shape."""
         return Cameras(
-            self.c2w.reshape(*shape, 4, 4), self.K.reshape(*shape, 3, 3), self.near.reshape(shape), self.far.reshape(shape)
+            self.c2w.reshape(*shape, 4, 4),
+            self.K.reshape(*shape, 3, 3),
+            self.near.reshape(shape),
+            self.far.reshape(shape),
         )
 
     @staticmethod
     def cat(parts: "Sequence[Cameras]", dim: int = 0) -> "Cameras":
         """Cameras one after another along a batch dimension, which counts from the front (``dim >= 0``)."""
-        return Cameras(*(torch.cat([getattr(part, name) for part in parts], dim) for name in ("c2w", "K", "near", "far")))
+        return Cameras(
+            *(torch.cat([getattr(part, name) for part in parts], dim) for name in ("c2w", "K", "near", "far"))
+        )
 
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Rays through all pixel centers: origins and unit directions, each (..., height * width, 3), row by row."""
         return self.rays_at(pixel_centers(height, width, self.c2w.device, self.c2w.dtype))
 
     def rays_at(self, uv: Tensor) -> tuple[Tensor, Tensor]:
-        """Rays through image points ``uv``: (n, 2) or (..., n, 2), normalized, (0, 0) top left and (1, 1) bottom right corner.
+        """Rays through image points ``uv``: (n, 2) or (..., n, 2), normalized, (0, 0) top left and (1, 1) bottom right
+        corner.
 
         Returns origins and unit directions in the world, each (..., n, 3).
         """
@@ -76,7 +85,9 @@ class Cameras:
         return self.centers[..., None, :].expand_as(directions), directions
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """World points (..., n, 3) -> normalized image points (..., n, 2) and z-depth (..., n), negative behind the camera."""
+        """World points (..., n, 3) -> normalized image points (..., n, 2) and z-depth (..., n), negative behind the
+        camera.
+        """
         local = rotate(points - self.centers[..., None, :], self.c2w[..., :3, :3].transpose(-1, -2))
         z = local[..., 2]
         focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]], -1)[..., None, :]
@@ -86,9 +97,8 @@ class Cameras:
 def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
     """Multiply vectors (..., n, 3) by matrices (..., 3, 3), in the precision of the inputs.
 
-    Written out because a matrix product would be rounded to bfloat16 by autocast, or to TF32 by ``set_float32_matmul_precision``:
-    half a pixel at 128 x 128.
-    """
+    Written out because a matrix product would be rounded to bfloat16 by autocast, or to TF32 by
+    ``set_float32_matmul_precision``: half a pixel at 128 x 128."""
     x, y, z = vectors.split(1, dim=-1)
     columns = rotation[..., None, :, :]
     return x * columns[..., 0] + y * columns[..., 1] + z * columns[..., 2]
@@ -126,14 +136,17 @@ def rigid_inverse(transform: Tensor) -> Tensor:
 
 
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Camera-to-world (..., 4, 4) at ``eye`` looking at ``target`` with image-up towards ``up``; all (..., 3) in the world.
+    """Camera-to-world (..., 4, 4) at ``eye`` looking at ``target`` with image-up towards ``up``; all (..., 3) in the
+    world.
 
-    Raises ValueError where ``up`` is parallel to the viewing direction (or ``eye`` is ``target``): the roll is then undefined.
-    """
+    Raises ValueError where ``up`` is parallel to the viewing direction (or ``eye`` is ``target``): the roll is then
+    undefined."""
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     right = torch.linalg.cross(forward, torch.nn.functional.normalize(up, dim=-1).expand_as(forward))
     if bool((right.norm(dim=-1) < 1e-6).any()):
-        raise ValueError("look_at: `up` is parallel to the viewing direction, or `eye` equals `target`; choose another `up`")
+        raise ValueError(
+            "look_at: `up` is parallel to the viewing direction, or `eye` equals `target`; choose another `up`"
+        )
     right = torch.nn.functional.normalize(right, dim=-1)
     down = torch.linalg.cross(forward, right)
     c2w = torch.zeros(*forward.shape[:-1], 4, 4, dtype=forward.dtype, device=forward.device)
@@ -145,8 +158,8 @@ def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
 def orbit(azimuth: Tensor, elevation: Tensor, distance: float, K: Tensor, near: float, far: float) -> Cameras:
     """Cameras on a sphere around the origin of a z-up world, looking at the origin.
 
-    azimuth, elevation: (n,) degrees; azimuth 0 looks along +y from -y and grows counter-clockwise seen from above. K: (3, 3) normalized.
-    """
+    azimuth, elevation: (n,) degrees; azimuth 0 looks along +y from -y and grows counter-clockwise seen from above. K:
+    (3, 3) normalized."""
     a, e = torch.deg2rad(azimuth - 90), torch.deg2rad(elevation)
     eye = distance * torch.stack([e.cos() * a.cos(), e.cos() * a.sin(), e.sin()], -1)
     # the direction of growing elevation: towards the world's up, and defined at the poles, where the world's up is not
@@ -165,7 +178,9 @@ def view_angles(centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pytorch3d_to_c2w(R: Tensor, T: Tensor) -> Tensor:
-    """PyTorch3D's world-to-camera ``x_cam = x_world R + T`` (row vectors; R (..., 3, 3), T (..., 3)) -> OpenCV camera-to-world."""
+    """PyTorch3D's world-to-camera ``x_cam = x_world R + T`` (row vectors; R (..., 3, 3), T (..., 3)) -> OpenCV
+    camera-to-world.
+    """
     w2c = torch.zeros(*R.shape[:-2], 4, 4, dtype=R.dtype, device=R.device)
     w2c[..., :3, :3] = R.transpose(-1, -2)
     w2c[..., :3, 3] = T
@@ -180,7 +195,9 @@ def c2w_to_pytorch3d(c2w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def colmap_to_c2w(quaternion: Tensor, translation: Tensor) -> Tensor:
-    """COLMAP's world-to-camera quaternion (..., 4) as (w, x, y, z) and translation (..., 3) -> OpenCV camera-to-world."""
+    """COLMAP's world-to-camera quaternion (..., 4) as (w, x, y, z) and translation (..., 3) -> OpenCV
+    camera-to-world.
+    """
     w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
     rows = [
         torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),

@@ -14,7 +14,9 @@ from vcgen.io import beside
 
 @contextmanager
 def replacing_folder(path: Path | str) -> Iterator[Path]:
-    """As :func:`vcgen.io.replacing`, a folder to write into, which then takes the place of an older folder of that name."""
+    """As :func:`vcgen.io.replacing`, a folder to write into, which then takes the place of an older folder of that
+    name.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
@@ -28,7 +30,9 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
 
 
 def put_in_place(source: Path, target: Path) -> None:
-    """Give a finished file or folder its name. What has that name is deleted afterwards; if that fails in between, it keeps its name."""
+    """Give a finished file or folder its name. What has that name is deleted afterwards; if that fails in between, it
+    keeps its name.
+    """
     try:
         os.replace(source, target)
         return
@@ -57,13 +61,16 @@ def create_folder(folder: Path | str) -> None:
 
 
 def create_own_folder(folder: Path | str) -> None:
-    """As :func:`create_folder`; raises UserError, too, where a link or another user's folder has a name that anyone can foresee.
+    """As :func:`create_folder`; raises UserError, too, where a link or another user's folder has a name that anyone can
+    foresee.
 
     Whoever owns a folder decides what its names stand for at any time. Folders of the administrator are trusted.
     """
     create_folder(folder)
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode):
-        raise UserError(f"{folder}: a link stands where vcgen keeps a folder of its own; remove it, or choose another place")
+        raise UserError(
+            f"{folder}: a link stands where vcgen keeps a folder of its own; remove it, or choose another place"
+        )
     if found.st_uid not in (os.geteuid(), 0):
         raise UserError(f"{folder}: belongs to another user; remove it, or choose a place of your own")

@@ -33,8 +33,8 @@ MAX_DEPTH = 64
 MOST_VALUES = 10_000_000
 #: Bytes allowed in a JSON file unless its reader says otherwise.
 MAX_JSON = 64 << 20
-#: Up to this length files are looked through for names that an object gives twice. Longer ones, and those that are read for every scene,
-#: are not written by hand; of such names vcgen, as most readers, takes the last.
+#: Up to this length files are looked through for names that an object gives twice. Longer ones, and those that are read
+#: for every scene, are not written by hand; of such names vcgen, as most readers, takes the last.
 MAX_BY_HAND = 1 << 20
 
 
@@ -42,10 +42,10 @@ MAX_BY_HAND = 1 << 20
 def replacing(path: Path | str, flush: bool = False) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` to write to; on success it becomes ``path``, on any error it is deleted.
 
-    The temporary file is created here, exclusively and under an unguessable name: another user of a shared folder cannot plant a link for
-    it, and two processes on different nodes never share it. It keeps the suffix of ``path``, because many writers choose the format by it.
-    Missing parent folders are created. flush: reach the disk before the renaming, so that it survives a power cut.
-    """
+    The temporary file is created here, exclusively and under an unguessable name: another user of a shared folder
+    cannot plant a link for it, and two processes on different nodes never share it. It keeps the suffix of ``path``,
+    because many writers choose the format by it. Missing parent folders are created. flush: reach the disk before the
+    renaming, so that it survives a power cut."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
@@ -69,17 +69,22 @@ def written_name(path: Path) -> str:
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove what killed processes were writing beside the files or folders ``name`` (a pattern, as *.ckpt) of a folder.
+    """Remove what killed processes were writing beside the files or folders ``name`` (a pattern, as *.ckpt) of a
+    folder.
 
     Only for the one process that may write them: there is no other sign that a temporary file is not in use.
     """
     for path in folder.glob(".*.partial*"):
         if TEMPORARY.fullmatch(path.name) and fnmatch.fnmatchcase(written_name(path), name):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(
+                missing_ok=True
+            )
 
 
 def beside(path: Path) -> Path:
-    """An unguessable name for a temporary file or folder beside ``path``; long names are cut, since names may have 255 bytes."""
+    """An unguessable name for a temporary file or folder beside ``path``; long names are cut, since names may have 255
+    bytes.
+    """
     stem = os.fsdecode(os.fsencode(path.stem)[:120])
     return path.with_name(f".{stem}.{secrets.token_hex(8)}.partial{path.suffix}")
 
@@ -90,16 +95,17 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose a writable place with free space") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose a writable place with free space"
+        ) from error
 
 
 def read_json(path: Path | str, schema: type[T] = dict[str, Any], advice: str = "", limit: int = MAX_JSON) -> T:
     """The content of a JSON file, checked against ``schema``: a msgspec Struct, or any type that msgspec decodes.
 
-    Raises UserError in one line for a file that is missing, no regular file, longer than ``limit`` bytes, not JSON, not of the schema (NaN,
-    infinity, numbers out of range, other types), nested deeper than MAX_DEPTH, or with a name twice in one object. advice: what to do, the
-    end of that line.
-    """
+    Raises UserError in one line for a file that is missing, no regular file, longer than ``limit`` bytes, not JSON, not
+    of the schema (NaN, infinity, numbers out of range, other types), nested deeper than MAX_DEPTH, or with a name twice
+    in one object. advice: what to do, the end of that line."""
     return parse_json(read_bytes(path, limit, advice), schema, str(path), advice)
 
 
@@ -110,7 +116,9 @@ def parse_json(data: bytes, schema: type[T], where: str, advice: str = "", by_ha
         content = msgspec.json.decode(data, type=schema)
         if by_hand and len(data) <= MAX_BY_HAND:
             json.loads(data, object_pairs_hook=_each_name_once, parse_int=len, parse_float=len)
-        if _is_open(schema) and any(isinstance(item, int) and item.bit_length() > 64 for item in chain.from_iterable(levels(content))):
+        if _is_open(schema) and any(
+            isinstance(item, int) and item.bit_length() > 64 for item in chain.from_iterable(levels(content))
+        ):
             raise ValueError("holds a number of more than 64 bits")
     except RecursionError as error:
         raise UserError(one_line(f"{where}: nested deeper than {MAX_DEPTH} levels", advice)) from error
@@ -120,7 +128,9 @@ def parse_json(data: bytes, schema: type[T], where: str, advice: str = "", by_ha
 
 
 def check(value: Any, schema: type[T], where: str, advice: str = "") -> T:
-    """Plain data that was not read as JSON (a part of a checkpoint, a YAML file) as ``schema`` says; UserError as :func:`read_json`."""
+    """Plain data that was not read as JSON (a part of a checkpoint, a YAML file) as ``schema`` says; UserError as
+    :func:`read_json`.
+    """
     try:
         return msgspec.convert(value, schema)
     except (ValueError, RecursionError) as error:
@@ -152,7 +162,9 @@ def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[Bin
     except FileNotFoundError as error:
         raise UserError(one_line(f"{path} is missing", advice)) from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UserError(one_line(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})", advice)) from error
+        raise UserError(
+            one_line(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})", advice)
+        ) from error
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -165,8 +177,8 @@ def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[Bin
 def open_lock(path: Path | str) -> BinaryIO:
     """A lock file, opened for reading and writing, created if need be, for fcntl.
 
-    Raises UserError where something else stands in its place, such as a link that another user of a shared folder has planted.
-    """
+    Raises UserError where something else stands in its place, such as a link that another user of a shared folder has
+    planted."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     except OSError as error:
@@ -199,7 +211,9 @@ def _without_waiting(path: str, flags: int) -> int:
 def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
+        raise ValueError(
+            f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice in one object"
+        )
 
 
 @functools.cache
@@ -209,7 +223,8 @@ def _is_open(schema: Any) -> bool:
 
 
 def levels(value: Any, most: int = MOST_VALUES) -> Iterator[list[Any]]:
-    """The values of nested plain data, depth by depth. Raises ValueError beyond MAX_DEPTH depths, or ``most`` values at one.
+    """The values of nested plain data, depth by depth. Raises ValueError beyond MAX_DEPTH depths, or ``most`` values at
+    one.
 
     In data that is not read from JSON, as in a checkpoint, a container may hold itself, or one stand in many places.
     """

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-#: Of glibc's mallopt(3): free memory above this many bytes at the top of the heap goes back to the system; larger blocks are mapped.
+#: Of glibc's mallopt(3): free memory above this many bytes at the top of the heap goes back to the system; larger
+#: blocks are mapped.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 #: Larger than any block of a step, and than what a step frees.
 LARGE = 2**31 - 1
@@ -19,10 +20,10 @@ LARGE = 2**31 - 1
 def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
     """Tell glibc to keep what is freed, and say whether it will.
 
-    By default it maps blocks of some megabytes anew at every request and unmaps them when they are freed: a training step on a CPU then
-    pays for empty pages over and over. The process keeps its peak instead, which it would need at the next step anyway. Nothing happens
-    where another C library is in use, and where the user has set the allocator by the environment (MALLOC_..., GLIBC_TUNABLES).
-    """
+    By default it maps blocks of some megabytes anew at every request and unmaps them when they are freed: a training
+    step on a CPU then pays for empty pages over and over. The process keeps its peak instead, which it would need at
+    the next step anyway. Nothing happens where another C library is in use, and where the user has set the allocator by
+    the environment (MALLOC_..., GLIBC_TUNABLES)."""
     if any(name.startswith("MALLOC_") for name in environ) or "malloc" in environ.get("GLIBC_TUNABLES", ""):
         return False
     try:

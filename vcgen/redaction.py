@@ -1,8 +1,8 @@
-"""Secrets stay out of all that vcgen writes: passwords and signatures of addresses, and values of environment variables.
+"""Secrets stay out of all that vcgen writes: passwords and signatures of addresses, and values of environment
+variables.
 
-A process remembers the secrets that it has been given; :func:`hide` takes them, and whatever looks like one in an address, out of a text.
-Messages of errors pass through it by themselves.
-"""
+A process remembers the secrets that it has been given; :func:`hide` takes them, and whatever looks like one in an
+address, out of a text. Messages of errors pass through it by themselves."""
 
 import logging
 import re
@@ -19,8 +19,11 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{1,40}://?)([^\s'\"<>`]*)")
 _SIGNING = re.compile(
     r"(?i)(x-(amz|goog|oss|cos|ms)-.*|.*(sig|token|secret|password|passwd|auth|credential|key|policy|jwt).*|s[eptvkr]|sr|spr|expires)"
 )
-_SECRET_WORD = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|bearer|api[_-]?key|key|credentials?|auth(?:orization)?|cookie)"
-#: What follows such words in a command: ``--password=X``, ``--header 'Authorization: X'``, ``-u NAME:X``, ``TOKEN=X curl``.
+_SECRET_WORD = (
+    r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|bearer|api[_-]?key|key|credentials?|auth(?:orization)?|cookie)"
+)
+#: What follows such words in a command: ``--password=X``, ``--header 'Authorization: X'``, ``-u NAME:X``, ``TOKEN=X
+#: curl``.
 _IN_COMMAND = re.compile(
     rf"(?i)(?:^|[\s'\":_-])[\w-]*{_SECRET_WORD}[\w-]*(?:\s*[:=]\s*|\s+)(?:basic\s+|bearer\s+)?(\"[^\"]*\"|'[^']*'|[^\s'\"]+)"
 )
@@ -67,12 +70,16 @@ def hide(text: str) -> str:
 
 
 def hide_word(word: str) -> str:
-    """:func:`hide` for a whole value or word of a command line; of a ``pipe:`` command that holds a secret only the program is left."""
+    """:func:`hide` for a whole value or word of a command line; of a ``pipe:`` command that holds a secret only the
+    program is left.
+    """
     return _known[word] if word in _known else hide(hide_address(word))
 
 
 def hide_address(word: str) -> str:
-    """:func:`hide_word` as far as it goes by what the word itself says: a known secret may stand in other words by chance."""
+    """:func:`hide_word` as far as it goes by what the word itself says: a known secret may stand in other words by
+    chance.
+    """
     before, pipe, command = word.partition("pipe:")
     if pipe and _secrets(pipe + command):
         words = [found for found in command.split() if "=" not in found]

@@ -1,8 +1,7 @@
 """Types that the schemas of several files share: what a number or a text in a file may be.
 
-A schema is a msgspec Struct beside the code that owns the file. Bounds are wide enough for every use and narrow enough that what follows
-(a float32, an array of that many pixels, a line in a report) can hold the value.
-"""
+A schema is a msgspec Struct beside the code that owns the file. Bounds are wide enough for every use and narrow enough
+that what follows (a float32, an array of that many pixels, a line in a report) can hold the value."""
 
 from typing import Annotated
 
@@ -29,7 +28,8 @@ AtLeastOne = Annotated[int, Meta(ge=1, le=1 << 31)]
 ViewNumber = Annotated[int, Meta(ge=0, lt=100_000)]
 #: One side of an image, in pixels.
 Side = Annotated[int, Meta(ge=1, le=16384)]
-#: One side of a model's images, and of the planes and latents that it computes with, which take as much memory as they say.
+#: One side of a model's images, and of the planes and latents that it computes with, which take as much memory as they
+#: say.
 ModelSide = Annotated[int, Meta(ge=1, le=4096)]
 PlaneSide = Annotated[int, Meta(ge=1, le=1024)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]

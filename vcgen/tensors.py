@@ -1,5 +1,5 @@
-"""Files of tensors (safetensors): written with a checksum of what they hold, read within bounds and only when every value is a number; and
-how far a module may grow that a file describes."""
+"""Files of tensors (safetensors): written with a checksum of what they hold, read within bounds and only when every
+value is a number; and how far a module may grow that a file describes."""
 
 import hashlib
 import json
@@ -27,12 +27,15 @@ DAMAGED = "it is damaged or no safetensors file: copy it again, or make it again
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a file that :func:`read_tensors` and every other reader of safetensors reads; its bytes depend on the tensors alone."""
+    """Write a file that :func:`read_tensors` and every other reader of safetensors reads; its bytes depend on the
+    tensors alone.
+    """
     # Tied parameters share memory, which safetensors refuses: every name gets its own copy.
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     data = memoryview(save(own))
     end = 8 + int.from_bytes(data[:8], "little")
-    # The library writes metadata in an order that changes from run to run. Readers of the Hugging Face kind want "format".
+    # The library writes metadata in an order that changes from run to run. Readers of the Hugging Face kind want
+    # "format".
     noted = {"__metadata__": {"format": "pt", CHECKSUM: checksum(own)}, **json.loads(bytes(data[8:end]))}
     header = json.dumps(noted, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -44,9 +47,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 def read_tensors(path: Path | str, advice: str = DAMAGED) -> dict[str, Tensor]:
     """The tensors of a file by their names, on the CPU.
 
-    Raises UserError for a file that is missing, damaged (files that vcgen wrote hold a checksum), none of safetensors, or that holds NaN or
-    infinity. advice: what to do, the end of that line.
-    """
+    Raises UserError for a file that is missing, damaged (files that vcgen wrote hold a checksum), none of safetensors,
+    or that holds NaN or infinity. advice: what to do, the end of that line."""
     with open_regular(path, MAX_BYTES, advice) as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:
@@ -80,14 +82,18 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 class TensorsWithin(TorchDispatchMode):
-    """Tensors that are made inside raise TooLarge, before they take memory, when they have more than ``limit`` elements."""
+    """Tensors that are made inside raise TooLarge, before they take memory, when they have more than ``limit``
+    elements.
+    """
 
     def __init__(self, limit: int):
         super().__init__()
         self.limit = limit
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        size = args[0] if args and isinstance(args[0], (list, tuple)) and all(isinstance(n, int) for n in args[0]) else ()
+        size = (
+            args[0] if args and isinstance(args[0], (list, tuple)) and all(isinstance(n, int) for n in args[0]) else ()
+        )
         if math.prod(size) > self.limit:
             raise TooLarge(f"it asks for a tensor of {math.prod(size):.3g} elements")
         return func(*args, **(kwargs or {}))

@@ -1,4 +1,6 @@
-"""Text on its way to a terminal. Names and messages come from files of anybody: none may steer a terminal, or be taken for markup."""
+"""Text on its way to a terminal. Names and messages come from files of anybody: none may steer a terminal, or be taken
+for markup.
+"""
 
 import sys
 from typing import TYPE_CHECKING
@@ -13,13 +15,17 @@ LONGEST = 2000
 
 
 def one_line(message: str, advice: str = "") -> str:
-    """A message that can go to a terminal, whatever a file put into it: control characters escaped, long text cut. advice: its end."""
+    """A message that can go to a terminal, whatever a file put into it: control characters escaped, long text cut.
+    advice: its end.
+    """
     shown = printable(message)
     return f"{shown if len(shown) <= 500 else shown[:497] + '...'}; {advice}" if advice else shown[:500]
 
 
 def printable(text: str) -> str:
-    """Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes \\x1b or so."""
+    """Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes
+    \\x1b or so.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -29,7 +35,9 @@ def say(*lines: str) -> None:
 
 
 def complain(text: str, kind: str = "error") -> None:
-    """Print ``vcgen: error: TEXT`` to standard error, in one line; of a text that is very long, the middle is left out."""
+    """Print ``vcgen: error: TEXT`` to standard error, in one line; of a text that is very long, the middle is left
+    out.
+    """
     shown = printable(hide(text))
     if len(shown) > LONGEST:
         shown = f"{shown[: LONGEST // 2]} ... {shown[-LONGEST // 2 :]}"

@@ -15,7 +15,8 @@ from vcgen.errors import UserError
 class Views:
     """Images with the cameras that took them; ``...`` are any equal batch dimensions, usually (batch, views).
 
-    images: (..., 3, height, width) float in [0, 1]; *straight* (not premultiplied) color where ``alpha`` is given, final color otherwise.
+    images: (..., 3, height, width) float in [0, 1]; *straight* (not premultiplied) color where ``alpha`` is given,
+        final color otherwise.
     cameras: batch shape (...).
     alpha: (..., 1, height, width) coverage in [0, 1], or None for images that are opaque throughout.
     """
@@ -30,15 +31,21 @@ class Views:
         return self.images.shape[-2], self.images.shape[-1]
 
     def on(self, background: Tensor | float) -> Tensor:
-        """Composite over a color: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views stay as they are."""
+        """Composite over a color: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views stay
+        as they are.
+        """
         if self.alpha is None:
             return self.images
         return self.images * self.alpha + (1 - self.alpha) * background
 
     def only(self, who: str) -> "Views":
-        """(batch, 1) views -> (batch,). Raises UserError where there are more, of which ``who`` would pass over all but one."""
+        """(batch, 1) views -> (batch,). Raises UserError where there are more, of which ``who`` would pass over all but
+        one.
+        """
         if (count := self.cameras.shape[1]) != 1:
-            raise UserError(f"{who} looks at one input view, here are {count}: give one, or use PixelNerf, which looks at several")
+            raise UserError(
+                f"{who} looks at one input view, here are {count}: give one, or use PixelNerf, which looks at several"
+            )
         return self[:, 0]
 
     def __getitem__(self, index) -> "Views":
@@ -51,7 +58,9 @@ class Views:
 
 
 class Position(NamedTuple):
-    """A place in the training data: all ranks together have taken ``scenes`` scenes of epoch ``epoch`` (see ``data/order.py``)."""
+    """A place in the training data: all ranks together have taken ``scenes`` scenes of epoch ``epoch`` (see
+    ``data/order.py``).
+    """
 
     epoch: int = 0
     scenes: int = 0
@@ -59,7 +68,8 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """A batch of scenes: what the model sees (``context``, (batch, n) views) and must predict (``target``, (batch, m) views).
+    """A batch of scenes: what the model sees (``context``, (batch, n) views) and must predict (``target``, (batch, m)
+    views).
 
     keys: the scene names, one per batch entry. cursor: where the training data goes on after this batch.
     weight: 0 marks a repetition that only keeps the ranks in step: it counts in no mean.
@@ -79,8 +89,9 @@ class Example:
 
 
 class Rendering(NamedTuple):
-    """What a camera sees. rgb: (..., 3, height, width) in [0, 1], over the background; alpha: (..., 1, height, width) opacity in [0, 1];
-    depth: (..., 1, height, width) expected Euclidean distance along the ray in world units, ``far`` where nothing is hit."""
+    """What a camera sees. rgb: (..., 3, height, width) in [0, 1], over the background; alpha: (..., 1, height, width)
+    opacity in [0, 1]; depth: (..., 1, height, width) expected Euclidean distance along the ray in world units, ``far``
+    where nothing is hit."""
 
     rgb: Tensor
     alpha: Tensor
@@ -92,7 +103,8 @@ class Field(Protocol):
     """Where radiance lives: a batch of scenes, each with density and color at world points inside a sphere.
 
     center: (batch, 3) and radius: (batch,), world units: density is zero outside this sphere.
-    proposal: the field that the coarse pass of the renderer samples to place the fine samples; None means this field itself.
+    proposal: the field that the coarse pass of the renderer samples to place the fine samples; None means this field
+        itself.
     """
 
     center: Tensor
@@ -100,7 +112,9 @@ class Field(Protocol):
     proposal: "Field | None"
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, n, 3) world points and unit view directions -> density (batch, n) >= 0 per world unit, color (batch, n, 3) in [0, 1]."""
+        """(batch, n, 3) world points and unit view directions -> density (batch, n) >= 0 per world unit, color (batch,
+        n, 3) in [0, 1].
+        """
         ...
 
     def density(self, points: Tensor) -> Tensor:
@@ -109,7 +123,9 @@ class Field(Protocol):
 
 
 class Encoder(nn.Module, ABC):
-    """What turns posed views into a field: the part of a system that a configuration, or a model folder, chooses by its class."""
+    """What turns posed views into a field: the part of a system that a configuration, or a model folder, chooses by its
+    class.
+    """
 
     @abstractmethod
     def forward(self, context: Views) -> Field:
@@ -117,7 +133,9 @@ class Encoder(nn.Module, ABC):
 
 
 class FieldWeights(nn.Module):
-    """What of a field can be finetuned. scene: what its scenes have of their own; decoder: what all scenes of the model share."""
+    """What of a field can be finetuned. scene: what its scenes have of their own; decoder: what all scenes of the model
+    share.
+    """
 
     def __init__(self, scene: nn.Module, decoder: nn.Module):
         super().__init__()
@@ -125,7 +143,9 @@ class FieldWeights(nn.Module):
 
 
 class Recipe(NamedTuple):
-    """How to build the module that gives one certain field whatever it is shown: class and arguments, as in a model folder, and weights."""
+    """How to build the module that gives one certain field whatever it is shown: class and arguments, as in a model
+    folder, and weights.
+    """
 
     class_path: str
     init_args: dict[str, Any]

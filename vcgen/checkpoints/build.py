@@ -1,9 +1,9 @@
-"""Build a system from data: the class path and arguments in a model folder, a checkpoint, or a distillation's configuration.
+"""Build a system from data: the class path and arguments in a model folder, a checkpoint, or a distillation's
+configuration.
 
-The data may be a stranger's, so it is read and never run. Classes come from a table, or from packages that the user has named, and each
-must fit the type that stands at its place in the signature; all other values are checked against their annotations. Nothing else that the
-data names is imported, called or opened: see docs/security.md.
-"""
+The data may be a stranger's, so it is read and never run. Classes come from a table, or from packages that the user has
+named, and each must fit the type that stands at its place in the signature; all other values are checked against their
+annotations. Nothing else that the data names is imported, called or opened: see docs/security.md."""
 
 import importlib
 import os
@@ -34,18 +34,22 @@ CLASSES = (
     "vcgen.guidance.guidance.NGD", "vcgen.guidance.guidance.SDS", "vcgen.guidance.guidance.SJC",
 )  # fmt: skip
 #: Systems that leave their result in the run's folder: no file may ask to build them.
-WITHOUT_FIELD = ("vcgen.systems.distillation.system.Distill", "vcgen.systems.personalize.Personalize", "vcgen.systems.text2image.TextToImage")
+WITHOUT_FIELD = (
+    "vcgen.systems.distillation.system.Distill",
+    "vcgen.systems.personalize.Personalize",
+    "vcgen.systems.text2image.TextToImage",
+)
 #: More values than the arguments of any model have at one depth.
 MOST_VALUES = 10_000
 
 
 def build_system(class_path: str, init_args: Mapping[str, Any], plugins: Sequence[str] = ()) -> pl.LightningModule:
-    """The system, one that makes a field, that ``class_path`` and nested ``{"class_path", "init_args"}`` in ``init_args`` describe.
+    """The system, one that makes a field, that ``class_path`` and nested ``{"class_path", "init_args"}`` in
+    ``init_args`` describe.
 
-    Starting weights (``pretrained``) are left out: they are paths on the computer that trained. plugins: packages of the user's own whose
-    classes may be named, beside those in the variable VCGEN_PLUGINS. Raises UserError in one line for any other class, for one that does
-    not fit its place, and for arguments that do not fit.
-    """
+    Starting weights (``pretrained``) are left out: they are paths on the computer that trained. plugins: packages of
+    the user's own whose classes may be named, beside those in the variable VCGEN_PLUGINS. Raises UserError in one line
+    for any other class, for one that does not fit its place, and for arguments that do not fit."""
     allowed = plugin_names(plugins)
     refuse_foreign({"class_path": class_path, "init_args": init_args}, allowed)
     if class_path in WITHOUT_FIELD:
@@ -70,16 +74,22 @@ def instantiate(kind: type[T], arguments: Mapping[str, Any], plugins: Sequence[s
 
 
 def plugin_names(named: Sequence[str] = ()) -> tuple[str, ...]:
-    """The packages whose classes files may name: those given and those of the environment. Raises UserError for what is no package."""
+    """The packages whose classes files may name: those given and those of the environment. Raises UserError for what is
+    no package.
+    """
     names = [name.strip() for name in (*named, *os.environ.get(VARIABLE, "").split(","))]
     for name in filter(None, names):
         if not name.isidentifier() or name in sys.stdlib_module_names:
-            raise UserError(one_line(f"--plugins and {VARIABLE} take packages of your own, such as my_encoders; {name!r} is none"))
+            raise UserError(
+                one_line(f"--plugins and {VARIABLE} take packages of your own, such as my_encoders; {name!r} is none")
+            )
     return tuple(filter(None, names))
 
 
 def refuse_foreign(data: Any, plugins: Sequence[str]) -> None:
-    """Raise UserError unless every ``class_path`` in data, at any depth, may be named; nothing is imported to find out."""
+    """Raise UserError unless every ``class_path`` in data, at any depth, may be named; nothing is imported to find
+    out.
+    """
     try:
         for value in chain.from_iterable(levels(data, MOST_VALUES)):
             if isinstance(value, dict) and "class_path" in value:
@@ -89,7 +99,9 @@ def refuse_foreign(data: Any, plugins: Sequence[str]) -> None:
 
 
 def full_name(name: Any, plugins: Sequence[str]) -> str:
-    """The path of a class that files may name; the last word will do for those of vcgen. Raises UserError for any other."""
+    """The path of a class that files may name; the last word will do for those of vcgen. Raises UserError for any
+    other.
+    """
     for path in (*CLASSES, *WITHOUT_FIELD):
         if name in (path, path.rpartition(".")[2]):
             return path
@@ -106,9 +118,15 @@ def class_of(name: Any, bases: tuple[type, ...], plugins: Sequence[str]) -> type
     try:
         found = getattr(importlib.import_module(module), last)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(one_line(f"the model class {path!r} is not there ({error})", "install the package that has it")) from error
+        raise UserError(
+            one_line(f"the model class {path!r} is not there ({error})", "install the package that has it")
+        ) from error
     # Defined there, not merely imported there: a package of the user's vouches for its own classes alone.
-    if not isinstance(found, type) or found.__module__.partition(".")[0] not in ("vcgen", *plugins) or isabstract(found):
+    if (
+        not isinstance(found, type)
+        or found.__module__.partition(".")[0] not in ("vcgen", *plugins)
+        or isabstract(found)
+    ):
         raise UserError(one_line(f"{path!r} is no class that a model can be made of", "export the model again"))
     if not issubclass(found, bases):
         wanted = " or ".join(base.__name__ for base in bases)
@@ -117,9 +135,13 @@ def class_of(name: Any, bases: tuple[type, ...], plugins: Sequence[str]) -> type
 
 
 def without_starting_weights(arguments: Any) -> Any:
-    """The arguments with every ``pretrained`` set to None: that file gave training its start, and the model must open without it."""
+    """The arguments with every ``pretrained`` set to None: that file gave training its start, and the model must open
+    without it.
+    """
     if isinstance(arguments, dict):
-        return {key: None if key == "pretrained" else without_starting_weights(value) for key, value in arguments.items()}
+        return {
+            key: None if key == "pretrained" else without_starting_weights(value) for key, value in arguments.items()
+        }
     return [without_starting_weights(value) for value in arguments] if isinstance(arguments, list) else arguments
 
 
@@ -127,11 +149,17 @@ def _call(kind: type[T], arguments: Any, defaults: dict[str, Any], plugins: Sequ
     """defaults: values that arguments replace, for a dataclass that a signature already fills in."""
     if not isinstance(arguments, dict):
         raise ValueError(f"{kind.__name__} takes named arguments, not {arguments!r}")
-    known = {name: p for name, p in signature(kind.__init__).parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    known = {
+        name: p
+        for name, p in signature(kind.__init__).parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
     hints = get_type_hints(kind.__init__, include_extras=True)
     if unknown := [str(name) for name in arguments if name not in list(known)[1:]]:
         raise ValueError(f"{kind.__name__} has no argument {', '.join(unknown)}")
-    given = defaults | {name: _value(hints.get(name, Any), known[name], value, plugins) for name, value in arguments.items()}
+    given = defaults | {
+        name: _value(hints.get(name, Any), known[name], value, plugins) for name, value in arguments.items()
+    }
     if missing := [name for name, p in list(known.items())[1:] if p.default is Parameter.empty and name not in given]:
         raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}")
     return kind(**given)
@@ -140,7 +168,9 @@ def _call(kind: type[T], arguments: Any, defaults: dict[str, Any], plugins: Sequ
 def _value(hint: Any, parameter: Parameter, value: Any, plugins: Sequence[str]) -> Any:
     """One argument: an object where its type is a class of ours, else plain data."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    ours = tuple(kind for kind in kinds if isinstance(kind, type) and kind.__module__.partition(".")[0] in ("vcgen", *plugins))
+    ours = tuple(
+        kind for kind in kinds if isinstance(kind, type) and kind.__module__.partition(".")[0] in ("vcgen", *plugins)
+    )
     try:
         if not ours or (value is None and NoneType in kinds):
             return _plain(hint, value)
@@ -152,7 +182,9 @@ def _value(hint: Any, parameter: Parameter, value: Any, plugins: Sequence[str]) 
         if isabstract(ours[0]):
             raise ValueError("expected class_path and init_args")
         kept = is_dataclass(ours[0]) and isinstance(parameter.default, ours[0])
-        filled = {field.name: getattr(parameter.default, field.name) for field in fields(parameter.default)} if kept else {}
+        filled = (
+            {field.name: getattr(parameter.default, field.name) for field in fields(parameter.default)} if kept else {}
+        )
         return _call(ours[0], value, filled, plugins)
     except UserError as error:
         raise type(error)(f"{parameter.name}: {error}") from error.__cause__

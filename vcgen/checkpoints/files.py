@@ -15,7 +15,8 @@ from vcgen.checkpoints.reader import read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
 from vcgen.io import check, one_line, replacing
 
-#: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a number of scenes.
+#: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a
+#: number of scenes.
 FORMAT = 2
 #: By which Lightning decides what to change in a checkpoint of an older one.
 LightningVersion = Annotated[str, Meta(pattern=r"^[2-9]\.[0-9]{1,4}[0-9a-z.+-]{0,40}\Z")]
@@ -24,7 +25,8 @@ LightningVersion = Annotated[str, Meta(pattern=r"^[2-9]\.[0-9]{1,4}[0-9a-z.+-]{0
 class CheckpointFiles(TorchCheckpointIO):
     """Lightning's checkpoint plugin for a run.
 
-    module: the system that checkpoints must fit. model: the {"class_path", "init_args"} it was built from; checkpoints hold theirs.
+    module: the system that checkpoints must fit. model: the {"class_path", "init_args"} it was built from; checkpoints
+        hold theirs.
     """
 
     def __init__(self, module: nn.Module, model: dict[str, Any]):
@@ -33,10 +35,10 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write under a temporary name in the same folder, flush to the disk, read it back, rename.
 
-        What is read back comes from the disk where the system lets go of its copy in memory, as Linux does for local disks when asked.
-        That the drive has written its own cache, and will hold it, no program can see. Raises UserError when the disk refuses or holds
-        something else than was written; the file of that name then is what it was.
-        """
+        What is read back comes from the disk where the system lets go of its copy in memory, as Linux does for local
+        disks when asked. That the drive has written its own cache, and will hold it, no program can see. Raises
+        UserError when the disk refuses or holds something else than was written; the file of that name then is what it
+        was."""
         path = Path(path)
         try:
             with replacing(path, flush=True) as temporary:
@@ -46,18 +48,29 @@ class CheckpointFiles(TorchCheckpointIO):
                     os.fsync(file.fileno())
                     forget(file.fileno())
                 if damage := damaged_part(temporary):
-                    raise UserError(f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at")
+                    raise UserError(
+                        f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at"
+                    )
         except (OSError, RuntimeError) as error:
             cause = os_error(error)
             if cause is None:
                 raise
-            raise UserError(f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path)}") from error
+            raise UserError(
+                f"{path}: cannot be written ({cause.strerror}): {advice(cause, checkpoint, path)}"
+            ) from error
 
-    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read, always with ``weights_only=True``. Raises UserError for a file that is missing, damaged, foreign, old or does not fit."""
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read, always with ``weights_only=True``. Raises UserError for a file that is missing, damaged, foreign, old
+        or does not fit.
+        """
         checkpoint, here = read_checkpoint(path, map_location), self.module.state_dict()
         rename_weights(checkpoint, list(here))
-        shapes, written = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}, checkpoint["vcgen"]
+        shapes, written = (
+            {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()},
+            checkpoint["vcgen"],
+        )
         expected = {name: tuple(tensor.shape) for name, tensor in here.items()}
         if shapes != expected:
             found = [config_differences(written, self.model), weight_differences(shapes, expected)]
@@ -68,7 +81,9 @@ class CheckpointFiles(TorchCheckpointIO):
             found += f"; this one reads format {FORMAT}"
             advice = "go on with that version, or export the model and train on with --model.pretrained"
             raise UserError(one_line(f"{path}: {found}: {advice}"))
-        check(checkpoint.get("pytorch-lightning_version", "2.0"), LightningVersion, f"{path}, pytorch-lightning_version")
+        check(
+            checkpoint.get("pytorch-lightning_version", "2.0"), LightningVersion, f"{path}, pytorch-lightning_version"
+        )
         return checkpoint
 
 
@@ -111,13 +126,17 @@ def config_differences(stored: dict[str, Any], current: dict[str, Any], limit: i
     if not stored:
         return ""
     there, here = (flatten({"class_path": x["class_path"], **x["init_args"]}) for x in (stored, current))
-    return enumerate_few([f"{k} = {there.get(k)}, here {here.get(k)}" for k in {**here, **there} if there.get(k) != here.get(k)], limit)
+    return enumerate_few(
+        [f"{k} = {there.get(k)}, here {here.get(k)}" for k in {**here, **there} if there.get(k) != here.get(k)], limit
+    )
 
 
 def weight_differences(stored: dict[str, tuple], expected: dict[str, tuple], limit: int = 2) -> str:
     """The same for the names and shapes of weights."""
     names = [name for name in {**expected, **stored} if stored.get(name) != expected.get(name)]
-    return enumerate_few([f"{n} is {stored.get(n, 'missing')}, here {expected.get(n, 'unknown')}" for n in names], limit)
+    return enumerate_few(
+        [f"{n} is {stored.get(n, 'missing')}, here {expected.get(n, 'unknown')}" for n in names], limit
+    )
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

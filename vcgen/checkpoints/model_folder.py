@@ -1,8 +1,8 @@
 """The model folder: what a trained model is when it leaves training.
 
-``model.safetensors`` holds the weights, ``config.json`` how to build the model and how to photograph its input. A diffusion prior's U-Net
-and schedule lie in ``unet/`` and ``scheduler/`` as diffusers writes them, so that its ``from_pretrained`` opens them. Nothing is unpickled.
-"""
+``model.safetensors`` holds the weights, ``config.json`` how to build the model and how to photograph its input. A
+diffusion prior's U-Net and schedule lie in ``unet/`` and ``scheduler/`` as diffusers writes them, so that its
+``from_pretrained`` opens them. Nothing is unpickled."""
 
 import inspect
 import json
@@ -38,7 +38,9 @@ MOST_ELEMENTS = 1 << 28
 
 
 class Camera(Struct):
-    """Assumed of an image without pose. focal: normalized by the width. distance, near, far: world units. elevation: degrees."""
+    """Assumed of an image without pose. focal: normalized by the width. distance, near, far: world units. elevation:
+    degrees.
+    """
 
     focal: Annotated[float, Meta(ge=0.1, le=50)]
     distance: Length
@@ -54,9 +56,8 @@ class Camera(Struct):
 class Config(Struct):
     """The entries of config.json that loading needs; there may be others.
 
-    class_path, init_args: the system and its arguments. image_size: (height, width) in pixels. background: gray level behind every view.
-    dtype: of the stored weights. diffusers: whether a prior's network lies in ``unet/``.
-    """
+    class_path, init_args: the system and its arguments. image_size: (height, width) in pixels. background: gray level
+    behind every view. dtype: of the stored weights. diffusers: whether a prior's network lies in ``unet/``."""
 
     format: Literal[1]
     class_path: Annotated[str, Meta(max_length=200)]
@@ -70,21 +71,28 @@ class Config(Struct):
 
 
 def save(
-    folder: Path | str, weights: Mapping[str, Tensor], config: Mapping[str, Any], prior: nn.Module | None = None, half: bool = False
+    folder: Path | str,
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    prior: nn.Module | None = None,
+    half: bool = False,
 ) -> Path:
-    """Write a model folder, all or nothing: it appears under its name only when complete. An older model folder is replaced.
+    """Write a model folder, all or nothing: it appears under its name only when complete. An older model folder is
+    replaced.
 
-    config: the entries of :class:`Config`, and whatever else JSON can hold. prior: the system's ViewPrior, whose ``unet`` and ``schedule``
-    are to be written for diffusers; only their configurations are taken from it. half: store float16. Raises UserError when ``folder``
-    exists and holds something else, when a weight is NaN or infinite, or too large for float16.
-    """
+    config: the entries of :class:`Config`, and whatever else JSON can hold. prior: the system's ViewPrior, whose
+        ``unet`` and ``schedule``
+    are to be written for diffusers; only their configurations are taken from it. half: store float16. Raises UserError
+    when ``folder`` exists and holds something else, when a weight is NaN or infinite, or too large for float16."""
     folder = Path(folder)
     if folder.exists() and not _is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a model folder: choose another --out, or remove it")
     content = {"format": FORMAT, **config, "dtype": "float16" if half else "float32", "diffusers": prior is not None}
     check(content, Config, str(folder / CONFIG), ADVICE)
     if odd := [name for name, tensor in weights.items() if not all_finite(tensor)]:
-        raise UserError(f"{first_names(odd)}: NaN or infinite weights, the training has diverged: export an earlier checkpoint")
+        raise UserError(
+            f"{first_names(odd)}: NaN or infinite weights, the training has diverged: export an earlier checkpoint"
+        )
     stored = _halved(weights) if half else dict(weights)
     own = [] if prior is None else [name for name in stored if name.startswith(UNET_PREFIX)]
     unet = {name.removeprefix(UNET_PREFIX): stored.pop(name) for name in own}
@@ -99,9 +107,11 @@ def save(
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequence[str] = ()) -> LightningModule:
-    """The system of a model folder, with its weights, in eval mode on ``device``; ``.config`` holds the parsed config.json.
+    """The system of a model folder, with its weights, in eval mode on ``device``; ``.config`` holds the parsed
+    config.json.
 
-    plugins: packages of the user's own whose classes config.json may name, beside vcgen's and those in VCGEN_PLUGINS. Raises UserError in
+    plugins: packages of the user's own whose classes config.json may name, beside vcgen's and those in VCGEN_PLUGINS.
+        Raises UserError in
     one line for a folder that is missing, foreign, damaged, or does not fit the model it names.
     """
     from vcgen.checkpoints.build import build_system
@@ -122,9 +132,13 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
                     system = build()
                 difference = mismatch(system.state_dict(), weights)
     except UserError as error:
-        raise UserError(one_line(f"{folder / CONFIG}, exported by vcgen {str(config.get('vcgen'))[:40]}: {error}")) from error
+        raise UserError(
+            one_line(f"{folder / CONFIG}, exported by vcgen {str(config.get('vcgen'))[:40]}: {error}")
+        ) from error
     if difference:
-        raise UserError(f"the weights of {folder} do not fit {config['class_path']}: {difference}; export the checkpoint again")
+        raise UserError(
+            f"the weights of {folder} do not fit {config['class_path']}: {difference}; export the checkpoint again"
+        )
     if getattr(system, "prior", None) is not None and config.get("diffusers"):
         _refuse_other_prior(system.prior, folder)
     system.load_state_dict(weights)
@@ -133,10 +147,14 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
-    """The checked config.json of a model folder; UserError when it is missing, not JSON, of another format or incomplete."""
+    """The checked config.json of a model folder; UserError when it is missing, not JSON, of another format or
+    incomplete.
+    """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise UserError(f"{folder} is not a model folder (it has no {CONFIG}): make one with vcgen export --checkpoint CKPT --out FOLDER")
+        raise UserError(
+            f"{folder} is not a model folder (it has no {CONFIG}): make one with vcgen export --checkpoint CKPT --out FOLDER"
+        )
     config = read_json(path, advice=ADVICE)
     if config.get("format") != FORMAT:
         found = f"{path} is not of vcgen's model format {FORMAT} (found {config.get('format')!r})"
@@ -146,7 +164,8 @@ def read_config(folder: Path | str) -> dict[str, Any]:
 
 
 def read_weights(folder: Path | str) -> dict[str, Tensor]:
-    """All weights of a model folder by their names in the system, the U-Net's from ``unet/`` among them; float16 becomes float32.
+    """All weights of a model folder by their names in the system, the U-Net's from ``unet/`` among them; float16
+    becomes float32.
 
     Raises UserError in one line when a file of the folder is missing or damaged.
     """
@@ -160,7 +179,9 @@ def read_weights(folder: Path | str) -> dict[str, Tensor]:
         weights |= {UNET_PREFIX + name: tensor for name, tensor in read_tensors(folder / UNET_WEIGHTS).items()}
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
     if config.get("dtype") and kinds - {config["dtype"]}:
-        raise UserError(f"{folder}: holds weights of {' and '.join(sorted(kinds))}, {CONFIG} says {config['dtype']}; {ADVICE}")
+        raise UserError(
+            f"{folder}: holds weights of {' and '.join(sorted(kinds))}, {CONFIG} says {config['dtype']}; {ADVICE}"
+        )
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in weights.items()}
 
 
@@ -169,20 +190,30 @@ def _refuse_other_prior(prior: nn.Module, folder: Path) -> None:
     for name, part in ((UNET_CONFIG, prior.unet), (SCHEDULER_CONFIG, prior.schedule)):
         own, found = json.loads(part.to_json_string()), read_json(folder / name, advice=ADVICE)
         known = inspect.signature(type(part).__init__).parameters
-        stated = {key: found.get(key, known[key].default if key in known else None) for key in own if key != "_diffusers_version"}
+        stated = {
+            key: found.get(key, known[key].default if key in known else None)
+            for key in own
+            if key != "_diffusers_version"
+        }
         if differing := [key for key, value in stated.items() if not _same(value, own[key])]:
             raise UserError(f"{folder / name}: another {first_names(differing)} than {CONFIG} says; {ADVICE}")
 
 
 def _same(first: Any, second: Any) -> bool:
     """Equal, in lists of numbers up to rounding, which differs between machines."""
-    if isinstance(first, list) and isinstance(second, list) and all(isinstance(value, float) for value in (*first, *second)):
+    if (
+        isinstance(first, list)
+        and isinstance(second, list)
+        and all(isinstance(value, float) for value in (*first, *second))
+    ):
         return len(first) == len(second) and all(map(math.isclose, first, second))
     return first == second
 
 
 def hashes(folder: Path | str) -> dict[str, str]:
-    """SHA-256 of a model folder's files: "weights", "config", and of a folder with a diffusion prior "unet", the U-Net's weights."""
+    """SHA-256 of a model folder's files: "weights", "config", and of a folder with a diffusion prior "unet", the
+    U-Net's weights.
+    """
     from vcgen.io import file_sha256
 
     files = {"weights": WEIGHTS, "config": CONFIG}
@@ -193,8 +224,14 @@ def hashes(folder: Path | str) -> dict[str, str]:
 
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     largest = torch.finfo(torch.float16).max
-    if lost := [name for name, tensor in weights.items() if tensor.dtype == torch.float32 and bool((tensor.abs() > largest).any())]:
-        raise UserError(f"{first_names(lost)} exceed {largest:.0f}, the largest number of half precision: export without --half")
+    if lost := [
+        name
+        for name, tensor in weights.items()
+        if tensor.dtype == torch.float32 and bool((tensor.abs() > largest).any())
+    ]:
+        raise UserError(
+            f"{first_names(lost)} exceed {largest:.0f}, the largest number of half precision: export without --half"
+        )
     return {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in weights.items()}
 
 
@@ -212,5 +249,7 @@ def _device(device: torch.device | str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device {device!r} cannot be used ({reason}): use cpu, or cuda on a machine with a GPU") from error
+        raise UserError(
+            f"device {device!r} cannot be used ({reason}): use cpu, or cuda on a machine with a GPU"
+        ) from error
     return chosen

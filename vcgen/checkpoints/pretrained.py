@@ -19,7 +19,9 @@ def start_from(system: nn.Module, folder: Path) -> None:
     for part, module in system.named_children():
         if part not in found:
             continue
-        stored = {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
+        stored = {
+            name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")
+        }
         if difference := mismatch(module.state_dict(), stored):
             raise UserError(f"model.pretrained {folder}: its {part} does not fit this configuration: {difference}")
         module.load_state_dict(stored)

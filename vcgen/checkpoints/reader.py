@@ -1,8 +1,8 @@
-"""Reading checkpoints: the one reader for going on with a run and for exporting it. Nothing is unpickled, and nothing damaged is used.
+"""Reading checkpoints: the one reader for going on with a run and for exporting it. Nothing is unpickled, and nothing
+damaged is used.
 
-A checkpoint is the zip archive that ``torch.save`` writes: a pickle that names plain containers and tensors, and the tensors' bytes, stored
-as they are. Every part has a checksum, which ``torch.load`` does not look at.
-"""
+A checkpoint is the zip archive that ``torch.save`` writes: a pickle that names plain containers and tensors, and the
+tensors' bytes, stored as they are. Every part has a checksum, which ``torch.load`` does not look at."""
 
 import pickletools
 import re
@@ -17,7 +17,8 @@ from vcgen.archives import damaged_part
 from vcgen.errors import UserError
 from vcgen.io import levels, one_line
 
-#: What the pickle of a checkpoint may name: torch's reader knows more, some of which takes as much memory as the file asks for.
+#: What the pickle of a checkpoint may name: torch's reader knows more, some of which takes as much memory as the file
+#: asks for.
 NAMES = re.compile(
     r"collections (OrderedDict|defaultdict|Counter)|torch (\w+Storage|Size|device|b?float\d+|u?int\d+|bool)"
     r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)|torch\.serialization _get_layout"
@@ -30,13 +31,18 @@ ADVICE = "give a .ckpt file that `vcgen fit` wrote"
 
 
 def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint: ``state_dict``, weights by name; ``vcgen``, what the model was built from; and what Lightning adds.
+    """The content of a checkpoint: ``state_dict``, weights by name; ``vcgen``, what the model was built from; and what
+    Lightning adds.
 
-    Raises UserError in one line for a file that is missing, damaged anywhere that matters, padded, compressed, or no checkpoint.
-    """
+    Raises UserError in one line for a file that is missing, damaged anywhere that matters, padded, compressed, or no
+    checkpoint."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(one_line(f"{path}: {'is a folder' if path.is_dir() else 'no such checkpoint'}", f"{ADVICE}, `best` or `last`"))
+        raise UserError(
+            one_line(
+                f"{path}: {'is a folder' if path.is_dir() else 'no such checkpoint'}", f"{ADVICE}, `best` or `last`"
+            )
+        )
     try:
         if damage := damaged_part(path) or foreign_name(path):
             raise ValueError(damage)
@@ -48,19 +54,30 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
             raise ValueError("its vcgen or callbacks entry is no table")
         deque(levels(entry, MOST_VALUES), maxlen=0)
     except Exception as error:  # a file that is no checkpoint can fail in any way
-        reason = str(error) if isinstance(error, ValueError) else f"no {error}" if isinstance(error, KeyError) else type(error).__name__
+        reason = (
+            str(error)
+            if isinstance(error, ValueError)
+            else f"no {error}"
+            if isinstance(error, KeyError)
+            else type(error).__name__
+        )
         raise UserError(one_line(f"{path}: damaged or not a checkpoint ({reason})", ADVICE)) from error
     return content
 
 
 def foreign_name(path: Path) -> str:
-    """The first thing that a checkpoint's pickle names and no checkpoint has use for; found by reading, not by unpickling; "" if none."""
+    """The first thing that a checkpoint's pickle names and no checkpoint has use for; found by reading, not by
+    unpickling; "" if none.
+    """
     with zipfile.ZipFile(path) as file:
         found = [name for name in file.namelist() if name.endswith("/data.pkl")]
         if not found:
             return "it has no data.pkl"
         pickled = file.read(found[0])
-    allowed = {f"{getattr(kind, '__module__', '')} {getattr(kind, '__qualname__', '')}" for kind in torch.serialization.get_safe_globals()}
+    allowed = {
+        f"{getattr(kind, '__module__', '')} {getattr(kind, '__qualname__', '')}"
+        for kind in torch.serialization.get_safe_globals()
+    }
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
             return f"it is not of torch.save ({operation.name})"
@@ -75,7 +92,8 @@ def plain_name(name: str) -> str:
 
 
 def rename_weights(checkpoint: dict[str, Any], expected: "list[str]") -> None:
-    """Give weights and averages of a checkpoint, in place, the names that a module expects: either may have been compiled, or not.
+    """Give weights and averages of a checkpoint, in place, the names that a module expects: either may have been
+    compiled, or not.
 
     Raises UserError where two weights get one name.
     """

@@ -37,13 +37,28 @@ def main(arguments: list[str]) -> None:
 
 
 def evaluate(
-    model: str, data: str, protocol: str, out: str, lpips: list[Literal["vgg", "squeeze", "alex", "none"]] = ["vgg"],
-    offline: bool = False, device: str = "auto", views_per_call: PositiveInt = 8, shard: str = "0/1", merge: bool = False,
-    overwrite: bool = False, baselines: bool = False, train: str | None = None, compare: list[str] | None = None,
-    distill: str | None = None, together: PositiveInt = 1, seed: int = 0, on_error: Literal["stop", "skip"] = "stop",
+    model: str,
+    data: str,
+    protocol: str,
+    out: str,
+    lpips: list[Literal["vgg", "squeeze", "alex", "none"]] = ["vgg"],
+    offline: bool = False,
+    device: str = "auto",
+    views_per_call: PositiveInt = 8,
+    shard: str = "0/1",
+    merge: bool = False,
+    overwrite: bool = False,
+    baselines: bool = False,
+    train: str | None = None,
+    compare: list[str] | None = None,
+    distill: str | None = None,
+    together: PositiveInt = 1,
+    seed: int = 0,
+    on_error: Literal["stop", "skip"] = "stop",
     plugins: list[str] | None = None,
 ) -> None:
-    """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and report.html.
+    """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and
+    report.html.
 
     Args:
         model: the model folder, written by vcgen export.
@@ -60,8 +75,8 @@ def evaluate(
         baselines: also score copying the input, and with --train the mean training image.
         train: the training shards, for the mean training image of the baselines.
         compare: --out folders of other methods to set beside this one.
-        distill: distill every object's field by the model's prior before it is scored, with the model part of a configuration such as
-            configs/distill.yaml; nothing for the same settings.
+        distill: distill every object's field by the model's prior before it is scored, with the model part of a
+            configuration such as configs/distill.yaml; nothing for the same settings.
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
         on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
@@ -80,7 +95,9 @@ def evaluate(
         raise UserError("--train is for the mean training image of --baselines: give that, too")
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
     networks = tuple(network for network in lpips if network != "none")
-    settings = Settings(networks, offline, usage.choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error)
+    settings = Settings(
+        networks, offline, usage.choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error
+    )
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, settings.device, plugins or ())
     check_views(loaded_protocol, model, 1 if distill else getattr(system, "most_views", None))
@@ -94,12 +111,16 @@ def evaluate(
         system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins or ())
         if together > 1 and not merge:
             distill_in_groups(system, places.data, loaded_protocol, settings, together)
-        origin = replace(origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings})
+        origin = replace(
+            origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings}
+        )
     results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
     _announce(results, places.out)
 
 
-def distill_in_groups(system: "Distilled", data: Path, protocol: "Protocol", settings: "Settings", together: int) -> None:
+def distill_in_groups(
+    system: "Distilled", data: Path, protocol: "Protocol", settings: "Settings", together: int
+) -> None:
     """Distill the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
     from rich.progress import track
 
@@ -143,10 +164,14 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
 
 
 def check_views(protocol: "Protocol", model: str, most: int | None) -> None:
-    """Refuse a protocol with more input views than the ``most`` that a model looks at (None: any): it would pass over the others."""
+    """Refuse a protocol with more input views than the ``most`` that a model looks at (None: any): it would pass over
+    the others.
+    """
     if most is not None and (given := len(protocol.context)) > most:
         found = f"protocol {protocol.name} gives {given} input views, {model} looks at {most}"
-        raise UserError(f"{found}: use a protocol with {most}, or a model that looks at several, as PixelNerf without distillation")
+        raise UserError(
+            f"{found}: use a protocol with {most}, or a model that looks at several, as PixelNerf without distillation"
+        )
 
 
 def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baselines: bool) -> None:

@@ -25,7 +25,11 @@ def main(arguments: list[str]) -> None:
 
 
 def export(
-    checkpoint: str, out: str, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: list[str] | None = None,
+    checkpoint: str,
+    out: str,
+    weights: Literal["ema", "raw"] = "ema",
+    half: bool = False,
+    plugins: list[str] | None = None,
 ) -> None:
     """Turn a training checkpoint into a model folder: model.safetensors and config.json, without optimizer state.
 
@@ -34,9 +38,11 @@ def export(
     Args:
         checkpoint: the .ckpt file that training wrote.
         out: the model folder to write; an older model folder there is replaced.
-        weights: ema takes the moving average of the weights, which is what validation measured; raw takes the last step's weights.
+        weights: ema takes the moving average of the weights, which is what validation measured; raw takes the last
+            step's weights.
         half: store the weights in half precision (float16), in half the space; the model still computes in float32.
-        plugins: packages of your own whose classes the checkpoint may name, as VCGEN_PLUGINS does; see docs/security.md.
+        plugins: packages of your own whose classes the checkpoint may name, as VCGEN_PLUGINS does; see
+            docs/security.md.
     """
     folder = export_checkpoint(Path(checkpoint), Path(out), weights, half, plugins or ())
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
@@ -45,9 +51,15 @@ def export(
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: Sequence[str] = (),
+    checkpoint: Path,
+    out: Path,
+    weights: Literal["ema", "raw"] = "ema",
+    half: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Path:
-    """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has no EMA weights."""
+    """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has
+    no EMA weights.
+    """
     from vcgen.checkpoints import model_folder as folder
     from vcgen.checkpoints.fitting import misfit, mismatch
     from vcgen.checkpoints.reader import read_checkpoint, rename_weights
@@ -61,7 +73,9 @@ def export_checkpoint(
         return _build(entry, checkpoint, plugins)
 
     if difference := misfit(build, state) or mismatch((system := build()).state_dict(), state):
-        raise UserError(f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}")
+        raise UserError(
+            f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}"
+        )
     if weights == "ema":
         state.update(_ema_weights(content, system, checkpoint))
     return folder.save(out, state, _config(content, weights), getattr(system, "prior", None), half)
@@ -83,7 +97,9 @@ def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
     absent = [name for name in ("class_path", "init_args", "image_size", "camera") if name not in content["vcgen"]]
     if absent:
-        raise UserError(f"{path} was not written by vcgen fit (no vcgen entry with {', '.join(absent)}): use a checkpoint that was")
+        raise UserError(
+            f"{path} was not written by vcgen fit (no vcgen entry with {', '.join(absent)}): use a checkpoint that was"
+        )
     check(content["vcgen"], Entry, str(path), "export another checkpoint")
     return content["vcgen"]
 
@@ -126,7 +142,10 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
         "vcgen": entry.get("version"),
         "git": entry.get("git"),
         "training": {
-            "step": step, "data": hide_word(entry.get("data") or "") or None, "weights": weights, "metrics": _best_scores(content),
+            "step": step,
+            "data": hide_word(entry.get("data") or "") or None,
+            "weights": weights,
+            "metrics": _best_scores(content),
         },
     }
 
@@ -135,5 +154,11 @@ def _best_scores(content: dict[str, Any]) -> dict[str, float]:
     """The monitored metric of the checkpoint, which those callbacks keep that write checkpoints."""
     states = [state for state in content.get("callbacks", {}).values() if isinstance(state, dict)]
     pairs = ((state.get("monitor"), state.get("current_score")) for state in states)
-    found = ((name, score.item() if getattr(score, "ndim", 1) == 0 else score) for name, score in pairs if isinstance(name, str))
-    return {name: float(score) for name, score in found if isinstance(score, (int, float)) and abs(score) < float("inf")}
+    found = (
+        (name, score.item() if getattr(score, "ndim", 1) == 0 else score)
+        for name, score in pairs
+        if isinstance(name, str)
+    )
+    return {
+        name: float(score) for name, score in found if isinstance(score, (int, float)) and abs(score) < float("inf")
+    }

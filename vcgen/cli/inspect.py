@@ -1,4 +1,6 @@
-"""``vcgen data inspect FOLDER``: what is in a shard folder, in numbers and in images that show a wrong camera convention at once."""
+"""``vcgen data inspect FOLDER``: what is in a shard folder, in numbers and in images that show a wrong camera
+convention at once.
+"""
 
 from pathlib import Path
 
@@ -24,14 +26,14 @@ def inspect(folder: str, out: str | None = None, scene: str | None = None) -> No
     """Check a shard folder scene by scene, print a summary, and draw three images of it.
 
     contact_sheet.png: views of several scenes. cameras.png: camera positions and viewing
-    directions of one scene from above and from the side; object data shows cameras around the origin, all looking inwards.
-    epipolar.png: points marked in one view and, in other views, the lines on which they must lie; where a line misses the marked
-    spot of the object, the camera convention is wrong.
+    directions of one scene from above and from the side; object data shows cameras around the origin, all looking
+    inwards. epipolar.png: points marked in one view and, in other views, the lines on which they must lie; where a line
+    misses the marked spot of the object, the camera convention is wrong.
 
     Args:
         folder: shard folder, made by `vcgen data pack`.
-        out: folder for the images; outputs/inspect/PARENT/NAME by default, after the last two names of the shard folder's path; "none"
-            draws none. They are never put into the shard folder.
+        out: folder for the images; outputs/inspect/PARENT/NAME by default, after the last two names of the shard
+            folder's path; "none" draws none. They are never put into the shard folder.
         scene: key of the scene in cameras.png and epipolar.png; the first one by default.
     """
     index = read_index(folder)
@@ -49,18 +51,23 @@ def inspect(folder: str, out: str | None = None, scene: str | None = None) -> No
 
 
 def choose_place(folder: Path, out: str | None) -> Path | None:
-    """Where the images of the shard folder ``folder`` go, None for "none". Raises UserError for a place inside ``folder``."""
+    """Where the images of the shard folder ``folder`` go, None for "none". Raises UserError for a place inside
+    ``folder``.
+    """
     if out == "none":
         return None
     # The last name alone is "train" or "test" most of the time.
     place = Path(out) if out is not None else Path("outputs", "inspect", *folder.resolve().parts[1:][-2:])
     if place.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{place}: lies in the data folder {folder}, which is left as it is; choose another --out, or --out none")
+        raise UserError(
+            f"{place}: lies in the data folder {folder}, which is left as it is; choose another --out, or --out none"
+        )
     return place
 
 
 def summarize(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, str]:
-    """Name -> value over all scenes; validates each and decodes one image of each. Raises UserError for the first bad one.
+    """Name -> value over all scenes; validates each and decodes one image of each. Raises UserError for the first bad
+    one.
 
     Adds (scene, text) to ``remarks`` for poses that look wrong.
     """
@@ -73,7 +80,9 @@ def summarize(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, st
         distances += distance.tolist()
         up = np.asarray(record.up) / np.linalg.norm(record.up)
         elevations += np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-9), -1, 1))).tolist()
-        texts = odd_poses(record.c2w) or odd_place(record.c2w, record.t_near, record.t_far, np.asarray(record.up, dtype=float))
+        texts = odd_poses(record.c2w) or odd_place(
+            record.c2w, record.t_near, record.t_far, np.asarray(record.up, dtype=float)
+        )
         remarks += [(record.key, text) for text in (*texts, *odd_pixels(record.K, record.size))]
         bounds.add((record.t_near, record.t_far))
         backgrounds.add(record.background)

@@ -17,17 +17,24 @@ from vcgen.terminal import complain, printable
 
 TRAINER = "vcgen.training.launch:main"
 
-#: command words -> (``module:function`` taking the remaining arguments and returning an exit status or None, one line of help)
+#: command words -> (``module:function`` taking the remaining arguments and returning an exit status or None, one line
+#: of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "fit": (TRAINER, "train: vcgen fit -c configs/cars64.yaml [--key value]"),
     "validate": (TRAINER, "run the validation loop of a configuration"),
     "data pack": ("vcgen.cli.pack:main", "turn posed images into shards: vcgen data pack FORMAT SOURCE OUT"),
-    "data render": ("vcgen.cli.render_meshes:main", "turn mesh files into shards of posed images: vcgen data render MESHES OUT"),
+    "data render": (
+        "vcgen.cli.render_meshes:main",
+        "turn mesh files into shards of posed images: vcgen data render MESHES OUT",
+    ),
     "data inspect": ("vcgen.cli.inspect:main", "summarize shards and draw contact sheet, cameras and epipolar lines"),
     "evaluate": ("vcgen.cli.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
     "export": ("vcgen.cli.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),
     "render": ("vcgen.cli.render:main", "one image -> novel views, turntable, depth, mesh"),
-    "doctor": ("vcgen.cli.doctor.command:main", "check versions, devices, files and SLURM; say how to mend what is missing"),
+    "doctor": (
+        "vcgen.cli.doctor.command:main",
+        "check versions, devices, files and SLURM; say how to mend what is missing",
+    ),
 }
 
 
@@ -38,7 +45,9 @@ def usage() -> str:
     return "\n".join([*lines, "", "`vcgen COMMAND --help` explains a command."])
 
 
-def one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+def one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """Our own warnings are for users, as errors are; those of libraries keep the place they come from."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return hide(f"vcgen: warning: {printable(str(message))}\n")
@@ -86,10 +95,13 @@ def command(arguments: list[str] | None) -> int:
         return 2
     if arguments is None:
         warnings.formatwarning = one_line
-        sys.excepthook = lambda *error: print(hide("".join(traceback.format_exception(*error))), file=sys.stderr, end="")
+        sys.excepthook = lambda *error: print(
+            hide("".join(traceback.format_exception(*error))), file=sys.stderr, end=""
+        )
         keep_freed_memory()
     if arguments is None and COMMANDS[name][0] == TRAINER:
-        # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it would by default.
+        # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it
+        # would by default.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     module, function = COMMANDS[name][0].split(":")
     run = getattr(importlib.import_module(module), function)

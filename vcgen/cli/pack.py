@@ -1,4 +1,6 @@
-"""``vcgen data pack FORMAT SOURCE OUT``: the command line of the converters; the work is in ``packing.py`` and ``formats/``."""
+"""``vcgen data pack FORMAT SOURCE OUT``: the command line of the converters; the work is in ``packing.py`` and
+``formats/``.
+"""
 
 import math
 import re
@@ -26,16 +28,24 @@ def main(arguments: list[str]) -> None:
 
 
 def srn(
-    source: str, out: str, near: float = 0.8, far: float = 1.8, background: Backdrop = "white", name: str = "srn", **options
+    source: str,
+    out: str,
+    near: float = 0.8,
+    far: float = 1.8,
+    background: Backdrop = "white",
+    name: str = "srn",
+    **options,
 ) -> None:
     """Pack a data set in the ShapeNet-SRN layout: OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}.
 
-    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenCV axes, world z up.
+    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenCV axes,
+    world z up.
 
     Args:
         source: folder of one split; objects may lie deeper, as in srn_cars/cars_train or chairs_train/chairs_2.0_train.
         out: shard folder to make; it appears under this name only when complete.
-        near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need 1.25.
+        near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need
+            1.25.
         far: farthest ray distance. The default suits SRN cars; chairs need 2.75.
         background: what lies behind the object in images without transparency.
         name: data set name stored with every scene.
@@ -56,11 +66,12 @@ def transforms(
 ) -> None:
     """Pack transforms.json scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
 
-    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenGL axes, world z up. Lens
-    distortion (k1 to k4, p1, p2) is removed; fisheye lenses are refused.
+    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenGL axes,
+    world z up. Lens distortion (k1 to k4, p1, p2) is removed; fisheye lenses are refused.
 
     Args:
-        source: folder with transforms_SPLIT.json or transforms.json (one scene), or a folder of such folders (many scenes).
+        source: folder with transforms_SPLIT.json or transforms.json (one scene), or a folder of such folders (many
+            scenes).
         out: shard folder to make; it appears under this name only when complete.
         near: nearest ray distance from the camera, Euclidean, in stored units. Required; 2 for NeRF-synthetic.
         far: farthest ray distance. Required; 6 for NeRF-synthetic.
@@ -101,9 +112,10 @@ def run(
 
     Args:
         size: shrink images: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied color.
-        split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else transforms.json, and of it the
-            frames that SPLIT_filenames lists).
-        hold_out_views: parts one capture: with 8, `--split test` packs every 8th view, the first included, `--split train` the others.
+        split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else
+            transforms.json, and of it the frames that SPLIT_filenames lists).
+        hold_out_views: parts one capture: with 8, `--split test` packs every 8th view, the first included, `--split
+            train` the others.
         licence: licence stored with every scene.
         group_pattern: regular expression whose first group names the model a scene is a variant of, e.g. "(.+)_[0-9]+".
         recenter: move the point nearest to all optical axes to the origin.
@@ -120,7 +132,9 @@ def run(
         raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
     if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
         complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
-    settings = Settings(parse_size(size), near, far, background, name, split, licence, pattern, scale, recenter, hold_out_views, crops)
+    settings = Settings(
+        parse_size(size), near, far, background, name, split, licence, pattern, scale, recenter, hold_out_views, crops
+    )
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 
 
@@ -136,7 +150,9 @@ def check_numbers(near: float, far: float, scale: float, hold_out_views: int) ->
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """"64" -> (64, 64), "480x270" -> (480, 270) as (height, width); None stays None. Raises UserError for anything else."""
+    """ "64" -> (64, 64), "480x270" -> (480, 270) as (height, width); None stays None. Raises UserError for anything
+    else.
+    """
     if text is None:
         return None
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)

@@ -29,27 +29,47 @@ def main(arguments: list[str]) -> None:
 
 
 def render(
-    model: str, image: list[str], out: str, views: int | None = None, azimuths: list[float] | None = None, elevation: float | None = None,
-    size: int | None = None, transparent: bool = False, turntable_frames: int = 60, fps: float = 20.0, mesh_resolution: int = 128,
-    mesh_format: list[Literal["glb", "ply", "obj", "stl"]] = ["glb"], threshold: float | None = None,
-    input_elevation: float | None = None, input_distance: float | None = None, fov: float | None = None, fill: float = 0.78,
-    as_is: bool = False, distill: str | None = None, device: str = "auto", seed: int = 0, plugins: list[str] | None = None,
+    model: str,
+    image: list[str],
+    out: str,
+    views: int | None = None,
+    azimuths: list[float] | None = None,
+    elevation: float | None = None,
+    size: int | None = None,
+    transparent: bool = False,
+    turntable_frames: int = 60,
+    fps: float = 20.0,
+    mesh_resolution: int = 128,
+    mesh_format: list[Literal["glb", "ply", "obj", "stl"]] = ["glb"],
+    threshold: float | None = None,
+    input_elevation: float | None = None,
+    input_distance: float | None = None,
+    fov: float | None = None,
+    fill: float = 0.78,
+    as_is: bool = False,
+    distill: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    plugins: list[str] | None = None,
 ) -> None:
     """Show one object from all sides, given one image of it.
 
-    Writes to OUT (one folder per image inside OUT when there are several): input.png, what the model was shown; views/, the novel views;
-    contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value * depth_unit of render.json, 0 = nothing
-    there) and depth_color/, the same to look at (red near, blue far); turntable.gif and turntable.mp4; mesh.glb, with vertex colors;
-    render.json, every camera and setting. With --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, image
-    and settings finds them again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
+    Writes to OUT (one folder per image inside OUT when there are several): input.png, what the model was shown; views/,
+    the novel views; contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value *
+    depth_unit of render.json, 0 = nothing there) and depth_color/, the same to look at (red near, blue far);
+    turntable.gif and turntable.mp4; mesh.glb, with vertex colors; render.json, every camera and setting. With
+    --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, image and settings finds them
+    again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
     hyphens do for underscores.
 
     Args:
         model: the model folder that vcgen export wrote.
-        image: one or more images, each of another object, with alpha, on a plain background, or on any where rembg is installed.
+        image: one or more images, each of another object, with alpha, on a plain background, or on any where rembg is
+            installed.
         out: the folder to write to; files of an earlier run are replaced.
         views: how many novel views, spread evenly around the object from azimuth 0; 8 unless azimuths are given.
-        azimuths: the views' azimuths in degrees instead; 0 is the input's side, 90 a quarter turn counter-clockwise seen from above.
+        azimuths: the views' azimuths in degrees instead; 0 is the input's side, 90 a quarter turn counter-clockwise
+            seen from above.
         elevation: elevation of all novel views in degrees, between -90 and 90; the input's by default.
         size: width of the novel views in pixels; the model's own by default.
         transparent: write the views with straight alpha instead of over the model's background.
@@ -57,15 +77,16 @@ def render(
         fps: frames per second of the turntable.
         mesh_resolution: grid points along each edge of the cube that the mesh is extracted from; 0 writes none.
         mesh_format: of the mesh: glb, ply, obj, stl (without colors), or several of them.
-        threshold: the density (per world unit) of the mesh's surface; by default it lies where a tenth of the light is stopped.
+        threshold: the density (per world unit) of the mesh's surface; by default it lies where a tenth of the light is
+            stopped.
         input_elevation: elevation in degrees from which the image was taken; the model's default camera otherwise.
-        input_distance: distance between the image's camera and the object's middle, in world units; the model's default otherwise, and
-            the only one that suits models trained at a single distance.
+        input_distance: distance between the image's camera and the object's middle, in world units; the model's default
+            otherwise, and the only one that suits models trained at a single distance.
         fov: horizontal field of view of all cameras in degrees; the model's default otherwise.
         fill: fraction of the frame that the object is scaled to fill, between 0.1 and 1.
         as_is: keep the image's framing (only pad and resize), for images framed like the training data.
-        distill: finetune the field by the model's diffusion prior first (under a minute on one CPU core at 64 px): a configuration
-            such as configs/distill.yaml, or nothing for the same settings.
+        distill: finetune the field by the model's diffusion prior first (under a minute on one CPU core at 64 px): a
+            configuration such as configs/distill.yaml, or nothing for the same settings.
         device: cpu, cuda, cuda:1, ... ; auto takes a GPU when there is one.
         seed: of the distillation's noise.
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
@@ -83,7 +104,9 @@ def render(
     usage.within("--input-distance", input_distance, 0, strict=True)
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
     for name, value in (("--elevation", elevation), ("--input-elevation", input_elevation)):
-        usage.within(name, value, -90, 90, " degrees", strict=True)  # at the poles the direction of image-up is undefined
+        usage.within(
+            name, value, -90, 90, " degrees", strict=True
+        )  # at the poles the direction of image-up is undefined
     for azimuth in azimuths or ():
         usage.within("--azimuths", azimuth, -1e6, 1e6, " degrees")
     if azimuths is not None and not 0 < len(azimuths) <= MOST:
@@ -101,9 +124,15 @@ def render(
     options = OutputOptions(
         azimuths=tuple(360 * i / (views or 8) for i in range(views or 8)) if azimuths is None else tuple(azimuths),
         elevation=input_camera.elevation if elevation is None else elevation,
-        size=input_camera.image_size if size is None else (max(1, round(size * input_camera.image_size[0] / input_camera.image_size[1])), size),
-        turntable_frames=turntable_frames, fps=fps, mesh_resolution=mesh_resolution, mesh_formats=tuple(dict.fromkeys(mesh_format)),
-        threshold=threshold, transparent=transparent,
+        size=input_camera.image_size
+        if size is None
+        else (max(1, round(size * input_camera.image_size[0] / input_camera.image_size[1])), size),
+        turntable_frames=turntable_frames,
+        fps=fps,
+        mesh_resolution=mesh_resolution,
+        mesh_formats=tuple(dict.fromkeys(mesh_format)),
+        threshold=threshold,
+        transparent=transparent,
     )
     _render_all(system, input_camera, images, targets, options, {"model": str(model), "distill": distill, "seed": seed})
 
@@ -122,8 +151,12 @@ def _open(
 
 
 def _render_all(
-    system: "LightningModule | Distilled", input_camera: "InputCamera", images: "dict[Path, RgbaImage]", targets: dict[Path, Path],
-    options: "OutputOptions", record: dict[str, Any],
+    system: "LightningModule | Distilled",
+    input_camera: "InputCamera",
+    images: "dict[Path, RgbaImage]",
+    targets: dict[Path, Path],
+    options: "OutputOptions",
+    record: dict[str, Any],
 ) -> None:
     """Every image, even when an earlier one had problems; these end the command."""
     import torch
@@ -153,14 +186,18 @@ def _targets(images: list[str], out: Path) -> dict[Path, Path]:
         raise UserError("--image needs at least one image")
     names = [path.stem for path in paths]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"two images are named {twice[0]}: their results would overwrite one another, so rename one or run twice")
+        raise UserError(
+            f"two images are named {twice[0]}: their results would overwrite one another, so rename one or run twice"
+        )
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out takes a folder")
     return {path: out if len(paths) == 1 else out / path.stem for path in paths}
 
 
 def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool) -> "dict[Path, RgbaImage]":
-    """Every image as the model sees it. Raises UserError for all together that cannot be used, before anything is rendered."""
+    """Every image as the model sees it. Raises UserError for all together that cannot be used, before anything is
+    rendered.
+    """
     from vcgen.data.images.photo import prepare
 
     images, faults = {}, []
@@ -170,6 +207,10 @@ def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool
         except UserError as error:
             faults.append(str(error))
     if faults:
-        more = f" ({len(faults)} of {len(faults) + len(images)} images cannot be used; nothing was rendered)" if images else ""
+        more = (
+            f" ({len(faults)} of {len(faults) + len(images)} images cannot be used; nothing was rendered)"
+            if images
+            else ""
+        )
         raise UserError(one_line("; ".join(faults) + more))
     return images

@@ -1,4 +1,6 @@
-"""``vcgen data render MESHES OUT``: the command line of rendered meshes; the work is in ``views.py`` and the packing loop."""
+"""``vcgen data render MESHES OUT``: the command line of rendered meshes; the work is in ``views.py`` and the packing
+loop.
+"""
 
 import hashlib
 import os
@@ -48,21 +50,22 @@ def render(
 ) -> None:
     """Render mesh files (.glb, .gltf, .obj, .ply, .stl) into shards of posed images with transparent background.
 
-    An interrupted run continues when the same command is given again. The world has z up; objects stand in its middle. The light, the
-    camera sets and the limits are described in docs/data.md.
+    An interrupted run continues when the same command is given again. The world has z up; objects stand in its middle.
+    The light, the camera sets and the limits are described in docs/data.md.
 
     Args:
         meshes: a mesh file, or a folder of them; each file is one object, named after its path.
         out: shard folder to make; it appears under this name only when complete.
-        cameras: sphere (as SRN cars: distance 1.3, elevation -5 to 75 degrees, seeded by the object's name), srn_test (251-view spiral),
-            gso30 (16 views), zero123plus (six views), turntable, or a .json file of cameras.
+        cameras: sphere (as SRN cars: distance 1.3, elevation -5 to 75 degrees, seeded by the object's name), srn_test
+            (251-view spiral), gso30 (16 views), zero123plus (six views), turntable, or a .json file of cameras.
         views: views of each object, 2 to 10000, for sphere (50 unless given) and turntable (24).
         size: of the images in pixels: "128" for square ones or "HEIGHTxWIDTH", 8 to 2048 a side.
         light: sky, with shadows and two suns; or none: the base color alone.
         up: axis of the files that points up; auto takes y for .glb, .gltf and .obj, z for .ply and .stl.
-        fit: sphere puts the object into a sphere of radius 0.5 around the origin; box makes the longest side of its bounding box 1; none
-            leaves it as it is.
-        variants: of each object, 1 to 100: itself, and others with permuted color channels, axes stretched by up to 15 %, some mirrored.
+        fit: sphere puts the object into a sphere of radius 0.5 around the origin; box makes the longest side of its
+            bounding box 1; none leaves it as it is.
+        variants: of each object, 1 to 100: itself, and others with permuted color channels, axes stretched by up to 15
+            %, some mirrored.
         samples: along both sides of a pixel, 1 to 8.
         kinds: of files that are taken from a folder, separated by commas.
         plain: draw shapes alone, in gray, without materials and the files they need.
@@ -89,9 +92,25 @@ def render(
     if unknown := [kind for kind in chosen if kind not in KINDS]:
         raise UserError(f"--kinds: {unknown[0]!r} is not read; give some of {', '.join(KINDS)}")
     settings = MeshSettings(
-        size=(height, width), near=0.0, far=1.0, background="white", source=name, split=split, licence=licence, group_pattern="",
-        cameras=identity, views=views, up=up, fit=fit, kinds=chosen, variants=variants, samples=samples, lit=light == "sky", plain=plain,
-        cull=cull, max_faces=max_faces,
+        size=(height, width),
+        near=0.0,
+        far=1.0,
+        background="white",
+        source=name,
+        split=split,
+        licence=licence,
+        group_pattern="",
+        cameras=identity,
+        views=views,
+        up=up,
+        fit=fit,
+        kinds=chosen,
+        variants=variants,
+        samples=samples,
+        lit=light == "sky",
+        plain=plain,
+        cull=cull,
+        max_faces=max_faces,
     )
     listed = partial(list_scenes, cameras=cameras)
     print(explain(listed(Path(meshes), settings), settings, f"{count} views, cameras {os.path.basename(cameras)}"))
@@ -100,7 +119,9 @@ def render(
 
 def explain(scenes: list[MeshFile], settings: MeshSettings, views: str) -> str:
     """One line: what will be rendered, and which axis was taken to point up."""
-    kinds = Counter((scene.folder.suffix[1:].lower(), up_axis(scene.folder, settings.up)) for scene in scenes if scene.variant == 0)
+    kinds = Counter(
+        (scene.folder.suffix[1:].lower(), up_axis(scene.folder, settings.up)) for scene in scenes if scene.variant == 0
+    )
     reason = "as --up says" if settings.up != "auto" else "of glTF by its standard, else guessed: --up sets it"
     axes = ", ".join(f"{axis} of {count} .{kind}" for (kind, axis), count in sorted(kinds.items()))
     each = f"{settings.variants} variants of " if settings.variants > 1 else ""

@@ -27,8 +27,8 @@ from vcgen.visualization.video import contact_sheet, depth_image, write_gif, wri
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """The arguments of :func:`vcgen.cli.render.render` that say what to write. azimuths, elevation: degrees; size: (height, width);
-    mesh_formats: suffixes of mesh files, without the dot."""
+    """The arguments of :func:`vcgen.cli.render.render` that say what to write. azimuths, elevation: degrees; size:
+    (height, width); mesh_formats: suffixes of mesh files, without the dot."""
 
     azimuths: tuple[float, ...]
     elevation: float
@@ -50,9 +50,17 @@ class Report:
 
 
 def render_image(
-    system: LightningModule, input_camera: InputCamera, path: Path, image: RgbaImage, target: Path, options: OutputOptions, record: dict[str, Any]
+    system: LightningModule,
+    input_camera: InputCamera,
+    path: Path,
+    image: RgbaImage,
+    target: Path,
+    options: OutputOptions,
+    record: dict[str, Any],
 ) -> Report:
-    """Write everything for one image, which came from ``path``, to the folder ``target``; ``record`` goes into render.json."""
+    """Write everything for one image, which came from ``path``, to the folder ``target``; ``record`` goes into
+    render.json.
+    """
     pixels = np.concatenate([image.color, image.alpha[..., None]], -1)
     write_png(target / "input.png", _bytes(pixels))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
@@ -63,22 +71,44 @@ def render_image(
         views = _render(system, field, cameras, options.size, input_camera.background, bar, f"{path.name}: views")
         lines = [f"{path} -> {target}"] + _write_views(views, input_camera, target, options)
         if options.turntable_frames:
-            around = input_camera.cameras([360 * i / options.turntable_frames for i in range(options.turntable_frames)], options.elevation)
-            turn = _render(system, field, around.to(system.device), options.size, input_camera.background, bar, f"{path.name}: turntable")
+            around = input_camera.cameras(
+                [360 * i / options.turntable_frames for i in range(options.turntable_frames)], options.elevation
+            )
+            turn = _render(
+                system,
+                field,
+                around.to(system.device),
+                options.size,
+                input_camera.background,
+                bar,
+                f"{path.name}: turntable",
+            )
             frames = _images(turn.rgb)
             gif = write_gif(target / "turntable.gif", frames, options.fps)
             mp4 = write_mp4(target / "turntable.mp4", frames, options.fps)
             lines += [_line(gif, f"{len(frames)} frames, {options.fps:g} per second"), _line(mp4, "the same as H.264")]
-    mesh, problems = ({}, []) if not options.mesh_resolution else _write_mesh(field, input_camera, target, options, lines)
+    mesh, problems = (
+        ({}, []) if not options.mesh_resolution else _write_mesh(field, input_camera, target, options, lines)
+    )
     record = {**record, "image": str(path), **_record(input_camera, cameras, options), "mesh": mesh}
     write_bytes(target / "render.json", (json.dumps(record, indent=2) + "\n").encode())
-    return Report([*lines, _line(target / "render.json", "cameras and settings")], [f"{path}: {problem}" for problem in problems])
+    return Report(
+        [*lines, _line(target / "render.json", "cameras and settings")], [f"{path}: {problem}" for problem in problems]
+    )
 
 
 def _render(
-    system: LightningModule, field: Field, cameras: Cameras, size: tuple[int, int], background: float, bar: Progress, name: str
+    system: LightningModule,
+    field: Field,
+    cameras: Cameras,
+    size: tuple[int, int],
+    background: float,
+    bar: Progress,
+    name: str,
 ) -> Rendering:
-    """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height, width)."""
+    """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height,
+    width).
+    """
     rendered = []
     for index in bar.track(range(len(cameras.near)), description=printable(name)):
         rendering = system.render(field, cameras[index : index + 1].reshape(1, 1), size, background=background)
@@ -101,13 +131,17 @@ def _write_views(views: Rendering, input_camera: InputCamera, target: Path, opti
     return [
         _line(target / "input.png", "what the model was shown"),
         _line(target / "views", f"{len(images)} views, {options.size[1]} x {options.size[0]} pixels{clear}"),
-        _line(target / "depth", f"16-bit depth, world units = value * {_depth_unit(input_camera):.6g}, 0 = nothing there"),
+        _line(
+            target / "depth", f"16-bit depth, world units = value * {_depth_unit(input_camera):.6g}, 0 = nothing there"
+        ),
         _line(target / "depth_color", "the same to look at: red near, blue far"),
         _line(target / "contact_sheet.png", "views and depth on one page"),
     ]
 
 
-def _write_mesh(field: Field, input_camera: InputCamera, target: Path, options: OutputOptions, lines: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _write_mesh(
+    field: Field, input_camera: InputCamera, target: Path, options: OutputOptions, lines: list[str]
+) -> tuple[dict[str, Any], list[str]]:
     """An image without a surface still has its views, so the reason is returned instead of raised."""
     radius = input_camera.radius if not math.isfinite(float(field.radius[0])) else None
     try:
@@ -118,18 +152,35 @@ def _write_mesh(field: Field, input_camera: InputCamera, target: Path, options: 
         path = write_mesh(target / f"mesh.{suffix}", surface.mesh)
         lines.append(_line(path, f"{len(surface.mesh.faces)} triangles{', without colors' if suffix == 'stl' else ''}"))
     return {
-        "threshold": surface.threshold, "density_range": surface.density_range, "resolution": options.mesh_resolution,
-        "vertices": len(surface.mesh.vertices), "faces": len(surface.mesh.faces),
+        "threshold": surface.threshold,
+        "density_range": surface.density_range,
+        "resolution": options.mesh_resolution,
+        "vertices": len(surface.mesh.vertices),
+        "faces": len(surface.mesh.faces),
     }, []
 
 
 def _record(input_camera: InputCamera, cameras: Cameras, options: OutputOptions) -> dict[str, Any]:
     return {
         "world": "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalized by width and height",
-        "input_camera": {"azimuth": 0.0, "elevation": input_camera.elevation, "distance": input_camera.distance, "focal": input_camera.focal},
-        "depth_unit": _depth_unit(input_camera), "background": None if options.transparent else input_camera.background,
+        "input_camera": {
+            "azimuth": 0.0,
+            "elevation": input_camera.elevation,
+            "distance": input_camera.distance,
+            "focal": input_camera.focal,
+        },
+        "depth_unit": _depth_unit(input_camera),
+        "background": None if options.transparent else input_camera.background,
         "views": [
-            {"name": name, "azimuth": azimuth, "elevation": options.elevation, "c2w": c2w, "K": K, "near": input_camera.near, "far": input_camera.far}
+            {
+                "name": name,
+                "azimuth": azimuth,
+                "elevation": options.elevation,
+                "c2w": c2w,
+                "K": K,
+                "near": input_camera.near,
+                "far": input_camera.far,
+            }
             for name, azimuth, c2w, K in zip(
                 _names(options.azimuths), options.azimuths, cameras.c2w.tolist(), cameras.K.tolist(), strict=True
             )
@@ -138,8 +189,8 @@ def _record(input_camera: InputCamera, cameras: Cameras, options: OutputOptions)
 
 
 def straight_rgba(views: Rendering, background: float) -> NDArray[np.uint8]:
-    """Views (n, channels, height, width) over a gray level -> (n, height, width, 4): the color without it, white where nothing is seen,
-    and the opacity."""
+    """Views (n, channels, height, width) over a gray level -> (n, height, width, 4): the color without it, white where
+    nothing is seen, and the opacity."""
     color = (views.rgb - (1 - views.alpha) * background) / views.alpha.clamp(min=1e-4)
     return _images(torch.cat([torch.where(views.alpha > 1e-3, color, 1.0), views.alpha], 1))
 

@@ -1,4 +1,5 @@
-"""Command lines as people type them; what is wrong with one is said in one line: the option, the fault, the nearest one, where the help is.
+"""Command lines as people type them; what is wrong with one is said in one line: the option, the fault, the nearest
+one, where the help is.
 
 Of all commands but fit and validate, whose parser is Lightning's.
 """
@@ -16,14 +17,21 @@ from vcgen.errors import UserError, suggestion
 from vcgen.terminal import one_line
 
 #: Types as jsonargparse's messages write them -> in words.
-TYPES = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false", "<class 'str'>": "text"}
+TYPES = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+}
 
 #: What generators of random numbers take at most.
 LARGEST_SEED = 2**63 - 1
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's, whose refusals are one line and which takes no abbreviations: an option added later would change their meaning."""
+    """jsonargparse's, whose refusals are one line and which takes no abbreviations: an option added later would change
+    their meaning.
+    """
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
@@ -32,20 +40,30 @@ class Parser(ArgumentParser):
         """Raise UserError for a mistake in the command line."""
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        raise UserError(one_line(explained(message, sorted(options_of(parser)))[:400], f"see `{command} --help`")) from ex
+        raise UserError(
+            one_line(explained(message, sorted(options_of(parser)))[:400], f"see `{command} --help`")
+        ) from ex
 
 
 def run(
-    component: Callable | dict[str, Callable], arguments: list[str], prog: str, positional: bool = False, flags: Mapping[str, str] = {},
-    shared: tuple[Callable, ...] = (), **parser: Any,
+    component: Callable | dict[str, Callable],
+    arguments: list[str],
+    prog: str,
+    positional: bool = False,
+    flags: Mapping[str, str] = {},
+    shared: tuple[Callable, ...] = (),
+    **parser: Any,
 ) -> None:
-    """Parse a command line for a function, or for several by the word that chooses one, and call it with what was given.
+    """Parse a command line for a function, or for several by the word that chooses one, and call it with what was
+    given.
 
-    positional: its required parameters are given without names. flags: options that may stand without a value -> the value they have then;
-    switches, parameters that are bool, are among them by themselves. shared: functions that take the component's further options.
-    parser: of the parser.
-    """
-    parameters = [p for f in (component, *shared) if not isinstance(f, dict) for p in inspect.signature(f).parameters.values()]
+    positional: its required parameters are given without names. flags: options that may stand without a value -> the
+        value they have then;
+    switches, parameters that are bool, are among them by themselves. shared: functions that take the component's
+    further options. parser: of the parser."""
+    parameters = [
+        p for f in (component, *shared) if not isinstance(f, dict) for p in inspect.signature(f).parameters.values()
+    ]
     lists = {f"--{p.name}" for p in parameters if _is_list(p.annotation)}
     switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
     words = plain_words(arguments, lists, switches, flags)
@@ -55,13 +73,15 @@ def run(
     auto_cli(component, args=words, prog=prog, as_positional=positional, parser_class=Parser, **parser)
 
 
-def plain_words(arguments: list[str], lists: set[str] = set(), switches: set[str] = set(), flags: Mapping[str, str] = {}) -> list[str]:
+def plain_words(
+    arguments: list[str], lists: set[str] = set(), switches: set[str] = set(), flags: Mapping[str, str] = {}
+) -> list[str]:
     """What people type -> the form that the parser knows.
 
-    ``lists`` take several words, and further ones when given again: ``--image a.png b.png`` -> ``--image=["a.png", "b.png"]``. ``switches``
-    are true when no value is given, ``flags`` what they map to: ``--as-is`` -> ``--as_is=true``. Hyphens do for underscores in the names of
-    options: ``--mesh-resolution`` -> ``--mesh_resolution``.
-    """
+    ``lists`` take several words, and further ones when given again: ``--image a.png b.png`` -> ``--image=["a.png",
+    "b.png"]``. ``switches`` are true when no value is given, ``flags`` what they map to: ``--as-is`` ->
+    ``--as_is=true``. Hyphens do for underscores in the names of options: ``--mesh-resolution`` ->
+    ``--mesh_resolution``."""
     words: list[str] = []
     position = 0
     while position < len(arguments):
@@ -98,7 +118,9 @@ def explained(message: str, known: list[str]) -> str:
         return f"unknown option {option}{suggestion(option, [shown(name) for name in known])}"
     if found := re.fullmatch(r"the following arguments are required: (.*)", message):
         names = [name.rpartition(".")[2] for name in found[1].split(", ")]
-        return f"{', '.join(shown(f'--{name}') if f'--{name}' in known else name.upper() for name in names)} must be given"
+        return (
+            f"{', '.join(shown(f'--{name}') if f'--{name}' in known else name.upper() for name in names)} must be given"
+        )
     if found := re.fullmatch(r"argument ([\w-]+)(?:/\S+)?: expected (?:at least )?one argument", message):
         return f"{shown(found[1])} needs a value"
     if message.startswith(("Unexpected config", "Problems parsing config")):
@@ -111,7 +133,11 @@ def explained(message: str, known: list[str]) -> str:
 
 def wanted(reason: str) -> str:
     """What a value must be, of jsonargparse's explanation: "must be a whole number, not x"."""
-    kinds = [kind for kind in re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", reason, re.MULTILINE) if "NoneType" not in kind]
+    kinds = [
+        kind
+        for kind in re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", reason, re.MULTILINE)
+        if "NoneType" not in kind
+    ]
     kinds += ["a whole number of 1 or more"] if "PositiveInt" in reason else []
     given = re.search(r"(?:Got|Given) value: (.*)$|: (.+) does not conform|base 10: '(.+)'$", reason, re.MULTILINE)
     if not kinds:
@@ -121,8 +147,11 @@ def wanted(reason: str) -> str:
     return f"must be {kind}{f', not {next(filter(None, given.groups()))}' if given else ''}"
 
 
-def within(option: str, value: float | None, lowest: float, highest: float = math.inf, what: str = "", strict: bool = False) -> None:
-    """Raise UserError unless a number, where one is given, is finite and lies in [lowest, highest]; strict: in (lowest, highest).
+def within(
+    option: str, value: float | None, lowest: float, highest: float = math.inf, what: str = "", strict: bool = False
+) -> None:
+    """Raise UserError unless a number, where one is given, is finite and lies in [lowest, highest]; strict: in (lowest,
+    highest).
 
     what: the unit, as " degrees", or what else may be given.
     """
@@ -152,7 +181,9 @@ def choose_device(name: str) -> str:
 def options_of(parser: ArgumentParser) -> Iterator[str]:
     """The long options of a parser."""
     for action in parser._actions:
-        yield from (name for name in action.option_strings if name.startswith("--") and not name.endswith(("+", ".help")))
+        yield from (
+            name for name in action.option_strings if name.startswith("--") and not name.endswith(("+", ".help"))
+        )
 
 
 def shown(option: str) -> str:

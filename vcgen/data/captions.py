@@ -16,32 +16,40 @@ from vcgen.types import Views
 
 #: Color words and an RGB color in [0, 1] that each stands for.
 COLORS = {
-    "red": (0.75, 0.15, 0.12), "orange": (0.9, 0.5, 0.15), "yellow": (0.9, 0.8, 0.25), "green": (0.25, 0.6, 0.25),
+    "red": (0.75, 0.15, 0.12),
+    "orange": (0.9, 0.5, 0.15),
+    "yellow": (0.9, 0.8, 0.25),
+    "green": (0.25, 0.6, 0.25),
     "blue": (0.2, 0.4, 0.75),
-    "purple": (0.5, 0.3, 0.6), "pink": (0.9, 0.55, 0.65), "brown": (0.45, 0.3, 0.2),
-    "white": (0.92, 0.92, 0.92), "gray": (0.55, 0.55, 0.55),
+    "purple": (0.5, 0.3, 0.6),
+    "pink": (0.9, 0.55, 0.65),
+    "brown": (0.45, 0.3, 0.2),
+    "white": (0.92, 0.92, 0.92),
+    "gray": (0.55, 0.55, 0.55),
     "black": (0.12, 0.12, 0.12),
 }
 ADVICE = 'give entries such as "KEY": {"names": ["taxi", "car"], "front": 0}'
 
 
 class Thing(Struct, frozen=True, forbid_unknown_fields=True):
-    """names: what it may be called, such as ("taxi", "car"). front: azimuth in degrees (see :func:`vcgen.cameras.orbit`) from which its
-    front is seen; None where it has none."""
+    """names: what it may be called, such as ("taxi", "car"). front: azimuth in degrees (see
+    :func:`vcgen.cameras.orbit`) from which its front is seen; None where it has none."""
 
     names: Annotated[tuple[Label, ...], Meta(min_length=1)]
     front: Annotated[float, Meta(ge=-360, le=360)] | None = None
 
 
 def read_things(path: Path) -> dict[str, Thing]:
-    """``{"SCENE KEY": {"names": ["taxi", "car"], "front": 0}, ...}`` as JSON. Raises UserError naming the entry that is wrong."""
+    """``{"SCENE KEY": {"names": ["taxi", "car"], "front": 0}, ...}`` as JSON. Raises UserError naming the entry that is
+    wrong.
+    """
     if not Path(path).exists():
         raise UserError(f"{path}: no captions here; give a JSON file of scene keys and their names")
     return read_json(path, Annotated[dict[Key, Thing], Meta(min_length=1)], ADVICE)
 
 
 def sentence(name: str, color: str = "", view: str = "") -> str:
-    """"a photo of a red car, side view"."""
+    """ "a photo of a red car, side view"."""
     words = f"{color} {name}".strip()
     article = "an" if words[:1] in "aeiou" else "a"
     return f"a photo of {article} {words}" + (f", {view} view" if view else "")
@@ -54,8 +62,8 @@ def all_sentences(things: dict[str, Thing]) -> list[str]:
 
 
 def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, generator: torch.Generator) -> list[str]:
-    """One caption per image of ``views`` (scenes, n), scene by scene. One of the names at random; the color in half of them, the
-    view in four of five. Raises UserError for a scene without entry."""
+    """One caption per image of ``views`` (scenes, n), scene by scene. One of the names at random; the color in half of
+    them, the view in four of five. Raises UserError for a scene without entry."""
     azimuth, elevation = view_angles(views.cameras.centers)
     color = color_words(views)
     draws = torch.rand((*azimuth.shape, 3), generator=generator, device=generator.device).cpu()
@@ -71,12 +79,16 @@ def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, genera
                 view = view_word(float(azimuth[i, j]) - (thing.front or 0.0), float(elevation[i, j]))
                 if thing.front is None and view not in ("overhead", "bottom"):
                     view = ""
-            found.append(sentence(thing.names[int(pick * len(thing.names))], color[i] if with_color < 0.5 else "", view))
+            found.append(
+                sentence(thing.names[int(pick * len(thing.names))], color[i] if with_color < 0.5 else "", view)
+            )
     return found
 
 
 def color_words(views: Views) -> list[str]:
-    """The word whose color most of a scene's object pixels, of all its views (scenes, n), are nearest to; "" for opaque images."""
+    """The word whose color most of a scene's object pixels, of all its views (scenes, n), are nearest to; "" for opaque
+    images.
+    """
     if views.alpha is None:
         return [""] * len(views.images)
     words = torch.tensor(list(COLORS.values()), device=views.images.device)

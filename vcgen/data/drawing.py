@@ -1,5 +1,5 @@
-"""Images of packed scenes, drawn with Pillow: contact sheets, camera positions, epipolar lines. Functions return PNG bytes
-unless they say otherwise."""
+"""Images of packed scenes, drawn with Pillow: contact sheets, camera positions, epipolar lines. Functions return PNG
+bytes unless they say otherwise."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,16 @@ from PIL import Image, ImageDraw
 from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
 from vcgen.data.shards.record import SceneRecord, decode_views
 
-COLORS = ((230, 25, 75), (60, 160, 60), (0, 110, 220), (245, 130, 48), (145, 30, 180), (0, 150, 160), (200, 150, 0), (240, 50, 230))
+COLORS = (
+    (230, 25, 75),
+    (60, 160, 60),
+    (0, 110, 220),
+    (245, 130, 48),
+    (145, 30, 180),
+    (0, 150, 160),
+    (200, 150, 0),
+    (240, 50, 230),
+)
 AXIS_COLORS = {"x": (200, 0, 0), "y": (0, 140, 0), "z": (0, 0, 200)}
 TILE = 160
 PANEL = 560
@@ -37,23 +46,32 @@ def contact_sheet(records: list[SceneRecord], columns: int = 8) -> bytes:
 
 
 def draw_cameras(record: SceneRecord) -> bytes:
-    """The scene's cameras from above (x right, y up) and from the side (x right, z up): frusta, axes, and the circle of ray ends."""
+    """The scene's cameras from above (x right, y up) and from the side (x right, z up): frusta, axes, and the circle of
+    ray ends.
+    """
     depth = 0.12 * max(np.ptp(record.c2w[:, :3, 3], axis=0).max(), 1e-6)
     return png_bytes(side_by_side(frusta_panels(record.key, record.c2w, record.K, depth)))
 
 
 def frusta_panels(
-    name: str, c2w: np.ndarray, K: np.ndarray, depth: float, radius: float | None = None, sides: Sequence[tuple[int, int, str]] = SIDES,
+    name: str,
+    c2w: np.ndarray,
+    K: np.ndarray,
+    depth: float,
+    radius: float | None = None,
+    sides: Sequence[tuple[int, int, str]] = SIDES,
 ) -> list[Image.Image]:
-    """Cameras (n, 4, 4) with intrinsics (n, 3, 3) as pyramids of height ``depth``, world units, one panel for each of ``sides``; and the
-    circle of ``radius`` about the origin."""
+    """Cameras (n, 4, 4) with intrinsics (n, 3, 3) as pyramids of height ``depth``, world units, one panel for each of
+    ``sides``; and the circle of ``radius`` about the origin."""
     corners = _frustum_corners(c2w, K, depth)
     reach = (radius or 0.0) * np.array([[-1.0] * 3, [1.0] * 3])
     everything = np.concatenate([corners.reshape(-1, 3), c2w[:, :3, 3], reach])
     panels = []
     for right, upward, title in sides:
         panels.append(Image.new("RGB", (PANEL, PANEL), "white"))
-        _draw_panel(ImageDraw.Draw(panels[-1]), c2w[:, :3, 3], corners, everything, (right, upward), f"{name} {title}", radius)
+        _draw_panel(
+            ImageDraw.Draw(panels[-1]), c2w[:, :3, 3], corners, everything, (right, upward), f"{name} {title}", radius
+        )
     return panels
 
 
@@ -66,7 +84,9 @@ def side_by_side(panels: list[Image.Image]) -> Image.Image:
 
 
 def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
-    """Points of one view, and in ``others`` further views the lines on which the same spots of the object must lie, in one color each."""
+    """Points of one view, and in ``others`` further views the lines on which the same spots of the object must lie, in
+    one color each.
+    """
     first = 0
     points = choose_points(record, first, len(COLORS))
     chosen = [first, *_neighbors(record, first, others)]
@@ -75,7 +95,11 @@ def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
     for number, index in enumerate(chosen):
         tile = _image(record, index, max(record.size) * scale)
         pen, (width, height) = ImageDraw.Draw(tile), tile.size
-        F = fundamental_matrix(record.c2w[first], record.K[first], record.c2w[index], record.K[index]) if number else None
+        F = (
+            fundamental_matrix(record.c2w[first], record.K[first], record.c2w[index], record.K[index])
+            if number
+            else None
+        )
         for point, color in zip(points, COLORS, strict=False):
             if number == 0:
                 x, y = point * [width, height]
@@ -91,7 +115,8 @@ def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
 
 
 def choose_points(record: SceneRecord, index: int, count: int) -> np.ndarray:
-    """(n, 2) normalized points, n <= count, where the view has most detail, spread out, on the object where coverage or background tells.
+    """(n, 2) normalized points, n <= count, where the view has most detail, spread out, on the object where coverage or
+    background tells.
 
     Fewer than ``count`` are returned where the object is too small to hold them apart.
     """
@@ -110,7 +135,9 @@ def choose_points(record: SceneRecord, index: int, count: int) -> np.ndarray:
 
 
 def object_mask(record: SceneRecord, index: int) -> np.ndarray:
-    """(H, W) bool: coverage above one half, or any channel that differs from the known background; all true where it is not known."""
+    """(H, W) bool: coverage above one half, or any channel that differs from the known background; all true where it is
+    not known.
+    """
     rgb, alpha = decode_views(record, [index])
     if alpha is not None:
         return alpha[0, 0] > 0.5
@@ -146,7 +173,12 @@ def _frustum_corners(c2w: np.ndarray, K: np.ndarray, depth: float) -> np.ndarray
 
 
 def _draw_panel(
-    pen: ImageDraw.ImageDraw, centers: np.ndarray, corners: np.ndarray, extent: np.ndarray, axes: tuple[int, int], title: str,
+    pen: ImageDraw.ImageDraw,
+    centers: np.ndarray,
+    corners: np.ndarray,
+    extent: np.ndarray,
+    axes: tuple[int, int],
+    title: str,
     radius: float | None,
 ) -> None:
     flat = extent[:, axes]

@@ -1,10 +1,14 @@
-"""Two-view geometry in numpy: the fundamental matrix of two stored cameras, and distances of points to epipolar lines."""
+"""Two-view geometry in numpy: the fundamental matrix of two stored cameras, and distances of points to epipolar
+lines.
+"""
 
 import numpy as np
 
 
 def fundamental_matrix(c2w_a: np.ndarray, K_a: np.ndarray, c2w_b: np.ndarray, K_b: np.ndarray) -> np.ndarray:
-    """F (3, 3) with x_b^T F x_a = 0 for the images x of one world point, homogeneous normalized image points (Hartley & Zisserman, 9.2)."""
+    """F (3, 3) with x_b^T F x_a = 0 for the images x of one world point, homogeneous normalized image points (Hartley &
+    Zisserman, 9.2).
+    """
     a_to_b = np.linalg.inv(c2w_b) @ c2w_a
     x, y, z = a_to_b[:3, 3]
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -12,7 +16,8 @@ def fundamental_matrix(c2w_a: np.ndarray, K_a: np.ndarray, c2w_b: np.ndarray, K_
 
 
 def epipolar_lines(F: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Normalized points (n, 2) of the first view -> lines (n, 3) of the second, a x + b y + c = 0 in *pixels*, a^2 + b^2 = 1.
+    """Normalized points (n, 2) of the first view -> lines (n, 3) of the second, a x + b y + c = 0 in *pixels*, a^2 +
+    b^2 = 1.
 
     size: (height, width) of the second view.
     """
@@ -22,6 +27,8 @@ def epipolar_lines(F: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> 
 
 
 def epipolar_errors(F: np.ndarray, points_a: np.ndarray, points_b: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Distance in pixels (n,) of matched points of the second view to the epipolar lines of the first's; points normalized (n, 2)."""
+    """Distance in pixels (n,) of matched points of the second view to the epipolar lines of the first's; points
+    normalized (n, 2).
+    """
     pixels = np.concatenate([points_b * np.array([size[1], size[0]]), np.ones_like(points_b[:, :1])], -1)
     return np.abs((epipolar_lines(F, points_a, size) * pixels).sum(-1))

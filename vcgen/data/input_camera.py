@@ -15,9 +15,11 @@ from vcgen.types import Views
 
 @dataclass(frozen=True)
 class InputCamera:
-    """The set-up of an image without pose: an orbit around the origin of a z-up world, with the input camera at azimuth 0.
+    """The set-up of an image without pose: an orbit around the origin of a z-up world, with the input camera at azimuth
+    0.
 
-    image_size: (height, width) of the model's input. focal: normalized by the width; pixels are square. distance, near, far: world units.
+    image_size: (height, width) of the model's input. focal: normalized by the width; pixels are square. distance, near,
+        far: world units.
     elevation: of the input camera, degrees. background: gray level behind the object, in [0, 1].
     """
 
@@ -31,12 +33,17 @@ class InputCamera:
 
     @classmethod
     def of(
-        cls, config: dict[str, Any], elevation: float | None = None, distance: float | None = None, fov: float | None = None
+        cls,
+        config: dict[str, Any],
+        elevation: float | None = None,
+        distance: float | None = None,
+        fov: float | None = None,
     ) -> "InputCamera":
-        """The default camera of a model folder's config, with what the user knows better: degrees, world units, degrees.
+        """The default camera of a model folder's config, with what the user knows better: degrees, world units,
+        degrees.
 
-        Another distance moves near and far along, since the object stays at the origin. Raises UserError for impossible values.
-        """
+        Another distance moves near and far along, since the object stays at the origin. Raises UserError for impossible
+        values."""
         camera = config["camera"]
         shift = 0.0 if distance is None else distance - camera["distance"]
         if not 0 <= camera["near"] + shift < math.inf:
@@ -68,7 +75,9 @@ class InputCamera:
         return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far).to(device)
 
     def context(self, image: RgbaImage, device: torch.device | str = "cpu") -> Views:
-        """What a system's ``field`` takes: an image (``vcgen.data.images.photo.prepare``) and its camera, batch shape (1, 1)."""
+        """What a system's ``field`` takes: an image (``vcgen.data.images.photo.prepare``) and its camera, batch shape
+        (1, 1).
+        """
         images = torch.from_numpy(image.color).permute(2, 0, 1)[None, None]
         alpha = torch.from_numpy(image.alpha)[None, None, None]
         return Views(images, self.cameras([0.0], self.elevation)[None], alpha).to(device)

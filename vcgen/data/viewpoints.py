@@ -16,10 +16,9 @@ VIEWS = ("front", "side", "back", "overhead", "bottom")
 def view_word(azimuth: float, elevation: float) -> str:
     """The word for a camera at ``azimuth`` degrees from the object's front and ``elevation`` above its equator.
 
-    "overhead" above 60 degrees, "bottom" below -60; else "front" within 30 degrees of the front, "back" within 30 of its opposite,
-    "side" between. The sectors are centered: with a front sector that begins at the front, half of the front views are called side views
-    (RealFusion's release), and fronts appear on every side.
-    """
+    "overhead" above 60 degrees, "bottom" below -60; else "front" within 30 degrees of the front, "back" within 30 of
+    its opposite, "side" between. The sectors are centered: with a front sector that begins at the front, half of the
+    front views are called side views (RealFusion's release), and fronts appear on every side."""
     if abs(elevation) > 60:
         return "overhead" if elevation > 0 else "bottom"
     turn = abs((azimuth + 180) % 360 - 180)
@@ -35,8 +34,8 @@ class ViewpointOptions:
     Args:
         elevation: Lowest and highest, in degrees.
         fov: Lowest and highest horizontal field of view, in degrees.
-        framing: What an image spans at the object's distance, relative to the reference view: with (1, 1) the object is as large as in the
-            photo, and the distance follows from the field of view.
+        framing: What an image spans at the object's distance, relative to the reference view: with (1, 1) the object is
+            as large as in the photo, and the distance follows from the field of view.
     """
 
     elevation: tuple[Elevation, Elevation] = (-10.0, 60.0)
@@ -47,11 +46,16 @@ class ViewpointOptions:
         if not -90 < self.elevation[0] <= self.elevation[1] < 90:
             raise ValueError(f"elevation must satisfy -90 < lowest <= highest < 90 degrees, not {self.elevation}")
         if not (0 < self.fov[0] <= self.fov[1] < 180 and 0 < self.framing[0] <= self.framing[1]):
-            raise ValueError(f"need 0 < lowest <= highest for fov (below 180) and framing; got {self.fov} and {self.framing}")
+            raise ValueError(
+                f"need 0 < lowest <= highest for fov (below 180) and framing; got {self.fov} and {self.framing}"
+            )
 
 
-def random_cameras(reference: Cameras, center: Tensor, radius: float, options: ViewpointOptions, generator: torch.Generator) -> Cameras:
-    """One camera (1,) that looks at ``center`` (3,), with square pixels if the image is square; near and far enclose ``radius``.
+def random_cameras(
+    reference: Cameras, center: Tensor, radius: float, options: ViewpointOptions, generator: torch.Generator
+) -> Cameras:
+    """One camera (1,) that looks at ``center`` (3,), with square pixels if the image is square; near and far enclose
+    ``radius``.
 
     reference: (1,), the photo's camera; it sets the scale of distances.
     """
@@ -71,7 +75,8 @@ def random_cameras(reference: Cameras, center: Tensor, radius: float, options: V
 
 
 def around(reference: Cameras, center: Tensor, azimuths: Tensor, elevation: float | None = None) -> Cameras:
-    """The reference camera (1,) carried round the world's z axis through ``center`` (3,) by azimuths (n,), degrees, looking at ``center``.
+    """The reference camera (1,) carried round the world's z axis through ``center`` (3,) by azimuths (n,), degrees,
+    looking at ``center``.
 
     elevation: degrees; None is the reference's.
     """
@@ -79,14 +84,18 @@ def around(reference: Cameras, center: Tensor, azimuths: Tensor, elevation: floa
     first, own = view_angles(offset)
     angle = torch.deg2rad(first - 90 + azimuths.to(offset))
     rise = torch.deg2rad(own if elevation is None else own.new_tensor(elevation))
-    eyes = center + offset.norm() * torch.stack([rise.cos() * angle.cos(), rise.cos() * angle.sin(), rise.sin().expand_as(angle)], -1)
+    eyes = center + offset.norm() * torch.stack(
+        [rise.cos() * angle.cos(), rise.cos() * angle.sin(), rise.sin().expand_as(angle)], -1
+    )
     c2w = look_at(eyes, center.expand_as(eyes), offset.new_tensor([0.0, 0.0, 1.0]))
     K, near, far = (x.expand(len(eyes), *x.shape[1:]) for x in (reference.K, reference.near, reference.far))
     return Cameras(c2w, K, near, far)
 
 
 def relative_angles(cameras: Cameras, reference: Cameras, center: Tensor) -> tuple[Tensor, Tensor]:
-    """Azimuth from the reference (1,), in [-180, 180), and elevation of cameras (n,) around ``center`` (3,): (n,) each, degrees."""
+    """Azimuth from the reference (1,), in [-180, 180), and elevation of cameras (n,) around ``center`` (3,): (n,) each,
+    degrees.
+    """
     azimuth, elevation = view_angles(cameras.centers - center)
     first, _ = view_angles(reference.centers - center)
     return torch.remainder(azimuth - first + 180, 360) - 180, elevation

@@ -1,1 +1,3 @@
-"""Diffusion priors over images, and the guidance that turns them into a training signal for fields. Knows nothing of fields."""
+"""Diffusion priors over images, and the guidance that turns them into a training signal for fields. Knows nothing of
+fields.
+"""

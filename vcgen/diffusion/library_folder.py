@@ -1,8 +1,7 @@
 """Folders in the formats of diffusers and transformers, looked through before these libraries open them.
 
-By names of classes, of files and of other models in a folder's JSON files, the libraries can be made to import, to fetch, or to read what
-nobody asked for. What vcgen takes from such folders needs none of it.
-"""
+By names of classes, of files and of other models in a folder's JSON files, the libraries can be made to import, to
+fetch, or to read what nobody asked for. What vcgen takes from such folders needs none of it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,8 @@ TEXT_PRIOR = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"), "text_encoder": ("CLIPTextModel",), "vae": ("AutoencoderKL",),
     "unet": ("UNet2DConditionModel",), "scheduler": SCHEDULERS,
 }  # fmt: skip
-#: Those of a CLIP model with its tokenizer, which lie in one folder; of a text encoder alone its reader says what it lacks.
+#: Those of a CLIP model with its tokenizer, which lie in one folder; of a text encoder alone its reader says what it
+#: lacks.
 CLIP = {"": (
     "CLIPModel", "CLIPTextModel", "CLIPTokenizer", "CLIPTokenizerFast", "CLIPProcessor", "CLIPImageProcessor", "CLIPFeatureExtractor",
 )}  # fmt: skip
@@ -56,7 +56,8 @@ class Scale(Struct):
 def checked_folder(name: str | Path, parts: Mapping[str, Sequence[str]], download: bool = False) -> Path:
     """The folder of a model: ``name`` itself, or the hub's copy on this computer, fetched only with ``download``.
 
-    parts: subfolder -> names of classes that its files may hold. Raises UserError for a folder that asks for more than that, and OSError or
+    parts: subfolder -> names of classes that its files may hold. Raises UserError for a folder that asks for more than
+        that, and OSError or
     ValueError for what is neither a folder nor a known name.
     """
     folder = Path(name)
@@ -64,10 +65,14 @@ def checked_folder(name: str | Path, parts: Mapping[str, Sequence[str]], downloa
         from huggingface_hub import snapshot_download
 
         wanted = [f"{part}/{file}" if part else file for part in parts for file in FILES]
-        folder = Path(snapshot_download(str(name), local_files_only=not download, allow_patterns=["model_index.json", *wanted]))
+        folder = Path(
+            snapshot_download(str(name), local_files_only=not download, allow_patterns=["model_index.json", *wanted])
+        )
     for part, classes in parts.items():
         if (folder / part / ADAPTER).exists():
-            raise UserError(f"{folder / part / ADAPTER}: an adapter of another model, which is not followed; give the merged model")
+            raise UserError(
+                f"{folder / part / ADAPTER}: an adapter of another model, which is not followed; give the merged model"
+            )
         for path in sorted((folder / part).glob("[!.]*.json")):
             if path.name.endswith("config.json") or path.name.endswith(".index.json"):
                 _check(path, classes)
@@ -77,15 +82,17 @@ def checked_folder(name: str | Path, parts: Mapping[str, Sequence[str]], downloa
 def read_lora(path: Path) -> dict[str, Tensor]:
     """The tensors of a LoRA file, scaled as its metadata says, for diffusers' ``load_lora_weights``.
 
-    diffusers would make of the metadata whatever configuration of peft it describes, which may name modules to import, and would take a
-    pickled file, too. Raises UserError for a file that is damaged, or whose metadata asks for more than a rank and a scale.
-    """
+    diffusers would make of the metadata whatever configuration of peft it describes, which may name modules to import,
+    and would take a pickled file, too. Raises UserError for a file that is damaged, or whose metadata asks for more
+    than a rank and a scale."""
     tensors = read_tensors(path)
     with safe_open(path, "pt") as file:
         noted = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
     content = parse_json(noted.encode(), dict[str, Any], str(path))
     for part in ("unet", "text_encoder"):
-        options = {name.removeprefix(f"{part}."): value for name, value in content.items() if name.startswith(f"{part}.")}
+        options = {
+            name.removeprefix(f"{part}."): value for name, value in content.items() if name.startswith(f"{part}.")
+        }
         if strange := sorted(name for name in UNREAD & options.keys() if options[name]):
             raise UserError(one_line(f"{path}: LoRA with {strange[0]} is not what vcgen reads", "give a plain LoRA"))
         scale = parse_scale(options, path)
@@ -115,7 +122,9 @@ def _check(path: Path, classes: Sequence[str]) -> None:
         *(["more than 100,000 steps"] if not _few(content.get("num_train_timesteps")) else ()),
     ]  # fmt: skip
     if strange:
-        raise UserError(one_line(f"{path}: {strange[0]} is not what vcgen reads", "give a plain model, of safetensors and JSON"))
+        raise UserError(
+            one_line(f"{path}: {strange[0]} is not what vcgen reads", "give a plain model, of safetensors and JSON")
+        )
 
 
 def _list(value: object) -> list:

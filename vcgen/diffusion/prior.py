@@ -1,4 +1,6 @@
-"""The view-conditioned diffusion prior of NerfDiff (arXiv 2302.10109, section 3.2): denoises a view, given what the field shows of it."""
+"""The view-conditioned diffusion prior of NerfDiff (arXiv 2302.10109, section 3.2): denoises a view, given what the
+field shows of it.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -37,8 +39,10 @@ SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 class Condition(NamedTuple):
     """What the prior is told about n images.
 
-    maps: (n, channels, H, W) in [-1, 1], the field's rendering: color over white, opacity, and distance where asked for.
-    tokens: (n, length, width) features of the input view, or None. given: (n,) 1, or 0 where there is no condition, and zeros stand for it.
+    maps: (n, channels, H, W) in [-1, 1], the field's rendering: color over white, opacity, and distance where asked
+        for.
+    tokens: (n, length, width) features of the input view, or None. given: (n,) 1, or 0 where there is no condition, and
+        zeros stand for it.
     """
 
     maps: Tensor
@@ -52,18 +56,21 @@ class Condition(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """A prediction: the clean image and the noise, both (n, 3, H, W), float32, consistent with z = alpha x + sigma e."""
+    """A prediction: the clean image and the noise, both (n, 3, H, W), float32, consistent with z = alpha x + sigma
+    e.
+    """
 
     image: Tensor
     noise: Tensor
 
 
 class ViewPrior(nn.Module):
-    """p(view | rendering of the field at that camera, input view), the diffusion prior of NerfDiff (arXiv 2302.10109, section 3.2).
+    """p(view | rendering of the field at that camera, input view), the diffusion prior of NerfDiff (arXiv 2302.10109,
+    section 3.2).
 
-    Images are over white, in [-1, 1] inside, in [0, 1] outside. The defaults have about 5 million parameters; 100 million: channels
-    (128, 224, 320, 416), layers 2; 400 million, the proportions of ADM at 128 px: channels (208, 208, 416, 624, 832), layers 2, with
-    attention on all but the finest one or two levels.
+    Images are over white, in [-1, 1] inside, in [0, 1] outside. The defaults have about 5 million parameters; 100
+    million: channels (128, 224, 320, 416), layers 2; 400 million, the proportions of ADM at 128 px: channels (208, 208,
+    416, 624, 832), layers 2, with attention on all but the finest one or two levels.
 
     Args:
         channels: U-Net widths, finest level first.
@@ -71,29 +78,47 @@ class ViewPrior(nn.Module):
         attention: Whether each level has self-attention, finest first; as many as ``channels``.
         input_attention: The attending levels also look at the input view's features (cross-attention).
         depth: The condition has the rendering's distances, too.
-        patch: Pixels per U-Net cell along each side (as in patch diffusion and DiT); 2 makes a network of the same cost wider.
+        patch: Pixels per U-Net cell along each side (as in patch diffusion and DiT); 2 makes a network of the same cost
+            wider.
         prediction: What the network predicts: the noise, or v = alpha e - sigma x (arXiv 2202.00512, appendix D).
-        sigma_data: Standard deviation, in [-1, 1] units, with which images are taken to scatter about the rendering. The network then learns
-            what the best guess for such Gaussians leaves over, at unit variance: the preconditioning of EDM (arXiv 2206.00364, table 1),
-            about the rendering instead of 0 (ours). null: the network's output is the prediction.
+        sigma_data: Standard deviation, in [-1, 1] units, with which images are taken to scatter about the rendering.
+            The network then learns what the best guess for such Gaussians leaves over, at unit variance: the
+            preconditioning of EDM (arXiv 2206.00364, table 1), about the rendering instead of 0 (ours). null: the
+            network's output is the prediction.
         size: Image side in pixels, which sets the schedule's shift.
-        condition_dropout: Fraction of training images without condition, for classifier-free guidance (arXiv 2207.12598), in [0, 1].
-        min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike. With ``sigma_data`` the loss is
-            the network's own error at all noise levels, as in EDM.
+        condition_dropout: Fraction of training images without condition, for classifier-free guidance (arXiv
+            2207.12598), in [0, 1].
+        min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike. With
+            ``sigma_data`` the loss is the network's own error at all noise levels, as in EDM.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
     """
 
     def __init__(
-        self, channels: Sequence[AtLeastOne] = (32, 64, 128), layers: AtLeastOne = 1, attention: Sequence[bool] = (False, True, True),
-        input_attention: bool = True, depth: bool = False, patch: AtLeastOne = 1, prediction: Prediction = "v_prediction",
-        sigma_data: Positive | None = None, size: PlaneSide = 64, condition_dropout: Unit = 0.1, min_snr: Positive | None = 5.0,
+        self,
+        channels: Sequence[AtLeastOne] = (32, 64, 128),
+        layers: AtLeastOne = 1,
+        attention: Sequence[bool] = (False, True, True),
+        input_attention: bool = True,
+        depth: bool = False,
+        patch: AtLeastOne = 1,
+        prediction: Prediction = "v_prediction",
+        sigma_data: Positive | None = None,
+        size: PlaneSide = 64,
+        condition_dropout: Unit = 0.1,
+        min_snr: Positive | None = 5.0,
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
         if sigma_data is not None and sigma_data <= 0:
             raise ValueError(f"sigma_data must be positive, or null, not {sigma_data}")
         check_levels("size", size, patch, channels, attention, heads=not input_attention)
-        self.depth, self.patch, self.sigma_data, self.condition_dropout, self.min_snr = depth, patch, sigma_data, condition_dropout, min_snr
+        self.depth, self.patch, self.sigma_data, self.condition_dropout, self.min_snr = (
+            depth,
+            patch,
+            sigma_data,
+            condition_dropout,
+            min_snr,
+        )
         self.size, self.schedule = size, noise_schedule(prediction, size)
         self.tokens = ImageTokens(width=4 * channels[0]) if input_attention else None
         width = self.tokens.width if self.tokens else None
@@ -102,7 +127,8 @@ class ViewPrior(nn.Module):
             self.unet.enable_gradient_checkpointing()
 
     def condition(self, rendering: Rendering, context: Views, near: Tensor, far: Tensor) -> Condition:
-        """Renderings over white (batch, views, ...) of scenes whose input views are ``context`` (batch, 1) -> batch * views conditions.
+        """Renderings over white (batch, views, ...) of scenes whose input views are ``context`` (batch, 1) -> batch *
+        views conditions.
 
         near, far: (batch, views) in world units; they scale the distances.
         """
@@ -126,13 +152,20 @@ class ViewPrior(nn.Module):
         mean = condition.maps[:, :3]
         offset = noisy - alpha * mean
         output = self.network(offset / total, timesteps, condition)
-        # With x = mean + k offset + (sigma sigma_data / total) output, k = alpha sigma_data^2 / total^2, in z = alpha x + sigma e:
+        # With x = mean + k offset + (sigma sigma_data / total) output, k = alpha sigma_data^2 / total^2, in z = alpha x
+        # + sigma e:
         if predicts_noise(self.schedule):
             return sigma / total.square() * offset - alpha * deviation / total * output
-        return alpha * sigma * (1 - deviation.square()) / total.square() * offset - deviation / total * output - sigma * mean
+        return (
+            alpha * sigma * (1 - deviation.square()) / total.square() * offset
+            - deviation / total * output
+            - sigma * mean
+        )
 
     def scales(self, alpha: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """The standard deviation about the rendering, 1 about nothing where there is none, and the deviation of z - alpha mean; (n, 1, 1, 1) each."""
+        """The standard deviation about the rendering, 1 about nothing where there is none, and the deviation of z -
+        alpha mean; (n, 1, 1, 1) each.
+        """
         given = condition.given[:, None, None, None]
         deviation = self.sigma_data * given + (1 - given)
         return deviation, (alpha.square() * deviation.square() + sigma.square()).sqrt()
@@ -144,9 +177,11 @@ class ViewPrior(nn.Module):
         return F.pixel_shuffle(self.unet(cells, timesteps, **extra).sample.float(), self.patch)
 
     def guided(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance_scale: float = 1.0) -> Tensor:
-        """The network's output under classifier-free guidance, u + guidance_scale (c - u): 1 is the conditional one, 0 the unconditional.
+        """The network's output under classifier-free guidance, u + guidance_scale (c - u): 1 is the conditional one, 0
+        the unconditional.
 
-        Raises UserError for a guidance_scale other than 1 of a prior that was trained without condition dropout, and so does not know u."""
+        Raises UserError for a guidance_scale other than 1 of a prior that was trained without condition dropout, and so
+        does not know u."""
         output = self(noisy, timesteps, condition)
         if guidance_scale == 1.0:
             return output
@@ -158,10 +193,14 @@ class ViewPrior(nn.Module):
     def denoise(self, noisy: Tensor, timesteps: Tensor, condition: Condition, guidance_scale: float = 1.0) -> Denoised:
         """Predict the clean images, in [-1, 1], and the noise of ``noisy`` (n, 3, H, W)."""
         output = self.guided(noisy, timesteps, condition, guidance_scale)
-        return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
+        return Denoised(
+            denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps)
+        )
 
     def loss(self, images: Tensor, condition: Condition, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Denoising loss of images (n, 3, H, W) in [0, 1]: per-image means (n,), already weighted, and their timesteps (n,)."""
+        """Denoising loss of images (n, 3, H, W) in [0, 1]: per-image means (n,), already weighted, and their timesteps
+        (n,).
+        """
         clean = to_signed(images)
         count, device = len(clean), clean.device
         timesteps = draw_timesteps(self.schedule, count, generator)
@@ -173,7 +212,9 @@ class ViewPrior(nn.Module):
         return error * self.loss_weight(timesteps, condition), timesteps
 
     def loss_weight(self, timesteps: Tensor, condition: Condition) -> Tensor:
-        """Weight (n,) of the predicted quantity's squared error: by min-SNR, or with ``sigma_data`` 1 on the network's output."""
+        """Weight (n,) of the predicted quantity's squared error: by min-SNR, or with ``sigma_data`` 1 on the network's
+        output.
+        """
         if self.sigma_data is None:
             return snr_weight(self.schedule, timesteps, self.min_snr)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, condition.maps)
@@ -183,13 +224,20 @@ class ViewPrior(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, generator: torch.Generator, steps: int = 10, guidance_scale: float | None = None,
-        sampler: Sampler = "ddim", start: Tensor | None = None, strength: float = 1.0,
+        self,
+        condition: Condition,
+        generator: torch.Generator,
+        steps: int = 10,
+        guidance_scale: float | None = None,
+        sampler: Sampler = "ddim",
+        start: Tensor | None = None,
+        strength: float = 1.0,
     ) -> Tensor:
-        """Draw images (n, 3, H, W) in [0, 1]. guidance_scale: see :meth:`guided`; None: GUIDANCE_SCALE, or 1 where the prior was trained without
-        condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, images in [0, 1], sampling begins
-        from these, noised to the fraction ``strength`` of the schedule (SDEdit, arXiv 2108.01073). A fraction of less than half a step, as 0,
-        returns the start, clamped. Raises ValueError for a strength outside [0, 1] and for another sampler."""
+        """Draw images (n, 3, H, W) in [0, 1]. guidance_scale: see :meth:`guided`; None: GUIDANCE_SCALE, or 1 where the
+        prior was trained without condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, images in
+        [0, 1], sampling begins from these, noised to the fraction ``strength`` of the schedule (SDEdit, arXiv
+        2108.01073). A fraction of less than half a step, as 0, returns the start, clamped. Raises ValueError for a
+        strength outside [0, 1] and for another sampler."""
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is a fraction of the noise schedule, in [0, 1]; got {strength}")
         if sampler not in SAMPLERS:
@@ -199,23 +247,27 @@ class ViewPrior(nn.Module):
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
         solver.set_timesteps(steps, device=condition.maps.device)
         times = solver.timesteps
-        state = torch.randn((len(condition.maps), 3, *condition.maps.shape[-2:]), generator=generator, device=condition.maps.device)
+        state = torch.randn(
+            (len(condition.maps), 3, *condition.maps.shape[-2:]), generator=generator, device=condition.maps.device
+        )
         if start is not None:
-            clean, times = to_signed(start), times[round((1 - strength) * steps):]
+            clean, times = to_signed(start), times[round((1 - strength) * steps) :]
             if len(times) == 0:
                 return start.clamp(0, 1)
             alpha, sigma = signal_and_noise(self.schedule, times[:1].expand(len(state)), state)
             state = alpha * clean + sigma * state
         for time in times:
-            state = solver.step(self.guided(state, time.expand(len(state)), condition, guidance_scale), time, state).prev_sample
+            state = solver.step(
+                self.guided(state, time.expand(len(state)), condition, guidance_scale), time, state
+            ).prev_sample
         return to_unit(state)
 
 
 def to_signed(images: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1], the range inside the prior. Raises ValueError for values that cannot be in [0, 1]: a range mixed up is silent
-    otherwise, and spoils training, sampling and distillation alike. On CUDA the GPU itself asserts it, because looking at the values here
-    would wait for all that it has to do: the process then ends with a device-side assertion at a later call. NaNs pass: the training step
-    reports them."""
+    """[0, 1] -> [-1, 1], the range inside the prior. Raises ValueError for values that cannot be in [0, 1]: a range
+    mixed up is silent otherwise, and spoils training, sampling and distillation alike. On CUDA the GPU itself asserts
+    it, because looking at the values here would wait for all that it has to do: the process then ends with a
+    device-side assertion at a later call. NaNs pass: the training step reports them."""
     low, high = images.detach().aminmax()
     wrong = (low < -0.1) | (high > 1.1)
     if images.is_cuda:

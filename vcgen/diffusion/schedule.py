@@ -1,4 +1,6 @@
-"""Noise schedules, as diffusers schedulers: z_t = alpha_t x + sigma_t e with alpha^2 + sigma^2 = 1, t = 0 ... steps - 1."""
+"""Noise schedules, as diffusers schedulers: z_t = alpha_t x + sigma_t e with alpha^2 + sigma^2 = 1, t = 0 ... steps -
+1.
+"""
 
 import math
 from typing import Literal
@@ -14,18 +16,22 @@ Prediction = Literal["epsilon", "v_prediction"]
 REFERENCE_SIZE = 64
 
 
-def noise_schedule(prediction: Prediction = "v_prediction", size: int = REFERENCE_SIZE, steps: int = 1000) -> DDPMScheduler:
+def noise_schedule(
+    prediction: Prediction = "v_prediction", size: int = REFERENCE_SIZE, steps: int = 1000
+) -> DDPMScheduler:
     """The cosine schedule (arXiv 2102.09672, eq. 17), shifted to more noise for images larger than 64 px.
 
-    Neighboring pixels of larger images say the same, so the same noise hides less: log SNR is lowered by 2 log(size / 64)
-    (arXiv 2301.11093, eq. 4). The result is a plain diffusers configuration from which every diffusers sampler can be made.
-    """
+    Neighboring pixels of larger images say the same, so the same noise hides less: log SNR is lowered by 2 log(size /
+    64) (arXiv 2301.11093, eq. 4). The result is a plain diffusers configuration from which every diffusers sampler can
+    be made."""
     times = np.arange(steps + 1) / steps
     cosine = np.clip(np.cos((times + 0.008) / 1.008 * math.pi / 2) ** 2, 1e-12, 1 - 1e-12)
     shift = (REFERENCE_SIZE / size) ** 2
     survival = cosine * shift / (1 - cosine + cosine * shift)
     betas = np.clip(1 - survival[1:] / survival[:-1], 1e-8, 0.999)
-    return DDPMScheduler(num_train_timesteps=steps, trained_betas=betas.tolist(), prediction_type=prediction, clip_sample=False)
+    return DDPMScheduler(
+        num_train_timesteps=steps, trained_betas=betas.tolist(), prediction_type=prediction, clip_sample=False
+    )
 
 
 def signal_and_noise(scheduler: DDPMScheduler, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +46,9 @@ def timestep(scheduler: DDPMScheduler, fraction: float) -> int:
 
 
 def draw_timesteps(scheduler: DDPMScheduler, count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) spread evenly from a random start, which takes noise out of the loss (VDM, arXiv 2107.00630, appendix I)."""
+    """Timesteps (count,) spread evenly from a random start, which takes noise out of the loss (VDM, arXiv 2107.00630,
+    appendix I).
+    """
     offset = torch.rand((), generator=generator, device=generator.device)
     fractions = (offset + torch.arange(count, device=generator.device) / count) % 1
     return (fractions * scheduler.config.num_train_timesteps).long()
@@ -70,8 +78,9 @@ def noise_of(scheduler: DDPMScheduler, noisy: Tensor, output: Tensor, timesteps:
 
 
 def snr_weight(scheduler: DDPMScheduler, timesteps: Tensor, gamma: float | None) -> Tensor:
-    """Weight (n,) of the squared error of what the network predicts: min(SNR, gamma) on the clean image's (min-SNR, arXiv 2303.09556,
-    section 3.4); without gamma 1. For a network that predicts v the latter weighs high noise much more: at SNR 0.1 by a factor of 11."""
+    """Weight (n,) of the squared error of what the network predicts: min(SNR, gamma) on the clean image's (min-SNR,
+    arXiv 2303.09556, section 3.4); without gamma 1. For a network that predicts v the latter weighs high noise much
+    more: at SNR 0.1 by a factor of 11."""
     if gamma is None:
         return torch.ones(len(timesteps), device=timesteps.device)
     alpha, sigma = signal_and_noise(scheduler, timesteps, timesteps)

@@ -66,25 +66,46 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
     if len(longest) > options.length:
         shown = tokenizer.decode(longest[1:-1])
         found = f"the caption {shown[:100]!r} has {len(longest)} tokens with its marks of beginning and end"
-        raise UserError(f"{found}, model.sizes.length is {options.length}: set it to {len(longest)}, or use shorter names")
+        raise UserError(
+            f"{found}, model.sizes.length is {options.length}: set it to {len(longest)}, or use shorter names"
+        )
     numbers = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    text_encoder = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=options.width, intermediate_size=4 * options.width, num_hidden_layers=options.depth,
-        num_attention_heads=options.heads, max_position_embeddings=options.length, projection_dim=options.width, **numbers,
-    ))
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=options.width,
+            intermediate_size=4 * options.width,
+            num_hidden_layers=options.depth,
+            num_attention_heads=options.heads,
+            max_position_embeddings=options.length,
+            projection_dim=options.width,
+            **numbers,
+        )
+    )
     levels = len(options.autoencoder)
     vae = AutoencoderKL(
-        block_out_channels=tuple(options.autoencoder), layers_per_block=options.layers, latent_channels=options.latent_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels, norm_num_groups=16,
-        sample_size=options.size, scaling_factor=1.0,
+        block_out_channels=tuple(options.autoencoder),
+        layers_per_block=options.layers,
+        latent_channels=options.latent_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        norm_num_groups=16,
+        sample_size=options.size,
+        scaling_factor=1.0,
     )
     attending = len(options.channels) - 1
     unet = UNet2DConditionModel(
-        sample_size=options.size // 2 ** (levels - 1), in_channels=options.latent_channels, out_channels=options.latent_channels,
-        block_out_channels=tuple(options.channels), layers_per_block=options.layers, cross_attention_dim=options.width,
+        sample_size=options.size // 2 ** (levels - 1),
+        in_channels=options.latent_channels,
+        out_channels=options.latent_channels,
+        block_out_channels=tuple(options.channels),
+        layers_per_block=options.layers,
+        cross_attention_dim=options.width,
         down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * attending),
         up_block_types=(*("CrossAttnUpBlock2D",) * attending, "UpBlock2D"),
-        norm_num_groups=16, attention_head_dim=max(1, max(options.channels) // 32), resnet_time_scale_shift="scale_shift",
+        norm_num_groups=16,
+        attention_head_dim=max(1, max(options.channels) // 32),
+        resnet_time_scale_shift="scale_shift",
     )
     schedule = noise_schedule(options.prediction)
     schedule.register_to_config(steps_offset=1)  # as Stable Diffusion's; pipelines warn without
@@ -99,10 +120,12 @@ def new_tokenizer(captions: Iterable[str], vocabulary: int, length: int):
 
     learner = CLIPTokenizer().backend_tokenizer
     letters = sorted(ByteLevel.alphabet())
-    # Letters that end a word stand among the first entries: no text is then unknown, and the learner, which would number them
-    # in the order of a hash table, gives the same entries every time.
+    # Letters that end a word stand among the first entries: no text is then unknown, and the learner, which would
+    # number them in the order of a hash table, gives the same entries every time.
     first = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     trainer = BpeTrainer(vocab_size=vocabulary, special_tokens=first, end_of_word_suffix="</w>", show_progress=False)
     learner.train_from_iterator(sorted(set(captions)), trainer)
     learned = json.loads(learner.to_str())["model"]
-    return CLIPTokenizer(vocab=learned["vocab"], merges=[tuple(pair) for pair in learned["merges"]], model_max_length=length)
+    return CLIPTokenizer(
+        vocab=learned["vocab"], merges=[tuple(pair) for pair in learned["merges"]], model_max_length=length
+    )

@@ -1,4 +1,6 @@
-"""A text-conditioned latent diffusion model as a prior: any folder or hub name that diffusers' StableDiffusionPipeline opens."""
+"""A text-conditioned latent diffusion model as a prior: any folder or hub name that diffusers' StableDiffusionPipeline
+opens.
+"""
 
 import copy
 import warnings
@@ -41,15 +43,21 @@ class Sizes(Struct):
 
 
 class TextPrior(nn.Module):
-    """p(latent | text). Latents (n, C, h, w) are the autoencoder's, times its scaling factor, so of about unit variance.
+    """p(latent | text). Latents (n, C, h, w) are the autoencoder's, times its scaling factor, so of about unit
+    variance.
 
-    tokenizer, text_encoder: CLIP's classes in transformers; vae, unet: diffusers'; schedule: the training schedule, from which samplers
-    are made. name: where it came from, for messages. Latent diffusion (arXiv 2112.10752); tested with the layout of Stable Diffusion 1.x
-    and 2.x. Weights are trainable or not as their owner sets them.
-    """
+    tokenizer, text_encoder: CLIP's classes in transformers; vae, unet: diffusers'; schedule: the training schedule,
+    from which samplers are made. name: where it came from, for messages. Latent diffusion (arXiv 2112.10752); tested
+    with the layout of Stable Diffusion 1.x and 2.x. Weights are trainable or not as their owner sets them."""
 
     def __init__(
-        self, tokenizer: Any, text_encoder: nn.Module, vae: AutoencoderKL, unet: UNet2DConditionModel, schedule: DDPMScheduler, name: str,
+        self,
+        tokenizer: Any,
+        text_encoder: nn.Module,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        schedule: DDPMScheduler,
+        name: str,
     ):
         super().__init__()
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
@@ -59,15 +67,17 @@ class TextPrior(nn.Module):
     def load(name: str | Path, download: bool = False) -> "TextPrior":
         """From a local folder, else from the hub's cache on this computer; from the hub itself only with ``download``.
 
-        Only JSON and safetensors are read, see :mod:`vcgen.diffusion.library_folder`; weights stored in half precision become float32.
-        Raises UserError where nothing is found, parts are missing, the model is of Stable Diffusion XL's kind, or the extra is missing.
-        """
+        Only JSON and safetensors are read, see :mod:`vcgen.diffusion.library_folder`; weights stored in half precision
+        become float32. Raises UserError where nothing is found, parts are missing, the model is of Stable Diffusion
+        XL's kind, or the extra is missing."""
         try:
             from transformers import CLIPTextModel, CLIPTokenizer
         except ImportError as error:
             raise UserError(NEEDS_TEXT) from error
         if Path(name).is_dir() and not (Path(name) / "model_index.json").is_file():
-            raise UserError(f"{name}: no model_index.json here; a text prior is a folder that diffusers' StableDiffusionPipeline saved")
+            raise UserError(
+                f"{name}: no model_index.json here; a text prior is a folder that diffusers' StableDiffusionPipeline saved"
+            )
         try:
             folder = checked_folder(name, TEXT_PRIOR, download)
             # the U-Net asks for more than one text encoder's output
@@ -77,17 +87,30 @@ class TextPrior(nn.Module):
             with no_more_parameters_than(MOST_PARAMETERS):
                 networks = [
                     kind.from_pretrained(folder, subfolder=part, output_loading_info=True, **WEIGHTS)
-                    for part, kind in (("text_encoder", CLIPTextModel), ("vae", AutoencoderKL), ("unet", UNet2DConditionModel))
+                    for part, kind in (
+                        ("text_encoder", CLIPTextModel),
+                        ("vae", AutoencoderKL),
+                        ("unet", UNet2DConditionModel),
+                    )
                 ]
             for network, notes in networks:
-                if lost := [*notes["missing_keys"], *notes.get("mismatched_keys", ())]:  # the libraries would draw them at random
+                if lost := [
+                    *notes["missing_keys"],
+                    *notes.get("mismatched_keys", ()),
+                ]:  # the libraries would draw them at random
                     raise ValueError(f"its {type(network).__name__} lacks {lost[0]}")
                 if odd := [key for key, tensor in network.state_dict().items() if not all_finite(tensor)]:
                     raise ValueError(f"its {type(network).__name__} has NaN or infinity in {odd[0]}")
-            prior = TextPrior(
-                CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL), *(network for network, _ in networks),
-                DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL), str(name),
-            ).float().eval()
+            prior = (
+                TextPrior(
+                    CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL),
+                    *(network for network, _ in networks),
+                    DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL),
+                    str(name),
+                )
+                .float()
+                .eval()
+            )
             sizes = {"sample_size": prior.unet.config.sample_size, "scaling_factor": prior.vae.config.scaling_factor}
             check({**sizes, "model_max_length": prior.tokenizer.model_max_length}, Sizes, f"text prior {name}")
             with torch.no_grad():
@@ -100,7 +123,9 @@ class TextPrior(nn.Module):
             raise UserError(one_line(f"text prior {name} {found} ({one_line(str(error))[:200]})", DOWNLOAD)) from error
 
     def save(self, folder: Path, half: bool = False) -> None:
-        """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only, in half precision if so wished."""
+        """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only, in half precision
+        if so wished.
+        """
         prior = copy.deepcopy(self).half() if half else self
         prior.pipeline().save_pretrained(folder, safe_serialization=True)
         for path in Path(folder).rglob("*.safetensors"):  # safetensors keeps files from other users, whatever the umask
@@ -111,8 +136,14 @@ class TextPrior(nn.Module):
         from diffusers import StableDiffusionPipeline
 
         return StableDiffusionPipeline(
-            vae=self.vae, text_encoder=self.text_encoder, tokenizer=self.tokenizer, unet=self.unet, scheduler=self.schedule,
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.schedule,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
         )
 
     @property
@@ -132,7 +163,9 @@ class TextPrior(nn.Module):
 
     @property
     def length(self) -> int:
-        """Tokens of a prompt that the text encoder reads, the marks of beginning and end included: 77 for Stable Diffusion."""
+        """Tokens of a prompt that the text encoder reads, the marks of beginning and end included: 77 for Stable
+        Diffusion.
+        """
         return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
 
     def encoded(self, text: str) -> list[int]:
@@ -140,8 +173,12 @@ class TextPrior(nn.Module):
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Token numbers (n, length), padded. What is longer is cut, and a warning says what is lost; :meth:`require` what may not be."""
-        read = self.tokenizer(list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt")
+        """Token numbers (n, length), padded. What is longer is cut, and a warning says what is lost; :meth:`require`
+        what may not be.
+        """
+        read = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
         for prompt, full in zip(prompts, read.attention_mask.all(1).tolist(), strict=True):
             if full and (lost := self.overlong(prompt)):
                 warnings.warn(lost, stacklevel=2)
@@ -153,25 +190,31 @@ class TextPrior(nn.Module):
         numbers = self.encoded(prompt)
         lost = self.tokenizer.decode(numbers[self.length - 2 :])
         found = f"the prompt {_short(prompt)} has {len(numbers) + 2} tokens with its marks of beginning and end"
-        return f"{found}, of which the text prior {self.name} reads {self.length}: {_short(lost)} is lost" if lost else ""
+        return (
+            f"{found}, of which the text prior {self.name} reads {self.length}: {_short(lost)} is lost" if lost else ""
+        )
 
     def require(self, prompt: str, *parts: str) -> None:
-        """Raise UserError unless all of each of ``parts`` of a prompt reaches the network: the words that all depends on."""
+        """Raise UserError unless all of each of ``parts`` of a prompt reaches the network: the words that all depends
+        on.
+        """
         read = self.encoded(prompt)[: self.length - 2]
         for part in parts:
             wanted = self.encoded(part)
             if wanted and wanted not in (read[i : i + len(wanted)] for i in range(len(read))):
                 if lost := self.overlong(prompt):
                     raise UserError(f"{lost}, and {_short(part)} does not reach the network; use fewer words")
-                raise UserError(f"the prompt {_short(prompt)} does not hold {_short(part)} as words of its own; write it there")
+                raise UserError(
+                    f"the prompt {_short(prompt)} does not hold {_short(part)} as words of its own; write it there"
+                )
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """What the U-Net attends to: (n, length, width). Differentiable with respect to the text encoder."""
         return self.text_encoder(self.tokens(prompts))[0]
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (n, 3, H, W) in [-1, 1], resized to the model's size -> latents; a draw of the posterior, or its mode without a
-        generator. Differentiable with respect to the images."""
+        """Images (n, 3, H, W) in [-1, 1], resized to the model's size -> latents; a draw of the posterior, or its mode
+        without a generator. Differentiable with respect to the images."""
         if images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         posterior = self.vae.encode(images).latent_dist
@@ -183,14 +226,19 @@ class TextPrior(nn.Module):
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample.float()
 
     def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The network's output, noise or v by the schedule, float32: noisy latents, timesteps (n,), text from :meth:`embed`."""
+        """The network's output, noise or v by the schedule, float32: noisy latents, timesteps (n,), text from
+        :meth:`embed`.
+        """
         return self.unet(noisy, timesteps, encoder_hidden_states=text).sample.float()
 
-    def guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
-        """The output under classifier-free guidance, u + guidance_scale (c - u): 1 is the conditional output, 0 the unconditional one.
+    def guided(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float
+    ) -> Tensor:
+        """The output under classifier-free guidance, u + guidance_scale (c - u): 1 is the conditional output, 0 the
+        unconditional one.
 
-        This is Stable Diffusion's convention; DreamFusion's guidance weight is guidance_scale - 1. Both halves pass the network as one batch.
-        """
+        This is Stable Diffusion's convention; DreamFusion's guidance weight is guidance_scale - 1. Both halves pass the
+        network as one batch."""
         if guidance_scale == 1.0:
             return self(noisy, timesteps, text)
         unconditional = unconditional.expand_as(text)
@@ -198,14 +246,20 @@ class TextPrior(nn.Module):
         without, given = outputs.chunk(2)
         return without + guidance_scale * (given - without)
 
-    def denoise(self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float) -> Denoised:
+    def denoise(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float
+    ) -> Denoised:
         """The clean latents and the noise of ``noisy``, both as the guided network sees them."""
         output = self.guided(noisy, timesteps, text, unconditional, guidance_scale)
-        return Denoised(denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps))
+        return Denoised(
+            denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps)
+        )
 
-    def loss(self, latents: Tensor, text: Tensor, generator: torch.Generator, min_snr: float | None = 5.0) -> tuple[Tensor, Tensor]:
-        """Denoising loss of clean latents: per-latent means (n,), weighted by min-SNR with gamma ``min_snr`` (arXiv 2303.09556; None:
-        all noise levels alike), and their timesteps (n,)."""
+    def loss(
+        self, latents: Tensor, text: Tensor, generator: torch.Generator, min_snr: float | None = 5.0
+    ) -> tuple[Tensor, Tensor]:
+        """Denoising loss of clean latents: per-latent means (n,), weighted by min-SNR with gamma ``min_snr`` (arXiv
+        2303.09556; None: all noise levels alike), and their timesteps (n,)."""
         timesteps = draw_timesteps(self.schedule, len(latents), generator)
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, latents)
@@ -216,7 +270,12 @@ class TextPrior(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[str], generator: torch.Generator, steps: int = 25, guidance_scale: float = 7.5, negative: str = "",
+        self,
+        prompts: Sequence[str],
+        generator: torch.Generator,
+        steps: int = 25,
+        guidance_scale: float = 7.5,
+        negative: str = "",
         sampler: str = "ddim",
     ) -> Tensor:
         """Draw images (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""

@@ -1,9 +1,10 @@
-"""pixelNeRF (Yu, Ye, Tancik, Kanazawa, CVPR 2021, arXiv 2012.02190): image features at the projections of a point, then an MLP.
+"""pixelNeRF (Yu, Ye, Tancik, Kanazawa, CVPR 2021, arXiv 2012.02190): image features at the projections of a point, then
+an MLP.
 
-The published network, written anew: :class:`PixelNerf` turns context views into a :class:`PixelField`, which holds all state.
-Parameter names are those of the released checkpoints (github.com/sxyu/pixel-nerf), which have some more that the network never uses
-(``encoder.model.layer4``, ``code``). Their rays pass through the upper left corners of pixels, ours through the centers; either way
-pixel (i, j) samples the feature that the first convolution centered on pixel (i, j).
+The published network, written anew: :class:`PixelNerf` turns context views into a :class:`PixelField`, which holds all
+state. Parameter names are those of the released checkpoints (github.com/sxyu/pixel-nerf), which have some more that the
+network never uses (``encoder.model.layer4``, ``code``). Their rays pass through the upper left corners of pixels, ours
+through the centers; either way pixel (i, j) samples the feature that the first convolution centered on pixel (i, j).
 """
 
 import logging
@@ -33,26 +34,40 @@ class PixelNerf(Encoder):
 
     Args:
         first_pool: Keep ResNet's first max-pooling; published: true for SRN at 128 x 128, false for NMR at 64 x 64.
-        pretrained: A torchvision ResNet-34 state dict (``.pth``), such as the ImageNet weights the published model starts from; null starts
-            from *random* weights, which differs from the published model and learns more slowly.
+        pretrained: A torchvision ResNet-34 state dict (``.pth``), such as the ImageNet weights the published model
+            starts from; null starts from *random* weights, which differs from the published model and learns more
+            slowly.
         width: Hidden units of the two MLPs; published: 512.
-        radius: The field is empty farther than this from the world's origin, in world units; null keeps everything in [near, far].
+        radius: The field is empty farther than this from the world's origin, in world units; null keeps everything in
+            [near, far].
     """
 
-    def __init__(self, first_pool: bool = True, pretrained: str | None = None, width: AtLeastOne = 512, radius: float | None = None):
+    def __init__(
+        self,
+        first_pool: bool = True,
+        pretrained: str | None = None,
+        width: AtLeastOne = 512,
+        radius: float | None = None,
+    ):
         super().__init__()
         if radius is not None and not 0 < radius < math.inf:
-            raise UserError(f"PixelNerf: radius is {radius}; give a positive number of world units, or null for no limit")
+            raise UserError(
+                f"PixelNerf: radius is {radius}; give a positive number of world units, or null for no limit"
+            )
         self.radius = math.inf if radius is None else radius
         self.encoder = SpatialEncoder(first_pool, pretrained)
         self.mlp_coarse = ResnetFC(width)
         self.mlp_fine = ResnetFC(width)
 
     def forward(self, context: Views) -> "PixelField":
-        """Encode ``context``, batch shape (batch, n); the published benchmark has n = 1. Transparent views are put on white."""
+        """Encode ``context``, batch shape (batch, n); the published benchmark has n = 1. Transparent views are put on
+        white.
+        """
         images = context.on(1.0)
         if images.ndim != 5:
-            raise ValueError(f"PixelNerf: context images are {tuple(images.shape)}; expected (batch, views, 3, height, width)")
+            raise ValueError(
+                f"PixelNerf: context images are {tuple(images.shape)}; expected (batch, views, 3, height, width)"
+            )
         features = self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         center = context.cameras.centers.new_zeros(len(images), 3)
         radius = torch.full_like(center[:, 0], self.radius)
@@ -64,7 +79,8 @@ class PixelNerf(Encoder):
 class PixelField:
     """A :class:`vcgen.types.Field`: the features of a batch of scenes and the MLP that reads them.
 
-    features: (batch, n, 512, h, w). cameras: the (batch, n) cameras of the encoded views. size: (height, width) of these views in pixels.
+    features: (batch, n, 512, h, w). cameras: the (batch, n) cameras of the encoded views. size: (height, width) of
+        these views in pixels.
     """
 
     center: Tensor
@@ -79,42 +95,48 @@ class PixelField:
         """(batch, n, 3) world points and unit view directions -> density (batch, n), color (batch, n, 3) in [0, 1]."""
         query = torch.cat([octave_encoding(self.rotate_to_view(points)), self.rotate_to_view(directions)], -1)
         output = self.mlp(self.features_at(points), query)
-        # Published: ReLU, on a random last layer. From random encoder weights, all of space was empty within forty steps and, without
-        # a gradient there, for good; softplus on a last layer of zeros starts from a thin haze.
+        # Published: ReLU, on a random last layer. From random encoder weights, all of space was empty within forty
+        # steps and, without a gradient there, for good; softplus on a last layer of zeros starts from a thin haze.
         return nn.functional.softplus(output[..., 3] - 1), output[..., :3].sigmoid()
 
     def density(self, points: Tensor) -> Tensor:
         """(batch, n, 3) world points -> density (batch, n), seen along the ray from the first encoded view.
 
-        pixelNeRF's density depends on the view direction too; the full call gives the density that the published renderer integrates.
-        """
+        pixelNeRF's density depends on the view direction too; the full call gives the density that the published
+        renderer integrates."""
         directions = nn.functional.normalize(points - self.cameras.centers[:, :1], dim=-1)
         return self(points, directions)[0]
 
     def rotate_to_view(self, vectors: Tensor) -> Tensor:
-        """(batch, p, 3) in the world -> (batch, n, p, 3) along the axes of each encoded view, turned to OpenGL's as the network expects.
+        """(batch, p, 3) in the world -> (batch, n, p, 3) along the axes of each encoded view, turned to OpenGL's as the
+        network expects.
 
-        Not translated: an object at the world's origin stays there, however far the camera (pixelNeRF's ``normalize_z``).
-        """
+        Not translated: an object at the world's origin stays there, however far the camera (pixelNeRF's
+        ``normalize_z``)."""
         local = rotate(vectors[:, None], self.cameras.c2w[..., :3, :3].transpose(-1, -2))
         return local * local.new_tensor([1.0, -1.0, -1.0])
 
     def features_at(self, points: Tensor) -> Tensor:
-        """(batch, p, 3) world points -> (batch, n, p, 512) features at their projections into each view, bilinear, border-padded.
+        """(batch, p, 3) world points -> (batch, n, p, 512) features at their projections into each view, bilinear,
+        border-padded.
 
-        Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution centered its window.
-        """
+        Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution
+        centered its window."""
         uv = self.cameras.project(points[:, None])[0]
         cells, pixels = uv.new_tensor(self.features.shape[:-3:-1]), uv.new_tensor(self.size[::-1])
         grid = 2 * uv - 1 + 1 / cells - 1 / pixels
         grid = grid.flatten(0, 1)[:, :, None]
-        maps = self.features.flatten(0, 1).to(grid)  # not the other way: bfloat16 features must not round the coordinates
+        maps = self.features.flatten(0, 1).to(
+            grid
+        )  # not the other way: bfloat16 features must not round the coordinates
         sampled = nn.functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return sampled[..., 0].transpose(1, 2).unflatten(0, self.features.shape[:2])
 
 
 class SpatialEncoder(nn.Module):
-    """ResNet-34 up to layer3, with batch normalization: images (b, 3, height, width) in [0, 1] -> features (b, 512, height/2, width/2)."""
+    """ResNet-34 up to layer3, with batch normalization: images (b, 3, height, width) in [0, 1] -> features (b, 512,
+    height/2, width/2).
+    """
 
     def __init__(self, first_pool: bool = True, pretrained: str | None = None):
         super().__init__()
@@ -122,7 +144,9 @@ class SpatialEncoder(nn.Module):
 
         network = resnet34(weights=None)
         if pretrained is None:
-            logger.info("pixelNeRF's encoder starts from random weights; the published model starts from ImageNet's (`pretrained`)")
+            logger.info(
+                "pixelNeRF's encoder starts from random weights; the published model starts from ImageNet's (`pretrained`)"
+            )
         else:
             load_resnet_weights(network, pretrained)
         self.first_pool = first_pool
@@ -148,17 +172,25 @@ def load_resnet_weights(network: nn.Module, path: str) -> None:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; set `pretrained` to torchvision's resnet34 .pth file") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; set `pretrained` to torchvision's resnet34 .pth file"
+        ) from error
     except Exception as error:  # torch.load has no common error for broken and refused files
-        raise UserError(f"{path} is not a plain PyTorch state dict; set `pretrained` to torchvision's resnet34 .pth file") from error
+        raise UserError(
+            f"{path} is not a plain PyTorch state dict; set `pretrained` to torchvision's resnet34 .pth file"
+        ) from error
     try:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
-        raise UserError(f"{path} does not hold the weights of torchvision's resnet34; set `pretrained` to such a file") from error
+        raise UserError(
+            f"{path} does not hold the weights of torchvision's resnet34; set `pretrained` to such a file"
+        ) from error
 
 
 class ResnetFC(nn.Module):
-    """The residual MLP: 5 blocks; the image feature enters before blocks 0, 1 and 2, views are averaged before block 3."""
+    """The residual MLP: 5 blocks; the image feature enters before blocks 0, 1 and 2, views are averaged before block
+    3.
+    """
 
     def __init__(self, width: int = 512):
         super().__init__()
@@ -169,7 +201,9 @@ class ResnetFC(nn.Module):
         nn.init.zeros_(self.lin_out.weight)
 
     def forward(self, features: Tensor, query: Tensor) -> Tensor:
-        """features (batch, n, p, 512) and query (batch, n, p, 42) of n views -> (batch, p, 4): color logits, raw density."""
+        """features (batch, n, p, 512) and query (batch, n, p, 42) of n views -> (batch, p, 4): color logits, raw
+        density.
+        """
         x = self.lin_in(query)
         for block, enter in zip(self.blocks[:3], self.lin_z, strict=True):
             x = block(x + enter(features))

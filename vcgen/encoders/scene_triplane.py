@@ -9,7 +9,8 @@ from vcgen.types import Encoder, Views
 
 
 class SceneTriplane(Encoder):
-    """The field of the amortized encoder with free planes: the classic one-scene NeRF, and a test of all that is not the encoder.
+    """The field of the amortized encoder with free planes: the classic one-scene NeRF, and a test of all that is not
+    the encoder.
 
     The box has the world's axes, unless the field was taken over from elsewhere (``frame`` is stored with the weights).
 
@@ -28,9 +29,16 @@ class SceneTriplane(Encoder):
     frame: Tensor
 
     def __init__(
-        self, decoder: TriplaneDecoder, plane_size: PlaneSide = 128, plane_channels: AtLeastOne = 32, half_size: Length = 1.5,
-        radius: Length = 1.5, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0), scale: NotNegative = 0.1,
-        projection: Projection = "orthographic", eye_distance: Finite = 0.0,
+        self,
+        decoder: TriplaneDecoder,
+        plane_size: PlaneSide = 128,
+        plane_channels: AtLeastOne = 32,
+        half_size: Length = 1.5,
+        radius: Length = 1.5,
+        center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
+        scale: NotNegative = 0.1,
+        projection: Projection = "orthographic",
+        eye_distance: Finite = 0.0,
     ):
         super().__init__()
         decoder.check_channels(plane_channels)

@@ -1,4 +1,6 @@
-"""Image -> triplane, the amortized part of NerfDiff (arXiv 2302.10109, section 3.1): a U-Net; planes aligned with the input camera."""
+"""Image -> triplane, the amortized part of NerfDiff (arXiv 2302.10109, section 3.1): a U-Net; planes aligned with the
+input camera.
+"""
 
 from collections.abc import Sequence
 
@@ -17,8 +19,8 @@ from vcgen.types import Encoder, Views
 class TriplaneEncoder(Encoder):
     """One input view -> :class:`TriplaneField` in that view's camera space (NerfDiff, arXiv 2302.10109, section 3.1).
 
-    Only relative poses matter: no canonical frame is used. A perspective view of the sphere is wider than the sphere: ``half_size`` should
-    be at least radius / sqrt(1 - (radius / distance)^2).
+    Only relative poses matter: no canonical frame is used. A perspective view of the sphere is wider than the sphere:
+    ``half_size`` should be at least radius / sqrt(1 - (radius / distance)^2).
 
     Args:
         decoder: Turns plane features into density and color.
@@ -37,9 +39,17 @@ class TriplaneEncoder(Encoder):
     most_views = 1
 
     def __init__(
-        self, decoder: TriplaneDecoder, plane_size: PlaneSide = 64, plane_channels: AtLeastOne = 32,
-        channels: Sequence[AtLeastOne] = (64, 128, 192), layers: AtLeastOne = 2, attention: Sequence[bool] = (False, True, True),
-        patch: AtLeastOne = 2, distance: Length = 1.3, radius: Length = 0.51, half_size: Length = 0.56,
+        self,
+        decoder: TriplaneDecoder,
+        plane_size: PlaneSide = 64,
+        plane_channels: AtLeastOne = 32,
+        channels: Sequence[AtLeastOne] = (64, 128, 192),
+        layers: AtLeastOne = 2,
+        attention: Sequence[bool] = (False, True, True),
+        patch: AtLeastOne = 2,
+        distance: Length = 1.3,
+        radius: Length = 0.51,
+        half_size: Length = 0.56,
         projection: Projection = "orthographic",
     ):
         super().__init__()
@@ -49,15 +59,21 @@ class TriplaneEncoder(Encoder):
         self.plane_size, self.plane_channels, self.patch = plane_size, plane_channels, patch
         self.distance, self.radius, self.half_size, self.projection = distance, radius, half_size, projection
         self.unet = UNet2DModel(
-            sample_size=plane_size // patch, in_channels=3 * patch**2, out_channels=3 * plane_channels * patch**2,
-            layers_per_block=layers, attention_head_dim=HEAD,
-            block_out_channels=tuple(channels), norm_num_groups=GROUPS,
+            sample_size=plane_size // patch,
+            in_channels=3 * patch**2,
+            out_channels=3 * plane_channels * patch**2,
+            layers_per_block=layers,
+            attention_head_dim=HEAD,
+            block_out_channels=tuple(channels),
+            norm_num_groups=GROUPS,
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         )
 
         # The (x, y) plane lies on the image: its colors get there by a short way, past the bottleneck (ours).
-        self.skip = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, plane_channels, 3, padding=1))
+        self.skip = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, plane_channels, 3, padding=1)
+        )
 
     def forward(self, context: Views) -> TriplaneField:
         """context: (batch, 1) views -> a field of ``batch`` scenes."""

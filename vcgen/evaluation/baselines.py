@@ -1,4 +1,6 @@
-"""Two predictors that know no geometry, with the contract of a system: what a model must beat before its numbers mean anything."""
+"""Two predictors that know no geometry, with the contract of a system: what a model must beat before its numbers mean
+anything.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from vcgen.types import Rendering, Views
 
 
 class CopyInput:
-    """Predicts the input view, of several the one whose camera is nearest. ``name`` labels its results, ``hashes`` say what it is."""
+    """Predicts the input view, of several the one whose camera is nearest. ``name`` labels its results, ``hashes`` say
+    what it is.
+    """
 
     name = "copy the input view"
     hashes = {"predictor": "copy the input view"}
@@ -24,15 +28,17 @@ class CopyInput:
         return context
 
     def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """The nearest input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of the input."""
+        """The nearest input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of
+        the input.
+        """
         nearest = torch.cdist(cameras.centers, field.cameras.centers).argmin(-1)
         return _flat(field.on(background)[torch.arange(len(nearest))[:, None], nearest], cameras)
 
 
 @dataclass(frozen=True)
 class MeanImage:
-    """Predicts one image for every object and camera: the mean of a training set. image: (3, height, width) in [0, 1]. hashes: the
-    SHA-256 of its float32 values."""
+    """Predicts one image for every object and camera: the mean of a training set. image: (3, height, width) in [0, 1].
+    hashes: the SHA-256 of its float32 values."""
 
     image: Tensor
     hashes: dict[str, str]
@@ -45,7 +51,9 @@ class MeanImage:
         total, count = torch.zeros(3, *index.image_size, dtype=torch.float64), 0
         for number in range(len(index.samples)):
             record = index.read(number)
-            images, alpha = (None if x is None else torch.from_numpy(x) for x in decode_views(record, range(len(record.images))))
+            images, alpha = (
+                None if x is None else torch.from_numpy(x) for x in decode_views(record, range(len(record.images)))
+            )
             if alpha is not None:
                 images = images * alpha + (1 - alpha) * background
             total += images.double().sum(0)

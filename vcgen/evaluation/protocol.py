@@ -1,4 +1,6 @@
-"""An evaluation protocol is a file, not flags: which views go in, which are predicted, at what size, before what, measured how."""
+"""An evaluation protocol is a file, not flags: which views go in, which are predicted, at what size, before what,
+measured how.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +14,12 @@ from vcgen.io import one_line, parse_json, read_bytes
 from vcgen.schema import Label, Name, Side, Text, Unit, ViewNumber
 
 #: The definitions this version computes; a protocol must name them, so that a later change cannot pass unnoticed.
-SUPPORTED_METRICS = {"psnr": "db-per-image", "ssim": "scikit-image", "ssim_gauss": "gaussian-11-zero-padded", "lpips": "v0.1"}
+SUPPORTED_METRICS = {
+    "psnr": "db-per-image",
+    "ssim": "scikit-image",
+    "ssim_gauss": "gaussian-11-zero-padded",
+    "lpips": "v0.1",
+}
 SUPPORTED_QUANTISATION = "8-bit-rounded"
 ALL_OTHERS = "all others"
 MAX_BYTES = 1 << 20
@@ -44,8 +51,10 @@ class ProtocolFile(Struct, forbid_unknown_fields=True):
 class Protocol:
     """A frozen protocol. Indices are 0-based positions in an object's views, which are in natural order of their names.
 
-    name: printed beside every number. context: input views. targets: views to predict, or "all others". size: (height, width) in pixels.
-    background: gray level in [0, 1] behind everything. split: the split the shards must carry, "" for any. views: the number of views
+    name: printed beside every number. context: input views. targets: views to predict, or "all others". size: (height,
+        width) in pixels.
+    background: gray level in [0, 1] behind everything. split: the split the shards must carry, "" for any. views: the
+        number of views
     every object must have, 0 for any. description: free text for the report. sha256: hash of the file.
     """
 
@@ -74,13 +83,19 @@ class Protocol:
             raise UserError(f"protocol {self.name}: background {self.background} must lie in [0, 1] (1 is white)")
 
     def target_indices(self, views: int, key: str) -> list[int]:
-        """The views to predict of object ``key``, which has ``views`` views, in ascending order. UserError if an index is out of range."""
+        """The views to predict of object ``key``, which has ``views`` views, in ascending order. UserError if an index
+        is out of range.
+        """
         if self.views and views != self.views:
-            raise UserError(f"object {key}: has {views} views, protocol {self.name} is for objects with {self.views}; check the data set")
+            raise UserError(
+                f"object {key}: has {views} views, protocol {self.name} is for objects with {self.views}; check the data set"
+            )
         targets = sorted(set(range(views)) - set(self.context) if self.targets == ALL_OTHERS else self.targets)
         largest = max(*self.context, *targets, 0)
         if largest >= views:
-            raise UserError(f"object {key}: protocol {self.name} wants view {largest}, but it has only views 0 to {views - 1}")
+            raise UserError(
+                f"object {key}: protocol {self.name} wants view {largest}, but it has only views 0 to {views - 1}"
+            )
         if not targets:
             raise UserError(f"object {key}: no view is left to predict under protocol {self.name}")
         return targets
@@ -93,16 +108,27 @@ class Protocol:
                 f"pack the data again with --size {self.size[0]}"
             )
         if self.split and split != self.split:
-            raise UserError(f"{folder}: holds split {split!r}, protocol {self.name} scores split {self.split!r}; give that folder")
+            raise UserError(
+                f"{folder}: holds split {split!r}, protocol {self.name} scores split {self.split!r}; give that folder"
+            )
 
 
 def load_protocol(path: Path | str) -> Protocol:
-    """Read a protocol file (JSON; those shipped lie in configs/protocols). Raises UserError naming the file and the entry at fault."""
+    """Read a protocol file (JSON; those shipped lie in configs/protocols). Raises UserError naming the file and the
+    entry at fault.
+    """
     data = read_bytes(path, MAX_BYTES, ADVICE)
     file = parse_json(data, ProtocolFile, str(path), ADVICE)
     try:
         return Protocol(
-            file.name, file.context, file.targets, file.size, file.background, file.split, file.views, file.description,
+            file.name,
+            file.context,
+            file.targets,
+            file.size,
+            file.background,
+            file.split,
+            file.views,
+            file.description,
             sha256=hashlib.sha256(data).hexdigest(),
         )
     except UserError as error:

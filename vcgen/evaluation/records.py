@@ -1,4 +1,6 @@
-"""One file per scored object: an evaluation can stop, resume, and run in parallel, and nobody overwrites anybody's numbers."""
+"""One file per scored object: an evaluation can stop, resume, and run in parallel, and nobody overwrites anybody's
+numbers.
+"""
 
 import json
 from pathlib import Path
@@ -15,7 +17,9 @@ ADVICE = "not a record of this vcgen evaluate: delete it and run again"
 
 
 class Fingerprint(Struct, frozen=True, forbid_unknown_fields=True):
-    """What must agree before two records may be averaged: SHA-256 of model, protocol and shard index, and the metrics' names."""
+    """What must agree before two records may be averaged: SHA-256 of model, protocol and shard index, and the metrics'
+    names.
+    """
 
     model: Text
     protocol: Text
@@ -28,7 +32,9 @@ class Fingerprint(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ImageScore(Struct, frozen=True, forbid_unknown_fields=True):
-    """One predicted view. view: index in the object's views; name: its file name in the source; metrics: column -> value."""
+    """One predicted view. view: index in the object's views; name: its file name in the source; metrics: column ->
+    value.
+    """
 
     view: ViewNumber
     name: str
@@ -39,7 +45,9 @@ class ImageScore(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ObjectScore(Struct, frozen=True, forbid_unknown_fields=True):
-    """All predicted views of one object, by ascending view. group: objects of one group share a model. seconds: wall time it took."""
+    """All predicted views of one object, by ascending view. group: objects of one group share a model. seconds: wall
+    time it took.
+    """
 
     object: Key
     group: Name
@@ -66,7 +74,9 @@ class RecordFile(ObjectScore, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class RecordFolder:
-    """The records of an evaluation, ``FOLDER/OBJECT.json`` each. Opening it refuses, or with ``overwrite`` deletes, foreign records."""
+    """The records of an evaluation, ``FOLDER/OBJECT.json`` each. Opening it refuses, or with ``overwrite`` deletes,
+    foreign records.
+    """
 
     def __init__(self, folder: Path, fingerprint: Fingerprint, overwrite: bool = False):
         self.folder, self.fingerprint = folder, fingerprint

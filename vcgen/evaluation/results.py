@@ -29,9 +29,12 @@ PLACE = ("object", "group", "view", "view_name")
 class Results(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything ``results.json`` holds.
 
-    name: the model. mean, interval95: metric -> mean over objects, and its bootstrap interval (None for fewer than two groups).
-    objects: per object its name, group, number of views and metric means. images: per image its object, group, view, view_name, metrics.
-    counts: objects, groups, images, and psnr_capped, the number of identical images. missing: metric -> why it could not be computed.
+    name: the model. mean, interval95: metric -> mean over objects, and its bootstrap interval (None for fewer than two
+        groups).
+    objects: per object its name, group, number of views and metric means. images: per image its object, group, view,
+        view_name, metrics.
+    counts: objects, groups, images, and psnr_capped, the number of identical images. missing: metric -> why it could
+        not be computed.
     skipped: object -> why it could not be read and is in no number (``--on_error skip``).
     protocol, definitions, versions, hashes, run (command, time, hardware), model (its config.json): provenance.
     baselines: name -> mean, interval95, and this model's paired difference to it by metric.
@@ -68,8 +71,8 @@ class Results(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_results(folder: Path | str) -> Results:
-    """Read the ``results.json`` of an evaluation folder. Raises UserError if there is none, it is not ours, or its means are not those of
-    its images."""
+    """Read the ``results.json`` of an evaluation folder. Raises UserError if there is none, it is not ours, or its
+    means are not those of its images."""
     path = Path(folder) / RESULTS
     if not path.is_file():
         raise UserError(f"{folder}: no {RESULTS} here; give the --out folder of a finished vcgen evaluate")
@@ -109,7 +112,9 @@ def _close(first: Any, second: Any) -> bool:
 
 
 def average(scores: Sequence[ObjectScore]) -> dict[str, Any]:
-    """The fields of :class:`Results` that follow from the scores alone: mean, counts, objects, images, in the order of (object, view)."""
+    """The fields of :class:`Results` that follow from the scores alone: mean, counts, objects, images, in the order of
+    (object, view).
+    """
     metrics = list(scores[0].images[0].metrics)
     objects, images = [], []
     for score in sorted(scores, key=lambda score: score.object):
@@ -131,14 +136,22 @@ def average(scores: Sequence[ObjectScore]) -> dict[str, Any]:
 def collect(name: str, scores: Sequence[ObjectScore], protocol: Protocol, **provenance: Any) -> Results:
     """Average records: mean over an object's views, then over objects, in the order of (object, view), in float64.
 
-    provenance: the fields of :class:`Results` that do not follow from the scores (versions, hashes, run, missing, skipped, model).
+    provenance: the fields of :class:`Results` that do not follow from the scores (versions, hashes, run, missing,
+        skipped, model).
     """
     averages = average(scores)
     objects = averages["objects"]
     groups = [entry["group"] for entry in objects]
-    intervals = {metric: bootstrap_interval([entry[metric] for entry in objects], groups) for metric in averages["mean"]}
+    intervals = {
+        metric: bootstrap_interval([entry[metric] for entry in objects], groups) for metric in averages["mean"]
+    }
     return Results(
-        name=name, **averages, interval95=intervals, protocol=asdict(protocol), definitions=definitions(list(intervals)), **provenance
+        name=name,
+        **averages,
+        interval95=intervals,
+        protocol=asdict(protocol),
+        definitions=definitions(list(intervals)),
+        **provenance,
     )
 
 
@@ -153,7 +166,8 @@ def definitions(metrics: Sequence[str]) -> dict[str, str]:
 
 
 def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, Any]]:
-    """The ``baselines`` entry: other methods' means beside this one's paired differences (this minus other, same objects and views).
+    """The ``baselines`` entry: other methods' means beside this one's paired differences (this minus other, same
+    objects and views).
 
     Raises UserError when another method was scored under another protocol or on other data.
     """
@@ -162,13 +176,19 @@ def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, 
     for other in others:
         for item in ("protocol", "data"):
             if other.hashes[item] != results.hashes[item]:
-                raise UserError(f"{other.name}: used another {item} than {results.name}, so they cannot be compared; score it again")
+                raise UserError(
+                    f"{other.name}: used another {item} than {results.name}, so they cannot be compared; score it again"
+                )
         if _column(other, "psnr").keys() != groups.keys():
-            raise UserError(f"{other.name}: scored other objects than {results.name}; score both with the same --on_error to compare them")
+            raise UserError(
+                f"{other.name}: scored other objects than {results.name}; score both with the same --on_error to compare them"
+            )
         shared = [metric for metric in results.metrics if metric in other.mean]
         differences = {
             metric: asdict(
-                paired_difference(_column(results, metric), _column(other, metric), groups, HIGHER_IS_BETTER[family(metric)])
+                paired_difference(
+                    _column(results, metric), _column(other, metric), groups, HIGHER_IS_BETTER[family(metric)]
+                )
             )
             for metric in shared
         }

@@ -1,4 +1,6 @@
-"""Score a system object by object: render the target views of a protocol, compare, keep every number, write the report."""
+"""Score a system object by object: render the target views of a protocol, compare, keep every number, write the
+report.
+"""
 
 import time
 from collections.abc import Sequence
@@ -40,8 +42,8 @@ class Renderer(TypingProtocol):
 
 @dataclass(frozen=True)
 class Origin:
-    """What is being scored. name: the label of its row. hashes: of its files (or any text that changes when the predictor does), by
-    what they are. config: its config.json, copied into the results."""
+    """What is being scored. name: the label of its row. hashes: of its files (or any text that changes when the
+    predictor does), by what they are. config: its config.json, copied into the results."""
 
     name: str
     hashes: dict[str, str]
@@ -52,10 +54,11 @@ class Origin:
 class Settings:
     """How to score; none of it changes what the numbers mean.
 
-    lpips: networks to add LPIPS columns for. offline: never download weights. device: where to render. views_per_call: views rendered
-    together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the report to a later merge.
-    overwrite: replace older results. merge: score nothing, report what all shards have scored. on_error: "stop" at an object that cannot be
-    read, or "skip" it, which changes the mean: the report then names it.
+    lpips: networks to add LPIPS columns for. offline: never download weights. device: where to render. views_per_call:
+        views rendered
+    together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the
+    report to a later merge. overwrite: replace older results. merge: score nothing, report what all shards have scored.
+    on_error: "stop" at an object that cannot be read, or "skip" it, which changes the mean: the report then names it.
     """
 
     lpips: tuple[Network, ...] = ("vgg",)
@@ -79,10 +82,10 @@ def evaluate_system(
 ) -> Results | None:
     """Score ``system`` on a shard folder and write results.json, report.md and report.html into ``out``.
 
-    Objects already scored in ``out`` by the same model, protocol, data and metrics are not rendered again. others: results of methods to
-    compare with, on the same objects. Returns None after scoring one of several shards (see Settings.shard), which writes no results.
-    Raises UserError for data that does not fit the protocol, for foreign results in ``out``, and for a merge with objects missing.
-    """
+    Objects already scored in ``out`` by the same model, protocol, data and metrics are not rendered again. others:
+    results of methods to compare with, on the same objects. Returns None after scoring one of several shards (see
+    Settings.shard), which writes no results. Raises UserError for data that does not fit the protocol, for foreign
+    results in ``out``, and for a merge with objects missing."""
     started = time.perf_counter()
     index = read_index(data, check=settings.on_error == "stop")
     protocol.check_data(index.image_size, index.split, data)
@@ -108,9 +111,19 @@ def evaluate_system(
     scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
     for score, (key, number) in zip(scores, chosen, strict=True):
         entry = index.scenes[number]
-        if score.group != entry.group or [image.view for image in score.images] != protocol.target_indices(entry.views, key):
-            raise UserError(f"{records.folder / key}.json: is of other views, or of another group, than {key} has; delete it and run again")
-    provenance = {"versions": versions(), "hashes": hashes, "missing": missing, "model": origin.config, "skipped": skipped}
+        if score.group != entry.group or [image.view for image in score.images] != protocol.target_indices(
+            entry.views, key
+        ):
+            raise UserError(
+                f"{records.folder / key}.json: is of other views, or of another group, than {key} has; delete it and run again"
+            )
+    provenance = {
+        "versions": versions(),
+        "hashes": hashes,
+        "missing": missing,
+        "model": origin.config,
+        "skipped": skipped,
+    }
     provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
     results = collect(origin.name, scores, protocol, **provenance)
     results = structs.replace(results, baselines=compare(results, others))
@@ -155,7 +168,14 @@ def _score_all(
     )
 
     name_column = TextColumn("{task.description}", markup=False)
-    columns = (name_column, BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"))
+    columns = (
+        name_column,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task(printable(f"{name}: objects"), total=len(samples))
         for key, number in samples:
@@ -164,7 +184,9 @@ def _score_all(
             progress.advance(task)
 
 
-def score_object(system: Renderer, record: SceneRecord, protocol: Protocol, metrics: Metrics, settings: Settings) -> ObjectScore:
+def score_object(
+    system: Renderer, record: SceneRecord, protocol: Protocol, metrics: Metrics, settings: Settings
+) -> ObjectScore:
     """Render all target views of one scene and measure each of them."""
     started = time.perf_counter()
     targets = protocol.target_indices(len(record.images), record.key)
@@ -184,7 +206,9 @@ def score_object(system: Renderer, record: SceneRecord, protocol: Protocol, metr
 def images(
     system: Renderer, index: ShardIndex, key: str, views: Sequence[int], protocol: Protocol, device: str
 ) -> tuple[Tensor, Tensor, Rendering]:
-    """For a report: first input image (3, H, W), true images (V, 3, H, W) and Rendering (V, ...) of chosen views, on CPU."""
+    """For a report: first input image (3, H, W), true images (V, 3, H, W) and Rendering (V, ...) of chosen views, on
+    CPU.
+    """
     record = index.read([entry.key for _, entry in index.samples].index(key))
     with torch.no_grad():
         context, truth = (views_of(record, chosen, protocol, device) for chosen in (protocol.context, views))
@@ -194,7 +218,9 @@ def images(
 
 
 def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, device: str) -> Views:
-    """Chosen views of a scene as (1, n) Views. Raises UserError if the images carry a backdrop other than the protocol's background."""
+    """Chosen views of a scene as (1, n) Views. Raises UserError if the images carry a backdrop other than the
+    protocol's background.
+    """
     painted = {"white": 1.0, "black": 0.0}.get(record.background, protocol.background)
     if painted != protocol.background:
         raise UserError(
@@ -215,4 +241,6 @@ def _check_rendering(rgb: Tensor, truth: Views, key: str, views: Sequence[int]) 
     finite = torch.isfinite(rgb[0]).all(dim=(1, 2, 3)).tolist()
     if not all(finite):
         view = views[finite.index(False)]
-        raise UserError(f"object {key}, view {view}: the rendering has NaN or infinite pixels; check the model's weights")
+        raise UserError(
+            f"object {key}, view {view}: the rendering has NaN or infinite pixels; check the model's weights"
+        )

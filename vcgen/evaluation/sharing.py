@@ -1,5 +1,6 @@
-"""How an evaluation is shared among processes: each scores its shard of the objects (not to be confused with the data's tar files), and
-``--merge`` writes the report when all are done. Only records are written in parallel, each object's by one process and atomically."""
+"""How an evaluation is shared among processes: each scores its shard of the objects (not to be confused with the data's
+tar files), and ``--merge`` writes the report when all are done. Only records are written in parallel, each object's by
+one process and atomically."""
 
 import json
 from pathlib import Path
@@ -46,7 +47,8 @@ def note_count(out: Path, shards: int) -> None:
 def merged(out: Path, records: RecordFolder, keys: list[str], dealt: list[str]) -> list[ObjectScore]:
     """The scores of the objects ``keys``. Raises UserError, with what to run again, if some are missing.
 
-    dealt: all objects in the order of ``objects_of``, those too that are left out: their places say whose shard an object is in.
+    dealt: all objects in the order of ``objects_of``, those too that are left out: their places say whose shard an
+        object is in.
     """
     scores = [records.read(key) for key in keys]
     missing = [dealt.index(key) for key, score in zip(keys, scores, strict=True) if score is None]

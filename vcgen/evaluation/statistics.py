@@ -1,4 +1,6 @@
-"""Averages and intervals whose unit is the object, or the group of objects that share one model: views of an object are one draw."""
+"""Averages and intervals whose unit is the object, or the group of objects that share one model: views of an object are
+one draw.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ SEED = 0
 class Difference:
     """Method A minus method B on the same objects.
 
-    mean: average difference. interval: its 95 % interval, None for fewer than two groups. improved: fraction of objects where A wins.
+    mean: average difference. interval: its 95 % interval, None for fewer than two groups. improved: fraction of objects
+        where A wins.
     """
 
     mean: float
@@ -30,17 +33,21 @@ def mean(values: Sequence[float]) -> float:
 def bootstrap_interval(
     values: Sequence[float], groups: Sequence[str], resamples: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean of per-object values, resampling whole groups with replacement (Field & Welsh 2007).
+    """95 % percentile interval of the mean of per-object values, resampling whole groups with replacement (Field &
+    Welsh 2007).
 
-    values: one number per object. groups: one name per object; objects with one name are drawn together. The result depends on the values,
-    the partition into groups and the seed, not on the order or the names of the objects. None for fewer than two groups.
-    """
+    values: one number per object. groups: one name per object; objects with one name are drawn together. The result
+        depends on the values,
+    the partition into groups and the seed, not on the order or the names of the objects. None for fewer than two
+    groups."""
     clusters: dict[str, list[float]] = {}
     for value, group in zip(values, groups, strict=True):
         clusters.setdefault(group, []).append(value)
     if len(clusters) < 2:
         return None
-    sums, counts = np.array(sorted((sum(sorted(members)), len(members)) for members in clusters.values()), dtype=np.float64).T
+    sums, counts = np.array(
+        sorted((sum(sorted(members)), len(members)) for members in clusters.values()), dtype=np.float64
+    ).T
     drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -50,10 +57,14 @@ def bootstrap_interval(
 def paired_difference(
     first: Mapping[str, float], second: Mapping[str, float], groups: Mapping[str, str], higher_is_better: bool = True
 ) -> Difference:
-    """Compare two methods on the same objects. first, second, groups: object -> value, value, group. ValueError if objects differ."""
+    """Compare two methods on the same objects. first, second, groups: object -> value, value, group. ValueError if
+    objects differ.
+    """
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
-        raise ValueError(f"a paired comparison needs the same objects in both; {len(odd)} differ, for instance {odd[0]}")
+        raise ValueError(
+            f"a paired comparison needs the same objects in both; {len(odd)} differ, for instance {odd[0]}"
+        )
     objects = sorted(first)
     differences = [first[name] - second[name] for name in objects]
     interval = bootstrap_interval(differences, [groups[name] for name in objects])

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Background(nn.Module):
-    """Unit directions -> color: ``frequencies`` sines and cosines of each coordinate, two layers of ``hidden``, sigmoid.
+    """Unit directions -> color: ``frequencies`` sines and cosines of each coordinate, two layers of ``hidden``,
+    sigmoid.
 
-    Deliberately small, as in DreamFusion (arXiv 2209.14988, section 3.2): a larger one would paint what the prior asks for, and the object
-    would stay empty.
-    """
+    Deliberately small, as in DreamFusion (arXiv 2209.14988, section 3.2): a larger one would paint what the prior asks
+    for, and the object would stay empty."""
 
     def __init__(self, frequencies: int = 6, hidden: int = 64):
         super().__init__()
@@ -19,8 +19,11 @@ class Background(nn.Module):
             raise ValueError(f"need frequencies and hidden >= 1; got {frequencies} and {hidden}")
         self.register_buffer("octaves", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)
         self.layers = nn.Sequential(
-            nn.Linear(6 * frequencies, hidden), nn.ReLU(inplace=True),
-            nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 3),
+            nn.Linear(6 * frequencies, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, 3),
         )
 
     def forward(self, directions: Tensor) -> Tensor:

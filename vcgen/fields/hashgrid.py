@@ -1,4 +1,6 @@
-"""Multiresolution hash grids (Instant-NGP, arXiv 2201.05989, section 3) in plain PyTorch, and the field of one scene that stands on one."""
+"""Multiresolution hash grids (Instant-NGP, arXiv 2201.05989, section 3) in plain PyTorch, and the field of one scene
+that stands on one.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -14,38 +16,52 @@ from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, Count, Finite, Length
 from vcgen.types import Encoder, FieldWeights, Recipe, Views
 
-#: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the table's size.
+#: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the
+#: table's size.
 PRIMES = 1, 2_654_435_761, 805_459_861
 #: A cell's corners: steps along x, y and z from its lowest.
 CORNERS = [(number & 1, number >> 1 & 1, number >> 2) for number in range(8)]
 
 
 class HashGrid(nn.Module):
-    """Points of the unit cube -> features, by trilinear interpolation in grids of growing resolution (Instant-NGP, arXiv 2201.05989).
+    """Points of the unit cube -> features, by trilinear interpolation in grids of growing resolution (Instant-NGP,
+    arXiv 2201.05989).
 
-    ``active_levels`` is the number of levels in use; the features of the others are 0 (coarse to fine, as RealFusion trains). Set it at will.
+    ``active_levels`` is the number of levels in use; the features of the others are 0 (coarse to fine, as RealFusion
+    trains). Set it at will.
 
     Args:
         levels: Number of grids; their numbers of cells per side are a geometric series from ``coarsest`` to ``finest``.
         features: Per corner and level.
-        log2_size: A level keeps at most 2^log2_size corners; a finer one hashes its corners into as many, where collisions share an entry.
+        log2_size: A level keeps at most 2^log2_size corners; a finer one hashes its corners into as many, where
+            collisions share an entry.
         coarsest: Cells per side of the first level.
         finest: Cells per side of the last level.
     """
 
     def __init__(
-        self, levels: AtLeastOne = 16, features: AtLeastOne = 2, log2_size: AtLeastOne = 16, coarsest: AtLeastOne = 16,
+        self,
+        levels: AtLeastOne = 16,
+        features: AtLeastOne = 2,
+        log2_size: AtLeastOne = 16,
+        coarsest: AtLeastOne = 16,
         finest: AtLeastOne = 2048,
     ):
         super().__init__()
-        if not (1 <= levels <= 64 and 1 <= features <= 64 and 1 <= coarsest <= finest <= 1 << 20 and 1 <= log2_size <= 24):
+        if not (
+            1 <= levels <= 64 and 1 <= features <= 64 and 1 <= coarsest <= finest <= 1 << 20 and 1 <= log2_size <= 24
+        ):
             found = f"{levels}, {features}, {coarsest}, {finest}, {log2_size}"
-            raise ValueError(f"need levels and features of 1 to 64, 1 <= coarsest <= finest <= 2^20, log2_size of 1 to 24; got {found}")
+            raise ValueError(
+                f"need levels and features of 1 to 64, 1 <= coarsest <= finest <= 2^20, log2_size of 1 to 24; got {found}"
+            )
         growth = exp((log(finest) - log(coarsest)) / max(1, levels - 1))  # equations 2 and 3
         self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]
         entries = [min((size + 1) ** 3, 2**log2_size) for size in self.sizes]
         self.levels, self.features, self.log2_size, self.active_levels = levels, features, log2_size, levels
-        self.plain = sum((size + 1) ** 3 <= 2**log2_size for size in self.sizes)  # the coarser levels, which hold every corner
+        self.plain = sum(
+            (size + 1) ** 3 <= 2**log2_size for size in self.sizes
+        )  # the coarser levels, which hold every corner
         starts = torch.tensor([0, *entries]).cumsum(0)
         self.register_buffer("sides", torch.tensor(self.sizes), persistent=False)
         self.register_buffer("starts", starts[:-1], persistent=False)
@@ -70,25 +86,28 @@ class HashGrid(nn.Module):
         return F.pad(found, (0, self.width - found.shape[1]))
 
     def rows(self, corner: Tensor) -> Tensor:
-        """Where the eight corners of the active levels' cells are stored in the table: (levels, n, 8) int32, in the order of CORNERS, of
-        each cell's lowest corner, (3, levels, n)."""
+        """Where the eight corners of the active levels' cells are stored in the table: (levels, n, 8) int32, in the
+        order of CORNERS, of each cell's lowest corner, (3, levels, n)."""
         side, start = self.sides[: self.active_levels, None] + 1, self.starts[: self.active_levels, None]
         strides = torch.stack([torch.ones_like(side), side, side * side])
         # Per axis and step: its fraction of the plain sum, and of the hash, whose last bits alone count.
         steps = torch.stack([corner, corner + 1])
         sums = (steps[:, :, : self.plain] * strides[:, : self.plain]).int()
         mask = 2**self.log2_size - 1
-        bits = torch.stack([(steps[:, axis, self.plain :] * prime) & mask for axis, prime in enumerate(PRIMES)], 1).int()
+        bits = torch.stack(
+            [(steps[:, axis, self.plain :] * prime) & mask for axis, prime in enumerate(PRIMES)], 1
+        ).int()
         start = start.int()
         rows = [
-            torch.cat([sums[i, 0] + sums[j, 1] + sums[k, 2], bits[i, 0] ^ bits[j, 1] ^ bits[k, 2]]).add_(start) for i, j, k in CORNERS
+            torch.cat([sums[i, 0] + sums[j, 1] + sums[k, 2], bits[i, 0] ^ bits[j, 1] ^ bits[k, 2]]).add_(start)
+            for i, j, k in CORNERS
         ]
         return torch.stack(rows, -1)
 
 
 class _WeightedSum(torch.autograd.Function):
-    """``embedding_bag`` with weights: sums of a table's rows. On a CPU its gradient for the table takes a twentieth of the time of
-    PyTorch's own, which is most of a training step."""
+    """``embedding_bag`` with weights: sums of a table's rows. On a CPU its gradient for the table takes a twentieth of
+    the time of PyTorch's own, which is most of a training step."""
 
     @staticmethod
     def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -103,7 +122,9 @@ class _WeightedSum(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             flat = rows.reshape(-1)
             if grad.device.type == "cpu":
-                parts = [torch.bincount(flat, (weights * part[:, None]).reshape(-1), len(table)) for part in grad.unbind(-1)]
+                parts = [
+                    torch.bincount(flat, (weights * part[:, None]).reshape(-1), len(table)) for part in grad.unbind(-1)
+                ]
                 for_table = torch.stack(parts, -1).to(table.dtype)
             else:
                 spread = (weights[..., None] * grad[:, None]).reshape(-1, table.shape[1])
@@ -130,11 +151,11 @@ class _TruncatedExp(torch.autograd.Function):
 class HashGridField:
     """One scene, given to a batch; satisfies :class:`vcgen.types.Finetunable`.
 
-    grid: spans the cube of side 2 * half_size around the center, in world units. decoder: features -> logit of the density, three of the
-    color. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height, width): the density is exp(logit + height *
-    exp(-r^2 / (2 width^2))), r being the distance from the center: matter begins in the middle (DreamFusion, arXiv 2209.14988, section
-    3.2; inside the exponential as in RealFusion). Height 0 is none.
-    """
+    grid: spans the cube of side 2 * half_size around the center, in world units. decoder: features -> logit of the
+        density, three of the
+    color. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height, width): the density is
+    exp(logit + height * exp(-r^2 / (2 width^2))), r being the distance from the center: matter begins in the middle
+    (DreamFusion, arXiv 2209.14988, section 3.2; inside the exponential as in RealFusion). Height 0 is none."""
 
     grid: HashGrid
     decoder: nn.Module
@@ -158,7 +179,9 @@ class HashGridField:
         return self(points, points)[0]
 
     def weights(self) -> FieldWeights:
-        """Grid and decoder. Raises UserError for a batch: its entries would all be finetuned as the one scene that they are."""
+        """Grid and decoder. Raises UserError for a batch: its entries would all be finetuned as the one scene that they
+        are.
+        """
         if len(self.center) > 1:
             raise UserError("a hash grid holds one scene: distill one image at a time")
         return FieldWeights(copy.deepcopy(self.grid), copy.deepcopy(self.decoder))
@@ -173,7 +196,9 @@ class HashGridField:
     def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
         """That of the SceneHashGrid that made the field, with its present weights."""
         parts = {"grid": self.grid, "decoder": self.decoder}
-        weights = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+        weights = {
+            f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
+        }
         return Recipe("vcgen.fields.hashgrid.SceneHashGrid", dict(encoder), {**weights, "center": self.center[0]})
 
 
@@ -188,16 +213,26 @@ class SceneHashGrid(Encoder):
         hidden: Width of the MLP.
         depth: Hidden layers of the MLP.
         blob: Height and standard deviation (world units) of the initial density's Gaussian, see :class:`HashGridField`.
-        density_bias: Added to the first logit of the density, so that a negative one makes space begin nearly empty; then learned.
+        density_bias: Added to the first logit of the density, so that a negative one makes space begin nearly empty;
+            then learned.
     """
 
     def __init__(
-        self, grid: HashGrid, half_size: Length = 1.0, radius: Length = 1.0, center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
-        hidden: AtLeastOne = 64, depth: Count = 2, blob: tuple[Finite, Length] = (0.0, 0.2), density_bias: Finite = 0.0,
+        self,
+        grid: HashGrid,
+        half_size: Length = 1.0,
+        radius: Length = 1.0,
+        center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
+        hidden: AtLeastOne = 64,
+        depth: Count = 2,
+        blob: tuple[Finite, Length] = (0.0, 0.2),
+        density_bias: Finite = 0.0,
     ):
         super().__init__()
         if half_size <= 0 or radius <= 0 or blob[1] <= 0:
-            raise ValueError(f"half_size, radius and the blob's width must be positive; got {half_size}, {radius}, {blob[1]}")
+            raise ValueError(
+                f"half_size, radius and the blob's width must be positive; got {half_size}, {radius}, {blob[1]}"
+            )
         widths = [grid.width] + [hidden] * depth
         layers = [layer for pair in zip(widths, widths[1:]) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
         self.grid, self.decoder = grid, nn.Sequential(*layers, nn.Linear(widths[-1], 4))
@@ -210,4 +245,6 @@ class SceneHashGrid(Encoder):
         """``context`` gives only the batch size."""
         batch = len(context.images)
         center = self.center.expand(batch, 3)
-        return HashGridField(self.grid, self.decoder, center, center.new_full((batch,), self.radius), self.half_size, self.blob)
+        return HashGridField(
+            self.grid, self.decoder, center, center.new_full((batch,), self.radius), self.half_size, self.blob
+        )

@@ -1,10 +1,9 @@
 """Bilinear look-ups in feature planes: the inner loop of a triplane field.
 
-Two implementations of one function. The plain one is ``grid_sample``. The other writes the interpolation as a sparse matrix product, rows
-of a table of texels gathered with weights by ``embedding_bag``, which on CPU is faster because a texel's channels lie
-together in memory (``benchmarks/field_speed.py --parts`` measures both); it is used there unless gradients with respect to the
-coordinates are needed.
-"""
+Two implementations of one function. The plain one is ``grid_sample``. The other writes the interpolation as a sparse
+matrix product, rows of a table of texels gathered with weights by ``embedding_bag``, which on CPU is faster because a
+texel's channels lie together in memory (``benchmarks/field_speed.py --parts`` measures both); it is used there unless
+gradients with respect to the coordinates are needed."""
 
 import torch
 from torch import Tensor
@@ -14,7 +13,8 @@ from torch.nn import functional as F
 def sample_planes(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
     """Bilinear samples of feature planes, texel centers at +0.5, border values outside.
 
-    planes: (batch, planes, channels, R, R). coordinates: (batch, n, planes, 2), x along the planes' last axis, [-1, 1] from edge to edge.
+    planes: (batch, planes, channels, R, R). coordinates: (batch, n, planes, 2), x along the planes' last axis, [-1, 1]
+        from edge to edge.
     Returns (batch, n, channels) summed over the planes when ``reduce``, else (batch, n, planes * channels), in float32.
     """
     if planes.device.type == "cpu" and not (coordinates.requires_grad and torch.is_grad_enabled()):
@@ -34,7 +34,8 @@ def sample_by_grid(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
 
 
 def channels_last(planes: Tensor) -> Tensor:
-    """The same (batch, planes, channels, R, R) feature planes in float32, laid out in memory as :func:`sample_by_bags` reads them.
+    """The same (batch, planes, channels, R, R) feature planes in float32, laid out in memory as :func:`sample_by_bags`
+    reads them.
 
     To be called once per set of planes that is sampled several times: each look-up would otherwise make this copy anew.
     """
@@ -54,17 +55,20 @@ def sample_by_bags(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
 
 
 def bilinear_rows(coordinates: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Bilinear interpolation as a sparse matrix: coordinates (batch, n, planes, 2) -> rows (int32) and weights, (batch * n * planes, 4).
+    """Bilinear interpolation as a sparse matrix: coordinates (batch, n, planes, 2) -> rows (int32) and weights, (batch
+    * n * planes, 4).
 
-    Rows number the texels of (batch, planes, size, size); the four corners are in the order (0, 0), (0, 1), (1, 0), (1, 1).
-    """
+    Rows number the texels of (batch, planes, size, size); the four corners are in the order (0, 0), (0, 1), (1, 0), (1,
+    1)."""
     batch, n, count, _ = coordinates.shape
     # Each step runs over long contiguous stretches, one per coordinate; only its result is interleaved.
     texel = (coordinates.permute(2, 3, 0, 1).float() * (size / 2) + (size / 2 - 0.5)).clamp_(0, size - 1)
     corner = texel.floor().clamp_(max=size - 2)
     high = texel - corner
     low = 1 - high
-    numbers = torch.arange(batch * count, dtype=torch.int32, device=texel.device).reshape(batch, count, 1).transpose(0, 1)
+    numbers = (
+        torch.arange(batch * count, dtype=torch.int32, device=texel.device).reshape(batch, count, 1).transpose(0, 1)
+    )
     first = torch.add(corner[:, 0], corner[:, 1], alpha=size).to(torch.int32).add_(numbers * (size * size))
     rows = torch.empty(batch, n, count, 4, dtype=torch.int32, device=texel.device)
     weights = torch.empty(batch, n, count, 4, dtype=texel.dtype, device=texel.device)
@@ -85,13 +89,16 @@ class _WeightedRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        # The transposed product. Sorted by their first texel, the entries of each texel are one bag; the four corners share the sort.
+        # The transposed product. Sorted by their first texel, the entries of each texel are one bag; the four corners
+        # share the sort.
         rows, weights = ctx.saved_tensors
         grad = grad.contiguous()
         ordered, entries = rows[:, 0].sort()
         starts = torch.searchsorted(ordered, torch.arange(ctx.rows, dtype=ordered.dtype, device=ordered.device))
         sources, weights = entries // (ctx.bag // 4), weights.index_select(0, entries).t().contiguous()
-        result, *others = (F.embedding_bag(sources, grad, starts, per_sample_weights=corner, mode="sum") for corner in weights)
+        result, *others = (
+            F.embedding_bag(sources, grad, starts, per_sample_weights=corner, mode="sum") for corner in weights
+        )
         for part, offset in zip(others, (1, ctx.size, ctx.size + 1), strict=True):
             result[offset:] += part[: ctx.rows - offset]
         return result, None, None, None, None

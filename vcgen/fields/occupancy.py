@@ -10,20 +10,22 @@ from vcgen.types import Field
 
 
 class OccupancyGrid(nn.Module):
-    """Decayed maxima of the density in the cells of a cube around a scene, refreshed now and then (Instant-NGP, arXiv 2201.05989,
-    appendix C).
+    """Decayed maxima of the density in the cells of a cube around a scene, refreshed now and then (Instant-NGP, arXiv
+    2201.05989, appendix C).
 
-    resolution: cells per side. decay: of old values at a refresh. threshold: a cell is empty where its density and its neighbors', per
-    world unit, lie below min(threshold, mean of the grid): matter may grow into the cells around it. Before the first refresh every cell
-    counts as occupied.
-    """
+    resolution: cells per side. decay: of old values at a refresh. threshold: a cell is empty where its density and its
+        neighbors', per
+    world unit, lie below min(threshold, mean of the grid): matter may grow into the cells around it. Before the first
+    refresh every cell counts as occupied."""
 
     density: Tensor
 
     def __init__(self, resolution: int = 48, decay: float = 0.95, threshold: float = 0.05):
         super().__init__()
         if resolution < 1 or not 0 <= decay < 1 or threshold <= 0:
-            raise ValueError(f"need resolution >= 1, decay in [0, 1), threshold > 0; got {resolution}, {decay}, {threshold}")
+            raise ValueError(
+                f"need resolution >= 1, decay in [0, 1), threshold > 0; got {resolution}, {decay}, {threshold}"
+            )
         self.resolution, self.decay, self.threshold = resolution, decay, threshold
         self.register_buffer("density", torch.full((resolution,) * 3, torch.inf))
 
@@ -60,11 +62,11 @@ class OccupancyGrid(nn.Module):
 
 @dataclass
 class OccupiedField:
-    """The part of a field of one scene that lies in occupied cells; elsewhere density and color are 0 without a look-up.
+    """The part of a field of one scene that lies in occupied cells; elsewhere density and color are 0 without a
+    look-up.
 
-    Satisfies :class:`vcgen.types.Field`, so that every renderer skips what is empty, with the same samples along each ray. Differentiable
-    as the field is; what is skipped gets no gradient.
-    """
+    Satisfies :class:`vcgen.types.Field`, so that every renderer skips what is empty, with the same samples along each
+    ray. Differentiable as the field is; what is skipped gets no gradient."""
 
     field: Field
     grid: OccupancyGrid

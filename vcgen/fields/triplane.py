@@ -1,4 +1,6 @@
-"""Triplane fields: three feature planes and a small MLP (EG3D, arXiv 2112.07945), in the input camera's frame (NerfDiff, 2302.10109)."""
+"""Triplane fields: three feature planes and a small MLP (EG3D, arXiv 2112.07945), in the input camera's frame
+(NerfDiff, 2302.10109).
+"""
 
 import copy
 from collections.abc import Mapping
@@ -27,13 +29,18 @@ class TriplaneDecoder(nn.Module):
         depth: Hidden layers.
         aggregate: The three planes' features are summed ("sum") or concatenated ("concat").
         density_bias: Added before the softplus.
-        density_scale: Factor after it; with the bias it sets the initial density (per world unit), moderate on purpose: opaque fields get
-            no gradient behind their surface, empty ones collapse to an all-background solution.
+        density_scale: Factor after it; with the bias it sets the initial density (per world unit), moderate on purpose:
+            opaque fields get no gradient behind their surface, empty ones collapse to an all-background solution.
     """
 
     def __init__(
-        self, channels: AtLeastOne = 32, hidden: AtLeastOne = 64, depth: Count = 1, aggregate: Aggregation = "sum",
-        density_bias: Finite = -1.0, density_scale: Positive = 10.0,
+        self,
+        channels: AtLeastOne = 32,
+        hidden: AtLeastOne = 64,
+        depth: Count = 1,
+        aggregate: Aggregation = "sum",
+        density_bias: Finite = -1.0,
+        density_scale: Positive = 10.0,
     ):
         super().__init__()
         self.channels = channels
@@ -46,7 +53,9 @@ class TriplaneDecoder(nn.Module):
     def check_channels(self, plane_channels: int) -> None:
         """Raises ValueError unless planes with so many channels are what it reads."""
         if plane_channels != self.channels:
-            raise ValueError(f"plane_channels is {plane_channels}, decoder.channels {self.channels}; give the same number")
+            raise ValueError(
+                f"plane_channels is {plane_channels}, decoder.channels {self.channels}; give the same number"
+            )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(..., width) features -> density (...) >= 0 per world unit, color (..., 3) in [0, 1], both float32."""
@@ -62,10 +71,11 @@ class TriplaneDecoder(nn.Module):
 class TriplaneField:
     """A batch of triplane scenes; satisfies :class:`vcgen.types.Finetunable`.
 
-    planes: (batch, 3, channels, R, R) of a box frame, as [row, column]: [y, x], [z, x] and [y, z]. Like an image's, columns are x and rows
-        are y wherever the plane has that axis: a convolution cannot transpose.
-        On a CPU they are laid out in memory for fast look-ups, in float32.
-    frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's center. half_size: half the box's side in world units.
+    planes: (batch, 3, channels, R, R) of a box frame, as [row, column]: [y, x], [z, x] and [y, z]. Like an image's,
+        columns are x and rows are y wherever the plane has that axis: a convolution cannot transpose. On a CPU they are
+        laid out in memory for fast look-ups, in float32.
+    frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's center. half_size: half the box's side in
+        world units.
     radius: (batch,) sphere inside which density may be non-zero.
     eye_distance: perspective only: distance of the camera from the box center along the box's -z axis, in world units.
     """
@@ -97,7 +107,9 @@ class TriplaneField:
         return self.decoder(self.features(points))[0]
 
     def features(self, points: Tensor) -> Tensor:
-        """World points (batch, n, 3) -> bilinear plane features (batch, n, channels), or 3 * channels when concatenated."""
+        """World points (batch, n, 3) -> bilinear plane features (batch, n, channels), or 3 * channels when
+        concatenated.
+        """
         return sample_planes(self.planes, self.plane_coordinates(points), self.decoder.aggregate == "sum")
 
     def plane_coordinates(self, points: Tensor) -> Tensor:
@@ -125,8 +137,13 @@ class TriplaneField:
     def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
         """That of a SceneTriplane."""
         arguments = {
-            "decoder": encoder["decoder"], "plane_size": self.planes.shape[-1], "plane_channels": self.planes.shape[2],
-            "half_size": self.half_size, "radius": float(self.radius[0]), "projection": self.projection, "eye_distance": self.eye_distance,
+            "decoder": encoder["decoder"],
+            "plane_size": self.planes.shape[-1],
+            "plane_channels": self.planes.shape[2],
+            "half_size": self.half_size,
+            "radius": float(self.radius[0]),
+            "projection": self.projection,
+            "eye_distance": self.eye_distance,
         }
         weights = {"planes": self.planes[:1], "frame": self.frame[0]}
         weights |= {f"decoder.{name}": value for name, value in self.decoder.state_dict().items()}

@@ -1,8 +1,8 @@
 """Guidance: from a prior and renderings of virtual views to images that the field is pulled towards, round after round.
 
-A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n virtual views and a function that denoises images of
-these views, and answers with targets of the same shape. Fitting the field to them is the caller's part.
-"""
+A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n virtual views and a function that
+denoises images of these views, and answers with targets of the same shape. Fitting the field to them is the caller's
+part."""
 
 import math
 from abc import ABC, abstractmethod
@@ -25,8 +25,10 @@ Denoise = Callable[[Tensor, Tensor], Denoised]
 class Round(NamedTuple):
     """The outcome of one round.
 
-    targets: (n, 3, H, W) in [-1, 1]. noise: (n, 3, H, W), as the next round needs it. timestep: of the round, -1 before the first.
-    weight: of the rendering in the targets, in [0, 1]. disagreement: root mean square of the prior's clean images minus the renderings.
+    targets: (n, 3, H, W) in [-1, 1]. noise: (n, 3, H, W), as the next round needs it. timestep: of the round, -1 before
+        the first.
+    weight: of the rendering in the targets, in [0, 1]. disagreement: root mean square of the prior's clean images minus
+        the renderings.
     """
 
     targets: Tensor
@@ -48,7 +50,13 @@ class Guidance(ABC):
 
     @abstractmethod
     def step(
-        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+        self,
+        number: int,
+        last: Round,
+        renderings: Tensor,
+        denoise: Denoise,
+        schedule: DDPMScheduler,
+        generator: torch.Generator,
     ) -> Round:
         """Round ``number`` (0 ... rounds - 1): new targets from the last round's and the field's present renderings."""
 
@@ -61,23 +69,25 @@ def check_rounds(guidance: "NGD | SDS | SJC") -> None:
 
 @dataclass(frozen=True)
 class NGD(Guidance):
-    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one DDIM walk of all virtual views, drawn towards each other by the
-    field's renderings.
+    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one DDIM walk of all virtual views, drawn
+    towards each other by the field's renderings.
 
     The paper states no values: the defaults, those of configs/distill.yaml, are ours.
 
     Args:
-        gamma: Guidance weight of the paper: the rendering's weight in the clean image is w = gamma sigma^2 / alpha^2, which exceeds 1 and
-            diverges at high noise, and vanishes at low noise, where every view is left to a walk of its own. 0 is plain sampling, to which
-            the field is fitted on the way. null (ours) takes w = 1 - alpha sigma, in [1/2, 1]: the prior's image gets the weight that SDS
-            gives it, largest at middle noise, where it knows more than the noise and more than one view's details.
+        gamma: Guidance weight of the paper: the rendering's weight in the clean image is w = gamma sigma^2 / alpha^2,
+            which exceeds 1 and diverges at high noise, and vanishes at low noise, where every view is left to a walk of
+            its own. 0 is plain sampling, to which the field is fitted on the way. null (ours) takes w = 1 - alpha
+            sigma, in [1/2, 1]: the prior's image gets the weight that SDS gives it, largest at middle noise, where it
+            knows more than the noise and more than one view's details.
         max_weight: Upper bound of w, below 1 (ours); used with a number for ``gamma``.
         start: First noise level, as a fraction of the noise schedule; 1 is pure noise.
         end: Last noise level, as a fraction of the schedule.
         rounds: Denoising steps; targets are made anew in each.
         updates: Optimizer steps of the field after each round.
-        eta: Fraction of fresh noise after each step, in [0, 1], drawn for each view: e <- sqrt(1 - eta^2) e + eta n, so that DDIM's sigma
-            (arXiv 2010.02502, eq. 12) is eta times the next level's noise. 0 is the paper's deterministic walk.
+        eta: Fraction of fresh noise after each step, in [0, 1], drawn for each view: e <- sqrt(1 - eta^2) e + eta n, so
+            that DDIM's sigma (arXiv 2010.02502, eq. 12) is eta times the next level's noise. 0 is the paper's
+            deterministic walk.
     """
 
     gamma: NotNegative | None = None
@@ -99,10 +109,16 @@ class NGD(Guidance):
         return Round(renderings, shared.expand_as(renderings), -1, 1.0, 0.0)
 
     def step(
-        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+        self,
+        number: int,
+        last: Round,
+        renderings: Tensor,
+        denoise: Denoise,
+        schedule: DDPMScheduler,
+        generator: torch.Generator,
     ) -> Round:
-        """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with the noise estimate
-        e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
+        """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with
+        the noise estimate e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
         fraction = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
         time = timestep(schedule, fraction)
         times = torch.full((len(renderings),), time, device=renderings.device)
@@ -124,7 +140,9 @@ class NGD(Guidance):
         return min(self.max_weight, self.gamma * (sigma / alpha) ** 2)
 
 
-def draw_times(guidance: "SDS | SJC", renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:
+def draw_times(
+    guidance: "SDS | SJC", renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator
+) -> Tensor:
     """A timestep per rendering, uniform between the guidance's ``end`` and ``start``: (n,)."""
     low, high = timestep(schedule, guidance.end), timestep(schedule, guidance.start)
     return torch.randint(low, high + 1, (len(renderings),), generator=generator, device=renderings.device)
@@ -132,10 +150,11 @@ def draw_times(guidance: "SDS | SJC", renderings: Tensor, schedule: DDPMSchedule
 
 @dataclass(frozen=True)
 class SDS(Guidance):
-    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3): every round adds fresh noise to the renderings.
+    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3): every round adds fresh noise to the
+    renderings.
 
-    The gradient with respect to a rendering I is omega (e_phi - e) with omega = sigma^2; a target I - gradient under half the squared error
-    has exactly this gradient.
+    The gradient with respect to a rendering I is omega (e_phi - e) with omega = sigma^2; a target I - gradient under
+    half the squared error has exactly this gradient.
 
     Args:
         start: Highest noise level, as a fraction of the noise schedule; levels are drawn uniformly.
@@ -153,7 +172,13 @@ class SDS(Guidance):
         check_rounds(self)
 
     def step(
-        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+        self,
+        number: int,
+        last: Round,
+        renderings: Tensor,
+        denoise: Denoise,
+        schedule: DDPMScheduler,
+        generator: torch.Generator,
     ) -> Round:
         """One draw of noise level and noise per view."""
         times = draw_times(self, renderings, schedule, generator)
@@ -167,14 +192,13 @@ class SDS(Guidance):
 
 @dataclass(frozen=True)
 class SJC(Guidance):
-    """Score Jacobian chaining (arXiv 2212.00774): the score at a rendering, which is clean and so unlike what the prior was trained on,
-    is the mean of the scores around it ("perturb and average", eq. 8).
+    """Score Jacobian chaining (arXiv 2212.00774): the score at a rendering, which is clean and so unlike what the prior
+    was trained on, is the mean of the scores around it ("perturb and average", eq. 8).
 
-    With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean over draws of
-    n of (D(y) - I) / s, where D is the prior's clean image. A target I + direction under half the squared error has this gradient.
-    draws: of n per round. start, end: range of the uniformly drawn noise level, as fractions of the schedule. rounds, updates: as in
-    :class:`NGD`.
-    """
+    With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean
+    over draws of n of (D(y) - I) / s, where D is the prior's clean image. A target I + direction under half the squared
+    error has this gradient. draws: of n per round. start, end: range of the uniformly drawn noise level, as fractions
+    of the schedule. rounds, updates: as in :class:`NGD`."""
 
     start: Unit = 0.98
     end: Unit = 0.02
@@ -188,7 +212,13 @@ class SJC(Guidance):
             raise ValueError(f"need draws >= 1; got {self}")
 
     def step(
-        self, number: int, last: Round, renderings: Tensor, denoise: Denoise, schedule: DDPMScheduler, generator: torch.Generator
+        self,
+        number: int,
+        last: Round,
+        renderings: Tensor,
+        denoise: Denoise,
+        schedule: DDPMScheduler,
+        generator: torch.Generator,
     ) -> Round:
         """One draw of the noise level per view, ``draws`` of noise."""
         times = draw_times(self, renderings, schedule, generator)

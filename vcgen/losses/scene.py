@@ -20,7 +20,8 @@ class LossWeights:
     """Weights of RealFusion's losses. All losses are means, except ``sds``, which is as ``sds_reduction`` says.
 
     Args:
-        rgb: Of the squared error over rays and channels of the photo; null: 5 with the mean (the paper's number), 1000 with the sum.
+        rgb: Of the squared error over rays and channels of the photo; null: 5 with the mean (the paper's number), 1000
+            with the sum.
         mask: Of the squared error of opacity, over rays; null: 0.5 with the mean, 500 with the sum.
         sds: Of half the squared distance of latents to their targets.
         sds_reduction: "mean" over all entries, or "sum" over a latent's entries, mean over views.
@@ -48,21 +49,28 @@ class LossWeights:
         """The weights by the losses' names when the fraction ``progress`` in [0, 1] of the run is over."""
         rgb, mask = AGAINST[self.sds_reduction]
         return {
-            "rgb": rgb if self.rgb is None else self.rgb, "mask": mask if self.mask is None else self.mask, "sds": self.sds,
-            "smoothness": self.smoothness, "opacity": self.opacity, "entropy": self.entropy * max(0.0, 2 * progress - 1),
+            "rgb": rgb if self.rgb is None else self.rgb,
+            "mask": mask if self.mask is None else self.mask,
+            "sds": self.sds,
+            "smoothness": self.smoothness,
+            "opacity": self.opacity,
+            "entropy": self.entropy * max(0.0, 2 * progress - 1),
             "orientation": self.orientation * ORIENTATION_START ** (1 - progress),
         }
 
 
 def distance_to_targets(latents: Tensor, targets: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
-    """Half the squared distance of latents (n, ...) to targets that get no gradient: its gradient is latents - targets, divided by the
-    number of latents ("sum") or of all entries ("mean"). As a loss among others it passes a gradient scaler unharmed."""
+    """Half the squared distance of latents (n, ...) to targets that get no gradient: its gradient is latents - targets,
+    divided by the number of latents ("sum") or of all entries ("mean"). As a loss among others it passes a gradient
+    scaler unharmed."""
     half = 0.5 * (latents - targets.detach()).square()
     return half.mean() if reduction == "mean" else half.sum() / len(latents)
 
 
 def normal_smoothness(normals: Tensor, width: int = 9) -> Tensor:
-    """Mean squared difference of an image of normals (n, 3, H, W) and its Gaussian blur over ``width`` pixels, which gets no gradient."""
+    """Mean squared difference of an image of normals (n, 3, H, W) and its Gaussian blur over ``width`` pixels, which
+    gets no gradient.
+    """
     width = min(width, 2 * ((min(normals.shape[-2:]) - 1) // 2) + 1)
     place = torch.arange(width, device=normals.device, dtype=normals.dtype) - width // 2
     bell = (-place.square() / (2 * (width / 6) ** 2)).exp()

@@ -1,4 +1,6 @@
-"""Where the cameras of rendered meshes stand: sets by name, with the numbers of the data sets they are known from, or a file's."""
+"""Where the cameras of rendered meshes stand: sets by name, with the numbers of the data sets they are known from, or a
+file's.
+"""
 
 import math
 from collections.abc import Callable
@@ -27,8 +29,9 @@ Vector = tuple[Finite, Finite, Finite]
 
 
 class CameraFile(Struct):
-    """A file of cameras; ``KEY.cameras.json`` of a shard is one, too. c2w: camera-to-world, OpenCV axes, z up. K: intrinsics divided by
-    the image's size, one for all views or one for each. t_near, t_far: ray bounds, Euclidean; else from the object's size. views: names."""
+    """A file of cameras; ``KEY.cameras.json`` of a shard is one, too. c2w: camera-to-world, OpenCV axes, z up. K:
+    intrinsics divided by the image's size, one for all views or one for each. t_near, t_far: ray bounds, Euclidean;
+    else from the object's size. views: names."""
 
     c2w: Annotated[list[tuple[Row, Row, Row, Row]], Meta(min_length=2, max_length=10_000)]
     K: Annotated[list[tuple[Vector, Vector, Vector]], Meta(min_length=1, max_length=10_000)]
@@ -39,9 +42,9 @@ class CameraFile(Struct):
 
 @dataclass(frozen=True)
 class CameraSet:
-    """What is drawn of each object. make: random numbers of the object and number of views -> cameras in float64, ``near`` and ``far``
-    still without meaning. views: how many unless asked otherwise. fixed: whether that is what they are. names: a file's, of the views;
-    else they are numbered. near, far: ray bounds where a file gives them."""
+    """What is drawn of each object. make: random numbers of the object and number of views -> cameras in float64,
+    ``near`` and ``far`` still without meaning. views: how many unless asked otherwise. fixed: whether that is what they
+    are. names: a file's, of the views; else they are numbered. near, far: ray bounds where a file gives them."""
 
     make: Callable[[np.random.Generator, int], Cameras]
     views: int
@@ -53,11 +56,15 @@ class CameraSet:
     def count(self, views: int | None, name: str) -> int:
         """How many views there will be; UserError where a set has another number than was asked for."""
         if views is not None and self.fixed and views != self.views:
-            raise UserError(f"--views {views}: the cameras {name} are {self.views}; leave --views out, or choose sphere or turntable")
+            raise UserError(
+                f"--views {views}: the cameras {name} are {self.views}; leave --views out, or choose sphere or turntable"
+            )
         return views or self.views
 
     def shaped(self, cameras: Cameras, size: tuple[int, int]) -> Cameras:
-        """For images of (height, width): focal lengths are in widths, so that pixels are square. A file's are as it says."""
+        """For images of (height, width): focal lengths are in widths, so that pixels are square. A file's are as it
+        says.
+        """
         if self.names or size[0] == size[1]:
             return cameras
         K = cameras.K.clone()
@@ -76,7 +83,9 @@ class CameraSet:
 
 
 def camera_set(name: str) -> CameraSet:
-    """The set of that name, or of that file. Raises UserError for one that is neither, and a file that cannot be used."""
+    """The set of that name, or of that file. Raises UserError for one that is neither, and a file that cannot be
+    used.
+    """
     if name in SETS:
         return SETS[name]
     if name.endswith(".json"):
@@ -106,7 +115,9 @@ def read_cameras(path: Path) -> CameraSet:
 
 
 def sphere(random: np.random.Generator, views: int) -> Cameras:
-    """All round by golden angles from a random start, heights between LOWEST and HIGHEST evenly by area: the bundled cars' cameras."""
+    """All round by golden angles from a random start, heights between LOWEST and HIGHEST evenly by area: the bundled
+    cars' cameras.
+    """
     start = random.uniform()
     heights = np.degrees(np.arcsin(random.uniform(*np.sin(np.radians([LOWEST, HIGHEST])), views)))
     azimuths = 360 * ((start + np.arange(views) * 0.61803398875) % 1)
@@ -114,21 +125,26 @@ def sphere(random: np.random.Generator, views: int) -> Cameras:
 
 
 def srn_test(random: np.random.Generator, views: int) -> Cameras:
-    """The spherical spiral of SRN's test and validation sets, clockwise from the horizon to above: 250 steps of 0.08 radians."""
+    """The spherical spiral of SRN's test and validation sets, clockwise from the horizon to above: 250 steps of 0.08
+    radians.
+    """
     turn = 20 + 0.08 * np.arange(views)
     return _around(90 - np.degrees(turn), 180 * turn / 40 - 90, DISTANCE, FOCAL)
 
 
 def gso30(random: np.random.Generator, views: int) -> Cameras:
-    """SyncDreamer's 16 views of Google Scanned Objects: every 22.5 degrees counterclockwise from the front, 30 degrees up. Its own poses
-    are these turned by 90 degrees about z, and so are its objects, compared with the files of the data set."""
+    """SyncDreamer's 16 views of Google Scanned Objects: every 22.5 degrees counterclockwise from the front, 30 degrees
+    up. Its own poses are these turned by 90 degrees about z, and so are its objects, compared with the files of the
+    data set."""
     return _around(22.5 * np.arange(views), np.full(views, 30.0), 1.5, 280 / 256)
 
 
 def zero123plus(random: np.random.Generator, views: int) -> Cameras:
-    """Zero123++ 1.2's six views: from 30 degrees on every 60, in turn 20 above and 10 below; 30 degrees of view at four radii of the
-    object, as InstantMesh has them. Azimuth 0 is the front."""
-    return _around(30 + 60.0 * np.arange(views), np.where(np.arange(views) % 2, -10.0, 20.0), 2.0, 0.5 / math.tan(math.radians(15)))
+    """Zero123++ 1.2's six views: from 30 degrees on every 60, in turn 20 above and 10 below; 30 degrees of view at four
+    radii of the object, as InstantMesh has them. Azimuth 0 is the front."""
+    return _around(
+        30 + 60.0 * np.arange(views), np.where(np.arange(views) % 2, -10.0, 20.0), 2.0, 0.5 / math.tan(math.radians(15))
+    )
 
 
 def turntable(random: np.random.Generator, views: int) -> Cameras:

@@ -1,4 +1,6 @@
-"""Images of a surface: several samples a pixel, colors added up in linear light, alpha the fraction of them that meets the object."""
+"""Images of a surface: several samples a pixel, colors added up in linear light, alpha the fraction of them that meets
+the object.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +14,8 @@ from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import Raster, rasterize
 from vcgen.rendering.textures import Mipmaps, bilinear, mip_level
 
-#: Edges are halved to this, unless the faces become more than MOST: light is computed at corners, the level of textures once a face.
+#: Edges are halved to this, unless the faces become more than MOST: light is computed at corners, the level of textures
+#: once a face.
 LONGEST, MOST = 0.11, 300_000
 #: Faces one behind the other that are looked through, at most.
 LAYERS = 12
@@ -20,8 +23,8 @@ LAYERS = 12
 
 @dataclass(frozen=True, eq=False)
 class Drawable:
-    """A surface ready to be drawn. mesh: its faces, welded, in float64. textures: in linear light, color times alpha. light: None for the
-    base color alone. cull: whether the backs of single-sided faces are left out."""
+    """A surface ready to be drawn. mesh: its faces, welded, in float64. textures: in linear light, color times alpha.
+    light: None for the base color alone. cull: whether the backs of single-sided faces are left out."""
 
     surface: Surface
     mesh: Meshes
@@ -43,7 +46,9 @@ def drawable(surface: Surface, lit: bool = True, cull: bool = False) -> Drawable
 
 
 def draw(scene: Drawable, camera: Cameras, size: tuple[int, int], samples: int = 4) -> Tensor:
-    """(height, width, 4) uint8, straight sRGB color and alpha, of one camera (shape ()), by ``samples`` x ``samples`` samples a pixel."""
+    """(height, width, 4) uint8, straight sRGB color and alpha, of one camera (shape ()), by ``samples`` x ``samples``
+    samples a pixel.
+    """
     fine = (size[0] * samples, size[1] * samples)
     total = torch.zeros(fine[0] * fine[1], 4)
     shown, raster = _shown(scene, camera), None
@@ -96,7 +101,9 @@ def _colors(scene: Drawable, raster: Raster, camera: Cameras) -> Tensor:
 
 
 def _slopes(raster: Raster, surface: Surface, count: int, place: Tensor) -> Tensor:
-    """(count, 2, 2) change of uv per sample right and down of each of the faces that are met, at one of its samples. place: (m,) which."""
+    """(count, 2, 2) change of uv per sample right and down of each of the faces that are met, at one of its samples.
+    place: (m,) which.
+    """
     one = torch.zeros(count, dtype=torch.int64).scatter_reduce(0, place, torch.arange(len(place)), "amax")
     parts = {name: getattr(raster, name).index_select(0, one) for name in ("pixels", "weights", "z", "vertices")}
     return replace(raster, **parts).slopes(surface.uv)
@@ -112,11 +119,17 @@ def _lit(light: Light, surface: Surface, faces: Tensor, eye: Tensor) -> list[Ten
 
 
 def _base(
-    textures: tuple[Mipmaps, ...], surface: Surface, faces: Tensor, uv: Tensor, factor: Tensor, slopes: tuple[Tensor, Tensor] | None
+    textures: tuple[Mipmaps, ...],
+    surface: Surface,
+    faces: Tensor,
+    uv: Tensor,
+    factor: Tensor,
+    slopes: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
     """(m, 4) base color in linear light and alpha of points on faces (m,), at uv (m, 2), where the factor is (m, 4).
 
-    slopes: of faces, and which each point is on. They choose one level of a texture, the nearest: the samples of a pixel are averaged.
+    slopes: of faces, and which each point is on. They choose one level of a texture, the nearest: the samples of a
+        pixel are averaged.
     """
     texture = surface.texture.index_select(0, faces)
     out = factor.clone()

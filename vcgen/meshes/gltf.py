@@ -1,4 +1,6 @@
-"""The header of a glTF file, read before the file is: what would take too much memory or cannot be drawn right is refused."""
+"""The header of a glTF file, read before the file is: what would take too much memory or cannot be drawn right is
+refused.
+"""
 
 from typing import Annotated
 
@@ -90,17 +92,23 @@ class Header(Struct):
         return found[0].pbrMetallicRoughness.baseColorFactor
 
     def refuse_unread(self) -> None:
-        """Raise UserError for what would be drawn wrong: unknown extensions, whole numbers for places, fans of triangles."""
+        """Raise UserError for what would be drawn wrong: unknown extensions, whole numbers for places, fans of
+        triangles.
+        """
         unknown = [name for name in self.extensionsRequired if not name.startswith(KNOWN)]
         if unknown:
-            raise UserError(f"requires the extension {unknown[0]}, which is not read: export it without, or decode it with gltf-transform")
+            raise UserError(
+                f"requires the extension {unknown[0]}, which is not read: export it without, or decode it with gltf-transform"
+            )
         for primitive in (primitive for mesh in self.meshes for primitive in mesh.primitives):
             if primitive.mode == FAN:
                 raise UserError("has fans of triangles, which are not read; export plain triangles")
             for name in MEASURED:
                 place = primitive.attributes.get(name)
                 if place is not None and place < len(self.accessors) and self.accessors[place].componentType != FLOAT:
-                    raise UserError(f"has whole numbers for {name}, which are not read; `gltf-transform dequantize` mends it")
+                    raise UserError(
+                        f"has whole numbers for {name}, which are not read; `gltf-transform dequantize` mends it"
+                    )
 
     def remark_on_unread(self) -> None:
         """Note what is not read and may show."""
@@ -112,8 +120,8 @@ class Header(Struct):
 
 
 def read_header(data: bytes, kind: str, most_rows: int) -> Header:
-    """The header of the bytes of a .glb or .gltf file. Raises UserError for one that is none, for tables of more than ``most_rows`` rows,
-    and for extensions that would have to be understood."""
+    """The header of the bytes of a .glb or .gltf file. Raises UserError for one that is none, for tables of more than
+    ``most_rows`` rows, and for extensions that would have to be understood."""
     if kind == "glb":
         if data[:4] != b"glTF" or len(data) < 20:
             raise UserError("cannot be read as .glb (it does not begin as one)")
@@ -121,7 +129,9 @@ def read_header(data: bytes, kind: str, most_rows: int) -> Header:
     header = parse_json(data, Header, "its header", by_hand=False)
     rows = max((accessor.count for accessor in header.accessors), default=0)
     if rows > most_rows:
-        raise UserError(f"has a table of {rows:,} rows, more than the corners of --max-faces; simplify it, or raise --max-faces")
+        raise UserError(
+            f"has a table of {rows:,} rows, more than the corners of --max-faces; simplify it, or raise --max-faces"
+        )
     header.refuse_unread()
     header.remark_on_unread()
     return header

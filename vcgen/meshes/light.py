@@ -1,8 +1,9 @@
-"""The light of rendered meshes: a white sky all round, hidden by the object itself where it stands in the way, and two suns.
+"""The light of rendered meshes: a white sky all round, hidden by the object itself where it stands in the way, and two
+suns.
 
-What a face sees of sky and suns is looked up in depth maps, drawn from many directions once per object, at points near the corners of
-both sides. Where sky is hidden other parts of the object are seen, which are taken to have its mean color, lit by about half as much.
-"""
+What a face sees of sky and suns is looked up in depth maps, drawn from many directions once per object, at points near
+the corners of both sides. Where sky is hidden other parts of the object are seen, which are taken to have its mean
+color, lit by about half as much."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from vcgen.rendering.rasterizer import rasterize
 
 #: Radiance of the sky, which shines from below, too; directions in which it is looked for.
 SKY, SKY_DIRECTIONS = 0.6, 40
-#: Irradiance of the suns on a face that faces them; Euler angles about x, y and z that turn the world's z to them; where on their discs
-#: shadows are looked for, in units of the disc's radius of SUN_RADIUS radians.
+#: Irradiance of the suns on a face that faces them; Euler angles about x, y and z that turn the world's z to them;
+#: where on their discs shadows are looked for, in units of the disc's radius of SUN_RADIUS radians.
 SUNS = (
     (2.4, (0.9, 0.15, 0.6), ((0.6, 0.3), (-0.3, 0.6), (-0.6, -0.3), (0.3, -0.6))),
     (0.7, (1.1, 0.0, -2.2), ((0.0, 0.0),)),
@@ -26,7 +27,8 @@ SUNS = (
 SUN_RADIUS = 0.15
 #: Radiance of the object's own parts where they hide the sky, times their color.
 BOUNCE = 0.55
-#: Pixels of a depth map; how far what it shows may lie before a point that still counts as seen, as a fraction of the object's radius.
+#: Pixels of a depth map; how far what it shows may lie before a point that still counts as seen, as a fraction of the
+#: object's radius.
 MAP, BIAS = 112, 0.024
 #: Distance of the depth maps' cameras in radii: rays are parallel within a third of a degree.
 FAR = 200.0
@@ -38,8 +40,8 @@ MATTE = 0.96
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """What corners of the front (0) and back (1) of F faces see. sky: (2, F, 3) fraction of it. suns: (2, F, 3) fraction of each.
-    diffuse: (2, F, 3, 3) radiance of a white matte face."""
+    """What corners of the front (0) and back (1) of F faces see. sky: (2, F, 3) fraction of it. suns: (2, F, 3)
+    fraction of each. diffuse: (2, F, 3, 3) radiance of a white matte face."""
 
     sky: Tensor
     suns: tuple[Tensor, ...]
@@ -52,7 +54,9 @@ def sun_directions() -> list[Tensor]:
 
 
 def shine_on(surface: Surface, base: Tensor) -> Light:
-    """Light on a surface around the origin. base: (F, 3, 3) color at corners in linear light, which tints what the object gives back."""
+    """Light on a surface around the origin. base: (F, 3, 3) color at corners in linear light, which tints what the
+    object gives back.
+    """
     radius = float(surface.triangles.norm(dim=-1).max())
     casts = surface.mode != BLEND  # glass casts no shadow
     mesh = Meshes(surface.triangles[casts].reshape(-1, 3), torch.arange(3 * int(casts.sum())).reshape(-1, 3)).welded()
@@ -77,7 +81,8 @@ def shine_on(surface: Surface, base: Tensor) -> Light:
 
 
 def gloss(normals: Tensor, to_eye: Tensor, sky: Tensor, suns: list[Tensor]) -> Tensor:
-    """(n, 3) white reflection at corners (n, 3, 3) of faces: of a dielectric by Schlick and GGX, of the sky by a fit to Blender's.
+    """(n, 3) white reflection at corners (n, 3, 3) of faces: of a dielectric by Schlick and GGX, of the sky by a fit to
+    Blender's.
 
     normals, to_eye: unit vectors on the side that is seen. sky, suns: (n, 3) what each sees of them.
     """
@@ -86,9 +91,15 @@ def gloss(normals: Tensor, to_eye: Tensor, sky: Tensor, suns: list[Tensor]) -> T
     for (energy, _, _), frame, seen in zip(SUNS, sun_directions(), suns):
         sun = frame[:, 2].float()
         half = torch.nn.functional.normalize(to_eye + sun, dim=-1)
-        cosine, nh, vh = (normals @ sun).clamp(min=0), (normals * half).sum(-1).clamp(0, 1), (to_eye * half).sum(-1).clamp(0, 1)
+        cosine, nh, vh = (
+            (normals @ sun).clamp(min=0),
+            (normals * half).sum(-1).clamp(0, 1),
+            (to_eye * half).sum(-1).clamp(0, 1),
+        )
         lobe = ROUGHNESS**4 / (math.pi * (nh**2 * (ROUGHNESS**4 - 1) + 1) ** 2)
-        out = out + seen * energy * lobe * (REFLECTANCE + (1 - REFLECTANCE) * (1 - vh) ** 5) * cosine / (4 * (mu * cosine).clamp(min=0.08))
+        out = out + seen * energy * lobe * (REFLECTANCE + (1 - REFLECTANCE) * (1 - vh) ** 5) * cosine / (
+            4 * (mu * cosine).clamp(min=0.08)
+        )
     return out
 
 

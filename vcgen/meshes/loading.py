@@ -1,8 +1,8 @@
-"""Mesh files that anybody may have made -> surfaces, or a refusal in one line. trimesh reads them, and sees no more than it needs.
+"""Mesh files that anybody may have made -> surfaces, or a refusal in one line. trimesh reads them, and sees no more
+than it needs.
 
-Bytes, numbers of faces and pixels are bounded; files that one names must lie in its folder or below; images go through the formats and the
-limits of ``vcgen.data.images.reading``; nothing is fetched.
-"""
+Bytes, numbers of faces and pixels are bounded; files that one names must lie in its folder or below; images go through
+the formats and the limits of ``vcgen.data.images.reading``; nothing is fetched."""
 
 import io
 import logging
@@ -31,7 +31,9 @@ ADVICE = "mend it, or leave it out with --skip-broken"
 
 
 class Beside:
-    """The files that a mesh file may name: those in its folder and below. What goes wrong is kept in ``faults``: trimesh swallows it."""
+    """The files that a mesh file may name: those in its folder and below. What goes wrong is kept in ``faults``:
+    trimesh swallows it.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder.resolve()
@@ -40,7 +42,9 @@ class Beside:
     def get(self, name: str) -> bytes:
         """The content of a file; UserError where it is missing, elsewhere, or too long."""
         try:
-            given = [self.folder / text.strip().replace("\\", "/") for text in (name, unquote(name))]  # glTF's names are those of addresses
+            given = [
+                self.folder / text.strip().replace("\\", "/") for text in (name, unquote(name))
+            ]  # glTF's names are those of addresses
             path = next((path for path in given if path.is_file()), given[0]).resolve()
             if not path.is_relative_to(self.folder):
                 raise UserError(f"names {name!r}, which is not in its folder")
@@ -55,10 +59,11 @@ class Beside:
 
 
 def open_mesh(path: Path, most_faces: int, plain: bool = False) -> "tuple[trimesh.Scene, Header]":
-    """What trimesh makes of a file, and the header of a glTF file (else an empty one). plain: without materials, whose files may miss.
+    """What trimesh makes of a file, and the header of a glTF file (else an empty one). plain: without materials, whose
+    files may miss.
 
-    Raises UserError for a file that is unreadable, too long, names what is missing or elsewhere, or has more than ``most_faces`` faces.
-    """
+    Raises UserError for a file that is unreadable, too long, names what is missing or elsewhere, or has more than
+    ``most_faces`` faces."""
     import trimesh
 
     data = read_bytes(path, MAX_BYTES, ADVICE)
@@ -67,11 +72,17 @@ def open_mesh(path: Path, most_faces: int, plain: bool = False) -> "tuple[trimes
     try:
         header = read_header(data, kind, 3 * most_faces) if kind in ("glb", "gltf") else Header()
         with quiet(), known_images(beside.faults):
-            scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=beside, process=False, skip_materials=plain)
-            faces = sum(len(getattr(scene.geometry[scene.graph[node][1]], "faces", ())) for node in scene.graph.nodes_geometry)
+            scene = trimesh.load_scene(
+                io.BytesIO(data), file_type=kind, resolver=beside, process=False, skip_materials=plain
+            )
+            faces = sum(
+                len(getattr(scene.geometry[scene.graph[node][1]], "faces", ())) for node in scene.graph.nodes_geometry
+            )
     except UserError as error:
         raise UserError(one_line(f"{path}: {next(iter(beside.faults), error)}", ADVICE)) from error
-    except Exception as error:  # the readers raise whatever a damaged file leads them to, MemoryError and RecursionError among them
+    except (
+        Exception
+    ) as error:  # the readers raise whatever a damaged file leads them to, MemoryError and RecursionError among them
         reason = next(iter(beside.faults), f"cannot be read as .{kind} ({str(error) or type(error).__name__})")
         raise UserError(one_line(f"{path}: {reason}", ADVICE)) from error
     if beside.faults:
@@ -83,7 +94,9 @@ def open_mesh(path: Path, most_faces: int, plain: bool = False) -> "tuple[trimes
 
 @contextmanager
 def known_images(faults: list[str]) -> Iterator[None]:
-    """Inside, Pillow opens images of ``FORMATS`` and of an allowed size only; why others are refused is added to ``faults``."""
+    """Inside, Pillow opens images of ``FORMATS`` and of an allowed size only; why others are refused is added to
+    ``faults``.
+    """
     from PIL import Image
 
     opened = Image.open
@@ -94,7 +107,9 @@ def known_images(faults: list[str]) -> Iterator[None]:
             check_size(image.width, image.height, "a texture")
             return image
         except Exception as error:
-            faults.append(str(error) if isinstance(error, UserError) else "a texture is damaged, or none of " + ", ".join(FORMATS))
+            faults.append(
+                str(error) if isinstance(error, UserError) else "a texture is damaged, or none of " + ", ".join(FORMATS)
+            )
             raise
 
     with patch.object(Image, "open", open_known):

@@ -24,9 +24,10 @@ MODES = {"OPAQUE": OPAQUE, "MASK": MASK, "BLEND": BLEND}
 
 
 class Look(NamedTuple):
-    """How a mesh of V vertices and F faces is colored. rgba: base color in linear light: (4,) for all, (V, 4) of vertices or (F, 1, 4) of
-    faces. uv: (V, 2) texture coordinates, v down. image: Pillow's. mode: kind of alpha, None where nothing is said: MASK if the image has
-    any. cutoff: alpha from which MASK shows. double: whether double-sided."""
+    """How a mesh of V vertices and F faces is colored. rgba: base color in linear light: (4,) for all, (V, 4) of
+    vertices or (F, 1, 4) of faces. uv: (V, 2) texture coordinates, v down. image: Pillow's. mode: kind of alpha, None
+    where nothing is said: MASK if the image has any. cutoff: alpha from which MASK shows. double: whether
+    double-sided."""
 
     rgba: Tensor
     uv: Tensor | None = None
@@ -67,7 +68,9 @@ def _metallic(material: Any, uv: Tensor | None, header: Header, colors: np.ndarr
     if colors is not None:
         rgba = rgba * _unit(np.asarray(colors))
     cutoff = 0.5 if material.alphaCutoff is None else float(material.alphaCutoff)
-    return Look(rgba, uv, material.baseColorTexture, MODES[material.alphaMode or "OPAQUE"], cutoff, bool(material.doubleSided))
+    return Look(
+        rgba, uv, material.baseColorTexture, MODES[material.alphaMode or "OPAQUE"], cutoff, bool(material.doubleSided)
+    )
 
 
 def _simple(material: Any, uv: Tensor | None) -> Look:
@@ -82,7 +85,9 @@ def _simple(material: Any, uv: Tensor | None) -> Look:
 
 
 def decode(image: "Image.Image", path: Path) -> Tensor:
-    """(height, width, 4) uint8 of an image that Pillow has opened, its sides halved, thirded ... until none exceeds MOST_TEXELS."""
+    """(height, width, 4) uint8 of an image that Pillow has opened, its sides halved, thirded ... until none exceeds
+    MOST_TEXELS.
+    """
     pixels = image_to_array(image, one_line(f"{path}: a texture"))
     factor = -(-max(pixels.shape[:2]) // MOST_TEXELS)
     if factor > 1:
@@ -95,7 +100,9 @@ def decode(image: "Image.Image", path: Path) -> Tensor:
 
 
 def _unit(colors: np.ndarray) -> Tensor:
-    """(V, 4) in [0, 1] of colors as glTF stores them: (V, 3) or (V, 4), floating point or whole numbers that stand for fractions."""
+    """(V, 4) in [0, 1] of colors as glTF stores them: (V, 3) or (V, 4), floating point or whole numbers that stand for
+    fractions.
+    """
     most = np.iinfo(colors.dtype).max if np.issubdtype(colors.dtype, np.integer) else 1
     values = torch.tensor(colors.astype(np.float32) / most).clamp(0, 1)[:, :4]
     return torch.cat([values, torch.ones(len(values), 4 - values.shape[1])], 1)

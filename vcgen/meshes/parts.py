@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def read_surface(path: Path, up: Up, most_faces: int, plain: bool = False) -> Surface:
-    """The object in a mesh file, its axis ``up`` turned to z. Raises UserError, as :func:`open_mesh`, and for one without faces or with
-    coordinates that are not finite."""
+    """The object in a mesh file, its axis ``up`` turned to z. Raises UserError, as :func:`open_mesh`, and for one
+    without faces or with coordinates that are not finite."""
     scene, header = open_mesh(path, most_faces, plain)
     images: dict[int, Tensor] = {}
     try:
@@ -30,13 +30,19 @@ def read_surface(path: Path, up: Up, most_faces: int, plain: bool = False) -> Su
             parts = [part(mesh, matrix, header, images, path) for mesh, matrix in placed(scene)]
     except UserError:
         raise
-    except Exception as error:  # trimesh hands on what it does not understand: arrays of other shapes, materials of other types
-        raise UserError(one_line(f"{path}: has a damaged part ({str(error) or type(error).__name__})", ADVICE)) from error
+    except (
+        Exception
+    ) as error:  # trimesh hands on what it does not understand: arrays of other shapes, materials of other types
+        raise UserError(
+            one_line(f"{path}: has a damaged part ({str(error) or type(error).__name__})", ADVICE)
+        ) from error
     parts = [found for found in parts if len(found)]
     if not parts:
         raise UserError(f"{path}: has no faces; {ADVICE}")
     surface = joined(parts).moved(torch.tensor(UPRIGHT[up], dtype=torch.float64))
-    sizes = (values.abs().amax() for values in (surface.triangles, surface.normals, surface.uv, surface.rgba, surface.cutoff))
+    sizes = (
+        values.abs().amax() for values in (surface.triangles, surface.normals, surface.uv, surface.rgba, surface.cutoff)
+    )
     if not all(bool(size < 1e12) for size in sizes):  # NaN is not less
         raise UserError(f"{path}: has coordinates or colors that are NaN, infinite or huge; {ADVICE}")
     if not float((surface.triangles.amax((0, 1)) - surface.triangles.amin((0, 1))).max()) > 1e-9:
@@ -55,7 +61,9 @@ def placed(scene: "trimesh.Scene") -> "Iterator[tuple[trimesh.Trimesh, np.ndarra
 
 
 def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: dict[int, Tensor], path: Path) -> Surface:
-    """One mesh in the file's world. images: those already decoded, by the id of Pillow's object, which the scene keeps alive."""
+    """One mesh in the file's world. images: those already decoded, by the id of Pillow's object, which the scene keeps
+    alive.
+    """
     faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
     if any(table.size and (table.ndim != 2 or table.shape[1] != 3) for table in (faces, vertices)):
         raise UserError(f"{path}: has faces without three corners, or corners without three coordinates; {ADVICE}")
@@ -75,7 +83,12 @@ def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: di
         raise UserError(f"{path}: a node is scaled to nothing along an axis; {ADVICE}")
     uv = torch.zeros(count, 3, 2) if look.uv is None else look.uv[faces]
     rgba = look.rgba[faces] if look.rgba.ndim == 2 else look.rgba.expand(count, 3, 4).clone()
-    each = {"texture": 0 if textures else -1, "mode": OPAQUE if mode is None else mode, "cutoff": look.cutoff, "double": look.double}
+    each = {
+        "texture": 0 if textures else -1,
+        "mode": OPAQUE if mode is None else mode,
+        "cutoff": look.cutoff,
+        "double": look.double,
+    }
     filled = {name: torch.full((count,), value) for name, value in each.items()}
     surface = Surface(vertices[faces], torch.zeros(count, 3, 3), uv, rgba, **filled, textures=textures)
     moved = with_normals(surface, mesh, faces).moved(matrix[:3, :3])
@@ -87,6 +100,8 @@ def with_normals(surface: Surface, mesh: "trimesh.Trimesh", faces: Tensor) -> Su
     flat = surface.face_normals().float()[:, None].expand(-1, 3, -1)
     if "vertex_normals" not in mesh._cache:  # trimesh would compute smooth ones, where files without mean flat faces
         return replace(surface, normals=flat.clone())
-    given = torch.nn.functional.normalize(torch.tensor(np.asarray(mesh.vertex_normals), dtype=torch.float32)[faces], dim=-1)
+    given = torch.nn.functional.normalize(
+        torch.tensor(np.asarray(mesh.vertex_normals), dtype=torch.float32)[faces], dim=-1
+    )
     usable = given.isfinite().all(-1, keepdim=True) & ((given * flat).sum(-1, keepdim=True) > 0)
     return replace(surface, normals=torch.where(usable, given, flat))

@@ -1,4 +1,6 @@
-"""The faces of one object as it is drawn: corners with positions, normals and colors; and how it is turned, varied and fitted."""
+"""The faces of one object as it is drawn: corners with positions, normals and colors; and how it is turned, varied and
+fitted.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +17,8 @@ Up = Literal["x", "y", "z"]
 Fit = Literal["sphere", "box", "none"]
 #: How a material's alpha is meant, as in glTF; numbers in ``Surface.mode``.
 OPAQUE, MASK, BLEND = 0, 1, 2
-#: Rows: the axes of the world, z up, in those of a file whose axis of that name points up. Turns by 90 degrees: none mirrors.
+#: Rows: the axes of the world, z up, in those of a file whose axis of that name points up. Turns by 90 degrees: none
+#: mirrors.
 UPRIGHT = {
     "x": ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
     "y": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
@@ -29,11 +32,11 @@ PERMUTATIONS = tuple(itertools.permutations(range(3)))
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """F faces. triangles: (F, 3, 3) float64 positions of corners. normals: (F, 3, 3) float32 unit normals at corners, of the front.
-    uv: (F, 3, 2) float32 texture coordinates, u right and v down. rgba: (F, 3, 4) float32 base color in linear light, a factor on the
-    texture. texture: (F,) number among ``textures``, -1 for none. textures: (height, width, 4) uint8 each, sRGB with straight alpha.
-    mode: (F,) OPAQUE, MASK or BLEND. cutoff: (F,) alpha from which MASK shows. double: (F,) whether the material is double-sided.
-    """
+    """F faces. triangles: (F, 3, 3) float64 positions of corners. normals: (F, 3, 3) float32 unit normals at corners,
+    of the front. uv: (F, 3, 2) float32 texture coordinates, u right and v down. rgba: (F, 3, 4) float32 base color in
+    linear light, a factor on the texture. texture: (F,) number among ``textures``, -1 for none. textures: (height,
+    width, 4) uint8 each, sRGB with straight alpha. mode: (F,) OPAQUE, MASK or BLEND. cutoff: (F,) alpha from which MASK
+    shows. double: (F,) whether the material is double-sided."""
 
     triangles: Tensor
     normals: Tensor
@@ -53,7 +56,9 @@ class Surface:
         return Meshes(self.triangles.reshape(-1, 3), torch.arange(3 * len(self)).reshape(-1, 3)).face_normals()
 
     def moved(self, matrix: Tensor) -> "Surface":
-        """Positions times (3, 3) ``matrix``; normals follow, and one that mirrors leaves fronts in front by turning the faces round."""
+        """Positions times (3, 3) ``matrix``; normals follow, and one that mirrors leaves fronts in front by turning the
+        faces round.
+        """
         normals = torch.nn.functional.normalize(self.normals.double() @ torch.linalg.inv(matrix), dim=-1).float()
         moved = replace(self, triangles=self.triangles @ matrix.T, normals=normals)
         if torch.linalg.det(matrix) > 0:
@@ -64,7 +69,8 @@ class Surface:
     def fitted(self, fit: Fit) -> tuple["Surface", float]:
         """The middle of its bounding box at the origin, and its size as ``fit`` says; and the factor on sizes.
 
-        sphere: the farthest corner RADIUS from the origin. box: the longest side of the bounding box 1. none: as it is and where it is.
+        sphere: the farthest corner RADIUS from the origin. box: the longest side of the bounding box 1. none: as it is
+            and where it is.
         """
         if fit == "none":
             return self, 1.0
@@ -75,8 +81,9 @@ class Surface:
         return replace(self, triangles=centered / extent), 1 / extent
 
     def varied(self, number: int, random: np.random.Generator) -> "Surface":
-        """Variant ``number``, 0 the object itself, of an upright object: channels of its colors permuted, its axes stretched by up to
-        15 % each, and every other one mirrored left to right. Of what ``random`` gives, the bundled cars take the same."""
+        """Variant ``number``, 0 the object itself, of an upright object: channels of its colors permuted, its axes
+        stretched by up to 15 % each, and every other one mirrored left to right. Of what ``random`` gives, the bundled
+        cars take the same."""
         if number == 0:
             return self
         order = list(PERMUTATIONS[1 + (number - 1) % 5])
@@ -106,7 +113,9 @@ class Surface:
 
 
 def _halved(value: Tensor, long: Tensor, order: Tensor) -> Tensor:
-    """What the short faces have, and then twice that of the halves of ``long`` ones, whose corners ``order`` sorts: longest edge first."""
+    """What the short faces have, and then twice that of the halves of ``long`` ones, whose corners ``order`` sorts:
+    longest edge first.
+    """
     if value.ndim == 1:
         return torch.cat([value[~long], value[long], value[long]])
     p, q, r = (value[long][torch.arange(len(order)), order[:, k]] for k in range(3))
@@ -118,7 +127,11 @@ def joined(parts: list[Surface]) -> Surface:
     """One surface of several; textures numbered anew, each once."""
     textures = list({id(texture): texture for part in parts for texture in part.textures}.values())
     place = {id(texture): number for number, texture in enumerate(textures)}
-    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0]) if name not in ("texture", "textures")}
+    tensors = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in vars(parts[0])
+        if name not in ("texture", "textures")
+    }
     numbers = [torch.tensor([place[id(texture)] for texture in part.textures] + [-1])[part.texture] for part in parts]
     return Surface(**tensors, texture=torch.cat(numbers), textures=tuple(textures))
 

@@ -29,9 +29,10 @@ DEPTH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class MeshSettings(Settings):
-    """How meshes become records. cameras: name of a set, or a JSON file's SHA-256. views: how many, None as the set says.
-    up: axis of the files that points up, "auto" by their kind. kinds: of files. variants: of each object. samples: along both sides of a
-    pixel. lit: with the light, or base colors alone. plain: without materials. cull: without backs of single-sided faces."""
+    """How meshes become records. cameras: name of a set, or a JSON file's SHA-256. views: how many, None as the set
+    says. up: axis of the files that points up, "auto" by their kind. kinds: of files. variants: of each object.
+    samples: along both sides of a pixel. lit: with the light, or base colors alone. plain: without materials. cull:
+    without backs of single-sided faces."""
 
     cameras: str = "sphere"
     views: int | None = None
@@ -61,25 +62,37 @@ class MeshFile(SceneFolder):
 
 
 def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -> list[SceneFolder]:
-    """Every variant of every mesh file at or below ``source``, named after its path, in sorted order. UserError where there is none."""
+    """Every variant of every mesh file at or below ``source``, named after its path, in sorted order. UserError where
+    there is none.
+    """
     if not source.exists():
         raise UserError(f"{source}: is missing; give a mesh file, or a folder of such files")
     paths = [source] if source.is_file() else sorted(_below(source, settings.kinds, DEPTH))
     if not paths or (source.is_file() and not _is_mesh(source, KINDS)):
-        raise UserError(f"{source}: no mesh file ({', '.join('.' + kind for kind in settings.kinds)}); give one, or a folder of them")
+        raise UserError(
+            f"{source}: no mesh file ({', '.join('.' + kind for kind in settings.kinds)}); give one, or a folder of them"
+        )
     root = source.parent if source.is_file() else source
     named = [(path, scene_key(path.relative_to(root).with_suffix("").as_posix().replace("/", "_"))) for path in paths]
     keys = (lambda name, number: f"{name[:76]}_{number}") if settings.variants > 1 else (lambda name, number: name)
-    return [MeshFile(keys(name, number), path, name, number, cameras) for path, name in named for number in range(settings.variants)]
+    return [
+        MeshFile(keys(name, number), path, name, number, cameras)
+        for path, name in named
+        for number in range(settings.variants)
+    ]
 
 
 def up_axis(path: Path, up: str) -> str:
-    """The axis of a file that points up; "auto": y for glTF, whose standard says so, and .obj, z for .ply and .stl, as most have it."""
+    """The axis of a file that points up; "auto": y for glTF, whose standard says so, and .obj, z for .ply and .stl, as
+    most have it.
+    """
     return up if up != "auto" else "z" if path.suffix[1:].lower() in ("ply", "stl") else "y"
 
 
 def read_scene(scene: MeshFile, settings: MeshSettings) -> SceneRecord:
-    """Draw all views of an object. Its record's group is the object's name, whatever the variant. Raises UserError for a broken mesh."""
+    """Draw all views of an object. Its record's group is the object's name, whatever the variant. Raises UserError for
+    a broken mesh.
+    """
     with single_thread(), torch.no_grad():
         surface = read_surface(scene.folder, up_axis(scene.folder, settings.up), settings.max_faces, settings.plain)
         random = np.random.default_rng(zlib.crc32(f"{scene.name}_{scene.variant}".encode()))
@@ -92,7 +105,9 @@ def read_scene(scene: MeshFile, settings: MeshSettings) -> SceneRecord:
         scenery = drawable(surface, settings.lit, settings.cull)
         pixels = [draw(scenery, cameras[number], settings.size, settings.samples).numpy() for number in range(count)]
     c2w, K = (list(matrices.numpy()) for matrices in (cameras.c2w, cameras.K))
-    record = make_record(scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w, np.zeros(3))
+    record = make_record(
+        scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w, np.zeros(3)
+    )
     return replace(record, group=scene.name, scale=scale)
 
 

@@ -1,5 +1,5 @@
-"""Distances between two triangle meshes, each with one written definition. The unit is that of the meshes; vcgen's own data fit a sphere of
-radius 0.5."""
+"""Distances between two triangle meshes, each with one written definition. The unit is that of the meshes; vcgen's own
+data fit a sphere of radius 0.5."""
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -21,7 +21,9 @@ DEFINITIONS = {
 
 
 class Geometry(NamedTuple):
-    """What :func:`compare` finds; chamfer in units of the meshes, the others in [0, 1]. Higher is better except for chamfer."""
+    """What :func:`compare` finds; chamfer in units of the meshes, the others in [0, 1]. Higher is better except for
+    chamfer.
+    """
 
     chamfer: float
     fscore: float
@@ -43,15 +45,20 @@ class Grid(NamedTuple):
 
 
 def compare(
-    prediction: "Trimesh", truth: "Trimesh", threshold: float = 0.05, samples: int = 30_000, resolution: int = 64, seed: int = 0,
+    prediction: "Trimesh",
+    truth: "Trimesh",
+    threshold: float = 0.05,
+    samples: int = 30_000,
+    resolution: int = 64,
+    seed: int = 0,
     align: Literal["none", "box"] = "none",
 ) -> Geometry:
     """All metrics of two meshes.
 
-    threshold: of the F-score, in units of the meshes. samples: points per surface. resolution: cells along the longest edge of the box
-    around both. align: "none" compares them where they are, which is right when the reference camera is known; "box" first moves and
-    scales each by its bounding box (:func:`boxed`). Raises UserError for a mesh without faces.
-    """
+    threshold: of the F-score, in units of the meshes. samples: points per surface. resolution: cells along the longest
+        edge of the box
+    around both. align: "none" compares them where they are, which is right when the reference camera is known; "box"
+    first moves and scales each by its bounding box (:func:`boxed`). Raises UserError for a mesh without faces."""
     for name, mesh in (("predicted", prediction), ("true", truth)):
         if len(mesh.faces) == 0:
             raise UserError(f"the {name} mesh has no faces, so there is nothing to compare")
@@ -65,19 +72,23 @@ def compare(
 
 
 def boxed(mesh: "Trimesh") -> "Trimesh":
-    """A copy whose bounding box has its center at the origin and a diagonal of 1, so that it fits a sphere of radius 0.5."""
+    """A copy whose bounding box has its center at the origin and a diagonal of 1, so that it fits a sphere of radius
+    0.5.
+    """
     low, high = mesh.bounds
     moved = mesh.copy()
     moved.vertices = (mesh.vertices - (low + high) / 2) / np.linalg.norm(high - low)
     return moved
 
 
-def surface_distances(first: "Trimesh", second: "Trimesh", samples: int = 30_000, seed: int = 0) -> tuple[NDArray, NDArray]:
-    """Euclidean distances (samples,) from points of the first surface to the nearest point of the second, and the other way round.
+def surface_distances(
+    first: "Trimesh", second: "Trimesh", samples: int = 30_000, seed: int = 0
+) -> tuple[NDArray, NDArray]:
+    """Euclidean distances (samples,) from points of the first surface to the nearest point of the second, and the other
+    way round.
 
-    Points are drawn uniformly by area, both with the same seed: equal meshes have distance 0, equal surfaces with other triangles about
-    half of sqrt(area / samples), which is the resolution of the measurement.
-    """
+    Points are drawn uniformly by area, both with the same seed: equal meshes have distance 0, equal surfaces with other
+    triangles about half of sqrt(area / samples), which is the resolution of the measurement."""
     from scipy.spatial import cKDTree
     from trimesh.sample import sample_surface
 
@@ -86,8 +97,8 @@ def surface_distances(first: "Trimesh", second: "Trimesh", samples: int = 30_000
 
 
 def volume_iou(first: "Trimesh", second: "Trimesh", resolution: int = 64) -> float:
-    """Shared over joint volume, on cells that divide the longest edge of the box around both meshes into ``resolution``; 0 where both are
-    empty."""
+    """Shared over joint volume, on cells that divide the longest edge of the box around both meshes into
+    ``resolution``; 0 where both are empty."""
     low = np.minimum(first.bounds[0], second.bounds[0])
     extent = np.maximum(first.bounds[1], second.bounds[1]) - low
     cell = float(extent.max()) / resolution
@@ -101,10 +112,9 @@ def volume_iou(first: "Trimesh", second: "Trimesh", resolution: int = 64) -> flo
 def occupancy(mesh: "Trimesh", grid: Grid) -> NDArray[np.bool_]:
     """Which cells' centers lie inside a mesh: ``grid.shape``.
 
-    From each center six rays leave along the axes. Faces crossed outward count 1, inward -1; a ray whose sum is not 0 votes for inside,
-    and more than three votes are needed. In a closed mesh all six agree (the sum is the winding number, so parts may overlap); where one
-    side is missing, as in many scans and hand-made models, five still do.
-    """
+    From each center six rays leave along the axes. Faces crossed outward count 1, inward -1; a ray whose sum is not 0
+    votes for inside, and more than three votes are needed. In a closed mesh all six agree (the sum is the winding
+    number, so parts may overlap); where one side is missing, as in many scans and hand-made models, five still do."""
     votes = np.zeros(grid.shape, np.int8)
     for axis in range(3):
         above, below = _crossings(mesh, grid, axis)
@@ -113,10 +123,13 @@ def occupancy(mesh: "Trimesh", grid: Grid) -> NDArray[np.bool_]:
 
 
 def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray, NDArray]:
-    """Signed crossings of the rays from each center up and down ``axis``; the two other axes come first in the result, in order."""
+    """Signed crossings of the rays from each center up and down ``axis``; the two other axes come first in the result,
+    in order.
+    """
     across = [i for i in range(3) if i != axis]
     triangles = np.asarray(mesh.triangles, np.float64)
-    # A line through an edge would meet two faces or none: all lines are moved by an irrational ten-thousandth of a cell.
+    # A line through an edge would meet two faces or none: all lines are moved by an irrational ten-thousandth of a
+    # cell.
     lines = [grid.centers(i) + grid.cell * 1e-4 * offset for i, offset in zip(across, (np.sqrt(2) - 1, np.sqrt(3) - 1))]
     hits = lattice_hits(triangles[:, :, across], *lines)
     height = (hits.weights * triangles[hits.face][:, :, axis]).sum(-1)
@@ -130,7 +143,8 @@ def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray, NDArray
 class Hits(NamedTuple):
     """Which points of a lattice lie inside which flat triangles, one entry per pair.
 
-    face: the triangle's number. first, second: the point's, along both axes. weights: (n, 3) barycentric coordinates. sign: 1 for a
+    face: the triangle's number. first, second: the point's, along both axes. weights: (n, 3) barycentric coordinates.
+        sign: 1 for a
     triangle whose corners go from the first axis to the second, else -1.
     """
 

@@ -9,11 +9,12 @@ from torch.nn.functional import avg_pool2d, conv2d
 
 from vcgen.metrics.lpips import PerceptualDistance
 
-#: Identical images have infinite PSNR; they count as this many dB, and results say how many reached it. At 128 x 128 pixels the smallest
-#: possible difference of two 8-bit images, one level in one channel of one pixel, is 95 dB.
+#: Identical images have infinite PSNR; they count as this many dB, and results say how many reached it. At 128 x 128
+#: pixels the smallest possible difference of two 8-bit images, one level in one channel of one pixel, is 95 dB.
 PSNR_CAP = 100.0
 
-#: metric -> the definition printed beside it. A protocol file names the short form (left of the colon) and is refused if it wants another.
+#: metric -> the definition printed beside it. A protocol file names the short form (left of the colon) and is refused
+#: if it wants another.
 DEFINITIONS = {
     "psnr": "db-per-image: -10 log10 of the mean squared error over all pixels and channels of one image, range 1; averaged in dB",
     "ssim": "scikit-image: 7 x 7 uniform window, sample covariance N/(N-1), range 1, 3-pixel border dropped, channels averaged",
@@ -35,7 +36,9 @@ def family(metric: str) -> str:
 
 
 def check_values(values: Mapping[str, float]) -> None:
-    """Raise ValueError for columns that this version does not know, for none, and for values that the metric cannot have."""
+    """Raise ValueError for columns that this version does not know, for none, and for values that the metric cannot
+    have.
+    """
     if unknown := [name for name in values or [""] if family(name) not in RANGES]:
         raise ValueError(f"unknown metric {unknown[0]!r}")
     for name, value in values.items():
@@ -50,25 +53,30 @@ def quantise(images: Tensor) -> Tensor:
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image; (batch, 3, height, width) in [0, 1] -> (batch,). Infinite for identical images."""
+    """Peak signal-to-noise ratio in dB of each image; (batch, 3, height, width) in [0, 1] -> (batch,). Infinite for
+    identical images.
+    """
     return -10 * torch.log10((prediction.double() - truth.double()).square().mean(dim=(1, 2, 3)))
 
 
 def ssim(prediction: Tensor, truth: Tensor, window: int = 7) -> Tensor:
-    """Structural similarity as scikit-image defines it by default (Wang et al. 2004 with a uniform window); equal to it to 1e-6.
+    """Structural similarity as scikit-image defines it by default (Wang et al. 2004 with a uniform window); equal to it
+    to 1e-6.
 
-    prediction, truth: (batch, 3, height, width) in [0, 1], both sides at least ``window`` pixels. Returns (batch,) in [-1, 1].
-    """
+    prediction, truth: (batch, 3, height, width) in [0, 1], both sides at least ``window`` pixels. Returns (batch,) in
+    [-1, 1]."""
     unbiased = window**2 / (window**2 - 1)
-    return similarity(prediction.double(), truth.double(), lambda x: avg_pool2d(x, window, stride=1), unbiased).mean(dim=(1, 2, 3))
+    return similarity(prediction.double(), truth.double(), lambda x: avg_pool2d(x, window, stride=1), unbiased).mean(
+        dim=(1, 2, 3)
+    )
 
 
 def ssim_gauss(prediction: Tensor, truth: Tensor, window: int = 11, std: float = 1.5) -> Tensor:
-    """Structural similarity with a Gaussian window and zero padding, as Splatter Image and 3D Gaussian splatting compute it.
+    """Structural similarity with a Gaussian window and zero padding, as Splatter Image and 3D Gaussian splatting
+    compute it.
 
-    prediction, truth: (batch, 3, height, width) in [0, 1]. Returns (batch,). About 0.013 above :func:`ssim` on objects before white: the
-    two belong in different columns.
-    """
+    prediction, truth: (batch, 3, height, width) in [0, 1]. Returns (batch,). About 0.013 above :func:`ssim` on objects
+    before white: the two belong in different columns."""
     offsets = torch.arange(window, dtype=torch.float64, device=truth.device) - window // 2
     weights = torch.exp(-offsets.square() / (2 * std**2))
     weights = weights / weights.sum()
@@ -105,7 +113,9 @@ class Metrics:
         return ["psnr", "ssim", "ssim_gauss", *(f"lpips_{net}" for net in self.perceptual)]
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> list[dict[str, float]]:
-        """One record per image of two (batch, 3, height, width) stacks; both are clamped and quantised to 8 bit first."""
+        """One record per image of two (batch, 3, height, width) stacks; both are clamped and quantised to 8 bit
+        first.
+        """
         prediction, truth = quantise(prediction), quantise(truth)
         columns = {
             "psnr": psnr(prediction, truth).clamp(max=PSNR_CAP),

@@ -1,15 +1,17 @@
-"""LPIPS with weights whose origin is known: from a folder, from torch's cache, or downloaded with a line that says so. Never random.
+"""LPIPS with weights whose origin is known: from a folder, from torch's cache, or downloaded with a line that says so.
+Never random.
 
-The ``lpips`` package ships its linear heads but not the ImageNet networks under them. They are looked for in this order:
+The ``lpips`` package ships its linear heads but not the ImageNet networks under them. They are looked for in this
+order:
 
 1. the folder ``$VCGEN_WEIGHTS``, or ``~/.cache/vcgen/weights`` where the variable is not set;
 2. torch's own cache (``$TORCH_HOME/hub/checkpoints``, by default ``~/.cache/torch/hub/checkpoints``);
 3. torchvision's download server, into that cache, unless ``--offline`` or ``VCGEN_OFFLINE=1`` forbids it.
 
-Accepted file names: torchvision's own (``vgg16-397923af.pth``, ``squeezenet1_1-b8a52dc0.pth``, ``alexnet-owt-7be5be79.pth``; the eight
-digits are checked against the file's SHA-256), and ``vgg16_features.pth``, ``squeezenet1_1_features.pth``, ``alexnet_features.pth``, which
-hold the convolutional part alone (keys ``features.N...``).
-"""
+Accepted file names: torchvision's own (``vgg16-397923af.pth``, ``squeezenet1_1-b8a52dc0.pth``,
+``alexnet-owt-7be5be79.pth``; the eight digits are checked against the file's SHA-256), and ``vgg16_features.pth``,
+``squeezenet1_1_features.pth``, ``alexnet_features.pth``, which hold the convolutional part alone (keys
+``features.N...``)."""
 
 import os
 import sys
@@ -33,7 +35,9 @@ Network = Literal["vgg", "squeeze", "alex"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where one network's weights come from. weights: torchvision's enumeration; published: its file name; features: ours."""
+    """Where one network's weights come from. weights: torchvision's enumeration; published: its file name; features:
+    ours.
+    """
 
     weights: str
     published: str
@@ -57,9 +61,12 @@ class PerceptualDistance:
         import lpips  # lazily: it imports torchvision
 
         self.network, self.path, self.sha256 = network, path, file_sha256(path)
-        # pnet_rand: the package's other way, pretrained=True, downloads without a word. Every random value is overwritten below.
+        # pnet_rand: the package's other way, pretrained=True, downloads without a word. Every random value is
+        # overwritten below.
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # the package calls it in an old way
+            warnings.filterwarnings(
+                "ignore", category=UserWarning, module="torchvision"
+            )  # the package calls it in an old way
             self.model = lpips.LPIPS(net=network, version="0.1", pnet_rand=True, verbose=False)
         _fill(self.model.net, path)
         self.model.to(device)
@@ -67,12 +74,14 @@ class PerceptualDistance:
     def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
         """Distance >= 0 of each pair; two (batch, 3, height, width) stacks in [0, 1] -> (batch,) float64.
 
-        Raises ValueError where a value lies outside [0, 1]: images in [-1, 1] or [0, 255] would give a plausible, wrong number.
-        """
+        Raises ValueError where a value lies outside [0, 1]: images in [-1, 1] or [0, 255] would give a plausible, wrong
+        number."""
         for name, images in (("prediction", prediction), ("truth", truth)):
             low, high = images.min().item(), images.max().item()
             if not (low >= 0 and high <= 1):
-                raise ValueError(f"LPIPS: the {name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]; clamp or rescale it")
+                raise ValueError(
+                    f"LPIPS: the {name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]; clamp or rescale it"
+                )
         device = next(self.model.parameters()).device
         # Without TF32: a GPU must give the CPU's numbers to the printed digits.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -88,8 +97,8 @@ def weights_folder() -> Path:
 def find_weights(network: Network, offline: bool = False) -> Path:
     """The weights file of a network, downloaded if need be and allowed (see the module's text for the order).
 
-    Raises UserError, in one line that says what to put where, if there is none, or if a file's hash contradicts its name.
-    """
+    Raises UserError, in one line that says what to put where, if there is none, or if a file's hash contradicts its
+    name."""
     source = SOURCES[network]
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for folder in (weights_folder(), cache):
@@ -119,7 +128,9 @@ def _missing(source: Source, network: str, reason: str) -> str:
 def _verified(path: Path, source: Source) -> Path:
     digits = source.published.removesuffix(".pth").rsplit("-", 1)[1]
     if path.name == source.published and not file_sha256(path).startswith(digits):
-        raise UserError(f"{path}: SHA-256 does not begin with {digits}, so the file is damaged; delete it and run again")
+        raise UserError(
+            f"{path}: SHA-256 does not begin with {digits}, so the file is damaged; delete it and run again"
+        )
     return path
 
 
@@ -133,7 +144,9 @@ def _download(source: Source, cache: Path) -> Path:
 
 
 def _fill(network: torch.nn.Module, path: Path) -> None:
-    """Copy ``features.N.*`` of a weights file into ``sliceK.N.*``; all of the network's tensors must be found, with equal shapes."""
+    """Copy ``features.N.*`` of a weights file into ``sliceK.N.*``; all of the network's tensors must be found, with
+    equal shapes.
+    """
     try:
         if zipfile.is_zipfile(path) and (damage := damaged_part(path)):
             raise ValueError(damage)
@@ -143,7 +156,9 @@ def _fill(network: torch.nn.Module, path: Path) -> None:
         if odd := [key for key, value in network.state_dict().items() if not all_finite(value)]:
             raise ValueError(f"{odd[0]} holds NaN or infinity")
     except Exception as error:  # a file of another kind can fail in any way
-        raise UserError(one_line(f"{path}: not the weights of this network ({_first_line(error)})", "replace the file")) from error
+        raise UserError(
+            one_line(f"{path}: not the weights of this network ({_first_line(error)})", "replace the file")
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -6,11 +6,11 @@ from torchmetrics import Metric
 
 
 class Mean(Metric):
-    """The mean of all values of all ranks since the last reset: one sum over one count, in float64 where the device has it.
+    """The mean of all values of all ranks since the last reset: one sum over one count, in float64 where the device has
+    it.
 
-    Two traps that this avoids: ``log(sync_dist=True)`` divides the count of values by the number of ranks and drops the remainder;
-    torchmetrics' MeanMetric drops NaNs, or with ``nan_strategy="disable"`` the weights.
-    """
+    Two traps that this avoids: ``log(sync_dist=True)`` divides the count of values by the number of ranks and drops the
+    remainder; torchmetrics' MeanMetric drops NaNs, or with ``nan_strategy="disable"`` the weights."""
 
     full_state_update = False
     total: Tensor

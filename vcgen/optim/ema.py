@@ -13,12 +13,14 @@ from vcgen.schema import BelowOne
 
 
 class EMA(pl.Callback):
-    """Keeps averaged weights, uses them in validation and stores them in the checkpoint, from where ``vcgen export`` takes them.
+    """Keeps averaged weights, uses them in validation and stores them in the checkpoint, from where ``vcgen export``
+    takes them.
 
     Only parameters that are trained (``requires_grad``) are averaged: frozen networks cost no memory.
 
     Args:
-        decay: Upper bound of the decay, in [0, 1); after n steps min(decay, (1 + n) / (10 + n)) is used: early weights are forgotten fast.
+        decay: Upper bound of the decay, in [0, 1); after n steps min(decay, (1 + n) / (10 + n)) is used: early weights
+            are forgotten fast.
     """
 
     def __init__(self, decay: BelowOne = 0.999):
@@ -36,14 +38,20 @@ class EMA(pl.Callback):
         return "EMA"
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start from the initial weights, or put restored ones where the module's are: only now is everything restored."""
+        """Start from the initial weights, or put restored ones where the module's are: only now is everything
+        restored.
+        """
         self.step = trainer.global_step
         current = self._parameters(module)
         if self.weights and self.weights.keys() != current.keys():
-            raise UserError("the checkpoint's averages are of other weights than are trained here; take the config.yaml of its run")
+            raise UserError(
+                "the checkpoint's averages are of other weights than are trained here; take the config.yaml of its run"
+            )
         self.weights = {name: placed_like(self.weights.get(name, p).detach().clone(), p) for name, p in current.items()}
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+    ) -> None:
         """Average once per optimizer step (not per accumulated batch)."""
         if trainer.global_step == self.step:
             return
@@ -51,7 +59,9 @@ class EMA(pl.Callback):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         current = self._parameters(module)
-        averages, weights = ([local(values[name].detach()) for name in self.weights] for values in (self.weights, current))
+        averages, weights = (
+            [local(values[name].detach()) for name in self.weights] for values in (self.weights, current)
+        )
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

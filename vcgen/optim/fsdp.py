@@ -1,5 +1,6 @@
-"""``--trainer.strategy sharded``: FSDP2, by Lightning's ModelParallelStrategy. Every GPU keeps a part of each U-Net's weights, averages and
-optimizer state, and has the weights of one block whole while it computes with them. Checkpoints are single files, as without it."""
+"""``--trainer.strategy sharded``: FSDP2, by Lightning's ModelParallelStrategy. Every GPU keeps a part of each U-Net's
+weights, averages and optimizer state, and has the weights of one block whole while it computes with them. Checkpoints
+are single files, as without it."""
 
 from pathlib import Path
 from typing import Any
@@ -45,20 +46,26 @@ class Sharded(ModelParallelStrategy):
         return checkpoint
 
 
-StrategyRegistry.register(NAME, Sharded, description="FSDP2: each process keeps a part of the U-Nets' weights and optimizer state")
+StrategyRegistry.register(
+    NAME, Sharded, description="FSDP2: each process keeps a part of the U-Nets' weights and optimizer state"
+)
 
 
 def shard(system: nn.Module, mesh: DeviceMesh, reduced: bool) -> None:
     """Shard all U-Nets of a system, block by block. Its small networks stay whole in every process.
 
-    reduced: gather weights in bfloat16; gradients are averaged in float32 either way. Raises UserError where there is no U-Net.
+    reduced: gather weights in bfloat16; gradients are averaged in float32 either way. Raises UserError where there is
+        no U-Net.
     """
     policy = MixedPrecisionPolicy(torch.bfloat16 if reduced else None, torch.float32, cast_forward_inputs=False)
-    networks = [module for module in system.modules() if isinstance(module, ModelMixin) and hasattr(module, "down_blocks")]
+    networks = [
+        module for module in system.modules() if isinstance(module, ModelMixin) and hasattr(module, "down_blocks")
+    ]
     if not networks:
         raise UserError("trainer.strategy sharded: this model has no U-Net to shard; use ddp")
     for network in networks:
         for block in [*network.down_blocks, network.mid_block, *network.up_blocks]:
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        # Also after the last layer: between forward passes all weights are parts, as averages and checkpoints expect them.
+        # Also after the last layer: between forward passes all weights are parts, as averages and checkpoints expect
+        # them.
         fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)

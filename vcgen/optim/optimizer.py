@@ -1,4 +1,6 @@
-"""The optimizers and the learning rate's course: AdamW for everything, or Muon for the weight matrices and AdamW for the rest."""
+"""The optimizers and the learning rate's course: AdamW for everything, or Muon for the weight matrices and AdamW for
+the rest.
+"""
 
 import math
 from collections import defaultdict
@@ -22,11 +24,11 @@ class OptimizerOptions:
         lr: Peak learning rate of AdamW.
         betas: AdamW's.
         weight_decay: AdamW's and Muon's.
-        muon_lr: Peak learning rate of Muon for all weights of two and more dimensions (0.01 was the best here; it does not depend on their
-            size); null trains them by AdamW, too.
+        muon_lr: Peak learning rate of Muon for all weights of two and more dimensions (0.01 was the best here; it does
+            not depend on their size); null trains them by AdamW, too.
         warmup_steps: Steps of the linear rise from 0.
-        schedule: "cosine" falls to the fraction ``final`` of the peak over the run (``trainer.max_steps``, else ``trainer.max_time``);
-            "constant" stays.
+        schedule: "cosine" falls to the fraction ``final`` of the peak over the run (``trainer.max_steps``, else
+            ``trainer.max_time``); "constant" stays.
         final: Fraction of the peak at the end of "cosine".
     """
 
@@ -39,21 +41,29 @@ class OptimizerOptions:
     final: Unit = 0.02
 
     def factor(self, step: int, progress: float) -> float:
-        """Multiplier of the learning rates at a step, where ``progress`` in [0, 1] is the fraction of the run that is over."""
+        """Multiplier of the learning rates at a step, where ``progress`` in [0, 1] is the fraction of the run that is
+        over.
+        """
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.schedule == "constant":
             return warm
         return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
     def build(self, parameters: Iterable[nn.Parameter], tables: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
-        """The optimizer of the parameters that require gradients. tables: those whose rows are looked up; they stay with AdamW, since a
-        step of Muon would turn every row for the few that were seen. Raises UserError for Muon with sharded ones."""
+        """The optimizer of the parameters that require gradients. tables: those whose rows are looked up; they stay
+        with AdamW, since a step of Muon would turn every row for the few that were seen. Raises UserError for Muon with
+        sharded ones."""
         trainable = [p for p in parameters if p.requires_grad]
-        sharded, whole = [p for p in trainable if isinstance(p, DTensor)], [p for p in trainable if not isinstance(p, DTensor)]
+        sharded, whole = (
+            [p for p in trainable if isinstance(p, DTensor)],
+            [p for p in trainable if not isinstance(p, DTensor)],
+        )
         if sharded and self.muon_lr is not None:
             found = "model.optimizer.muon_lr: Muon needs whole matrices, and trainer.strategy sharded splits them"
             raise UserError(f"{found}; set it to null, or the strategy to ddp")
-        if sharded:  # the fast loops of PyTorch's optimizers take one kind of tensors, and must be asked for with sharded ones
+        if (
+            sharded
+        ):  # the fast loops of PyTorch's optimizers take one kind of tensors, and must be asked for with sharded ones
             groups = [{"params": group} for group in (sharded, whole) if group]
             return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, foreach=True)
         if self.muon_lr is None:
@@ -74,15 +84,22 @@ def takes_true_gradients(optimizer: torch.optim.Optimizer) -> torch.optim.Optimi
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for weights of two and more dimensions, AdamW for the others.
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for weights of two and more dimensions, AdamW for
+    the others.
 
-    Muon takes the momentum's nearest orthogonal matrix as its step, so that all directions of a layer learn at one rate.
-    torch.optim.Muon, with which this agrees, takes matrices only; here a convolution's kernel is a matrix (out, in * height * width).
-    """
+    Muon takes the momentum's nearest orthogonal matrix as its step, so that all directions of a layer learn at one
+    rate. torch.optim.Muon, with which this agrees, takes matrices only; here a convolution's kernel is a matrix (out,
+    in * height * width)."""
 
     def __init__(
-        self, matrices: list[nn.Parameter], others: list[nn.Parameter], muon_lr: float, lr: float,
-        betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0, momentum: float = 0.95,
+        self,
+        matrices: list[nn.Parameter],
+        others: list[nn.Parameter],
+        muon_lr: float,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
     ):
         groups = [{"params": others}, {"params": matrices, "lr": muon_lr}]
         super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
@@ -117,7 +134,9 @@ class MuonAdamW(torch.optim.AdamW):
         """The Nesterov momentum after this step's gradient."""
         state = self.state[parameter]
         if not state:
-            state.update(step=torch.zeros(()), momentum=torch.zeros_like(parameter))  # AdamW's loading asks for the step
+            state.update(
+                step=torch.zeros(()), momentum=torch.zeros_like(parameter)
+            )  # AdamW's loading asks for the step
         state["step"] += 1
         state["momentum"].lerp_(parameter.grad, 1 - self.momentum)
         return parameter.grad.lerp(state["momentum"], self.momentum)
@@ -128,7 +147,9 @@ COEFFICIENTS = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """About the nearest (semi-)orthogonal matrices of (n, rows, columns): their singular values become 0.7 to 1.2. float32."""
+    """About the nearest (semi-)orthogonal matrices of (n, rows, columns): their singular values become 0.7 to 1.2.
+    float32.
+    """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).float()
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
@@ -146,8 +167,8 @@ def iterate(x: Tensor, steps: int) -> Tensor:
 
 
 def iterate_gram(x: Tensor, steps: int) -> Tensor:
-    """The same, cheaper for wide matrices. The polynomials commute, so they are gathered in a small square matrix that multiplies x
-    once. Squaring the singular values costs digits: needs float32."""
+    """The same, cheaper for wide matrices. The polynomials commute, so they are gathered in a small square matrix that
+    multiplies x once. Squaring the singular values costs digits: needs float32."""
     a, b, c = COEFFICIENTS
     gram, product = x @ x.mT, None
     for step in range(steps):

@@ -1,4 +1,6 @@
-"""Weights of which every process keeps a part (FSDP2's DTensor) beside ones that every process has whole (plain tensors)."""
+"""Weights of which every process keeps a part (FSDP2's DTensor) beside ones that every process has whole (plain
+tensors).
+"""
 
 import functools
 from collections.abc import Iterable

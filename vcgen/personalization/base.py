@@ -1,4 +1,6 @@
-"""A text prior learns one object from its photos: what all ways of doing so share, and how what was learned is loaded again."""
+"""A text prior learns one object from its photos: what all ways of doing so share, and how what was learned is loaded
+again.
+"""
 
 import hashlib
 import json
@@ -23,14 +25,21 @@ MOST = 100
 #: How diffusers names the factors of a layer's change: "unet.LAYER.lora.down.weight", "unet.LAYER.lora_A.weight".
 CHANGE = re.compile(r"((?:unet|text_encoder)\..+)\.lora(?:_linear_layer)?(\.down|\.up|_A|_B)\.weight")
 #: The files that personalizations leave, in diffusers' own formats, and what names the object in prompts.
-EMBEDDINGS, LORA, PIPELINE, NOTE = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "pipeline", "personal.json"
+EMBEDDINGS, LORA, PIPELINE, NOTE = (
+    "learned_embeds.safetensors",
+    "pytorch_lora_weights.safetensors",
+    "pipeline",
+    "personal.json",
+)
 
 #: The entry of EMBEDDINGS' metadata that says which text encoder the vectors belong to.
 TEXT_ENCODER = "text_encoder"
 
 
 class Note(Struct):
-    """What ``personal.json`` holds: the object's name in prompts, the class of the method, where the prior came from."""
+    """What ``personal.json`` holds: the object's name in prompts, the class of the method, where the prior came
+    from.
+    """
 
     phrase: Label
     method: Name = ""
@@ -38,8 +47,8 @@ class Note(Struct):
 
 
 class Personalization(nn.Module, ABC):
-    """A way to teach a text prior one object. The module's own parameters are those that are trained, and all that checkpoints hold; the
-    prior stays outside.
+    """A way to teach a text prior one object. The module's own parameters are those that are trained, and all that
+    checkpoints hold; the prior stays outside.
 
     noun: the class of the object, as in "a photo of a ...", where the method knows one.
     """
@@ -48,9 +57,11 @@ class Personalization(nn.Module, ABC):
 
     @abstractmethod
     def attach(self, prior: TextPrior, images: Tensor, download: bool = False) -> None:
-        """Build the trained parameters into a prior whose weights are frozen. images: of the object, (n, 3, H, W) in [0, 1].
+        """Build the trained parameters into a prior whose weights are frozen. images: of the object, (n, 3, H, W) in
+        [0, 1].
 
-        download: what a method needs beside the prior may be fetched from the hub. Raises UserError for words that the prior's tokenizer
+        download: what a method needs beside the prior may be fetched from the hub. Raises UserError for words that the
+            prior's tokenizer
         does not allow, and for what is needed and not there.
         """
 
@@ -64,7 +75,9 @@ class Personalization(nn.Module, ABC):
         """Write what was learned in diffusers' own format."""
 
     def save(self, prior: TextPrior, folder: Path) -> None:
-        """Write into an empty folder what :func:`load_personal` reads: :meth:`write`'s files, and the object's name in prompts."""
+        """Write into an empty folder what :func:`load_personal` reads: :meth:`write`'s files, and the object's name in
+        prompts.
+        """
         self.write(prior, folder)
         note = {"phrase": self.phrase, "method": type(self).__name__, "prior": prior.name}
         (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n")
@@ -74,12 +87,16 @@ class Personalization(nn.Module, ABC):
 
 
 class Finetuning(Personalization):
-    """A personalization that changes networks: the object is called by a rare word and its class, as "sks toy" (DreamBooth)."""
+    """A personalization that changes networks: the object is called by a rare word and its class, as "sks toy"
+    (DreamBooth).
+    """
 
     def __init__(self, token: str, noun: str):
         super().__init__()
         if not token.split() or not noun.split():
-            raise UserError("model.method needs a token, a rare word for the object as sks, and a noun, its class as toy; one is empty")
+            raise UserError(
+                "model.method needs a token, a rare word for the object as sks, and a noun, its class as toy; one is empty"
+            )
         self.token, self.noun = token, noun
 
     @property
@@ -89,13 +106,14 @@ class Finetuning(Personalization):
 
 
 def load_personal(prior: TextPrior, learned: Path | None) -> str | None:
-    """Put what a personalization learned into a prior, in place, and return what names the object in prompts ("a photo of a {phrase}").
+    """Put what a personalization learned into a prior, in place, and return what names the object in prompts ("a photo
+    of a {phrase}").
 
     learned: the folder of a run of Personalize, or any that holds diffusers' ``learned_embeds.safetensors``,
-    ``pytorch_lora_weights.safetensors`` (fused into the weights) or a ``pipeline`` folder; None leaves the prior as it is. The phrase is
-    None where the folder does not say it. The prior is a plain one afterwards, and frozen: it can be saved, and costs nothing more. Raises
-    UserError for a folder that holds none of these or several, or what does not fit the prior.
-    """
+    ``pytorch_lora_weights.safetensors`` (fused into the weights) or a ``pipeline`` folder; None leaves the prior as it
+    is. The phrase is None where the folder does not say it. The prior is a plain one afterwards, and frozen: it can be
+    saved, and costs nothing more. Raises UserError for a folder that holds none of these or several, or what does not
+    fit the prior."""
     if learned is None:
         return None
     kinds = {EMBEDDINGS: load_embeddings, LORA: load_lora, PIPELINE: load_pipeline}
@@ -111,7 +129,9 @@ def load_personal(prior: TextPrior, learned: Path | None) -> str | None:
     prior.requires_grad_(False)
     noted = noted_phrase(learned)
     if noted and phrase and phrase not in noted:
-        raise UserError(f"{learned / NOTE} says {noted!r}, but {found[0]} holds {phrase!r}; give a folder as one run has left it")
+        raise UserError(
+            f"{learned / NOTE} says {noted!r}, but {found[0]} holds {phrase!r}; give a folder as one run has left it"
+        )
     return noted or phrase
 
 
@@ -139,7 +159,8 @@ def load_embeddings(prior: TextPrior, folder: Path) -> str:
         raise ValueError("it was learned with another text encoder, whose vectors mean something else")
     words = words_of(token, len(vectors))
     add_words(prior, words.split())
-    # without mean_resizing, which draws the new rows from a Gaussian with the known ones' covariance: they are known here
+    # without mean_resizing, which draws the new rows from a Gaussian with the known ones' covariance: they are known
+    # here
     table = prior.text_encoder.resize_token_embeddings(len(prior.tokenizer), mean_resizing=False)
     table.weight[prior.tokenizer.convert_tokens_to_ids(words.split())] = vectors.to(table.weight)
     return words
@@ -156,7 +177,8 @@ def load_lora(prior: TextPrior, folder: Path) -> None:
 
 
 def refuse_partial_changes(prior: TextPrior, changes: dict[str, Tensor]) -> None:
-    """Raise ValueError unless every layer that diffusers' names name is in the prior, and both factors of its change are there.
+    """Raise ValueError unless every layer that diffusers' names name is in the prior, and both factors of its change
+    are there.
 
     The libraries would draw an absent one at random. Files that name all layers in other ways are theirs to judge.
     """
@@ -188,7 +210,9 @@ def load_pipeline(prior: TextPrior, folder: Path) -> None:
 
 
 def add_words(prior: TextPrior, words: list[str]) -> None:
-    """New tokens for the tokenizer; the text encoder has no vectors for them yet. Raises UserError for one that it knows."""
+    """New tokens for the tokenizer; the text encoder has no vectors for them yet. Raises UserError for one that it
+    knows.
+    """
     for word in words:
         if len(prior.encoded(word)) == 1:
             raise UserError(f"the tokenizer of {prior.name} already knows {word!r}: invent another word, as <e>")
@@ -196,7 +220,9 @@ def add_words(prior: TextPrior, words: list[str]) -> None:
 
 
 def fingerprint(known: Tensor) -> str:
-    """What tells a text encoder from another, by the vectors of its known words (count, width); the same in half and in full precision."""
+    """What tells a text encoder from another, by the vectors of its known words (count, width); the same in half and in
+    full precision.
+    """
     return hashlib.sha256(known.detach().half().cpu().numpy().tobytes()).hexdigest()
 
 

@@ -1,4 +1,6 @@
-"""Images of the class for prior preservation (DreamBooth, arXiv 2208.12242, section 3.3), drawn once and kept in the run's folder."""
+"""Images of the class for prior preservation (DreamBooth, arXiv 2208.12242, section 3.3), drawn once and kept in the
+run's folder.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,8 +23,8 @@ from vcgen.visualization.logging import to_uint8
 
 @dataclass(frozen=True)
 class Preservation:
-    """Prior preservation (DreamBooth, arXiv 2208.12242): each batch has as many images of the class, drawn from the untouched prior, as of the
-    object.
+    """Prior preservation (DreamBooth, arXiv 2208.12242): each batch has as many images of the class, drawn from the
+    untouched prior, as of the object.
 
     Args:
         prompts: Of the class, {} for its noun; image i is of prompt i modulo their number.
@@ -52,18 +54,33 @@ class Preservation:
 
 
 def draw_class_images(
-    prior: TextPrior, noun: str, options: Preservation, folder: Path, seed: int, device: torch.device, rank: int = 0, ranks: int = 1,
+    prior: TextPrior,
+    noun: str,
+    options: Preservation,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> None:
-    """Draw the images that ``folder`` lacks, as NUMBER.png of the prior's size; noise is a function of the seed and the number.
+    """Draw the images that ``folder`` lacks, as NUMBER.png of the prior's size; noise is a function of the seed and the
+    number.
 
     Rank r of n draws every n-th batch. Raises UserError where the folder holds images drawn otherwise.
     """
-    made = {"prior": prior.name, "noun": noun, "seed": seed, **{k: v for k, v in asdict(options).items() if k not in ("count", "weight")}}
+    made = {
+        "prior": prior.name,
+        "noun": noun,
+        "seed": seed,
+        **{k: v for k, v in asdict(options).items() if k not in ("count", "weight")},
+    }
     made = json.loads(json.dumps(made))
     note = folder / "made.json"
     if note.is_file() and (found := read_json(note, advice="delete it")) != made:
         names = printable(", ".join(sorted(name for name in made | found if made.get(name) != found.get(name))))
-        raise UserError(f"{folder}: holds class images made with another {names}; delete that folder, or choose another run folder")
+        raise UserError(
+            f"{folder}: holds class images made with another {names}; delete that folder, or choose another run folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     if rank == 0 and not note.is_file():
         write_bytes(note, (json.dumps(made, indent=2) + "\n").encode())
@@ -89,7 +106,9 @@ def read_class_images(folder: Path, count: int) -> Tensor:
         except UserError as error:
             raise UserError(f"{path}: cannot be read; delete it, and it is drawn again") from error
         if images[-1].shape != images[0].shape:
-            raise UserError(f"{path}: has another size than {path_of(folder, 0).name}; delete {folder}, and it is drawn again")
+            raise UserError(
+                f"{path}: has another size than {path_of(folder, 0).name}; delete {folder}, and it is drawn again"
+            )
     return torch.from_numpy(np.stack(images)).movedim(-1, 1)
 
 

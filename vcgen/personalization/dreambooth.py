@@ -9,7 +9,8 @@ from vcgen.personalization.base import PIPELINE, Finetuning
 
 
 class DreamBooth(Finetuning):
-    """DreamBooth (arXiv 2208.12242): all weights of the U-Net are trained, and those of the text encoder where asked for.
+    """DreamBooth (arXiv 2208.12242): all weights of the U-Net are trained, and those of the text encoder where asked
+    for.
 
     Args:
         token: Rare word that the object is called by: "TOKEN NOUN".

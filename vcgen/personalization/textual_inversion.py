@@ -1,4 +1,6 @@
-"""Textual inversion (arXiv 2208.01618): a new word of the text encoder, learned from photos; all networks stay as they are."""
+"""Textual inversion (arXiv 2208.01618): a new word of the text encoder, learned from photos; all networks stay as they
+are.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,14 +32,17 @@ class TextualInversion(Personalization):
 
     Args:
         token: The new word.
-        initial: Word of one token whose vector the new ones start from. Of several, the one that fits the photos best, by CLIP
-            (:func:`clip_probabilities`), or without it by the prior (:func:`nearest_word`). One name that ends in .txt is a file with a
-            word a line, for CLIP; of its words those that are no single token are passed over.
+        initial: Word of one token whose vector the new ones start from. Of several, the one that fits the photos best,
+            by CLIP (:func:`clip_probabilities`), or without it by the prior (:func:`nearest_word`). One name that ends
+            in .txt is a file with a word a line, for CLIP; of its words those that are no single token are passed over.
         vectors: Number of vectors; prompts then say "<e> <e>_1 ...", as diffusers writes it.
-        clip: CLIP model with image encoder, as a folder or hub name, see :func:`load_clip`; null ranks words by the prior.
+        clip: CLIP model with image encoder, as a folder or hub name, see :func:`load_clip`; null ranks words by the
+            prior.
     """
 
-    def __init__(self, token: str = "<e>", initial: list[str] | str = "object", vectors: AtLeastOne = 1, clip: str | None = None):
+    def __init__(
+        self, token: str = "<e>", initial: list[str] | str = "object", vectors: AtLeastOne = 1, clip: str | None = None
+    ):
         super().__init__()
         self.words = [initial] if isinstance(initial, str) else list(initial)
         self.file = Path(initial) if isinstance(initial, str) and initial.endswith(".txt") else None
@@ -48,7 +53,9 @@ class TextualInversion(Personalization):
         if vectors < 1:
             raise UserError(f"model.method.vectors must be at least 1, not {vectors}")
         if self.file is not None and clip is None:
-            raise UserError(f"model.method.initial: the words of {initial} need model.method.clip, a CLIP model that ranks them")
+            raise UserError(
+                f"model.method.initial: the words of {initial} need model.method.clip, a CLIP model that ranks them"
+            )
         self.token, self.count, self.clip = token, vectors, clip
 
     @property
@@ -74,7 +81,9 @@ class TextualInversion(Personalization):
         if self.clip is None:
             return nearest_word(prior, images, words)
         best = clip_probabilities(self.clip, images, words, download).topk(min(BEST, len(words)))
-        shown = ", ".join(f"{words[i]} {fraction:.1%}" for fraction, i in zip(best.values.tolist(), best.indices.tolist()))
+        shown = ", ".join(
+            f"{words[i]} {fraction:.1%}" for fraction, i in zip(best.values.tolist(), best.indices.tolist())
+        )
         rank_zero_info(printable(f"initial word, of {len(words)}, by CLIP: {shown}"))
         return int(best.indices[0])
 
@@ -86,7 +95,9 @@ class TextualInversion(Personalization):
 
 
 class WithNewRows(nn.Module):
-    """An embedding whose rows from number ``first`` on lie in ``rows`` (k, width), and whose known rows cannot change with them."""
+    """An embedding whose rows from number ``first`` on lie in ``rows`` (k, width), and whose known rows cannot change
+    with them.
+    """
 
     def __init__(self, known: nn.Embedding, first: int, rows: nn.Parameter):
         super().__init__()
@@ -105,7 +116,9 @@ def token_number(prior: TextPrior, word: str) -> int:
     numbers = prior.encoded(word)
     if len(numbers) != 1:
         parts = " + ".join(prior.tokenizer.convert_ids_to_tokens(numbers)) or "nothing"
-        raise UserError(f"model.method.initial: {word!r} is {parts} to the tokenizer of {prior.name}; choose a word that is one token")
+        raise UserError(
+            f"model.method.initial: {word!r} is {parts} to the tokenizer of {prior.name}; choose a word that is one token"
+        )
     return numbers[0]
 
 
@@ -113,9 +126,8 @@ def token_number(prior: TextPrior, word: str) -> int:
 def nearest_word(prior: TextPrior, images: Tensor, words: Sequence[str]) -> int:
     """The index of the word for which "a photo of a WORD" makes images (n, 3, H, W) in [0, 1] easiest to denoise.
 
-    Stands in for RealFusion's search where there is no CLIP model: its image encoder is not part of a text prior. The loss is the
-    network's squared error with the same noise for all words, at LEVELS noise levels an image.
-    """
+    Stands in for RealFusion's search where there is no CLIP model: its image encoder is not part of a text prior. The
+    loss is the network's squared error with the same noise for all words, at LEVELS noise levels an image."""
     latents = prior.encode(to_signed(images)).repeat_interleave(LEVELS, 0)
     losses = []
     for word in words:

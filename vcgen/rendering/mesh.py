@@ -1,8 +1,8 @@
 """From a density field to a colored triangle mesh.
 
-Marching cubes (Lorensen & Cline, SIGGRAPH 1987; Lewiner et al., 2003), not on density but on how deep a point lies in it: a field that was
-fitted to images is as dense as its outside needs to look right, and thin, thick or empty inside, where no image reaches.
-"""
+Marching cubes (Lorensen & Cline, SIGGRAPH 1987; Lewiner et al., 2003), not on density but on how deep a point lies in
+it: a field that was fitted to images is as dense as its outside needs to look right, and thin, thick or empty inside,
+where no image reaches."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,9 +18,11 @@ from vcgen.types import Field
 if TYPE_CHECKING:
     import trimesh
 
-#: Optical depths: of a line that loses half of its light, where a rendering's outline lies, and of the skin, which takes a tenth.
+#: Optical depths: of a line that loses half of its light, where a rendering's outline lies, and of the skin, which
+#: takes a tenth.
 OUTLINE, SKIN = float(np.log(2)), float(-np.log(0.9))
-#: With a density threshold: opacity is measured over radius / PIXELS, one pixel of an image, 64 pixels wide, that the sphere just fills.
+#: With a density threshold: opacity is measured over radius / PIXELS, one pixel of an image, 64 pixels wide, that the
+#: sphere just fills.
 PIXELS = 32
 
 
@@ -28,7 +30,8 @@ PIXELS = 32
 class Surface:
     """A mesh and how it was found.
 
-    mesh: world coordinates, normals outward, uint8 sRGB vertex colors. threshold: the density (per world unit) of the surface where one
+    mesh: world coordinates, normals outward, uint8 sRGB vertex colors. threshold: the density (per world unit) of the
+        surface where one
     was asked for, else None. density_range: lowest and highest density on the grid.
     """
 
@@ -43,10 +46,10 @@ def extract_mesh(
 ) -> Surface:
     """The largest connected surface of the first scene of ``field``, colored as seen from outside.
 
-    resolution: grid points along each edge of a cube around ``field.center``. threshold: density per world unit of the surface; None puts
-    it where :func:`solidity` is 1. radius: half the cube's edge; None takes the field's own, which must then be finite. chunk:
-    points per query, which bounds memory. Raises UserError when there is nothing to extract.
-    """
+    resolution: grid points along each edge of a cube around ``field.center``. threshold: density per world unit of the
+        surface; None puts
+    it where :func:`solidity` is 1. radius: half the cube's edge; None takes the field's own, which must then be finite.
+    chunk: points per query, which bounds memory. Raises UserError when there is nothing to extract."""
     import trimesh
     from skimage.measure import marching_cubes
 
@@ -61,7 +64,8 @@ def extract_mesh(
     spacing = 2 * radius / (resolution - 1)
     if threshold is None:
         inside = density * _sphere(resolution, float(field.radius[0]) / radius)
-        # Of a hard surface all that counts is on which side a sample lies; how far beyond the level must not pull the surface.
+        # Of a hard surface all that counts is on which side a sample lies; how far beyond the level must not pull the
+        # surface.
         values, level = solidity(inside, spacing).clip(max=2), 1.0
         if values.max() <= level:
             raise _transparent(density_range)
@@ -77,7 +81,9 @@ def extract_mesh(
 
 
 def density_grid(field: Field, resolution: int, radius: float, chunk: int = 2**17) -> NDArray[np.float32]:
-    """Density of the first scene at (resolution, resolution, resolution) points, x first, of the cube ``field.center`` +- ``radius``."""
+    """Density of the first scene at (resolution, resolution, resolution) points, x first, of the cube ``field.center``
+    +- ``radius``.
+    """
     axis = torch.linspace(-radius, radius, resolution, device=field.center.device, dtype=field.center.dtype)
     slabs = []
     per_slab = max(1, chunk // resolution**2)
@@ -90,10 +96,10 @@ def density_grid(field: Field, resolution: int, radius: float, chunk: int = 2**1
 def solidity(density: NDArray[np.float32], spacing: float) -> NDArray[np.float32]:
     """How far each point is from being outside; it is inside where this exceeds 1.
 
-    Along each axis the line through the point must lose half of its light, as inside the outline of a rendering, and a tenth of it on
-    either side of the point: what a camera looks into is not solid, however far. The least of these optical depths, over the one demanded.
-    density: per world unit, on a cubic grid whose points are ``spacing`` apart; outside of it there is nothing. Trapezoidal rule.
-    """
+    Along each axis the line through the point must lose half of its light, as inside the outline of a rendering, and a
+    tenth of it on either side of the point: what a camera looks into is not solid, however far. The least of these
+    optical depths, over the one demanded. density: per world unit, on a cubic grid whose points are ``spacing`` apart;
+    outside of it there is nothing. Trapezoidal rule."""
     least = np.full(density.shape, np.inf, np.float32)
     for axis in range(3):
         before = spacing * (density.cumsum(axis, dtype=np.float32) - density / 2)
@@ -103,8 +109,11 @@ def solidity(density: NDArray[np.float32], spacing: float) -> NDArray[np.float32
     return least
 
 
-def surface_colors(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk: int = 2**17, samples: int = 8) -> NDArray[np.uint8]:
-    """uint8 (vertices, 3): what a ray from outside sees along each inward normal, composited from one grid spacing outside to two inside.
+def surface_colors(
+    field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk: int = 2**17, samples: int = 8
+) -> NDArray[np.uint8]:
+    """uint8 (vertices, 3): what a ray from outside sees along each inward normal, composited from one grid spacing
+    outside to two inside.
 
     Light that passes all samples takes the color of the last one, so thin opacity does not darken the result.
     """
@@ -116,7 +125,9 @@ def surface_colors(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk:
     colors = []
     for start, direction in zip(vertices.split(chunk // samples), inward.split(chunk // samples), strict=True):
         points = start[:, None] + offsets[:, None] * direction[:, None]
-        density, color = field(*(_batch(x.reshape(-1, 3), field) for x in (points, direction[:, None].expand_as(points))))
+        density, color = field(
+            *(_batch(x.reshape(-1, 3), field) for x in (points, direction[:, None].expand_as(points)))
+        )
         alpha = 1 - torch.exp(-density[0].reshape(-1, samples) * step)
         alpha[:, -1] = 1
         transmittance = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], 1), 1)
@@ -125,7 +136,9 @@ def surface_colors(field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk:
 
 
 def _sphere(resolution: int, fraction: float) -> NDArray[np.bool_]:
-    """Which points of a cube's grid lie in the sphere around its middle whose radius is ``fraction`` of half the cube's edge."""
+    """Which points of a cube's grid lie in the sphere around its middle whose radius is ``fraction`` of half the cube's
+    edge.
+    """
     square = np.linspace(-1, 1, resolution) ** 2
     return square[:, None, None] + square[:, None] + square <= fraction**2
 
@@ -144,12 +157,16 @@ def _refuse_empty(density_range: tuple[float, float], radius: float, threshold: 
     if not np.isfinite(low) or not np.isfinite(high):
         raise UserError(f"no surface: {found}, so the model has diverged; use an earlier checkpoint")
     if threshold is not None and not low < threshold < high:
-        raise UserError(f"no surface at density {threshold:g}: {found}; choose a threshold between them or leave it out")
+        raise UserError(
+            f"no surface at density {threshold:g}: {found}; choose a threshold between them or leave it out"
+        )
 
 
 def _transparent(density_range: tuple[float, float]) -> UserError:
     low, high = density_range
-    found = f"the density on the grid lies between {low:.3g} and {high:.3g}, and no straight line loses half of its light"
+    found = (
+        f"the density on the grid lies between {low:.3g} and {high:.3g}, and no straight line loses half of its light"
+    )
     return UserError(f"no surface: {found}; train for longer, or set a threshold below {high:.3g}")
 
 

@@ -1,4 +1,6 @@
-"""Triangle meshes, one or several packed one after another, and the numbering of their parts over the views that show them."""
+"""Triangle meshes, one or several packed one after another, and the numbering of their parts over the views that show
+them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +13,11 @@ from torch import Tensor
 
 
 class Edges(NamedTuple):
-    """The edges of packed meshes, each once, ordered by their ends, so that they do not depend on the order of the faces.
+    """The edges of packed meshes, each once, ordered by their ends, so that they do not depend on the order of the
+    faces.
 
-    ends: (E, 2) vertices, the lower number first. of_faces: (F, 3) the edge opposite each corner. forward: (F, 3) whether the face runs
+    ends: (E, 2) vertices, the lower number first. of_faces: (F, 3) the edge opposite each corner. forward: (F, 3)
+        whether the face runs
     along that edge from its first end to its second. counts: edges of each mesh.
     """
 
@@ -27,10 +31,10 @@ class Edges(NamedTuple):
 class Meshes:
     """Triangle meshes that share no vertices, packed one after another.
 
-    vertices: (V, 3) world positions. faces: (F, 3) int64 numbers of vertices; the front is the side from which they run counterclockwise.
-    vertex_counts, face_counts: how many of each belong to each mesh; left out for a single mesh. Corners at one place should be one
-    vertex, as :meth:`welded` makes them: an edge whose ends are doubled counts as a border.
-    """
+    vertices: (V, 3) world positions. faces: (F, 3) int64 numbers of vertices; the front is the side from which they run
+        counterclockwise.
+    vertex_counts, face_counts: how many of each belong to each mesh; left out for a single mesh. Corners at one place
+    should be one vertex, as :meth:`welded` makes them: an edge whose ends are doubled counts as a border."""
 
     vertices: Tensor
     faces: Tensor
@@ -39,14 +43,20 @@ class Meshes:
 
     def __post_init__(self):
         if self.vertices.ndim != 2 or self.vertices.shape[1] != 3 or self.faces.ndim != 2 or self.faces.shape[1] != 3:
-            raise ValueError(f"vertices must be (V, 3) and faces (F, 3), not {tuple(self.vertices.shape)} and {tuple(self.faces.shape)}")
+            raise ValueError(
+                f"vertices must be (V, 3) and faces (F, 3), not {tuple(self.vertices.shape)} and {tuple(self.faces.shape)}"
+            )
         if self.faces.dtype != torch.int64 or not self.vertices.is_floating_point():
-            raise ValueError(f"vertices must be floating point and faces int64, not {self.vertices.dtype} and {self.faces.dtype}")
+            raise ValueError(
+                f"vertices must be floating point and faces int64, not {self.vertices.dtype} and {self.faces.dtype}"
+            )
         if not self.vertex_counts and not self.face_counts:
             object.__setattr__(self, "vertex_counts", (len(self.vertices),))
             object.__setattr__(self, "face_counts", (len(self.faces),))
         if (sum(self.vertex_counts), sum(self.face_counts)) != (len(self.vertices), len(self.faces)):
-            raise ValueError(f"counts {self.vertex_counts} and {self.face_counts} do not add up to the vertices and faces")
+            raise ValueError(
+                f"counts {self.vertex_counts} and {self.face_counts} do not add up to the vertices and faces"
+            )
 
     def __len__(self) -> int:
         return len(self.vertex_counts)
@@ -63,20 +73,27 @@ class Meshes:
         )
 
     def moved(self, vertices: Tensor) -> "Meshes":
-        """The same faces between other vertices (V, 3). The table of edges is kept, which a loop that fits vertices need not make anew."""
+        """The same faces between other vertices (V, 3). The table of edges is kept, which a loop that fits vertices
+        need not make anew.
+        """
         other = Meshes(vertices, self.faces, self.vertex_counts, self.face_counts)
         if "edges" in self.__dict__:
             other.__dict__["edges"] = self.edges
         return other
 
     def welded(self) -> "Meshes":
-        """The same faces, with vertices of a mesh that lie in exactly one place joined, as files double them along seams of textures.
+        """The same faces, with vertices of a mesh that lie in exactly one place joined, as files double them along
+        seams of textures.
 
-        The vertices that stay are not the old ones: values at those become values at corners, (F, 3, C), by ``values[meshes.faces]``.
-        """
+        The vertices that stay are not the old ones: values at those become values at corners, (F, 3, C), by
+        ``values[meshes.faces]``."""
         device = self.vertices.device
-        owner = torch.repeat_interleave(torch.arange(len(self), device=device), torch.tensor(self.vertex_counts, device=device))
-        _, places = torch.unique(torch.cat([owner[:, None], self.vertices.detach() + 0.0], 1), dim=0, return_inverse=True)
+        owner = torch.repeat_interleave(
+            torch.arange(len(self), device=device), torch.tensor(self.vertex_counts, device=device)
+        )
+        _, places = torch.unique(
+            torch.cat([owner[:, None], self.vertices.detach() + 0.0], 1), dim=0, return_inverse=True
+        )
         count = int(places.max()) + 1 if len(places) else 0
         numbers = torch.arange(len(places), device=device)
         first = numbers.new_full((count,), len(places)).scatter_reduce(0, places, numbers, "amin")
@@ -88,7 +105,9 @@ class Meshes:
         """Made when first asked for: a sort of 3 F numbers."""
         count = len(self.vertices)
         after, before = self.faces.roll(-1, 1), self.faces.roll(-2, 1)
-        keys, of_faces = torch.unique(torch.minimum(after, before) * count + torch.maximum(after, before), return_inverse=True)
+        keys, of_faces = torch.unique(
+            torch.minimum(after, before) * count + torch.maximum(after, before), return_inverse=True
+        )
         ends = torch.stack([keys // max(count, 1), keys % max(count, 1)], 1)
         # a mesh's edges lie together, as its vertices do
         bounds = torch.tensor(list(accumulate(self.vertex_counts, initial=0)), device=keys.device)
@@ -100,7 +119,9 @@ class Meshes:
         return _unit(self._areas())
 
     def vertex_normals(self) -> Tensor:
-        """(V, 3) unit normals: means over the faces around each vertex, weighted by area; zero where they cancel or there are none."""
+        """(V, 3) unit normals: means over the faces around each vertex, weighted by area; zero where they cancel or
+        there are none.
+        """
         areas = self._areas()[:, None].expand(-1, 3, -1).reshape(-1, 3)
         sums = torch.zeros_like(self.vertices).index_add(0, self.faces.reshape(-1), areas)
         return _unit(sums)
@@ -119,9 +140,11 @@ def _unit(vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Instances:
-    """Parts of one kind (vertices, faces or edges) of packed meshes, numbered view after view: a view has those of the mesh it shows.
+    """Parts of one kind (vertices, faces or edges) of packed meshes, numbered view after view: a view has those of the
+    mesh it shows.
 
-    shift: (n,) from a part's own number to its number in each view. ends: (n,) the first number of the next view. total: of all views.
+    shift: (n,) from a part's own number to its number in each view. ends: (n,) the first number of the next view.
+        total: of all views.
     """
 
     shift: Tensor
@@ -134,7 +157,9 @@ class Instances:
         sizes = [count for count in counts for _ in range(views)]
         firsts = [first for first in list(accumulate(counts, initial=0))[:-1] for _ in range(views)]
         ends = list(accumulate(sizes))
-        table = torch.tensor([[end - size - first for end, size, first in zip(ends, sizes, firsts)], ends], device="cpu")
+        table = torch.tensor(
+            [[end - size - first for end, size, first in zip(ends, sizes, firsts)], ends], device="cpu"
+        )
         return cls(*table.to(device, non_blocking=True), sum(sizes))
 
     def locate(self, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Images of triangle meshes with gradients: which face each pixel's center sees, where on it, and what lies there.
 
-Coverage has no gradient: a pixel's center sees one face or another. Everything on a face has: barycentric weights are functions of the
-vertices and cameras. The gradient of outlines comes from :mod:`vcgen.rendering.antialias`. Inside, geometry is float64.
-"""
+Coverage has no gradient: a pixel's center sees one face or another. Everything on a face has: barycentric weights are
+functions of the vertices and cameras. The gradient of outlines comes from :mod:`vcgen.rendering.antialias`. Inside,
+geometry is float64."""
 
 from dataclasses import dataclass
 
@@ -20,14 +20,17 @@ CLIP = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """What n cameras see of meshes, at the centers of pixels. ``...`` is the batch shape of the cameras; m is the number of covered pixels.
+    """What n cameras see of meshes, at the centers of pixels. ``...`` is the batch shape of the cameras; m is the
+    number of covered pixels.
 
-    face: (..., height, width) packed number of the nearest face, -1 where there is none. pixels: (m,) their places in ``face``, flattened.
-    weights: (m, 3) barycentric coordinates, perspective-correct, differentiable. z: (m,) float64 depth along the camera's axis in world
-    units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3) float64 (x z, y z, z), x and y in pixels,
-    of every view's vertices, differentiable; numbered by ``instances``. clip: (n,) depth z at which faces are cut. culled: whether faces
-    that show their back are left out. keys: of the faces at all pixels, for what lies behind them.
-    """
+    face: (..., height, width) packed number of the nearest face, -1 where there is none. pixels: (m,) their places in
+        ``face``, flattened.
+    weights: (m, 3) barycentric coordinates, perspective-correct, differentiable. z: (m,) float64 depth along the
+        camera's axis in world
+    units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3) float64 (x z, y z, z),
+    x and y in pixels, of every view's vertices, differentiable; numbered by ``instances``. clip: (n,) depth z at which
+    faces are cut. culled: whether faces that show their back are left out. keys: of the faces at all pixels, for what
+    lies behind them."""
 
     meshes: Meshes
     cameras: Cameras
@@ -58,8 +61,13 @@ class Raster:
         return self.face.reshape(-1).index_select(0, self.pixels)
 
     def interpolate(self, values: Tensor) -> Tensor:
-        """(m, C) of values at vertices (V, C), or at corners of faces (F, 3, C); differentiable in the values, vertices and cameras."""
-        return sum(weight[:, None] * value for weight, value in zip(self.weights.to(values.dtype).unbind(1), self._corners(values)))
+        """(m, C) of values at vertices (V, C), or at corners of faces (F, 3, C); differentiable in the values, vertices
+        and cameras.
+        """
+        return sum(
+            weight[:, None] * value
+            for weight, value in zip(self.weights.to(values.dtype).unbind(1), self._corners(values))
+        )
 
     def slopes(self, values: Tensor) -> Tensor:
         """(m, 2, C) change of :meth:`interpolate` per pixel to the right and per pixel down; no gradient."""
@@ -67,7 +75,9 @@ class Raster:
             shift = self.instances.shift.index_select(0, self.views)
             positions = [self.points.index_select(0, vertex + shift) for vertex in self.vertices.unbind(1)]
             slopes = _weight_slopes(positions, _centers(self.pixels, self.size)).to(values.dtype)
-            return sum(slope[..., None] * value[:, None] for slope, value in zip(slopes.unbind(2), self._corners(values)))
+            return sum(
+                slope[..., None] * value[:, None] for slope, value in zip(slopes.unbind(2), self._corners(values))
+            )
 
     def distance(self) -> Tensor:
         """(m,) Euclidean distance along the ray, in world units."""
@@ -77,20 +87,30 @@ class Raster:
         return (self.z * (1 + right * right + down * down).sqrt()).to(self.weights.dtype)
 
     def depth(self) -> Tensor:
-        """(..., 1, height, width) distances as in a :class:`vcgen.types.Rendering`: the camera's ``far`` where nothing is hit."""
+        """(..., 1, height, width) distances as in a :class:`vcgen.types.Rendering`: the camera's ``far`` where nothing
+        is hit.
+        """
         far = self.cameras.far.to(self.weights.dtype)[..., None, None, None]
         return self.image(self.distance()[:, None], far)
 
     def normals(self, smooth: bool = False) -> Tensor:
-        """(m, 3) unit normals in the world, turned to the camera: of the faces, or interpolated between those of vertices."""
+        """(m, 3) unit normals in the world, turned to the camera: of the faces, or interpolated between those of
+        vertices.
+        """
         flat = self.meshes.face_normals().index_select(0, self.faces)
-        normals = torch.nn.functional.normalize(self.interpolate(self.meshes.vertex_normals()), dim=-1) if smooth else flat
+        normals = (
+            torch.nn.functional.normalize(self.interpolate(self.meshes.vertex_normals()), dim=-1) if smooth else flat
+        )
         # the back shows where the flat normal points away, also where an interpolated one would say otherwise
-        sight = self.interpolate(self.meshes.vertices) - self.cameras.centers.reshape(-1, 3).to(normals.dtype).index_select(0, self.views)
+        sight = self.interpolate(self.meshes.vertices) - self.cameras.centers.reshape(-1, 3).to(
+            normals.dtype
+        ).index_select(0, self.views)
         return torch.where(((sight * flat).sum(1, keepdim=True) > 0).detach(), -normals, normals)
 
     def image(self, values: Tensor, background: Tensor | float = 0.0) -> Tensor:
-        """(..., C, height, width) with values (m, C) at the covered pixels, and elsewhere a number or what broadcasts to that shape."""
+        """(..., C, height, width) with values (m, C) at the covered pixels, and elsewhere a number or what broadcasts
+        to that shape.
+        """
         channels = values.shape[1]
         behind = background.to(values) if isinstance(background, Tensor) else values.new_full((), background)
         table = behind.expand(*self.face.shape[:-2], channels, *self.size).movedim(-3, -1).reshape(-1, channels)
@@ -104,28 +124,38 @@ class Raster:
 
 
 def rasterize(
-    meshes: Meshes, cameras: Cameras, size: tuple[int, int], cull: bool = False, clip: Tensor | float | None = None,
+    meshes: Meshes,
+    cameras: Cameras,
+    size: tuple[int, int],
+    cull: bool = False,
+    clip: Tensor | float | None = None,
     behind: Raster | None = None,
 ) -> Raster:
-    """Find what each pixel's center sees: the nearest face, and of those at the same depth the one with the lowest number.
+    """Find what each pixel's center sees: the nearest face, and of those at the same depth the one with the lowest
+    number.
 
-    cameras: of shape (views,) for one mesh, (meshes, views) for several, each mesh seen by its own row. size: (height, width). cull:
-    leave out faces that show their back; else both sides are drawn. clip: depth z, in world units, of the plane at which faces are cut;
-    what lies nearer is not drawn. Default: CLIP times each camera's ``near``. ``far`` cuts nothing. behind: what this call gave without it;
-    now the next face behind that is found at each pixel, and so on from layer to layer. Raises UserError for vertices or cameras that are
-    not finite, numbers of vertices that do not exist, and a clip that is not positive.
-    """
+    cameras: of shape (views,) for one mesh, (meshes, views) for several, each mesh seen by its own row. size: (height,
+        width). cull:
+    leave out faces that show their back; else both sides are drawn. clip: depth z, in world units, of the plane at
+    which faces are cut; what lies nearer is not drawn. Default: CLIP times each camera's ``near``. ``far`` cuts
+    nothing. behind: what this call gave without it; now the next face behind that is found at each pixel, and so on
+    from layer to layer. Raises UserError for vertices or cameras that are not finite, numbers of vertices that do not
+    exist, and a clip that is not positive."""
     batch = cameras.shape
     if batch[:-1] != (len(meshes),) and (len(batch) != 1 or len(meshes) != 1):
-        raise ValueError(f"cameras must be of shape (views,) for one mesh or ({len(meshes)}, views), not {tuple(batch)}")
+        raise ValueError(
+            f"cameras must be of shape (views,) for one mesh or ({len(meshes)}, views), not {tuple(batch)}"
+        )
     rows = cameras.reshape(len(meshes), -1)
-    points = torch.cat([
-        _seen(vertices, rows[i], size) for i, vertices in enumerate(meshes.vertices.split(meshes.vertex_counts))
-    ])
+    points = torch.cat(
+        [_seen(vertices, rows[i], size) for i, vertices in enumerate(meshes.vertices.split(meshes.vertex_counts))]
+    )
     plane = CLIP * rows.near if clip is None else torch.zeros_like(rows.near) + clip
     plane = plane.detach().double().reshape(-1)
     cuts = _check(meshes, points, plane)
-    vertex, face = (Instances.of(counts, rows.shape[1], points.device) for counts in (meshes.vertex_counts, meshes.face_counts))
+    vertex, face = (
+        Instances.of(counts, rows.shape[1], points.device) for counts in (meshes.vertex_counts, meshes.face_counts)
+    )
     before = None if behind is None else behind.keys
     number, keys = nearest_faces(points.detach(), meshes.faces, vertex, face, plane, size, cull, cuts, before)
     pixels = (number >= 0).nonzero()[:, 0]
@@ -135,13 +165,24 @@ def rasterize(
     weights = barycentric(seen, _centers(pixels, size))
     z = sum(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen))
     return Raster(
-        meshes, cameras, number.reshape(*batch, *size), pixels, weights.to(meshes.vertices.dtype), z, corners, points, vertex, plane, cull,
+        meshes,
+        cameras,
+        number.reshape(*batch, *size),
+        pixels,
+        weights.to(meshes.vertices.dtype),
+        z,
+        corners,
+        points,
+        vertex,
+        plane,
+        cull,
         keys,
     )
 
 
 def barycentric(corners: list[Tensor], centers: Tensor) -> Tensor:
-    """(m, 3) weights of a face's corners (x z, y z, z), (m, 3) each, at image points (m, 2): of the point on the face, not of its image.
+    """(m, 3) weights of a face's corners (x z, y z, z), (m, 3) each, at image points (m, 2): of the point on the face,
+    not of its image.
 
     They need no division by z, so corners behind the camera do no harm.
     """
@@ -185,15 +226,21 @@ def _seen(vertices: Tensor, cameras: Cameras, size: tuple[int, int]) -> Tensor:
 
 
 def _check(meshes: Meshes, points: Tensor, clip: Tensor) -> bool:
-    """Refuse what would give wrong images, and tell whether any vertex may lie before the clip: one wait of the CPU for a GPU."""
+    """Refuse what would give wrong images, and tell whether any vertex may lie before the clip: one wait of the CPU for
+    a GPU.
+    """
     exist = ((meshes.faces >= 0) & (meshes.faces < len(meshes.vertices))).all()
     positive = ((clip > 0) & clip.isfinite()).all()
     near = (points[:, 2] < clip.max()).any() if len(clip) else torch.zeros_like(exist)
     finite, known, positive, near = torch.stack([points.isfinite().all(), exist, positive, near]).tolist()
     if not known:
-        raise UserError(f"faces name vertices beyond the {len(meshes.vertices)} that there are; check the file, or how parts were packed")
+        raise UserError(
+            f"faces name vertices beyond the {len(meshes.vertices)} that there are; check the file, or how parts were packed"
+        )
     if not finite:
-        raise UserError("a mesh or a camera to be drawn has coordinates that are not finite; check the file, or lower the learning rate")
+        raise UserError(
+            "a mesh or a camera to be drawn has coordinates that are not finite; check the file, or lower the learning rate"
+        )
     if not positive:
         raise UserError("faces must be cut at a positive depth: give cameras a positive `near`, or a positive clip")
     return near

@@ -12,18 +12,27 @@ Background = Literal["white", "random", "learned"]
 
 
 def ray_losses(
-    field: Field, target: Views, count: int, options: RenderOptions, generator: torch.Generator, background: Background = "white",
+    field: Field,
+    target: Views,
+    count: int,
+    options: RenderOptions,
+    generator: torch.Generator,
+    background: Background = "white",
     learned: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Errors on ``count`` random rays of each of the target views (batch, views).
 
-    "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the field's proposal,
-    where it has one. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color (3,) of "learned".
-    """
+    "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the
+    field's proposal, where it has one. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color
+    (3,) of "learned"."""
     origins, directions, pixels = draw_rays(field, target, count, generator)
     batch, views, rays = pixels.shape
-    near, far = (x[..., None].expand(batch, views, rays).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far))
-    rendering = render_rays(field, origins.reshape(batch, -1, 3), directions.reshape(batch, -1, 3), near, far, options, generator)
+    near, far = (
+        x[..., None].expand(batch, views, rays).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far)
+    )
+    rendering = render_rays(
+        field, origins.reshape(batch, -1, 3), directions.reshape(batch, -1, 3), near, far, options, generator
+    )
     truth = gather_pixels(target, pixels)
     spread = background == "random" and target.alpha is not None
     losses = {"rgb": squared_error(rendering, truth, spread, learned)}
@@ -32,10 +41,13 @@ def ray_losses(
     return losses
 
 
-def squared_error(rendering: RayRendering, truth: RayRendering, spread: bool, background: Tensor | None = None) -> Tensor:
+def squared_error(
+    rendering: RayRendering, truth: RayRendering, spread: bool, background: Tensor | None = None
+) -> Tensor:
     """Mean squared error over rays and channels, both sides composited over ``background`` (3,), by default white.
 
-    spread: the expectation over backgrounds b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied color and a of
+    spread: the expectation over backgrounds b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied
+        color and a of
     opacity, c^2 - c a + a^2 / 3. Drawing b would give the same gradient plus noise.
     """
     color, opacity = rendering.rgb - truth.rgb, (rendering.alpha - truth.alpha)[..., None]
@@ -47,15 +59,18 @@ def squared_error(rendering: RayRendering, truth: RayRendering, spread: bool, ba
 def draw_rays(field: Field, target: Views, rays: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Origins, directions (batch, views, rays, 3) and pixel indices (batch, views, rays) of random pixels.
 
-    Twice as many candidates are drawn as needed and those whose ray meets the field's sphere go first: the others teach nothing.
-    """
+    Twice as many candidates are drawn as needed and those whose ray meets the field's sphere go first: the others teach
+    nothing."""
     height, width = target.size
     batch, views = target.cameras.shape
     pixels = torch.randint(height * width, (batch, views, 2 * rays), generator=generator, device=generator.device)
     uv = torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1)
     origins, directions = target.cameras.rays_at(uv)
     flat = (x.reshape(batch, -1, 3) for x in (origins, directions))
-    near, far = (x[..., None].expand(batch, views, 2 * rays).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far))
+    near, far = (
+        x[..., None].expand(batch, views, 2 * rays).reshape(batch, -1)
+        for x in (target.cameras.near, target.cameras.far)
+    )
     entry, leave = ray_sphere(*flat, field.center, field.radius, near, far)
     hits = (leave > entry).reshape(batch, views, 2 * rays)
     first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :rays]

@@ -1,8 +1,7 @@
 """Normals of a density, and light on it.
 
-Score distillation of colors alone is content with a flat object that has the shape painted on; lit renderings show the shape itself
-(DreamFusion, arXiv 2209.14988, section 3.2).
-"""
+Score distillation of colors alone is content with a flat object that has the shape painted on; lit renderings show the
+shape itself (DreamFusion, arXiv 2209.14988, section 3.2)."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -22,7 +21,8 @@ Kind = Literal["albedo", "lambertian", "textureless"]
 class Shading:
     """How a rendering is lit.
 
-    kind: "albedo" is the field's color; "lambertian" color * (ambient + (1 - ambient) max(0, n.l)); "textureless" the same of white.
+    kind: "albedo" is the field's color; "lambertian" color * (ambient + (1 - ambient) max(0, n.l)); "textureless" the
+        same of white.
     light: (3,) unit vector towards the light, in the world. ambient: the light's fraction that has no direction.
     """
 
@@ -32,8 +32,9 @@ class Shading:
 
 
 class ShadedRendering(NamedTuple):
-    """rays: what the rays see. normals: (batch, rays, 3) outward normals, weighted like colors, so shorter than 1 at soft surfaces;
-    orientation: (batch, rays) weighted squares of what of them points away from the eye. Both None where they were not asked for."""
+    """rays: what the rays see. normals: (batch, rays, 3) outward normals, weighted like colors, so shorter than 1 at
+    soft surfaces; orientation: (batch, rays) weighted squares of what of them points away from the eye. Both None where
+    they were not asked for."""
 
     rays: RayRendering
     normals: Tensor | None
@@ -41,10 +42,12 @@ class ShadedRendering(NamedTuple):
 
 
 def normals(field: Field, points: Tensor, step: float = 1e-2) -> Tensor:
-    """Outward unit normals (batch, n, 3) at points (batch, n, 3): against the gradient of the density, by central differences over
-    +- ``step`` world units; 0 where the density is constant. Differentiable. Six look-ups a point."""
+    """Outward unit normals (batch, n, 3) at points (batch, n, 3): against the gradient of the density, by central
+    differences over +- ``step`` world units; 0 where the density is constant. Differentiable. Six look-ups a point."""
     offsets = step * torch.eye(3, device=points.device, dtype=points.dtype)
-    moved = torch.stack([points[..., None, :] + offsets, points[..., None, :] - offsets], -2)  # (batch, n, axis, side, 3)
+    moved = torch.stack(
+        [points[..., None, :] + offsets, points[..., None, :] - offsets], -2
+    )  # (batch, n, axis, side, 3)
     density = field.density(moved.flatten(1, 3)).reshape(moved.shape[:-1])
     return F.normalize(density[..., 1] - density[..., 0], dim=-1)
 
@@ -59,19 +62,29 @@ def lit(albedo: Tensor, normal: Tensor, shading: Shading) -> Tensor:
 
 
 def light_near(eye: Tensor, generator: torch.Generator) -> Tensor:
-    """A unit vector towards a light near the camera, which stands at ``eye`` (3,): its direction from the origin plus N(0, I)."""
+    """A unit vector towards a light near the camera, which stands at ``eye`` (3,): its direction from the origin plus
+    N(0, I).
+    """
     return F.normalize(eye + torch.randn(3, device=eye.device, generator=generator), dim=-1)
 
 
 def render_shaded(
-    field: Field, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, options: RenderOptions, shading: Shading,
-    generator: torch.Generator | None = None, with_normals: bool = True, step: float = 1e-2, least: float = 0.1,
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    options: RenderOptions,
+    shading: Shading,
+    generator: torch.Generator | None = None,
+    with_normals: bool = True,
+    step: float = 1e-2,
+    least: float = 0.1,
 ) -> ShadedRendering:
     """As :func:`vcgen.rendering.volume.render_rays` in one pass, lit, with normals.
 
-    Normals are looked up only at samples that contribute more to their ray than ``least`` of an even fraction, 1 / samples; the others are
-    not lit. step: see :func:`normals`. Without ``with_normals`` only albedo can be shown.
-    """
+    Normals are looked up only at samples that contribute more to their ray than ``least`` of an even fraction, 1 /
+    samples; the others are not lit. step: see :func:`normals`. Without ``with_normals`` only albedo can be shown."""
     if not with_normals and shading.kind != "albedo":
         raise ValueError(f"{shading.kind} shading needs normals")
     entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
@@ -97,9 +110,15 @@ def render_shaded(
 
 
 def shaded_image(
-    field: Field, camera: Cameras, size: tuple[int, int], options: RenderOptions, shading: Shading = Shading(), chunk: int = 1 << 16,
+    field: Field,
+    camera: Cameras,
+    size: tuple[int, int],
+    options: RenderOptions,
+    shading: Shading = Shading(),
+    chunk: int = 1 << 16,
 ) -> tuple[Rendering, Tensor]:
-    """What a camera (1,) sees of a field of one scene, over white, and its normals, (1, 1, 3, H, W) in [0, 1] over white, with 0.5 for 0.
+    """What a camera (1,) sees of a field of one scene, over white, and its normals, (1, 1, 3, H, W) in [0, 1] over
+    white, with 0.5 for 0.
 
     chunk: points per look-up, which bounds memory. Deterministic.
     """
@@ -111,7 +130,9 @@ def shaded_image(
         render_shaded(field, *part, options, shading)
         for part in zip(*(x.split(rays, 1) for x in (origins, directions, near, far)), strict=True)
     ]
-    rgb, alpha, depth = (torch.cat([getattr(part.rays, name) for part in parts], 1) for name in ("rgb", "alpha", "depth"))
+    rgb, alpha, depth = (
+        torch.cat([getattr(part.rays, name) for part in parts], 1) for name in ("rgb", "alpha", "depth")
+    )
     rest = (1 - alpha)[..., None]
     normal = torch.cat([part.normals for part in parts], 1) / 2 + 0.5 * alpha[..., None] + rest
     rgb, normal = ((x.mT.unflatten(-1, size))[:, None] for x in (rgb + rest, normal))

@@ -1,8 +1,7 @@
 """Textures: bilinear look-ups with gradients, and mipmaps for surfaces whose texels are smaller than the pixels.
 
-Convention: u runs right and v down, (0, 0) is the upper left corner of a texture and (1, 1) its lower right (as in glTF; files that count
-v upward, such as .obj, need v -> 1 - v), and texel centers lie at +0.5.
-"""
+Convention: u runs right and v down, (0, 0) is the upper left corner of a texture and (1, 1) its lower right (as in
+glTF; files that count v upward, such as .obj, need v -> 1 - v), and texel centers lie at +0.5."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +11,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-#: What lies beyond the border of a texture: itself again, its border texels, or its mirror image. The names are glTF's, shortened.
+#: What lies beyond the border of a texture: itself again, its border texels, or its mirror image. The names are glTF's,
+#: shortened.
 Wrap = Literal["repeat", "clamp", "mirror"]
 
 
 @dataclass(frozen=True, eq=False)
 class Mipmaps:
-    """Textures, each with ever coarser copies. table: (rows, C) all texels, level after level, in each texture after texture, row by row.
+    """Textures, each with ever coarser copies. table: (rows, C) all texels, level after level, in each texture after
+    texture, row by row.
 
     sizes: (height, width) of each level, the finest first. count: textures.
     """
@@ -29,7 +30,8 @@ class Mipmaps:
 
     @classmethod
     def of(cls, textures: Tensor, levels: int | None = None) -> "Mipmaps":
-        """Of textures (B, C, H, W); differentiable. Each level has half the texels along both sides, rounded down, as means by area.
+        """Of textures (B, C, H, W); differentiable. Each level has half the texels along both sides, rounded down, as
+        means by area.
 
         levels: how many at most; 1 keeps the textures alone. Default: down to a single texel.
         """
@@ -42,15 +44,19 @@ class Mipmaps:
 
 
 def sample(
-    mipmaps: Mipmaps, uv: Tensor, slopes: Tensor | None = None, texture: Tensor | None = None,
+    mipmaps: Mipmaps,
+    uv: Tensor,
+    slopes: Tensor | None = None,
+    texture: Tensor | None = None,
     wrap: tuple[Wrap, Wrap] = ("repeat", "repeat"),
 ) -> Tensor:
     """(m, C) of textures at image points uv (m, 2); differentiable in the texels and uv.
 
-    slopes: (m, 2, 2) change of uv per pixel right and down (:meth:`Raster.slopes`). They choose the level on which the larger of both
-    changes is one texel, and a mean where that lies between two (trilinear; the choice has no gradient). Without, the finest level is read.
-    texture: (m,) which texture each point is on; left out where there is one. wrap: what lies beyond the borders, along u and v.
-    """
+    slopes: (m, 2, 2) change of uv per pixel right and down (:meth:`Raster.slopes`). They choose the level on which the
+        larger of both
+    changes is one texel, and a mean where that lies between two (trilinear; the choice has no gradient). Without, the
+    finest level is read. texture: (m,) which texture each point is on; left out where there is one. wrap: what lies
+    beyond the borders, along u and v."""
     if texture is None and mipmaps.count != 1:
         raise ValueError(f"there are {mipmaps.count} textures: say which one each point is on")
     texture = torch.zeros(len(uv), dtype=torch.int64, device=uv.device) if texture is None else texture
@@ -65,27 +71,39 @@ def sample(
 
 
 def mip_level(slopes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(m,) base-2 logarithm, at least 0, of the texels that a texture of (height, width) passes per pixel, the larger of right and down."""
+    """(m,) base-2 logarithm, at least 0, of the texels that a texture of (height, width) passes per pixel, the larger
+    of right and down.
+    """
     u, v = slopes.detach().unbind(2)
     right, down = ((u * size[1]).square() + (v * size[0]).square()).unbind(1)
     return torch.maximum(right, down).clamp(min=1).log2() / 2
 
 
 def bilinear(mipmaps: Mipmaps, level: Tensor, uv: Tensor, texture: Tensor, wrap: Sequence[Wrap]) -> Tensor:
-    """(m, C) of one level (m,) of one texture (m,) for each image point uv (m, 2); differentiable in the texels and uv."""
+    """(m, C) of one level (m,) of one texture (m,) for each image point uv (m, 2); differentiable in the texels and
+    uv.
+    """
     starts = accumulate((mipmaps.count * height * width for height, width in mipmaps.sizes), initial=0)
     sizes = [(height, width, start) for (height, width), start in zip(mipmaps.sizes, starts)]
-    height, width, start = torch.tensor(sizes, device="cpu").to(uv.device, non_blocking=True).index_select(0, level).unbind(1)
+    height, width, start = (
+        torch.tensor(sizes, device="cpu").to(uv.device, non_blocking=True).index_select(0, level).unbind(1)
+    )
     (left, right, x), (upper, lower, y) = (_texels(*axis) for axis in zip(uv.unbind(1), (width, height), wrap))
     first = start + texture * (height * width)
-    corners = [mipmaps.table.index_select(0, first + row * width + column) for row in (upper, lower) for column in (left, right)]
+    corners = [
+        mipmaps.table.index_select(0, first + row * width + column)
+        for row in (upper, lower)
+        for column in (left, right)
+    ]
     x, y = x[:, None].to(corners[0].dtype), y[:, None].to(corners[0].dtype)
     top, bottom = (a + x * (b - a) for a, b in (corners[:2], corners[2:]))
     return top + y * (bottom - top)
 
 
 def _texels(coordinate: Tensor, size: Tensor, wrap: Wrap) -> tuple[Tensor, Tensor, Tensor]:
-    """The texels before and after a coordinate, and how far it is from the first to the second; the latter is differentiable."""
+    """The texels before and after a coordinate, and how far it is from the first to the second; the latter is
+    differentiable.
+    """
     place = coordinate * size - 0.5
     before = place.detach().floor()
     both = (before.long(), before.long() + 1)

@@ -1,10 +1,9 @@
 """Which face is seen at every pixel center: an exact z-buffer without gradients.
 
-Faces become spans of pixels, row by row. Where an edge crosses a row is computed from its two ends alone, the upper one first, so faces
-that share an edge agree on it to the last bit: what one leaves out, the other covers, and no center is covered by both. All is computed in
-float64. The nearest face is found by one reduction of int64 keys, the bits of 1 / z above those of the face's number, whose result does not
-depend on the order in which it is computed.
-"""
+Faces become spans of pixels, row by row. Where an edge crosses a row is computed from its two ends alone, the upper one
+first, so faces that share an edge agree on it to the last bit: what one leaves out, the other covers, and no center is
+covered by both. All is computed in float64. The nearest face is found by one reduction of int64 keys, the bits of 1 / z
+above those of the face's number, whose result does not depend on the order in which it is computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from vcgen.rendering.meshes import Instances
 
-#: Faces, rows or pixels that a CPU works on at once: about 500 bytes each, so that they stay in its cache. A GPU takes GPU_CHUNKS times
-#: as many, since each portion costs it a wait. Results do not depend on it.
+#: Faces, rows or pixels that a CPU works on at once: about 500 bytes each, so that they stay in its cache. A GPU takes
+#: GPU_CHUNKS times as many, since each portion costs it a wait. Results do not depend on it.
 CHUNK, GPU_CHUNKS = 1 << 15, 32
 
 
@@ -27,7 +26,9 @@ def chunks(total: int, device: torch.device) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Keys:
-    """int64 that hold a positive float64, rounded towards zero, and a number below ``count``: the larger is nearer, or numbered lower."""
+    """int64 that hold a positive float64, rounded towards zero, and a number below ``count``: the larger is nearer, or
+    numbered lower.
+    """
 
     count: int
 
@@ -48,7 +49,9 @@ class Keys:
 
 @dataclass(frozen=True)
 class Layer:
-    """The key of what is nearest at every pixel, -1 where nothing is. before: of the layer before this one, behind which it lies."""
+    """The key of what is nearest at every pixel, -1 where nothing is. before: of the layer before this one, behind
+    which it lies.
+    """
 
     keys: Keys
     nearest: Tensor
@@ -70,7 +73,9 @@ def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
 
 def portions(counts: Tensor) -> Iterator[tuple[slice, int]]:
-    """Runs of owners with a chunk of items at most and those of one owner more, and how many those are. The CPU waits for the sums."""
+    """Runs of owners with a chunk of items at most and those of one owner more, and how many those are. The CPU waits
+    for the sums.
+    """
     ends, size = counts.cumsum(0), _chunk(counts.device)
     total = int(ends[-1]) if len(counts) else 0
     if total <= size:
@@ -90,17 +95,28 @@ def _chunk(device: torch.device) -> int:
 
 @torch.no_grad()
 def nearest_faces(
-    points: Tensor, faces: Tensor, vertex: Instances, face: Instances, clip: Tensor, size: tuple[int, int], cull: bool, cuts: bool,
+    points: Tensor,
+    faces: Tensor,
+    vertex: Instances,
+    face: Instances,
+    clip: Tensor,
+    size: tuple[int, int],
+    cull: bool,
+    cuts: bool,
     before: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(n * height * width,) the number of the nearest face at each pixel center of n views, -1 where there is none; and its key.
+    """(n * height * width,) the number of the nearest face at each pixel center of n views, -1 where there is none; and
+    its key.
 
-    points: (P, 3) float64 (x z, y z, z), x and y in pixels: vertices, view after view. faces: (F, 3) numbers of vertices in their packed
-    meshes. vertex, face: how both are numbered over the views. clip: (n,) depth z of the plane at which faces are cut. cull: leave out
-    faces that show their back. cuts: whether any vertex lies before the plane. before: keys behind which to look.
-    """
+    points: (P, 3) float64 (x z, y z, z), x and y in pixels: vertices, view after view. faces: (F, 3) numbers of
+        vertices in their packed
+    meshes. vertex, face: how both are numbered over the views. clip: (n,) depth z of the plane at which faces are cut.
+    cull: leave out faces that show their back. cuts: whether any vertex lies before the plane. before: keys behind
+    which to look."""
     keys = Keys(len(faces))
-    layer = Layer(keys, torch.full((len(clip) * size[0] * size[1],), -1, dtype=torch.int64, device=points.device), before)
+    layer = Layer(
+        keys, torch.full((len(clip) * size[0] * size[1],), -1, dtype=torch.int64, device=points.device), before
+    )
     projected = _projected(points)
     cells = _cells(projected, size)
     for numbers in chunks(face.total, points.device):
@@ -132,7 +148,8 @@ def _projected(points: Tensor) -> Tensor:
 
 
 def _cells(projected: Tensor, size: tuple[int, int]) -> Tensor:
-    """(P, 4) int32: the first column and row whose centers lie at a vertex or beyond, and both again with a little slack upward.
+    """(P, 4) int32: the first column and row whose centers lie at a vertex or beyond, and both again with a little
+    slack upward.
 
     The slack is there because rounding may lead past an edge's ends where it crosses a row.
     """
@@ -142,14 +159,18 @@ def _cells(projected: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _meets_a_center(corners: list[Tensor]) -> Tensor:
-    """Whether the bounding box of a triangle may hold a pixel's center, by its corners' cells: drops most of a fine mesh."""
+    """Whether the bounding box of a triangle may hold a pixel's center, by its corners' cells: drops most of a fine
+    mesh.
+    """
     a, b, c = corners
     low, high = torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
     return (low[:, 0] < high[:, 2]) & (low[:, 1] < high[:, 3])
 
 
 def centers_between(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """First pixel and number of the pixels whose centers lie in [low, high), of ``count`` pixels; coordinates in pixels."""
+    """First pixel and number of the pixels whose centers lie in [low, high), of ``count`` pixels; coordinates in
+    pixels.
+    """
     first = torch.ceil(low - 0.5).clamp_(0, count).long()
     return first, (torch.ceil(high - 0.5).clamp_(0, count).long() - first).clamp_(min=0)
 
@@ -161,12 +182,15 @@ def _is_front(triangles: list[Tensor]) -> Tensor:
 
 
 def _clipped(corners: list[Tensor], plane: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Faces that cross the plane z = ``plane``, cut there and projected: corners (x, y, 1 / z) of the pieces, and each piece's face.
+    """Faces that cross the plane z = ``plane``, cut there and projected: corners (x, y, 1 / z) of the pieces, and each
+    piece's face.
 
     What is left of a face is a triangle or two. An edge that two faces share is cut by both in the same place.
     """
     beyond = torch.stack([corner[:, 2] >= plane for corner in corners])
-    lone = torch.where(beyond.sum(0) == 1, beyond.int().argmax(0), beyond.int().argmin(0))  # the corner that is alone on its side
+    lone = torch.where(
+        beyond.sum(0) == 1, beyond.int().argmax(0), beyond.int().argmin(0)
+    )  # the corner that is alone on its side
     stacked = torch.stack(corners)
     row = torch.arange(len(lone), device=lone.device)
     p, q, r = (stacked[(lone + k) % 3, row] for k in range(3))
@@ -185,7 +209,9 @@ def cut_at(beyond: Tensor, before: Tensor, plane: Tensor) -> Tensor:
 
 
 def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int, int], layer: Layer) -> None:
-    """Enter triangles, corners (m, 3) of (x, y, 1 / z), into a layer. base: (m,) first pixel of the view that shows each."""
+    """Enter triangles, corners (m, 3) of (x, y, 1 / z), into a layer. base: (m,) first pixel of the view that shows
+    each.
+    """
     height, width = size
     table = torch.cat(_by_height(*triangles), 1)
     row0, rows = centers_between(table[:, 1], table[:, 7], height)
@@ -197,9 +223,13 @@ def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int
         # the long edge is on one side; on the other the upper one, and then the lower one
         above = y < y1
         one = _along(y, (x0, y0, n0), (x2, y2, n2))
-        two = _along(y, *([torch.where(above, p, q) for p, q in pairs] for pairs in (
-            ((x0, x1), (y0, y1), (n0, n1)), ((x1, x2), (y1, y2), (n1, n2))
-        )))
+        two = _along(
+            y,
+            *(
+                [torch.where(above, p, q) for p, q in pairs]
+                for pairs in (((x0, x1), (y0, y1), (n0, n1)), ((x1, x2), (y1, y2), (n1, n2)))
+            ),
+        )
         swap = one[0] > two[0]
         left, right = ([torch.where(swap, b, a) for a, b in zip(*pair)] for pair in ((one, two), (two, one)))
         column0, columns = centers_between(left[0], right[0], width)

@@ -1,8 +1,8 @@
 """Volume rendering: place samples along rays, query a field, composite through nerfacc's batched functions.
 
-The renderer knows nothing of networks: it takes any :class:`vcgen.types.Field`. Samples are *intervals* that tile [near, far] without gaps,
-so a homogeneous medium is composited exactly whatever the number of samples (Max 1995, eq. 12).
-"""
+The renderer knows nothing of networks: it takes any :class:`vcgen.types.Field`. Samples are *intervals* that tile
+[near, far] without gaps, so a homogeneous medium is composited exactly whatever the number of samples (Max 1995, eq.
+12)."""
 
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -25,14 +25,18 @@ class RenderOptions:
     """How rays are sampled.
 
     Args:
-        samples: Intervals of the first pass, uniform (stratified when training) between the ray's entry into the field's sphere and its exit.
-        importance: Intervals of the second pass, drawn from the weights of the first (NeRF, section 5.2); 0 means one pass.
-        keep_coarse: The second pass also uses the first one's intervals (NeRF, pixelNeRF); otherwise only its own (mip-NeRF 360's
-            proposals), and the first pass is then not differentiated unless the field has a trainable proposal.
-        around_depth: Further intervals of the second pass, drawn from a Gaussian around the first pass's expected depth (pixelNeRF).
+        samples: Intervals of the first pass, uniform (stratified when training) between the ray's entry into the
+            field's sphere and its exit.
+        importance: Intervals of the second pass, drawn from the weights of the first (NeRF, section 5.2); 0 means one
+            pass.
+        keep_coarse: The second pass also uses the first one's intervals (NeRF, pixelNeRF); otherwise only its own
+            (mip-NeRF 360's proposals), and the first pass is then not differentiated unless the field has a trainable
+            proposal.
+        around_depth: Further intervals of the second pass, drawn from a Gaussian around the first pass's expected depth
+            (pixelNeRF).
         depth_std: Standard deviation of that Gaussian, in world units.
-        max_points: Upper bound on points per field query in :func:`render_image`: bounds memory, never changes the image. null: 2^15 on a
-            CPU, so that a chunk stays in its cache, 2^18 on other devices.
+        max_points: Upper bound on points per field query in :func:`render_image`: bounds memory, never changes the
+            image. null: 2^15 on a CPU, so that a chunk stays in its cache, 2^18 on other devices.
     """
 
     samples: Annotated[int, Meta(ge=1, le=MOST_SAMPLES)] = 32
@@ -48,7 +52,8 @@ class RenderOptions:
 
 
 class RayRendering(NamedTuple):
-    """Premultiplied color (batch, rays, 3), opacity (batch, rays), expected distance (batch, rays), also premultiplied by opacity.
+    """Premultiplied color (batch, rays, 3), opacity (batch, rays), expected distance (batch, rays), also premultiplied
+    by opacity.
 
     coarse: the first pass's rendering when it was differentiated, for supervision; None otherwise.
     """
@@ -63,11 +68,13 @@ class RayRendering(NamedTuple):
         return self.rgb + (1 - self.alpha[..., None]) * background
 
 
-def ray_sphere(origins: Tensor, directions: Tensor, center: Tensor, radius: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+def ray_sphere(
+    origins: Tensor, directions: Tensor, center: Tensor, radius: Tensor, near: Tensor, far: Tensor
+) -> tuple[Tensor, Tensor]:
     """Clip rays to spheres: entry and exit distance (batch, rays), equal where the ray misses.
 
-    origins, directions (unit): (batch, rays, 3); center: (batch, 3); radius: (batch,), may be infinite; near, far: (batch, rays).
-    """
+    origins, directions (unit): (batch, rays, 3); center: (batch, 3); radius: (batch,), may be infinite; near, far:
+    (batch, rays)."""
     offset = origins - center[:, None]
     half_b = (offset * directions).sum(-1)
     discriminant = half_b.square() - offset.square().sum(-1) + radius[:, None].square()
@@ -77,7 +84,9 @@ def ray_sphere(origins: Tensor, directions: Tensor, center: Tensor, radius: Tens
 
 
 def uniform_edges(near: Tensor, far: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Edges (..., count + 1) of ``count`` intervals tiling [near, far]; with a generator the inner ones move by up to half an interval."""
+    """Edges (..., count + 1) of ``count`` intervals tiling [near, far]; with a generator the inner ones move by up to
+    half an interval.
+    """
     steps = torch.linspace(0, 1, count + 1, device=near.device, dtype=near.dtype).expand(*near.shape, -1)
     if generator is not None:
         jitter = torch.rand(*near.shape, count + 1, device=near.device, dtype=near.dtype, generator=generator) - 0.5
@@ -86,18 +95,24 @@ def uniform_edges(near: Tensor, far: Tensor, count: int, generator: torch.Genera
     return near[..., None] + (far - near)[..., None] * steps
 
 
-def importance_edges(edges: Tensor, weights: Tensor, count: int, generator: torch.Generator | None, padding: float = 0.01) -> Tensor:
-    """Edges (..., count + 1) that cut the weights into equal fractions, by inverting their piecewise linear distribution function.
+def importance_edges(
+    edges: Tensor, weights: Tensor, count: int, generator: torch.Generator | None, padding: float = 0.01
+) -> Tensor:
+    """Edges (..., count + 1) that cut the weights into equal fractions, by inverting their piecewise linear
+    distribution function.
 
-    edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the fraction of the probability spread uniformly, so that what the
-    first pass missed can be found. Jittered with a generator, else deterministic. First and last edge stay, so the ray remains tiled.
-    """
+    edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the fraction of the probability spread uniformly, so
+        that what the
+    first pass missed can be found. Jittered with a generator, else deterministic. First and last edge stay, so the ray
+    remains tiled."""
     weights = weights + padding * weights.sum(-1, keepdim=True) / weights.shape[-1] + 1e-6
     cdf = torch.cat([torch.zeros_like(weights[..., :1]), weights.cumsum(-1)], -1)
     cdf = cdf / cdf[..., -1:]
     u = torch.linspace(0, 1, count + 1, device=edges.device, dtype=edges.dtype).expand(*edges.shape[:-1], -1).clone()
     if generator is not None:
-        jitter = torch.rand(*edges.shape[:-1], count - 1, device=edges.device, dtype=edges.dtype, generator=generator) - 0.5
+        jitter = (
+            torch.rand(*edges.shape[:-1], count - 1, device=edges.device, dtype=edges.dtype, generator=generator) - 0.5
+        )
         u[..., 1:-1] += jitter / count
     above = torch.searchsorted(cdf, u.contiguous(), right=True).clamp(1, edges.shape[-1] - 1)
     low, high = cdf.gather(-1, above - 1), cdf.gather(-1, above)
@@ -107,7 +122,9 @@ def importance_edges(edges: Tensor, weights: Tensor, count: int, generator: torc
 
 
 def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:
-    """Composite intervals of constant density (..., n) and color (..., n, 3) between edges (..., n + 1); also returns weights (..., n)."""
+    """Composite intervals of constant density (..., n) and color (..., n, 3) between edges (..., n + 1); also returns
+    weights (..., n).
+    """
     start, end = edges[..., :-1], edges[..., 1:]
     weights, _, _ = nerfacc.render_weight_from_density(start, end, density)
     rgb = (weights[..., None] * color).sum(-2)
@@ -115,13 +132,18 @@ def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRenderi
 
 
 def render_rays(
-    field: Field, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, options: RenderOptions,
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    options: RenderOptions,
     generator: torch.Generator | None = None,
 ) -> RayRendering:
     """Render rays (batch, rays, 3) with unit directions; near, far: (batch, rays) distances.
 
-    With a generator the intervals are jittered (training); without, sampling is deterministic. Differentiable with respect to the field.
-    """
+    With a generator the intervals are jittered (training); without, sampling is deterministic. Differentiable with
+    respect to the field."""
     entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
     edges = uniform_edges(entry, leave, options.samples, generator)
     if options.importance == 0:
@@ -141,7 +163,9 @@ def render_rays(
         parts = [edges, fine[..., 1:-1]]
         if options.around_depth:
             noise = _gaussian(expected, options.around_depth, generator) * options.depth_std
-            parts.append(torch.minimum(torch.maximum(expected.detach()[..., None] + noise, entry[..., None]), leave[..., None]))
+            parts.append(
+                torch.minimum(torch.maximum(expected.detach()[..., None] + noise, entry[..., None]), leave[..., None])
+            )
         fine = torch.cat(parts, -1).sort(-1).values
     return composite(*_query(field, origins, directions, fine), fine)[0]._replace(coarse=coarse)
 
@@ -149,20 +173,28 @@ def render_rays(
 def render_image(
     field: Field, cameras: Cameras, size: tuple[int, int], options: RenderOptions, background: float | Tensor = 1.0
 ) -> Rendering:
-    """Render whole images. cameras: (batch, views), one batch entry per scene of the field; size: (height, width) in pixels.
+    """Render whole images. cameras: (batch, views), one batch entry per scene of the field; size: (height, width) in
+    pixels.
 
     Only rays that meet the field's sphere are sampled, in chunks of bounded size. Deterministic.
     """
     height, width = size
     batch, views = cameras.shape
     origins, directions = (x.reshape(batch, -1, 3) for x in cameras.rays(height, width))
-    near, far = (x[..., None].expand(batch, views, height * width).reshape(batch, -1) for x in (cameras.near, cameras.far))
+    near, far = (
+        x[..., None].expand(batch, views, height * width).reshape(batch, -1) for x in (cameras.near, cameras.far)
+    )
     entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
     hit = leave > entry
     count = int(hit.sum(1).max())
-    # Scenes of a batch may be hit by different numbers of rays: take the hits first, pad with misses (they cost time, not correctness).
+    # Scenes of a batch may be hit by different numbers of rays: take the hits first, pad with misses (they cost time,
+    # not correctness).
     order = hit.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
-    per_ray = (options.samples if options.keep_coarse else 0) + max(options.samples, options.importance) + options.around_depth
+    per_ray = (
+        (options.samples if options.keep_coarse else 0)
+        + max(options.samples, options.importance)
+        + options.around_depth
+    )
     max_points = options.max_points or (1 << 15 if origins.device.type == "cpu" else 1 << 18)
     chunk = max(1, max_points // (per_ray * batch))
     parts = []
@@ -170,7 +202,9 @@ def render_image(
         pick = index[..., None].expand(-1, -1, 3)
         rays = origins.gather(1, pick), directions.gather(1, pick), near.gather(1, index), far.gather(1, index)
         parts.append(render_rays(field, *rays, options))
-    rgb, alpha, depth = (torch.zeros(batch, height * width * views, channels, device=origins.device) for channels in (3, 1, 1))
+    rgb, alpha, depth = (
+        torch.zeros(batch, height * width * views, channels, device=origins.device) for channels in (3, 1, 1)
+    )
     if parts:
         rgb.scatter_(1, order[..., None].expand(-1, -1, 3), torch.cat([p.rgb for p in parts], 1).float())
         alpha.scatter_(1, order[..., None], torch.cat([p.alpha for p in parts], 1)[..., None].float())
@@ -200,7 +234,9 @@ def _density(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -
 
 
 def _gaussian(like: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """(..., count) standard normal draws; without a generator the midpoint quantiles, so that evaluation is deterministic."""
+    """(..., count) standard normal draws; without a generator the midpoint quantiles, so that evaluation is
+    deterministic.
+    """
     if generator is not None:
         return torch.randn(*like.shape, count, device=like.device, dtype=like.dtype, generator=generator)
     quantile = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count

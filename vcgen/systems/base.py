@@ -26,17 +26,20 @@ class System(pl.LightningModule):
     #: The data modules of vcgen that it learns from, by the names of their classes; none: any.
     takes: tuple[str, ...] = ()
     #: What to change, by the names of its own options, when losses or gradients are not finite.
-    advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val, or check the scenes with `vcgen data inspect`"
+    advice_when_not_finite = (
+        "lower model.optimizer.lr, set trainer.gradient_clip_val, or check the scenes with `vcgen data inspect`"
+    )
 
     def __init__(self, optimizer: OptimizerOptions, loss_weights: dict[str, NotNegative]):
         super().__init__()
         self.optimizer_options = optimizer
         self.loss_weights = loss_weights
         self.val_psnr = Mean()
-        #: The optimizer step that the last batch belonged to, and the batch's number in it, from 0. A run resumes at optimizer steps, so
-        #: that nothing need be stored.
+        #: The optimizer step that the last batch belonged to, and the batch's number in it, from 0. A run resumes at
+        #: optimizer steps, so that nothing need be stored.
         self.micro_batch = (-1, 0)
-        #: What training steps want to log beside their losses, by its name in TensorBoard; logged until it is overwritten.
+        #: What training steps want to log beside their losses, by its name in TensorBoard; logged until it is
+        #: overwritten.
         self.monitored: dict[str, Tensor] = {}
         #: What the last training step worked on, such as {"rays": 16384, "images": 8}; see callbacks/speed.py.
         self.work: dict[str, int] = {}
@@ -48,12 +51,16 @@ class System(pl.LightningModule):
 
     @property
     def writes(self) -> bool:
-        """Whether this process leaves files in the run's folder: the first one, and not in a trial (``trainer.fast_dev_run``)."""
+        """Whether this process leaves files in the run's folder: the first one, and not in a trial
+        (``trainer.fast_dev_run``).
+        """
         return self.trainer.is_global_zero and not self.trainer.fast_dev_run
 
     @property
     def starts_trained(self) -> bool:
-        """Whether its weights mean something before any training, as those of a model folder do; `vcgen validate` asks."""
+        """Whether its weights mean something before any training, as those of a model folder do; `vcgen validate`
+        asks.
+        """
         return getattr(self, "pretrained", None) is not None
 
     @abstractmethod
@@ -61,7 +68,9 @@ class System(pl.LightningModule):
         """Named scalar losses of a batch; each system states sum or mean, and over what."""
 
     def training_step(self, example: Example, batch_index: int) -> Tensor:
-        """The weighted sum of the losses of one batch, of which ``trainer.accumulate_grad_batches`` make an optimization step."""
+        """The weighted sum of the losses of one batch, of which ``trainer.accumulate_grad_batches`` make an
+        optimization step.
+        """
         step, number = self.micro_batch
         self.micro_batch = (step, number + 1) if step == self.global_step else (self.global_step, 0)
         losses = self.losses(example, self.step_generator())
@@ -73,13 +82,15 @@ class System(pl.LightningModule):
         self.log_dict(logged, batch_size=len(example.keys))
         self.log("train/loss", total.detach(), batch_size=len(example.keys), prog_bar=True)
         if "rgb" in losses:
-            # of rays that meet the object's sphere, over the training background: some dB below val/psnr, which counts empty pixels too
+            # of rays that meet the object's sphere, over the training background: some dB below val/psnr, which counts
+            # empty pixels too
             self.log("train/psnr", -10 * losses["rgb"].detach().log10(), batch_size=len(example.keys), prog_bar=True)
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lightning's hook: gradients are complete, and neither clipped nor learned from yet. Raises UserError where they are not finite;
-        the scaler of 16-bit mixed precision, which lowers its scale by such steps, leaves them out by itself."""
+        """Lightning's hook: gradients are complete, and neither clipped nor learned from yet. Raises UserError where
+        they are not finite; the scaler of 16-bit mixed precision, which lowers its scale by such steps, leaves them out
+        by itself."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:
             return
@@ -91,7 +102,9 @@ class System(pl.LightningModule):
         """The line for what, "loss is" or "gradients are", with the last training step's losses and keys."""
         found = ", ".join(f"{name} = {float(value):.3g}" for name, value in self.last_losses.items())
         keys = ", ".join(self.last_keys)
-        return UserError(f"{what} not finite at step {self.global_step} ({found}); learning from {keys}: {self.advice_when_not_finite}")
+        return UserError(
+            f"{what} not finite at step {self.global_step} ({found}); learning from {keys}: {self.advice_when_not_finite}"
+        )
 
     def log_psnr(self, example: Example, images: Tensor) -> None:
         """Logs ``val/psnr``: the mean over all target images of all ranks of dB per image, over white.
@@ -103,7 +116,9 @@ class System(pl.LightningModule):
         self.log("val/psnr", self.val_psnr, prog_bar=True)
 
     def step_generator(self) -> torch.Generator:
-        """Noise of this batch: different at every step, on every rank, and for every batch of an accumulation; the same after a resume."""
+        """Noise of this batch: different at every step, on every rank, and for every batch of an accumulation; the same
+        after a resume.
+        """
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         step, number = self.micro_batch
         number = number if step == self.global_step else 0
@@ -122,14 +137,19 @@ class System(pl.LightningModule):
             average_gradients(self.parameters())
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None,
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Lightning's hook; its own way cannot measure sharded and whole weights together."""
         if self.device_mesh is None:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             if gradient_clip_algorithm not in (None, "norm"):
-                raise UserError("trainer.gradient_clip_algorithm: with trainer.strategy sharded gradients are clipped by norm only")
+                raise UserError(
+                    "trainer.gradient_clip_algorithm: with trainer.strategy sharded gradients are clipped by norm only"
+                )
             clip_gradients(self.parameters(), gradient_clip_val)
 
     def transfer_batch_to_device(self, batch: Example, device: torch.device, dataloader_idx: int) -> Example:
@@ -139,12 +159,16 @@ class System(pl.LightningModule):
     def configure_optimizers(self):
         """The optimizer of all trainable parameters, scheduled every step."""
         options = self.optimizer_options
-        optimizer = options.build(self.parameters(), [m.weight for m in self.modules() if isinstance(m, torch.nn.Embedding)])
+        optimizer = options.build(
+            self.parameters(), [m.weight for m in self.modules() if isinstance(m, torch.nn.Embedding)]
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.factor(step, self.progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def progress(self, step: int) -> float:
-        """Fraction of the run that is over: by ``trainer.max_steps`` where set (reproducible), else by ``trainer.max_time``, else 0."""
+        """Fraction of the run that is over: by ``trainer.max_steps`` where set (reproducible), else by
+        ``trainer.max_time``, else 0.
+        """
         trainer = self.trainer
         if trainer.max_steps > 0:
             return step / trainer.max_steps

@@ -1,4 +1,6 @@
-"""NerfDiff (arXiv 2302.10109): an amortized NeRF learned from posed views, jointly with a diffusion prior conditioned on its renderings."""
+"""NerfDiff (arXiv 2302.10109): an amortized NeRF learned from posed views, jointly with a diffusion prior conditioned
+on its renderings.
+"""
 
 import zlib
 from dataclasses import dataclass
@@ -30,9 +32,10 @@ class PriorOptions:
 
     Args:
         views: Target views per scene that the prior denoises at every step.
-        condition_size: Side in pixels at which the field is rendered for the prior, enlarged to the image's; null: the image's own.
-        field_gradient_from: Step from which the prior's loss also trains the field; null: never (its blurred first renderings would be
-            gamed).
+        condition_size: Side in pixels at which the field is rendered for the prior, enlarged to the image's; null: the
+            image's own.
+        field_gradient_from: Step from which the prior's loss also trains the field; null: never (its blurred first
+            renderings would be gamed).
     """
 
     views: AtLeastOne = 1
@@ -45,18 +48,21 @@ class PriorOptions:
 
 
 class NerfDiff(FieldSystem):
-    """NerfDiff (arXiv 2302.10109): one image -> a field, trained on the colors of rays of other views of the same scene.
+    """NerfDiff (arXiv 2302.10109): one image -> a field, trained on the colors of rays of other views of the same
+    scene.
 
     Args:
         encoder: Turns context views (batch, n) into a field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).
         render: How training rays are sampled.
         render_eval: How rays of images are sampled; null: as in training.
-        rays_per_view: Training rays per target view, drawn uniformly from the pixels whose ray meets the field's sphere.
-        background: What rendering and target are composited over in the loss. "white": as in the SRN data sets. "random": the mean over all
-            colors in [0, 1]^3; needs targets with alpha. "learned": one trainable color, for opaque images of unknown background.
+        rays_per_view: Training rays per target view, drawn uniformly from the pixels whose ray meets the field's
+            sphere.
+        background: What rendering and target are composited over in the loss. "white": as in the SRN data sets.
+            "random": the mean over all colors in [0, 1]^3; needs targets with alpha. "learned": one trainable color,
+            for opaque images of unknown background.
         optimizer: Optimizer and learning rates.
-        loss_weights: Per loss. "rgb" and "coarse" (only fields with their own proposal) are means over rays and channels of the squared
-            error, "denoising" is the prior's weighted mean over images and pixels.
+        loss_weights: Per loss. "rgb" and "coarse" (only fields with their own proposal) are means over rays and
+            channels of the squared error, "denoising" is the prior's weighted mean over images and pixels.
         prior: The diffusion prior; null trains the field alone.
         prior_options: How prior and field are trained together.
         pretrained: Model folder whose field, and prior where it has one, this one starts from.
@@ -66,10 +72,18 @@ class NerfDiff(FieldSystem):
     takes = ("ShardData", "SceneData")
 
     def __init__(
-        self, encoder: Encoder, render: RenderOptions = RenderOptions(), render_eval: RenderOptions | None = None,
-        rays_per_view: AtLeastOne = 128, background: Background = "random", optimizer: OptimizerOptions = OptimizerOptions(),
-        loss_weights: dict[str, NotNegative] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0}, prior: ViewPrior | None = None,
-        prior_options: PriorOptions = PriorOptions(), pretrained: Path | None = None, train_field: bool = True,
+        self,
+        encoder: Encoder,
+        render: RenderOptions = RenderOptions(),
+        render_eval: RenderOptions | None = None,
+        rays_per_view: AtLeastOne = 128,
+        background: Background = "random",
+        optimizer: OptimizerOptions = OptimizerOptions(),
+        loss_weights: dict[str, NotNegative] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0},
+        prior: ViewPrior | None = None,
+        prior_options: PriorOptions = PriorOptions(),
+        pretrained: Path | None = None,
+        train_field: bool = True,
     ):
         super().__init__(optimizer, loss_weights)
         if unknown := loss_weights.keys() - set(LOSSES):
@@ -95,19 +109,29 @@ class NerfDiff(FieldSystem):
         return self
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook. Raises UserError where there is nothing sensible to train, or the data does not fit the prior."""
+        """Lightning's hook. Raises UserError where there is nothing sensible to train, or the data does not fit the
+        prior.
+        """
         data = self.trainer.datamodule
         if self.prior is not None and tuple(data.image_size) != (self.prior.size,) * 2:
             found, side = "{} x {}".format(*data.image_size), self.prior.size
-            raise UserError(f"the images have {found} pixels, model.prior.size is {side}: set it, or pack the data with --size {side}")
-        if self.prior is not None and stage == "fit" and self.prior_options.views > getattr(data, "targets", self.prior_options.views):
+            raise UserError(
+                f"the images have {found} pixels, model.prior.size is {side}: set it, or pack the data with --size {side}"
+            )
+        if (
+            self.prior is not None
+            and stage == "fit"
+            and self.prior_options.views > getattr(data, "targets", self.prior_options.views)
+        ):
             found = f"model.prior_options.views is {self.prior_options.views}, data.targets {data.targets}"
             raise UserError(f"{found}: the prior denoises target views; lower the first or raise the second")
         if stage == "fit" and not self.train_field:
             if self.prior is None:
                 raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")
             if self.pretrained is None and self.trainer.ckpt_path is None:
-                raise UserError("model.train_field is false: give the trained field, --model.pretrained FOLDER (from `vcgen export`)")
+                raise UserError(
+                    "model.train_field is false: give the trained field, --model.pretrained FOLDER (from `vcgen export`)"
+                )
 
     def field(self, context: Views) -> Field:
         """See :meth:`FieldSystem.field`."""
@@ -118,15 +142,17 @@ class NerfDiff(FieldSystem):
         return render_image(field, cameras, size, self.render_eval, background)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """"rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the proposal;
-        "denoising": the prior's, of the first target views."""
+        """ "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for
+        the proposal; "denoising": the prior's, of the first target views."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
             field = self.field(example.context)
         losses, self.work = {}, {}
         if self.train_field:
             self.work["rays"] = example.target.cameras.near.numel() * self.rays_per_view
             learned = None if self.background_logit is None else self.background_logit.sigmoid()
-            losses = ray_losses(field, example.target, self.rays_per_view, self.render_options, generator, self.background, learned)
+            losses = ray_losses(
+                field, example.target, self.rays_per_view, self.render_options, generator, self.background, learned
+            )
         if self.prior is not None:
             each, fraction = self.denoising_losses(field, example, generator)
             losses["denoising"] = each.mean()
@@ -134,8 +160,8 @@ class NerfDiff(FieldSystem):
         return losses
 
     def denoising_losses(self, field: Field, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The prior's loss on the first target views of every scene, over white, given the field's renderings at their cameras: of each
-        image (n,), with the fraction of the noise schedule (n,), in [0, 1), at which it was taken."""
+        """The prior's loss on the first target views of every scene, over white, given the field's renderings at their
+        cameras: of each image (n,), with the fraction of the noise schedule (n,), in [0, 1), at which it was taken."""
         target = example.target[:, : self.prior_options.views]
         self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from
@@ -146,33 +172,49 @@ class NerfDiff(FieldSystem):
         return losses, times / self.prior.schedule.config.num_train_timesteps
 
     def monitor(self, losses: Tensor, fraction: Tensor) -> None:
-        """Notes the mean of the losses (n,) by quarters of the noise schedule, each of the last step that had images there, NaN before.
-        All on the device: looking at the numbers here would make the CPU wait for the GPU at every step."""
+        """Notes the mean of the losses (n,) by quarters of the noise schedule, each of the last step that had images
+        there, NaN before. All on the device: looking at the numbers here would make the CPU wait for the GPU at every
+        step."""
         for low in (0.0, 0.25, 0.5, 0.75):
             name, inside = f"denoising/t_{low:g}_to_{low + 0.25:g}", (fraction >= low) & (fraction < low + 0.25)
             before = self.monitored.get(name, torch.full_like(losses[0], torch.nan))
-            self.monitored[name] = torch.where(inside.any(), torch.where(inside, losses, 0).sum() / inside.sum(), before)
+            self.monitored[name] = torch.where(
+                inside.any(), torch.where(inside, losses, 0).sum() / inside.sum(), before
+            )
 
     def render_condition(self, field: Field, cameras: Cameras, size: tuple[int, int]) -> Rendering:
-        """What the prior is shown: images over white, rendered at ``prior_options.condition_size`` and enlarged to ``size``."""
+        """What the prior is shown: images over white, rendered at ``prior_options.condition_size`` and enlarged to
+        ``size``.
+        """
         small = self.prior_options.condition_size
         rendering = self.render(field, cameras, size if small is None else (small, small))
         if small is None:
             return rendering
-        enlarged = (F.interpolate(x.flatten(0, 1), size, mode="bilinear").unflatten(0, cameras.shape) for x in rendering)
+        enlarged = (
+            F.interpolate(x.flatten(0, 1), size, mode="bilinear").unflatten(0, cameras.shape) for x in rendering
+        )
         return Rendering(*enlarged)
 
     @torch.no_grad()
     def sample(
-        self, context: Views, cameras: Cameras, generator: torch.Generator, size: tuple[int, int] | None = None, steps: int = 10,
-        guidance_scale: float | None = None, strength: float = 1.0, sampler: Sampler = "ddim",
+        self,
+        context: Views,
+        cameras: Cameras,
+        generator: torch.Generator,
+        size: tuple[int, int] | None = None,
+        steps: int = 10,
+        guidance_scale: float | None = None,
+        strength: float = 1.0,
+        sampler: Sampler = "ddim",
     ) -> Tensor:
-        """Images (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views): sharp, each by itself.
+        """Images (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views):
+        sharp, each by itself.
 
-        guidance_scale: of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: fraction of the noise schedule at which sampling
-        starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or "dpm++"
-        (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown sampler.
-        """
+        guidance_scale: of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: fraction of the noise
+            schedule at which sampling
+        starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or
+        "dpm++" (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown
+        sampler."""
         if self.prior is None:
             raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
         if not 0 <= strength <= 1:
@@ -182,10 +224,14 @@ class NerfDiff(FieldSystem):
         seen = self.render_condition(self.field(context), cameras, size or context.size)
         condition = self.prior.condition(seen, context, cameras.near, cameras.far)
         start = None if strength == 1 else seen.rgb.flatten(0, 1)
-        return self.prior.sample(condition, generator, steps, guidance_scale, sampler, start, strength).unflatten(0, cameras.shape)
+        return self.prior.sample(condition, generator, steps, guidance_scale, sampler, start, strength).unflatten(
+            0, cameras.shape
+        )
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over images. A scene has the same noise each time."""
+        """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over images. A scene has the same noise
+        each time.
+        """
         field = self.field(example.context)
         if self.prior is not None:
             noise = torch.Generator(self.device).manual_seed(zlib.crc32(" ".join(example.keys).encode()))

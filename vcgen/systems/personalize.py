@@ -1,4 +1,6 @@
-"""Personalization: a text prior learns the object of a photo (RealFusion, arXiv 2302.10663, section 3.2; DreamBooth, arXiv 2208.12242)."""
+"""Personalization: a text prior learns the object of a photo (RealFusion, arXiv 2302.10663, section 3.2; DreamBooth,
+arXiv 2208.12242).
+"""
 
 import math
 import os
@@ -63,8 +65,15 @@ class ViewImages:
     def __post_init__(self):
         if fault := fault_of(self.prompt, [""]):
             raise ValueError(f"model.images.prompt: {fault}: the object's name stands there")
-        if self.rows < 0 or self.steps < 1 or not 0 <= self.guidance_scale < math.inf or not (self.views or not self.rows):
-            raise ValueError(f"model.images needs views, rows and guidance_scale of 0 or more, steps of 1 or more; got {self}")
+        if (
+            self.rows < 0
+            or self.steps < 1
+            or not 0 <= self.guidance_scale < math.inf
+            or not (self.views or not self.rows)
+        ):
+            raise ValueError(
+                f"model.images needs views, rows and guidance_scale of 0 or more, steps of 1 or more; got {self}"
+            )
 
     def prompts_of(self, phrase: str) -> list[str]:
         """A row of prompts."""
@@ -74,8 +83,8 @@ class ViewImages:
 class Personalize(System):
     """Teaches a text prior the object of one or more photos.
 
-    Writes into the run's folder what was learned, in diffusers' own formats: see :func:`load_personal`. Checkpoints hold what is trained and
-    nothing of the frozen networks.
+    Writes into the run's folder what was learned, in diffusers' own formats: see :func:`load_personal`. Checkpoints
+    hold what is trained and nothing of the frozen networks.
 
     Args:
         prior: Folder or hub name of the text prior, see :meth:`TextPrior.load`.
@@ -93,21 +102,36 @@ class Personalize(System):
     """
 
     takes = ("PhotoData",)
-    advice_when_not_finite = "lower model.optimizer.lr, set trainer.gradient_clip_val to 1, and look at photo.png in the run's folder"
+    advice_when_not_finite = (
+        "lower model.optimizer.lr, set trainer.gradient_clip_val to 1, and look at photo.png in the run's folder"
+    )
 
     def __init__(
-        self, prior: str, method: Personalization, optimizer: OptimizerOptions, download: bool = False,
-        augmentation: PhotoAugmentation = PhotoAugmentation(), batch_size: AtLeastOne = 1, templates: tuple[str, ...] = TEMPLATES,
-        view: str = "", min_snr: Positive | None = None, preservation: Preservation | None = None, gradient_checkpointing: bool = False,
+        self,
+        prior: str,
+        method: Personalization,
+        optimizer: OptimizerOptions,
+        download: bool = False,
+        augmentation: PhotoAugmentation = PhotoAugmentation(),
+        batch_size: AtLeastOne = 1,
+        templates: tuple[str, ...] = TEMPLATES,
+        view: str = "",
+        min_snr: Positive | None = None,
+        preservation: Preservation | None = None,
+        gradient_checkpointing: bool = False,
         images: ViewImages = ViewImages(),
     ):
         super().__init__(optimizer, {} if preservation is None else {"class": preservation.weight})
         if batch_size < 1 or not templates:
             raise UserError("model: needs a batch_size of 1 or more, and templates")
         if faults := [fault for words in templates if (fault := fault_of(words, [""]))]:
-            raise UserError(f'model.templates: {faults[0]}: give templates with {{}} for the object, as "a photo of a {{}}"')
+            raise UserError(
+                f'model.templates: {faults[0]}: give templates with {{}} for the object, as "a photo of a {{}}"'
+            )
         if preservation is not None and method.noun is None:
-            raise UserError(f"model.preservation: {type(method).__name__} changes no network and has no class to preserve; set it to null")
+            raise UserError(
+                f"model.preservation: {type(method).__name__} changes no network and has no class to preserve; set it to null"
+            )
         self.method, self.batch_size, self.min_snr, self.preservation = method, batch_size, min_snr, preservation
         self.source, self.download, self.augmentation, self.images = prior, download, augmentation, images
         self.templates, self.view_words = [with_view(words, view) for words in templates], view
@@ -129,7 +153,9 @@ class Personalize(System):
         if not isinstance(data, PhotoData):
             raise UserError(f"a personalization learns from photos: set data to PhotoData, not {type(data).__name__}")
         if self.device_mesh is not None:
-            raise UserError("trainer.strategy sharded: a personalization is not split among processes; set it to auto or ddp")
+            raise UserError(
+                "trainer.strategy sharded: a personalization is not split among processes; set it to auto or ddp"
+            )
         device = self.trainer.strategy.root_device
         prior = TextPrior.load(self.source, self.download).requires_grad_(False).to(device)
         names_known = self.method.noun is not None
@@ -150,7 +176,9 @@ class Personalize(System):
         """Raise UserError where the object's name, its class or the view would not reach the network."""
         for words in self.templates:
             prior.require(words.format(self.method.phrase), self.method.phrase, self.view_words)
-        for prompt, view in zip(self.images.prompts_of(self.method.phrase) if self.images.rows else [], self.images.views):
+        for prompt, view in zip(
+            self.images.prompts_of(self.method.phrase) if self.images.rows else [], self.images.views
+        ):
             prior.require(prompt, self.method.phrase, view)
         for words in () if self.preservation is None else self.preservation.prompts:
             prior.require(words.format(self.method.noun), self.method.noun)
@@ -165,8 +193,8 @@ class Personalize(System):
         return read_class_images(folder, self.preservation.count).to(device)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """"denoising": the mean over the object's latents, weighted by min-SNR where asked for; with preservation "class": that of as many
-        images of the class, in one batch with them."""
+        """ "denoising": the mean over the object's latents, weighted by min-SNR where asked for; with preservation
+        "class": that of as many images of the class, in one batch with them."""
         views, count = example.context, self.batch_size
         chosen = draw(views.images.shape[1], count, generator)
         images = photos(views, self.augmentation, chosen, self.prior.size, generator)
@@ -182,17 +210,23 @@ class Personalize(System):
         return dict(zip(("denoising", "class"), (error.mean() for error in errors)))
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """See :meth:`TextPrior.embed`. Prompts that are alike are read once, and by a text encoder that does not learn once for all."""
+        """See :meth:`TextPrior.embed`. Prompts that are alike are read once, and by a text encoder that does not learn
+        once for all.
+        """
         different = list(dict.fromkeys(prompts))
         if any(weights.requires_grad for weights in self.prior.text_encoder.parameters()):
             read = dict(zip(different, self.prior.embed(different)))
         else:  # each by itself: what is known already must not change the last bits of the others
-            self.known_texts |= {text: self.prior.embed([text])[0] for text in different if text not in self.known_texts}
+            self.known_texts |= {
+                text: self.prior.embed([text])[0] for text in different if text not in self.known_texts
+            }
             read = self.known_texts
         return torch.stack([read[text] for text in prompts])
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/denoising``: the unweighted loss of the unchanged photos under the first template, with the same noise every time."""
+        """Logs ``val/denoising``: the unweighted loss of the unchanged photos under the first template, with the same
+        noise every time.
+        """
         generator = torch.Generator(self.device).manual_seed(0)
         views = example.context
         images = photos(views, PLAIN, range(views.images.shape[1]), self.prior.size, generator)
@@ -208,7 +242,9 @@ class Personalize(System):
         wanted = self.images
         prompts = wanted.prompts_of(self.method.phrase) * wanted.rows
         with self.trainer.precision_plugin.forward_context():
-            drawn = self.prior.sample(prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.guidance_scale)
+            drawn = self.prior.sample(
+                prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.guidance_scale
+            )
         return contact_sheet(np.stack([to_uint8(image) for image in drawn]), len(wanted.views))
 
     def on_train_end(self) -> None:
@@ -231,7 +267,9 @@ def with_view(prompt: str, view: str) -> str:
     return f"{prompt}, {view}" if view else prompt
 
 
-def photos(views: Views, augmentation: PhotoAugmentation, chosen: Sequence[int], size: int, generator: torch.Generator) -> Tensor:
+def photos(
+    views: Views, augmentation: PhotoAugmentation, chosen: Sequence[int], size: int, generator: torch.Generator
+) -> Tensor:
     """Those of one scene's views (1, n) that are ``chosen``, each changed anew: (count, 3, size, size) in [0, 1]."""
     alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
     return torch.stack([augmentation(views.images[0, number], alpha[0, number], size, generator) for number in chosen])

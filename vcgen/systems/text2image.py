@@ -1,4 +1,6 @@
-"""Training a text-conditioned latent diffusion model from nothing (arXiv 2112.10752): autoencoder first, then U-Net and text encoder."""
+"""Training a text-conditioned latent diffusion model from nothing (arXiv 2112.10752): autoencoder first, then U-Net and
+text encoder.
+"""
 
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from vcgen.visualization.video import contact_sheet
 
 
 class TextToImage(System):
-    """Learns images over white with captions made from a list of names and the cameras (latent diffusion, arXiv 2112.10752).
+    """Learns images over white with captions made from a list of names and the cameras (latent diffusion, arXiv
+    2112.10752).
 
     Leaves ``pipeline/`` in the run's folder, which diffusers' StableDiffusionPipeline opens.
 
@@ -34,9 +37,12 @@ class TextToImage(System):
         captions: JSON file, see :func:`read_things`; the tokenizer learns from it, too.
         optimizer: Optimizer and learning rates.
         sizes: Of the networks.
-        autoencoder_steps: The first so many steps train the autoencoder, the others U-Net and text encoder on its latents.
-        autoencoder_images: How many images of a batch the autoencoder trains on; it costs more per image than the U-Net.
-        kl_weight: Of the mean divergence per latent number from a standard normal, beside the mean absolute error of images in [-1, 1].
+        autoencoder_steps: The first so many steps train the autoencoder, the others U-Net and text encoder on its
+            latents.
+        autoencoder_images: How many images of a batch the autoencoder trains on; it costs more per image than the
+            U-Net.
+        kl_weight: Of the mean divergence per latent number from a standard normal, beside the mean absolute error of
+            images in [-1, 1].
         caption_dropout: Fraction of captions replaced by none, for classifier-free guidance, in [0, 1].
         min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike.
         prompts: Drawn into TensorBoard at each validation.
@@ -46,9 +52,17 @@ class TextToImage(System):
     takes = ("ShardData",)
 
     def __init__(
-        self, captions: Path, optimizer: OptimizerOptions, sizes: TextPriorOptions = TextPriorOptions(), autoencoder_steps: Count = 1000,
-        autoencoder_images: AtLeastOne = 16, kl_weight: NotNegative = 1e-4, caption_dropout: Unit = 0.1, min_snr: Positive | None = None,
-        prompts: tuple[str, ...] = (), half: bool = False,
+        self,
+        captions: Path,
+        optimizer: OptimizerOptions,
+        sizes: TextPriorOptions = TextPriorOptions(),
+        autoencoder_steps: Count = 1000,
+        autoencoder_images: AtLeastOne = 16,
+        kl_weight: NotNegative = 1e-4,
+        caption_dropout: Unit = 0.1,
+        min_snr: Positive | None = None,
+        prompts: tuple[str, ...] = (),
+        half: bool = False,
     ):
         super().__init__(optimizer, {"divergence": kl_weight})
         self.things = read_things(captions)
@@ -64,15 +78,17 @@ class TextToImage(System):
         """Lightning's hook: refuse images of another size."""
         size, (height, width) = self.prior.size, self.trainer.datamodule.image_size
         if (height, width) != (size, size):
-            raise UserError(f"the images have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size {size}")
+            raise UserError(
+                f"the images have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size {size}"
+            )
 
     def on_train_start(self) -> None:
         """Lightning's hook: the scale of the latents as the checkpoint has it."""
         self.set_scale()
 
     def progress(self, step: int) -> float:
-        """Fraction of the phase that is over: the learning rate falls twice, so that the U-Net learns a settled code. With
-        ``trainer.max_time`` instead of ``max_steps`` the second fall is that of the whole run."""
+        """Fraction of the phase that is over: the learning rate falls twice, so that the U-Net learns a settled code.
+        With ``trainer.max_time`` instead of ``max_steps`` the second fall is that of the whole run."""
         if step < self.autoencoder_steps:
             return step / self.autoencoder_steps
         if self.trainer.max_steps <= 0:
@@ -84,12 +100,14 @@ class TextToImage(System):
         self.prior.vae.register_to_config(scaling_factor=1 / float(self.spread))
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """"reconstruction": mean absolute error over images in [-1, 1], and "divergence", mean over the code; later "denoising": mean
-        over latents, weighted by ``min_snr``."""
+        """ "reconstruction": mean absolute error over images in [-1, 1], and "divergence", mean over the code; later
+        "denoising": mean over latents, weighted by ``min_snr``."""
         images = all_images(example)
         self.work = {"images": len(images)}
         if self.global_step < self.autoencoder_steps:
-            return self.autoencoder_losses(images[torch.randperm(len(images), generator=generator, device=images.device)], generator)
+            return self.autoencoder_losses(
+                images[torch.randperm(len(images), generator=generator, device=images.device)], generator
+            )
         if self.global_step == self.autoencoder_steps:
             self.set_scale()
         return {"denoising": self.denoising(example, images, generator)}
@@ -111,7 +129,9 @@ class TextToImage(System):
         return self.prior.loss(latents_of(self.prior, images, generator), text, generator, self.min_snr)[0].mean()
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/denoising`` (infinite while the autoencoder trains) and ``val/reconstruction`` (dB per image through the code)."""
+        """Logs ``val/denoising`` (infinite while the autoencoder trains) and ``val/reconstruction`` (dB per image
+        through the code).
+        """
         images, generator = all_images(example), torch.Generator(self.device).manual_seed(batch_index)
         decoded = self.prior.decode(self.prior.encode(to_signed(images))).clamp(-1, 1) / 2 + 0.5
         error = (decoded - images).square().mean((1, 2, 3))
@@ -128,7 +148,9 @@ class TextToImage(System):
         """A sheet of images above their reconstructions, and one of samples."""
         sheets = {"reconstructions": torch.stack([images[:8], decoded[:8]]).flatten(0, 1)}
         if self.prompts and self.global_step > self.autoencoder_steps:
-            sheets["samples"] = self.prior.sample(self.prompts, torch.Generator(self.device).manual_seed(0), guidance_scale=4.0)
+            sheets["samples"] = self.prior.sample(
+                self.prompts, torch.Generator(self.device).manual_seed(0), guidance_scale=4.0
+            )
         for name, shown in sheets.items():
             columns = min(8, len(images)) if name == "reconstructions" else min(6, len(shown))
             sheet = contact_sheet(np.stack([to_uint8(image) for image in shown]), columns)
@@ -140,7 +162,9 @@ class TextToImage(System):
             return
         if self.global_step <= self.autoencoder_steps:
             found = f"the run ended at step {self.global_step}, in the autoencoder's {self.autoencoder_steps} steps"
-            rank_zero_info(f"{found}: no pipeline/ is written; go on with --ckpt_path last, and trainer.max_steps above that")
+            rank_zero_info(
+                f"{found}: no pipeline/ is written; go on with --ckpt_path last, and trainer.max_steps above that"
+            )
             return
         self.set_scale()
         with averaged_weights(self.trainer, self):

@@ -28,7 +28,8 @@ register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolv
 class Interpolations:
     """Which values of a configuration come from the environment.
 
-    written: all places, as keys and list positions -> what was written there; kept: those whose values ask the environment.
+    written: all places, as keys and list positions -> what was written there; kept: those whose values ask the
+        environment.
     """
 
     def __init__(self) -> None:
@@ -46,8 +47,8 @@ class Interpolations:
             register("oc.env", oc.env, replace=True)
 
     def put_back(self, value: Any, place: tuple[str | int, ...] = ()) -> Any:
-        """A configuration as plain data, or its part at a place, as it may be stored: with the interpolations in place of what they gave,
-        and without passwords in addresses."""
+        """A configuration as plain data, or its part at a place, as it may be stored: with the interpolations in place
+        of what they gave, and without passwords in addresses."""
         if place in self.kept:
             return self.kept[place]
         if isinstance(value, dict):
@@ -56,7 +57,8 @@ class Interpolations:
             return [self.put_back(item, (*place, number)) for number, item in enumerate(value)]
         if not isinstance(value, str):
             return value
-        # Others were put together from those, as the path of a checkpoint is. What was written stays, whatever the environment says.
+        # Others were put together from those, as the path of a checkpoint is. What was written stays, whatever the
+        # environment says.
         derived = bool(self.kept) and self.written.get(place) != value
         return redaction.hide_word(value) if derived else redaction.hide_address(value)
 
@@ -101,13 +103,17 @@ def leaves(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tupl
 
 
 class Parser(LightningArgumentParser):
-    """Prints and stores configurations with interpolations of the environment in place of their values, and without passwords."""
+    """Prints and stores configurations with interpolations of the environment in place of their values, and without
+    passwords.
+    """
 
     #: None for the parsers that jsonargparse makes for parts of a configuration: what they print is parsed again.
     interpolations: Interpolations | None = None
 
     def dump(self, namespace: Namespace, *arguments: Any, skip_link_targets: bool = True, **options: Any) -> str:
-        """As YAML; jsonargparse's own. It is asked with ``skip_link_targets=False`` for what is parsed again, which stays as it is."""
+        """As YAML; jsonargparse's own. It is asked with ``skip_link_targets=False`` for what is parsed again, which
+        stays as it is.
+        """
         text = super().dump(namespace, *arguments, skip_link_targets=skip_link_targets, **options)
         if self.interpolations is None or not skip_link_targets:
             return text
@@ -143,7 +149,9 @@ class DiscreetCLI(LightningCLI):
 
 
 def refuse_unstorable(model: dict[str, Any], stored: dict[str, Any]) -> None:
-    """Raise UserError where a model that checkpoints describe as ``stored`` could not be built from them, though from ``model`` it can."""
+    """Raise UserError where a model that checkpoints describe as ``stored`` could not be built from them, though from
+    ``model`` it can.
+    """
     if stored == model or model["class_path"] not in CLASSES:
         return
     try:

@@ -1,4 +1,6 @@
-"""``vcgen fit`` and ``vcgen validate``: LightningCLI with OmegaConf interpolation, strict parsing and vcgen's standing callbacks."""
+"""``vcgen fit`` and ``vcgen validate``: LightningCLI with OmegaConf interpolation, strict parsing and vcgen's standing
+callbacks.
+"""
 
 import logging
 import os
@@ -74,19 +76,28 @@ from vcgen.training.trainer_options import check_seed, check_trainer
 DEFAULT_ROOT = "outputs/run"
 #: The callbacks that every run has, by their part of a configuration.
 STANDING = {"ema": EMA, "samples": Samples, "checkpoint": Checkpoints}
-#: How long processes wait for one another before they end: longer than one draws images or writes a checkpoint while the others wait.
+#: How long processes wait for one another before they end: longer than one draws images or writes a checkpoint while
+#: the others wait.
 PATIENCE = timedelta(minutes=10)
 #: Warnings that users cannot act on, or that are wrong for an endless stream.
 IRRELEVANT = (
-    ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*", ".*You have overridden `transfer_batch.*",
-    ".*not supported by the model summary.*", ".*treespec, LeafSpec.*", ".*Total length of `list` across ranks is zero.*",
-    ".*could not find the monitored key.*", ".*in eval mode at the start of training.*", ".*ended before the epoch ended.*",
-    ".*`srun` command is available.*", ".*enabled train dataloader shuffling.*",
+    ".*does not have many workers.*",
+    ".*Checkpoint directory.*exists and is not empty.*",
+    ".*You have overridden `transfer_batch.*",
+    ".*not supported by the model summary.*",
+    ".*treespec, LeafSpec.*",
+    ".*Total length of `list` across ranks is zero.*",
+    ".*could not find the monitored key.*",
+    ".*in eval mode at the start of training.*",
+    ".*ended before the epoch ended.*",
+    ".*`srun` command is available.*",
+    ".*enabled train dataloader shuffling.*",
 )
 
 
 class VcgenCLI(DiscreetCLI):
-    """LightningCLI's native form; ``--ema``, ``--samples`` and ``--checkpoint`` configure the callbacks that every run has.
+    """LightningCLI's native form; ``--ema``, ``--samples`` and ``--checkpoint`` configure the callbacks that every run
+    has.
 
     signals: those that may tell the training to stop.
     """
@@ -96,7 +107,9 @@ class VcgenCLI(DiscreetCLI):
         super().__init__(*arguments, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Standing callbacks live in code, their knobs in the config: a second config file replaces lists, and would drop them."""
+        """Standing callbacks live in code, their knobs in the config: a second config file replaces lists, and would
+        drop them.
+        """
         for name, kind in STANDING.items():
             parser.add_lightning_class_args(kind, name)
         parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath", compute_fn=checkpoint_folder)
@@ -113,16 +126,30 @@ class VcgenCLI(DiscreetCLI):
         check_seed(config["seed_everything"])
 
     def before_instantiate_classes(self) -> None:
-        """Callbacks and checkpoint path that need the config as a whole. The run's folder is ``trainer.default_root_dir``."""
+        """Callbacks and checkpoint path that need the config as a whole. The run's folder is
+        ``trainer.default_root_dir``.
+        """
         config = self.config[self.subcommand]
         config.trainer.default_root_dir = str(config.trainer.default_root_dir or DEFAULT_ROOT)
-        self.layout = slurm_layout(os.environ, config.trainer.accelerator, config.trainer.devices, config.trainer.num_nodes)
+        self.layout = slurm_layout(
+            os.environ, config.trainer.accelerator, config.trainer.devices, config.trainer.num_nodes
+        )
         requeue = Requeue(self.signals, resumes=config.ckpt_path == "last")
-        config.ckpt_path = resolve_checkpoint(config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit")
+        config.ckpt_path = resolve_checkpoint(
+            config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit"
+        )
         built = plain(config.model.clone().as_dict())
         self.model_config = self.interpolations.put_back(built, ("model",))
         refuse_unstorable(built, self.model_config)
-        own = [Provenance(self.model_config), Cursor(), Skipped(), requeue, Speed(), Progress(), LearningRateMonitor("step")]
+        own = [
+            Provenance(self.model_config),
+            Cursor(),
+            Skipped(),
+            requeue,
+            Speed(),
+            Progress(),
+            LearningRateMonitor("step"),
+        ]
         saved = ConfigOfRun(self._parser(self.subcommand).dump(config, skip_none=False))
         nodes = self.layout.nodes if self.layout else config.trainer.num_nodes
         self.trainer_defaults["callbacks"] = [Together(partial(explain, nodes=nodes)), *own, saved]
@@ -136,11 +163,17 @@ class VcgenCLI(DiscreetCLI):
             raise UserError(parse_refusal(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """TensorBoard straight into the run's folder, unless the config names another logger; checkpoints by our own reader and writer;
-        in SLURM, nodes and processes as SLURM has them. Lightning's own requeueing is off: see :mod:`vcgen.training.callbacks.requeue`."""
+        """TensorBoard straight into the run's folder, unless the config names another logger; checkpoints by our own
+        reader and writer; in SLURM, nodes and processes as SLURM has them. Lightning's own requeueing is off: see
+        :mod:`vcgen.training.callbacks.requeue`."""
         trainer = self.config_init[self.subcommand].trainer
         if trainer.barebones:
-            kwargs |= {"logger": None, "log_every_n_steps": None, "num_sanity_val_steps": None, "enable_model_summary": None}
+            kwargs |= {
+                "logger": None,
+                "log_every_n_steps": None,
+                "num_sanity_val_steps": None,
+                "enable_model_summary": None,
+            }
         elif trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="")
         plugins = trainer.plugins or []
@@ -149,7 +182,10 @@ class VcgenCLI(DiscreetCLI):
             kwargs |= {"num_nodes": self.layout.nodes, "devices": self.layout.per_node}
             plugins = [SLURMEnvironment(auto_requeue=False), *plugins]
         elif "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
-            plugins = [LightningEnvironment(), *plugins]  # Lightning would take this process for one that srun has started
+            plugins = [
+                LightningEnvironment(),
+                *plugins,
+            ]  # Lightning would take this process for one that srun has started
         kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
         trainer = super().instantiate_trainer(**kwargs)
         # Lightning's own handler of SIGTERM calls the other processes from inside the handler, and can wait for ever.
@@ -162,7 +198,9 @@ class VcgenCLI(DiscreetCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
         """Lightning's own, without those of vcgen's callbacks that the Trainer is told to do without."""
         unwanted = unwanted_callbacks(config)
-        self.trainer_defaults["callbacks"] = [c for c in self.trainer_defaults["callbacks"] if not isinstance(c, unwanted)]
+        self.trainer_defaults["callbacks"] = [
+            c for c in self.trainer_defaults["callbacks"] if not isinstance(c, unwanted)
+        ]
         return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, unwanted)])
 
     def fit(self, **arguments: Any) -> None:
@@ -181,7 +219,9 @@ class VcgenCLI(DiscreetCLI):
             raise UserError(f"there is nothing to validate: the weights are random; {advice}")
         self.trainer.validate(**arguments)
         if not sum(self.trainer.num_val_batches):
-            raise UserError("there is nothing to validate on: give data.val, or data.hold_out, and trainer.limit_val_batches above 0")
+            raise UserError(
+                "there is nothing to validate on: give data.val, or data.hold_out, and trainer.limit_val_batches above 0"
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Flags beat the hyperparameters stored in a checkpoint (LightningCLI does it the other way round)."""
@@ -193,10 +233,10 @@ def checkpoint_folder(root: str | None) -> str:
 
 
 def resolve_checkpoint(name: str | None, root: str, may_start_afresh: bool) -> str | None:
-    """"best" and "last" are files of the run's folder, other names are paths.
+    """ "best" and "last" are files of the run's folder, other names are paths.
 
-    A job that always says ``--ckpt_path last`` must run its first time, too: then there is none yet, and None is returned.
-    """
+    A job that always says ``--ckpt_path last`` must run its first time, too: then there is none yet, and None is
+    returned."""
     if name not in ("best", "last"):
         return name
     path = Path(checkpoint_folder(root)) / f"{name}.ckpt"
@@ -215,7 +255,9 @@ def plain(value: Any) -> Any:
 
 
 def run(words: list[str], signals: StopSignals | None = None) -> None:
-    """Run ``vcgen fit`` or ``vcgen validate``: ``words`` is the command line after ``vcgen``. Raises Stopped after one of ``signals``."""
+    """Run ``vcgen fit`` or ``vcgen validate``: ``words`` is the command line after ``vcgen``. Raises Stopped after one
+    of ``signals``.
+    """
     mend()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quieten()
@@ -224,8 +266,13 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
     sys.argv = [sys.argv[0], *words]
     with one_line(words[0]):
         VcgenCLI(
-            System, pl.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
-            signals=signals or StopSignals(), seed_everything_default=0,
+            System,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            signals=signals or StopSignals(),
+            seed_everything_default=0,
             save_config_callback=None,
             # The data part deals out scenes to ranks by itself.
             trainer_defaults={"use_distributed_sampler": False},
@@ -248,7 +295,9 @@ def one_line(command: str, nodes: int = 1) -> Iterator[None]:
         if error.filename is None and error.errno not in FULL:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        raise UserError(f"{place}{error.strerror}; choose a writable trainer.default_root_dir with free space") from error
+        raise UserError(
+            f"{place}{error.strerror}; choose a writable trainer.default_root_dir with free space"
+        ) from error
     except Exception as error:
         message = str(error)
         line = process_refusal(message) or rendezvous_refusal(message, nodes, os.environ) or lightning_refusal(error)
@@ -260,7 +309,9 @@ def one_line(command: str, nodes: int = 1) -> Iterator[None]:
 
 
 def explain(error: BaseException, nodes: int = 1) -> str | None:
-    """The line that users see for an exception in a training on so many nodes, or None where it ends with a traceback."""
+    """The line that users see for an exception in a training on so many nodes, or None where it ends with a
+    traceback.
+    """
     try:
         with one_line("fit", nodes):
             raise error
@@ -272,6 +323,8 @@ def explain(error: BaseException, nodes: int = 1) -> str | None:
 
 def quieten() -> None:
     """Keep what users must act on; drop Lightning's tips and its advice that does not hold for an endless stream."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
     for text in IRRELEVANT:
         warnings.filterwarnings("ignore", text)

@@ -1,4 +1,6 @@
-"""Which loggers and callbacks a run has: loggers write into its folder, and what the Trainer switches off is left out."""
+"""Which loggers and callbacks a run has: loggers write into its folder, and what the Trainer switches off is left
+out.
+"""
 
 from typing import Any
 
@@ -22,13 +24,16 @@ def put_into(trainer: Namespace, folder: str) -> None:
 
 
 def unwanted_callbacks(trainer: dict[str, Any]) -> tuple[type, ...]:
-    """Which of vcgen's callbacks the Trainer's arguments exclude: by its switches, or by a progress bar of the user's."""
+    """Which of vcgen's callbacks the Trainer's arguments exclude: by its switches, or by a progress bar of the
+    user's.
+    """
     given = trainer.get("callbacks") or []
     own_bar = any(isinstance(callback, ProgressBar) for callback in (given if isinstance(given, list) else [given]))
     if trainer["barebones"]:
         return Progress, Checkpoints, LearningRateMonitor, Speed, Samples
     excluded = {
-        Progress: own_bar or trainer["enable_progress_bar"] is False, Checkpoints: trainer["enable_checkpointing"] is False,
+        Progress: own_bar or trainer["enable_progress_bar"] is False,
+        Checkpoints: trainer["enable_checkpointing"] is False,
         LearningRateMonitor: not trainer["logger"],
     }
     return tuple(kind for kind, without in excluded.items() if without)

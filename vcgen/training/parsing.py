@@ -13,7 +13,9 @@ HERE = "."
 
 
 class NestedNull(jsonargparse._util.NestedArg):
-    """The value of an option of an object (``--model.optimizer.muon_lr null``). jsonargparse hands null on as the word "None"."""
+    """The value of an option of an object (``--model.optimizer.muon_lr null``). jsonargparse hands null on as the word
+    "None".
+    """
 
     def __new__(cls, key: str, val: Any) -> "NestedNull":
         return super().__new__(cls, key, "null" if val is None else val)

@@ -1,4 +1,6 @@
-"""Values of a configuration against the annotations of the classes that they are for: every option out of its range, by its full name."""
+"""Values of a configuration against the annotations of the classes that they are for: every option out of its range, by
+its full name.
+"""
 
 import importlib
 import math
@@ -12,9 +14,11 @@ from vcgen.errors import UserError
 
 
 def check_ranges(kind: type, arguments: Mapping[str, Any], place: str) -> None:
-    """Raises UserError for the first argument of a class that its annotation excludes, and for numbers that are none, at any depth.
+    """Raises UserError for the first argument of a class that its annotation excludes, and for numbers that are none,
+    at any depth.
 
-    arguments: by name, plain data with {"class_path", "init_args"} for objects. place: what the command line calls the object, "model".
+    arguments: by name, plain data with {"class_path", "init_args"} for objects. place: what the command line calls the
+        object, "model".
     """
     hints = get_type_hints(kind.__init__, include_extras=True)
     for name, value in arguments.items():
@@ -26,11 +30,15 @@ def check_value(hint: Any, value: Any, place: str) -> None:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if isinstance(value, Mapping) and "class_path" in value:
         check_ranges(named_class(value["class_path"]), value.get("init_args") or {}, place)
-    elif isinstance(value, Mapping) and (ours := [kind for kind in kinds if getattr(kind, "__module__", "").startswith("vcgen.")]):
+    elif isinstance(value, Mapping) and (
+        ours := [kind for kind in kinds if getattr(kind, "__module__", "").startswith("vcgen.")]
+    ):
         check_ranges(ours[0], value, place)
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            check_value(next((get_args(kind)[1] for kind in kinds if get_origin(kind) is dict), Any), item, f"{place}.{name}")
+            check_value(
+                next((get_args(kind)[1] for kind in kinds if get_origin(kind) is dict), Any), item, f"{place}.{name}"
+            )
     elif any(not math.isfinite(number) for number in _floats(value)):
         raise UserError(f"{place} must be finite, not {value}")
     elif is_bounded(hint):
@@ -42,7 +50,9 @@ def check_value(hint: Any, value: Any, place: str) -> None:
 
 
 def check_pair(model: str, data: str) -> None:
-    """Raises UserError where one of vcgen's data modules is none that the system learns from. model, data: paths of the classes."""
+    """Raises UserError where one of vcgen's data modules is none that the system learns from. model, data: paths of the
+    classes.
+    """
     takes, (package, _, name) = getattr(named_class(model), "takes", ()), data.rpartition(".")
     if takes and package.startswith("vcgen.") and name not in takes:
         raise UserError(f"{model.rpartition('.')[2]} does not learn from {name}; set data to {' or '.join(takes)}")

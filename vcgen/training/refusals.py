@@ -14,7 +14,10 @@ KEY = re.compile(r'Parser key "([^"]+)":')
 #: What is said of a value -> how we say it.
 WORDS = (
     (CLASS, r"\1:"),
-    (re.compile(r"Expected a dot import path string: (.*)"), r"no class is called \1 here; give its name, or package.module.Class"),
+    (
+        re.compile(r"Expected a dot import path string: (.*)"),
+        r"no class is called \1 here; give its name, or package.module.Class",
+    ),
     (re.compile(r"Unable to load config '(.*)'"), r"takes named values, such as {name: value}, not \1"),
     (re.compile(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|typing\.(\w+))"), r"expected \1\2"),
     (re.compile(r"expected Literal\[(.*?)\]"), r"expected one of \1"),
@@ -26,18 +29,30 @@ ALTERNATIVE = re.compile(r"expected (\w+|one of [^.]*)")
 
 
 def parse_refusal(message: str) -> str:
-    """jsonargparse's explanation, indented and over many lines -> "model.layers: NerfDiff: expected int. Got value: many"."""
+    """jsonargparse's explanation, indented and over many lines -> "model.layers: NerfDiff: expected int. Got value:
+    many".
+    """
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     lines = [line for line in lines if line and not NOISE.match(line)]
     keys = [key for line in lines for key in KEY.findall(line)]
     reasons = list(dict.fromkeys(reworded(KEY.sub("", line).strip()) for line in lines))
     kinds = [reason for reason in reasons if ALTERNATIVE.fullmatch(reason)]
-    reasons = [reason for reason in reasons if reason and reason not in kinds and not reason.startswith('Unable to load config "')]
+    reasons = [
+        reason
+        for reason in reasons
+        if reason and reason not in kinds and not reason.startswith('Unable to load config "')
+    ]
     telling = [reason for reason in reasons if not reason.startswith("Not a valid subclass of")] or reasons
     while len(telling) > 1 and telling[-1].endswith(":"):  # of whose class the reason has been said
         telling.pop()
-    if kinds and all(reason.endswith(":") for reason in telling):  # only names of classes: the types are all that is said
-        value = re.search(r"Given value: (.*)", message) if "NestedArg" not in message else re.search(r", val='?(.*?)'?\)$", message)
+    if kinds and all(
+        reason.endswith(":") for reason in telling
+    ):  # only names of classes: the types are all that is said
+        value = (
+            re.search(r"Given value: (.*)", message)
+            if "NestedArg" not in message
+            else re.search(r", val='?(.*?)'?\)$", message)
+        )
         fitting = " or ".join(kind.removeprefix("expected ") for kind in kinds)
         telling.append(f"expected {fitting}" + (f". Got value: {value[1]}" if value else ""))
     place = ".".join(key for key, before in zip(keys, [None, *keys]) if key != before)
@@ -59,14 +74,18 @@ def worker_refusal(message: str) -> str:
 
 def process_refusal(message: str) -> str | None:
     """The line for a run that has lost one of its loader processes; None for any other message."""
-    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (\w+)|exited unexpectedly)", message):
+    if found := re.search(
+        r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (\w+)|exited unexpectedly)", message
+    ):
         how = f"was killed ({found[1]})" if found[1] else "ended unexpectedly"
         return f"a loader process {how}, most often for lack of memory: lower data.num_workers or ask for more; go on with --ckpt_path last"
     return None
 
 
 def lightning_refusal(error: Exception) -> str | None:
-    """The line for an exception that Lightning raises of its own accord, since it cannot do what it was told; None for any other."""
+    """The line for an exception that Lightning raises of its own accord, since it cannot do what it was told; None for
+    any other.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or "/lightning/" not in frames[-1].filename or not (frames[-1].line or "").startswith("raise "):
         return None
@@ -76,7 +95,8 @@ def lightning_refusal(error: Exception) -> str | None:
 def rendezvous_refusal(message: str, nodes: int, environ: Mapping[str, str]) -> str | None:
     """The line for processes that have not found one another; None for any other message.
 
-    nodes: on which the training is to run. environ: where MASTER_ADDR, MASTER_PORT and NODE_RANK stand, which each of them needs.
+    nodes: on which the training is to run. environ: where MASTER_ADDR, MASTER_PORT and NODE_RANK stand, which each of
+        them needs.
     """
     address, port = (environ.get(name, "not set") for name in ("MASTER_ADDR", "MASTER_PORT"))
     here = environ.get("NODE_RANK", "0")
@@ -87,6 +107,8 @@ def rendezvous_refusal(message: str, nodes: int, environ: Mapping[str, str]) -> 
     joined = re.search(r"(\d+)/(\d+) clients joined", message)
     found = f"{joined[1]} of {joined[2]} processes" if joined else "this process"
     others = ", ".join(str(node) for node in range(nodes) if str(node) != here) or "none"
-    place = f"came to MASTER_ADDR {address}, port {port}: this is NODE_RANK {here} of {nodes} nodes, and waits for {others}"
+    place = (
+        f"came to MASTER_ADDR {address}, port {port}: this is NODE_RANK {here} of {nodes} nodes, and waits for {others}"
+    )
     advice = f"start the same command on every node, with the first one's MASTER_ADDR, one MASTER_PORT, and NODE_RANK 0 to {nodes - 1}"
     return f"only {found} {place}; {advice}"

@@ -24,11 +24,10 @@ SECONDS_BETWEEN_TRIES = 1.0
 def alone_in(folder: Path | str, patience: float = 120.0) -> Iterator[bool]:
     """Hold the lock of a run's folder, which is made if need be. Yields False where the file system knows no locks.
 
-    The lock is the system's, on ``run.lock``: it goes with the process, however that ends, and the file stays. It is one that forked
-    loader processes do not inherit, since they may outlive a killed trainer by seconds. patience: seconds to wait for the lock when the
-    holder belongs to the same SLURM job, requeued while a file server still believes that its first process lives.
-    Raises UserError when another process holds the lock.
-    """
+    The lock is the system's, on ``run.lock``: it goes with the process, however that ends, and the file stays. It is
+    one that forked loader processes do not inherit, since they may outlive a killed trainer by seconds. patience:
+    seconds to wait for the lock when the holder belongs to the same SLURM job, requeued while a file server still
+    believes that its first process lives. Raises UserError when another process holds the lock."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open_lock(folder / LOCK) as file:
@@ -50,7 +49,9 @@ def take(file: BinaryIO, folder: Path, deadline: float) -> bool:
             return True
         except OSError as error:
             if error.errno in UNSUPPORTED:
-                warnings.warn(f"{folder}: this file system knows no locks ({error.strerror}): see to it that no second run writes here")
+                warnings.warn(
+                    f"{folder}: this file system knows no locks ({error.strerror}): see to it that no second run writes here"
+                )
                 return False
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise

@@ -23,18 +23,26 @@ class Layout:
     per_node: int
 
 
-def slurm_layout(environ: Mapping[str, str], accelerator: Any = "auto", devices: Any = "auto", num_nodes: int = 1) -> Layout | None:
+def slurm_layout(
+    environ: Mapping[str, str], accelerator: Any = "auto", devices: Any = "auto", num_nodes: int = 1
+) -> Layout | None:
     """The processes that SLURM has started, or None where SLURM has no part in it: then Lightning starts them.
 
-    accelerator, devices, num_nodes: as given to the Trainer. Raises UserError, in each process alike, for what cannot work.
-    """
+    accelerator, devices, num_nodes: as given to the Trainer. Raises UserError, in each process alike, for what cannot
+    work."""
     if "SLURM_JOB_ID" not in environ or "TORCHELASTIC_RUN_ID" in environ:
         return None
-    job, tasks, nodes = environ["SLURM_JOB_ID"], int(environ.get("SLURM_NTASKS", 1)), int(environ.get("SLURM_NNODES", 1))
+    job, tasks, nodes = (
+        environ["SLURM_JOB_ID"],
+        int(environ.get("SLURM_NTASKS", 1)),
+        int(environ.get("SLURM_NNODES", 1)),
+    )
     if "SLURM_STEP_ID" not in environ:
         if tasks > 1 or nodes > 1:
             found = f"SLURM job {job} has {tasks} tasks on {nodes} nodes, but this process was not started by srun"
-            raise UserError(f"{found} and would wait for the others; use `sbatch slurm/fit.sbatch`, or `srun vcgen fit ...`")
+            raise UserError(
+                f"{found} and would wait for the others; use `sbatch slurm/fit.sbatch`, or `srun vcgen fit ...`"
+            )
         return None
     if environ.get("SLURM_JOB_NAME") in INTERACTIVE:
         if tasks > 1:
@@ -42,7 +50,9 @@ def slurm_layout(environ: Mapping[str, str], accelerator: Any = "auto", devices:
             raise UserError(f"{found}; use `sbatch slurm/fit.sbatch`, or `srun --job-name=train vcgen fit ...`")
         return None
     if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
-        raise UserError(f"SLURM job {job} has {tasks} tasks, but not how many per node; give sbatch --ntasks-per-node instead of --ntasks")
+        raise UserError(
+            f"SLURM job {job} has {tasks} tasks, but not how many per node; give sbatch --ntasks-per-node instead of --ntasks"
+        )
     per_node = int(environ.get("SLURM_NTASKS_PER_NODE", 1))
     if nodes * per_node != tasks:
         found = f"SLURM job {job} started {tasks} tasks on {nodes} nodes, but --ntasks-per-node is {per_node}"
@@ -66,12 +76,18 @@ def check_trainer(job: str, layout: Layout, devices: int | None, num_nodes: int)
 def check_gpus(job: str, per_node: int, environ: Mapping[str, str], idle_is_meant: bool) -> None:
     """One GPU per task. A job without GPUs trains on CPUs."""
     allocated, visible = environ.get("SLURM_GPUS_ON_NODE"), environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = int(allocated or 0) if visible is None else len([name for name in visible.split(",") if name not in ("", "NoDevFiles")])
+    gpus = (
+        int(allocated or 0)
+        if visible is None
+        else len([name for name in visible.split(",") if name not in ("", "NoDevFiles")])
+    )
     if 0 < gpus < per_node and allocated and int(allocated) >= per_node:
         found = f"each of the {per_node} tasks per node of SLURM job {job} sees {gpus} GPUs only"
         raise UserError(f"{found}; give sbatch --gpus-per-node={per_node} without --gpus-per-task and --gpu-bind")
     if 0 < gpus < per_node:
-        raise UserError(f"SLURM job {job} has {per_node} tasks per node for {gpus} GPUs; give sbatch --ntasks-per-node={gpus}")
+        raise UserError(
+            f"SLURM job {job} has {per_node} tasks per node for {gpus} GPUs; give sbatch --ntasks-per-node={gpus}"
+        )
     if gpus > per_node and not idle_is_meant:
         found = f"SLURM job {job} has {gpus} GPUs per node, but {per_node} tasks, one for each GPU that is used"
         raise UserError(f"{found}; give sbatch --ntasks-per-node={gpus}, or set trainer.devices to {per_node}")
@@ -98,7 +114,8 @@ def job_name(environ: Mapping[str, str]) -> str:
 
 
 def preempted(job: str) -> bool:
-    """Whether SIGTERM began the grace time of a preemption. A job that ends within it has failed, for SLURM, and is not requeued after it.
+    """Whether SIGTERM began the grace time of a preemption. A job that ends within it has failed, for SLURM, and is not
+    requeued after it.
 
     Jobs that SLURM requeues, cancels or stops at their time limit are no longer RUNNING when they get SIGTERM.
     """
@@ -113,7 +130,9 @@ def job_state(job: str) -> dict[str, str]:
 
 
 def requeue(job: str) -> str:
-    """``scontrol requeue``; returns why it failed, "" if it did not. From here on SLURM may kill this job at any moment."""
+    """``scontrol requeue``; returns why it failed, "" if it did not. From here on SLURM may kill this job at any
+    moment.
+    """
     return scontrol("requeue", job)[1]
 
 
@@ -123,4 +142,6 @@ def scontrol(*words: str) -> tuple[str, str]:
         done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", " ".join(str(error).split())
-    return done.stdout, "" if done.returncode == 0 else " ".join(done.stderr.split()) or f"scontrol's status is {done.returncode}"
+    return done.stdout, "" if done.returncode == 0 else " ".join(
+        done.stderr.split()
+    ) or f"scontrol's status is {done.returncode}"

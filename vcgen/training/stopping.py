@@ -1,7 +1,8 @@
-"""Being told to stop by SIGUSR1 or SIGTERM: signals are only noted; a training acts on them between two steps, and this says how it ended.
+"""Being told to stop by SIGUSR1 or SIGTERM: signals are only noted; a training acts on them between two steps, and this
+says how it ended.
 
-Nothing heavy is imported here: the signals are listened to before PyTorch is, which takes its time on a cluster's file system.
-"""
+Nothing heavy is imported here: the signals are listened to before PyTorch is, which takes its time on a cluster's file
+system."""
 
 import multiprocessing
 import os
@@ -29,11 +30,12 @@ ECHO = 5.0
 
 
 class StopSignals:
-    """Within ``with``, SIGUSR1 and SIGTERM do nothing but appear in ``received``; afterwards the previous handlers are back.
+    """Within ``with``, SIGUSR1 and SIGTERM do nothing but appear in ``received``; afterwards the previous handlers are
+    back.
 
-    Until ``training`` is set, as in a validation, there is nothing to save: SIGTERM and Ctrl-C end the process. So they do where one of
-    them is sent again. Processes that wait for one another do so inside of PyTorch, where Python's handlers are not called: a thread of
-    its own listens.
+    Until ``training`` is set, as in a validation, there is nothing to save: SIGTERM and Ctrl-C end the process. So they
+    do where one of them is sent again. Processes that wait for one another do so inside of PyTorch, where Python's
+    handlers are not called: a thread of its own listens.
 
     started: the processes that this one has started and takes along.
     """
@@ -80,7 +82,9 @@ class StopSignals:
     def _end(self, number: signal.Signals) -> None:
         leader = all(os.environ.get(name, "0") == "0" for name in RANKS)
         if self.training:
-            _say(f"{number.name} came again: ended at once, checkpoints are what they were; go on with --ckpt_path last")
+            _say(
+                f"{number.name} came again: ended at once, checkpoints are what they were; go on with --ckpt_path last"
+            )
             status = 128 + number
         else:
             status = conclude(Stopped(number, None, "", leader, resumes=True))
@@ -94,9 +98,11 @@ class StopSignals:
 
 @dataclass
 class Stopped(Exception):
-    """Raised in all processes of a training once it has saved ``checkpoint`` because of ``signal``; "" where it saves none.
+    """Raised in all processes of a training once it has saved ``checkpoint`` because of ``signal``; "" where it saves
+    none.
 
-    step: None before the first. leader: whether this is the process that speaks for all. resumes: whether the same command goes on from
+    step: None before the first. leader: whether this is the process that speaks for all. resumes: whether the same
+        command goes on from
     the checkpoint.
     """
 
@@ -110,9 +116,8 @@ class Stopped(Exception):
 def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
     """Requeue the SLURM job where that is due, say in one line what happened, and return the process's exit status.
 
-    0 if the job has been requeued; otherwise 128 + the signal's number, as shells have it: a stopped training is not a finished one.
-    Only the leader speaks and fails; the others leave with 0, lest SLURM kill the leader for them.
-    """
+    0 if the job has been requeued; otherwise 128 + the signal's number, as shells have it: a stopped training is not a
+    finished one. Only the leader speaks and fails; the others leave with 0, lest SLURM kill the leader for them."""
     if not stopped.leader:
         return 0
     saved = f"stopped by {stopped.signal.name} after step {stopped.step}, {stopped.checkpoint} is complete"
@@ -120,7 +125,9 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
     if stopped.step is None:
         saved, again = f"stopped by {stopped.signal.name} with nothing to save", "start again with the same command"
     elif not stopped.checkpoint:
-        _say(f"stopped by {stopped.signal.name} after step {stopped.step}; nothing was saved, since trainer.enable_checkpointing is false")
+        _say(
+            f"stopped by {stopped.signal.name} after step {stopped.step}; nothing was saved, since trainer.enable_checkpointing is false"
+        )
         return 128 + stopped.signal
     job = job_name(environ)
     if job and stopped.signal == signal.SIGTERM and not preempted(job):

@@ -1,4 +1,6 @@
-"""What Lightning's Trainer is told, checked before anything is built: it takes values that cannot work, and fails on them much later."""
+"""What Lightning's Trainer is told, checked before anything is built: it takes values that cannot work, and fails on
+them much later.
+"""
 
 import math
 import re
@@ -7,7 +9,14 @@ from typing import Any
 
 from vcgen.errors import UserError
 
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "single_device", "sharded")
+STRATEGIES = (
+    "auto",
+    "ddp",
+    "ddp_find_unused_parameters_true",
+    "ddp_find_unused_parameters_false",
+    "single_device",
+    "sharded",
+)
 #: The same as classes of Lightning. Those of other packages are the user's own affair.
 STRATEGY_CLASSES = ("DDPStrategy", "SingleDeviceStrategy")
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
@@ -79,14 +88,20 @@ def check_trainer(options: Mapping[str, Any], endless: bool) -> None:
             raise UserError(f"trainer.{name} must be {words}; not {value}")
     check_strategy(options.get("strategy"))
     if options.get("strategy") == "single_device" and options.get("num_nodes", 1) > 1:
-        raise UserError(f"trainer.strategy single_device knows no others of {options['num_nodes']} nodes; give --trainer.strategy ddp")
+        raise UserError(
+            f"trainer.strategy single_device knows no others of {options['num_nodes']} nodes; give --trainer.strategy ddp"
+        )
     plugins = options.get("plugins") or []
     for plugin in plugins if isinstance(plugins, list) else [plugins]:
         name = str(plugin.get("class_path") if isinstance(plugin, Mapping) else plugin).rpartition(".")[2]
         if "Precision" in name and name != "MixedPrecision":
-            raise UserError(f"trainer.plugins: vcgen cannot train with {name}; give --trainer.precision {OPTIONS['precision'][1]}")
+            raise UserError(
+                f"trainer.plugins: vcgen cannot train with {name}; give --trainer.precision {OPTIONS['precision'][1]}"
+            )
     if options.get("min_steps") and 0 < options["max_steps"] < options["min_steps"]:
-        raise UserError(f"trainer.min_steps {options['min_steps']} is more than trainer.max_steps {options['max_steps']}; change one")
+        raise UserError(
+            f"trainer.min_steps {options['min_steps']} is more than trainer.max_steps {options['max_steps']}; change one"
+        )
     if options.get("barebones") and options.get("logger") not in (None, False):
         raise UserError("trainer.barebones logs nothing: leave trainer.logger out, or barebones")
     if endless:
@@ -100,13 +115,15 @@ def check_seed(seed: Any) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Only strategies that leave the start of processes to `vcgen fit` or the cluster: forks and spawned copies of a process that has
-    already built model and callbacks fail, or end in an error after the last step."""
+    """Only strategies that leave the start of processes to `vcgen fit` or the cluster: forks and spawned copies of a
+    process that has already built model and callbacks fail, or end in an error after the last step."""
     advice = "give --trainer.strategy ddp, or sharded for U-Nets that are too large for one GPU"
     if isinstance(strategy, Mapping):
         module, _, name = str(strategy.get("class_path")).rpartition(".")
         method = (strategy.get("init_args") or {}).get("start_method") or "popen"
-        if module.startswith(("lightning.", "pytorch_lightning.")) and (name not in STRATEGY_CLASSES or method != "popen"):
+        if module.startswith(("lightning.", "pytorch_lightning.")) and (
+            name not in STRATEGY_CLASSES or method != "popen"
+        ):
             shown = name if method == "popen" else f"{name} with start_method {method}"
             raise UserError(f"trainer.strategy: vcgen cannot train with {shown}; {advice}")
     elif strategy is not None and str(strategy).lower() not in STRATEGIES:
@@ -121,11 +138,15 @@ def check_epochs(options: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.{name} must be a whole number of batches: {ENDLESS}; not {value}")
     limited = again or (isinstance(limit, int) and limit) or 0
     if not limited and (options.get("max_epochs") or -1) > 0 and not options.get("fast_dev_run"):
-        advice = "give trainer.max_steps or max_time, or with trainer.limit_train_batches the number of batches of an epoch"
+        advice = (
+            "give trainer.max_steps or max_time, or with trainer.limit_train_batches the number of batches of an epoch"
+        )
         raise UserError(f"trainer.max_epochs counts nothing: {ENDLESS}; {advice}")
     interval, every = options.get("val_check_interval"), options.get("check_val_every_n_epoch")
     if isinstance(interval, float) and (every is None or (interval != 1 and not limited)):
         raise UserError(f"trainer.val_check_interval must be a whole number of batches: {ENDLESS}; not {interval}")
     if isinstance(interval, int) and limited and every is not None and interval > limited:
         found = f"trainer.val_check_interval {interval} is more than the {limited} batches of an epoch"
-        raise UserError(f"{found}; lower it, or set trainer.check_val_every_n_epoch to null to count batches of all epochs")
+        raise UserError(
+            f"{found}; lower it, or set trainer.check_val_every_n_epoch to null to count batches of all epochs"
+        )

@@ -16,9 +16,8 @@ from vcgen.visualization.video import gif_bytes, write_png
 def show_image(trainer: pl.Trainer, name: str, pixels: NDArray[np.uint8]) -> None:
     """Show an image (height, width, 3), called such as "val/views", at the step that the run is at.
 
-    In TensorBoard, by ``log_image`` of loggers that have it, as WandbLogger has, or as ``images/NAME-STEP.png`` in the run's folder.
-    Nothing is shown where the run has no logger. For the first process.
-    """
+    In TensorBoard, by ``log_image`` of loggers that have it, as WandbLogger has, or as ``images/NAME-STEP.png`` in the
+    run's folder. Nothing is shown where the run has no logger. For the first process."""
     shown = not trainer.loggers
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -33,13 +32,17 @@ def show_image(trainer: pl.Trainer, name: str, pixels: NDArray[np.uint8]) -> Non
 
 
 def show_animation(trainer: pl.Trainer, name: str, frames: NDArray[np.uint8], fps: float) -> None:
-    """The same for frames (n, height, width, 3), as a GIF: in TensorBoard, or as a file, which ``log_image`` is told of."""
+    """The same for frames (n, height, width, 3), as a GIF: in TensorBoard, or as a file, which ``log_image`` is told
+    of.
+    """
     content = gif_bytes(frames, fps)
     boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     for logger in boards:
         # add_video needs moviepy and writes nothing with its version 2: an animated GIF goes in as an image instead.
         image = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=content)
-        logger.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), trainer.global_step)
+        logger.experiment._get_file_writer().add_summary(
+            Summary(value=[Summary.Value(tag=name, image=image)]), trainer.global_step
+        )
     others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
     if trainer.fast_dev_run or not trainer.loggers or (boards and not others):
         return

@@ -12,19 +12,18 @@ from vcgen.io import replacing
 if TYPE_CHECKING:
     import trimesh
 
-#: z-up world -> y-up glTF (https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, section 3.4): (x, y, z) -> (x, z, -y), a rotation.
-#: What faces azimuth 0 (-y) faces +z afterwards, glTF's front.
+#: z-up world -> y-up glTF (https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, section 3.4): (x, y, z) -> (x, z,
+#: -y), a rotation. What faces azimuth 0 (-y) faces +z afterwards, glTF's front.
 Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
 def write_mesh(path: Path | str, mesh: "trimesh.Trimesh") -> Path:
     """Write a mesh with sRGB vertex colors from the z-up world, atomically; the suffix chooses the format.
 
-    .glb: turned y-up, colors linear as the standard asks (section 3.7.2.1), material unlit: the colors are light already seen, and a
-    viewer's lamps would shade them twice. trimesh reads the colors back as ``visual.vertex_attributes["color"]``, or as plain vertex
-    colors with ``trimesh.load(path, skip_materials=True)``. .ply, .obj: z-up and sRGB, as most readers of these formats expect. .stl:
-    z-up, without colors.
-    """
+    .glb: turned y-up, colors linear as the standard asks (section 3.7.2.1), material unlit: the colors are light
+    already seen, and a viewer's lamps would shade them twice. trimesh reads the colors back as
+    ``visual.vertex_attributes["color"]``, or as plain vertex colors with ``trimesh.load(path, skip_materials=True)``.
+    .ply, .obj: z-up and sRGB, as most readers of these formats expect. .stl: z-up, without colors."""
     path = Path(path)
     if path.suffix not in (".glb", ".ply", ".obj", ".stl"):
         raise UserError(f"cannot write a mesh as {path.name}: use a name ending in .glb, .ply, .obj or .stl")

@@ -15,13 +15,15 @@ from PIL import Image
 from vcgen.errors import UserError
 from vcgen.io import replacing
 
-#: Turbo color map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by Anton Mikhailov and
-#: Ruofei Du, "Turbo, an improved rainbow colormap for visualization" (2019), Apache-2.0.
-TURBO = np.array([
-    [0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943],
-    [0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604],
-    [0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973],
-])
+#: Turbo color map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by
+#: Anton Mikhailov and Ruofei Du, "Turbo, an improved rainbow colormap for visualization" (2019), Apache-2.0.
+TURBO = np.array(
+    [
+        [0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943],
+        [0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604],
+        [0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973],
+    ]
+)
 
 
 def write_png(path: Path | str, pixels: NDArray) -> Path:
@@ -34,13 +36,15 @@ def write_png(path: Path | str, pixels: NDArray) -> Path:
 def gif_bytes(frames: NDArray[np.uint8], fps: float = 20) -> bytes:
     """A looping animated GIF as bytes. frames: uint8 (n, height, width, 3).
 
-    GIF counts time in hundredths of a second, and most players slow down delays below 2: ``fps`` above 50 becomes 50. Every frame has
-    its own palette of 256 colors. Viewers show n frames; identical neighbors are stored once with the sum of their delays.
-    """
+    GIF counts time in hundredths of a second, and most players slow down delays below 2: ``fps`` above 50 becomes 50.
+    Every frame has its own palette of 256 colors. Viewers show n frames; identical neighbors are stored once with the
+    sum of their delays."""
     hundredths = max(2, round(100 / fps))
     images = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in _checked(frames)]
     stream = io.BytesIO()
-    images[0].save(stream, format="GIF", save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0, optimize=False)
+    images[0].save(
+        stream, format="GIF", save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0, optimize=False
+    )
     return stream.getvalue()
 
 
@@ -55,9 +59,8 @@ def write_gif(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
 def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> Path:
     """Write H.264 in yuv420p with the index up front, which plays in browsers, slides and phones; atomically.
 
-    yuv420p halves the color resolution, so odd sizes are padded to even by repeating the last row or column. Uses the ffmpeg binary that
-    the package imageio-ffmpeg brings along. Raises UserError when that cannot write.
-    """
+    yuv420p halves the color resolution, so odd sizes are padded to even by repeating the last row or column. Uses the
+    ffmpeg binary that the package imageio-ffmpeg brings along. Raises UserError when that cannot write."""
     import imageio_ffmpeg
 
     _, height, width, _ = _checked(frames).shape
@@ -70,7 +73,9 @@ def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *result, f"file:{temporary}"]
         done = subprocess.run(command, input=even.tobytes(), capture_output=True)
         if done.returncode:
-            reason = (done.stderr.decode(errors="replace").splitlines() or [f"status {done.returncode}"])[-1].rpartition("] ")[2]
+            reason = (done.stderr.decode(errors="replace").splitlines() or [f"status {done.returncode}"])[
+                -1
+            ].rpartition("] ")[2]
             raise UserError(f"{path}: cannot be written (ffmpeg: {reason}); choose a writable place with free space")
     return Path(path)
 
@@ -79,7 +84,8 @@ def depth_image(depth: NDArray, near: float, far: float, alpha: NDArray | None =
     """Depth as colors: red at ``near``, through yellow and green, to blue at ``far``; values outside are clamped.
 
     Uses the middle 80 % of Turbo, whose ends are nearly black.
-    depth: (..., height, width). alpha: the same shape, opacity in [0, 1]; what is transparent fades to white. Returns uint8 (..., 3).
+    depth: (..., height, width). alpha: the same shape, opacity in [0, 1]; what is transparent fades to white. Returns
+        uint8 (..., 3).
     """
     nearness = 1 - np.clip((np.asarray(depth, np.float64) - near) / (far - near), 0, 1)
     position = 0.1 + 0.8 * nearness
@@ -90,8 +96,12 @@ def depth_image(depth: NDArray, near: float, far: float, alpha: NDArray | None =
     return np.round(color * 255).astype(np.uint8)
 
 
-def contact_sheet(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], columns: int, gap: int = 2) -> NDArray[np.uint8]:
-    """Images of one size, uint8 (n, height, width, 3), row by row in ``columns`` columns on white, ``gap`` white pixels between them."""
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], columns: int, gap: int = 2
+) -> NDArray[np.uint8]:
+    """Images of one size, uint8 (n, height, width, 3), row by row in ``columns`` columns on white, ``gap`` white pixels
+    between them.
+    """
     frames = _checked(np.asarray(images))
     count, height, width, _ = frames.shape
     columns = min(columns, count)

@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> int:
     # argparse, not jsonargparse: this must run where packages are missing.
     description = "Check versions, devices, files and SLURM; say how to mend what is missing. The exit status is 1 if there is a problem."
     parser = ArgumentParser(prog="vcgen doctor", description=description, allow_abbrev=False)
-    parser.add_argument("--data", metavar="FOLDER", type=Path, help="also verify the checksums of a shard folder (of vcgen data pack)")
+    parser.add_argument(
+        "--data", metavar="FOLDER", type=Path, help="also verify the checksums of a shard folder (of vcgen data pack)"
+    )
     chosen = parser.parse_args(arguments)
     findings = report(chosen.data)
     for finding in findings:

@@ -20,10 +20,18 @@ def processors(cgroup: Path = CGROUP) -> Iterator[Finding]:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
     fraction = cgroup_cores(cgroup)
     usable = min(allowed, fraction or allowed)
-    limits = [f"affinity {allowed}"] * (allowed < total) + ([f"control group {fraction:g}"] if fraction and share < allowed else [])
-    text = f"{usable:g} of {total} cores" + (f" ({', '.join(limits)})" if limits else "") + f", {torch.get_num_threads()} threads"
+    limits = [f"affinity {allowed}"] * (allowed < total) + (
+        [f"control group {fraction:g}"] if fraction and fraction < allowed else []
+    )
+    text = (
+        f"{usable:g} of {total} cores"
+        + (f" ({', '.join(limits)})" if limits else "")
+        + f", {torch.get_num_threads()} threads"
+    )
     if torch.get_num_threads() > max(1, usable):
-        yield Finding("warning", "processors", f"{text} would fight over them; export OMP_NUM_THREADS={max(1, int(usable))}")
+        yield Finding(
+            "warning", "processors", f"{text} would fight over them; export OMP_NUM_THREADS={max(1, int(usable))}"
+        )
     else:
         yield Finding("ok", "processors", text)
 
@@ -34,7 +42,9 @@ def cgroup_cores(folder: Path) -> float | None:
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text().split()
         else:
-            quota, period = ((folder / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = (
+                (folder / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
+            )
     except (OSError, ValueError):
         return None
     return None if quota in ("max", "-1") else int(quota) / int(period)

@@ -27,7 +27,11 @@ def lpips() -> Iterator[Finding]:
     if found:
         yield Finding("ok", "lpips", ", ".join(found))
     if "vgg" in missing and "vgg" not in damaged:
-        yield Finding("warning", "lpips", missing["vgg"].replace("downloads are switched off", "`vcgen evaluate` would download them"))
+        yield Finding(
+            "warning",
+            "lpips",
+            missing["vgg"].replace("downloads are switched off", "`vcgen evaluate` would download them"),
+        )
 
 
 def bundled(root: Path = ROOT) -> Iterator[Finding]:

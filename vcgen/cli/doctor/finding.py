@@ -10,7 +10,9 @@ from vcgen.terminal import printable
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. state: a problem stops vcgen from working, a warning from working well. text: with the remedy, if need be."""
+    """One line of the report. state: a problem stops vcgen from working, a warning from working well. text: with the
+    remedy, if need be.
+    """
 
     state: Literal["ok", "warning", "problem"]
     subject: str
@@ -21,12 +23,16 @@ class Finding:
 
 
 def attempt(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The findings of a check. What it raises is a finding, too: a package that is missing or broken can fail in any way."""
+    """The findings of a check. What it raises is a finding, too: a package that is missing or broken can fail in any
+    way.
+    """
     try:
         return list(check())
     except UserError as error:
         return [Finding("problem", subject, str(error))]
     except ImportError as error:
-        return [Finding("problem", subject, f"cannot be checked, a package is missing or broken ({error}); mend that first")]
+        return [
+            Finding("problem", subject, f"cannot be checked, a package is missing or broken ({error}); mend that first")
+        ]
     except Exception as error:
         return [Finding("problem", subject, f"cannot be checked ({type(error).__name__}: {error})")]

@@ -1,4 +1,6 @@
-"""Versions of Python and packages against what vcgen needs. Nothing is imported before its version is known to be harmless."""
+"""Versions of Python and packages against what vcgen needs. Nothing is imported before its version is known to be
+harmless.
+"""
 
 import importlib
 import platform
@@ -22,7 +24,9 @@ def python() -> Iterator[Finding]:
     if found in SpecifierSet(needed):
         yield Finding("ok", "python", found)
     else:
-        yield Finding("problem", "python", f"{found}, but vcgen needs {needed}; make an environment with another python")
+        yield Finding(
+            "problem", "python", f"{found}, but vcgen needs {needed}; make an environment with another python"
+        )
 
 
 def malicious(version: Callable[[str], str] = metadata.version) -> Iterator[Finding]:
@@ -67,6 +71,10 @@ def imports(names: tuple[str, ...] = IMPORTED) -> Iterator[Finding]:
         except Exception as error:  # a torchvision of another PyTorch raises RuntimeError, a missing library OSError
             broken = True
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            yield Finding("problem", "imports", f"{name} cannot be imported ({reason}); install torch, torchvision and lightning together")
+            yield Finding(
+                "problem",
+                "imports",
+                f"{name} cannot be imported ({reason}); install torch, torchvision and lightning together",
+            )
     if not broken:
         yield Finding("ok", "imports", ", ".join(names))

@@ -10,7 +10,9 @@ from vcgen.types import Views
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which changes a training stream makes at random. mirror: half the scenes are mirrored; permute_colors: channels in random order."""
+    """Which changes a training stream makes at random. mirror: half the scenes are mirrored; permute_colors: channels
+    in random order.
+    """
 
     mirror: bool = False
     permute_colors: bool = False
@@ -24,10 +26,11 @@ class Augmentation:
 
 
 def mirror(views: Views) -> Views:
-    """The scene's mirror image in the world's plane x = 0: images flipped left to right, camera positions and axes reflected.
+    """The scene's mirror image in the world's plane x = 0: images flipped left to right, camera positions and axes
+    reflected.
 
-    With S = diag(-1, 1, 1, 1) the mirrored camera is S c2w S, again a proper rotation; the principal point moves to 1 - cx.
-    """
+    With S = diag(-1, 1, 1, 1) the mirrored camera is S c2w S, again a proper rotation; the principal point moves to 1 -
+    cx."""
     signs = torch.tensor([-1.0, 1.0, 1.0, 1.0]).to(views.cameras.c2w)
     K = views.cameras.K.clone()
     K[..., 0, 2] = 1 - K[..., 0, 2]

@@ -1,4 +1,6 @@
-"""The data of a stage that has photos alone: one image of an object, or some of the same one, seen from an assumed camera."""
+"""The data of a stage that has photos alone: one image of an object, or some of the same one, seen from an assumed
+camera.
+"""
 
 import math
 from pathlib import Path
@@ -34,17 +36,27 @@ class PhotoData(pl.LightningDataModule):
         mask: Image of the photo's size, white where the object is; as many as there are photos.
         size: Side in pixels of the views made of them, at least 8.
         fill: Fraction of the frame that the object's longer side fills, in [0.1, 1].
-        elevation: Of the camera above the horizon, in degrees, assumed for every photo. Its azimuth is 0, the object's front.
+        elevation: Of the camera above the horizon, in degrees, assumed for every photo. Its azimuth is 0, the object's
+            front.
         fov: Horizontal field of view of the camera, in degrees.
         distance: Of the camera from the object's center, which is the origin of a z-up world, in world units.
     """
 
     def __init__(
-        self, image: list[Path] | Path, mask: list[Path] | Path | None = None, size: Side = 512, fill: Fill = 0.78,
-        elevation: float = 15.0, fov: float = 40.0, distance: Positive = 1.8,
+        self,
+        image: list[Path] | Path,
+        mask: list[Path] | Path | None = None,
+        size: Side = 512,
+        fill: Fill = 0.78,
+        elevation: float = 15.0,
+        fov: float = 40.0,
+        distance: Positive = 1.8,
     ):
         super().__init__()
-        self.images, masks = ([image_in(path) for path in (given if isinstance(given, list) else [given])] for given in (image, mask or []))
+        self.images, masks = (
+            [image_in(path) for path in (given if isinstance(given, list) else [given])]
+            for given in (image, mask or [])
+        )
         self.masks = masks if mask is not None else [None] * len(self.images)
         if not self.images or len(self.masks) != len(self.images):
             counts = f"data.image names {len(self.images)} photos, data.mask {len(self.masks)}"
@@ -52,19 +64,34 @@ class PhotoData(pl.LightningDataModule):
         if not -90 < elevation < 90:
             raise UserError(f"data.elevation must lie between -90 and 90 degrees, not {elevation:g}")
         if not (1 <= fov <= 150 and 0 < distance < math.inf):
-            raise UserError(f"data.fov must lie between 1 and 150 degrees and data.distance above 0, not {fov:g} and {distance:g}")
-        self.size, self.fill, self.elevation, self.focal, self.distance = size, fill, elevation, focal_from_fov(fov), distance
+            raise UserError(
+                f"data.fov must lie between 1 and 150 degrees and data.distance above 0, not {fov:g} and {distance:g}"
+            )
+        self.size, self.fill, self.elevation, self.focal, self.distance = (
+            size,
+            fill,
+            elevation,
+            focal_from_fov(fov),
+            distance,
+        )
         self.train_folder = self.images[0]
 
     def setup(self, stage: str) -> None:
-        """Read the photos: ``example`` is one scene of (1, photos) views. Raises UserError where :func:`load_photo` does."""
+        """Read the photos: ``example`` is one scene of (1, photos) views. Raises UserError where :func:`load_photo`
+        does.
+        """
         photos = [load_photo(image, mask, self.size, self.fill) for image, mask in zip(self.images, self.masks)]
         color = torch.from_numpy(np.stack([photo.color for photo in photos])).movedim(-1, 1)
         alpha = torch.from_numpy(np.stack([photo.alpha for photo in photos]))
         count = len(photos)
         views = Views(color[None], self.cameras(count).reshape(1, count), alpha[None, :, None])
         self.example = Example(views, views, (self.images[0].stem,))
-        if stage == "fit" and self.trainer is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if (
+            stage == "fit"
+            and self.trainer is not None
+            and self.trainer.is_global_zero
+            and not self.trainer.fast_dev_run
+        ):
             folder = Path(self.trainer.default_root_dir)
             create_folder(folder)
             write_bytes(folder / "photo.png", self.preview())
@@ -86,22 +113,27 @@ class PhotoData(pl.LightningDataModule):
         return self.fill * self.distance * 0.5 / self.focal
 
     def input_camera(self) -> dict[str, float]:
-        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`. Near and far hold the sphere about the origin that reaches the corners
-        of the frame."""
+        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`. Near and far hold the sphere about the
+        origin that reaches the corners of the frame."""
         radius = math.sqrt(2) * self.distance * 0.5 / self.focal
         return {
-            "focal": self.focal, "distance": self.distance, "elevation": self.elevation,
-            "near": max(self.distance - radius, 0.05 * self.distance), "far": self.distance + radius,
+            "focal": self.focal,
+            "distance": self.distance,
+            "elevation": self.elevation,
+            "near": max(self.distance - radius, 0.05 * self.distance),
+            "far": self.distance + radius,
         }
 
     def preview(self) -> bytes:
-        """A PNG: the first photo over light gray; the camera from above and from the side, down to the plane through the origin, and the
-        object's size as a circle."""
+        """A PNG: the first photo over light gray; the camera from above and from the side, down to the plane through
+        the origin, and the object's size as a circle."""
         view = self.example.context[0, 0]
         pixels = (view.on(0.9).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         photo = Image.fromarray(pixels).resize((PANEL, PANEL), Image.Resampling.BILINEAR)
         c2w, K = view.cameras.c2w[None].double().numpy(), view.cameras.K[None].double().numpy()
-        return png_bytes(side_by_side([photo, *frusta_panels("reference camera", c2w, K, self.distance, self.object_radius, SIDES)]))
+        return png_bytes(
+            side_by_side([photo, *frusta_panels("reference camera", c2w, K, self.distance, self.object_radius, SIDES)])
+        )
 
     def train_dataloader(self) -> DataLoader:
         """The photos, endlessly."""

@@ -1,9 +1,9 @@
 """The order of the training data: pure functions of (seed, position), so that the state of a stream is two integers.
 
-Each epoch is a fresh permutation of all scenes. A position counts the scenes of it that all ranks together have taken, so it means the
-same to any number of ranks and workers and to any batch size. What is drawn at random for a scene (its views, its augmentation) depends
-on the seed, the epoch and its place in the epoch's order alone: two ranks with four scenes each make the batch that one makes of eight.
-"""
+Each epoch is a fresh permutation of all scenes. A position counts the scenes of it that all ranks together have taken,
+so it means the same to any number of ranks and workers and to any batch size. What is drawn at random for a scene (its
+views, its augmentation) depends on the seed, the epoch and its place in the epoch's order alone: two ranks with four
+scenes each make the batch that one makes of eight."""
 
 import functools
 import hashlib
@@ -37,13 +37,18 @@ def batch_starts(total: int, batch: int, start: Position = Position()) -> Iterat
 # A batch needs the order of its epoch only; making it anew for each would take longer than reading, with many scenes.
 @functools.lru_cache(maxsize=2)
 def epoch_order(total: int, seed: int, epoch: int) -> Tensor:
-    """(total,) int64: the numbers of all scenes in the order of an epoch. Shared between calls: do not write into it."""
+    """(total,) int64: the numbers of all scenes in the order of an epoch. Shared between calls: do not write into
+    it.
+    """
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def scene_generator(seed: int, epoch: int, place: int, attempt: int = 0) -> torch.Generator:
-    """The random draws for the scene at a place of an epoch's order. attempt: how many scenes there could not be read."""
-    # Mixed by SeedSequence: PyTorch's generator on CPUs looks at 32 bits of its seed, too few for a product of the three.
+    """The random draws for the scene at a place of an epoch's order. attempt: how many scenes there could not be
+    read.
+    """
+    # Mixed by SeedSequence: PyTorch's generator on CPUs looks at 32 bits of its seed, too few for a product of the
+    # three.
     mixed = np.random.SeedSequence((seed, epoch, attempt, place)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
@@ -67,18 +72,21 @@ class StreamState(Struct):
 def resume_position(stored: dict, here: dict, total: int) -> Position:
     """The position in a checkpoint's state of a stream.
 
-    stored, here: that state and this run's, by ``ShardData.state_dict``. total: scenes of an epoch. Raises UserError where the
-    position means nothing here: another order of other scenes.
-    """
+    stored, here: that state and this run's, by ``ShardData.state_dict``. total: scenes of an epoch. Raises UserError
+    where the position means nothing here: another order of other scenes."""
     advice = "to start from its weights instead, `vcgen export` it and give --model.pretrained FOLDER"
     if not isinstance(stored, dict) or not {"epoch", "scenes", "seed", "data"} <= stored.keys():
         raise UserError(f"the checkpoint's position in the data is of an older vcgen, which counted batches; {advice}")
     check(stored, StreamState, "the checkpoint's position in the data", advice)
     if stored["data"] != here["data"]:
-        raise UserError(f"the checkpoint was trained on other scenes than data.train and data.hold_out give; give those, or {advice}")
+        raise UserError(
+            f"the checkpoint was trained on other scenes than data.train and data.hold_out give; give those, or {advice}"
+        )
     if stored["seed"] != here["seed"]:
         found = f"the checkpoint was trained with seed {stored['seed']}, here it is {here['seed']}"
         raise UserError(f"{found}; give --seed_everything {stored['seed']}, or {advice}")
     if stored["scenes"] > total:
-        raise UserError(f"the checkpoint's position is after {stored['scenes']} scenes of an epoch, which has {total}; {advice}")
+        raise UserError(
+            f"the checkpoint's position is after {stored['scenes']} scenes of an epoch, which has {total}; {advice}"
+        )
     return Position(stored["epoch"], stored["scenes"])

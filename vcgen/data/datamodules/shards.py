@@ -1,4 +1,6 @@
-"""The LightningDataModule: shard folders in, training stream and validation scenes out, with the stream's position in every checkpoint."""
+"""The LightningDataModule: shard folders in, training stream and validation scenes out, with the stream's position in
+every checkpoint.
+"""
 
 import atexit
 import multiprocessing
@@ -30,26 +32,42 @@ class ShardData(pl.LightningDataModule):
     """Posed images from shard folders (``vcgen data pack``), for training and validation.
 
     Args:
-        train: Shard folder to train on. With ``cache`` also a URL, or "pipe:COMMAND {}", a shell command that prints the file named {}.
+        train: Shard folder to train on. With ``cache`` also a URL, or "pipe:COMMAND {}", a shell command that prints
+            the file named {}.
         val: Shard folder to validate on, given in the same ways; null validates on the objects that ``hold_out`` keeps.
-        hold_out: Number of objects of ``train``, evenly spaced, that are validated on and not trained on; used without ``val``.
+        hold_out: Number of objects of ``train``, evenly spaced, that are validated on and not trained on; used without
+            ``val``.
         batch_size: Scenes per step and rank, at least 1.
         targets: Target views per scene and step, at least 1; more of them share one encoding of the input view.
         val_scenes: Scenes of the validation set, evenly spaced, at least 1.
         val_targets: Target views of each of them, at least 1.
         context: Position of the input view in validation, from 0, in the natural order of the views' names.
-        num_workers: Loader processes per rank; 0 loads in the training process. The order of the data does not depend on it.
+        num_workers: Loader processes per rank; 0 loads in the training process. The order of the data does not depend
+            on it.
         mirror: Train on mirror images too, each scene as a whole.
         permute_colors: Train with permuted color channels too, each scene as a whole.
-        on_error: At a scene that cannot be read "stop", or "skip" it: it is named and counted, and another one stands in for it.
+        on_error: At a scene that cannot be read "stop", or "skip" it: it is named and counted, and another one stands
+            in for it.
         cache: Folder on this node for copies of shards that lie elsewhere (URLs and pipes).
         cache_gb: Size of that folder at most, in 10^9 bytes; it must hold the whole data set.
     """
 
     def __init__(
-        self, train: str, val: str | None = None, hold_out: Count = 0, batch_size: AtLeastOne = 8, targets: AtLeastOne = 4,
-        val_scenes: AtLeastOne = 8, val_targets: AtLeastOne = 4, context: ViewNumber = 0, num_workers: Count = 1, mirror: bool = False,
-        permute_colors: bool = False, on_error: OnError = "stop", cache: Path | None = None, cache_gb: Positive = 100.0,
+        self,
+        train: str,
+        val: str | None = None,
+        hold_out: Count = 0,
+        batch_size: AtLeastOne = 8,
+        targets: AtLeastOne = 4,
+        val_scenes: AtLeastOne = 8,
+        val_targets: AtLeastOne = 4,
+        context: ViewNumber = 0,
+        num_workers: Count = 1,
+        mirror: bool = False,
+        permute_colors: bool = False,
+        on_error: OnError = "stop",
+        cache: Path | None = None,
+        cache_gb: Positive = 100.0,
     ):
         super().__init__()
         self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
@@ -73,7 +91,9 @@ class ShardData(pl.LightningDataModule):
         if self.hold_out and not self.val_folder:
             self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
         self.identity = identity(entry.key for _, entry in self.train_index.samples)
-        self.faults = {stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index}
+        self.faults = {
+            stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index
+        }
         remote = [index for index in (self.train_index, self.val_index) if isinstance(index, CachedIndex)]
         if remote and self.cache:
             self.cache.refuse_too_small(remote)
@@ -81,7 +101,9 @@ class ShardData(pl.LightningDataModule):
     def _read_index(self, source: str) -> ShardIndex:
         if is_remote(str(source)):
             if self.cache is None:
-                raise UserError(f"{source}: shards that lie elsewhere need a cache: give data.cache FOLDER (of this node), data.cache_gb")
+                raise UserError(
+                    f"{source}: shards that lie elsewhere need a cache: give data.cache FOLDER (of this node), data.cache_gb"
+                )
             return self.cache.index(source)
         index = read_index(source, check=self.on_error == "stop")
         if self.on_error == "skip":
@@ -94,8 +116,8 @@ class ShardData(pl.LightningDataModule):
         return self.train_index.image_size
 
     def input_camera(self) -> dict[str, float]:
-        """The camera to assume of an image without pose, from the first scene: focal length normalized by the width, median distance of
-        the centers from the origin, median elevation in degrees, near and far in world units."""
+        """The camera to assume of an image without pose, from the first scene: focal length normalized by the width,
+        median distance of the centers from the origin, median elevation in degrees, near and far in world units."""
         if self._camera is None:
             numbers = range(len(self.train_index.samples))
             first = next((n for n in numbers if not fault_in(self.train_index, n)), 0) if self.on_error == "skip" else 0
@@ -105,24 +127,36 @@ class ShardData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
         self.stream = SceneStream(
-            self.train_index, self.batch_size, self.targets, run_seed(), self.position,
-            self.trainer.global_rank, self.trainer.world_size, self.augment, self.on_error,
+            self.train_index,
+            self.batch_size,
+            self.targets,
+            run_seed(),
+            self.position,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.augment,
+            self.on_error,
         )
         atexit.unregister(end_loader_processes)
         atexit.register(end_loader_processes)
-        return DataLoader(self.stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer)
+        return DataLoader(
+            self.stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer
+        )
 
     def val_dataloader(self) -> DataLoader | list:
         """One scene per batch, the same scenes every time, whatever the number of ranks they are dealt out to."""
         if self.val_index is None:
             return []
         ranks = self.trainer.global_rank, self.trainer.world_size
-        scenes = FixedScenes(self.val_index, self.val_scenes, self.val_targets, self.context, *ranks, on_error=self.on_error)
+        scenes = FixedScenes(
+            self.val_index, self.val_scenes, self.val_targets, self.context, *ranks, on_error=self.on_error
+        )
         return DataLoader(scenes, batch_size=None)
 
     def commit(self, position: Position) -> None:
-        """Note that all before ``position`` has been trained on. Each of Lightning's epochs (``trainer.limit_train_batches``) begins here,
-        with a new iterator, and what loader processes had prepared beyond comes again."""
+        """Note that all before ``position`` has been trained on. Each of Lightning's epochs
+        (``trainer.limit_train_batches``) begins here, with a new iterator, and what loader processes had prepared
+        beyond comes again."""
         self.position = position
         if self.stream is not None:
             self.stream.start = position
@@ -130,19 +164,26 @@ class ShardData(pl.LightningDataModule):
     def state_dict(self) -> dict:
         """Where the run is in which data; Lightning stores this in the checkpoint."""
         return {
-            **self.position._asdict(), "seed": run_seed(), "data": self.identity, "ranks": self.trainer.world_size,
+            **self.position._asdict(),
+            "seed": run_seed(),
+            "data": self.identity,
+            "ranks": self.trainer.world_size,
             "batch_size": self.batch_size,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from there; Lightning calls this between ``setup`` and the loaders. Commands other than fit may read any data."""
+        """Go on from there; Lightning calls this between ``setup`` and the loaders. Commands other than fit may read
+        any data.
+        """
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
         here = self.state_dict()
         self.position = resume_position(state, here, len(self.train_index.samples))
         then, now = (f"{x['ranks']} rank(s) x {x['batch_size']} scenes" for x in (state, here))
         if then != now:
-            rank_zero_info(f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an undisturbed run")
+            rank_zero_info(
+                f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an undisturbed run"
+            )
 
 
 def run_seed() -> int:
@@ -158,21 +199,27 @@ def camera_of(record: SceneRecord) -> dict[str, float]:
     # a camera in the origin is above nothing
     elevation = np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-12), -1, 1)))
     return {
-        "focal": float(record.K[0, 0, 0]), "distance": float(np.median(distance)), "elevation": float(np.median(elevation)),
-        "near": float(record.t_near), "far": float(record.t_far),
+        "focal": float(record.K[0, 0, 0]),
+        "distance": float(np.median(distance)),
+        "elevation": float(np.median(elevation)),
+        "near": float(record.t_near),
+        "far": float(record.t_far),
     }
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
-    """For loader processes: SLURM signals every process of a job step, and SIGUSR1 or SIGTERM would kill those that do not expect it."""
+    """For loader processes: SLURM signals every process of a job step, and SIGUSR1 or SIGTERM would kill those that do
+    not expect it.
+    """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_loader_processes() -> None:
-    """For the end of the program. After an error loaders may still be open; Python would ask their processes to end by the very signal that
-    they ignore, and wait for them for ever. Registered after Python's own such function, so called before it."""
+    """For the end of the program. After an error loaders may still be open; Python would ask their processes to end by
+    the very signal that they ignore, and wait for them for ever. Registered after Python's own such function, so called
+    before it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report an error: a loader process has died
     for process in multiprocessing.active_children():
         if process.daemon:

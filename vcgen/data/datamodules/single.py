@@ -31,13 +31,23 @@ class SceneData(pl.LightningDataModule):
         """Read the scene. Raises UserError when it is not there."""
         index = read_index(self.train_folder)
         keys = [entry.key for _, entry in index.samples]
-        number = keys.index(self.scene) if self.scene in keys else int(self.scene) if str(self.scene).isdecimal() else len(keys)
+        number = (
+            keys.index(self.scene)
+            if self.scene in keys
+            else int(self.scene)
+            if str(self.scene).isdecimal()
+            else len(keys)
+        )
         if number >= len(keys):
-            raise UserError(f"{self.train_folder}: no scene {self.scene!r}; it has {len(keys)}, from {keys[0]} to {keys[-1]}")
+            raise UserError(
+                f"{self.train_folder}: no scene {self.scene!r}; it has {len(keys)}, from {keys[0]} to {keys[-1]}"
+            )
         self.record = index.read(number)
         count = len(self.record.views)
         if not 0 <= self.context < count:
-            raise UserError(f"scene {self.record.key} has views 0 to {count - 1}, no view {self.context}; change data.context")
+            raise UserError(
+                f"scene {self.record.key} has views 0 to {count - 1}, no view {self.context}; change data.context"
+            )
         others = [i for i in range(count) if i != self.context]
         targets = [others[i * len(others) // self.val_targets] for i in range(min(self.val_targets, len(others)))]
         views = stack_views([scene_views(self.record, [self.context, *targets])])

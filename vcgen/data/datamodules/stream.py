@@ -1,8 +1,7 @@
 """Endless training batches from a shard folder, in the order of ``order.py``, and the fixed examples of validation.
 
-Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-robin keeps the order whatever their number. Any worker of any
-rank can read any scene: shards may be fewer than workers.
-"""
+Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-robin keeps the order whatever their
+number. Any worker of any rank can read any scene: shards may be fewer than workers."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,8 @@ from vcgen.errors import UserError
 from vcgen.types import Example, Position, Views
 
 OnError = Literal["stop", "skip"]
-#: So many unreadable scenes at one place of the order mean that nothing can be read: no sane data set has every second scene damaged.
+#: So many unreadable scenes at one place of the order mean that nothing can be read: no sane data set has every second
+#: scene damaged.
 MOST_ATTEMPTS = 20
 
 
@@ -30,14 +30,18 @@ def scene_views(record: SceneRecord, indices: list[int]) -> Views:
     rgb, alpha = decode_views(record, indices)
     count = len(indices)
     cameras = Cameras(
-        torch.from_numpy(record.c2w[indices].astype(np.float32)), torch.from_numpy(record.K[indices].astype(np.float32)),
-        torch.full((count,), record.t_near), torch.full((count,), record.t_far),
+        torch.from_numpy(record.c2w[indices].astype(np.float32)),
+        torch.from_numpy(record.K[indices].astype(np.float32)),
+        torch.full((count,), record.t_near),
+        torch.full((count,), record.t_far),
     )
     return Views(torch.from_numpy(rgb), cameras, None if alpha is None else torch.from_numpy(alpha))
 
 
 def stack_views(scenes: Sequence[Views]) -> Views:
-    """Scenes with equally many views -> Views with batch shape (scenes, views). Alpha is kept only if all scenes have it."""
+    """Scenes with equally many views -> Views with batch shape (scenes, views). Alpha is kept only if all scenes have
+    it.
+    """
     if any(scene.alpha is None for scene in scenes):
         images, alpha = torch.stack([scene.on(1.0) for scene in scenes]), None
     else:
@@ -47,18 +51,27 @@ def stack_views(scenes: Sequence[Views]) -> Views:
 
 
 class SceneStream(IterableDataset):
-    """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch, targets) views.
+    """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch,
+    targets) views.
 
-    batch_size: scenes per batch and rank. targets: target views per scene. start: where iterators begin; it may be changed between them.
-    rank, world: this process among all. augment: random changes made to whole scenes. on_error: "stop" at a scene that cannot be read, or
-    "skip" it: another one, drawn for its place, stands in for it, so that all ranks keep equal batches. Every rank gets equally many
-    batches per epoch.
-    Raises UserError when there are fewer scenes than ranks * batch_size, or a scene has too few views.
-    """
+    batch_size: scenes per batch and rank. targets: target views per scene. start: where iterators begin; it may be
+        changed between them.
+    rank, world: this process among all. augment: random changes made to whole scenes. on_error: "stop" at a scene that
+    cannot be read, or "skip" it: another one, drawn for its place, stands in for it, so that all ranks keep equal
+    batches. Every rank gets equally many batches per epoch. Raises UserError when there are fewer scenes than ranks *
+    batch_size, or a scene has too few views."""
 
     def __init__(
-        self, index: ShardIndex, batch_size: int, targets: int, seed: int, start: Position = Position(), rank: int = 0, world: int = 1,
-        augment: Augmentation = Augmentation(), on_error: OnError = "stop",
+        self,
+        index: ShardIndex,
+        batch_size: int,
+        targets: int,
+        seed: int,
+        start: Position = Position(),
+        rank: int = 0,
+        world: int = 1,
+        augment: Augmentation = Augmentation(),
+        on_error: OnError = "stop",
     ):
         self.index, self.batch_size, self.targets = index, batch_size, targets
         self.seed, self.start, self.rank, self.world = seed, start, rank, world
@@ -82,13 +95,17 @@ class SceneStream(IterableDataset):
         """This rank's part of the batch that begins at a position."""
         first = start.scenes + self.rank * self.batch_size
         skipped: dict[str, str] = {}
-        scenes, keys = zip(*(self._scene(start.epoch, place, skipped) for place in range(first, first + self.batch_size)), strict=True)
+        scenes, keys = zip(
+            *(self._scene(start.epoch, place, skipped) for place in range(first, first + self.batch_size)), strict=True
+        )
         views = stack_views(scenes)
         after = Position(start.epoch, start.scenes + self.batch_size * self.world)
         return Example(views[:, :1], views[:, 1:], keys, after, skipped=skipped)
 
     def _scene(self, epoch: int, place: int, skipped: dict[str, str]) -> tuple[Views, str]:
-        """(context and target views, key) of the scene at a place of an epoch's order, or of one that stands in for it."""
+        """(context and target views, key) of the scene at a place of an epoch's order, or of one that stands in for
+        it.
+        """
         number = int(epoch_order(self.total, self.seed, epoch)[place])
         for attempt in itertools.count():
             draw = scene_generator(self.seed, epoch, place, attempt)
@@ -105,15 +122,22 @@ class SceneStream(IterableDataset):
 
 
 class FixedScenes(Dataset):
-    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets`` spaced others.
+    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets``
+    spaced others.
 
-    rank, world: this process among all. Scene i goes to rank i mod world. Every rank gets equally many, for they must validate in step:
-    where the scenes do not go round, the last round is filled with repetitions of weight 0.
-    on_error: "stop" at a scene that cannot be read, or "skip" it: the next one in stored order stands in for it.
-    """
+    rank, world: this process among all. Scene i goes to rank i mod world. Every rank gets equally many, for they must
+    validate in step: where the scenes do not go round, the last round is filled with repetitions of weight 0. on_error:
+    "stop" at a scene that cannot be read, or "skip" it: the next one in stored order stands in for it."""
 
     def __init__(
-        self, index: ShardIndex, scenes: int, targets: int, context: int = 0, rank: int = 0, world: int = 1, on_error: OnError = "stop"
+        self,
+        index: ShardIndex,
+        scenes: int,
+        targets: int,
+        context: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        on_error: OnError = "stop",
     ):
         self.index, self.targets, self.context, self.on_error = index, targets, context, on_error
         total = len(index.samples)

@@ -1,4 +1,6 @@
-"""Files of a source folder: which of them count, which one a name in a transforms file means, and what a view is called after it."""
+"""Files of a source folder: which of them count, which one a name in a transforms file means, and what a view is called
+after it.
+"""
 
 import os
 from collections.abc import Iterable
@@ -28,7 +30,9 @@ class ImageFiles:
         self._listings: dict[Path, dict[str, Path]] = {}
 
     def find(self, name: str) -> Path | None:
-        """The file meant by a name: as it stands, with Windows' backslashes, its extension in other letters, or one of ``SUFFIXES``."""
+        """The file meant by a name: as it stands, with Windows' backslashes, its extension in other letters, or one of
+        ``SUFFIXES``.
+        """
         for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
             path = self.folder / spelled
             if not path.name or path == self.folder:
@@ -42,7 +46,9 @@ class ImageFiles:
         return None
 
     def _listing(self, folder: Path) -> dict[str, Path]:
-        """Images by name, their extensions in small letters; of two that differ in that alone, the one in small letters."""
+        """Images by name, their extensions in small letters; of two that differ in that alone, the one in small
+        letters.
+        """
         if folder not in self._listings:
             images = (path for path in visible(folder) if path.suffix.lower() in SUFFIXES) if folder.is_dir() else ()
             self._listings[folder] = {path.stem + path.suffix.lower(): path for path in images}
@@ -50,7 +56,8 @@ class ImageFiles:
 
 
 def view_names(images: Iterable[Path], folder: Path) -> list[str]:
-    """What views are called after their files: without extension, relative to ``folder``, or to what they share where one lies outside.
+    """What views are called after their files: without extension, relative to ``folder``, or to what they share where
+    one lies outside.
 
     Names from another machine's root would change with the place of the data, and tell who packed it.
     """

@@ -12,7 +12,9 @@ from vcgen.errors import UserError
 
 
 def find_masks(path: Path, frames: list[dict]) -> list[Path | None]:
-    """The file of each frame's ``mask_path``, None where no frame has one. Raises UserError where only some do, or files are missing."""
+    """The file of each frame's ``mask_path``, None where no frame has one. Raises UserError where only some do, or
+    files are missing.
+    """
     names, files = [frame.get("mask_path") or None for frame in frames], ImageFiles(path.parent)
     if not any(names):
         return [None] * len(frames)
@@ -26,12 +28,14 @@ def find_masks(path: Path, frames: list[dict]) -> list[Path | None]:
 
 
 def load_masked(image: Path, mask: Path) -> np.ndarray:
-    """The upright image (H, W, 4) of an image and its mask. Raises UserError where :func:`read_mask` does, and for an image that has
-    transparency of its own."""
+    """The upright image (H, W, 4) of an image and its mask. Raises UserError where :func:`read_mask` does, and for an
+    image that has transparency of its own."""
     pixels = load_image(image)
     if pixels.shape[2] == 4 and (pixels[..., 3] < 1).any():
         raise two_coverages(image, mask)
-    return np.concatenate([pixels[..., :3], read_mask(mask, image, pixels.shape[:2])[..., None].astype(np.float32) / 255], -1)
+    return np.concatenate(
+        [pixels[..., :3], read_mask(mask, image, pixels.shape[:2])[..., None].astype(np.float32) / 255], -1
+    )
 
 
 def two_coverages(image: Path, mask: Path) -> UserError:
@@ -42,24 +46,29 @@ def two_coverages(image: Path, mask: Path) -> UserError:
 def read_mask(mask: Path, image: Path, upright: tuple[int, int]) -> np.ndarray:
     """Coverage (H, W) uint8 of an upright image: the mask's alpha where that says anything, else its brightness.
 
-    A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does not tell, and for a
-    mask of another size, in colors or without white.
-    """
+    A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does
+    not tell, and for a mask of another size, in colors or without white."""
     pixels, orientation = read_image(mask, upright=True), read_header(image)[1]
     if orientation != 1 and read_header(mask)[1] == 1:
         if orientation < 5 or upright[0] == upright[1]:
-            raise UserError(f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both upright")
+            raise UserError(
+                f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both upright"
+            )
         if pixels.shape[:2] != upright:
             pixels = UPRIGHT[orientation](pixels)
     if pixels.shape[:2] != upright:
         found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape[:2], upright))
-        raise UserError(f"{mask}: the mask has {found} pixels, {image} {wanted} (width x height, upright): give a mask of the image's size")
+        raise UserError(
+            f"{mask}: the mask has {found} pixels, {image} {wanted} (width x height, upright): give a mask of the image's size"
+        )
     if pixels.shape[2] == 4 and (pixels[..., 3] < 255).any():
         return pixels[..., 3]
     if np.ptp(pixels[..., :3], axis=-1).max() > 25:
         raise UserError(f"{mask}: the mask has colors; it must be white where the object is, black elsewhere")
     if 0 < (brightest := pixels[..., :3].max()) < 128:
-        raise UserError(f"{mask}: the brightest value is {brightest} of 255; the mask must be white where the object is")
+        raise UserError(
+            f"{mask}: the brightest value is {brightest} of 255; the mask must be white where the object is"
+        )
     return np.round(pixels[..., :3].mean(-1)).astype(np.uint8)
 
 

@@ -1,4 +1,6 @@
-"""Remarks: what is noticed in data that is probably wrong, but no error. Said in one line of each kind, however many scenes have it."""
+"""Remarks: what is noticed in data that is probably wrong, but no error. Said in one line of each kind, however many
+scenes have it.
+"""
 
 import re
 import warnings
@@ -30,7 +32,9 @@ def collect_remarks() -> Iterator[list[str]]:
 
 
 def print_remarks(remarks: Iterable[tuple[str, str]]) -> None:
-    """Print (scene, text) to standard error; of texts that differ in numbers alone the first, and how many more scenes have it."""
+    """Print (scene, text) to standard error; of texts that differ in numbers alone the first, and how many more scenes
+    have it.
+    """
     kinds: dict[str, list[tuple[str, str]]] = {}
     for scene, text in remarks:
         kinds.setdefault(re.sub(r"[\d.]+", "#", text), []).append((scene, text))

@@ -1,4 +1,6 @@
-"""What every converter shares: the settings of a pack, a scene on disk, and the walk that finds scenes in nested folders."""
+"""What every converter shares: the settings of a pack, a scene on disk, and the walk that finds scenes in nested
+folders.
+"""
 
 import os
 import re
@@ -18,13 +20,13 @@ from vcgen.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """How scenes become records. size: (height, width) to shrink to, None keeps the source's. near, far: Euclidean ray bounds, in stored
-    world units (after ``scale``). background: what opaque images show behind the object. group_pattern: regular expression whose first
-    group, matched against the whole key, names the statistical group ("" means each scene is its own). scale: factor on all positions.
-    recenter: move the point nearest to all optical axes to the origin (before scaling). hold_out_views: each scene is one capture, of which
-    every so many-th view is for testing; 0 means that it is not to be parted. crops: the images are
-    parts of larger ones: their principal point may lie outside.
-    """
+    """How scenes become records. size: (height, width) to shrink to, None keeps the source's. near, far: Euclidean ray
+    bounds, in stored world units (after ``scale``). background: what opaque images show behind the object.
+    group_pattern: regular expression whose first group, matched against the whole key, names the statistical group (""
+    means each scene is its own). scale: factor on all positions. recenter: move the point nearest to all optical axes
+    to the origin (before scaling). hold_out_views: each scene is one capture, of which every so many-th view is for
+    testing; 0 means that it is not to be parted. crops: the images are parts of larger ones: their principal point may
+    lie outside."""
 
     size: tuple[int, int] | None
     near: float
@@ -53,13 +55,18 @@ class SceneFolder:
     folder: Path
 
     def files(self) -> list[tuple[str, int]]:
-        """(relative path, bytes) of every file of the scene, sorted, but of those that a system may leave there at any time."""
+        """(relative path, bytes) of every file of the scene, sorted, but of those that a system may leave there at any
+        time.
+        """
         found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
-        return sorted((path.as_posix(), (self.folder / path).stat().st_size) for path in found if all(map(is_visible, path.parts)))
+        return sorted(
+            (path.as_posix(), (self.folder / path).stat().st_size) for path in found if all(map(is_visible, path.parts))
+        )
 
 
 def find_scenes(source: Path, is_scene: Callable[[Path], bool], depth: int = 5) -> list[Path]:
-    """All folders at or below ``source``, in sorted order, for which ``is_scene`` holds; the walk does not enter scenes.
+    """All folders at or below ``source``, in sorted order, for which ``is_scene`` holds; the walk does not enter
+    scenes.
 
     Empty folders are scenes too (an object that failed to unpack): they reach the converter, which reports them.
     """
@@ -84,16 +91,21 @@ COLMAP = "a COLMAP model: nerfstudio's ns-process-data (--skip-colmap) or instan
 CONVERT = "convert it to transforms.json or the SRN layout, see docs/cameras.md"
 #: A file or folder that tells another layout -> what it is, and what to do.
 LAYOUTS = {
-    "transforms*.json": "a transforms file: vcgen data pack transforms", "index.json": "a shard folder, which is packed already",
-    "rgb": "the SRN layout: vcgen data pack srn", "intrinsics.txt": "the SRN layout: vcgen data pack srn",
+    "transforms*.json": "a transforms file: vcgen data pack transforms",
+    "index.json": "a shard folder, which is packed already",
+    "rgb": "the SRN layout: vcgen data pack srn",
+    "intrinsics.txt": "the SRN layout: vcgen data pack srn",
     **dict.fromkeys(("cameras.bin", "images.bin", "cameras.txt", "images.txt", "database.db"), COLMAP),
     "poses_bounds.npy": "LLFF's layout: nerfstudio and instant-ngp make transforms.json of its images",
-    "frame_annotations.jgz": f"CO3D's layout: {CONVERT}", "cameras.npz": f"the layout of NMR, DVR or IDR: {CONVERT}",
+    "frame_annotations.jgz": f"CO3D's layout: {CONVERT}",
+    "cameras.npz": f"the layout of NMR, DVR or IDR: {CONVERT}",
 }
 
 
 def other_layout(source: Path, *own: str) -> str:
-    """The end of a message that finds no scenes: which other layout lies there, if any. own: entries of ``LAYOUTS`` that do not count."""
+    """The end of a message that finds no scenes: which other layout lies there, if any. own: entries of ``LAYOUTS``
+    that do not count.
+    """
     for pattern in (pattern for pattern in LAYOUTS if pattern not in own):
         if found := next((path for depth in range(4) for path in source.glob("*/" * depth + pattern)), None):
             return f"; {found.relative_to(source)} is of {LAYOUTS[pattern]}"
@@ -106,13 +118,19 @@ def scene_key(name: str) -> str:
 
 
 def make_record(
-    scene: SceneFolder, settings: Settings, views: list[str], pixels: list[np.ndarray], K: list[np.ndarray], c2w: list[np.ndarray],
+    scene: SceneFolder,
+    settings: Settings,
+    views: list[str],
+    pixels: list[np.ndarray],
+    K: list[np.ndarray],
+    c2w: list[np.ndarray],
     middle: np.ndarray,
 ) -> SceneRecord:
-    """The record of a scene from its uint8 images, normalized intrinsics and OpenCV poses in the source's world. middle: of that world.
+    """The record of a scene from its uint8 images, normalized intrinsics and OpenCV poses in the source's world.
+    middle: of that world.
 
-    Raises UserError for images of several sizes or kinds and poses that are not rigid; remarks on poses that look wrong.
-    """
+    Raises UserError for images of several sizes or kinds and poses that are not rigid; remarks on poses that look
+    wrong."""
     if len(shapes := {image.shape[:2] for image in pixels}) > 1:
         raise UserError(f"{scene.folder}: images of several sizes (height, width): {sorted(shapes)}; give --size")
     images, has_alpha = encode_scene(pixels, views)
@@ -140,7 +158,8 @@ def make_record(
 def middle_of(capture: Iterable[tuple[str, np.ndarray]], scene: SceneFolder, settings: Settings) -> np.ndarray:
     """What becomes the origin (3,): with ``recenter`` the point nearest to all optical axes.
 
-    capture: names and OpenCV poses of all views, whatever the split, since views that are parted must stay in one world. Raises UserError
+    capture: names and OpenCV poses of all views, whatever the split, since views that are parted must stay in one
+        world. Raises UserError
     for a pose that is not rigid.
     """
     if not settings.recenter:
@@ -151,7 +170,9 @@ def middle_of(capture: Iterable[tuple[str, np.ndarray]], scene: SceneFolder, set
     return nearest_to_axes(np.stack(list(poses.values())))
 
 
-def place(c2w: np.ndarray, middle: np.ndarray, scene: SceneFolder, views: Iterable[str], settings: Settings) -> np.ndarray:
+def place(
+    c2w: np.ndarray, middle: np.ndarray, scene: SceneFolder, views: Iterable[str], settings: Settings
+) -> np.ndarray:
     """Move ``middle`` to the origin and scale positions; (V, 4, 4) -> (V, 4, 4).
 
     Raises UserError for a pose that is not rigid, and remarks on poses that look wrong.

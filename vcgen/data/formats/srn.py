@@ -1,8 +1,8 @@
-"""The ShapeNet-SRN layout (Sitzmann et al. 2019) as hosted by pixelNeRF: ``OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}``.
+"""The ShapeNet-SRN layout (Sitzmann et al. 2019) as hosted by pixelNeRF: ``OBJECT/{intrinsics.txt, rgb/*.png,
+pose/*.txt}``.
 
-Poses are camera-to-world with OpenCV axes already, world z up; ``intrinsics.txt`` holds one focal length in pixels and, as its fourth
-line, height then width.
-"""
+Poses are camera-to-world with OpenCV axes already, world z up; ``intrinsics.txt`` holds one focal length in pixels and,
+as its fourth line, height then width."""
 
 import math
 from pathlib import Path
@@ -38,11 +38,15 @@ _OTHER_CARS = (
 
 
 def list_scenes(source: Path, settings: Settings) -> list[SceneFolder]:
-    """The objects below ``source``, at any depth as long as they share one parent folder. Raises UserError for none or several parents."""
+    """The objects below ``source``, at any depth as long as they share one parent folder. Raises UserError for none or
+    several parents.
+    """
     require_folder(source)
     folders = find_scenes(source, _is_scene)
     if not any(_is_scene(folder) for folder in folders):
-        hint = other_layout(source, "rgb", "intrinsics.txt") or "; give the folder of one split, e.g. srn_cars/cars_train"
+        hint = (
+            other_layout(source, "rgb", "intrinsics.txt") or "; give the folder of one split, e.g. srn_cars/cars_train"
+        )
         raise UserError(f"{source}: no object with rgb/ and pose/ folders in here{hint}")
     parents = sorted({folder.parent for folder in folders})
     if len(parents) > 1:
@@ -83,14 +87,18 @@ def _camera_to_world(path: Path, is_world_to_camera: bool) -> np.ndarray:
 
 
 def read_intrinsics(path: Path) -> tuple[float, float, float, int, int, bool]:
-    """Parse ``intrinsics.txt``: focal, cx, cy in pixels, height, width, and whether poses are world-to-camera (optional fifth line)."""
+    """Parse ``intrinsics.txt``: focal, cx, cy in pixels, height, width, and whether poses are world-to-camera (optional
+    fifth line).
+    """
     rows = _numbers(path)
     if len(rows) < 4 or len(rows[0]) < 3 or len(rows[3]) != 2:
         raise UserError(f"{path}: expected four lines: 'f cx cy 0.', grid center, scale, 'height width'")
     focal, center_x, center_y = rows[0][:3]
     height, width = rows[3]
     if not (0 < focal < math.inf and 1 <= height < math.inf and 1 <= width < math.inf):
-        raise UserError(f"{path}: focal length, height and width must be positive, found {focal:g}, {height:g}, {width:g}")
+        raise UserError(
+            f"{path}: focal length, height and width must be positive, found {focal:g}, {height:g}, {width:g}"
+        )
     return focal, center_x, center_y, int(height), int(width), len(rows) > 4 and rows[4] == [1.0]
 
 
@@ -110,7 +118,9 @@ def _is_scene(folder: Path) -> bool:
 
 
 def _view_names(folder: Path) -> dict[str, Path]:
-    """Image names without extension -> paths, in natural order; raises UserError unless images and poses match one to one."""
+    """Image names without extension -> paths, in natural order; raises UserError unless images and poses match one to
+    one.
+    """
     if not (folder / "rgb").is_dir():
         raise UserError(f"{folder}: no rgb/ folder (an object that failed to unpack?)")
     files = [path for path in visible(folder / "rgb") if path.suffix.lower() in SUFFIXES]
@@ -121,9 +131,13 @@ def _view_names(folder: Path) -> dict[str, Path]:
     if twice := next((path for path in files if images[path.stem] != path), None):
         raise UserError(f"{twice} and {images[twice.stem].name} are both of view {twice.stem}; remove one")
     if missing := sorted(images.keys() - poses, key=natural_order):
-        raise UserError(f"{folder / 'pose' / (missing[0] + '.txt')}: missing pose ({len(missing)} of {len(images)} images have none)")
+        raise UserError(
+            f"{folder / 'pose' / (missing[0] + '.txt')}: missing pose ({len(missing)} of {len(images)} images have none)"
+        )
     if missing := sorted(poses - images.keys(), key=natural_order):
-        raise UserError(f"{folder / 'rgb' / (missing[0] + '.png')}: missing image ({len(missing)} of {len(poses)} poses have none)")
+        raise UserError(
+            f"{folder / 'rgb' / (missing[0] + '.png')}: missing image ({len(missing)} of {len(poses)} poses have none)"
+        )
     return {name: images[name] for name in sorted(images, key=natural_order)}
 
 
@@ -133,7 +147,9 @@ def _read_image(path: Path, stated: tuple[int, int], back: int) -> np.ndarray:
     height, width = image.shape[:2]
     if abs(height * stated[1] - width * stated[0]) > 0.5 * max(stated):
         order = "; its last line is height, then width" if height * stated[0] == width * stated[1] else ""
-        raise UserError(f"{path}: {height} x {width}, but intrinsics.txt is for {stated[0]} x {stated[1]} (height x width){order}")
+        raise UserError(
+            f"{path}: {height} x {width}, but intrinsics.txt is for {stated[0]} x {stated[1]} (height x width){order}"
+        )
     return image
 
 

@@ -1,8 +1,7 @@
 """``transforms.json`` scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
 
-Poses are camera-to-world with OpenGL axes (x right, y up, z backward). Values of a frame beat those of the file, and a focal length in
-pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same level.
-"""
+Poses are camera-to-world with OpenGL axes (x right, y up, z backward). Values of a frame beat those of the file, and a
+focal length in pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same level."""
 
 import math
 import re
@@ -54,13 +53,19 @@ PINHOLES = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"
 
 
 def list_scenes(source: Path, settings: Settings) -> list[SceneFolder]:
-    """``source`` itself if it has a transforms file of the split, else the folders below it. Raises UserError where there is none."""
+    """``source`` itself if it has a transforms file of the split, else the folders below it. Raises UserError where
+    there is none.
+    """
     require_folder(source)
     folders = find_scenes(source, lambda folder: _transforms_file(folder, settings.split) is not None)
     found = [folder for folder in folders if _transforms_file(folder, settings.split)]
     if not found:
         others = sorted({path.name for path in source.glob("**/transforms*.json")})
-        hint = f"; there is {', '.join(others[:4])}: choose with --split" if others else other_layout(source, "transforms*.json")
+        hint = (
+            f"; there is {', '.join(others[:4])}: choose with --split"
+            if others
+            else other_layout(source, "transforms*.json")
+        )
         raise UserError(f"{source}: no transforms_{settings.split}.json or transforms.json in here{hint}")
     if found == [source]:
         return [SceneFolder(scene_key(source.resolve().name), source)]
@@ -75,7 +80,12 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     content, frames = _read_json(path)
     views, images = _find_images(path, frames)
     chosen = choose_frames(path, content, images, views, settings)
-    remark_on_shared([images[i] for i in chosen], _other_splits(path, content, settings.split), ImageFiles(path.parent), settings.split)
+    remark_on_shared(
+        [images[i] for i in chosen],
+        _other_splits(path, content, settings.split),
+        ImageFiles(path.parent),
+        settings.split,
+    )
     turns = plan_turns([images[i] for i in chosen], [_stated_size(frames[i], content) for i in chosen])
     masks = find_masks(path, [frames[i] for i in chosen])
     parts = []
@@ -93,14 +103,18 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
 
 
 def _capture(path: Path, frames: list[dict]) -> Iterator[tuple[str, np.ndarray]]:
-    """The names and poses of all frames, whatever the split; where splits have files of their own, those for training."""
+    """The names and poses of all frames, whatever the split; where splits have files of their own, those for
+    training.
+    """
     training = _transforms_file(path.parent, "train")
     for frame in frames if training in (path, None) else _read_json(training)[1]:
         name = str(frame.get("file_path"))
         try:
             yield name, read_pose(frame)
         except UserError as error:
-            raise UserError(f"{training or path}, frame {name}: {error}; --recenter needs the pose of every frame") from error
+            raise UserError(
+                f"{training or path}, frame {name}: {error}; --recenter needs the pose of every frame"
+            ) from error
 
 
 def _read_view(
@@ -117,13 +131,21 @@ def _read_view(
 def _remark_on_focal_length(frame: dict, content: dict) -> None:
     """A remark where one level states a focal length, the width that it is for, and another field of view."""
     level = frame if "fl_x" in frame else content
-    focal, angle, width = _number(level, {}, "fl_x", None), _number(level, {}, "camera_angle_x", None), _number(frame, content, "w", 0.0)
+    focal, angle, width = (
+        _number(level, {}, "fl_x", None),
+        _number(level, {}, "camera_angle_x", None),
+        _number(frame, content, "w", 0.0),
+    )
     if focal and angle and width and not 0.95 < (stated := width / (2 * math.tan(angle / 2))) / focal < 1.05:
-        remark(f"fl_x is {focal:g} pixels, and {stated:.4g} by camera_angle_x and w; fl_x is taken: is it of another resolution?")
+        remark(
+            f"fl_x is {focal:g} pixels, and {stated:.4g} by camera_angle_x and w; fl_x is taken: is it of another resolution?"
+        )
 
 
 def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
-    """(width, height) that the intrinsics are for: w and h, else what a principal point in the middle says; None where nothing does."""
+    """(width, height) that the intrinsics are for: w and h, else what a principal point in the middle says; None where
+    nothing does.
+    """
     for names, factor in ((("w", "h"), 1), (("cx", "cy"), 2)):
         try:
             width, height = (_number(frame, content, name, 0.0) for name in names)
@@ -135,9 +157,11 @@ def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
 
 
 def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], crops: bool = False) -> np.ndarray:
-    """Normalized (3, 3) intrinsics of a frame; pixel values refer to ``w`` x ``h`` where given, else to the image itself.
+    """Normalized (3, 3) intrinsics of a frame; pixel values refer to ``w`` x ``h`` where given, else to the image
+    itself.
 
-    crops: see :func:`vcgen.data.formats.intrinsics.normalized`. Raises UserError if nothing states a focal length, a number is malformed or
+    crops: see :func:`vcgen.data.formats.intrinsics.normalized`. Raises UserError if nothing states a focal length, a
+        number is malformed or
     of another unit, or ``w`` x ``h`` has another shape than the image.
     """
     height = _number(frame, content, "h", image_size[0])
@@ -146,7 +170,9 @@ def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], cro
         raise UserError(f"w and h must be positive, found {width:g} and {height:g}")
     if abs(image_size[0] * width - image_size[1] * height) > 0.5 * max(width, height):
         turned = "; of the image turned by a quarter?" if image_size[0] * height == image_size[1] * width else ""
-        raise UserError(f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x {width:g}{turned}")
+        raise UserError(
+            f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x {width:g}{turned}"
+        )
     level = next((part for part in (frame, content) if "fl_x" in part or "camera_angle_x" in part), None)
     if level is None:
         raise UserError("neither fl_x nor camera_angle_x is given")
@@ -162,14 +188,20 @@ def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], cro
 
 
 def read_distortion(frame: dict, content: dict) -> Distortion:
-    """Lens coefficients of a frame, 0 where absent. Raises UserError for fisheye and other lenses that are not pinholes."""
+    """Lens coefficients of a frame, 0 where absent. Raises UserError for fisheye and other lenses that are not
+    pinholes.
+    """
     stated = {**content, **frame}
     model = str(stated.get("camera_model") or "")
     if model.upper() not in PINHOLES or any(stated.get(name) for name in OTHER_LENSES):
-        found = repr(model) if model.upper() not in PINHOLES else next(name for name in OTHER_LENSES if stated.get(name))
+        found = (
+            repr(model) if model.upper() not in PINHOLES else next(name for name in OTHER_LENSES if stated.get(name))
+        )
         raise UserError(f"camera model {found} is not supported; undistort to a pinhole with your camera solver first")
     if unknown := [name for name in OTHER_COEFFICIENTS if _number(frame, content, name, 0.0)]:
-        raise UserError(f"lens coefficient {unknown[0]} is not supported, only k1 to k4, p1, p2; undistort with your camera solver first")
+        raise UserError(
+            f"lens coefficient {unknown[0]} is not supported, only k1 to k4, p1, p2; undistort with your camera solver first"
+        )
     if values := stated.get("distortion_params"):  # nerfstudio's list beats single values
         if not isinstance(values, list) or len(values) > len(Distortion._fields):
             raise UserError(f"distortion_params must be a list of up to 6 numbers: {', '.join(Distortion._fields)}")
@@ -179,7 +211,9 @@ def read_distortion(frame: dict, content: dict) -> Distortion:
 
 
 def read_pose(frame: dict) -> np.ndarray:
-    """The frame's camera-to-world with OpenCV axes, (4, 4) float64; a 3 x 4 matrix gets its last row. Raises UserError if malformed."""
+    """The frame's camera-to-world with OpenCV axes, (4, 4) float64; a 3 x 4 matrix gets its last row. Raises UserError
+    if malformed.
+    """
     if "transform_matrix" not in frame:
         raise UserError("missing pose (no transform_matrix)")
     rows = check(frame["transform_matrix"], Matrix, "transform_matrix")
@@ -192,10 +226,14 @@ def _transforms_file(folder: Path, split: str) -> Path | None:
 
 
 def _other_splits(path: Path, content: dict, split: str) -> dict[str, list[str]]:
-    """Where from -> names of images of which ``split`` must have none: of testing and validation for training, else of training."""
+    """Where from -> names of images of which ``split`` must have none: of testing and validation for training, else of
+    training.
+    """
     names = {}
     for other in ("val", "test") if split == "train" else ("train",):
-        sibling = _transforms_file(path.parent, other) if other == "train" else path.with_name(f"transforms_{other}.json")
+        sibling = (
+            _transforms_file(path.parent, other) if other == "train" else path.with_name(f"transforms_{other}.json")
+        )
         if isinstance(listed := content.get(f"{other}_filenames"), list):
             names[f"{other}_filenames"] = [name for name in listed if isinstance(name, str)]
         elif sibling and sibling.is_file() and sibling != path:
@@ -216,8 +254,14 @@ def _find_images(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]
     found = [files.find(name) for name in names]
     if missing := [name or "(no file_path)" for name, image in zip(names, found, strict=True) if image is None]:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        hint = "; the names are another computer's: make them relative to the file" if all(map(ABSOLUTE.match, missing)) else ""
-        raise UserError(f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with {TRIED}){hint}")
+        hint = (
+            "; the names are another computer's: make them relative to the file"
+            if all(map(ABSOLUTE.match, missing))
+            else ""
+        )
+        raise UserError(
+            f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with {TRIED}){hint}"
+        )
     return view_names(found, path.parent), found
 
 

@@ -1,7 +1,7 @@
 """Images on their way into shards: reading, exact area resizing on premultiplied color, undistortion, PNG bytes.
 
-An image is a float32 array (H, W, 3) or (H, W, 4) in [0, 1]; with four channels the color is straight, not premultiplied.
-"""
+An image is a float32 array (H, W, 3) or (H, W, 4) in [0, 1]; with four channels the color is straight, not
+premultiplied."""
 
 import functools
 import io
@@ -34,7 +34,8 @@ def unpremultiply(image: np.ndarray) -> np.ndarray:
 
 
 def area_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Shrink to (height, width): each new pixel is the exact mean of the area it covers, of premultiplied color, so no rim appears.
+    """Shrink to (height, width): each new pixel is the exact mean of the area it covers, of premultiplied color, so no
+    rim appears.
 
     Raises UserError where ``size`` is larger than the image: enlarging adds no information.
     """
@@ -63,7 +64,9 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def shrink(image: np.ndarray, size: tuple[int, int] | None, name: Path | str) -> np.ndarray:
-    """The uint8 image that is packed: of ``size``, or of its own for None. Raises UserError naming it where that is larger."""
+    """The uint8 image that is packed: of ``size``, or of its own for None. Raises UserError naming it where that is
+    larger.
+    """
     try:
         return to_bytes(area_resize(image, size or image.shape[:2]))
     except UserError as error:
@@ -73,9 +76,11 @@ def shrink(image: np.ndarray, size: tuple[int, int] | None, name: Path | str) ->
 def encode_scene(pixels: list[np.ndarray], names: Sequence[str]) -> tuple[list[bytes], bool]:
     """Encode the uint8 images of one scene as PNG; returns the files and whether they carry alpha.
 
-    An alpha channel that is opaque in every image says nothing and is dropped. Raises UserError where only some images have one.
-    """
-    transparent = [name for name, image in zip(names, pixels, strict=True) if image.shape[2] == 4 and (image[..., 3] < 255).any()]
+    An alpha channel that is opaque in every image says nothing and is dropped. Raises UserError where only some images
+    have one."""
+    transparent = [
+        name for name, image in zip(names, pixels, strict=True) if image.shape[2] == 4 and (image[..., 3] < 255).any()
+    ]
     without = [name for name, image in zip(names, pixels, strict=True) if image.shape[2] == 3]
     if transparent and without:
         few = f"{without[0]} is the first without"

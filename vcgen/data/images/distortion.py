@@ -13,7 +13,8 @@ MAX_ZOOM = 3.0
 
 class Distortion(NamedTuple):
     """Radial k1 to k4 and tangential p1, p2. Camera coordinates x = X/Z, y = Y/Z go to
-    x (1 + k1 r2 + k2 r2^2 + k3 r2^3 + k4 r2^4) + 2 p1 x y + p2 (r2 + 2 x^2), likewise y, with r2 = x^2 + y^2 (OpenCV; nerfstudio's k4)."""
+    x (1 + k1 r2 + k2 r2^2 + k3 r2^3 + k4 r2^4) + 2 p1 x y + p2 (r2 + 2 x^2), likewise y, with r2 = x^2 + y^2 (OpenCV;
+    nerfstudio's k4)."""
 
     k1: float = 0.0
     k2: float = 0.0
@@ -29,15 +30,20 @@ def distort(points: np.ndarray, lens: Distortion) -> np.ndarray:
     r2 = x * x + y * y
     radial = 1 + r2 * (lens.k1 + r2 * (lens.k2 + r2 * (lens.k3 + r2 * lens.k4)))
     return np.stack(
-        [x * radial + 2 * lens.p1 * x * y + lens.p2 * (r2 + 2 * x * x), y * radial + lens.p1 * (r2 + 2 * y * y) + 2 * lens.p2 * x * y], -1
+        [
+            x * radial + 2 * lens.p1 * x * y + lens.p2 * (r2 + 2 * x * x),
+            y * radial + lens.p1 * (r2 + 2 * y * y) + 2 * lens.p2 * x * y,
+        ],
+        -1,
     )
 
 
 def folds(size: tuple[int, int], K: np.ndarray, lens: Distortion) -> bool:
-    """Whether the model puts two directions of an image (height, width) on one spot: it is then no lens, whatever it does at the border.
+    """Whether the model puts two directions of an image (height, width) on one spot: it is then no lens, whatever it
+    does at the border.
 
-    Where it does not, the map's Jacobian has a positive determinant everywhere, as at the center, and the radius grows up to the corners.
-    """
+    Where it does not, the map's Jacobian has a positive determinant everywhere, as at the center, and the radius grows
+    up to the corners."""
     u, v = np.meshgrid(*(np.linspace(0, 1, 2 * min(side, 256) + 1) for side in reversed(size)))
     x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -53,21 +59,26 @@ def folds(size: tuple[int, int], K: np.ndarray, lens: Distortion) -> bool:
 
 
 def undistort(image: np.ndarray, K: np.ndarray, lens: Distortion) -> tuple[np.ndarray, np.ndarray]:
-    """Resample an (H, W, C) image as an ideal pinhole would have taken it; returns it with its normalized (3, 3) intrinsics.
+    """Resample an (H, W, C) image as an ideal pinhole would have taken it; returns it with its normalized (3, 3)
+    intrinsics.
 
-    The focal length grows just enough that every pixel of the result lies inside the image; the principal point stays. Bilinear.
-    Raises UserError where the image folds over itself (:func:`folds`) or more than a threefold zoom would be needed.
-    """
+    The focal length grows just enough that every pixel of the result lies inside the image; the principal point stays.
+    Bilinear. Raises UserError where the image folds over itself (:func:`folds`) or more than a threefold zoom would be
+    needed."""
     if not any(lens):
         return image, K
     if not (0 < K[0, 2] < 1 and 0 < K[1, 2] < 1):
-        raise UserError("lens distortion is not removed from crops whose principal point lies outside; undistort before you crop")
+        raise UserError(
+            "lens distortion is not removed from crops whose principal point lies outside; undistort before you crop"
+        )
     from skimage.transform import warp
 
     rows_columns, zoom = _sampling(image.shape[:2], tuple(K.flatten().tolist()), lens)
     premultiplied = premultiply(image)
     channels = [warp(premultiplied[..., c], rows_columns, order=1, mode="edge") for c in range(image.shape[2])]
-    return unpremultiply(np.stack(channels, -1).astype(np.float32)), K * np.array([[zoom, 1, 1], [1, zoom, 1], [1, 1, 1]])
+    return unpremultiply(np.stack(channels, -1).astype(np.float32)), K * np.array(
+        [[zoom, 1, 1], [1, zoom, 1], [1, 1, 1]]
+    )
 
 
 @functools.lru_cache(maxsize=1)

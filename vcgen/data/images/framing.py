@@ -12,14 +12,17 @@ from PIL import Image
 from vcgen.data.images.reading import image_to_array, read_image
 from vcgen.errors import UserError
 
-#: What counts as an image: a file, an opened image, or an array (height, width, 3 or 4), uint8 or floats in [0, 1], straight color.
+#: What counts as an image: a file, an opened image, or an array (height, width, 3 or 4), uint8 or floats in [0, 1],
+#: straight color.
 Source = Path | str | Image.Image | NDArray
 
-#: Largest channel difference from the background color (of 255) that still counts as background: JPEG noise lies below it.
+#: Largest channel difference from the background color (of 255) that still counts as background: JPEG noise lies below
+#: it.
 BACKGROUND_TOLERANCE = 12
 #: The difference from which a pixel is fully object; between the two, coverage grows linearly.
 OBJECT_DIFFERENCE = 48
-#: The fraction of border pixels that must have the background's color; the rest may belong to an object that touches the border.
+#: The fraction of border pixels that must have the background's color; the rest may belong to an object that touches
+#: the border.
 PLAIN_BORDER = 0.8
 #: Pixels of a photo that are floats at a time.
 BAND = 1 << 20
@@ -49,10 +52,11 @@ class RgbaImage:
 
 @dataclass(frozen=True)
 class CutOut:
-    """An image (height, width, 3), uint8 or floats in [0, 1], without its background. Coverage and color are found when they are asked
-    for, a part at a time: of a large photo they take many times its bytes.
+    """An image (height, width, 3), uint8 or floats in [0, 1], without its background. Coverage and color are found when
+    they are asked for, a part at a time: of a large photo they take many times its bytes.
 
-    background: the color (3,) behind the object. outside: (height, width), what resembles it and is connected to the border.
+    background: the color (3,) behind the object. outside: (height, width), what resembles it and is connected to the
+        border.
     """
 
     color: NDArray
@@ -60,13 +64,17 @@ class CutOut:
     outside: NDArray[np.bool_]
 
     def coverage(self, rows: slice, columns: slice = slice(None)) -> NDArray[np.float32]:
-        """See :meth:`RgbaImage.coverage`: it grows with the difference from the background where that is connected to the border."""
+        """See :meth:`RgbaImage.coverage`: it grows with the difference from the background where that is connected to
+        the border.
+        """
         found = difference(self.color[rows, columns], self.background)
         ramp = np.clip((found - BACKGROUND_TOLERANCE) / (OBJECT_DIFFERENCE - BACKGROUND_TOLERANCE), 0, 1)
         return np.where(self.outside[rows, columns], ramp, np.float32(1))
 
     def premultiplied(self, rows: slice, columns: slice) -> list[NDArray[np.float32]]:
-        """See :meth:`RgbaImage.premultiplied`. Mixed edge pixels are unmixed: color = alpha * object + (1 - alpha) * background."""
+        """See :meth:`RgbaImage.premultiplied`. Mixed edge pixels are unmixed: color = alpha * object + (1 - alpha) *
+        background.
+        """
         alpha = self.coverage(rows, columns)
         behind, divisor = 1 - alpha, np.maximum(alpha, np.float32(1e-3))
         mixed = (as_floats(self.color[rows, columns, channel]) for channel in range(3))
@@ -74,7 +82,9 @@ class CutOut:
 
 
 def read(source: Source) -> tuple[NDArray, bool]:
-    """(height, width, 3 or 4), uint8 or floats in [0, 1], turned upright as the camera noted, and whether its alpha says anything."""
+    """(height, width, 3 or 4), uint8 or floats in [0, 1], turned upright as the camera noted, and whether its alpha
+    says anything.
+    """
     if isinstance(source, np.ndarray):
         pixels = _from_array(source)
     elif isinstance(source, Image.Image):
@@ -86,11 +96,15 @@ def read(source: Source) -> tuple[NDArray, bool]:
 
 def _from_array(array: NDArray) -> NDArray:
     if array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
-        raise UserError(f"an image as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels last")
+        raise UserError(
+            f"an image as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels last"
+        )
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"an image as an array must be uint8 or floating-point, not {array.dtype}: convert it with .astype(numpy.uint8)")
+        raise UserError(
+            f"an image as an array must be uint8 or floating-point, not {array.dtype}: convert it with .astype(numpy.uint8)"
+        )
     pixels = array.astype(np.float32)
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # not the other way round, which would let NaN pass
         found = f"[{pixels.min():.3g}, {pixels.max():.3g}]"
@@ -112,9 +126,8 @@ def bands(height: int, width: int) -> Iterator[slice]:
 def cut_out(color: NDArray, name: str, advice: str = USE_ANOTHER) -> CutOut:
     """Separate an object from a plain background: what resembles the border's color *and* is connected to the border.
 
-    Light parts inside the object stay. name: what messages call the image. Raises UserError with ``advice`` where the border is not of
-    one color.
-    """
+    Light parts inside the object stay. name: what messages call the image. Raises UserError with ``advice`` where the
+    border is not of one color."""
     from skimage.segmentation import flood
 
     border = np.concatenate([color[0], color[-1], color[:, 0], color[:, -1]])
@@ -146,9 +159,14 @@ def bounding_box(image: RgbaImage | CutOut, name: str) -> tuple[float, float, fl
 
 
 def resample(
-    image: RgbaImage | CutOut, box: tuple[float, float, float, float], size: tuple[int, int], fill: float, pad: bool = False
+    image: RgbaImage | CutOut,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    fill: float,
+    pad: bool = False,
 ) -> RgbaImage:
-    """Place ``box`` in the middle of a frame of (height, width) = ``size``, its longer side (relative to the frame) filling ``fill`` of it.
+    """Place ``box`` in the middle of a frame of (height, width) = ``size``, its longer side (relative to the frame)
+    filling ``fill`` of it.
 
     Beyond the image all is transparent, or repeats the image's edge with ``pad``. Color and alpha are float32.
     """
@@ -160,7 +178,9 @@ def resample(
         [_weights(middle + origin, scale, length, chunk, origin, pixels, pad) for chunk in _chunks(length, scale)]
         for middle, length, pixels in zip(((top + bottom) / 2, (left + right) / 2), size, image.color.shape)
     )
-    resized = np.concatenate([np.concatenate([_average(image, *row, *column) for column in columns], 1) for row in rows])
+    resized = np.concatenate(
+        [np.concatenate([_average(image, *row, *column) for column in columns], 1) for row in rows]
+    )
     alpha = np.clip(resized[..., 3], 0, 1)
     color = np.where(alpha[..., None] > 1e-4, resized[..., :3] / np.maximum(alpha[..., None], 1e-4), 1)
     return RgbaImage(np.clip(color, 0, 1), alpha)
@@ -174,10 +194,12 @@ def _chunks(count: int, scale: float) -> list[NDArray[np.int64]]:
 def _weights(
     middle: float, scale: float, count: int, chunk: NDArray[np.int64], origin: int, pixels: int, pad: bool
 ) -> tuple[slice, NDArray[np.float32]]:
-    """The old pixels that the new ones of a chunk cover, and their weights (new, old): all that lie inside, where a new pixel covers at
-    least one, else those of linear interpolation, as in Pillow's resize, whose single precision decides ties.
+    """The old pixels that the new ones of a chunk cover, and their weights (new, old): all that lie inside, where a new
+    pixel covers at least one, else those of linear interpolation, as in Pillow's resize, whose single precision decides
+    ties.
 
-    middle: of the ``count`` new pixels, ``scale`` old ones each, in old pixels from ``origin`` before the first. pixels: of the image;
+    middle: of the ``count`` new pixels, ``scale`` old ones each, in old pixels from ``origin`` before the first.
+        pixels: of the image;
     weights of others are dropped, or given to the nearest with ``pad``.
     """
     low, high = np.float32(middle - scale * count / 2), np.float32(middle + scale * count / 2)
@@ -193,7 +215,9 @@ def _weights(
 
 
 def _kernel(pixels: NDArray[np.int64], centers: NDArray[np.float64], step: float, box: bool) -> NDArray[np.float64]:
-    """Weights of pixels for new ones around ``centers``, adding up to 1: a box of ``step`` pixels, or a triangle of twice that."""
+    """Weights of pixels for new ones around ``centers``, adding up to 1: a box of ``step`` pixels, or a triangle of
+    twice that.
+    """
     distance = (pixels - centers + 0.5) * (1 / step)
     weights = (distance > -0.5) & (distance <= 0.5) if box else np.maximum(1 - np.abs(distance), 0)
     if box:  # Pillow asks twice, in other words, which matters where a pixel's center lies on the edge of a box
@@ -202,8 +226,14 @@ def _kernel(pixels: NDArray[np.int64], centers: NDArray[np.float64], step: float
 
 
 def _average(
-    image: RgbaImage | CutOut, rows: slice, row_weights: NDArray[np.float32], columns: slice, column_weights: NDArray[np.float32]
+    image: RgbaImage | CutOut,
+    rows: slice,
+    row_weights: NDArray[np.float32],
+    columns: slice,
+    column_weights: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """New pixels (height, width, 4): premultiplied color and alpha."""
     planes = image.premultiplied(rows, columns)
-    return np.stack([row_weights @ (plane @ column_weights.T).astype(np.float32) for plane in planes], -1).astype(np.float32)
+    return np.stack([row_weights @ (plane @ column_weights.T).astype(np.float32) for plane in planes], -1).astype(
+        np.float32
+    )

@@ -1,4 +1,6 @@
-"""A user's photo becomes a square image with coverage: cut out, recentered, resized, its color free of what lay behind the object."""
+"""A user's photo becomes a square image with coverage: cut out, recentered, resized, its color free of what lay behind
+the object.
+"""
 
 import math
 from collections.abc import Callable
@@ -20,14 +22,14 @@ ENOUGH = 1_000_000
 
 
 def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> RgbaImage:
-    """Read a photo of any shape and make it ``size`` x ``size`` pixels, the object in the middle, its longer side ``fill`` of the frame's.
+    """Read a photo of any shape and make it ``size`` x ``size`` pixels, the object in the middle, its longer side
+    ``fill`` of the frame's.
 
-    What is object is said by ``mask`` (an image of the photo's size, white or opaque where the object is) or by the photo's own alpha,
-    else found: by a border of one color, or by rembg where it is installed, whose weights are fetched when it is first used. The photo is
-    turned upright as the camera noted; nothing is squashed: the frame is padded with transparency. Color is straight.
-    Raises UserError for files that are missing or damaged, a mask without object or of another size, a mask of a photo with alpha, and
-    where no object can be found.
-    """
+    What is object is said by ``mask`` (an image of the photo's size, white or opaque where the object is) or by the
+    photo's own alpha, else found: by a border of one color, or by rembg where it is installed, whose weights are
+    fetched when it is first used. The photo is turned upright as the camera noted; nothing is squashed: the frame is
+    padded with transparency. Color is straight. Raises UserError for files that are missing or damaged, a mask without
+    object or of another size, a mask of a photo with alpha, and where no object can be found."""
     if not 0.1 <= fill <= 1:
         raise UserError(f"data.fill must lie between 0.1 and 1, not {fill}")
     if not 8 <= size <= 4096:
@@ -47,8 +49,8 @@ def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> 
 
 
 def shrunk(image: RgbaImage, size: int, name: str) -> RgbaImage:
-    """A photo of several times ``ENOUGH`` pixels averaged by a whole factor to about as many, its object still four times larger than
-    ``size`` pixels. Others as they are."""
+    """A photo of several times ``ENOUGH`` pixels averaged by a whole factor to about as many, its object still four
+    times larger than ``size`` pixels. Others as they are."""
     height, width = image.color.shape[:2]
     left, top, right, bottom = bounding_box(image, name)
     factor = min(int((height * width / ENOUGH) ** 0.5), int(max(right - left, bottom - top) / (4 * size)))
@@ -59,7 +61,8 @@ def shrunk(image: RgbaImage, size: int, name: str) -> RgbaImage:
 
 
 def without_background(color: NDArray, size: int, name: str, advice: str = ADVICE) -> RgbaImage | CutOut:
-    """By the border's color, or where that is not of one color by rembg, if installed. size: of what is made of it, see :func:`shrunk`.
+    """By the border's color, or where that is not of one color by rembg, if installed. size: of what is made of it, see
+    :func:`shrunk`.
 
     Raises UserError, which ends in ``advice``, where there is neither.
     """
@@ -82,11 +85,14 @@ def background_remover() -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | N
 
 
 def without_fringe(image: RgbaImage) -> RgbaImage:
-    """The rim of a masked object is mixed with what lay behind it: it takes the color of the nearest pixel well inside (by a 512th of the
-    image's longer side, at least one pixel). Coverage stays; so does the color of objects too thin to have an inside."""
+    """The rim of a masked object is mixed with what lay behind it: it takes the color of the nearest pixel well inside
+    (by a 512th of the image's longer side, at least one pixel). Coverage stays; so does the color of objects too thin
+    to have an inside."""
     from scipy.ndimage import distance_transform_edt
 
-    solid = np.pad(image.coverage(slice(None)) >= 0.5, 1, mode="edge")  # an object may leave the image: its border is no rim
+    solid = np.pad(
+        image.coverage(slice(None)) >= 0.5, 1, mode="edge"
+    )  # an object may leave the image: its border is no rim
     inside = distance_transform_edt(solid)[1:-1, 1:-1] > max(1, round(max(image.alpha.shape) / 512))
     if solid.all() or not inside.any():
         return image
@@ -97,11 +103,10 @@ def without_fringe(image: RgbaImage) -> RgbaImage:
 def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bool = False) -> RgbaImage:
     """Read an image of any size and make it (height, width) = ``size``.
 
-    The object is found by the alpha channel, else by a plain border color, else by rembg where it is installed; it is centered and scaled
-    so that its bounding box fills the fraction ``fill`` of the frame. ``as_is`` only pads to the frame's shape. Resizing averages
-    premultiplied color over each new pixel's area, so that transparent pixels, whatever their color, leave no fringe. Raises
-    UserError when there is no object to be found.
-    """
+    The object is found by the alpha channel, else by a plain border color, else by rembg where it is installed; it is
+    centered and scaled so that its bounding box fills the fraction ``fill`` of the frame. ``as_is`` only pads to the
+    frame's shape. Resizing averages premultiplied color over each new pixel's area, so that transparent pixels,
+    whatever their color, leave no fringe. Raises UserError when there is no object to be found."""
     if not 0.1 <= fill <= 1:
         raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
     pixels, has_alpha = read(source)

@@ -14,20 +14,23 @@ BLUR_SIZE = 512
 class PhotoAugmentation:
     """RealFusion's augmentations of a photo (arXiv 2302.10663, values of its code), applied to the object alone.
 
-    Coverage is kept until the object is put on a background of one color at the end. Each probability is drawn independently.
+    Coverage is kept until the object is put on a background of one color at the end. Each probability is drawn
+    independently.
 
     Args:
         rotation: Probability of a rotation, in [0, 1].
         degrees: Largest angle of that rotation, either way, in degrees.
         crop: Probability of a zoom and a shift, in [0, 1].
-        zoom: Lowest and highest factor of the zoom; above 1 the object grows, and is cut by the frame where it leaves it.
+        zoom: Lowest and highest factor of the zoom; above 1 the object grows, and is cut by the frame where it leaves
+            it.
         shift: Largest shift either way, as a fraction of the frame.
         jitter: Probability of a change of brightness, contrast, saturation and hue, in [0, 1].
         strength: Largest such change, as a fraction.
         grayscale: Probability of a grayscale image, in [0, 1].
         blur: Probability of a Gaussian blur, in [0, 1].
         sigma: Lowest and highest standard deviation of the blur, in pixels of an image of 512.
-        mirror: Probability of a left-right flip, in [0, 1]; RealFusion's 0.5 would teach both sides of what is not symmetric.
+        mirror: Probability of a left-right flip, in [0, 1]; RealFusion's 0.5 would teach both sides of what is not
+            symmetric.
         background: "white", or a "random" color for each image.
     """
 
@@ -54,16 +57,20 @@ class PhotoAugmentation:
                 raise ValueError(f"augmentation.{name} must satisfy 0 < lowest <= highest; got {low} and {high}")
         if not 0 <= self.strength <= 0.5 or not 0 <= self.shift < 1 or not 0 <= self.degrees <= 180:
             found = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ("strength", "shift", "degrees")}
-            raise ValueError(f"augmentation: strength must lie in [0, 0.5], shift in [0, 1), degrees in [0, 180]; got {found}")
+            raise ValueError(
+                f"augmentation: strength must lie in [0, 0.5], shift in [0, 1), degrees in [0, 180]; got {found}"
+            )
 
     def __call__(self, color: Tensor, alpha: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        """Straight color (3, H, W) and coverage (1, H, W), both in [0, 1] -> an image (3, size, size) in [0, 1]. Each call draws equally
-        many numbers, from ``generator`` alone."""
+        """Straight color (3, H, W) and coverage (1, H, W), both in [0, 1] -> an image (3, size, size) in [0, 1]. Each
+        call draws equally many numbers, from ``generator`` alone."""
         from torchvision.transforms.v2 import functional as F
 
         coins = torch.rand(6, generator=generator, device=generator.device).tolist()
         x, y, zoom, angle, sigma, *shades = torch.rand(9, generator=generator, device=generator.device).tolist()
-        background = torch.rand(3, 1, 1, generator=generator, device=generator.device) if self.background == "random" else 1.0
+        background = (
+            torch.rand(3, 1, 1, generator=generator, device=generator.device) if self.background == "random" else 1.0
+        )
         if coins[0] < self.jitter:
             color = self._jittered(color, shades)
         if coins[1] < self.grayscale:
@@ -71,10 +78,17 @@ class PhotoAugmentation:
         # Premultiplied from here on: what is transparent has no color that could bleed.
         layers = torch.cat([color * alpha, alpha])
         turned, cropped = coins[2] < self.rotation, coins[3] < self.crop
-        shifts = [(2 * fraction - 1) * self.shift * side * cropped for fraction, side in ((x, layers.shape[-1]), (y, layers.shape[-2]))]
+        shifts = [
+            (2 * fraction - 1) * self.shift * side * cropped
+            for fraction, side in ((x, layers.shape[-1]), (y, layers.shape[-2]))
+        ]
         layers = F.affine(
-            layers, angle=(2 * angle - 1) * self.degrees * turned, translate=shifts, scale=between(zoom, self.zoom) if cropped else 1.0,
-            shear=[0.0, 0.0], interpolation=F.InterpolationMode.BILINEAR,
+            layers,
+            angle=(2 * angle - 1) * self.degrees * turned,
+            translate=shifts,
+            scale=between(zoom, self.zoom) if cropped else 1.0,
+            shear=[0.0, 0.0],
+            interpolation=F.InterpolationMode.BILINEAR,
         )
         layers = F.resize(layers, [size, size], antialias=True)
         if coins[4] < self.blur:

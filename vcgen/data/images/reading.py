@@ -1,4 +1,6 @@
-"""Reading image files that anybody may have made: only formats that are named here, within a number of pixels, or refused in one line."""
+"""Reading image files that anybody may have made: only formats that are named here, within a number of pixels, or
+refused in one line.
+"""
 
 import contextlib
 import io
@@ -19,9 +21,11 @@ from vcgen.io import one_line, open_regular
 if TYPE_CHECKING:
     from PIL import Image
 
-#: What is read, as Pillow names it. What it would try beyond these starts other programs (PostScript: gs), or is rarely tested.
+#: What is read, as Pillow names it. What it would try beyond these starts other programs (PostScript: gs), or is rarely
+#: tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-#: Pixels allowed in an image file: 400 MB once decoded. A larger number in a header is refused before any memory is taken.
+#: Pixels allowed in an image file: 400 MB once decoded. A larger number in a header is refused before any memory is
+#: taken.
 MAX_PIXELS = 100_000_000
 #: The same for a view in a shard.
 MAX_VIEW_PIXELS = 50_000_000
@@ -37,9 +41,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 ORIENTATION = 0x0112
 #: EXIF's number of a camera's orientation -> what turns (height, width, channels) upright.
 UPRIGHT: dict[int, Callable[[NDArray], NDArray]] = {
-    2: lambda pixels: pixels[:, ::-1], 3: lambda pixels: pixels[::-1, ::-1], 4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1), 6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1), 8: np.rot90,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
 }
 
 
@@ -48,7 +56,9 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def image_in(path: Path | str) -> Path:
-    """``path`` itself, or where it is a folder the image file in it. Raises UserError that lists what is there for none or several."""
+    """``path`` itself, or where it is a folder the image file in it. Raises UserError that lists what is there for none
+    or several.
+    """
     path = Path(path)
     if not path.is_dir():
         return path
@@ -63,9 +73,10 @@ def image_in(path: Path | str) -> Path:
 def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
     """(height, width, 3) uint8, or 4 with straight alpha where the file holds any; the first frame of an animation.
 
-    upright: turned as EXIF notes that the camera was held. Raises UserError in one line for a file that is missing, damaged, of another
-    format than ``FORMATS`` whatever its name says, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or of more than 8 bits a channel.
-    """
+    upright: turned as EXIF notes that the camera was held. Raises UserError in one line for a file that is missing,
+        damaged, of another
+    format than ``FORMATS`` whatever its name says, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or of more than 8 bits
+    a channel."""
     with open_regular(path, MAX_BYTES, ADVICE) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and odd parts: the file is taken, or refused below
         if file.peek(len(PNG_START)).startswith(PNG_START) and not _chunks_are_whole(file):
@@ -74,8 +85,8 @@ def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
 
 
 def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
-    """(height, width) of an image turned upright, and EXIF's number of its orientation, 1 where it has none. Refuses what read_image does,
-    as far as the header tells."""
+    """(height, width) of an image turned upright, and EXIF's number of its orientation, 1 where it has none. Refuses
+    what read_image does, as far as the header tells."""
     with open_regular(path, MAX_BYTES, ADVICE) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _open(file, str(path), FORMATS) as image:
@@ -86,13 +97,18 @@ def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
 
 
 def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
-    """As :func:`read_image`, of the bytes of a PNG file whose header says ``shape``, (height, width, 3 or 4). name: what messages call it.
+    """As :func:`read_image`, of the bytes of a PNG file whose header says ``shape``, (height, width, 3 or 4). name:
+    what messages call it.
 
     Raises UserError for another shape, too, as a second header or a transparent color make it.
     """
     pixels = _decode(io.BytesIO(data), name, ("PNG",), upright=False)
     if pixels.shape != shape:
-        raise UserError(one_line(f"{name}: the PNG decodes to the shape {pixels.shape}, its header says {shape}", "pack the data again"))
+        raise UserError(
+            one_line(
+                f"{name}: the PNG decodes to the shape {pixels.shape}, its header says {shape}", "pack the data again"
+            )
+        )
     return pixels
 
 
@@ -141,7 +157,9 @@ def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS) -> N
     """Raise UserError for an image of more than ``limit`` pixels, or of none."""
     if not 0 < width * height <= limit:
         size = f"{width} x {height} pixels (width x height)"
-        raise UserError(one_line(f"{name}: the image has {size}, allowed are 1 to {limit // 10**6} million", "give a smaller one"))
+        raise UserError(
+            one_line(f"{name}: the image has {size}, allowed are 1 to {limit // 10**6} million", "give a smaller one")
+        )
 
 
 def _decode(file: IO[bytes], name: str, formats: tuple[str, ...], upright: bool) -> NDArray[np.uint8]:
@@ -173,7 +191,9 @@ def _open(file: IO[bytes], name: str, formats: tuple[str, ...]) -> "Image.Image"
     try:
         return Image.open(file, formats=formats)  # reads the header
     except UnidentifiedImageError as error:
-        raise UserError(one_line(f"{name}: cannot be read as an image: it is damaged, or none of {', '.join(formats)}", ADVICE)) from error
+        raise UserError(
+            one_line(f"{name}: cannot be read as an image: it is damaged, or none of {', '.join(formats)}", ADVICE)
+        ) from error
     except Exception as error:
         raise _refusal(name, error) from error
 

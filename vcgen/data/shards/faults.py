@@ -12,7 +12,9 @@ MOST_BAD = 0.05
 
 
 class Faults:
-    """The scenes of an index that this process has found unreadable, by key, each with its reason. Every new one is said once on stderr."""
+    """The scenes of an index that this process has found unreadable, by key, each with its reason. Every new one is
+    said once on stderr.
+    """
 
     def __init__(self, index: ShardIndex):
         self.index = index
@@ -27,7 +29,9 @@ class Faults:
 
 
 def check_shards(index: ShardIndex, say: bool = True) -> None:
-    """Say which shards are missing or cut short, and go on. Raises UserError when they held more than ``MOST_BAD`` of the scenes."""
+    """Say which shards are missing or cut short, and go on. Raises UserError when they held more than ``MOST_BAD`` of
+    the scenes.
+    """
     bad, reason = 0, ""
     for shard in index.shards:
         if reason_here := index.fault_of(shard):
@@ -38,9 +42,13 @@ def check_shards(index: ShardIndex, say: bool = True) -> None:
 
 
 def refuse_too_many(index: ShardIndex, bad: int, reason: str) -> None:
-    """Raise UserError when ``bad`` is more than ``MOST_BAD`` of the scenes, and more than one. reason: of one of them."""
+    """Raise UserError when ``bad`` is more than ``MOST_BAD`` of the scenes, and more than one. reason: of one of
+    them.
+    """
     if bad > max(1, MOST_BAD * len(index.samples)):
-        found = f"{bad} of {len(index.samples)} scenes cannot be read, more than on_error: skip leaves out ({MOST_BAD:.0%})"
+        found = (
+            f"{bad} of {len(index.samples)} scenes cannot be read, more than on_error: skip leaves out ({MOST_BAD:.0%})"
+        )
         raise UserError(f"{index.folder}: {found}; one of them: {reason}")
 
 
@@ -55,7 +63,9 @@ def fault_in(index: ShardIndex, number: int) -> str | None:
 
 
 def faults_among(index: ShardIndex, numbers: Iterable[int]) -> dict[str, str]:
-    """Try scenes beforehand: those that cannot be used, by key, each with its reason; named and refused as :class:`Faults` does."""
+    """Try scenes beforehand: those that cannot be used, by key, each with its reason; named and refused as
+    :class:`Faults` does.
+    """
     reasons = {index.scenes[number].key: fault_in(index, number) for number in numbers}
     faults = Faults(index)
     faults.add({key: reason for key, reason in reasons.items() if reason})

@@ -1,7 +1,8 @@
-"""Shard folders: plain tar files of scenes (WebDataset layout) plus ``index.json``, so that one seek and one read fetch any scene.
+"""Shard folders: plain tar files of scenes (WebDataset layout) plus ``index.json``, so that one seek and one read fetch
+any scene.
 
-Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.001.png``, ... The bytes depend on the records alone.
-"""
+Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.001.png``, ... The bytes depend on the
+records alone."""
 
 import itertools
 import json
@@ -49,7 +50,10 @@ class ShardIndex:
 
     def __post_init__(self) -> None:
         # One table, of which each shard's samples are a slice: loader processes touch no other object per scene.
-        tables = [shard.samples if isinstance(shard.samples, SceneTable) else SceneTable.of(shard.samples) for shard in self.shards]
+        tables = [
+            shard.samples if isinstance(shard.samples, SceneTable) else SceneTable.of(shard.samples)
+            for shard in self.shards
+        ]
         ends = np.cumsum([len(table) for table in tables], dtype=np.int64)
         scenes = SceneTable.join(tables)
         slices = (scenes[end - len(table) : end] for table, end in zip(tables, ends, strict=True))
@@ -59,7 +63,9 @@ class ShardIndex:
 
     @property
     def samples(self) -> "Samples":
-        """(shard name, entry) of every scene, in stored order: a sequence, in constant time. ``scenes`` has the entries alone."""
+        """(shard name, entry) of every scene, in stored order: a sequence, in constant time. ``scenes`` has the entries
+        alone.
+        """
         return Samples(self)
 
     def shard_of(self, number: int) -> ShardEntry:
@@ -90,21 +96,31 @@ class ShardIndex:
             found["split"], stated["split"] = record.split, self.split
         if differing := [name for name in found if found[name] != stated[name]]:
             what = ", ".join(f"{name} {stated[name]}, the scene {found[name]}" for name in differing)
-            raise UserError(one_line(f"{self.folder}: {INDEX} lists {what}", "they do not belong together: copy or pack the folder again"))
+            raise UserError(
+                one_line(
+                    f"{self.folder}: {INDEX} lists {what}", "they do not belong together: copy or pack the folder again"
+                )
+            )
         return record
 
     def hold_out(self, count: int) -> tuple["ShardIndex", "ShardIndex"]:
-        """Split by object: (the scenes that stay, those of ``count`` groups evenly spaced among all). Variants of an object stay together.
+        """Split by object: (the scenes that stay, those of ``count`` groups evenly spaced among all). Variants of an
+        object stay together.
 
         Raises UserError unless 0 < count < number of groups.
         """
         groups = list(dict.fromkeys(self.scenes.column("group").tolist()))
         if not 0 < count < len(groups):
-            raise UserError(f"{self.folder}: {count} of {len(groups)} objects cannot be held out; give 1 to {len(groups) - 1}")
+            raise UserError(
+                f"{self.folder}: {count} of {len(groups)} objects cannot be held out; give 1 to {len(groups) - 1}"
+            )
         held = [groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)]
 
         def keep(inside: bool) -> "ShardIndex":
-            parts = [SceneTable(t.rows[np.isin(t.column("group"), held) == inside]) for t in (shard.samples for shard in self.shards)]
+            parts = [
+                SceneTable(t.rows[np.isin(t.column("group"), held) == inside])
+                for t in (shard.samples for shard in self.shards)
+            ]
             shards = (replace(shard, samples=part) for shard, part in zip(self.shards, parts, strict=True))
             return replace(self, shards=tuple(shard for shard in shards if shard.samples))
 
@@ -114,7 +130,9 @@ class ShardIndex:
         """Read every shard and raise UserError where its SHA-256 is not the one in the index."""
         for shard in self.shards:
             if file_sha256(self.folder / shard.name) != shard.sha256:
-                raise UserError(f"{self.folder / shard.name}: checksum differs from index.json; the file is damaged, copy or pack it again")
+                raise UserError(
+                    f"{self.folder / shard.name}: checksum differs from index.json; the file is damaged, copy or pack it again"
+                )
 
 
 class Samples(Sequence[tuple[str, SampleEntry]]):
@@ -143,10 +161,11 @@ def write_shards(
     split: str = "",
     licence: str = "",
 ) -> ShardIndex:
-    """Validate and write ``records`` as a new shard folder, all or nothing: it appears under its name only when complete.
+    """Validate and write ``records`` as a new shard folder, all or nothing: it appears under its name only when
+    complete.
 
-    Raises UserError if the folder exists and is not empty, no record comes, two keys are equal, or a record is not of ``image_size``.
-    """
+    Raises UserError if the folder exists and is not empty, no record comes, two keys are equal, or a record is not of
+    ``image_size``."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists already and is not an empty folder; choose another or remove it")
@@ -160,16 +179,22 @@ def write_shards(
 
 
 def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[int, int]) -> ShardEntry:
-    """Write one tar file atomically; its bytes are a function of the records. Raises UserError for an invalid record."""
+    """Write one tar file atomically; its bytes are a function of the records. Raises UserError for an invalid
+    record.
+    """
     samples = []
     with replacing(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
             for record in records:
                 record = record.validate().with_group_default()
                 if tuple(record.size) != tuple(image_size):
-                    raise UserError(f"scene {record.key}: images are {record.size}, the shards hold {tuple(image_size)}; give one --size")
+                    raise UserError(
+                        f"scene {record.key}: images are {record.size}, the shards hold {tuple(image_size)}; give one --size"
+                    )
                 offset = tar.offset
-                add_member(tar, f"{record.key}.cameras.json", json.dumps(record.cameras_json(), allow_nan=False).encode())
+                add_member(
+                    tar, f"{record.key}.cameras.json", json.dumps(record.cameras_json(), allow_nan=False).encode()
+                )
                 for number, image in enumerate(record.images):
                     add_member(tar, f"{record.key}.{number:03d}.png", image)
                 samples.append(SampleEntry(record.key, offset, tar.offset - offset, len(record.images), record.group))
@@ -184,8 +209,16 @@ def write_index(index: ShardIndex) -> None:
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise UserError(f"{index.folder}: the scene key {twice!r} occurs more than once")
-    shards = [{**vars(shard), "samples": [structs.asdict(sample) for sample in shard.samples]} for shard in index.shards]
-    content = {"version": VERSION, "image_size": index.image_size, "source": index.source, "split": index.split, "licence": index.licence}
+    shards = [
+        {**vars(shard), "samples": [structs.asdict(sample) for sample in shard.samples]} for shard in index.shards
+    ]
+    content = {
+        "version": VERSION,
+        "image_size": index.image_size,
+        "source": index.source,
+        "split": index.split,
+        "licence": index.licence,
+    }
     content["shards"] = shards
     write_bytes(index.folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -195,9 +228,14 @@ def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
     folder = Path(folder)
     path = folder / INDEX
     if not path.is_file():
-        raise UserError(f"{folder}: no {INDEX} here; give a folder made by `vcgen data pack` (which may lie one level deeper)")
+        raise UserError(
+            f"{folder}: no {INDEX} here; give a folder made by `vcgen data pack` (which may lie one level deeper)"
+        )
     file, tables = parse_index(read_bytes(path, MAX_BYTES), str(path))
-    shards = (ShardEntry(shard.name, shard.bytes, shard.sha256, table) for shard, table in zip(file.shards, tables, strict=True))
+    shards = (
+        ShardEntry(shard.name, shard.bytes, shard.sha256, table)
+        for shard, table in zip(file.shards, tables, strict=True)
+    )
     index = ShardIndex(folder, file.image_size, file.source, file.split, file.licence, tuple(shards))
     if not index.samples:
         raise UserError(f"{path}: lists no scene; pack the data again")
@@ -208,7 +246,9 @@ def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
 
 
 def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> SceneRecord:
-    """Fetch and validate one scene with one seek and one read. Raises UserError naming the shard (and the key, once known)."""
+    """Fetch and validate one scene with one seek and one read. Raises UserError naming the shard (and the key, once
+    known).
+    """
     path = Path(folder) / shard_name
     try:
         with open(path, "rb") as file:
@@ -232,5 +272,7 @@ def _parse(data: bytes) -> SceneRecord:
     key = names[0].split(".", 1)[0] if names else ""
     expected = [f"{key}.cameras.json", *(f"{key}.{number:03d}.png" for number in range(len(names) - 1))]
     if names != expected:
-        raise UserError(f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}")
+        raise UserError(
+            f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}"
+        )
     return SceneRecord.from_cameras_json(key, members[names[0]], [members[name] for name in names[1:]]).validate()

@@ -11,25 +11,32 @@ SAMPLE = 8
 
 
 def overlap(train: ShardIndex, val: ShardIndex | None) -> list[str]:
-    """What is doubtful about training on one shard folder and validating on another; nothing for scenes held out of one folder.
+    """What is doubtful about training on one shard folder and validating on another; nothing for scenes held out of one
+    folder.
 
     One capture that is parted by its views has one key in both, and other images.
     """
     texts = []
     if train.split == "test":
-        texts.append(f"data.train {train.folder} is of split test: what is trained on cannot be tested on; give the training split")
+        texts.append(
+            f"data.train {train.folder} is of split test: what is trained on cannot be tested on; give the training split"
+        )
     if val is None:
         return texts
     known = {shard.sha256 for shard in train.shards}
     count = sum(len(shard.samples) for shard in val.shards if shard.sha256 in known) or _equal_scenes(train, val)
     if count:
         total = len(val.samples)
-        texts.append(f"{count} of {total} scenes of data.val are in data.train with the same images: validation would measure memory")
+        texts.append(
+            f"{count} of {total} scenes of data.val are in data.train with the same images: validation would measure memory"
+        )
     return texts
 
 
 def _equal_scenes(train: ShardIndex, val: ShardIndex) -> int:
-    """How many of the first ``SAMPLE`` scenes of one key share an image; shards that lie elsewhere are not fetched for it."""
+    """How many of the first ``SAMPLE`` scenes of one key share an image; shards that lie elsewhere are not fetched for
+    it.
+    """
     if isinstance(train, CachedIndex) or isinstance(val, CachedIndex):
         return 0
     _, *places = np.intersect1d(train.scenes.column("key"), val.scenes.column("key"), return_indices=True)

@@ -1,8 +1,8 @@
-"""The packing loop: convert scenes in parallel, write shards in order, keep finished shards across interruptions, publish at the end.
+"""The packing loop: convert scenes in parallel, write shards in order, keep finished shards across interruptions,
+publish at the end.
 
-While it runs everything lies in ``OUT.partial``: ``000000.tar`` and beside it ``000000.json``, which records what the shard was made of.
-A later run keeps each shard whose record still matches its source and settings.
-"""
+While it runs everything lies in ``OUT.partial``: ``000000.tar`` and beside it ``000000.json``, which records what the
+shard was made of. A later run keeps each shard whose record still matches its source and settings."""
 
 import fcntl
 import hashlib
@@ -55,7 +55,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Made:
-    """One shard made: its entry (None if all were broken), image size, scenes left out as (key, reason), remarks as (key, text)."""
+    """One shard made: its entry (None if all were broken), image size, scenes left out as (key, reason), remarks as
+    (key, text).
+    """
 
     entry: ShardEntry | None
     image_size: tuple[int, int] | None
@@ -84,7 +86,9 @@ def pack(
     skip_broken: bool,
     overwrite: bool,
 ) -> None:
-    """Convert every scene of ``source`` into the shard folder ``out`` and print a summary. Raises UserError; ``out`` is then untouched."""
+    """Convert every scene of ``source`` into the shard folder ``out`` and print a summary. Raises UserError; ``out`` is
+    then untouched.
+    """
     if samples_per_shard < 1 or workers < 1:
         raise UserError("--samples-per-shard and --workers must be at least 1")
     target = Path(os.path.abspath(out))
@@ -102,25 +106,33 @@ def pack(
         try:
             made = make_shards(plans, partial, read_scene, settings, workers, skip_broken)
         except KeyboardInterrupt as interrupt:
-            raise UserError(f"interrupted; finished shards are kept in {out}.partial, the same command continues") from interrupt
+            raise UserError(
+                f"interrupted; finished shards are kept in {out}.partial, the same command continues"
+            ) from interrupt
         broken = [item for shard in made for item in shard.broken]
         if broken and not skip_broken:
             raise UserError(broken_message(broken, len(scenes), source))
         publish(made, partial, target, settings, fingerprint)
     index = read_index(target)
-    say(f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards, {sum(s.bytes for s in index.shards) / 1e6:.1f} MB")
+    say(
+        f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards, {sum(s.bytes for s in index.shards) / 1e6:.1f} MB"
+    )
     print_remarks(item for shard in made for item in shard.remarks)
     if broken:
         say(f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken))
 
 
 def hold_lock(partial: Path) -> BinaryIO:
-    """Claim a folder for this process until the returned file is closed; raises UserError while another process packs into it."""
+    """Claim a folder for this process until the returned file is closed; raises UserError while another process packs
+    into it.
+    """
     file = open_lock(partial / "lock")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"{partial}: another `vcgen data pack` is writing here; wait for it, or choose another OUT") from error
+        raise UserError(
+            f"{partial}: another `vcgen data pack` is writing here; wait for it, or choose another OUT"
+        ) from error
     return file
 
 
@@ -134,7 +146,9 @@ def refuse_equal_keys(scenes: list[SceneFolder]) -> None:
 
 
 def make_plans(scenes: list[SceneFolder], settings: Settings, converter: str, samples_per_shard: int) -> list[Plan]:
-    """Deal the scenes into shards. Fingerprints use names and sizes of files, not paths or times: a moved or copied source is the same."""
+    """Deal the scenes into shards. Fingerprints use names and sizes of files, not paths or times: a moved or copied
+    source is the same.
+    """
     plans = []
     for start in range(0, len(scenes), samples_per_shard):
         batch = scenes[start : start + samples_per_shard]
@@ -145,7 +159,9 @@ def make_plans(scenes: list[SceneFolder], settings: Settings, converter: str, sa
 
 
 def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:
-    """Whether ``target`` already holds this very pack. Raises UserError if it holds anything else that must not be replaced."""
+    """Whether ``target`` already holds this very pack. Raises UserError if it holds anything else that must not be
+    replaced.
+    """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     if not (target / INDEX).is_file():
@@ -153,16 +169,23 @@ def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:
     if overwrite:
         return False
     record = target / PACK_FILE
-    if record.is_file() and read_json(record, advice="use --overwrite to replace the folder").get("fingerprint") == fingerprint:
+    if (
+        record.is_file()
+        and read_json(record, advice="use --overwrite to replace the folder").get("fingerprint") == fingerprint
+    ):
         read_index(target)
         return True
-    raise UserError(f"{target}: was packed from another source or with other settings; use --overwrite to replace it, or another OUT")
+    raise UserError(
+        f"{target}: was packed from another source or with other settings; use --overwrite to replace it, or another OUT"
+    )
 
 
 def make_shards(
     plans: list[Plan], partial: Path, read_scene: ReadScene, settings: Settings, workers: int, skip_broken: bool
 ) -> list[Made]:
-    """Write the shards that are not there yet; returns all of them in order. Stops early after many broken scenes, unless skipping."""
+    """Write the shards that are not there yet; returns all of them in order. Stops early after many broken scenes,
+    unless skipping.
+    """
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -198,7 +221,9 @@ def convert(
         yield from (convert_one(read_scene, scene, settings) for scene in scenes)
         return
     pending: deque = deque()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent
+    ) as pool:
         try:
             for scene in scenes:
                 pending.append(pool.submit(convert_one, read_scene, scene, settings))
@@ -208,7 +233,9 @@ def convert(
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise UserError("a worker process died (out of memory?); run the command again to continue, with fewer --workers") from error
+            raise UserError(
+                "a worker process died (out of memory?); run the command again to continue, with fewer --workers"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -237,13 +264,19 @@ def convert_one(read_scene: ReadScene, scene: SceneFolder, settings: Settings) -
 
 
 def save_made(
-    partial: Path, plan: Plan, records: list[SceneRecord], broken: list[tuple[str, str]], remarks: list[tuple[str, str]],
+    partial: Path,
+    plan: Plan,
+    records: list[SceneRecord],
+    broken: list[tuple[str, str]],
+    remarks: list[tuple[str, str]],
     image_size: tuple | None,
 ) -> Made:
     """Write a shard and then the note that it is finished."""
     entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None
     made = Made(entry, image_size, broken, remarks)
-    write_bytes(partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, **vars(made)))).encode())
+    write_bytes(
+        partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, **vars(made)))).encode()
+    )
     return made
 
 
@@ -266,7 +299,11 @@ def publish(made: list[Made], partial: Path, target: Path, settings: Settings, f
         raise UserError(broken_message([item for shard in made for item in shard.broken], len(made), str(target)))
     image_size = next(shard.image_size for shard in made if shard.image_size)
     write_index(ShardIndex(partial, image_size, settings.source, settings.split, settings.licence, entries))
-    record = {"fingerprint": fingerprint, "settings": asdict(settings), "broken": [item for shard in made for item in shard.broken]}
+    record = {
+        "fingerprint": fingerprint,
+        "settings": asdict(settings),
+        "broken": [item for shard in made for item in shard.broken],
+    }
     write_bytes(partial / PACK_FILE, (json.dumps(record, indent=1) + "\n").encode())
     wanted = {INDEX, PACK_FILE, *(entry.name for entry in entries)}
     for path in partial.iterdir():

@@ -1,4 +1,6 @@
-"""One posed scene as it is stored: PNG images, their cameras, and where they came from. Imports numpy and Pillow, never torch."""
+"""One posed scene as it is stored: PNG images, their cameras, and where they came from. Imports numpy and Pillow, never
+torch.
+"""
 
 import dataclasses
 import re
@@ -60,10 +62,13 @@ class SceneRecord:
     images: V PNG files as bytes, 8-bit RGB, or 8-bit RGBA with *straight* color where ``background`` is "alpha".
     c2w: (V, 4, 4) float64 camera-to-world, OpenCV axes (x right, y down, z forward).
     K: (V, 3, 3) float64 intrinsics normalized by the image size (fx/W, fy/H, cx/W, cy/H; pixel centers at +0.5).
-    size: (height, width) in pixels, the same for all images. t_near, t_far: ray bounds in world units, Euclidean distance.
+    size: (height, width) in pixels, the same for all images. t_near, t_far: ray bounds in world units, Euclidean
+        distance.
     views: V unique names of the images in their source, in natural order ("r_2" before "r_10").
-    background: what is behind the object: "white", "black", "alpha" (the PNGs carry coverage) or "none" (a real backdrop).
-    up: the world's up vector. scale: world units stored / world units of the source. group: scenes with one group are variants of one
+    background: what is behind the object: "white", "black", "alpha" (the PNGs carry coverage) or "none" (a real
+        backdrop).
+    up: the world's up vector. scale: world units stored / world units of the source. group: scenes with one group are
+        variants of one
     model and count as one in statistics. source, split, licence: free text.
     """
 
@@ -85,12 +90,15 @@ class SceneRecord:
     group: str = ""
 
     def validate(self) -> "SceneRecord":
-        """Check everything that can be checked without decoding pixels; returns itself, raises UserError naming scene and view."""
+        """Check everything that can be checked without decoding pixels; returns itself, raises UserError naming scene
+        and view.
+        """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", self.key):
             raise UserError(f"scene key {self.key!r}: use 1 to 80 letters, digits, '_' or '-' only")
         self._check_settings()
         self._check_counts()
-        # All views at once, because loaders come by here for every scene; then those that look wrong one by one, to say why.
+        # All views at once, because loaders come by here for every scene; then those that look wrong one by one, to say
+        # why.
         for index in np.flatnonzero(~(_plausible_poses(self.c2w) & _plausible_intrinsics(self.K))):
             where = f"scene {self.key}, view {self.views[index]}"
             check_pose(self.c2w[index], where)
@@ -103,12 +111,16 @@ class SceneRecord:
     def _check_settings(self) -> None:
         where = f"scene {self.key}"
         if self.distance != "euclidean":
-            raise UserError(f"{where}: distance kind {self.distance!r} is not supported, near and far must be 'euclidean'")
+            raise UserError(
+                f"{where}: distance kind {self.distance!r} is not supported, near and far must be 'euclidean'"
+            )
         if self.background not in BACKGROUNDS:
             raise UserError(f"{where}: background {self.background!r} is not one of {', '.join(BACKGROUNDS)}")
         # float32 is what cameras are in training: rays must not end where they begin.
         if not 0 <= self.t_near < self.t_far <= FARTHEST or not np.float32(self.t_near) < np.float32(self.t_far):
-            raise UserError(f"{where}: near {self.t_near} and far {self.t_far} must satisfy 0 <= near < far <= {FARTHEST:g}")
+            raise UserError(
+                f"{where}: near {self.t_near} and far {self.t_far} must satisfy 0 <= near < far <= {FARTHEST:g}"
+            )
         if len(self.up) != 3 or not np.isfinite(self.up).all() or not 1e-6 <= np.abs(self.up).max() <= 1e6:
             raise UserError(f"{where}: up vector {self.up} must be three finite numbers, not all zero")
         if not 1e-12 <= self.scale <= 1e12:
@@ -131,20 +143,32 @@ class SceneRecord:
     def cameras_json(self) -> dict:
         """Everything but key and images as a JSON-ready dict; :meth:`from_cameras_json` is the inverse."""
         values = {name: getattr(self, name) for name in _JSON_FIELDS}
-        arrays = {"c2w": self.c2w.tolist(), "K": self.K.tolist(), "size": list(self.size), "up": list(self.up), "views": self.views}
+        arrays = {
+            "c2w": self.c2w.tolist(),
+            "K": self.K.tolist(),
+            "size": list(self.size),
+            "up": list(self.up),
+            "views": self.views,
+        }
         return {"version": VERSION, **arrays, **values, "group": self.group or self.key}
 
     @staticmethod
     def from_cameras_json(key: str, cameras: bytes, images: list[bytes]) -> "SceneRecord":
-        """Read a ``cameras.json``. Raises UserError for another version, and missing or malformed entries. Does not validate."""
+        """Read a ``cameras.json``. Raises UserError for another version, and missing or malformed entries. Does not
+        validate.
+        """
         try:
             file = DECODER.decode(cameras)
         except (ValueError, RecursionError) as error:
-            raise UserError(one_line(f"scene {key}: cameras.json: {error}", "pack the data again with this vcgen")) from error
+            raise UserError(
+                one_line(f"scene {key}: cameras.json: {error}", "pack the data again with this vcgen")
+            ) from error
         values = {name: getattr(file, name) for name in _JSON_FIELDS}
         views = [f"{number:06d}" for number in range(len(images))] if file.views is None else file.views
         arrays = {"c2w": np.array(file.c2w, dtype=np.float64), "K": np.array(file.K, dtype=np.float64)}
-        return SceneRecord(key=key, images=images, size=file.size, up=file.up, views=views, **arrays, **values).with_group_default()
+        return SceneRecord(
+            key=key, images=images, size=file.size, up=file.up, views=views, **arrays, **values
+        ).with_group_default()
 
     def with_group_default(self) -> "SceneRecord":
         """The same record, its group named after the key where none is given."""
@@ -158,7 +182,9 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
-    """Raise UserError unless (4, 4) ``c2w`` is finite and rigid: orthonormal rotation, det +1, last row 0 0 0 1, within ``tolerance``."""
+    """Raise UserError unless (4, 4) ``c2w`` is finite and rigid: orthonormal rotation, det +1, last row 0 0 0 1, within
+    ``tolerance``.
+    """
     if not (np.abs(c2w) < FARTHEST).all():
         raise UserError(f"{where}: the camera pose has a NaN, infinite or huge entry (recenter and scale the scene)")
     rotation = c2w[:3, :3]
@@ -176,16 +202,22 @@ def check_pose(c2w: np.ndarray, where: str, tolerance: float = 1e-4) -> None:
 
 
 def check_intrinsics(K: np.ndarray, where: str) -> None:
-    """Raise UserError unless (3, 3) normalized ``K`` is a plausible pinhole: focal lengths 0.1 to 50 image sizes, the principal point
-    at most two image sizes outside, as in a crop."""
+    """Raise UserError unless (3, 3) normalized ``K`` is a plausible pinhole: focal lengths 0.1 to 50 image sizes, the
+    principal point at most two image sizes outside, as in a crop."""
     if not np.isfinite(K).all():
         raise UserError(f"{where}: the intrinsics have a NaN or infinite entry")
     if not (0.1 <= K[0, 0] <= 50 and 0.1 <= K[1, 1] <= 50):
-        raise UserError(f"{where}: normalized focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by mistake?)")
+        raise UserError(
+            f"{where}: normalized focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by mistake?)"
+        )
     if not (-2 <= K[0, 2] <= 3 and -2 <= K[1, 2] <= 3):
-        raise UserError(f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalized) is far outside the image (in pixels?)")
+        raise UserError(
+            f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalized) is far outside the image (in pixels?)"
+        )
     if np.abs(K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-6 or abs(K[2, 2] - 1) > 1e-6:
-        raise UserError(f"{where}: the intrinsics have skew or an unusual last row; only [[fx,0,cx],[0,fy,cy],[0,0,1]] is supported")
+        raise UserError(
+            f"{where}: the intrinsics have skew or an unusual last row; only [[fx,0,cx],[0,fy,cy],[0,0,1]] is supported"
+        )
 
 
 def _plausible_poses(c2w: np.ndarray) -> np.ndarray:
@@ -205,26 +237,36 @@ def _plausible_intrinsics(K: np.ndarray) -> np.ndarray:
 
 
 def check_png(data: bytes, size: tuple[int, int], has_alpha: bool, where: str) -> None:
-    """Raise UserError unless ``data`` starts and ends as a complete 8-bit PNG of ``size``, RGBA if ``has_alpha`` else RGB."""
+    """Raise UserError unless ``data`` starts and ends as a complete 8-bit PNG of ``size``, RGBA if ``has_alpha`` else
+    RGB.
+    """
     if not data.startswith(_PNG_START) or len(data) < 33:
         raise UserError(f"{where}: the image is not a PNG file ({len(data)} bytes)")
     if not data.endswith(_PNG_END):
         raise UserError(f"{where}: the PNG is truncated ({len(data)} bytes, no end mark)")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if (height, width) != tuple(size):
-        raise UserError(f"{where}: the image is {height} x {width} (height x width), the scene's size is {size[0]} x {size[1]}")
+        raise UserError(
+            f"{where}: the image is {height} x {width} (height x width), the scene's size is {size[0]} x {size[1]}"
+        )
     check_size(width, height, where, MAX_VIEW_PIXELS)
     expected = _PNG_COLOR_ALPHA if has_alpha else _PNG_COLOR
     if (data[24], data[25]) != (8, expected):
         kinds = {0: "gray", 2: "RGB", 3: "palette", 4: "gray + alpha", 6: "RGBA"}
         found = f"{data[24]}-bit {kinds.get(data[25], data[25])}"
-        raise UserError(f"{where}: the PNG is {found}, the scene needs 8-bit {kinds[expected]}; all views must be alike")
+        raise UserError(
+            f"{where}: the PNG is {found}, the scene needs 8-bit {kinds[expected]}; all views must be alike"
+        )
 
 
 def decode_views(record: SceneRecord, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Decode chosen views. Returns straight color (n, 3, H, W) float32 in [0, 1] and alpha (n, 1, H, W), None for opaque images."""
+    """Decode chosen views. Returns straight color (n, 3, H, W) float32 in [0, 1] and alpha (n, 1, H, W), None for
+    opaque images.
+    """
     shape = (*record.size, 4 if record.background == "alpha" else 3)
-    pixels = np.stack([_decode(record.images[i], shape, f"scene {record.key}, view {record.views[i]}") for i in indices])
+    pixels = np.stack(
+        [_decode(record.images[i], shape, f"scene {record.key}, view {record.views[i]}") for i in indices]
+    )
     pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
     return pixels[:, :3], (pixels[:, 3:] if record.background == "alpha" else None)
 
@@ -236,7 +278,9 @@ def _decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
 
 
 def chunks_are_whole(png: bytes) -> bool:
-    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often is another color."""
+    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often
+    is another color.
+    """
     position = len(_PNG_START)
     while position < len(png):
         end = position + 8 + int.from_bytes(png[position : position + 4], "big")

@@ -1,8 +1,9 @@
-"""Shards that lie elsewhere: behind a command (``pipe:``) or a URL, kept in a cache on the node that many processes share.
+"""Shards that lie elsewhere: behind a command (``pipe:``) or a URL, kept in a cache on the node that many processes
+share.
 
-A scene is read by its place in a file, so whole shards are fetched. The cache is bounded: the least recently used shard goes first, never
-one that is being read. One lock file per shard orders the processes: readers share it, whoever downloads or removes the shard has it alone.
-"""
+A scene is read by its place in a file, so whole shards are fetched. The cache is bounded: the least recently used shard
+goes first, never one that is being read. One lock file per shard orders the processes: readers share it, whoever
+downloads or removes the shard has it alone."""
 
 import contextlib
 import fcntl
@@ -37,7 +38,8 @@ def is_remote(source: str) -> bool:
 def open_remote(source: str, name: str) -> IO[bytes]:
     """A file of a remote shard folder, to be read from front to back.
 
-    source: "pipe:" and a shell command with {} for the file's name, run by WebDataset's gopen; or a URL, to which the name is appended (or
+    source: "pipe:" and a shell command with {} for the file's name, run by WebDataset's gopen; or a URL, to which the
+        name is appended (or
     put in place of {}), opened by fsspec.
     """
     if source.startswith("pipe:"):
@@ -57,12 +59,18 @@ class Cache:
     limit: int
 
     def index(self, source: str) -> "CachedIndex":
-        """Fetch the table of contents of a remote shard folder; shards are fetched when they are read. Raises UserError."""
+        """Fetch the table of contents of a remote shard folder; shards are fetched when they are read. Raises
+        UserError.
+        """
         if is_hidden(source):
-            raise UserError(f"{source}: passwords are not stored in config.yaml; give the whole address, best as ${{oc.env:NAME}}")
+            raise UserError(
+                f"{source}: passwords are not stored in config.yaml; give the whole address, best as ${{oc.env:NAME}}"
+            )
         remember_address(source)
         if source.startswith("pipe:") and "{}" not in source:
-            raise UserError(f"{source}: a command needs {{}} where the file's name belongs, such as pipe:cat /data/{{}}")
+            raise UserError(
+                f"{source}: a command needs {{}} where the file's name belongs, such as pipe:cat /data/{{}}"
+            )
         folder = self.folder / hashlib.sha256(identity(source).encode()).hexdigest()[:16]
         create_folder(self.folder)
         create_own_folder(self.folder.resolve())  # it may be the user's own link
@@ -72,18 +80,24 @@ class Cache:
             with replacing(folder / INDEX) as temporary:
                 _download(source, INDEX, temporary, MAX_BYTES)
         index = read_index(folder, check=False)
-        return CachedIndex(folder, index.image_size, index.source, index.split, index.licence, index.shards, self, source)
+        return CachedIndex(
+            folder, index.image_size, index.source, index.split, index.licence, index.shards, self, source
+        )
 
     def refuse_too_small(self, indices: list["CachedIndex"]) -> None:
-        """Raise UserError unless the cache can hold these data sets: scenes are shuffled over all shards, and where a cache holds a part of
-        them almost every scene would be another download."""
+        """Raise UserError unless the cache can hold these data sets: scenes are shuffled over all shards, and where a
+        cache holds a part of them almost every scene would be another download."""
         total = sum(shard.bytes for index in indices for shard in index.shards)
         if total > self.limit:
             found = f"the data has {total / 1e9:.3g} GB, data.cache_gb is {self.limit / 1e9:.3g}"
-            raise UserError(f"{found}, and the cache must hold all of it; raise it, or read from a shared folder without a cache")
+            raise UserError(
+                f"{found}, and the cache must hold all of it; raise it, or read from a shared folder without a cache"
+            )
 
     def read(self, source: str, folder: Path, shard: ShardEntry, sample: SampleEntry) -> SceneRecord:
-        """A scene, from the cache; its shard is downloaded when it is not there, and once more when the copy there is damaged."""
+        """A scene, from the cache; its shard is downloaded when it is not there, and once more when the copy there is
+        damaged.
+        """
         for attempt in (1, 2, 3):
             with _locked(folder / f"{shard.name}.lock", fcntl.LOCK_SH):
                 try:
@@ -99,7 +113,9 @@ class Cache:
         raise AssertionError("unreachable")
 
     def fetch(self, source: str, folder: Path, shard: ShardEntry) -> None:
-        """Download a shard unless a whole copy is there by now: other processes may have been waiting for the same one."""
+        """Download a shard unless a whole copy is there by now: other processes may have been waiting for the same
+        one.
+        """
         with _locked(folder / f"{shard.name}.lock", fcntl.LOCK_EX):
             if not _is_whole(folder / shard.name, shard):
                 (folder / shard.name).unlink(missing_ok=True)
@@ -121,7 +137,9 @@ class Cache:
                     break
                 excess -= _remove_unused(path)
             if excess > 0:
-                raise UserError(f"{self.folder}: no room for {shard.name} ({shard.bytes / 1e9:.2f} GB); raise data.cache_gb")
+                raise UserError(
+                    f"{self.folder}: no room for {shard.name} ({shard.bytes / 1e9:.2f} GB); raise data.cache_gb"
+                )
             # counts for those who make room from now on
             os.truncate(temporary, shard.bytes)
 
@@ -147,7 +165,9 @@ class CachedIndex(ShardIndex):
 
     def read(self, number: int) -> SceneRecord:
         """The scene at a position of ``samples``."""
-        return self.agreeing(self.cache.read(self.remote, self.folder, self.shard_of(number), self.scenes[number]), self.scenes[number])
+        return self.agreeing(
+            self.cache.read(self.remote, self.folder, self.shard_of(number), self.scenes[number]), self.scenes[number]
+        )
 
     def fault_of(self, shard: ShardEntry) -> str | None:
         """Nothing is known of a shard before it is fetched."""
@@ -162,14 +182,24 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _is_cached(path: Path) -> bool:
-    """Whether a file below the cache is a shard, or what was arriving of one: what else lies there is none of the cache's business."""
-    if not FOLDER.fullmatch(path.parent.name) or path.parent.is_symlink() or not (path.parent / f"{INDEX}.lock").is_file():
+    """Whether a file below the cache is a shard, or what was arriving of one: what else lies there is none of the
+    cache's business.
+    """
+    if (
+        not FOLDER.fullmatch(path.parent.name)
+        or path.parent.is_symlink()
+        or not (path.parent / f"{INDEX}.lock").is_file()
+    ):
         return False
-    return path.suffix != ".lock" and not written_name(path).startswith(INDEX) and path.is_file() and not path.is_symlink()
+    return (
+        path.suffix != ".lock" and not written_name(path).startswith(INDEX) and path.is_file() and not path.is_symlink()
+    )
 
 
 def _remove_unused(path: Path) -> int:
-    """Remove a shard, or what an interrupted download left, unless someone holds its lock; returns the bytes that became free."""
+    """Remove a shard, or what an interrupted download left, unless someone holds its lock; returns the bytes that
+    became free.
+    """
     with open_lock(path.with_name(f"{written_name(path)}.lock")) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,7 +211,12 @@ def _remove_unused(path: Path) -> int:
 
 
 def _is_whole(path: Path, shard: ShardEntry) -> bool:
-    return path.is_file() and not path.is_symlink() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
+    return (
+        path.is_file()
+        and not path.is_symlink()
+        and path.stat().st_size == shard.bytes
+        and file_sha256(path) == shard.sha256
+    )
 
 
 def _size(path: Path) -> int:

@@ -1,8 +1,9 @@
-"""Where the scenes of a shard folder lie, in one NumPy array: a million of them in some hundred megabytes, found in constant time.
+"""Where the scenes of a shard folder lie, in one NumPy array: a million of them in some hundred megabytes, found in
+constant time.
 
-Loader processes are forks that share their parent's memory until it is written to, and looking at a Python object writes to it (its
-reference count). A list of a million entries would so be copied, page by page, into every loader process over an epoch; an array is not.
-"""
+Loader processes are forks that share their parent's memory until it is written to, and looking at a Python object
+writes to it (its reference count). A list of a million entries would so be copied, page by page, into every loader
+process over an epoch; an array is not."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
@@ -17,7 +18,9 @@ BLOCK = 512
 
 
 class SampleEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """Where a scene lies: byte range [offset, offset + size) of its shard, its number of views, its statistical group."""
+    """Where a scene lies: byte range [offset, offset + size) of its shard, its number of views, its statistical
+    group.
+    """
 
     key: Key
     offset: Annotated[int, Meta(ge=0, le=1 << 50, multiple_of=BLOCK)]
@@ -27,7 +30,9 @@ class SampleEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 class SceneTable(Sequence[SampleEntry]):
-    """Read-only sequence of entries. rows: structured array with the fields of :class:`SampleEntry`, text as UTF-8 bytes."""
+    """Read-only sequence of entries. rows: structured array with the fields of :class:`SampleEntry`, text as UTF-8
+    bytes.
+    """
 
     def __init__(self, rows: np.ndarray):
         self.rows = rows
@@ -36,7 +41,9 @@ class SceneTable(Sequence[SampleEntry]):
     def of(entries: Iterable[SampleEntry]) -> "SceneTable":
         """Pack entries, as wide as the longest key and group need."""
         entries = list(entries)
-        key, group = (max((len(getattr(entry, name).encode()) for entry in entries), default=1) or 1 for name in ("key", "group"))
+        key, group = (
+            max((len(getattr(entry, name).encode()) for entry in entries), default=1) or 1 for name in ("key", "group")
+        )
         rows = ((e.key.encode(), e.offset, e.size, e.views, e.group.encode()) for e in entries)
         kinds = [("key", f"S{key}"), ("offset", "i8"), ("size", "i8"), ("views", "i4"), ("group", f"S{group}")]
         return SceneTable(np.fromiter(rows, kinds, len(entries)))

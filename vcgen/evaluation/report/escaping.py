@@ -1,12 +1,14 @@
-"""Text in reports. Names of models, views, objects and protocols come from files of anybody: in a report they are text and nothing else."""
+"""Text in reports. Names of models, views, objects and protocols come from files of anybody: in a report they are text
+and nothing else.
+"""
 
 import html
 import re
 
 from vcgen.terminal import printable
 
-#: What Markdown would take for a link, an image, emphasis, code, a table's border or a formula. Underscores inside words are none, nor
-#: are brackets alone.
+#: What Markdown would take for a link, an image, emphasis, code, a table's border or a formula. Underscores inside
+#: words are none, nor are brackets alone.
 MARKDOWN = re.compile(r"([\\`*|~$]|\](?=[\[(:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 

@@ -28,7 +28,9 @@ def error_map(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def depth_map(depth: Tensor, alpha: Tensor) -> Tensor:
-    """(1, height, width) distances as colors, yellow near to violet far over the range that is seen; white where alpha is 0."""
+    """(1, height, width) distances as colors, yellow near to violet far over the range that is seen; white where alpha
+    is 0.
+    """
     seen = depth[alpha > 0.5]
     if len(seen) == 0 or seen.max() == seen.min():
         return torch.ones(3, *depth.shape[-2:])

@@ -1,4 +1,6 @@
-"""report.md and report.html: the table with its definitions beside it, and what best, median and worst objects look like."""
+"""report.md and report.html: the table with its definitions beside it, and what best, median and worst objects look
+like.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +27,9 @@ TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ssim_gauss": "SSIM, Gaussian"}
 
 
 def write_report(results: Results, folder: Path, images: Images) -> None:
-    """Write report.md and report.html (self-contained: images inside, no scripts, nothing from the network) into ``folder``."""
+    """Write report.md and report.html (self-contained: images inside, no scripts, nothing from the network) into
+    ``folder``.
+    """
     write_bytes(folder / "report.md", markdown(results).encode())
     write_bytes(folder / "report.html", page(results, images).encode())
 
@@ -52,7 +56,10 @@ def rows(results: Results) -> list[list[str]]:
     table = [["method", *(title(metric) for metric in results.metrics)]]
     table.append([results.name, *(with_interval(m, results.mean[m], results.interval95[m]) for m in results.metrics)])
     for name, other in results.baselines.items():
-        cells = [with_interval(m, other["mean"][m], other["interval95"][m]) if m in other["mean"] else "–" for m in results.metrics]
+        cells = [
+            with_interval(m, other["mean"][m], other["interval95"][m]) if m in other["mean"] else "–"
+            for m in results.metrics
+        ]
         table.append([name, *cells])
     return table
 
@@ -79,7 +86,9 @@ def summary(results: Results) -> str:
     names = ", ".join(results.skipped)
     skipped = f" LEFT OUT, since they cannot be read: {len(results.skipped)} objects, {names}." if names else ""
     few = " So few groups make rough intervals." if counts["groups"] < FEW_GROUPS else ""
-    capped = f", {counts['psnr_capped']} of them at the PSNR cap, as identical images are" if counts["psnr_capped"] else ""
+    capped = (
+        f", {counts['psnr_capped']} of them at the PSNR cap, as identical images are" if counts["psnr_capped"] else ""
+    )
     return (
         f"Protocol {protocol['name']}: input view {', '.join(map(str, protocol['context']))}, targets {targets}, "
         f"{protocol['size'][0]} x {protocol['size'][1]} pixels on gray level {protocol['background']:g}; "
@@ -89,20 +98,39 @@ def summary(results: Results) -> str:
 
 def markdown(results: Results) -> str:
     """The whole of report.md."""
-    parts = [f"# {markdown_text(results.name)} on {markdown_text(results.protocol['name'])}", "", markdown_text(summary(results)), ""]
+    parts = [
+        f"# {markdown_text(results.name)} on {markdown_text(results.protocol['name'])}",
+        "",
+        markdown_text(summary(results)),
+        "",
+    ]
     parts += [*_markdown_table(rows(results)), "", "Brackets: 95 % intervals.", ""]
     if results.baselines:
         parts += ["Paired differences on the same objects:", "", *_markdown_table(difference_rows(results)), ""]
-    missing = [f"- **{markdown_text(name)}** is missing: {markdown_text(reason)}" for name, reason in results.missing.items()]
+    missing = [
+        f"- **{markdown_text(name)}** is missing: {markdown_text(reason)}" for name, reason in results.missing.items()
+    ]
     parts += missing + [""] * bool(missing)
-    parts += ["## Definitions", "", *(f"- **{markdown_text(k)}**: {markdown_text(v)}" for k, v in results.definitions.items()), ""]
-    parts += ["## Provenance", "", *(f"- {markdown_text(k)}: {markdown_code(v)}" for k, v in _provenance(results).items()), ""]
+    parts += [
+        "## Definitions",
+        "",
+        *(f"- **{markdown_text(k)}**: {markdown_text(v)}" for k, v in results.definitions.items()),
+        "",
+    ]
+    parts += [
+        "## Provenance",
+        "",
+        *(f"- {markdown_text(k)}: {markdown_code(v)}" for k, v in _provenance(results).items()),
+        "",
+    ]
     return "\n".join(parts)
 
 
 def page(results: Results, images: Images) -> str:
     """The whole of report.html."""
-    missing = "".join(f"<p class='warning'>{html_text(k)} is missing: {html_text(v)}</p>" for k, v in results.missing.items())
+    missing = "".join(
+        f"<p class='warning'>{html_text(k)} is missing: {html_text(v)}</p>" for k, v in results.missing.items()
+    )
     differences = difference_rows(results)
     paired = f"<h2>Paired differences on the same objects</h2>{_html_table(differences)}" if differences else ""
     headings = ["object", "group", "views", *(title(metric) for metric in results.metrics)]
@@ -148,7 +176,9 @@ def histogram(values: Sequence[float], bins: int = 24, width: int = 640, height:
         for i, count in enumerate(counts)
     )
     ends = f"<text x='0' y='{height - 6}'>{low:.2f} dB</text><text x='{width}' y='{height - 6}' text-anchor='end'>{high:.2f} dB</text>"
-    return f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='histogram of PSNR per object'>{bars}{ends}</svg>"
+    return (
+        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='histogram of PSNR per object'>{bars}{ends}</svg>"
+    )
 
 
 def _example(results: Results, label: str, entry: dict[str, Any], render_views: Images) -> str:
@@ -165,9 +195,16 @@ def _example(results: Results, label: str, entry: dict[str, Any], render_views: 
             "error": error_map(rendering.rgb[position].clamp(0, 1), truth[position]),
             "depth": depth_map(rendering.depth[position], rendering.alpha[position]),
         }
-        cells = "".join(f"<figure><img alt='{n}' src='{data_address(p)}'><figcaption>{n}</figcaption></figure>" for n, p in panels.items())
-        values = "<br>".join(f"{html_text(title(metric)[:-2])} <b>{number(metric, image[metric])}</b>" for metric in results.metrics)
-        lines.append(f"<div class='row'>{cells}<p>view {image['view']} ({html_text(image['view_name'])})<br>{values}</p></div>")
+        cells = "".join(
+            f"<figure><img alt='{n}' src='{data_address(p)}'><figcaption>{n}</figcaption></figure>"
+            for n, p in panels.items()
+        )
+        values = "<br>".join(
+            f"{html_text(title(metric)[:-2])} <b>{number(metric, image[metric])}</b>" for metric in results.metrics
+        )
+        lines.append(
+            f"<div class='row'>{cells}<p>view {image['view']} ({html_text(image['view_name'])})<br>{values}</p></div>"
+        )
     heading = f"{label.capitalize()}: {html_text(entry['object'])}, mean PSNR {entry['psnr']:.2f} dB"
     return f"<h3>{heading}</h3>{''.join(lines)}"
 
@@ -190,4 +227,8 @@ def _html_table(table: list[list[str]]) -> str:
 
 
 def _html_list(entries: dict[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>" for name, value in entries.items()) + "</dl>"
+    return (
+        "<dl>"
+        + "".join(f"<dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>" for name, value in entries.items())
+        + "</dl>"
+    )

@@ -15,7 +15,8 @@ from vcgen.types import Example, Position
 
 
 class ImageData(pl.LightningDataModule):
-    """One image without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing is known.
+    """One image without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing
+    is known.
 
     Args:
         image: PNG or JPEG file, cut out or on a plain background.
@@ -28,8 +29,14 @@ class ImageData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, image: Path, model: Path, elevation: Elevation | None = None, distance: Positive | None = None, fov: Positive | None = None,
-        fill: Fill = 0.78, as_is: bool = False,
+        self,
+        image: Path,
+        model: Path,
+        elevation: Elevation | None = None,
+        distance: Positive | None = None,
+        fov: Positive | None = None,
+        fill: Fill = 0.78,
+        as_is: bool = False,
     ):
         super().__init__()
         self.image, self.model, self.fill, self.as_is = image_in(image), model, fill, as_is

@@ -48,11 +48,14 @@ class StageFile(Struct):
 class Distilled:
     """A trained system with the contract ``field``, ``render``, whose fields are distilled.
 
-    seed: of the noise; every object gets the same. keep: folder that finished fields are kept in, and found again; None keeps none.
+    seed: of the noise; every object gets the same. keep: folder that finished fields are kept in, and found again; None
+        keeps none.
     last: the state of the latest distillation, for whoever wants to look into it; None when fields were found.
     """
 
-    def __init__(self, system: NerfDiff, guidance: Guidance, options: DistillOptions, seed: int = 0, keep: Path | None = None):
+    def __init__(
+        self, system: NerfDiff, guidance: Guidance, options: DistillOptions, seed: int = 0, keep: Path | None = None
+    ):
         self.system, self.guidance, self.options, self.seed, self.keep = system, guidance, options, seed, keep
         self.last: Distillation | None = None
 
@@ -73,7 +76,9 @@ class Distilled:
         return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
 
     def field(self, context: Views) -> Finetunable:
-        """(batch, 1) views -> their distilled fields; under a minute each on one CPU core at 64 px, unless they have been kept."""
+        """(batch, 1) views -> their distilled fields; under a minute each on one CPU core at 64 px, unless they have
+        been kept.
+        """
         path = self.path_of(context)
         if path is not None and path.is_file():
             return self.restored(context, path)
@@ -84,11 +89,11 @@ class Distilled:
         return field
 
     def distill_together(self, context: Views) -> None:
-        """Distill the fields of (batch, 1) views at the same time, which suits a GPU, and keep each; those kept already are left out.
+        """Distill the fields of (batch, 1) views at the same time, which suits a GPU, and keep each; those kept already
+        are left out.
 
-        An object's random rays depend on its place in the batch, and so does fresh noise; the noise that views share does not. Raises
-        UserError where objects cannot share a batch.
-        """
+        An object's random rays depend on its place in the batch, and so does fresh noise; the noise that views share
+        does not. Raises UserError where objects cannot share a batch."""
         views = [context[i : i + 1] for i in range(len(context.images))]
         missing = [i for i, view in enumerate(views) if not self.path_of(view).is_file()]
         if not missing:
@@ -142,16 +147,24 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def distilled(
-    system: NerfDiff, config: str, seed: int = 0, keep: Path | None = None, rounds: int | None = None, plugins: Sequence[str] = (),
+    system: NerfDiff,
+    config: str,
+    seed: int = 0,
+    keep: Path | None = None,
+    rounds: int | None = None,
+    plugins: Sequence[str] = (),
 ) -> Distilled:
-    """``--distill CONFIG``: the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill; "default": the settings of
-    configs/distill.yaml, which are those of the code.
+    """``--distill CONFIG``: the ``model`` part of a configuration of ``vcgen fit`` whose class is Distill; "default":
+    the settings of configs/distill.yaml, which are those of the code.
 
-    rounds: of the guidance, instead of the configuration's. plugins: see :func:`vcgen.checkpoints.build.build_system`. Raises UserError for a
+    rounds: of the guidance, instead of the configuration's. plugins: see :func:`vcgen.checkpoints.build.build_system`.
+        Raises UserError for a
     file that is missing or of another kind, for rounds below 1, and for a model without a prior.
     """
     if getattr(system, "prior", None) is None:
-        raise UserError("this model has no diffusion prior to distill: train one with model.prior, or do without distillation")
+        raise UserError(
+            "this model has no diffusion prior to distill: train one with model.prior, or do without distillation"
+        )
     guidance, options = (NGD(), DistillOptions()) if config == "default" else read_distillation(config, plugins)
     if rounds is not None:
         if rounds < 1:
@@ -161,11 +174,15 @@ def distilled(
 
 
 def read_distillation(config: str, plugins: Sequence[str] = ()) -> tuple[Guidance, DistillOptions]:
-    """Guidance and options of a configuration file. Nothing in it is resolved, and no class is built but those of a distillation."""
+    """Guidance and options of a configuration file. Nothing in it is resolved, and no class is built but those of a
+    distillation.
+    """
     where = f"--distill {config}"
     try:
         text = read_bytes(config, MAX_CONFIG).decode()
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few of them can stand for any number of values
+        if any(
+            isinstance(token, yaml.AliasToken) for token in yaml.scan(text)
+        ):  # a few of them can stand for any number of values
             raise ValueError("it refers to its own parts")
         refuse_names_twice(yaml.compose(text, yaml.SafeLoader))
         content = get_loader("yaml")(text)  # as `vcgen fit` reads it: 1e-3 is a number

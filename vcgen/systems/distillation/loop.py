@@ -1,4 +1,6 @@
-"""Distillation of one or more images: a guidance's images of virtual views are written into the field (NerfDiff, algorithm 1)."""
+"""Distillation of one or more images: a guidance's images of virtual views are written into the field (NerfDiff,
+algorithm 1).
+"""
 
 import math
 from collections.abc import Callable
@@ -27,18 +29,21 @@ class DistillOptions:
 
     Args:
         views: Virtual views per object.
-        elevations: Lowest and highest elevation of the virtual views, in degrees, at the input camera's distance; evenly spread between.
+        elevations: Lowest and highest elevation of the virtual views, in degrees, at the input camera's distance;
+            evenly spread between.
         rays: Per update and object, over all virtual views.
         input_rays: Of the input view, per update and object.
-        samples: Per ray; null: as the model renders images. Fewer, as in its training, are faster, and the field is blurred when it is
-            rendered with more.
+        samples: Per ray; null: as the model renders images. Fewer, as in its training, are faster, and the field is
+            blurred when it is rendered with more.
         input_weight: Weight of the input view's error.
-        scene_lr: Adam's learning rate of planes or hash grid; it falls linearly to a tenth. null keeps them as they are.
-        decoder_lr: Adam's learning rate of the decoder, which objects share; null keeps it as it is. One of the two must be given.
-        condition: What the prior is conditioned on: "current", the field's renderings as it is, or "first", the amortized one's, as in its
-            training.
-        guidance_scale: Of classifier-free guidance; 1 is the conditional prediction, all that a prior trained without condition dropout can
-            give.
+        scene_lr: Adam's learning rate of planes or hash grid; it falls linearly to a tenth. null keeps them as they
+            are.
+        decoder_lr: Adam's learning rate of the decoder, which objects share; null keeps it as it is. One of the two
+            must be given.
+        condition: What the prior is conditioned on: "current", the field's renderings as it is, or "first", the
+            amortized one's, as in its training.
+        guidance_scale: Of classifier-free guidance; 1 is the conditional prediction, all that a prior trained without
+            condition dropout can give.
     """
 
     views: AtLeastOne = 16
@@ -72,7 +77,8 @@ class DistillOptions:
 class Distillation(nn.Module):
     """The state of a distillation: the fields being finetuned, and where the guidance stands.
 
-    system: the trained model with its prior, left as it is. context: (batch, 1) input views over any background. A checkpoint of this
+    system: the trained model with its prior, left as it is. context: (batch, 1) input views over any background. A
+        checkpoint of this
     module (and of the optimizer) is all that is needed to go on. Raises UserError for a model without prior, for
     fields that cannot be finetuned, and for input views of another size than the prior's.
     """
@@ -80,26 +86,34 @@ class Distillation(nn.Module):
     targets: Tensor
     noise: Tensor
 
-    def __init__(self, system: NerfDiff, context: Views, guidance: Guidance, options: DistillOptions, generator: torch.Generator):
+    def __init__(
+        self, system: NerfDiff, context: Views, guidance: Guidance, options: DistillOptions, generator: torch.Generator
+    ):
         super().__init__()
         object.__setattr__(self, "system", system)  # not a submodule: its weights are neither trained nor stored here
         if system.prior is None:
             raise UserError("this model has no diffusion prior to distill: train one with model.prior")
         if context.size != (system.prior.size,) * 2:
             found, side = "{} x {}".format(*context.size), system.prior.size
-            raise UserError(f"the input view has {found} pixels, the prior knows {side} x {side}: pack the data with --size {side}")
+            raise UserError(
+                f"the input view has {found} pixels, the prior knows {side} x {side}: pack the data with --size {side}"
+            )
         self.context, self.guidance, self.options = context, guidance, options
         with torch.no_grad():
             first = system.field(context)
         if not isinstance(first, Finetunable):
-            raise UserError(f"fields of the class {type(first).__name__} cannot be finetuned: distill a model with planes or a hash grid")
+            raise UserError(
+                f"fields of the class {type(first).__name__} cannot be finetuned: distill a model with planes or a hash grid"
+            )
         if options.decoder_lr is not None and len(context.images) > 1:
             raise UserError("objects share the decoder: distill one at a time, or set decoder_lr to null")
         self.first = first
         self.weights = first.weights()
         self.weights.scene.requires_grad_(options.scene_lr is not None)
         self.weights.decoder.requires_grad_(options.decoder_lr is not None)
-        self.cameras = virtual_cameras(context.only("distillation").cameras, first.center, options.views, options.elevations)
+        self.cameras = virtual_cameras(
+            context.only("distillation").cameras, first.center, options.views, options.elevations
+        )
         with torch.no_grad():
             self.condition = self.condition_on(first)
             begun = guidance.begin(self.renderings(), generator)
@@ -134,11 +148,11 @@ class Distillation(nn.Module):
         return 1 - 0.9 * min(1.0, update / self.updates)
 
     def losses(self, update: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of field update ``update`` (0 ... updates - 1); a new round of the guidance begins every ``guidance.updates``.
+        """Losses of field update ``update`` (0 ... updates - 1); a new round of the guidance begins every
+        ``guidance.updates``.
 
-        "virtual": mean squared error on rays of the virtual views against the guidance's targets; "input": on rays of the input view,
-        already weighted.
-        """
+        "virtual": mean squared error on rays of the virtual views against the guidance's targets; "input": on rays of
+        the input view, already weighted."""
         if update % self.guidance.updates == 0:
             self.advance(update // self.guidance.updates, generator)
         field, options = self.field, self.options
@@ -158,7 +172,12 @@ class Distillation(nn.Module):
 
         last = Round(self.targets, self.noise, self.last.timestep, self.last.weight, self.last.disagreement)
         self.last = self.guidance.step(
-            number, last, self.renderings(), lambda noisy, times: prior.denoise(noisy, times, condition, scale), prior.schedule, generator
+            number,
+            last,
+            self.renderings(),
+            lambda noisy, times: prior.denoise(noisy, times, condition, scale),
+            prior.schedule,
+            generator,
         )
         self.targets.copy_(self.last.targets)
         self.noise.copy_(self.last.noise)
@@ -174,10 +193,11 @@ class Distillation(nn.Module):
 
 
 def virtual_cameras(camera: Cameras, center: Tensor, count: int, elevations: tuple[float, float]) -> Cameras:
-    """(batch, count) cameras like ``camera`` (batch,), around ``center`` (batch, 3) at its distance, looking there, world z up.
+    """(batch, count) cameras like ``camera`` (batch,), around ``center`` (batch, 3) at its distance, looking there,
+    world z up.
 
-    On a golden-angle spiral over the zone between the elevations (degrees), equal areas to each; the first azimuth is the camera's.
-    """
+    On a golden-angle spiral over the zone between the elevations (degrees), equal areas to each; the first azimuth is
+    the camera's."""
     offset = camera.centers - center
     low, high = (math.sin(math.radians(e)) for e in elevations)
     steps = torch.arange(count, device=center.device)
@@ -193,17 +213,23 @@ def virtual_cameras(camera: Cameras, center: Tensor, count: int, elevations: tup
 
 
 def distill(
-    system: NerfDiff, context: Views, guidance: Guidance, options: DistillOptions = DistillOptions(), seed: int = 0,
+    system: NerfDiff,
+    context: Views,
+    guidance: Guidance,
+    options: DistillOptions = DistillOptions(),
+    seed: int = 0,
     watch: Callable[[int, Distillation], None] = lambda update, state: None,
 ) -> Distillation:
     """Run a whole distillation of ``context`` (batch, 1) views; the result's ``field`` renders without the prior.
 
-    watch: called after every update with its number and the state. Uses bfloat16 where training does. Raises UserError when it diverges.
+    watch: called after every update with its number and the state. Uses bfloat16 where training does. Raises UserError
+        when it diverges.
     """
     device = context.images.device
 
     def reduced() -> torch.autocast:
-        # Anew at each update: as long as it lasts, autocast keeps its bfloat16 copies of the decoder's weights, however these change.
+        # Anew at each update: as long as it lasts, autocast keeps its bfloat16 copies of the decoder's weights, however
+        # these change.
         return torch.autocast(device.type, torch.bfloat16)
 
     with torch.enable_grad():

@@ -1,4 +1,6 @@
-"""The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortized field of one image is finetuned by its prior."""
+"""The per-image stage of NerfDiff (arXiv 2302.10109, section 3.3): the amortized field of one image is finetuned by its
+prior.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,20 +25,28 @@ from vcgen.visualization.video import contact_sheet
 
 
 class Distill(FieldSystem):
-    """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard, checkpoints, resume.
+    """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard,
+    checkpoints, resume.
 
     Args:
         model: Model folder with a prior.
         guidance: NGD, SDS or SJC; null is NGD as configs/distill.yaml has it.
         options: How targets become a field.
-        images_every: Rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets; 0 for none.
+        images_every: Rounds between sheets of virtual views in TensorBoard, the field's renderings above their targets;
+            0 for none.
     """
 
     takes = ("SceneData", "ImageData")
-    advice_when_not_finite = "lower model.options.scene_lr and model.options.decoder_lr, or model.options.guidance_scale"
+    advice_when_not_finite = (
+        "lower model.options.scene_lr and model.options.decoder_lr, or model.options.guidance_scale"
+    )
 
     def __init__(
-        self, model: Path, guidance: Guidance | None = None, options: DistillOptions = DistillOptions(), images_every: Count = 4,
+        self,
+        model: Path,
+        guidance: Guidance | None = None,
+        options: DistillOptions = DistillOptions(),
+        images_every: Count = 4,
     ):
         super().__init__(OptimizerOptions(), {})
         self.guidance, self.options, self.images_every = guidance or NGD(), options, images_every
@@ -55,7 +65,9 @@ class Distill(FieldSystem):
         system = model_folder.load(self.model, self.device)
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options, self.step_generator())
+            self.state = Distillation(
+                system.requires_grad_(False), context, self.guidance, self.options, self.step_generator()
+            )
         # The guidance ends the run; a smaller trainer.max_steps may end it before.
         loop = self.trainer.fit_loop.epoch_loop
         loop.max_steps = self.state.updates if loop.max_steps < 0 else min(loop.max_steps, self.state.updates)
@@ -80,7 +92,10 @@ class Distill(FieldSystem):
         self.work = {"rays": len(example.context.images) * (self.options.rays + self.options.input_rays)}
         if self.state.last is not last:
             now = self.state.last
-            self.monitored |= {"guidance/weight": torch.tensor(now.weight), "guidance/disagreement": torch.tensor(now.disagreement)}
+            self.monitored |= {
+                "guidance/weight": torch.tensor(now.weight),
+                "guidance/disagreement": torch.tensor(now.disagreement),
+            }
             if self.images_every and (update // self.guidance.updates) % self.images_every == 0:
                 self.log_images()
         return losses
@@ -96,7 +111,9 @@ class Distill(FieldSystem):
         self.log_psnr(example, self.render(self.state.field, example.target.cameras, example.target.size).rgb)
 
     def on_train_end(self) -> None:
-        """Write ``field/`` into the run's folder: a model folder that holds the field alone and renders without encoder and prior."""
+        """Write ``field/`` into the run's folder: a model folder that holds the field alone and renders without encoder
+        and prior.
+        """
         if self.writes:
             save_field(self.state, Path(self.trainer.default_root_dir) / "field")
 
@@ -113,10 +130,12 @@ def save_field(state: Distillation, folder: Path) -> Path:
     system = state.system
     recipe = state.result.recipe(system.config["init_args"]["encoder"]["init_args"])
     config = {
-        **system.config, "class_path": "vcgen.systems.nerfdiff.NerfDiff",
+        **system.config,
+        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
         "init_args": {
             "encoder": {"class_path": recipe.class_path, "init_args": recipe.init_args},
-            "render": asdict(system.render_options), "render_eval": asdict(system.render_eval),
+            "render": asdict(system.render_options),
+            "render_eval": asdict(system.render_eval),
         },
     }
     return model_folder.save(folder, {f"encoder.{name}": value for name, value in recipe.weights.items()}, config)

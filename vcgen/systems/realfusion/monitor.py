@@ -31,33 +31,51 @@ class SceneMonitor:
         self.said: set[str] = set()
 
     def watch(self, opacity: float, entropy: float, progress: float) -> None:
-        """Of one step: mean opacity of its random views, mean entropy of it in bits, fraction of the run that is over."""
+        """Of one step: mean opacity of its random views, mean entropy of it in bits, fraction of the run that is
+        over.
+        """
         self.opacity.append(opacity)
         self.entropy.append(entropy)
         if len(self.opacity) < WINDOW:
             return
         mean, bits = (sum(values) / WINDOW for values in (self.opacity, self.entropy))
         if mean < EMPTY:
-            self.say("empty", f"the scene is empty (mean opacity {mean:.3f}): raise weights.mask or the blob, lower weights.opacity or sds")
+            self.say(
+                "empty",
+                f"the scene is empty (mean opacity {mean:.3f}): raise weights.mask or the blob, lower weights.opacity or sds",
+            )
         elif mean > FULL:
-            self.say("full", f"the scene fills the frame (mean opacity {mean:.3f}): raise weights.mask, lower density_bias")
+            self.say(
+                "full", f"the scene fills the frame (mean opacity {mean:.3f}): raise weights.mask, lower density_bias"
+            )
         elif progress > 0.5 and bits > FOG:
-            self.say("fog", f"the scene is fog (mean entropy of opacity {bits:.2f} bits): raise weights.entropy, or train for longer")
+            self.say(
+                "fog",
+                f"the scene is fog (mean entropy of opacity {bits:.2f} bits): raise weights.entropy, or train for longer",
+            )
 
     def watch_gradients(self, norm: float) -> None:
-        """Of one step: the norm of all gradients, before clipping. One that is not finite is left out: the step is, too."""
+        """Of one step: the norm of all gradients, before clipping. One that is not finite is left out: the step is,
+        too.
+        """
         if not math.isfinite(norm):
             return
         usual = statistics.median(self.norms) if len(self.norms) >= WINDOW else 0.0
         self.large = self.large + 1 if 0 < TIMES * usual < norm else 0
         self.norms.append(norm)
         if self.large >= IN_A_ROW:
-            found = f"gradients have grown to {norm / usual:.0f} times what they were (norm {norm:.2g}, median {usual:.2g})"
-            self.say("gradients", f"{found}: lower options.grid_lr and network_lr, or options.guidance_scale, or set trainer.gradient_clip_val")
+            found = (
+                f"gradients have grown to {norm / usual:.0f} times what they were (norm {norm:.2g}, median {usual:.2g})"
+            )
+            self.say(
+                "gradients",
+                f"{found}: lower options.grid_lr and network_lr, or options.guidance_scale, or set trainer.gradient_clip_val",
+            )
 
     def faces(self, sides: Sides, progress: float) -> float:
-        """The score of repeated faces of four sides, the first the front, when the fraction ``progress`` of the run is over; 0 for an empty
-        scene. In the first half of a run, where the scene is still coarse, a high score is no news."""
+        """The score of repeated faces of four sides, the first the front, when the fraction ``progress`` of the run is
+        over; 0 for an empty scene. In the first half of a run, where the scene is still coarse, a high score is no
+        news."""
         alpha = torch.from_numpy(sides.alpha)[:, None]
         over_white = torch.from_numpy(sides.color).movedim(-1, 1) / 255
         color = ((over_white - (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)

@@ -36,17 +36,28 @@ class Prompt:
             raise ValueError(f"model.prompt.template: {fault}")
 
     def with_learned(self, phrase: str) -> "Prompt":
-        """With what was learned as its subject. Raises UserError where ``phrase``, the name that was learned, would not reach the prior."""
+        """With what was learned as its subject. Raises UserError where ``phrase``, the name that was learned, would not
+        reach the prior.
+        """
         if self.subject is not None and phrase not in self.subject:
-            raise UserError(f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put that in")
+            raise UserError(
+                f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put that in"
+            )
         if "{subject}" not in self.template and phrase not in self.template:
-            raise UserError(f"model.prompt.template {self.template!r} has no {{subject}}: the learned {phrase!r} would not reach the prior")
+            raise UserError(
+                f"model.prompt.template {self.template!r} has no {{subject}}: the learned {phrase!r} would not reach the prior"
+            )
         return replace(self, subject=self.subject or (phrase if "{subject}" in self.template else None))
 
     def check(self, prior: TextPrior, learned: str | None) -> None:
-        """Raise UserError where the subject, the name that was learned, or the words for a view would not reach the network."""
+        """Raise UserError where the subject, the name that was learned, or the words for a view would not reach the
+        network.
+        """
         if "{view}" not in self.template:
-            warnings.warn(f"model.prompt.template {self.template!r} has no {{view}}: the prior is told the same of all sides", stacklevel=2)
+            warnings.warn(
+                f"model.prompt.template {self.template!r} has no {{view}}: the prior is told the same of all sides",
+                stacklevel=2,
+            )
         for view in VIEWS:
             prior.require(self.of(view), self.subject or "", learned or "", view if "{view}" in self.template else "")
 
@@ -72,8 +83,8 @@ class RealFusionOptions:
         coarse: Fraction of the run with only half of the grid's levels.
         albedo_only: Fraction of the run without light.
         shading: Probabilities of albedo, lambertian and textureless random views after that.
-        background: Behind random views and photo: a small "network" of the direction, a "random" color per view, or "white", as priors
-            trained on cut-out objects know it.
+        background: Behind random views and photo: a small "network" of the direction, a "random" color per view, or
+            "white", as priors trained on cut-out objects know it.
         grid_lr: Adam's learning rate of the hash grid, constant.
         network_lr: Adam's learning rate of the networks, constant.
         refresh_every: Steps between refreshes of the occupancy grid.
@@ -96,4 +107,6 @@ class RealFusionOptions:
         if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:
             raise ValueError(f"render_size, views, reference_rays and refresh_every must be at least 1; got {self}")
         if min(self.shading) < 0 or abs(sum(self.shading) - 1) > 1e-6:
-            raise ValueError(f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}")
+            raise ValueError(
+                f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}"
+            )

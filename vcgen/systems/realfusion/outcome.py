@@ -85,7 +85,9 @@ def log_sheet(system: FieldSystem, reference: Views, sides: Sides) -> None:
 
 
 def write_outcome(system: FieldSystem, reference: Views, target: Path, options: OutcomeOptions) -> None:
-    """Write sheets of views, normals and depth, turntable.gif and .mp4, mesh.glb and .obj, and the model folder ``field/``."""
+    """Write sheets of views, normals and depth, turntable.gif and .mp4, mesh.glb and .obj, and the model folder
+    ``field/``.
+    """
     field = system.field(reference)
     size = reference.size if options.size is None else (options.size, options.size)
     sides = sides_of(system, field, circle(system, reference, options.views), size)
@@ -94,7 +96,10 @@ def write_outcome(system: FieldSystem, reference: Views, target: Path, options: 
     if options.frames:
         cameras = circle(system, reference, options.frames)
         with torch.no_grad():
-            frames = [to_uint8(system.render(field, cameras[i : i + 1].reshape(1, 1), size).rgb[0, 0]) for i in range(options.frames)]
+            frames = [
+                to_uint8(system.render(field, cameras[i : i + 1].reshape(1, 1), size).rgb[0, 0])
+                for i in range(options.frames)
+            ]
         write_gif(target / "turntable.gif", np.stack(frames))
         write_mp4(target / "turntable.mp4", np.stack(frames))
     save_field(system, reference, target / "field")
@@ -119,24 +124,37 @@ def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
     scene, camera = system.scene, reference.cameras[0, 0]
     offset = camera.centers - scene.center
     grid = {
-        "levels": scene.grid.levels, "features": scene.grid.features, "log2_size": scene.grid.log2_size,
-        "coarsest": scene.grid.sizes[0], "finest": scene.grid.sizes[-1],
+        "levels": scene.grid.levels,
+        "features": scene.grid.features,
+        "log2_size": scene.grid.log2_size,
+        "coarsest": scene.grid.sizes[0],
+        "finest": scene.grid.sizes[-1],
     }
     arguments = {
-        "grid": {"class_path": "vcgen.fields.hashgrid.HashGrid", "init_args": grid}, "half_size": scene.half_size, "radius": scene.radius,
-        "center": scene.center.tolist(), "hidden": scene.decoder[0].out_features, "depth": len(scene.decoder) // 2,
+        "grid": {"class_path": "vcgen.fields.hashgrid.HashGrid", "init_args": grid},
+        "half_size": scene.half_size,
+        "radius": scene.radius,
+        "center": scene.center.tolist(),
+        "hidden": scene.decoder[0].out_features,
+        "depth": len(scene.decoder) // 2,
         "blob": list(scene.blob),
     }
     config = {
         "class_path": "vcgen.systems.nerfdiff.NerfDiff",
         "init_args": {
             "encoder": {"class_path": "vcgen.fields.hashgrid.SceneHashGrid", "init_args": arguments},
-            "render": asdict(system.render_options), "render_eval": asdict(system.render_eval), "prior": None,
+            "render": asdict(system.render_options),
+            "render_eval": asdict(system.render_eval),
+            "prior": None,
         },
-        "image_size": list(reference.size), "background": 1.0,
+        "image_size": list(reference.size),
+        "background": 1.0,
         "camera": {
-            "focal": float(camera.K[0, 0]), "distance": float(offset.norm()), "elevation": float(view_angles(offset)[1]),
-            "near": float(camera.near), "far": float(camera.far),
+            "focal": float(camera.K[0, 0]),
+            "distance": float(offset.norm()),
+            "elevation": float(view_angles(offset)[1]),
+            "near": float(camera.near),
+            "far": float(camera.far),
         },
     }
     return model_folder.save(target, {f"encoder.{name}": value for name, value in scene.state_dict().items()}, config)

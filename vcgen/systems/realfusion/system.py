@@ -34,13 +34,14 @@ from vcgen.types import Example, Field, Rendering, Views
 
 
 class RealFusion(FieldSystem):
-    """RealFusion (arXiv 2302.10663): one photo becomes a hash-grid scene, in a training run that ends by writing turntable, normals, depth and
-    meshes.
+    """RealFusion (arXiv 2302.10663): one photo becomes a hash-grid scene, in a training run that ends by writing
+    turntable, normals, depth and meshes.
 
     The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
 
     Args:
-        prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in checkpoints.
+        prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in
+            checkpoints.
         scene: The field; its sphere must hold the object and what the photo's camera sees of it.
         guidance: SDS, SJC or NGD on latents; null is SDS.
         prompt: The words that the prior is conditioned on.
@@ -52,42 +53,61 @@ class RealFusion(FieldSystem):
         occupancy: Cells per side of the grid that skips empty space.
         outcome: Which images and meshes are written at the end.
         half_prior: Keep the prior's weights in bfloat16: half the memory, for mixed precision.
-        checkpoint_encoder: Recompute the encoder's activations in the backward pass: less memory, more time. (The U-Net needs neither: no
-            gradient passes it.)
+        checkpoint_encoder: Recompute the encoder's activations in the backward pass: less memory, more time. (The U-Net
+            needs neither: no gradient passes it.)
         download: Fetch the prior where it is not on this computer.
         learned: Folder of a run of Personalize on that prior, whose name for the object is then the prompt's subject.
         empty_below: Density per world unit below which a cell counts as empty.
     """
 
     takes = ("PhotoData",)
-    advice_when_not_finite = (
-        "lower model.options.grid_lr and model.options.network_lr, or model.options.guidance_scale, and look at photo.png in the run's folder"
-    )
+    advice_when_not_finite = "lower model.options.grid_lr and model.options.network_lr, or model.options.guidance_scale, and look at photo.png in the run's folder"
 
     def __init__(
-        self, prior: str, scene: SceneHashGrid, guidance: Guidance | None = None, prompt: Prompt = Prompt(),
-        weights: LossWeights = LossWeights(), viewpoints: ViewpointOptions = ViewpointOptions(),
-        options: RealFusionOptions = RealFusionOptions(), render: RenderOptions = RenderOptions(48),
-        render_eval: RenderOptions = RenderOptions(96), occupancy: AtLeastOne = 48, outcome: OutcomeOptions = OutcomeOptions(),
-        half_prior: bool = False, checkpoint_encoder: bool = False, download: bool = False, learned: Path | None = None,
+        self,
+        prior: str,
+        scene: SceneHashGrid,
+        guidance: Guidance | None = None,
+        prompt: Prompt = Prompt(),
+        weights: LossWeights = LossWeights(),
+        viewpoints: ViewpointOptions = ViewpointOptions(),
+        options: RealFusionOptions = RealFusionOptions(),
+        render: RenderOptions = RenderOptions(48),
+        render_eval: RenderOptions = RenderOptions(96),
+        occupancy: AtLeastOne = 48,
+        outcome: OutcomeOptions = OutcomeOptions(),
+        half_prior: bool = False,
+        checkpoint_encoder: bool = False,
+        download: bool = False,
+        learned: Path | None = None,
         empty_below: Positive = 0.05,
     ):
         super().__init__(OptimizerOptions(), {})
         self.prior_name, self.download, self.learned = prior, download, learned
-        self.scene, self.background, self.occupancy = scene, Background(), OccupancyGrid(occupancy, threshold=empty_below)
+        self.scene, self.background, self.occupancy = (
+            scene,
+            Background(),
+            OccupancyGrid(occupancy, threshold=empty_below),
+        )
         self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
         self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
         if render.importance:
-            raise ValueError("model.render.importance: random views are rendered in one pass; set it to 0, and raise samples")
+            raise ValueError(
+                "model.render.importance: random views are rendered in one pass; set it to 0, and raise samples"
+            )
         self.annealed(1.0)  # refuses impossible noise levels now
         self.half_prior, self.checkpoint_encoder = half_prior, checkpoint_encoder
         self.monitor = SceneMonitor()
         self.reference: Views | None = None
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: the prior, what it is told, and the photo's camera. Raises UserError where one cannot be used."""
+        """Lightning's hook: the prior, what it is told, and the photo's camera. Raises UserError where one cannot be
+        used.
+        """
         if self.trainer.world_size > 1:
-            raise UserError(f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1")
+            raise UserError(
+                f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1"
+            )
         if self.half_prior and "mixed" not in str(self.trainer.precision):
             raise UserError(f"model.half_prior needs trainer.precision bf16-mixed, here it is {self.trainer.precision}")
         self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
@@ -96,7 +116,9 @@ class RealFusion(FieldSystem):
         if phrase := load_personal(prior, self.learned):
             self.prompt = self.prompt.with_learned(phrase)
         elif self.learned and self.prompt.subject is None:
-            raise UserError(f"{self.learned} does not say what names the object: give model.prompt.subject, as 'sks car'")
+            raise UserError(
+                f"{self.learned} does not say what names the object: give model.prompt.subject, as 'sks car'"
+            )
         self.prompt.check(prior, phrase)
         self.use_prior(prior)
 
@@ -110,7 +132,9 @@ class RealFusion(FieldSystem):
         self.reference = photo.to(self.device)
         if (fraction := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
             advice = f"raise model.scene.radius ({self.scene.radius:g}), or lower data.fill"
-            warnings.warn(f"{fraction:.1%} of the object in the photo look past the sphere that is fitted and cannot be explained: {advice}")
+            warnings.warn(
+                f"{fraction:.1%} of the object in the photo look past the sphere that is fitted and cannot be explained: {advice}"
+            )
 
     def use_prior(self, prior: TextPrior) -> None:
         """A prior, and the text of all views as it reads it."""
@@ -120,14 +144,18 @@ class RealFusion(FieldSystem):
         object.__setattr__(self, "text_prior", prior)  # not a submodule: it is neither trained nor stored here
         with torch.no_grad():
             self.text = dict(zip(VIEWS, prior.embed([self.prompt.of(view) for view in VIEWS]).float().split(1)))
-            self.negative = dict(zip(VIEWS, prior.embed([self.prompt.against(view) for view in VIEWS]).float().split(1)))
+            self.negative = dict(
+                zip(VIEWS, prior.embed([self.prompt.against(view) for view in VIEWS]).float().split(1))
+            )
 
     @property
     def whole_field(self) -> HashGridField:
         """The scene as it is now, without skipping."""
         center = self.scene.center[None]
         scene = self.scene
-        return HashGridField(scene.grid, scene.decoder, center, center.new_full((1,), scene.radius), scene.half_size, scene.blob)
+        return HashGridField(
+            scene.grid, scene.decoder, center, center.new_full((1,), scene.radius), scene.half_size, scene.blob
+        )
 
     def field(self, context: Views) -> Field:
         """The scene as it is now; ``context`` is not looked at."""
@@ -149,7 +177,8 @@ class RealFusion(FieldSystem):
         self.loss_weights = self.weights.at(progress)
         levels = self.scene.grid.levels
         self.scene.grid.active_levels = math.ceil(levels / 2) if progress < self.options.coarse else levels
-        # Differences of a density in bfloat16 would be noise: the field is computed in float32 whatever trainer.precision is.
+        # Differences of a density in bfloat16 would be noise: the field is computed in float32 whatever
+        # trainer.precision is.
         with torch.autocast(self.device.type, enabled=False):
             if self.global_step % self.options.refresh_every == 0:
                 self.occupancy.refresh(self.whole_field, generator)
@@ -164,9 +193,13 @@ class RealFusion(FieldSystem):
     def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
         """Errors on random rays of the photo: "rgb", both sides over the same background, and "mask"."""
         options = self.options
-        origins, directions, pixels = (x.flatten(0, 1) for x in draw_rays(field, photo, options.reference_rays, generator))
+        origins, directions, pixels = (
+            x.flatten(0, 1) for x in draw_rays(field, photo, options.reference_rays, generator)
+        )
         near, far = (x.expand(pixels.shape) for x in (photo.cameras.near, photo.cameras.far))
-        rays = render_shaded(field, origins, directions, near, far, self.render_options, Shading(), generator, with_normals=False).rays
+        rays = render_shaded(
+            field, origins, directions, near, far, self.render_options, Shading(), generator, with_normals=False
+        ).rays
         truth = gather_pixels(photo, pixels[None])
         # The network must not learn the photo's error away.
         behind = self.background(directions).detach() if options.background == "network" else None
@@ -175,18 +208,24 @@ class RealFusion(FieldSystem):
             "mask": (rays.alpha - truth.alpha).square().mean(),
         }
 
-    def random_views(self, field: Field, progress: float, generator: torch.Generator) -> tuple[Cameras, list[ShadedRendering], Tensor]:
+    def random_views(
+        self, field: Field, progress: float, generator: torch.Generator
+    ) -> tuple[Cameras, list[ShadedRendering], Tensor]:
         """Cameras (views,), what they see lit, and images (views, 3, size, size) in [0, 1]."""
         cameras, seen, images = [], [], []
         for _ in range(self.options.views):
-            camera = random_cameras(self.reference.cameras[0], self.scene.center, self.scene.radius, self.viewpoints, generator)
+            camera = random_cameras(
+                self.reference.cameras[0], self.scene.center, self.scene.radius, self.viewpoints, generator
+            )
             rendering, image = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
             cameras.append(camera)
             seen.append(rendering)
             images.append(image)
         return Cameras.cat(cameras), seen, torch.cat(images)
 
-    def view(self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator) -> tuple[ShadedRendering, Tensor]:
+    def view(
+        self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator
+    ) -> tuple[ShadedRendering, Tensor]:
         """What a camera (1,) sees, and its image (1, 3, size, size) over the background."""
         size = self.options.render_size
         origins, directions = camera.rays(size, size)
@@ -202,7 +241,10 @@ class RealFusion(FieldSystem):
 
     def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
         """Albedo at first, then by the probabilities; the light stands near the camera."""
-        light, fraction = light_near(camera.centers[0] - self.scene.center, generator), torch.rand((), device=self.device, generator=generator)
+        light, fraction = (
+            light_near(camera.centers[0] - self.scene.center, generator),
+            torch.rand((), device=self.device, generator=generator),
+        )
         albedo, lambertian, _ = self.options.shading
         if progress < self.options.albedo_only or fraction < albedo:
             return Shading()
@@ -222,18 +264,26 @@ class RealFusion(FieldSystem):
         return losses
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
-        """Half the squared distance of the images' latents to the guidance's targets; the gradient passes the encoder."""
+        """Half the squared distance of the images' latents to the guidance's targets; the gradient passes the
+        encoder.
+        """
         prior = self.text_prior
         latents = prior.encode(to_signed(images), generator)
         angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
         words = [view_word(float(a), float(e)) for a, e in zip(*angles)]
         text, negative = (torch.cat([table[word] for word in words]) for table in (self.text, self.negative))
-        scale = self.options.guidance_scale[0] + progress * (self.options.guidance_scale[1] - self.options.guidance_scale[0])
+        scale = self.options.guidance_scale[0] + progress * (
+            self.options.guidance_scale[1] - self.options.guidance_scale[0]
+        )
         guidance, given = self.annealed(progress), latents.detach()
         with torch.no_grad():
             made = guidance.step(
-                int(progress * guidance.rounds), guidance.begin(given, generator), given,
-                lambda noisy, times: prior.denoise(noisy, times, text, negative, scale), prior.schedule, generator,
+                int(progress * guidance.rounds),
+                guidance.begin(given, generator),
+                given,
+                lambda noisy, times: prior.denoise(noisy, times, text, negative, scale),
+                prior.schedule,
+                generator,
             )
         self.monitored["guidance/disagreement"] = torch.tensor(made.disagreement)
         return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
@@ -248,7 +298,10 @@ class RealFusion(FieldSystem):
     def configure_optimizers(self):
         """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
         networks = [*self.scene.decoder.parameters(), *self.background.parameters()]
-        groups = [{"params": [self.scene.grid.table], "lr": self.options.grid_lr}, {"params": networks, "lr": self.options.network_lr}]
+        groups = [
+            {"params": [self.scene.grid.table], "lr": self.options.grid_lr},
+            {"params": networks, "lr": self.options.network_lr},
+        ]
         return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -257,7 +310,9 @@ class RealFusion(FieldSystem):
         self.monitor.watch_gradients(float(self.gradient_norm))
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr`` of the target views, over white, ``val/janus`` (:func:`vcgen.metrics.janus.janus`), a sheet of the scene."""
+        """Logs ``val/psnr`` of the target views, over white, ``val/janus`` (:func:`vcgen.metrics.janus.janus`), a sheet
+        of the scene.
+        """
         field = self.field(example.context)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
         sides = four_sides(self, self.reference, field)
@@ -265,7 +320,9 @@ class RealFusion(FieldSystem):
         log_sheet(self, self.reference, sides)
 
     def on_train_end(self) -> None:
-        """Write what the scene has become into the run's folder; say what was wrong with it, and how much memory it took."""
+        """Write what the scene has become into the run's folder; say what was wrong with it, and how much memory it
+        took.
+        """
         if not self.writes:
             return
         write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
@@ -273,7 +330,9 @@ class RealFusion(FieldSystem):
 
 
 def outside(photo: Views, center: Tensor, radius: float) -> float:
-    """Fraction of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center`` (3,)."""
+    """Fraction of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center``
+    (3,).
+    """
     origins, directions = photo.cameras.rays(*photo.size)
     to_center = center - origins
     beside = (to_center - (to_center * directions).sum(-1, keepdim=True) * directions).norm(dim=-1)

@@ -1,4 +1,6 @@
-"""The checkpoints of a run: ``last.ckpt``, which really is the last, ``best.ckpt`` by a validation metric, and some of the next best."""
+"""The checkpoints of a run: ``last.ckpt``, which really is the last, ``best.ckpt`` by a validation metric, and some of
+the next best.
+"""
 
 import math
 import os
@@ -19,23 +21,31 @@ from vcgen.terminal import complain
 
 
 class Checkpoints(Checkpoint):
-    """Saves ``last.ckpt`` after every validation and after the last step, and ``best.ckpt`` after a validation with a new best ``monitor``.
+    """Saves ``last.ckpt`` after every validation and after the last step, and ``best.ckpt`` after a validation with a
+    new best ``monitor``.
 
-    ``last.ckpt`` is written between optimizer steps only, when no accumulated gradient is in hand that a resumed run would lack; a request
-    to stop, or a validation, in the midst of an accumulation is heard after its step. Lightning's ModelCheckpoint saves its last file only
-    beside a new best one, and forgets its best when the folder is moved; it leaves out a validation that was due when the run was stopped,
-    which here is made up for when the run goes on, so that the best of a stopped run is that of an undisturbed one.
+    ``last.ckpt`` is written between optimizer steps only, when no accumulated gradient is in hand that a resumed run
+    would lack; a request to stop, or a validation, in the midst of an accumulation is heard after its step. Lightning's
+    ModelCheckpoint saves its last file only beside a new best one, and forgets its best when the folder is moved; it
+    leaves out a validation that was due when the run was stopped, which here is made up for when the run goes on, so
+    that the best of a stopped run is that of an undisturbed one.
 
     Args:
         dirpath: Folder of the files.
         monitor: The logged metric that decides which weights are best.
         mode: Whether more of it ("max") or less ("min") is better.
-        keep_best: How many of the best to keep: ``best.ckpt`` is always the best; if more than one, each is there as ``step-STEP.ckpt``.
-        every_n_steps: Save ``last.ckpt`` after so many steps, too; null: with validations only (without data for them: when they were due).
+        keep_best: How many of the best to keep: ``best.ckpt`` is always the best; if more than one, each is there as
+            ``step-STEP.ckpt``.
+        every_n_steps: Save ``last.ckpt`` after so many steps, too; null: with validations only (without data for them:
+            when they were due).
     """
 
     def __init__(
-        self, dirpath: str, monitor: str = "val/psnr", mode: Literal["min", "max"] = "max", keep_best: AtLeastOne = 1,
+        self,
+        dirpath: str,
+        monitor: str = "val/psnr",
+        mode: Literal["min", "max"] = "max",
+        keep_best: AtLeastOne = 1,
         every_n_steps: AtLeastOne | None = None,
     ):
         if keep_best < 1:
@@ -57,7 +67,9 @@ class Checkpoints(Checkpoint):
         """Its name in the checkpoint."""
         return "Checkpoints"
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+    ) -> None:
         """After the last step, before the loops wind up: what they store then is a clean place to resume from."""
         if trainer.fast_dev_run:
             return
@@ -69,7 +81,9 @@ class Checkpoints(Checkpoint):
             self.write_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The best first: ``last.ckpt`` then knows the new best score. What is no longer among the best goes after both are safe."""
+        """The best first: ``last.ckpt`` then knows the new best score. What is no longer among the best goes after both
+        are safe.
+        """
         if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self.unvalidated = False
@@ -95,7 +109,9 @@ class Checkpoints(Checkpoint):
             self.best = dict(list(state["best"].items())[: self.keep_best])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """All is restored, by the callbacks before this one, too: make up for the validation that the stopped run did not come to."""
+        """All is restored, by the callbacks before this one, too: make up for the validation that the stopped run did
+        not come to.
+        """
         if trainer.is_global_zero and self.best:
             self._look_in_folder()
         if trainer.is_global_zero and sum(trainer.num_val_batches) > 0 and (line := never_due(trainer)):
@@ -104,7 +120,9 @@ class Checkpoints(Checkpoint):
             validate(trainer)
 
     def _look_in_folder(self) -> None:
-        """Only what is in the folder counts: the checkpoint may be another run's, or ``keep_best`` another than it was."""
+        """Only what is in the folder counts: the checkpoint may be another run's, or ``keep_best`` another than it
+        was.
+        """
         if not self._file(None).exists():
             self.best = {}
         elif self.keep_best > 1:
@@ -114,7 +132,8 @@ class Checkpoints(Checkpoint):
             self.best = {step: score for step, score in self.best.items() if self._file(step).exists()}
 
     def write_last(self, trainer: pl.Trainer, score: float | None = None) -> Path:
-        """Write ``last.ckpt``, to be called in all processes after an optimizer step; when it returns, the file is complete on the disk.
+        """Write ``last.ckpt``, to be called in all processes after an optimizer step; when it returns, the file is
+        complete on the disk.
 
         score: what a validation has just measured of these weights.
         """
@@ -144,7 +163,9 @@ class Checkpoints(Checkpoint):
             link(path, self._file(None))
 
     def _rank(self, trainer: pl.Trainer) -> tuple[dict[int, float], float]:
-        """The best steps with the current one among them if it is one, and its score. Of equals the earlier is the better."""
+        """The best steps with the current one among them if it is one, and its score. Of equals the earlier is the
+        better.
+        """
         score, sign = float(trainer.callback_metrics[self.monitor]), -1 if self.mode == "max" else 1
         candidates = dict(self.best)
         if torch.isfinite(torch.tensor(score)):
@@ -178,14 +199,20 @@ def is_validation_due(trainer: pl.Trainer) -> bool:
 
 
 def never_due(trainer: pl.Trainer) -> str | None:
-    """The warning for a run in which no validation will come, though there is something to validate on; None where one will, or may."""
+    """The warning for a run in which no validation will come, though there is something to validate on; None where one
+    will, or may.
+    """
     if trainer.val_check_batch is None or trainer.fast_dev_run:  # by the clock
         return None
     first = min(trainer.val_check_batch, trainer.num_training_batches)
     batches = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
     if first <= batches and first != math.inf:
         return None
-    found = f"{first:g} batches, the run has {batches:g}" if first != math.inf else "not a number of batches, and the data has no end"
+    found = (
+        f"{first:g} batches, the run has {batches:g}"
+        if first != math.inf
+        else "not a number of batches, and the data has no end"
+    )
     return f"there will be no validation and no best.ckpt: trainer.val_check_interval is {found}"
 
 
@@ -213,7 +240,9 @@ def remove_others(folder: Path, steps: set[int]) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Let ``target`` be the same file as ``source``, at once and without taking space; a copy where the file system knows no hard links."""
+    """Let ``target`` be the same file as ``source``, at once and without taking space; a copy where the file system
+    knows no hard links.
+    """
     try:
         with replacing(target) as temporary:
             temporary.unlink()

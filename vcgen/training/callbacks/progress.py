@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class Progress(RichProgressBar):
-    """Steps done, time, time left, speed, and the values logged for the bar: ``train/loss``, ``train/psnr``, ``val/psnr``.
+    """Steps done, time, time left, speed, and the values logged for the bar: ``train/loss``, ``train/psnr``,
+    ``val/psnr``.
 
     Where there is no terminal to draw on (a SLURM log), one line per validation instead.
     """

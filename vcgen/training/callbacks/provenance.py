@@ -18,7 +18,9 @@ PACKAGES = ("torch", "lightning", "diffusers", "nerfacc", "webdataset", "jsonarg
 
 
 def git_commit() -> str:
-    """The commit of the source tree vcgen runs from, with "+" appended when it has local changes; "" outside a git checkout."""
+    """The commit of the source tree vcgen runs from, with "+" appended when it has local changes; "" outside a git
+    checkout.
+    """
     folder = Path(vcgen.__file__).parent
     try:
         ask = dict(cwd=folder, capture_output=True, text=True, check=True)
@@ -45,26 +47,37 @@ class Provenance(pl.Callback):
             return
         facts = {
             "command": [redaction.hide_word(word) for word in sys.argv],
-            "vcgen": vcgen.__version__, "git": git_commit(), "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES}, "processor": platform.processor() or platform.machine(),
-            "device": str(module.device), "ranks": trainer.world_size,
+            "vcgen": vcgen.__version__,
+            "git": git_commit(),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in PACKAGES},
+            "processor": platform.processor() or platform.machine(),
+            "device": str(module.device),
+            "ranks": trainer.world_size,
             "parameters": sum(p.numel() for p in module.parameters()),
         }
         path = Path(trainer.default_root_dir) / "run.json"
         write_bytes(path, (json.dumps(facts, indent=2) + "\n").encode())
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what ``vcgen export`` needs: how to build the model, and the camera its training images were taken with."""
+        """Add what ``vcgen export`` needs: how to build the model, and the camera its training images were taken
+        with.
+        """
         data = trainer.datamodule
         checkpoint["vcgen"] = {
-            **self.model, "image_size": list(data.image_size), "camera": data.input_camera(), "background": 1.0,
-            "data": redaction.hide_word(str(data.train_folder)), "version": vcgen.__version__, "git": git_commit(),
+            **self.model,
+            "image_size": list(data.image_size),
+            "camera": data.input_camera(),
+            "background": 1.0,
+            "data": redaction.hide_word(str(data.train_folder)),
+            "version": vcgen.__version__,
+            "git": git_commit(),
         }
 
 
 class ConfigOfRun(pl.Callback):
-    """Writes ``config.yaml`` into the run's folder, whatever the logger, once nothing is left that could refuse it: a checkpoint that does
-    not fit, for one. Not in validation, which has its own settings.
+    """Writes ``config.yaml`` into the run's folder, whatever the logger, once nothing is left that could refuse it: a
+    checkpoint that does not fit, for one. Not in validation, which has its own settings.
 
     text: its content.
     """

@@ -1,4 +1,6 @@
-"""Stops a training that was told to by SIGUSR1 or SIGTERM: at the end of an optimizer step, in all processes at once, with a checkpoint."""
+"""Stops a training that was told to by SIGUSR1 or SIGTERM: at the end of an optimizer step, in all processes at once,
+with a checkpoint.
+"""
 
 import signal
 
@@ -9,9 +11,11 @@ from vcgen.training.stopping import Stopped, StopSignals
 
 
 class Requeue(pl.Callback):
-    """Saves ``last.ckpt`` and raises :class:`vcgen.training.stopping.Stopped` after a step in which any process was told to stop.
+    """Saves ``last.ckpt`` and raises :class:`vcgen.training.stopping.Stopped` after a step in which any process was
+    told to stop.
 
-    signals: those that came so far. resumes: whether the training's own command, given again, goes on from ``last.ckpt``.
+    signals: those that came so far. resumes: whether the training's own command, given again, goes on from
+        ``last.ckpt``.
     """
 
     def __init__(self, signals: StopSignals, resumes: bool):
@@ -22,8 +26,12 @@ class Requeue(pl.Callback):
         """Only now does a resumed trainer know its step; from here on there is something to save."""
         self.step, self.signals.training = trainer.global_step, True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int) -> None:
-        """Not between two accumulated batches, whose gradients no checkpoint holds. After the last step there is nothing to stop."""
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+    ) -> None:
+        """Not between two accumulated batches, whose gradients no checkpoint holds. After the last step there is
+        nothing to stop.
+        """
         finished = trainer.should_stop or is_last_step(trainer)
         if trainer.global_step == self.step or finished or trainer.fast_dev_run:
             return

@@ -15,7 +15,8 @@ class Samples(pl.Callback):
     """At each validation logs a sheet of the first scenes and, of the first one, a turntable.
 
     Args:
-        scenes: Rows of the sheet, one scene each: input, target, rendering, depth, and the prior's sample where there is a prior.
+        scenes: Rows of the sheet, one scene each: input, target, rendering, depth, and the prior's sample where there
+            is a prior.
         turntable: Frames of the turntable, 0 for none.
         every: A turntable is drawn at the first of this many validations.
     """
@@ -29,8 +30,12 @@ class Samples(pl.Callback):
         """A new sheet."""
         self.rows = []
 
-    def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Render the first target view of a scene once more, with its depth. Systems without a field draw their images themselves."""
+    def on_validation_batch_end(
+        self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Render the first target view of a scene once more, with its depth. Systems without a field draw their images
+        themselves.
+        """
         if batch_idx >= self.scenes or trainer.sanity_checking or not trainer.loggers or not hasattr(module, "field"):
             return
         drawn = trainer.is_global_zero and batch.weight
@@ -60,7 +65,9 @@ class Samples(pl.Callback):
 
 
 def image_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
-    """(4 or 5, H, W, 3) uint8: input, first target, its rendering, its depth, and where the system has a prior its sample."""
+    """(4 or 5, H, W, 3) uint8: input, first target, its rendering, its depth, and where the system has a prior its
+    sample.
+    """
     cameras = batch.target.cameras[:, :1]
     rendering = module.render(field, cameras, batch.target.size)
     depth, alpha = rendering.depth[0, 0, 0].float().cpu().numpy(), rendering.alpha[0, 0, 0].float().cpu().numpy()
@@ -74,12 +81,19 @@ def image_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
 
 
 def turntable_frames(module: pl.LightningModule, field, batch: Example, count: int) -> np.ndarray:
-    """(count, H, W, 3) uint8: once round the world's z axis at the input view's distance, focal length and elevation (10 to 60 degrees)."""
+    """(count, H, W, 3) uint8: once round the world's z axis at the input view's distance, focal length and elevation
+    (10 to 60 degrees).
+    """
     camera = batch.context.cameras[0, 0]
     azimuth, elevation = view_angles(camera.centers)
     angles = azimuth + torch.arange(count, device=azimuth.device) * 360 / count
     cameras = orbit(
-        angles, elevation.clamp(10, 60).expand(count), float(camera.centers.norm()), camera.K, float(camera.near), float(camera.far)
+        angles,
+        elevation.clamp(10, 60).expand(count),
+        float(camera.centers.norm()),
+        camera.K,
+        float(camera.near),
+        float(camera.far),
     )
     images = module.render(field, cameras.reshape(1, count), batch.target.size).rgb[0]
     return np.stack([to_uint8(image) for image in images])

@@ -1,4 +1,6 @@
-"""Scenes that could not be read and were skipped (``data.on_error: skip``): named in the log, counted in TensorBoard."""
+"""Scenes that could not be read and were skipped (``data.on_error: skip``): named in the log, counted in
+TensorBoard.
+"""
 
 import lightning.pytorch as pl
 import torch
@@ -7,12 +9,16 @@ from vcgen.types import Example
 
 
 class Skipped(pl.Callback):
-    """Tells the DataModule which scenes were skipped; logs ``data/skipped``: how often another stood in, on all ranks, since the start."""
+    """Tells the DataModule which scenes were skipped; logs ``data/skipped``: how often another stood in, on all ranks,
+    since the start.
+    """
 
     def __init__(self):
         self.count = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int
+    ) -> None:
         """Loader processes put what they skipped into their batches."""
         if getattr(trainer.datamodule, "on_error", "stop") == "stop":
             return
@@ -22,7 +28,9 @@ class Skipped(pl.Callback):
             total = torch.tensor(float(self.count), device=module.device)
             module.log("data/skipped", trainer.strategy.reduce(total, reduce_op="sum"))
 
-    def on_validation_batch_end(self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_end(
+        self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """The same for validation, which is not counted."""
         if batch.skipped:
             trainer.datamodule.faults["val"].add(batch.skipped)

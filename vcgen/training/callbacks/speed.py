@@ -30,7 +30,9 @@ class Speed(pl.Callback):
         """Validation's time is not training's."""
         self._restart()
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         """Gradients are complete here, and not yet clipped."""
         if (trainer.global_step + 1) % trainer.log_every_n_steps:
             return
@@ -39,7 +41,9 @@ class Speed(pl.Callback):
             if gradients:
                 module.log(f"gradient_norm/{name}", total_norm(gradients))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int
+    ) -> None:
         """Count; log from time to time."""
         for name, count in module.work.items():
             self.done[name] = self.done.get(name, 0) + count * trainer.world_size
@@ -49,7 +53,9 @@ class Speed(pl.Callback):
         if self.steps < trainer.log_every_n_steps:
             return
         seconds = time.monotonic() - self.since
-        rates = {"speed/steps_per_s": self.steps / seconds} | {f"speed/{name}_per_s": count / seconds for name, count in self.done.items()}
+        rates = {"speed/steps_per_s": self.steps / seconds} | {
+            f"speed/{name}_per_s": count / seconds for name, count in self.done.items()
+        }
         module.log_dict(rates | {"memory/peak_gb": peak_memory(module.device) / 1e9})
         self._restart()
 

@@ -1,4 +1,6 @@
-"""When one of several processes fails, all end at once, and the terminal says why: others would wait for it, or complain about that."""
+"""When one of several processes fails, all end at once, and the terminal says why: others would wait for it, or
+complain about that.
+"""
 
 import os
 import re
@@ -19,7 +21,8 @@ from vcgen.training.stopping import Stopped
 
 #: Errors of a process whose partner has gone: consequences, never the cause.
 BROKEN = re.compile(r"Connection (closed|reset) by peer|NCCL|ncclRemoteError|gloo", re.IGNORECASE)
-#: Seconds that a process other than the first gives that one to say the same: one line is enough where all refuse alike.
+#: Seconds that a process other than the first gives that one to say the same: one line is enough where all refuse
+#: alike.
 GRACE = 3.0
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -27,7 +30,8 @@ SECONDS_BETWEEN_LOOKS = 0.5
 class Together(pl.Callback):
     """Ends a process that fails, and where Lightning started the others, those too.
 
-    Python's own way out of a failed process can wait for the others for ever: it is not taken. A single process is left alone.
+    Python's own way out of a failed process can wait for the others for ever: it is not taken. A single process is left
+    alone.
 
     explain: the line for an exception that users can mend, or None where they need the traceback.
     """
@@ -37,7 +41,9 @@ class Together(pl.Callback):
         self.over = threading.Event()
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """The process that started the others watches them, in place of Lightning's watchman, who kills that one, too, status and all."""
+        """The process that started the others watches them, in place of Lightning's watchman, who kills that one, too,
+        status and all.
+        """
         if started := started_by(trainer):
             for thread in threading.enumerate():
                 if thread.name == "child-process-observer":
@@ -71,7 +77,9 @@ class Together(pl.Callback):
                 if status and status < 0:
                     name = signal.Signals(-status).name
                     found = f"process {number} of {len(started) + 1} terminated with code {status} ({name}"
-                    end(started, 128 - status, f"{found}: by the system if memory ran out); go on with --ckpt_path last")
+                    end(
+                        started, 128 - status, f"{found}: by the system if memory ran out); go on with --ckpt_path last"
+                    )
                 if status:
                     end(started, status)
 

@@ -1,7 +1,8 @@
-"""What a checkpoint holds beside weights: the state of loops, optimizers, schedules and callbacks, checked before anything goes on from it.
+"""What a checkpoint holds beside weights: the state of loops, optimizers, schedules and callbacks, checked before
+anything goes on from it.
 
-Torch and Lightning take such state as it comes: of another type it ends in a traceback, or in a training that does not learn.
-"""
+Torch and Lightning take such state as it comes: of another type it ends in a traceback, or in a training that does not
+learn."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -85,22 +86,38 @@ class State(Struct):
 
 
 def check_state(checkpoint: Mapping[str, Any], loop: Mapping[str, Any]) -> None:
-    """Raise UserError unless training can go on from what a checkpoint holds beside weights. loop: the state of Lightning's loop now."""
+    """Raise UserError unless training can go on from what a checkpoint holds beside weights. loop: the state of
+    Lightning's loop now.
+    """
     where = "the checkpoint's state of training"
     state = check({name: checkpoint.get(name) for name in State.__struct_fields__}, State, where, ADVICE)
-    if odd := [value for level in levels(state.loops) for value in level if not isinstance(value, (dict, bool)) and not is_step(value)]:
+    if odd := [
+        value
+        for level in levels(state.loops)
+        for value in level
+        if not isinstance(value, (dict, bool)) and not is_step(value)
+    ]:
         raise UserError(one_line(f"{where}: its loops are at {odd[0]!r}", ADVICE))
     refuse_other_structure(state.loops.get("fit_loop"), loop, f"{where}, loops")
     weights = checkpoint["state_dict"]
     for name, value in (state.callbacks.EMA.weights if state.callbacks.EMA else {}).items():
-        if name not in weights or not isinstance(value, Tensor) or value.shape != weights[name].shape or not all_finite(value):
+        if (
+            name not in weights
+            or not isinstance(value, Tensor)
+            or value.shape != weights[name].shape
+            or not all_finite(value)
+        ):
             raise UserError(one_line(f"{where}: its average {name} is none of the weights", ADVICE))
 
 
 def refuse_other_structure(stored: Any, here: Any, where: str) -> None:
     """Raise UserError unless nested tables have the names that ``here`` has; they may have more."""
     for name, value in here.items() if isinstance(here, dict) else ():
-        if not isinstance(stored, dict) or name not in stored or isinstance(stored[name], dict) != isinstance(value, dict):
+        if (
+            not isinstance(stored, dict)
+            or name not in stored
+            or isinstance(stored[name], dict) != isinstance(value, dict)
+        ):
             raise UserError(f"{where}: lacks {name}; {ADVICE}")
         refuse_other_structure(stored[name], value, where)
 
