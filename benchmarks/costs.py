@@ -64,7 +64,10 @@ def main() -> None:
     peak = matmul_peak(torch.bfloat16, 0.5 if chosen.quick else 2.0, device=chosen.device)
     rows = [measured(part, 1 if chosen.quick else chosen.rounds, chosen.device, peak) for part in parts]
     lines = [
-        f"{', '.join(Path(path).stem for path in chosen.configs)}; bfloat16; matrix products reach {peak / 1e12:.2f} TFLOP/s here.",
+        (
+            f"{', '.join(Path(path).stem for path in chosen.configs)}; bfloat16; matrix products reach"
+            f" {peak / 1e12:.2f} TFLOP/s here."
+        ),
         "",
         "| part | one call is | GFLOP | ms | of peak | memory GB | added GB |",
         "| --- | --- | --- | --- | --- | --- | --- |",

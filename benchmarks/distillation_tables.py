@@ -40,7 +40,10 @@ def differences(rows: list[dict]) -> list[str]:
     """Markdown: what each method gains over the first one, object by object."""
     lines = [
         "",
-        f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; fraction of objects that are better):",
+        (
+            f"Paired differences to {rows[0]['name']} (95 % intervals over models of objects; fraction of objects that"
+            " are better):"
+        ),
         "",
         "| method | PSNR dB | SSIM | LPIPS-squeeze |",
         "| --- | --- | --- | --- |",
@@ -108,7 +111,10 @@ def beside(rows: list[dict]) -> list[str]:
     found = rows[-1].get("beside")
     lines = [
         "",
-        f"Paired differences of {rows[-1]['name']} to them there (95 % intervals over models of objects; fraction of objects that are better):",
+        (
+            f"Paired differences of {rows[-1]['name']} to them there (95 % intervals over models of objects; fraction"
+            " of objects that are better):"
+        ),
         "",
         "| to | PSNR dB | SSIM |",
         "| --- | --- | --- |",

@@ -177,16 +177,27 @@ def closing(found: dict[str, Any]) -> list[str]:
     """The ratios in words."""
     peaks, scaled = found["peak_flops"], found["pixelNeRF"]["render_scale"]
     lines = [
-        f"Matmul peak: {peaks['fp32'] / 1e9:.0f} GFLOP/s in fp32, {peaks['bf16'] / 1e9:.0f} in bf16, on {found['threads']} threads.",
-        f"Training rays/s: {found['ratio_train_rays_per_second']:.0f} x pixelNeRF's (goal 500); by processor time "
-        f"{found['ratio_train_processor_time']:.0f} x.",
-        f"Rendering: {found['ratio_render']:.0f} x pixelNeRF's speed (goal 1500); by processor time "
-        f"{found['ratio_render_processor_time']:.0f} x.",
-        f"Loader alone: {found['loader_scenes_per_second']:.0f} scenes/s, {found['ratio_loader']:.1f} x what training consumes (goal 5).",
+        (
+            f"Matmul peak: {peaks['fp32'] / 1e9:.0f} GFLOP/s in fp32, {peaks['bf16'] / 1e9:.0f} in bf16, on"
+            f" {found['threads']} threads."
+        ),
+        (
+            f"Training rays/s: {found['ratio_train_rays_per_second']:.0f} x pixelNeRF's (goal 500); by processor time "
+            f"{found['ratio_train_processor_time']:.0f} x."
+        ),
+        (
+            f"Rendering: {found['ratio_render']:.0f} x pixelNeRF's speed (goal 1500); by processor time "
+            f"{found['ratio_render_processor_time']:.0f} x."
+        ),
+        (
+            f"Loader alone: {found['loader_scenes_per_second']:.0f} scenes/s, {found['ratio_loader']:.1f} x what"
+            " training consumes (goal 5)."
+        ),
     ]
     if scaled != 1:
         lines.append(
-            f"Quick run: pixelNeRF trained on a smaller batch, and rendered 1/{scaled:.0f} of the rays, its time scaled."
+            f"Quick run: pixelNeRF trained on a smaller batch, and rendered 1/{scaled:.0f} of the rays, its time"
+            " scaled."
         )
     return [*lines, ""]
 

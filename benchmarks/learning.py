@@ -167,7 +167,8 @@ def table(rows: list[dict]) -> list[str]:
     for r in sorted(rows, key=lambda r: -r["images"]):
         low, high = r["interval95"]["psnr"]
         lines.append(
-            f"| {r['name']} | {r['images']} | {r['psnr']:.2f} ({low:.2f} to {high:.2f}) | {r['ssim']:.3f} | {r.get('lpips_squeeze', float('nan')):.3f} |"
+            f"| {r['name']} | {r['images']} | {r['psnr']:.2f} ({low:.2f} to {high:.2f}) | {r['ssim']:.3f} |"
+            f" {r.get('lpips_squeeze', float('nan')):.3f} |"
         )
     return lines
 

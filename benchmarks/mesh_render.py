@@ -39,7 +39,8 @@ def main() -> None:
         ]
         rate = whole(Path(folder), 4 if quick else 50)
     lines = table(
-        "One core. Milliseconds: wall clock, median and least; processor; how often the baseline's processor time it goes into",
+        "One core. Milliseconds: wall clock, median and least; processor; how often the baseline's processor time it"
+        " goes into",
         ["object", "pixels", "what", "median", "least", "processor", "baseline / this"],
         [
             [
@@ -52,7 +53,10 @@ def main() -> None:
         ],
     )
     lines += [
-        f"Whole objects of {rate['views']} views at 64 pixels, file to PNG: {rate['views_per_s']:.1f} views per second of processor time",
+        (
+            f"Whole objects of {rate['views']} views at 64 pixels, file to PNG: {rate['views_per_s']:.1f} views per"
+            " second of processor time"
+        ),
         "",
     ]
     print("\n".join(lines))

@@ -88,7 +88,10 @@ def main() -> None:
     lines = [
         "| test views | PSNR dB | worst view | training s | rendering s / view |",
         "| --- | --- | --- | --- | --- |",
-        f"| {len(values)} | {figures['psnr']:.2f} | {figures['psnr_least']:.2f} | {seconds:.0f} | {render_seconds / len(values):.2f} |",
+        (
+            f"| {len(values)} | {figures['psnr']:.2f} | {figures['psnr_least']:.2f} | {seconds:.0f} |"
+            f" {render_seconds / len(values):.2f} |"
+        ),
     ]
     print("\n".join(lines))
     save_results(

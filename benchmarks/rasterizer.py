@@ -43,7 +43,8 @@ def main() -> None:
         for size in (64,) if chosen.quick else (64, 128, 512):
             rows += measured(mesh, faces, size, 2 if chosen.quick else 7)
     lines = table(
-        "Milliseconds per view: wall clock, median and least; processor; and how often the baseline's wall clock it goes into",
+        "Milliseconds per view: wall clock, median and least; processor; and how often the baseline's wall clock it"
+        " goes into",
         ["faces", "pixels", "what", "median", "least", "processor", "baseline / this"],
         [
             [

@@ -182,7 +182,10 @@ def table(rows: list[dict], objects: list[KnownObject], steps: int) -> list[str]
     """Means with their 95 % intervals over objects."""
     solid = sum(known.triangles is not None for known in objects)
     lines = [
-        f"{len(objects)} objects, {solid} with a known surface, {steps} steps each; 95 % bootstrap intervals over objects.",
+        (
+            f"{len(objects)} objects, {solid} with a known surface, {steps} steps each; 95 % bootstrap intervals over"
+            " objects."
+        ),
         "",
         "| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | s / object |",
         "| --- " * (len(COLUMNS) + 2) + "|",

@@ -80,7 +80,10 @@ def ranks(quick: bool, figures: dict) -> Part:
         for world, f in found.items()
     ]
     columns = ["ranks", "s / step", "processor s", "s without all-reduce", "fraction", "MB of each rank"]
-    title = f"Steps of cars64, {BATCH} scenes a rank, {found[1]['parameters'] / 1e6:.1f} million parameters; medians, in turn"
+    title = (
+        f"Steps of cars64, {BATCH} scenes a rank, {found[1]['parameters'] / 1e6:.1f} million parameters; medians, in"
+        " turn"
+    )
     return "ranks", found, table(title, columns, rows)
 
 
@@ -100,7 +103,10 @@ def loading(quick: bool, figures: dict) -> Part:
     ]
     columns = ["workers", "scenes / s, shards", "loose PNG files", "ratio", f"of the {need:.1f} that training takes"]
     alone = found[0]
-    spent = f"processor time per scene {alone['shards_processor'] * 1e3:.2f} ms from shards, {alone['files_processor'] * 1e3:.2f} from files"
+    spent = (
+        f"processor time per scene {alone['shards_processor'] * 1e3:.2f} ms from shards,"
+        f" {alone['files_processor'] * 1e3:.2f} from files"
+    )
     return "loading", found, table(f"Loading, {TARGETS + 1} views a scene; medians, in turn; {spent}", columns, rows)
 
 
@@ -125,7 +131,10 @@ def checkpoints(quick: bool, figures: dict) -> Part:
         [f"{n / 1e6:.1f} million", kind.strip(), f"{n * per_parameter / 1e6:.0f}", f"{n * per_parameter / rate:.2f}"]
         for kind, n in sizes.items()
     ]
-    title = f"Checkpoints: {per_parameter:.1f} bytes a parameter, {rate / 1e6:.0f} MB/s with flush and reading back; training waits"
+    title = (
+        f"Checkpoints: {per_parameter:.1f} bytes a parameter, {rate / 1e6:.0f} MB/s with flush and reading back;"
+        " training waits"
+    )
     return "checkpoints", found, table(title, ["parameters", "", "MB", "s"], rows)
 
 

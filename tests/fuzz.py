@@ -249,7 +249,8 @@ def main() -> int:
     for outcome in outcomes if choice.case is not None else wrong:
         only = f" --only '{choice.only}'" if choice.only else ""
         print(
-            f"{outcome.kind}: {outcome.result}: {outcome.line}\n  again: python tests/fuzz.py --case {outcome.seed}{only}\n"
+            f"{outcome.kind}: {outcome.result}: {outcome.line}\n  again: python tests/fuzz.py --case"
+            f" {outcome.seed}{only}\n"
         )
     print("\n".join(table(outcomes)))
     print(f"{len(outcomes):,} cases, {len(wrong)} wrong, {time.monotonic() - started:.0f} s")

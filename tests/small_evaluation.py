@@ -64,9 +64,10 @@ class Oracle:
 
 def run(shards, out, offset=51, protocol=PROTOCOL, settings=SETTINGS, others=(), name="oracle"):
     system = Oracle(offset)
-    return evaluate_system(
-        system, shards, protocol, out, Origin(name, {"weights": f"offset {offset}"}), settings, others
-    ), system
+    return (
+        evaluate_system(system, shards, protocol, out, Origin(name, {"weights": f"offset {offset}"}), settings, others),
+        system,
+    )
 
 
 def numbers(results) -> tuple:

@@ -149,8 +149,8 @@ def pickled(path: Path, code: bytes) -> None:
 
 
 def test_names_that_take_memory_or_run_are_refused_unread(path):
-    huge = (
-        b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x10\x85R."  # bytearray(2 ** 44), which torch's reader makes
+    huge = (  # bytearray(2 ** 44), which torch's reader makes
+        b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x10\x85R."
     )
     for code, name in (
         (huge, "builtins.bytearray"),

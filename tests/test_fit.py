@@ -196,7 +196,10 @@ def test_nested_refusals_become_one_line():
 
 
 def test_a_workers_traceback_is_reduced_to_its_error():
-    message = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback\n  File x\nvcgen.errors.UserError: a.tar: broken\n"
+    message = (
+        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback\n  File x\nvcgen.errors.UserError: a.tar:"
+        " broken\n"
+    )
     assert worker_refusal(message) == "a.tar: broken"
     assert worker_refusal("a.tar: broken") == "a.tar: broken"
 

@@ -35,7 +35,10 @@ from vcgen.training.callbacks import together
 #: What steers a terminal: color, its title, erasing a line, another line, the direction of what follows, half a
 #: character pair.
 CONTROLS = "\x1b[31m\x1b]0;title\x07\r\x08\x9b2J\nnext\u202eright\ud800"
-MARKUP = "[/final][red]<script>alert(1)</script><img src=x onerror=alert(1)>|`*a*`_b_~~c~~[d](https://example.com)$e$&amp;\"'"
+MARKUP = (
+    "[/final][red]<script>alert(1)</script><img src=x"
+    " onerror=alert(1)>|`*a*`_b_~~c~~[d](https://example.com)$e$&amp;\"'"
+)
 HOSTILE = MARKUP + CONTROLS
 
 

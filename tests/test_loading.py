@@ -85,7 +85,10 @@ def write_checkpoint(path: Path, class_path: str, init_args: dict) -> Path:
 @pytest.fixture
 def bait(tmp_path, monkeypatch):
     """A working folder with a model folder that is a package, and other modules that tell when they are imported."""
-    trap = f"from pathlib import Path\nfrom vcgen.encoders.triplane import TriplaneEncoder\nPath({str(tmp_path / 'sprung')!r}).touch()\n"
+    trap = (
+        "from pathlib import Path\nfrom vcgen.encoders.triplane import"
+        f" TriplaneEncoder\nPath({str(tmp_path / 'sprung')!r}).touch()\n"
+    )
     for name in ("m", "vcgen_plugin", "m/inner"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(trap)
@@ -239,10 +242,11 @@ def test_starting_weights_are_paths_of_another_computer_and_not_opened(tmp_path)
 def test_a_package_that_the_user_names_is_imported_and_vouches_for_its_own_classes_alone(bait, monkeypatch):
     (bait / "own_parts").mkdir()
     (bait / "own_parts" / "__init__.py").write_text(
-        "import os\nfrom collections import OrderedDict\nfrom vcgen.encoders.triplane import TriplaneEncoder\n"
-        "class Finer(TriplaneEncoder):\n    def __init__(self, decoder: 'Reader', fine: bool = False):\n        super().__init__(decoder.inner, 16, 4, [16, 32], 1, [False, False])\n"
-        "from torch import nn\nfrom typing import Any\nfrom vcgen.fields.triplane import TriplaneDecoder\n"
-        "class Reader(nn.Module):\n    def __init__(self, width: int, notes: Any = None):\n        super().__init__()\n        self.inner = TriplaneDecoder(4, width)\n"
+        "import os\nfrom collections import OrderedDict\nfrom vcgen.encoders.triplane import TriplaneEncoder\nclass"
+        " Finer(TriplaneEncoder):\n    def __init__(self, decoder: 'Reader', fine: bool = False):\n       "
+        " super().__init__(decoder.inner, 16, 4, [16, 32], 1, [False, False])\nfrom torch import nn\nfrom typing import"
+        " Any\nfrom vcgen.fields.triplane import TriplaneDecoder\nclass Reader(nn.Module):\n    def __init__(self,"
+        " width: int, notes: Any = None):\n        super().__init__()\n        self.inner = TriplaneDecoder(4, width)\n"
     )
     reader = {"class_path": "own_parts.Reader", "init_args": {"width": 8, "notes": {"a": 1}}}
     arguments = {"encoder": {"class_path": "own_parts.Finer", "init_args": {"decoder": reader}}}

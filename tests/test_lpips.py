@@ -106,7 +106,7 @@ def test_download_is_announced_hash_checked_and_goes_to_torchs_cache(no_weights,
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
     path = find_weights("squeeze")
-    (url, folder, options) = calls[0]
+    url, folder, options = calls[0]
     assert url.endswith(SOURCES["squeeze"].published) and str(path.parent) == folder
     assert options["check_hash"] and options["weights_only"]
     assert "downloading" in capsys.readouterr().err

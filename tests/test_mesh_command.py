@@ -38,7 +38,8 @@ def test_meshes_become_scenes_with_their_cameras(tmp_path, meshes, capsys):
     assert render(meshes, tmp_path / "out", "--size", "32", "--views", "3", "--name", "toys", "--licence", "CC0") == 0
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith(
-        "3 meshes, 3 views, cameras sphere; up is y of 1 .glb, z of 1 .ply, z of 1 .stl (of glTF by its standard, else guessed"
+        "3 meshes, 3 views, cameras sphere; up is y of 1 .glb, z of 1 .ply, z of 1 .stl (of glTF by its standard, else"
+        " guessed"
     )
     index = read_index(tmp_path / "out")
     assert [(sample.key, sample.group, sample.views) for _, sample in index.samples] == [

@@ -105,9 +105,11 @@ def test_names_of_files_may_be_written_as_addresses_are(tmp_path):
 
 @pytest.mark.parametrize("kind", ["glb", "ply", "obj"])
 def test_damaged_files_are_read_or_refused_and_do_nothing_else(kind, tmp_path):
-    trimesh.Scene(quad(baseColorTexture=four_colors())).export(
-        tmp_path / "quad.glb"
-    ) if kind == "glb" else quad().export(tmp_path / f"quad.{kind}")
+    (
+        trimesh.Scene(quad(baseColorTexture=four_colors())).export(tmp_path / "quad.glb")
+        if kind == "glb"
+        else quad().export(tmp_path / f"quad.{kind}")
+    )
     sound, random, refused = (tmp_path / f"quad.{kind}").read_bytes(), np.random.default_rng(0), 0
     for _ in range(100):
         place, length = random.integers(len(sound)), random.integers(1, 9)

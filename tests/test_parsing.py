@@ -57,5 +57,8 @@ def test_what_lightning_raises_of_its_own_accord_is_a_refusal_and_nothing_else()
 ])  # fmt: skip
 def test_of_several_things_that_do_not_fit_the_telling_one_is_said(errors, line):
     listed = "".join(f"    - {error}\n" for error in errors)
-    message = f"Parser key \"a.b\":\n  Does not validate against any of the Union subtypes\n  Errors:\n{listed}  Given value type: <class 'str'>\n  Given value: x"
+    message = (
+        f'Parser key "a.b":\n  Does not validate against any of the Union subtypes\n  Errors:\n{listed}  Given value'
+        " type: <class 'str'>\n  Given value: x"
+    )
     assert parse_refusal(message) == line

@@ -246,8 +246,10 @@ def test_a_stopped_job_is_requeued_once_by_one_process(scontrol, capfd, environ,
     assert conclude(ended(leader=False), environ) == 0 and not scontrol[0].exists()
     assert conclude(ended(), environ) == 0
     assert scontrol[0].read_text() == f"requeue {name}\n"
-    assert capfd.readouterr().err == (
-        f"vcgen: stopped by SIGUSR1 after step 7, run/checkpoints/last.ckpt is complete; job {name} is requeued and will go on from there\n"
+    assert (
+        capfd.readouterr().err
+        == f"vcgen: stopped by SIGUSR1 after step 7, run/checkpoints/last.ckpt is complete; job {name} is requeued and"
+        " will go on from there\n"
     )
 
 

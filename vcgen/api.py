@@ -129,7 +129,8 @@ class Pipeline:
         without a prior and for an unknown sampler."""
         if getattr(self.system, "prior", None) is None:
             raise UserError(
-                "this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with a prior"
+                "this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with"
+                " a prior"
             )
         noise = torch.Generator(self.system.device).manual_seed(seed)
         views = cameras.to(self.system.device).reshape(1, len(cameras.near))

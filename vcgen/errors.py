@@ -59,7 +59,10 @@ def system_refusal(error: OSError) -> str | None:
     if error.errno in FULL:
         return f"{place}{error.strerror}; make room there, or choose another place"
     if error.errno in CLOSED and place:
-        return f"{place}{error.strerror}; check that it, and the folder that holds it, can be used, or choose another place"
+        return (
+            f"{place}{error.strerror}; check that it, and the folder that holds it, can be used, or choose another"
+            " place"
+        )
     return None
 
 

@@ -76,8 +76,10 @@ def remove_leftovers(folder: Path, name: str) -> None:
     """
     for path in folder.glob(".*.partial*"):
         if TEMPORARY.fullmatch(path.name) and fnmatch.fnmatchcase(written_name(path), name):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(
-                missing_ok=True
+            (
+                shutil.rmtree(path, ignore_errors=True)
+                if path.is_dir() and not path.is_symlink()
+                else path.unlink(missing_ok=True)
             )
 
 

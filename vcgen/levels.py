@@ -26,7 +26,8 @@ def check_levels(
         raise ValueError(f"channels must be multiples of {GROUPS}; {odd[0]} is none")
     if thin := [width for width, attends in zip(channels, attention or ()) if heads and attends and width < HEAD]:
         raise ValueError(
-            f"a level with attention needs at least {HEAD} channels, not {thin[0]}; widen it, or set its attention to false"
+            f"a level with attention needs at least {HEAD} channels, not {thin[0]}; widen it, or set its attention to"
+            " false"
         )
     if patch < 1:
         raise ValueError(f"patch must be at least 1, not {patch}")

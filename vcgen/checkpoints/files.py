@@ -49,7 +49,8 @@ class CheckpointFiles(TorchCheckpointIO):
                     forget(file.fileno())
                 if damage := damaged_part(temporary):
                     raise UserError(
-                        f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk looked at"
+                        f"{path}: the disk does not hold what was written ({damage}); {intact(path)}, have the disk"
+                        " looked at"
                     )
         except (OSError, RuntimeError) as error:
             cause = os_error(error)
@@ -105,7 +106,10 @@ def advice(cause: OSError, checkpoint: dict[str, Any], path: Path) -> str:
     if cause.errno not in FULL:
         return f"{intact(path)}; choose a writable trainer.default_root_dir"
     need, free = tensor_bytes(checkpoint) / 1e6, shutil.disk_usage(path.parent).free / 1e6
-    return f"it needs {need:.0f} MB beside the old one, {free:.0f} MB are free; {intact(path)}; make room and go on with --ckpt_path last"
+    return (
+        f"it needs {need:.0f} MB beside the old one, {free:.0f} MB are free; {intact(path)}; make room and go on with"
+        " --ckpt_path last"
+    )
 
 
 def intact(path: Path) -> str:

@@ -153,7 +153,8 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(
-            f"{folder} is not a model folder (it has no {CONFIG}): make one with vcgen export --checkpoint CKPT --out FOLDER"
+            f"{folder} is not a model folder (it has no {CONFIG}): make one with vcgen export --checkpoint CKPT --out"
+            " FOLDER"
         )
     config = read_json(path, advice=ADVICE)
     if config.get("format") != FORMAT:

@@ -21,7 +21,8 @@ from vcgen.io import levels, one_line
 #: asks for.
 NAMES = re.compile(
     r"collections (OrderedDict|defaultdict|Counter)|torch (\w+Storage|Size|device|b?float\d+|u?int\d+|bool)"
-    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)|torch\.serialization _get_layout"
+    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)|torch\.serialization"
+    r" _get_layout"
 )
 #: Values at one depth of what the model was built from.
 MOST_VALUES = 100_000

@@ -74,7 +74,8 @@ def export_checkpoint(
 
     if difference := misfit(build, state) or mismatch((system := build()).state_dict(), state):
         raise UserError(
-            f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen {entry.get('version')}"
+            f"{checkpoint} does not fit {entry['class_path']}: {difference}; export it with vcgen"
+            f" {entry.get('version')}"
         )
     if weights == "ema":
         state.update(_ema_weights(content, system, checkpoint))

@@ -89,7 +89,9 @@ def summarize(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, st
     views = [sample.views for _, sample in index.samples]
     groups = {sample.group for _, sample in index.samples}
     return {
-        "data set": f"{index.source or 'unnamed'}, split {index.split or 'unnamed'}, licence {index.licence or 'not stated'}",
+        "data set": (
+            f"{index.source or 'unnamed'}, split {index.split or 'unnamed'}, licence {index.licence or 'not stated'}"
+        ),
         "scenes": f"{len(views)} in {len(groups)} groups, {len(index.shards)} shards, checksums good",
         "views": f"{sum(views)} ({_range(views)} a scene)",
         "image size": f"{index.image_size[0]} x {index.image_size[1]} (height x width)",

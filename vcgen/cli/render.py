@@ -124,9 +124,11 @@ def render(
     options = OutputOptions(
         azimuths=tuple(360 * i / (views or 8) for i in range(views or 8)) if azimuths is None else tuple(azimuths),
         elevation=input_camera.elevation if elevation is None else elevation,
-        size=input_camera.image_size
-        if size is None
-        else (max(1, round(size * input_camera.image_size[0] / input_camera.image_size[1])), size),
+        size=(
+            input_camera.image_size
+            if size is None
+            else (max(1, round(size * input_camera.image_size[0] / input_camera.image_size[1])), size)
+        ),
         turntable_frames=turntable_frames,
         fps=fps,
         mesh_resolution=mesh_resolution,

@@ -162,7 +162,10 @@ def _write_mesh(
 
 def _record(input_camera: InputCamera, cameras: Cameras, options: OutputOptions) -> dict[str, Any]:
     return {
-        "world": "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalized by width and height",
+        "world": (
+            "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalized by width and"
+            " height"
+        ),
         "input_camera": {
             "azimuth": 0.0,
             "elevation": input_camera.elevation,

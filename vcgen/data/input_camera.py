@@ -48,7 +48,10 @@ class InputCamera:
         shift = 0.0 if distance is None else distance - camera["distance"]
         if not 0 <= camera["near"] + shift < math.inf:
             closest = camera["distance"] - camera["near"]
-            found = f"an input distance (--input-distance, data.distance) of {distance} lies inside the object's space, or nowhere"
+            found = (
+                f"an input distance (--input-distance, data.distance) of {distance} lies inside the object's space, or"
+                " nowhere"
+            )
             raise UserError(f"{found}: it must exceed {closest:.3g}")
         if fov is not None and not 1 <= fov <= 150:
             raise UserError(f"a field of view (--fov, data.fov) must lie between 1 and 150 degrees, not {fov}")

@@ -76,7 +76,8 @@ class TextPrior(nn.Module):
             raise UserError(NEEDS_TEXT) from error
         if Path(name).is_dir() and not (Path(name) / "model_index.json").is_file():
             raise UserError(
-                f"{name}: no model_index.json here; a text prior is a folder that diffusers' StableDiffusionPipeline saved"
+                f"{name}: no model_index.json here; a text prior is a folder that diffusers' StableDiffusionPipeline"
+                " saved"
             )
         try:
             folder = checked_folder(name, TEXT_PRIOR, download)

@@ -145,7 +145,8 @@ class SpatialEncoder(nn.Module):
         network = resnet34(weights=None)
         if pretrained is None:
             logger.info(
-                "pixelNeRF's encoder starts from random weights; the published model starts from ImageNet's (`pretrained`)"
+                "pixelNeRF's encoder starts from random weights; the published model starts from ImageNet's"
+                " (`pretrained`)"
             )
         else:
             load_resnet_weights(network, pretrained)

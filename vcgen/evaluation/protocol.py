@@ -77,7 +77,8 @@ class Protocol:
         if len(set(indices)) != len(indices):
             twice = next(index for index in indices if indices.count(index) > 1)
             raise UserError(
-                f"protocol {self.name}: view {twice} occurs twice; a context view must not be a target, nor any view count twice"
+                f"protocol {self.name}: view {twice} occurs twice; a context view must not be a target, nor any view"
+                " count twice"
             )
         if not 0 <= self.background <= 1:
             raise UserError(f"protocol {self.name}: background {self.background} must lie in [0, 1] (1 is white)")
@@ -88,7 +89,8 @@ class Protocol:
         """
         if self.views and views != self.views:
             raise UserError(
-                f"object {key}: has {views} views, protocol {self.name} is for objects with {self.views}; check the data set"
+                f"object {key}: has {views} views, protocol {self.name} is for objects with {self.views}; check the"
+                " data set"
             )
         targets = sorted(set(range(views)) - set(self.context) if self.targets == ALL_OTHERS else self.targets)
         largest = max(*self.context, *targets, 0)
@@ -104,8 +106,8 @@ class Protocol:
         """Raise UserError unless shards of this size (height, width) and split can be scored under this protocol."""
         if tuple(image_size) != self.size:
             raise UserError(
-                f"{folder}: images are {image_size[0]} x {image_size[1]}, protocol {self.name} wants {self.size[0]} x {self.size[1]}; "
-                f"pack the data again with --size {self.size[0]}"
+                f"{folder}: images are {image_size[0]} x {image_size[1]}, protocol {self.name} wants {self.size[0]} x"
+                f" {self.size[1]}; pack the data again with --size {self.size[0]}"
             )
         if self.split and split != self.split:
             raise UserError(

@@ -86,7 +86,8 @@ class RecordFolder:
             if difference := fingerprint.difference(found):
                 if not overwrite:
                     raise UserError(
-                        f"{folder.parent}: holds results of another evaluation (other {difference}); give another --out, or add --overwrite"
+                        f"{folder.parent}: holds results of another evaluation (other {difference}); give another"
+                        " --out, or add --overwrite"
                     )
                 path.unlink()
 

@@ -160,7 +160,9 @@ def definitions(metrics: Sequence[str]) -> dict[str, str]:
     return {metric: DEFINITIONS[family(metric)] for metric in metrics} | {
         "pixels": "renderings are clamped to [0, 1] and rounded to 8 bit, as are the true images",
         "mean": "over an object's predicted views, then over objects",
-        "interval95": f"percentile bootstrap over groups of objects that share a model, {RESAMPLES} resamples, seed {SEED}",
+        "interval95": (
+            f"percentile bootstrap over groups of objects that share a model, {RESAMPLES} resamples, seed {SEED}"
+        ),
         "psnr_cap": f"identical images count as {PSNR_CAP:g} dB; counts.psnr_capped says how many there are",
     }
 
@@ -181,7 +183,8 @@ def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, 
                 )
         if _column(other, "psnr").keys() != groups.keys():
             raise UserError(
-                f"{other.name}: scored other objects than {results.name}; score both with the same --on_error to compare them"
+                f"{other.name}: scored other objects than {results.name}; score both with the same --on_error to"
+                " compare them"
             )
         shared = [metric for metric in results.metrics if metric in other.mean]
         differences = {

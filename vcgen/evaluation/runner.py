@@ -115,7 +115,8 @@ def evaluate_system(
             entry.views, key
         ):
             raise UserError(
-                f"{records.folder / key}.json: is of other views, or of another group, than {key} has; delete it and run again"
+                f"{records.folder / key}.json: is of other views, or of another group, than {key} has; delete it and"
+                " run again"
             )
     provenance = {
         "versions": versions(),
@@ -224,8 +225,8 @@ def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, de
     painted = {"white": 1.0, "black": 0.0}.get(record.background, protocol.background)
     if painted != protocol.background:
         raise UserError(
-            f"object {record.key}: its images lie on {record.background}, protocol {protocol.name} scores on gray level "
-            f"{protocol.background:g}; pack images with alpha, or use another protocol"
+            f"object {record.key}: its images lie on {record.background}, protocol {protocol.name} scores on gray level"
+            f" {protocol.background:g}; pack images with alpha, or use another protocol"
         )
     images, alpha = (None if x is None else torch.from_numpy(x)[None].to(device) for x in decode_views(record, indices))
     chosen = list(indices)

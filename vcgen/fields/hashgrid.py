@@ -53,7 +53,8 @@ class HashGrid(nn.Module):
         ):
             found = f"{levels}, {features}, {coarsest}, {finest}, {log2_size}"
             raise ValueError(
-                f"need levels and features of 1 to 64, 1 <= coarsest <= finest <= 2^20, log2_size of 1 to 24; got {found}"
+                "need levels and features of 1 to 64, 1 <= coarsest <= finest <= 2^20, log2_size of 1 to 24; got"
+                f" {found}"
             )
         growth = exp((log(finest) - log(coarsest)) / max(1, levels - 1))  # equations 2 and 3
         self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]

@@ -57,7 +57,8 @@ class CameraSet:
         """How many views there will be; UserError where a set has another number than was asked for."""
         if views is not None and self.fixed and views != self.views:
             raise UserError(
-                f"--views {views}: the cameras {name} are {self.views}; leave --views out, or choose sphere or turntable"
+                f"--views {views}: the cameras {name} are {self.views}; leave --views out, or choose sphere or"
+                " turntable"
             )
         return views or self.views
 

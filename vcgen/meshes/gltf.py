@@ -98,7 +98,8 @@ class Header(Struct):
         unknown = [name for name in self.extensionsRequired if not name.startswith(KNOWN)]
         if unknown:
             raise UserError(
-                f"requires the extension {unknown[0]}, which is not read: export it without, or decode it with gltf-transform"
+                f"requires the extension {unknown[0]}, which is not read: export it without, or decode it with"
+                " gltf-transform"
             )
         for primitive in (primitive for mesh in self.meshes for primitive in mesh.primitives):
             if primitive.mode == FAN:

@@ -70,7 +70,8 @@ def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -
     paths = [source] if source.is_file() else sorted(_below(source, settings.kinds, DEPTH))
     if not paths or (source.is_file() and not _is_mesh(source, KINDS)):
         raise UserError(
-            f"{source}: no mesh file ({', '.join('.' + kind for kind in settings.kinds)}); give one, or a folder of them"
+            f"{source}: no mesh file ({', '.join('.' + kind for kind in settings.kinds)}); give one, or a folder of"
+            " them"
         )
     root = source.parent if source.is_file() else source
     named = [(path, scene_key(path.relative_to(root).with_suffix("").as_posix().replace("/", "_"))) for path in paths]

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 #: metric -> the definition printed beside it.
 DEFINITIONS = {
-    "chamfer": "mean of the two mean distances from a sample of one surface to the nearest sample of the other; not squared, not summed",
-    "fscore": "harmonic mean of precision and recall: the fractions of samples of prediction and truth that lie nearer than the threshold "
-    "to a sample of the other",
+    "chamfer": (
+        "mean of the two mean distances from a sample of one surface to the nearest sample of the other; not squared,"
+        " not summed"
+    ),
+    "fscore": (
+        "harmonic mean of precision and recall: the fractions of samples of prediction and truth that lie nearer than"
+        " the threshold to a sample of the other"
+    ),
     "iou": "cells whose center is inside both meshes over cells whose center is inside either, see `occupancy`",
 }
 

@@ -16,10 +16,22 @@ PSNR_CAP = 100.0
 #: metric -> the definition printed beside it. A protocol file names the short form (left of the colon) and is refused
 #: if it wants another.
 DEFINITIONS = {
-    "psnr": "db-per-image: -10 log10 of the mean squared error over all pixels and channels of one image, range 1; averaged in dB",
-    "ssim": "scikit-image: 7 x 7 uniform window, sample covariance N/(N-1), range 1, 3-pixel border dropped, channels averaged",
-    "ssim_gauss": "gaussian-11-zero-padded: 11 x 11 Gaussian window, std 1.5, population covariance, zero padding, channels averaged",
-    "lpips": "v0.1: learned perceptual distance, inputs in [-1, 1], the package's linear heads on an ImageNet network named in the column",
+    "psnr": (
+        "db-per-image: -10 log10 of the mean squared error over all pixels and channels of one image, range 1; averaged"
+        " in dB"
+    ),
+    "ssim": (
+        "scikit-image: 7 x 7 uniform window, sample covariance N/(N-1), range 1, 3-pixel border dropped, channels"
+        " averaged"
+    ),
+    "ssim_gauss": (
+        "gaussian-11-zero-padded: 11 x 11 Gaussian window, std 1.5, population covariance, zero padding, channels"
+        " averaged"
+    ),
+    "lpips": (
+        "v0.1: learned perceptual distance, inputs in [-1, 1], the package's linear heads on an ImageNet network named"
+        " in the column"
+    ),
 }
 
 #: metric -> does a larger value mean a better image?

@@ -95,7 +95,8 @@ class Finetuning(Personalization):
         super().__init__()
         if not token.split() or not noun.split():
             raise UserError(
-                "model.method needs a token, a rare word for the object as sks, and a noun, its class as toy; one is empty"
+                "model.method needs a token, a rare word for the object as sks, and a noun, its class as toy; one is"
+                " empty"
             )
         self.token, self.noun = token, noun
 

@@ -98,6 +98,7 @@ def listed_words(path: Path, prior: TextPrior) -> list[str]:
     single = [word for word, parts in zip(words, numbers, strict=True) if len(parts) == 1]
     if not single:
         raise UserError(
-            f"model.method.initial: none of the {len(words)} words in {path} is one token to the tokenizer of {prior.name}"
+            f"model.method.initial: none of the {len(words)} words in {path} is one token to the tokenizer of"
+            f" {prior.name}"
         )
     return single

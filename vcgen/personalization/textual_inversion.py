@@ -117,7 +117,8 @@ def token_number(prior: TextPrior, word: str) -> int:
     if len(numbers) != 1:
         parts = " + ".join(prior.tokenizer.convert_ids_to_tokens(numbers)) or "nothing"
         raise UserError(
-            f"model.method.initial: {word!r} is {parts} to the tokenizer of {prior.name}; choose a word that is one token"
+            f"model.method.initial: {word!r} is {parts} to the tokenizer of {prior.name}; choose a word that is one"
+            " token"
         )
     return numbers[0]
 

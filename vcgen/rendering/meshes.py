@@ -44,7 +44,8 @@ class Meshes:
     def __post_init__(self):
         if self.vertices.ndim != 2 or self.vertices.shape[1] != 3 or self.faces.ndim != 2 or self.faces.shape[1] != 3:
             raise ValueError(
-                f"vertices must be (V, 3) and faces (F, 3), not {tuple(self.vertices.shape)} and {tuple(self.faces.shape)}"
+                f"vertices must be (V, 3) and faces (F, 3), not {tuple(self.vertices.shape)} and"
+                f" {tuple(self.faces.shape)}"
             )
         if self.faces.dtype != torch.int64 or not self.vertices.is_floating_point():
             raise ValueError(

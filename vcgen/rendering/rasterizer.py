@@ -235,11 +235,13 @@ def _check(meshes: Meshes, points: Tensor, clip: Tensor) -> bool:
     finite, known, positive, near = torch.stack([points.isfinite().all(), exist, positive, near]).tolist()
     if not known:
         raise UserError(
-            f"faces name vertices beyond the {len(meshes.vertices)} that there are; check the file, or how parts were packed"
+            f"faces name vertices beyond the {len(meshes.vertices)} that there are; check the file, or how parts were"
+            " packed"
         )
     if not finite:
         raise UserError(
-            "a mesh or a camera to be drawn has coordinates that are not finite; check the file, or lower the learning rate"
+            "a mesh or a camera to be drawn has coordinates that are not finite; check the file, or lower the learning"
+            " rate"
         )
     if not positive:
         raise UserError("faces must be cut at a positive depth: give cameras a positive `near`, or a positive clip")

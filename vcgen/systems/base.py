@@ -103,7 +103,8 @@ class System(pl.LightningModule):
         found = ", ".join(f"{name} = {float(value):.3g}" for name, value in self.last_losses.items())
         keys = ", ".join(self.last_keys)
         return UserError(
-            f"{what} not finite at step {self.global_step} ({found}); learning from {keys}: {self.advice_when_not_finite}"
+            f"{what} not finite at step {self.global_step} ({found}); learning from {keys}:"
+            f" {self.advice_when_not_finite}"
         )
 
     def log_psnr(self, example: Example, images: Tensor) -> None:

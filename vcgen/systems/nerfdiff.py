@@ -116,7 +116,8 @@ class NerfDiff(FieldSystem):
         if self.prior is not None and tuple(data.image_size) != (self.prior.size,) * 2:
             found, side = "{} x {}".format(*data.image_size), self.prior.size
             raise UserError(
-                f"the images have {found} pixels, model.prior.size is {side}: set it, or pack the data with --size {side}"
+                f"the images have {found} pixels, model.prior.size is {side}: set it, or pack the data with --size"
+                f" {side}"
             )
         if (
             self.prior is not None
@@ -130,7 +131,8 @@ class NerfDiff(FieldSystem):
                 raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")
             if self.pretrained is None and self.trainer.ckpt_path is None:
                 raise UserError(
-                    "model.train_field is false: give the trained field, --model.pretrained FOLDER (from `vcgen export`)"
+                    "model.train_field is false: give the trained field, --model.pretrained FOLDER (from `vcgen"
+                    " export`)"
                 )
 
     def field(self, context: Views) -> Field:

@@ -130,7 +130,8 @@ class Personalize(System):
             )
         if preservation is not None and method.noun is None:
             raise UserError(
-                f"model.preservation: {type(method).__name__} changes no network and has no class to preserve; set it to null"
+                f"model.preservation: {type(method).__name__} changes no network and has no class to preserve; set it"
+                " to null"
             )
         self.method, self.batch_size, self.min_snr, self.preservation = method, batch_size, min_snr, preservation
         self.source, self.download, self.augmentation, self.images = prior, download, augmentation, images

@@ -79,7 +79,8 @@ class TextToImage(System):
         size, (height, width) = self.prior.size, self.trainer.datamodule.image_size
         if (height, width) != (size, size):
             raise UserError(
-                f"the images have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size {size}"
+                f"the images have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size"
+                f" {size}"
             )
 
     def on_train_start(self) -> None:

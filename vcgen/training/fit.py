@@ -220,7 +220,8 @@ class VcgenCLI(DiscreetCLI):
         self.trainer.validate(**arguments)
         if not sum(self.trainer.num_val_batches):
             raise UserError(
-                "there is nothing to validate on: give data.val, or data.hold_out, and trainer.limit_val_batches above 0"
+                "there is nothing to validate on: give data.val, or data.hold_out, and trainer.limit_val_batches"
+                " above 0"
             )
 
     def _parse_ckpt_path(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 #: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
 NOISE = re.compile(
-    r"Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value type:|Given value:|Expected a path but|"
+    r"Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value type:|Given value:|Expected"
+    r" a path but|"
     r"Subclass types expect one of|a class path \(str\)|a dict with"
 )
 CLASS = re.compile(r"Problem with given class_path '(?:\w+\.)*(\w+)':")
@@ -78,7 +79,10 @@ def process_refusal(message: str) -> str | None:
         r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (\w+)|exited unexpectedly)", message
     ):
         how = f"was killed ({found[1]})" if found[1] else "ended unexpectedly"
-        return f"a loader process {how}, most often for lack of memory: lower data.num_workers or ask for more; go on with --ckpt_path last"
+        return (
+            f"a loader process {how}, most often for lack of memory: lower data.num_workers or ask for more; go on with"
+            " --ckpt_path last"
+        )
     return None
 
 
@@ -110,5 +114,8 @@ def rendezvous_refusal(message: str, nodes: int, environ: Mapping[str, str]) -> 
     place = (
         f"came to MASTER_ADDR {address}, port {port}: this is NODE_RANK {here} of {nodes} nodes, and waits for {others}"
     )
-    advice = f"start the same command on every node, with the first one's MASTER_ADDR, one MASTER_PORT, and NODE_RANK 0 to {nodes - 1}"
+    advice = (
+        "start the same command on every node, with the first one's MASTER_ADDR, one MASTER_PORT, and NODE_RANK 0 to"
+        f" {nodes - 1}"
+    )
     return f"only {found} {place}; {advice}"

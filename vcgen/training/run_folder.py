@@ -50,7 +50,8 @@ def take(file: BinaryIO, folder: Path, deadline: float) -> bool:
         except OSError as error:
             if error.errno in UNSUPPORTED:
                 warnings.warn(
-                    f"{folder}: this file system knows no locks ({error.strerror}): see to it that no second run writes here"
+                    f"{folder}: this file system knows no locks ({error.strerror}): see to it that no second run writes"
+                    " here"
                 )
                 return False
             if error.errno not in (errno.EACCES, errno.EAGAIN):

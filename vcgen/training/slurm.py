@@ -51,7 +51,8 @@ def slurm_layout(
         return None
     if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
         raise UserError(
-            f"SLURM job {job} has {tasks} tasks, but not how many per node; give sbatch --ntasks-per-node instead of --ntasks"
+            f"SLURM job {job} has {tasks} tasks, but not how many per node; give sbatch --ntasks-per-node instead of"
+            " --ntasks"
         )
     per_node = int(environ.get("SLURM_NTASKS_PER_NODE", 1))
     if nodes * per_node != tasks:
@@ -142,6 +143,6 @@ def scontrol(*words: str) -> tuple[str, str]:
         done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", " ".join(str(error).split())
-    return done.stdout, "" if done.returncode == 0 else " ".join(
-        done.stderr.split()
-    ) or f"scontrol's status is {done.returncode}"
+    return done.stdout, (
+        "" if done.returncode == 0 else " ".join(done.stderr.split()) or f"scontrol's status is {done.returncode}"
+    )

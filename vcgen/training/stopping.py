@@ -126,12 +126,15 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
         saved, again = f"stopped by {stopped.signal.name} with nothing to save", "start again with the same command"
     elif not stopped.checkpoint:
         _say(
-            f"stopped by {stopped.signal.name} after step {stopped.step}; nothing was saved, since trainer.enable_checkpointing is false"
+            f"stopped by {stopped.signal.name} after step {stopped.step}; nothing was saved, since"
+            " trainer.enable_checkpointing is false"
         )
         return 128 + stopped.signal
     job = job_name(environ)
     if job and stopped.signal == signal.SIGTERM and not preempted(job):
-        advice = f"whether job {job} runs again is up to SLURM"  # one that an administrator requeued does, a canceled one must not
+        advice = (  # one that an administrator requeued does, a canceled one must not
+            f"whether job {job} runs again is up to SLURM"
+        )
     elif job and not stopped.resumes:
         advice = f"job {job} is not requeued, since without --ckpt_path last it would start afresh"
     elif job:
@@ -139,7 +142,10 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
         if not refusal:
             _say(f"{saved}; job {job} is requeued and will go on from there")
             return 0
-        advice = f"warning: job {job} could not be requeued ({refusal}); submit it again with the same trainer.default_root_dir"
+        advice = (
+            f"warning: job {job} could not be requeued ({refusal}); submit it again with the same"
+            " trainer.default_root_dir"
+        )
     else:
         advice = again
     _say(f"{saved}; {advice}")

@@ -89,7 +89,8 @@ def check_trainer(options: Mapping[str, Any], endless: bool) -> None:
     check_strategy(options.get("strategy"))
     if options.get("strategy") == "single_device" and options.get("num_nodes", 1) > 1:
         raise UserError(
-            f"trainer.strategy single_device knows no others of {options['num_nodes']} nodes; give --trainer.strategy ddp"
+            f"trainer.strategy single_device knows no others of {options['num_nodes']} nodes; give"
+            " --trainer.strategy ddp"
         )
     plugins = options.get("plugins") or []
     for plugin in plugins if isinstance(plugins, list) else [plugins]:
@@ -100,7 +101,8 @@ def check_trainer(options: Mapping[str, Any], endless: bool) -> None:
             )
     if options.get("min_steps") and 0 < options["max_steps"] < options["min_steps"]:
         raise UserError(
-            f"trainer.min_steps {options['min_steps']} is more than trainer.max_steps {options['max_steps']}; change one"
+            f"trainer.min_steps {options['min_steps']} is more than trainer.max_steps {options['max_steps']};"
+            " change one"
         )
     if options.get("barebones") and options.get("logger") not in (None, False):
         raise UserError("trainer.barebones logs nothing: leave trainer.logger out, or barebones")

@@ -21,7 +21,10 @@ class ArgumentParser(argparse.ArgumentParser):
 def main(arguments: list[str]) -> int:
     """Entry point of ``vcgen doctor``; returns 1 if there is a problem, else 0."""
     # argparse, not jsonargparse: this must run where packages are missing.
-    description = "Check versions, devices, files and SLURM; say how to mend what is missing. The exit status is 1 if there is a problem."
+    description = (
+        "Check versions, devices, files and SLURM; say how to mend what is missing. The exit status is 1 if there is a"
+        " problem."
+    )
     parser = ArgumentParser(prog="vcgen doctor", description=description, allow_abbrev=False)
     parser.add_argument(
         "--data", metavar="FOLDER", type=Path, help="also verify the checksums of a shard folder (of vcgen data pack)"

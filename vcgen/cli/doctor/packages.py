@@ -37,7 +37,10 @@ def malicious(version: Callable[[str], str] = metadata.version) -> Iterator[Find
         except PackageNotFoundError:
             continue
         if found in releases:
-            advice = "uninstall it, renew every password and token this computer has seen, then: pip install 'lightning>=2.6.6'"
+            advice = (
+                "uninstall it, renew every password and token this computer has seen, then: pip install"
+                " 'lightning>=2.6.6'"
+            )
             yield Finding("problem", name, f"{found} is malicious (it steals credentials when imported); {advice}")
 
 

@@ -80,7 +80,8 @@ def resume_position(stored: dict, here: dict, total: int) -> Position:
     check(stored, StreamState, "the checkpoint's position in the data", advice)
     if stored["data"] != here["data"]:
         raise UserError(
-            f"the checkpoint was trained on other scenes than data.train and data.hold_out give; give those, or {advice}"
+            "the checkpoint was trained on other scenes than data.train and data.hold_out give; give those, or"
+            f" {advice}"
         )
     if stored["seed"] != here["seed"]:
         found = f"the checkpoint was trained with seed {stored['seed']}, here it is {here['seed']}"

@@ -102,7 +102,8 @@ class ShardData(pl.LightningDataModule):
         if is_remote(str(source)):
             if self.cache is None:
                 raise UserError(
-                    f"{source}: shards that lie elsewhere need a cache: give data.cache FOLDER (of this node), data.cache_gb"
+                    f"{source}: shards that lie elsewhere need a cache: give data.cache FOLDER (of this node),"
+                    " data.cache_gb"
                 )
             return self.cache.index(source)
         index = read_index(source, check=self.on_error == "stop")
@@ -182,7 +183,8 @@ class ShardData(pl.LightningDataModule):
         then, now = (f"{x['ranks']} rank(s) x {x['batch_size']} scenes" for x in (state, here))
         if then != now:
             rank_zero_info(
-                f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an undisturbed run"
+                f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an"
+                " undisturbed run"
             )
 
 

@@ -144,7 +144,10 @@ class FixedScenes(Dataset):
         short = np.flatnonzero(index.scenes.column("views") < max(2, context + 1))
         if len(short):
             entry = index.scenes[short[0]]
-            found = f"scene {entry.key} has {entry.views} views, from 0 on: none is view {context}, or none is left beside it"
+            found = (
+                f"scene {entry.key} has {entry.views} views, from 0 on: none is view {context}, or none is left"
+                " beside it"
+            )
             raise UserError(f"{index.folder}: {found}; change data.context, or validate on other scenes (data.val)")
         count = min(scenes, total)
         # Evenly spaced, because neighbors in a shard are often variants of one model.

@@ -32,7 +32,8 @@ def normalized(
             raise UserError(f"fl_{axis}, the focal length, must be positive, found {length:g} pixels")
         if length < SHORTEST * side or (length < 10 and side > 64):
             raise UserError(
-                f"fl_{axis}, the focal length, is {length:g} pixels, for {side:g} pixels of image: normalized? give pixels"
+                f"fl_{axis}, the focal length, is {length:g} pixels, for {side:g} pixels of image: normalized? give"
+                " pixels"
             )
         if length > LONGEST * side:
             advice = "of another resolution? w and h must be that of the intrinsics"
@@ -40,7 +41,10 @@ def normalized(
                 f"fl_{axis}, the focal length, is {length:g} pixels, for {side:g} pixels of image: {advice}"
             )
     u, v = (c / side for c, side in zip(center, size, strict=True))
-    where = f"the principal point {center[0]:g}, {center[1]:g} of an image of {size[0]:g} x {size[1]:g} pixels (width x height)"
+    where = (
+        f"the principal point {center[0]:g}, {center[1]:g} of an image of {size[0]:g} x {size[1]:g} pixels (width x"
+        " height)"
+    )
     if crops and not all(-REACH <= c <= 1 + REACH for c in (u, v)):
         raise UserError(f"{where} is outside by more than {REACH:g} image sizes; check cx and cy")
     if not crops:
@@ -58,7 +62,8 @@ def focal_of_angle(name: str, angle: float) -> float:
     if not smallest <= angle <= largest:
         guess = "; in degrees?" if angle >= math.pi else ""
         raise UserError(
-            f"{name} must lie between 0 and pi (radians), in fact {smallest:.2f} to {largest:.2f}, found {angle:g}{guess}"
+            f"{name} must lie between 0 and pi (radians), in fact {smallest:.2f} to {largest:.2f}, found"
+            f" {angle:g}{guess}"
         )
     return 0.5 / math.tan(angle / 2)
 

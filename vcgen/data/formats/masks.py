@@ -52,14 +52,16 @@ def read_mask(mask: Path, image: Path, upright: tuple[int, int]) -> np.ndarray:
     if orientation != 1 and read_header(mask)[1] == 1:
         if orientation < 5 or upright[0] == upright[1]:
             raise UserError(
-                f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both upright"
+                f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both"
+                " upright"
             )
         if pixels.shape[:2] != upright:
             pixels = UPRIGHT[orientation](pixels)
     if pixels.shape[:2] != upright:
         found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape[:2], upright))
         raise UserError(
-            f"{mask}: the mask has {found} pixels, {image} {wanted} (width x height, upright): give a mask of the image's size"
+            f"{mask}: the mask has {found} pixels, {image} {wanted} (width x height, upright): give a mask of the"
+            " image's size"
         )
     if pixels.shape[2] == 4 and (pixels[..., 3] < 255).any():
         return pixels[..., 3]

@@ -59,7 +59,8 @@ def odd_poses(c2w: np.ndarray) -> list[str]:
         others = [aim_of(other) for other in (inverse, inverse @ FLIP)]
         if any(other.is_clear(0.2) and not other.behind for other in others):
             return [
-                "the cameras look past one another, and at one point if their poses are inverted: world-to-camera matrices?"
+                "the cameras look past one another, and at one point if their poses are inverted: world-to-camera"
+                " matrices?"
             ]
     if not aim.is_clear():
         return []
@@ -76,7 +77,10 @@ def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = np.arra
         place = f"the cameras stand {aim.distance:.4g} from the point they look at"
         texts.append(f"{place}, near and far are {near:g} and {far:g}: other units?")
     elif aim.is_clear() and np.linalg.norm(aim.point) > 0.5 * aim.distance:
-        place = f"the cameras look at a point {np.linalg.norm(aim.point):.4g} from the origin and stand {aim.distance:.4g} from it"
+        place = (
+            f"the cameras look at a point {np.linalg.norm(aim.point):.4g} from the origin and stand {aim.distance:.4g}"
+            " from it"
+        )
         texts.append(f"{place}: models hold what is at the origin; pack with --recenter")
     if _is_tilted(c2w, up / np.linalg.norm(up)):
         upward, wanted = -c2w[:, :3, 1].mean(0), ", ".join(f"{x:g}" for x in up)
@@ -124,5 +128,6 @@ def odd_backdrop(pixels: Sequence[np.ndarray], background: str) -> list[str]:
         return []
     found = ", ".join(f"{x:.0f}" for x in color)
     return [
-        f"--background says {background}, and the borders of the images are ({found}) of 255: give black, white, or none"
+        f"--background says {background}, and the borders of the images are ({found}) of 255: give black, white, or"
+        " none"
     ]

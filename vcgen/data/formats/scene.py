@@ -87,7 +87,10 @@ def require_folder(source: Path) -> None:
         raise UserError(f"{source}: permission denied")
 
 
-COLMAP = "a COLMAP model: nerfstudio's ns-process-data (--skip-colmap) or instant-ngp's colmap2nerf.py makes transforms.json of it"
+COLMAP = (
+    "a COLMAP model: nerfstudio's ns-process-data (--skip-colmap) or instant-ngp's colmap2nerf.py makes transforms.json"
+    " of it"
+)
 CONVERT = "convert it to transforms.json or the SRN layout, see docs/cameras.md"
 #: A file or folder that tells another layout -> what it is, and what to do.
 LAYOUTS = {

@@ -24,13 +24,15 @@ def held_out(names: list[str], settings: Settings) -> list[str]:
         return names
     if settings.split not in SPLITS:
         raise UserError(
-            f"--hold_out_views parts views into train and test, not {settings.split!r}; give --split train or --split test"
+            f"--hold_out_views parts views into train and test, not {settings.split!r}; give --split train or --split"
+            " test"
         )
     held = names[::step]
     chosen = held if settings.split != "train" else [name for name in names if name not in held]
     if len(chosen) < 2:
         raise UserError(
-            f"--hold_out_views {step} leaves {len(chosen)} of {len(names)} views to split {settings.split}; 2 are needed"
+            f"--hold_out_views {step} leaves {len(chosen)} of {len(names)} views to split {settings.split}; 2 are"
+            " needed"
         )
     return chosen
 
@@ -64,7 +66,8 @@ def choose_frames(
     if is_whole and not settings.hold_out_views and settings.split != "train":
         advice = "with --hold_out_views 8 in both packs every 8th is for testing"
         remark(
-            f"nothing in {path.name} tells test from training views: all {len(images)} are packed as split {settings.split}; {advice}"
+            f"nothing in {path.name} tells test from training views: all {len(images)} are packed as split"
+            f" {settings.split}; {advice}"
         )
     return sorted(chosen, key=lambda position: natural_order(names[position]))
 
@@ -77,7 +80,8 @@ def remark_on_shared(images: Iterable[Path], others: dict[str, Iterable[str]], f
     for where, names in others.items():
         if shared := mine & {found.resolve() for name in names if (found := files.find(name))}:
             remark(
-                f"{len(shared)} of {len(mine)} images of split {split} are in {where}, too: test images must not be trained on"
+                f"{len(shared)} of {len(mine)} images of split {split} are in {where}, too: test images must not be"
+                " trained on"
             )
 
 

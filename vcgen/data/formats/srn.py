@@ -32,8 +32,8 @@ from vcgen.io import read_bytes
 #: Bytes allowed in a file of some lines of numbers.
 MAX_TEXT = 100_000
 _OTHER_CARS = (
-    "this looks like SRN's original archive (250 views an object, intrinsics reported wrong), not the pixelNeRF-hosted set; "
-    "get srn_cars.zip of pixelNeRF (50 train views, one intrinsics.txt an object)"
+    "this looks like SRN's original archive (250 views an object, intrinsics reported wrong), not the pixelNeRF-hosted"
+    " set; get srn_cars.zip of pixelNeRF (50 train views, one intrinsics.txt an object)"
 )
 
 
@@ -132,7 +132,8 @@ def _view_names(folder: Path) -> dict[str, Path]:
         raise UserError(f"{twice} and {images[twice.stem].name} are both of view {twice.stem}; remove one")
     if missing := sorted(images.keys() - poses, key=natural_order):
         raise UserError(
-            f"{folder / 'pose' / (missing[0] + '.txt')}: missing pose ({len(missing)} of {len(images)} images have none)"
+            f"{folder / 'pose' / (missing[0] + '.txt')}: missing pose ({len(missing)} of {len(images)} images have"
+            " none)"
         )
     if missing := sorted(poses - images.keys(), key=natural_order):
         raise UserError(

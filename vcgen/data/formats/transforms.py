@@ -138,7 +138,8 @@ def _remark_on_focal_length(frame: dict, content: dict) -> None:
     )
     if focal and angle and width and not 0.95 < (stated := width / (2 * math.tan(angle / 2))) / focal < 1.05:
         remark(
-            f"fl_x is {focal:g} pixels, and {stated:.4g} by camera_angle_x and w; fl_x is taken: is it of another resolution?"
+            f"fl_x is {focal:g} pixels, and {stated:.4g} by camera_angle_x and w; fl_x is taken: is it of another"
+            " resolution?"
         )
 
 
@@ -171,7 +172,8 @@ def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], cro
     if abs(image_size[0] * width - image_size[1] * height) > 0.5 * max(width, height):
         turned = "; of the image turned by a quarter?" if image_size[0] * height == image_size[1] * width else ""
         raise UserError(
-            f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x {width:g}{turned}"
+            f"the image is {image_size[0]} x {image_size[1]} (height x width), w and h say {height:g} x"
+            f" {width:g}{turned}"
         )
     level = next((part for part in (frame, content) if "fl_x" in part or "camera_angle_x" in part), None)
     if level is None:
@@ -200,7 +202,8 @@ def read_distortion(frame: dict, content: dict) -> Distortion:
         raise UserError(f"camera model {found} is not supported; undistort to a pinhole with your camera solver first")
     if unknown := [name for name in OTHER_COEFFICIENTS if _number(frame, content, name, 0.0)]:
         raise UserError(
-            f"lens coefficient {unknown[0]} is not supported, only k1 to k4, p1, p2; undistort with your camera solver first"
+            f"lens coefficient {unknown[0]} is not supported, only k1 to k4, p1, p2; undistort with your camera solver"
+            " first"
         )
     if values := stated.get("distortion_params"):  # nerfstudio's list beats single values
         if not isinstance(values, list) or len(values) > len(Distortion._fields):
@@ -260,7 +263,8 @@ def _find_images(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]
             else ""
         )
         raise UserError(
-            f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with {TRIED}){hint}"
+            f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with"
+            f" {TRIED}){hint}"
         )
     return view_names(found, path.parent), found
 

@@ -28,8 +28,8 @@ PLAIN_BORDER = 0.8
 BAND = 1 << 20
 #: What to do where there is neither alpha nor a plain background.
 USE_ANOTHER = (
-    "use an image with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass --as-is for a "
-    "image framed like the training data"
+    "use an image with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass"
+    " --as-is for a image framed like the training data"
 )
 
 
@@ -97,13 +97,15 @@ def read(source: Source) -> tuple[NDArray, bool]:
 def _from_array(array: NDArray) -> NDArray:
     if array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
         raise UserError(
-            f"an image as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels last"
+            f"an image as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels"
+            " last"
         )
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise UserError(
-            f"an image as an array must be uint8 or floating-point, not {array.dtype}: convert it with .astype(numpy.uint8)"
+            f"an image as an array must be uint8 or floating-point, not {array.dtype}: convert it with"
+            " .astype(numpy.uint8)"
         )
     pixels = array.astype(np.float32)
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # not the other way round, which would let NaN pass

@@ -78,7 +78,10 @@ class ShardIndex:
         if not path.is_file():
             return f"{path}: missing, but listed in {INDEX}; copy or pack the folder again"
         if path.stat().st_size != shard.bytes:
-            return f"{path}: {path.stat().st_size} bytes, {INDEX} says {shard.bytes}; the copy is incomplete, make it again"
+            return (
+                f"{path}: {path.stat().st_size} bytes, {INDEX} says {shard.bytes}; the copy is incomplete, make it"
+                " again"
+            )
         if not scenes or (scenes.column("offset") + scenes.column("size")).max() > shard.bytes:
             return f"{path}: {INDEX} lists no scene, or scenes beyond its end; pack the folder again"
         return None
@@ -131,7 +134,8 @@ class ShardIndex:
         for shard in self.shards:
             if file_sha256(self.folder / shard.name) != shard.sha256:
                 raise UserError(
-                    f"{self.folder / shard.name}: checksum differs from index.json; the file is damaged, copy or pack it again"
+                    f"{self.folder / shard.name}: checksum differs from index.json; the file is damaged, copy or pack"
+                    " it again"
                 )
 
 
@@ -189,7 +193,8 @@ def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[in
                 record = record.validate().with_group_default()
                 if tuple(record.size) != tuple(image_size):
                     raise UserError(
-                        f"scene {record.key}: images are {record.size}, the shards hold {tuple(image_size)}; give one --size"
+                        f"scene {record.key}: images are {record.size}, the shards hold {tuple(image_size)}; give one"
+                        " --size"
                     )
                 offset = tar.offset
                 add_member(
@@ -273,6 +278,7 @@ def _parse(data: bytes) -> SceneRecord:
     expected = [f"{key}.cameras.json", *(f"{key}.{number:03d}.png" for number in range(len(names) - 1))]
     if names != expected:
         raise UserError(
-            f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found {', '.join(names[:3]) or 'nothing'}"
+            f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found"
+            f" {', '.join(names[:3]) or 'nothing'}"
         )
     return SceneRecord.from_cameras_json(key, members[names[0]], [members[name] for name in names[1:]]).validate()

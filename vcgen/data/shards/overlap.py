@@ -19,7 +19,8 @@ def overlap(train: ShardIndex, val: ShardIndex | None) -> list[str]:
     texts = []
     if train.split == "test":
         texts.append(
-            f"data.train {train.folder} is of split test: what is trained on cannot be tested on; give the training split"
+            f"data.train {train.folder} is of split test: what is trained on cannot be tested on; give the training"
+            " split"
         )
     if val is None:
         return texts
@@ -28,7 +29,8 @@ def overlap(train: ShardIndex, val: ShardIndex | None) -> list[str]:
     if count:
         total = len(val.samples)
         texts.append(
-            f"{count} of {total} scenes of data.val are in data.train with the same images: validation would measure memory"
+            f"{count} of {total} scenes of data.val are in data.train with the same images: validation would measure"
+            " memory"
         )
     return texts
 

@@ -115,7 +115,8 @@ def pack(
         publish(made, partial, target, settings, fingerprint)
     index = read_index(target)
     say(
-        f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards, {sum(s.bytes for s in index.shards) / 1e6:.1f} MB"
+        f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards,"
+        f" {sum(s.bytes for s in index.shards) / 1e6:.1f} MB"
     )
     print_remarks(item for shard in made for item in shard.remarks)
     if broken:
@@ -176,7 +177,8 @@ def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:
         read_index(target)
         return True
     raise UserError(
-        f"{target}: was packed from another source or with other settings; use --overwrite to replace it, or another OUT"
+        f"{target}: was packed from another source or with other settings; use --overwrite to replace it, or"
+        " another OUT"
     )
 
 
@@ -315,4 +317,7 @@ def publish(made: list[Made], partial: Path, target: Path, settings: Settings, f
 def broken_message(broken: list[tuple[str, str]], total: int, source: str) -> str:
     """One line: how many scenes are broken and the first reasons."""
     reasons = "; ".join(reason for _, reason in broken[:3]) + ("; ..." if len(broken) > 3 else "")
-    return f"{source}: {len(broken)} of {total} scenes are broken: {reasons} (mend them, or leave them out with --skip-broken)"
+    return (
+        f"{source}: {len(broken)} of {total} scenes are broken: {reasons} (mend them, or leave them out with"
+        " --skip-broken)"
+    )

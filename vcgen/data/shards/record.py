@@ -132,7 +132,8 @@ class SceneRecord:
             raise UserError(f"{where}: has {count} view(s), at least 2 are needed")
         if len(self.images) != count or self.c2w.shape != (count, 4, 4) or self.K.shape != (count, 3, 3):
             raise UserError(
-                f"{where}: {count} view names, {len(self.images)} images, poses {self.c2w.shape}, K {self.K.shape} do not agree"
+                f"{where}: {count} view names, {len(self.images)} images, poses {self.c2w.shape}, K {self.K.shape} do"
+                " not agree"
             )
         if len(set(self.views)) != count:
             twice = next(view for view in self.views if self.views.count(view) > 1)
@@ -208,11 +209,13 @@ def check_intrinsics(K: np.ndarray, where: str) -> None:
         raise UserError(f"{where}: the intrinsics have a NaN or infinite entry")
     if not (0.1 <= K[0, 0] <= 50 and 0.1 <= K[1, 1] <= 50):
         raise UserError(
-            f"{where}: normalized focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by mistake?)"
+            f"{where}: normalized focal lengths {K[0, 0]:.4g}, {K[1, 1]:.4g} are outside 0.1 to 50 (in pixels by"
+            " mistake?)"
         )
     if not (-2 <= K[0, 2] <= 3 and -2 <= K[1, 2] <= 3):
         raise UserError(
-            f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalized) is far outside the image (in pixels?)"
+            f"{where}: the principal point {K[0, 2]:.4g}, {K[1, 2]:.4g} (normalized) is far outside the image (in"
+            " pixels?)"
         )
     if np.abs(K[[0, 1, 2, 2], [1, 0, 0, 1]]).max() > 1e-6 or abs(K[2, 2] - 1) > 1e-6:
         raise UserError(

@@ -175,7 +175,10 @@ def histogram(values: Sequence[float], bins: int = 24, width: int = 640, height:
         f"<title>{count} objects, {low + i * step:.2f} to {low + (i + 1) * step:.2f} dB</title></rect>"
         for i, count in enumerate(counts)
     )
-    ends = f"<text x='0' y='{height - 6}'>{low:.2f} dB</text><text x='{width}' y='{height - 6}' text-anchor='end'>{high:.2f} dB</text>"
+    ends = (
+        f"<text x='0' y='{height - 6}'>{low:.2f} dB</text><text x='{width}' y='{height - 6}'"
+        f" text-anchor='end'>{high:.2f} dB</text>"
+    )
     return (
         f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='histogram of PSNR per object'>{bars}{ends}</svg>"
     )

@@ -42,7 +42,8 @@ class SceneMonitor:
         if mean < EMPTY:
             self.say(
                 "empty",
-                f"the scene is empty (mean opacity {mean:.3f}): raise weights.mask or the blob, lower weights.opacity or sds",
+                f"the scene is empty (mean opacity {mean:.3f}): raise weights.mask or the blob, lower weights.opacity"
+                " or sds",
             )
         elif mean > FULL:
             self.say(
@@ -51,7 +52,8 @@ class SceneMonitor:
         elif progress > 0.5 and bits > FOG:
             self.say(
                 "fog",
-                f"the scene is fog (mean entropy of opacity {bits:.2f} bits): raise weights.entropy, or train for longer",
+                f"the scene is fog (mean entropy of opacity {bits:.2f} bits): raise weights.entropy, or train for"
+                " longer",
             )
 
     def watch_gradients(self, norm: float) -> None:
@@ -69,7 +71,8 @@ class SceneMonitor:
             )
             self.say(
                 "gradients",
-                f"{found}: lower options.grid_lr and network_lr, or options.guidance_scale, or set trainer.gradient_clip_val",
+                f"{found}: lower options.grid_lr and network_lr, or options.guidance_scale, or set"
+                " trainer.gradient_clip_val",
             )
 
     def faces(self, sides: Sides, progress: float) -> float:

@@ -41,11 +41,13 @@ class Prompt:
         """
         if self.subject is not None and phrase not in self.subject:
             raise UserError(
-                f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put that in"
+                f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put"
+                " that in"
             )
         if "{subject}" not in self.template and phrase not in self.template:
             raise UserError(
-                f"model.prompt.template {self.template!r} has no {{subject}}: the learned {phrase!r} would not reach the prior"
+                f"model.prompt.template {self.template!r} has no {{subject}}: the learned {phrase!r} would not reach"
+                " the prior"
             )
         return replace(self, subject=self.subject or (phrase if "{subject}" in self.template else None))
 

@@ -61,7 +61,10 @@ class RealFusion(FieldSystem):
     """
 
     takes = ("PhotoData",)
-    advice_when_not_finite = "lower model.options.grid_lr and model.options.network_lr, or model.options.guidance_scale, and look at photo.png in the run's folder"
+    advice_when_not_finite = (
+        "lower model.options.grid_lr and model.options.network_lr, or model.options.guidance_scale, and look at"
+        " photo.png in the run's folder"
+    )
 
     def __init__(
         self,
@@ -125,7 +128,10 @@ class RealFusion(FieldSystem):
     def use_photo(self, photo: Views) -> None:
         """The photo (1, 1) with alpha, whose camera sets the scale."""
         if (count := photo.cameras.near.numel()) != 1:
-            advice = "name one in data.image; several objects are fitted one after another, as the loop in docs/realfusion.md does"
+            advice = (
+                "name one in data.image; several objects are fitted one after another, as the loop in"
+                " docs/realfusion.md does"
+            )
             raise UserError(f"RealFusion fits a scene to one photo, here are {count}: {advice}")
         if photo.alpha is None:
             raise UserError("RealFusion takes the photo of an object that is cut out: a context view with alpha")
@@ -133,7 +139,8 @@ class RealFusion(FieldSystem):
         if (fraction := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
             advice = f"raise model.scene.radius ({self.scene.radius:g}), or lower data.fill"
             warnings.warn(
-                f"{fraction:.1%} of the object in the photo look past the sphere that is fitted and cannot be explained: {advice}"
+                f"{fraction:.1%} of the object in the photo look past the sphere that is fitted and cannot be"
+                f" explained: {advice}"
             )
 
     def use_prior(self, prior: TextPrior) -> None:

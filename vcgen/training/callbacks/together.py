@@ -62,7 +62,10 @@ class Together(pl.Callback):
         if rank > 0 or broken:
             time.sleep(GRACE)
         if broken:
-            line = f"the connection to another process broke: its own message says why ({' '.join(str(exception).split())[:120]})"
+            line = (
+                "the connection to another process broke: its own message says why"
+                f" ({' '.join(str(exception).split())[:120]})"
+            )
         if line is None:
             print(hide("".join(traceback.format_exception(exception))), file=sys.stderr, end="")
         if trainer.is_global_zero:
