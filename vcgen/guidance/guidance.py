@@ -197,8 +197,15 @@ class SJC(Guidance):
 
     With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean
     over draws of n of (D(y) - I) / s, where D is the prior's clean image. A target I + direction under half the squared
-    error has this gradient. draws: of n per round. start, end: range of the uniformly drawn noise level, as fractions
-    of the schedule. rounds, updates: as in :class:`NGD`."""
+    error has this gradient.
+
+    Args:
+        start: Highest noise level, as a fraction of the noise schedule; levels are drawn uniformly.
+        end: Lowest noise level.
+        rounds: How often targets are made.
+        updates: Optimizer steps of the field after each round.
+        draws: Noises n that are averaged in each round; each costs an evaluation of the prior.
+    """
 
     start: Unit = 0.98
     end: Unit = 0.02

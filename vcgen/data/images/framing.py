@@ -29,7 +29,7 @@ BAND = 1 << 20
 #: What to do where there is neither alpha nor a plain background.
 USE_ANOTHER = (
     "use an image with alpha or plain background, install what removes others (pip install 'vcgen[cutout]'), or pass"
-    " --as-is for a image framed like the training data"
+    " --as-is for an image framed like the training data"
 )
 
 

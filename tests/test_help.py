@@ -1,0 +1,76 @@
+"""Every option of every class that a shipped configuration names has a line of help, which `vcgen fit --model.help CLASS` prints."""
+
+import inspect
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from docstring_parser import parse
+from lightning.pytorch import LightningDataModule
+
+from vcgen.systems.base import System
+from vcgen.training import fit  # noqa: F401  (makes the classes known)
+from vcgen.training.callbacks.checkpoints import Checkpoints
+from vcgen.training.callbacks.samples import Samples
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def class_paths(node: object) -> Iterator[str]:
+    """All class paths of a parsed configuration."""
+    if isinstance(node, dict):
+        if "class_path" in node:
+            yield node["class_path"].rpartition(".")[2]
+        for value in node.values():
+            yield from class_paths(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from class_paths(value)
+
+
+def subclasses(cls: type) -> Iterator[type]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from subclasses(sub)
+
+
+def own_classes(hint: object) -> Iterator[type]:
+    """The classes of vcgen in a type hint, and what a user may put in their place."""
+    for part in typing.get_args(hint):
+        yield from own_classes(part)
+    if inspect.isclass(hint) and hint.__module__.startswith("vcgen."):
+        yield from (hint, *subclasses(hint))
+
+
+def options(cls: type) -> dict[str, tuple[object, str | None]]:
+    """Name -> (type, help) of what its constructor takes."""
+    described = {
+        p.arg_name: p.description for base in reversed(cls.__mro__) for p in parse(inspect.getdoc(base) or "").params
+    }
+    hints = typing.get_type_hints(cls.__init__)
+    names = [n for n, p in inspect.signature(cls).parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {name: (hints.get(name), described.get(name)) for name in names}
+
+
+def configurable() -> set[type]:
+    """The classes that shipped configurations name, all systems and data modules, and whatever their options are made of."""
+    known = {
+        c.__name__: c
+        for base in (System, LightningDataModule)
+        for c in subclasses(base)
+        if c.__module__.startswith("vcgen.")
+    }
+    named = {name for path in CONFIGS for name in class_paths(yaml.safe_load(path.read_text()))}
+    found, new = set(), {*known.values(), fit.EMA, Samples, Checkpoints}
+    while new:
+        found |= new
+        new = {inner for cls in new for hint, _ in options(cls).values() for inner in own_classes(hint)} - found
+    assert named <= {cls.__name__ for cls in found}, "a configuration names a class that no option's type leads to"
+    return {cls for cls in found if not inspect.isabstract(cls)}
+
+
+@pytest.mark.parametrize("cls", sorted(configurable(), key=lambda cls: cls.__qualname__), ids=lambda cls: cls.__name__)
+def test_every_option_has_a_line_of_help(cls):
+    assert [name for name, (_, text) in options(cls).items() if not text] == []
