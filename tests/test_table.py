@@ -36,6 +36,7 @@ def test_samples_are_found_in_their_shards(tmp_path, per_shard):
     samples = make_index(tmp_path, per_shard).samples
     plain = [(name, entry) for (name, _), entry in zip(expected, ENTRIES, strict=True)]
     assert list(samples) == plain and [samples[i] for i in range(50)] == plain and samples[-1] == plain[-1]
+    assert samples.index(plain[20]) == 20 and samples.count(plain[20]) == 1
     with pytest.raises(IndexError):
         samples[50]
 

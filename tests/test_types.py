@@ -68,3 +68,9 @@ def test_field_protocol_asks_for_bounds_and_density():
 
     assert isinstance(Ball(), Field)
     assert not isinstance(Unbounded(), Field)
+
+
+def test_renderers_only_read_a_field_so_that_frozen_fields_and_narrower_proposals_are_fields():
+    """A type checker takes no field with ``proposal: None`` for one whose proposal may be set."""
+    for name in ("center", "radius", "proposal"):
+        assert isinstance(vars(Field)[name], property) and vars(Field)[name].fset is None

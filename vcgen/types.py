@@ -100,16 +100,24 @@ class Rendering(NamedTuple):
 
 @runtime_checkable
 class Field(Protocol):
-    """Where radiance lives: a batch of scenes, each with density and color at world points inside a sphere.
-
-    center: (batch, 3) and radius: (batch,), world units: density is zero outside this sphere.
-    proposal: the field that the coarse pass of the renderer samples to place the fine samples; None means this field
-        itself.
+    """Where radiance lives: a batch of scenes, each with density and color at world points inside a sphere. Its
+    attributes are only read.
     """
 
-    center: Tensor
-    radius: Tensor
-    proposal: "Field | None"
+    @property
+    def center(self) -> Tensor:
+        """(batch, 3) in the world, of the sphere outside which density is zero."""
+        ...
+
+    @property
+    def radius(self) -> Tensor:
+        """(batch,) of that sphere, in world units."""
+        ...
+
+    @property
+    def proposal(self) -> "Field | None":
+        """The field that the coarse pass of the renderer samples to place the fine samples; None: this field itself."""
+        ...
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, n, 3) world points and unit view directions -> density (batch, n) >= 0 per world unit, color (batch,

@@ -143,17 +143,17 @@ class Samples(Sequence[tuple[str, SampleEntry]]):
     """See :attr:`ShardIndex.samples`."""
 
     def __init__(self, index: ShardIndex):
-        self.index = index
+        self._of = index
 
     def __len__(self) -> int:
-        return len(self.index.scenes)
+        return len(self._of.scenes)
 
     def __getitem__(self, number: int) -> tuple[str, SampleEntry]:
         number = range(len(self))[number]
-        return self.index.shard_of(number).name, self.index.scenes[number]
+        return self._of.shard_of(number).name, self._of.scenes[number]
 
     def __iter__(self) -> Iterator[tuple[str, SampleEntry]]:
-        return ((shard.name, sample) for shard in self.index.shards for sample in shard.samples)
+        return ((shard.name, sample) for shard in self._of.shards for sample in shard.samples)
 
 
 def write_shards(
