@@ -113,14 +113,11 @@ def images(field: HashGridField, size: int) -> dict:
     occupancy.refresh(field)
     distance = 2.5 * float(field.radius[0])
     camera = orbit(torch.zeros(1), torch.zeros(1), distance, pinhole(1.1), distance / 2, distance * 2)
-    origins, directions = camera.rays(size, size)
-    near, far = (x[:, None].expand(1, size * size) for x in (camera.near, camera.far))
+    rays = camera.rays(size, size)
     lights = {"": Shading(), ", lit": Shading("lambertian", torch.tensor([1.0, 0.0, 0.0]))}
 
     def draw(what, shading: Shading) -> torch.Tensor:
-        return render_shaded(
-            what, origins, directions, near, far, RenderOptions(SAMPLES), shading, None, shading.kind != "albedo"
-        ).rays.rgb
+        return render_shaded(what, rays, RenderOptions(SAMPLES), shading, None, shading.kind != "albedo").rays.rgb
 
     def forward(*chosen) -> None:
         with torch.no_grad():

@@ -55,7 +55,8 @@ def cast(meshes: Meshes, camera: Cameras, size: tuple[int, int], clip: float) ->
 
     Returns the nearest face beyond the plane z = clip (height * width,), -1 where there is none, its distance and its
     barycentric weights."""
-    origin, ray = (x[0].numpy() for x in camera.rays(*size))
+    rays = camera.rays(*size)[0]
+    origin, ray = rays.origins.numpy(), rays.directions.numpy()
     along = ray @ camera.c2w[0, :3, 2].numpy()
     a, b, c = meshes.vertices[meshes.faces].numpy().transpose(1, 0, 2)
     first, second, start = b - a, c - a, origin[0] - a

@@ -14,6 +14,7 @@ import yaml
 from ranks import vcgen_ranks
 from training import CONFIG, Witness, equal, load, vcgen
 from vcgen.diffusion.prior import Condition, ViewPrior
+from vcgen.rays import Rays
 from vcgen.rendering import ray_batches as rays
 from vcgen.systems.base import System
 from vcgen.systems.nerfdiff import NerfDiff
@@ -67,11 +68,14 @@ def noise_of_the_scene(monkeypatch):
 
     def draw_of_each(field, target, count, generator):
         def of_one(c2w, number, center, radius, noise):
-            return draw(
-                SimpleNamespace(center=center, radius=radius), target[int(number) : int(number) + 1], count, noise
-            )
+            sphere, scene = SimpleNamespace(center=center, radius=radius), target[int(number) : int(number) + 1]
+            drawn, pixels = draw(sphere, scene, count, noise)
+            return drawn.origins, drawn.directions, drawn.near, drawn.far, pixels
 
-        return of_each(of_one, target.cameras.c2w, torch.arange(len(target.images)), field.center, field.radius)
+        *drawn, pixels = of_each(
+            of_one, target.cameras.c2w, torch.arange(len(target.images)), field.center, field.radius
+        )
+        return Rays(*drawn), pixels
 
     def loss_of_each(self, images, condition, generator):
         def of_one(image, maps, tokens, given, noise):

@@ -136,28 +136,29 @@ def test_projection_equals_the_pinhole_formula_in_pixels():
 
 def test_rays_through_pixel_centers_project_back_to_them():
     cameras = random_cameras()
-    origins, directions = cameras.rays(HEIGHT, WIDTH)
-    uv, depth = cameras.project(origins + 2.5 * directions)
+    rays = cameras.rays(HEIGHT, WIDTH)
+    uv, depth = cameras.project(rays.at(torch.full((*rays.shape, 1), 2.5)).flatten(1, 2))
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     expected = torch.stack([(columns + 0.5) / WIDTH, (rows + 0.5) / HEIGHT], -1).reshape(-1, 2)
     torch.testing.assert_close(uv, expected.expand_as(uv))
     assert (depth > 0).all()
-    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(3, HEIGHT * WIDTH))
-    torch.testing.assert_close(origins, cameras.centers[:, None].expand_as(origins))
+    torch.testing.assert_close(rays.directions.norm(dim=-1), torch.ones(3, HEIGHT * WIDTH))
+    torch.testing.assert_close(rays.origins, cameras.centers[:, None].expand_as(rays.origins))
+    torch.testing.assert_close(rays.far, cameras.far[:, None].expand(rays.shape))
 
 
 def test_points_behind_the_camera_have_negative_depth():
     cameras = random_cameras()
-    origins, directions = cameras.rays(HEIGHT, WIDTH)
-    assert (cameras.project(origins - directions)[1] < 0).all()
+    rays = cameras.rays(HEIGHT, WIDTH)
+    assert (cameras.project(rays.origins - rays.directions)[1] < 0).all()
 
 
 def test_normalized_intrinsics_survive_resizing():
     # Pixel (i, j) of a 2x smaller image covers four pixels, whose common corner is its center.
     cameras = random_cameras()
-    small = cameras.rays(2, 3)[1]
+    small = cameras.rays(2, 3).directions
     corners = torch.tensor([[(j + 0.5) / 3, (i + 0.5) / 2] for i in range(2) for j in range(3)])
-    torch.testing.assert_close(small, cameras.rays_at(corners)[1])
+    torch.testing.assert_close(small, cameras.rays_at(corners).directions)
     K_pixels = torch.tensor([[300.0, 0, 161], [0, 290.0, 119], [0, 0, 1]])
     half = torch.diag(torch.tensor([0.5, 0.5, 1.0])) @ K_pixels
     torch.testing.assert_close(cam.normalize_intrinsics(K_pixels, 240, 320), cam.normalize_intrinsics(half, 120, 160))
@@ -219,9 +220,9 @@ def test_field_of_view_and_focal_length_are_inverses():
 
 def test_reduced_precision_modes_leave_rays_and_projections_alone():
     cameras, points = random_cameras().to(torch.float32), torch.randn(3, 9, 3, dtype=torch.float32)
-    expected = cameras.rays(HEIGHT, WIDTH)[1], cameras.project(points)[0], cam.rigid_inverse(cameras.c2w)
+    expected = cameras.rays(HEIGHT, WIDTH).directions, cameras.project(points)[0], cam.rigid_inverse(cameras.c2w)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = cameras.rays(HEIGHT, WIDTH)[1], cameras.project(points)[0], cam.rigid_inverse(cameras.c2w)
+        actual = cameras.rays(HEIGHT, WIDTH).directions, cameras.project(points)[0], cam.rigid_inverse(cameras.c2w)
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 

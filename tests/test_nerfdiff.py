@@ -93,11 +93,12 @@ def test_the_learned_background_gets_the_gradient():
 
 def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_color():
     target = views(size=32)
-    origins, directions, pixels = draw_rays(EmptySpace(), target, 40, torch.Generator().manual_seed(0))
-    closest = (origins - directions * (origins * directions).sum(-1, keepdim=True)).norm(dim=-1)
+    rays, pixels = draw_rays(EmptySpace(), target, 40, torch.Generator().manual_seed(0))
+    closest = (rays.origins - rays.directions * (rays.origins * rays.directions).sum(-1, keepdim=True)).norm(dim=-1)
     assert (closest < 0.5).float().mean() > 0.97
-    whole = target.cameras.rays(32, 32)[1]
-    torch.testing.assert_close(directions, whole.gather(2, pixels[..., None].expand(-1, -1, -1, 3)))
+    whole = target.cameras.rays(32, 32)
+    for name, drawn in vars(rays).items():
+        torch.testing.assert_close(drawn, vars(whole.gather(pixels))[name])
     truth = gather_pixels(target, pixels)
     expected = (target.images * target.alpha).flatten(-2)[1, 2, :, pixels[1, 2, 5]]
     torch.testing.assert_close(truth.rgb[1, 2 * 40 + 5], expected)

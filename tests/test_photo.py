@@ -238,8 +238,8 @@ def test_the_object_is_seen_from_the_front_at_the_elevation_given(photo):
 def test_the_corner_rays_meet_the_space_between_near_and_far(photo):
     data = prepared(photo)
     camera = data.example.context.cameras[0, 0]
-    origin, direction = camera.rays_at(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.5]]))
-    nearest = (origin - (origin * direction).sum(-1, keepdim=True) * direction).norm(dim=-1)
+    rays = camera.rays_at(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.5]]))
+    nearest = (rays.origins - (rays.origins * rays.directions).sum(-1, keepdim=True) * rays.directions).norm(dim=-1)
     radius = (float(camera.far) - float(camera.near)) / 2
     assert float(nearest.max()) < radius and float(nearest[2]) < 1e-5
     top = torch.tensor([[[0.0, 0.0, 0.0]]]) + data.object_radius * torch.tensor(

@@ -89,8 +89,8 @@ def test_point_on_a_pixels_ray_samples_the_feature_of_that_pixel():
     rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(8.0), indexing="ij")
     features = torch.stack([rows, columns]).double().expand(2, 1, 2, 5, 8)
     field = PixelField(torch.zeros(2, 3), torch.ones(2), None, None, features, views.cameras, views.size)
-    origins, directions = (x[:, 0] for x in views.cameras.rays(5, 8))
-    sampled = field.features_at(origins + 1.37 * directions)[:, 0]
+    rays = views.cameras.rays(5, 8)[:, 0]
+    sampled = field.features_at(rays.origins + 1.37 * rays.directions)[:, 0]
     expected = torch.stack([rows, columns], -1).double().reshape(1, 40, 2).expand(2, 40, 2)
     torch.testing.assert_close(sampled, expected)
 
@@ -99,7 +99,7 @@ def test_points_outside_the_view_sample_its_border_and_its_center_stays_finite()
     views = context(height=4, width=4)
     features = torch.arange(16.0).reshape(1, 1, 1, 4, 4).expand(2, 1, 1, 4, 4)
     field = PixelField(torch.zeros(2, 3), torch.ones(2), None, None, features, views.cameras, views.size)
-    _, directions = views.cameras.rays_at(torch.tensor([[-3.0, -3.0], [4.0, 4.0]]))
+    directions = views.cameras.rays_at(torch.tensor([[-3.0, -3.0], [4.0, 4.0]])).directions
     points = torch.cat([views.cameras.centers + directions[:, 0], views.cameras.centers], 1)
     sampled = field.features_at(points)[:, 0, :, 0]
     torch.testing.assert_close(sampled[:, :2], torch.tensor([[0.0, 15.0]]).expand(2, 2))
@@ -112,8 +112,8 @@ def test_receptive_field_of_the_first_convolution_is_centered_on_the_pixel(model
     images = views.images.clone().requires_grad_()
     field = model(Views(images, views.cameras))
     uv = torch.tensor([[(12 + 0.5) / 48, (8 + 0.5) / 32]])
-    origins, directions = (x[:, 0] for x in views.cameras.rays_at(uv))
-    field.features_at(origins + directions)[..., :64].sum().backward()
+    rays = views.cameras.rays_at(uv)[:, 0]
+    field.features_at(rays.origins + rays.directions)[..., :64].sum().backward()
     # float32 rounding of the projection lets a millionth of the neighboring window in
     strength = images.grad[0, 0].abs().sum(0)
     touched = (strength > 1e-4 * strength.max()).nonzero()

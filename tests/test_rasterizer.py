@@ -148,8 +148,8 @@ def test_boxes_and_balls_lie_at_their_distance():
     assert ((depth < 1.79).sum(0) > 0).sum() == 13 and ((depth < 1.79).sum(1) > 0).sum() == 7
     ball = trimesh.creation.icosphere(4, radius=0.5)
     raster = rasterize(Meshes(torch.tensor(ball.vertices), torch.tensor(ball.faces)), camera, (64, 64))
-    origins, directions = camera.rays(64, 64)
-    half = (origins[0] * directions[0]).sum(1)
+    rays = camera.rays(64, 64)[0]
+    half = (rays.origins * rays.directions).sum(1)
     root = half**2 - (1.3**2 - 0.25)
     sure = root[raster.pixels] > 0.02
     torch.testing.assert_close(

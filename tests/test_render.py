@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vcgen.cameras import Cameras, look_at, orbit, pinhole
+from vcgen.rays import Rays
 from vcgen.rendering.volume import (
     RenderOptions,
     composite,
@@ -45,11 +46,11 @@ def medium(sigma, color, radius=float("inf"), dtype=torch.float64):
     )
 
 
-def along_z(count=1, dtype=torch.float64):
+def along_z(near, far, count=1, dtype=torch.float64):
     origins = torch.zeros(1, count, 3, dtype=dtype)
     directions = torch.zeros(1, count, 3, dtype=dtype)
     directions[..., 2] = 1
-    return origins, directions
+    return Rays(origins, directions, full(near, count, dtype), full(far, count, dtype))
 
 
 def full(value, count=1, dtype=torch.float64):
@@ -68,7 +69,7 @@ def full(value, count=1, dtype=torch.float64):
 def test_homogeneous_medium_is_exact_for_any_sampling(options, generator):
     generator = generator and torch.Generator().manual_seed(generator)
     color = [0.2, 0.5, 0.9]
-    result = render_rays(medium(1.7, color), *along_z(3), full(0.5, 3), full(2.0, 3), options, generator)
+    result = render_rays(medium(1.7, color), along_z(0.5, 2.0, 3), options, generator)
     opacity = 1 - torch.exp(torch.tensor(-1.7 * 1.5, dtype=torch.float64))
     torch.testing.assert_close(result.alpha, full(float(opacity), 3))
     torch.testing.assert_close(
@@ -84,7 +85,7 @@ def test_layered_medium_matches_the_closed_form():
     field = FunctionField(
         density, color, torch.zeros(1, 3, dtype=torch.float64), torch.tensor([float("inf")], dtype=torch.float64)
     )
-    result = render_rays(field, *along_z(), full(0.0), full(3.0), RenderOptions(12))
+    result = render_rays(field, along_z(0.0, 3.0), RenderOptions(12))
     e = torch.exp
     first, second = (
         1 - e(torch.tensor(-1.0).double()),
@@ -129,10 +130,7 @@ def test_dense_sphere_renders_the_analytic_silhouette_and_depth(options):
     camera = orbit(torch.tensor([30.0]), torch.tensor([20.0]), 1.3, pinhole(1.0254), 0.8, 1.8).reshape(1, 1)
     for size in ((64, 64), (48, 96)):
         seen = render_image(field, camera, size, options)
-        origins, directions = camera.rays(*size)
-        entry, leave = ray_sphere(
-            origins[:, 0], directions[:, 0], center, torch.tensor([0.3]), torch.zeros(1, 1), torch.full((1, 1), 9.0)
-        )
+        entry, leave = ray_sphere(camera.rays(*size)[:, 0], center, torch.tensor([0.3]))
         chord = (leave - entry).reshape(size)
         deep = chord > 0.06  # thin rims are missed between samples
         assert (seen.alpha[0, 0, 0][deep] > 0.99).all()
@@ -217,9 +215,8 @@ def test_importance_edges_follow_the_weights():
 
 
 def test_ray_sphere_clips_to_the_chord():
-    origins, directions = along_z()
     center, radius = torch.tensor([[0.3, 0, 2.0]]).double(), torch.tensor([0.5]).double()
-    entry, leave = ray_sphere(origins, directions, center, radius, full(0.1), full(9.0))
+    entry, leave = ray_sphere(along_z(0.1, 9.0), center, radius)
     torch.testing.assert_close([float(entry), float(leave)], [2 - 0.4, 2 + 0.4])
-    entry, leave = ray_sphere(origins, directions, center, radius, full(1.9), full(2.1))
+    entry, leave = ray_sphere(along_z(1.9, 2.1), center, radius)
     torch.testing.assert_close([float(entry), float(leave)], [1.9, 2.1])

@@ -10,6 +10,7 @@ from vcgen.cameras import orbit, pinhole
 from vcgen.fields.background import Background
 from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
+from vcgen.rays import Rays
 from vcgen.rendering.shading import Shading, light_near, lit, normals, render_shaded, shaded_image
 from vcgen.rendering.volume import RenderOptions, render_image, render_rays
 from vcgen.types import Field, Views
@@ -42,9 +43,7 @@ def camera(count: int = 1):
 
 
 def rays(size: int = 16):
-    seen = camera()
-    origins, directions = seen.rays(size, size)
-    return origins, directions, *(x[:, None].expand(1, size * size) for x in (seen.near, seen.far))
+    return camera().rays(size, size)
 
 
 def test_normals_of_a_ball_point_outwards():
@@ -98,18 +97,18 @@ def test_without_light_a_shaded_rendering_is_the_plain_one():
     options = RenderOptions(32)
     for generator in (None, 3):
         draws = [None if generator is None else torch.Generator().manual_seed(generator) for _ in range(2)]
-        seen = render_shaded(Ball(), *rays(), options, Shading(), draws[0]).rays
-        for ours, plain in zip(seen[:3], render_rays(Ball(), *rays(), options, draws[1])[:3]):
+        seen = render_shaded(Ball(), rays(), options, Shading(), draws[0]).rays
+        for ours, plain in zip(seen[:3], render_rays(Ball(), rays(), options, draws[1])[:3]):
             torch.testing.assert_close(ours, plain)
-    assert render_shaded(Ball(), *rays(), options, Shading(), with_normals=False).normals is None
+    assert render_shaded(Ball(), rays(), options, Shading(), with_normals=False).normals is None
     with pytest.raises(ValueError, match="needs normals"):
-        render_shaded(Ball(), *rays(), options, Shading("lambertian", torch.eye(3)[0]), with_normals=False)
+        render_shaded(Ball(), rays(), options, Shading("lambertian", torch.eye(3)[0]), with_normals=False)
 
 
 def test_a_ball_is_lit_by_lamberts_law_and_its_normals_face_the_eye():
     eye = camera().centers[0]
     light = F.normalize(eye, dim=0)
-    seen = render_shaded(Ball(), *rays(17), RenderOptions(256), Shading("textureless", light))
+    seen = render_shaded(Ball(), rays(17), RenderOptions(256), Shading("textureless", light))
     image = seen.rays.rgb.reshape(17, 17, 3)
     torch.testing.assert_close(seen.normals[0].reshape(17, 17, 3)[8, 8], light, atol=0.03, rtol=0)
     assert float(image[8, 8, 0]) == pytest.approx(
@@ -132,10 +131,7 @@ def test_normals_that_face_away_cost_their_squared_cosine():
     direction = -F.normalize(eye, dim=-1)[:, None]
     seen = render_shaded(
         Inverted(),
-        eye[:, None],
-        direction,
-        torch.tensor([[2.55]]),
-        torch.tensor([[2.95]]),
+        Rays(eye[:, None], direction, torch.tensor([[2.55]]), torch.tensor([[2.95]])),
         RenderOptions(64),
         Shading(),
         least=0.0,

@@ -51,11 +51,11 @@ def test_perspective_coordinates_are_the_pixel_the_point_projects_to():
 def test_the_two_projections_agree_on_the_middle_plane(projection):
     made, camera = field(projection), cameras()
     uv = torch.rand(1, 10, 2)
-    origins, directions = camera[:, 0].rays_at(uv)
-    depth = 1.3 / (directions * camera.c2w[:, 0, None, :3, 2]).sum(-1, keepdim=True)
+    rays = camera[:, 0].rays_at(uv)
+    depth = 1.3 / (rays.directions * camera.c2w[:, 0, None, :3, 2]).sum(-1, keepdim=True)
     expected = (uv - 0.5) / 1.0254 * 1.3 / 0.56
     torch.testing.assert_close(
-        made.plane_coordinates(origins + depth * directions)[:, :, 0], expected, atol=1e-5, rtol=1e-5
+        made.plane_coordinates(rays.origins + depth * rays.directions)[:, :, 0], expected, atol=1e-5, rtol=1e-5
     )
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vcgen.rays import Rays
+
 #: Right-multiply a camera-to-world matrix with OpenGL/Blender axes (x right, y up, z backward) to get OpenCV axes. Its
 #: own inverse.
 OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
@@ -68,21 +70,20 @@ class Cameras:
             *(torch.cat([getattr(part, name) for part in parts], dim) for name in ("c2w", "K", "near", "far"))
         )
 
-    def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Rays through all pixel centers: origins and unit directions, each (..., height * width, 3), row by row."""
+    def rays(self, height: int, width: int) -> Rays:
+        """Rays (..., height * width) through all pixel centers, row by row."""
         return self.rays_at(pixel_centers(height, width, self.c2w.device, self.c2w.dtype))
 
-    def rays_at(self, uv: Tensor) -> tuple[Tensor, Tensor]:
-        """Rays through image points ``uv``: (n, 2) or (..., n, 2), normalized, (0, 0) top left and (1, 1) bottom right
-        corner.
-
-        Returns origins and unit directions in the world, each (..., n, 3).
+    def rays_at(self, uv: Tensor) -> Rays:
+        """Rays (..., n) through image points ``uv``: (n, 2) or (..., n, 2), normalized, (0, 0) top left and (1, 1)
+        bottom right corner.
         """
         focal = torch.stack([self.K[..., 0, 0], self.K[..., 1, 1]], -1)[..., None, :]
         xy = (uv - self.K[..., None, :2, 2]) / focal
         local = torch.nn.functional.normalize(torch.cat([xy, torch.ones_like(xy[..., :1])], -1), dim=-1)
         directions = rotate(local, self.c2w[..., :3, :3])
-        return self.centers[..., None, :].expand_as(directions), directions
+        near, far = (x[..., None].expand(directions.shape[:-1]) for x in (self.near, self.far))
+        return Rays(self.centers[..., None, :].expand_as(directions), directions, near, far)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points (..., n, 3) -> normalized image points (..., n, 2) and z-depth (..., n), negative behind the

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vcgen.rays import Rays
 from vcgen.rendering.volume import RayRendering, RenderOptions, ray_sphere, render_rays
 from vcgen.types import Field, Views
 
@@ -25,14 +26,8 @@ def ray_losses(
     "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the
     field's proposal, where it has one. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color
     (3,) of "learned"."""
-    origins, directions, pixels = draw_rays(field, target, count, generator)
-    batch, views, rays = pixels.shape
-    near, far = (
-        x[..., None].expand(batch, views, rays).reshape(batch, -1) for x in (target.cameras.near, target.cameras.far)
-    )
-    rendering = render_rays(
-        field, origins.reshape(batch, -1, 3), directions.reshape(batch, -1, 3), near, far, options, generator
-    )
+    rays, pixels = draw_rays(field, target, count, generator)
+    rendering = render_rays(field, rays.reshape(len(pixels), -1), options, generator)
     truth = gather_pixels(target, pixels)
     spread = background == "random" and target.alpha is not None
     losses = {"rgb": squared_error(rendering, truth, spread, learned)}
@@ -56,26 +51,20 @@ def squared_error(
     return (color - opacity * (1.0 if background is None else background)).square().mean()
 
 
-def draw_rays(field: Field, target: Views, rays: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Origins, directions (batch, views, rays, 3) and pixel indices (batch, views, rays) of random pixels.
+def draw_rays(field: Field, target: Views, count: int, generator: torch.Generator) -> tuple[Rays, Tensor]:
+    """Rays (batch, views, count) of random pixels, and the pixels' indices, of the same shape.
 
     Twice as many candidates are drawn as needed and those whose ray meets the field's sphere go first: the others teach
     nothing."""
     height, width = target.size
     batch, views = target.cameras.shape
-    pixels = torch.randint(height * width, (batch, views, 2 * rays), generator=generator, device=generator.device)
+    pixels = torch.randint(height * width, (batch, views, 2 * count), generator=generator, device=generator.device)
     uv = torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1)
-    origins, directions = target.cameras.rays_at(uv)
-    flat = (x.reshape(batch, -1, 3) for x in (origins, directions))
-    near, far = (
-        x[..., None].expand(batch, views, 2 * rays).reshape(batch, -1)
-        for x in (target.cameras.near, target.cameras.far)
-    )
-    entry, leave = ray_sphere(*flat, field.center, field.radius, near, far)
-    hits = (leave > entry).reshape(batch, views, 2 * rays)
-    first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :rays]
-    pick = first[..., None].expand(-1, -1, -1, 3)
-    return origins.gather(2, pick), directions.gather(2, pick), pixels.gather(2, first)
+    rays = target.cameras.rays_at(uv)
+    entry, leave = ray_sphere(rays.reshape(batch, -1), field.center, field.radius)
+    hits = (leave > entry).reshape(pixels.shape)
+    first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :count]
+    return rays.gather(first), pixels.gather(2, first)
 
 
 def gather_pixels(views: Views, pixels: Tensor) -> RayRendering:

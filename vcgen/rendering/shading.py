@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
+from vcgen.rays import Rays
 from vcgen.rendering.volume import RayRendering, RenderOptions, composite, ray_sphere, uniform_edges
 from vcgen.types import Field, Rendering
 
@@ -70,10 +71,7 @@ def light_near(eye: Tensor, generator: torch.Generator) -> Tensor:
 
 def render_shaded(
     field: Field,
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
+    rays: Rays,
     options: RenderOptions,
     shading: Shading,
     generator: torch.Generator | None = None,
@@ -87,26 +85,26 @@ def render_shaded(
     samples; the others are not lit. step: see :func:`normals`. Without ``with_normals`` only albedo can be shown."""
     if not with_normals and shading.kind != "albedo":
         raise ValueError(f"{shading.kind} shading needs normals")
-    entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
+    entry, leave = ray_sphere(rays, field.center, field.radius)
     edges = uniform_edges(entry, leave, options.samples, generator)
     middle = (edges[..., 1:] + edges[..., :-1]) / 2
-    points = (origins[..., None, :] + middle[..., None] * directions[..., None, :]).flatten(1, 2)
-    along = directions[..., None, :].expand(*middle.shape, 3).flatten(1, 2)
+    points = rays.at(middle).flatten(1, 2)
+    along = rays.directions[..., None, :].expand(*middle.shape, 3).flatten(1, 2)
     density, color = field(points, along)
     density = density.reshape(middle.shape)
-    rays, weights = composite(density, color.reshape(*middle.shape, 3), edges)
+    seen, weights = composite(density, color.reshape(*middle.shape, 3), edges)
     if not with_normals:
-        return ShadedRendering(rays, None, None)
+        return ShadedRendering(seen, None, None)
     if len(points) != 1:
         raise ValueError(f"normals are rendered of one scene at a time, not of {len(points)}")
     chosen = (weights.detach().flatten() > least / options.samples).nonzero()[:, 0]
     found = normals(field, points[:, chosen], step)
     if shading.kind != "albedo":
         color = color.index_copy(1, chosen, lit(color[:, chosen], found, shading))
-        rays, weights = composite(density, color.reshape(*middle.shape, 3), edges)
+        seen, weights = composite(density, color.reshape(*middle.shape, 3), edges)
     normal = torch.zeros_like(points).index_copy(1, chosen, found).reshape(*middle.shape, 3)
-    away = (normal * directions[..., None, :]).sum(-1).clamp(min=0).square()
-    return ShadedRendering(rays, (weights[..., None] * normal).sum(-2), (weights.detach() * away).sum(-1))
+    away = (normal * rays.directions[..., None, :]).sum(-1).clamp(min=0).square()
+    return ShadedRendering(seen, (weights[..., None] * normal).sum(-2), (weights.detach() * away).sum(-1))
 
 
 def shaded_image(
@@ -122,13 +120,10 @@ def shaded_image(
 
     chunk: points per look-up, which bounds memory. Deterministic.
     """
-    height, width = size
-    origins, directions = camera.rays(height, width)
-    near, far = (x[:, None].expand(1, height * width) for x in (camera.near, camera.far))
-    rays = max(1, chunk // options.samples)
+    rays, count = camera.rays(*size), max(1, chunk // options.samples)
     parts = [
-        render_shaded(field, *part, options, shading)
-        for part in zip(*(x.split(rays, 1) for x in (origins, directions, near, far)), strict=True)
+        render_shaded(field, rays[:, start : start + count], options, shading)
+        for start in range(0, rays.shape[1], count)
     ]
     rgb, alpha, depth = (
         torch.cat([getattr(part.rays, name) for part in parts], 1) for name in ("rgb", "alpha", "depth")
@@ -136,5 +131,5 @@ def shaded_image(
     rest = (1 - alpha)[..., None]
     normal = torch.cat([part.normals for part in parts], 1) / 2 + 0.5 * alpha[..., None] + rest
     rgb, normal = ((x.mT.unflatten(-1, size))[:, None] for x in (rgb + rest, normal))
-    alpha, depth = (x.unflatten(-1, size)[:, None, None] for x in (alpha, depth + (1 - alpha) * far))
+    alpha, depth = (x.unflatten(-1, size)[:, None, None] for x in (alpha, depth + (1 - alpha) * rays.far))
     return Rendering(rgb, alpha, depth), normal

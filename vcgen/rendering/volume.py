@@ -13,6 +13,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from vcgen.cameras import Cameras
+from vcgen.rays import Rays
 from vcgen.schema import AtLeastOne, Length
 from vcgen.types import Field, Rendering
 
@@ -68,19 +69,16 @@ class RayRendering(NamedTuple):
         return self.rgb + (1 - self.alpha[..., None]) * background
 
 
-def ray_sphere(
-    origins: Tensor, directions: Tensor, center: Tensor, radius: Tensor, near: Tensor, far: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Clip rays to spheres: entry and exit distance (batch, rays), equal where the ray misses.
+def ray_sphere(rays: Rays, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Clip rays (batch, rays) to spheres: entry and exit distance (batch, rays), equal where the ray misses.
 
-    origins, directions (unit): (batch, rays, 3); center: (batch, 3); radius: (batch,), may be infinite; near, far:
-    (batch, rays)."""
-    offset = origins - center[:, None]
-    half_b = (offset * directions).sum(-1)
+    center: (batch, 3); radius: (batch,), may be infinite."""
+    offset = rays.origins - center[:, None]
+    half_b = (offset * rays.directions).sum(-1)
     discriminant = half_b.square() - offset.square().sum(-1) + radius[:, None].square()
     root = discriminant.clamp(min=0).sqrt()
-    entry = torch.maximum(-half_b - root, near)
-    return entry, torch.maximum(torch.minimum(-half_b + root, far), entry)
+    entry = torch.maximum(-half_b - root, rays.near)
+    return entry, torch.maximum(torch.minimum(-half_b + root, rays.far), entry)
 
 
 def uniform_edges(near: Tensor, far: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
@@ -132,29 +130,23 @@ def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRenderi
 
 
 def render_rays(
-    field: Field,
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    options: RenderOptions,
-    generator: torch.Generator | None = None,
+    field: Field, rays: Rays, options: RenderOptions, generator: torch.Generator | None = None
 ) -> RayRendering:
-    """Render rays (batch, rays, 3) with unit directions; near, far: (batch, rays) distances.
+    """Render rays (batch, rays).
 
     With a generator the intervals are jittered (training); without, sampling is deterministic. Differentiable with
     respect to the field."""
-    entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
+    entry, leave = ray_sphere(rays, field.center, field.radius)
     edges = uniform_edges(entry, leave, options.samples, generator)
     if options.importance == 0:
-        return composite(*_query(field, origins, directions, edges), edges)[0]
+        return composite(*_query(field, rays, edges), edges)[0]
     coarse, weights = None, None
     if field.proposal is not None and torch.is_grad_enabled():
-        coarse, weights = composite(*_query(field.proposal, origins, directions, edges), edges)
+        coarse, weights = composite(*_query(field.proposal, rays, edges), edges)
         expected = coarse.depth / coarse.alpha.clamp(min=1e-6)
     else:
         with torch.no_grad():
-            density = _density(field, origins, directions, edges)
+            density = _density(field, rays, edges)
             weights, _, _ = nerfacc.render_weight_from_density(edges[..., :-1], edges[..., 1:], density)
             middle = (edges[..., 1:] + edges[..., :-1]) / 2
             expected = (weights * middle).sum(-1) / weights.sum(-1).clamp(min=1e-6)
@@ -167,7 +159,7 @@ def render_rays(
                 torch.minimum(torch.maximum(expected.detach()[..., None] + noise, entry[..., None]), leave[..., None])
             )
         fine = torch.cat(parts, -1).sort(-1).values
-    return composite(*_query(field, origins, directions, fine), fine)[0]._replace(coarse=coarse)
+    return composite(*_query(field, rays, fine), fine)[0]._replace(coarse=coarse)
 
 
 def render_image(
@@ -178,13 +170,9 @@ def render_image(
 
     Only rays that meet the field's sphere are sampled, in chunks of bounded size. Deterministic.
     """
-    height, width = size
     batch, views = cameras.shape
-    origins, directions = (x.reshape(batch, -1, 3) for x in cameras.rays(height, width))
-    near, far = (
-        x[..., None].expand(batch, views, height * width).reshape(batch, -1) for x in (cameras.near, cameras.far)
-    )
-    entry, leave = ray_sphere(origins, directions, field.center, field.radius, near, far)
+    rays = cameras.rays(*size).reshape(batch, -1)
+    entry, leave = ray_sphere(rays, field.center, field.radius)
     hit = leave > entry
     count = int(hit.sum(1).max())
     # Scenes of a batch may be hit by different numbers of rays: take the hits first, pad with misses (they cost time,
@@ -195,41 +183,34 @@ def render_image(
         + max(options.samples, options.importance)
         + options.around_depth
     )
-    max_points = options.max_points or (1 << 15 if origins.device.type == "cpu" else 1 << 18)
+    max_points = options.max_points or (1 << 15 if hit.device.type == "cpu" else 1 << 18)
     chunk = max(1, max_points // (per_ray * batch))
-    parts = []
-    for index in order.split(chunk, dim=1):
-        pick = index[..., None].expand(-1, -1, 3)
-        rays = origins.gather(1, pick), directions.gather(1, pick), near.gather(1, index), far.gather(1, index)
-        parts.append(render_rays(field, *rays, options))
-    rgb, alpha, depth = (
-        torch.zeros(batch, height * width * views, channels, device=origins.device) for channels in (3, 1, 1)
-    )
+    parts = [render_rays(field, rays.gather(index), options) for index in order.split(chunk, dim=1)]
+    rgb, alpha, depth = (torch.zeros(*rays.shape, channels, device=hit.device) for channels in (3, 1, 1))
     if parts:
         rgb.scatter_(1, order[..., None].expand(-1, -1, 3), torch.cat([p.rgb for p in parts], 1).float())
         alpha.scatter_(1, order[..., None], torch.cat([p.alpha for p in parts], 1)[..., None].float())
         depth.scatter_(1, order[..., None], torch.cat([p.depth for p in parts], 1)[..., None].float())
-    depth = depth + (1 - alpha) * far[..., None]
-    rgb, alpha, depth = (x.reshape(batch, views, height, width, -1).movedim(-1, 2) for x in (rgb, alpha, depth))
+    depth = depth + (1 - alpha) * rays.far[..., None]
+    rgb, alpha, depth = (x.reshape(batch, views, *size, -1).movedim(-1, 2) for x in (rgb, alpha, depth))
     return Rendering(rgb + (1 - alpha) * background, alpha, depth)
 
 
-def _points(origins: Tensor, directions: Tensor, edges: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    middle = (edges[..., 1:] + edges[..., :-1]) / 2
-    points = origins[..., None, :] + middle[..., None] * directions[..., None, :]
-    return points.reshape(len(points), -1, 3), middle.shape
+def _points(rays: Rays, edges: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    points = rays.at((edges[..., 1:] + edges[..., :-1]) / 2)
+    return points.reshape(len(points), -1, 3), points.shape[:-1]
 
 
-def _query(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    points, shape = _points(origins, directions, edges)
-    density, color = field(points, directions[..., None, :].expand(*shape, 3).reshape(points.shape))
+def _query(field: Field, rays: Rays, edges: Tensor) -> tuple[Tensor, Tensor]:
+    points, shape = _points(rays, edges)
+    density, color = field(points, rays.directions[..., None, :].expand(*shape, 3).reshape(points.shape))
     return density.reshape(shape), color.reshape(*shape, 3)
 
 
-def _density(field: Field, origins: Tensor, directions: Tensor, edges: Tensor) -> Tensor:
+def _density(field: Field, rays: Rays, edges: Tensor) -> Tensor:
     if field.proposal is not None:
-        return _query(field.proposal, origins, directions, edges)[0]
-    points, shape = _points(origins, directions, edges)
+        return _query(field.proposal, rays, edges)[0]
+    points, shape = _points(rays, edges)
     return field.density(points).reshape(shape)
 
 

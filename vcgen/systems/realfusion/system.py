@@ -200,19 +200,15 @@ class RealFusion(FieldSystem):
     def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
         """Errors on random rays of the photo: "rgb", both sides over the same background, and "mask"."""
         options = self.options
-        origins, directions, pixels = (
-            x.flatten(0, 1) for x in draw_rays(field, photo, options.reference_rays, generator)
-        )
-        near, far = (x.expand(pixels.shape) for x in (photo.cameras.near, photo.cameras.far))
-        rays = render_shaded(
-            field, origins, directions, near, far, self.render_options, Shading(), generator, with_normals=False
-        ).rays
-        truth = gather_pixels(photo, pixels[None])
+        rays, pixels = draw_rays(field, photo, options.reference_rays, generator)
+        rays = rays[0]
+        seen = render_shaded(field, rays, self.render_options, Shading(), generator, with_normals=False).rays
+        truth = gather_pixels(photo, pixels)
         # The network must not learn the photo's error away.
-        behind = self.background(directions).detach() if options.background == "network" else None
+        behind = self.background(rays.directions).detach() if options.background == "network" else None
         return {
-            "rgb": squared_error(rays, truth, options.background == "random", behind),
-            "mask": (rays.alpha - truth.alpha).square().mean(),
+            "rgb": squared_error(seen, truth, options.background == "random", behind),
+            "mask": (seen.alpha - truth.alpha).square().mean(),
         }
 
     def random_views(
@@ -235,15 +231,14 @@ class RealFusion(FieldSystem):
     ) -> tuple[ShadedRendering, Tensor]:
         """What a camera (1,) sees, and its image (1, 3, size, size) over the background."""
         size = self.options.render_size
-        origins, directions = camera.rays(size, size)
-        near, far = (x[:, None].expand(1, size * size) for x in (camera.near, camera.far))
+        rays = camera.rays(size, size)
         normals = shading.kind != "albedo" or bool(self.weights.smoothness or self.weights.orientation)
-        seen = render_shaded(field, origins, directions, near, far, self.render_options, shading, generator, normals)
+        seen = render_shaded(field, rays, self.render_options, shading, generator, normals)
         behind: Tensor | float = 1.0
         if self.options.background == "random":
             behind = torch.rand(3, device=self.device, generator=generator)
         elif self.options.background == "network":
-            behind = self.background(directions)
+            behind = self.background(rays.directions)
         return seen, seen.rays.over(behind).mT.unflatten(-1, (size, size))
 
     def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
@@ -340,8 +335,8 @@ def outside(photo: Views, center: Tensor, radius: float) -> float:
     """Fraction of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center``
     (3,).
     """
-    origins, directions = photo.cameras.rays(*photo.size)
-    to_center = center - origins
-    beside = (to_center - (to_center * directions).sum(-1, keepdim=True) * directions).norm(dim=-1)
+    rays = photo.cameras.rays(*photo.size)
+    to_center = center - rays.origins
+    beside = (to_center - (to_center * rays.directions).sum(-1, keepdim=True) * rays.directions).norm(dim=-1)
     weights = photo.alpha.flatten()
     return float((weights * (beside > radius)).sum() / weights.sum().clamp(min=1e-6))
