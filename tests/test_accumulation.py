@@ -88,6 +88,7 @@ def noise_of_the_scene(monkeypatch):
     monkeypatch.setattr(rays, "render_rays", lambda *arguments: render(*arguments[:-1]))
 
 
+@pytest.mark.integration
 def test_two_batches_of_two_or_two_ranks_of_two_have_the_gradient_of_one_batch_of_four(
     config, tmp_path, noise_of_the_scene
 ):
@@ -123,6 +124,7 @@ def drawn_by(generator: torch.Generator) -> tuple[float, ...]:
     return tuple(torch.rand(4, generator=torch.Generator().set_state(generator.get_state())).tolist())
 
 
+@pytest.mark.integration
 def test_every_batch_of_an_accumulation_has_its_own_noise_and_the_first_that_of_the_step(config, tmp_path, monkeypatch):
     losses, seeds = NerfDiff.losses, []
 
@@ -161,6 +163,7 @@ class StopAfter(Witness):
         trainer.should_stop = trainer.should_stop or len(Witness.seen) == self.stop
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batches", [
     pytest.param(4, id="at an optimizer step", marks=pytest.mark.slow), pytest.param(5, id="inside an accumulation"),
 ])  # fmt: skip

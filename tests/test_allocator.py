@@ -22,6 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.integration
 def test_freed_memory_is_taken_again_without_page_faults():
     faults = {}
     for side in ("kept", "given back"):

@@ -100,6 +100,7 @@ def untrained(base: Path, place: Path) -> Path:
     return folder.save(place, build_system(config["class_path"], config["init_args"]).state_dict(), config)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", [
     pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem.startswith("nerfdiff") else ()) for path in CONFIGS
 ])  # fmt: skip
@@ -128,6 +129,7 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", PERSONAL, ids=lambda path: path.stem)
 def test_every_personalization_trains_two_steps(path, tmp_path):
     Image.fromarray(np.pad(np.full((20, 30, 3), 90, np.uint8), ((9, 9), (9, 9), (0, 0)), constant_values=255)).save(

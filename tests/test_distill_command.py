@@ -30,6 +30,7 @@ def config(tmp_path: Path) -> Path:
     return write_distillation(tmp_path / "distill.yaml")
 
 
+@pytest.mark.integration
 def test_evaluate_distills_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
     words = [
         "evaluate",

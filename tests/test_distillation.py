@@ -77,6 +77,7 @@ def test_virtual_cameras_look_at_the_object_from_the_inputs_distance(example):
     torch.testing.assert_close(first, view_angles(camera.centers[0] - center[0])[0])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "guidance",
     [
@@ -117,6 +118,7 @@ SCENES = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize(
     "guidance",

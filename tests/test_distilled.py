@@ -271,6 +271,7 @@ def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path
         Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path / "both").distill_together(both)
 
 
+@pytest.mark.integration
 def test_fit_ends_by_itself_and_resumes_exactly(model, tmp_path):
     whole = run(tmp_path / "whole", model)
     assert whole["global_step"] == 6

@@ -223,6 +223,7 @@ def test_the_python_of_the_personalization_page_draws_what_was_learned(tmp_path,
     assert names["images"].shape == (1, 3, 16, 16) and names["phrase"] == "<e>"
 
 
+@pytest.mark.integration
 def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_one_that_is_refused(tmp_path):
     """The page's own loop in bash, with a vcgen that notes what it is told; a small prior and few steps do it, in this
     process.

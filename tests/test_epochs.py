@@ -21,6 +21,7 @@ def order():
     return [example.keys for example in itertools.islice(stream, 3 * STEPS)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("options, stops, batches", [
     pytest.param(dict(limit_train_batches=2), [], STEPS, id="undisturbed"),
     pytest.param(dict(limit_train_batches=2), [1, 4], STEPS, id="stopped in the midst and at the end of an epoch"),
@@ -38,6 +39,7 @@ def test_every_epoch_goes_on_where_the_last_ended(config, tmp_path, monkeypatch,
     assert Witness.seen == order[:batches]
 
 
+@pytest.mark.integration
 def test_a_run_that_is_counted_in_epochs_ends_with_a_checkpoint_of_its_last_step_and_goes_on(
     config, tmp_path, monkeypatch, order
 ):
@@ -61,6 +63,7 @@ def test_a_run_that_is_counted_in_epochs_ends_with_a_checkpoint_of_its_last_step
     assert Witness.seen == order[:6]
 
 
+@pytest.mark.integration
 def test_overfitting_repeats_the_same_batches_also_when_it_is_resumed(config, tmp_path, monkeypatch, order):
     monkeypatch.setattr(Witness, "seen", [])
     options = dict(

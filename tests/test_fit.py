@@ -147,6 +147,7 @@ def test_a_fault_in_validation_leaves_the_trained_weights_in_place(config, tmp_p
     assert kept == {"restored": True}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_gradients_are_clipped_in_every_precision(config, tmp_path, precision, monkeypatch):
     norms = []

@@ -25,6 +25,7 @@ def subjects():
         yield made
 
 
+@pytest.mark.integration
 def test_five_hundred_spoiled_files_are_refused_in_one_line_or_mean_something_valid(subjects):
     outcomes = [fuzz.try_case(seed, subjects) for seed in range(500)]
     assert [

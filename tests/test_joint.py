@@ -211,6 +211,7 @@ def test_a_model_without_a_prior_says_so(example):
         system(prior=False).sample(example.context, example.target.cameras, torch.Generator())
 
 
+@pytest.mark.integration
 def test_fit_trains_both_logs_the_buckets_and_resumes_exactly(tmp_path: Path):
     path = write_config(tmp_path / "joint.yaml")
     assert vcgen("fit", path, tmp_path / "whole", samples__scenes=0) == 0
@@ -247,6 +248,7 @@ def test_a_frozen_field_has_no_losses_of_its_own_and_no_gradients(example, tmp_p
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in frozen.prior.parameters())
 
 
+@pytest.mark.integration
 def test_fit_leaves_a_frozen_field_as_it_was_and_trains_the_prior(tmp_path):
     assert (
         vcgen(

@@ -66,6 +66,7 @@ def test_images_outside_zero_one_raise(squeeze, wrong):
         squeeze(wrong(images), images)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("network", ["vgg", "alex", "squeeze"])
 def test_every_networks_weights_land_in_the_right_places(network, no_weights):
     import torchvision.models
@@ -155,6 +156,7 @@ def test_folder_follows_the_environment(monkeypatch, tmp_path):
     assert weights_folder().parts[-3:] == (".cache", "vcgen", "weights")
 
 
+@pytest.mark.integration
 def test_importing_the_module_does_not_import_torchvision():
     import subprocess
     import sys

@@ -53,6 +53,7 @@ class FillDisk(pl.Callback):
                 os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(self.folder).free - self.leave)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("leave", [1_000_000, 0])
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_from_which_it_goes_on(
     capsys, config, small_disk, leave

@@ -110,6 +110,7 @@ def small_encoder():
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "make, names", [(small_encoder, {"rgb"}), (lambda: PixelNerf(width=16, first_pool=False), {"rgb", "coarse"})]
 )

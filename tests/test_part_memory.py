@@ -12,6 +12,7 @@ import memory  # noqa: E402
 CPU = torch.device("cpu")
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not memory.CLEAR.exists(), reason="this system has no high-water mark to reset")
 def test_a_part_does_not_inherit_an_earlier_peak():
     with memory.watch_memory(CPU) as large:

@@ -105,6 +105,7 @@ def test_a_new_word_is_all_that_textual_inversion_changes(folder):
     assert torch.equal(start.embed(["a photo of a <e>, front view"]), fresh.embed(["a photo of a car, front view"]))
 
 
+@pytest.mark.integration
 @every_method
 def test_diffusers_reads_what_is_written_and_draws_the_same(method, folder, tmp_path):
     method = method()

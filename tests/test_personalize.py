@@ -79,6 +79,7 @@ def config(place: Path, run: Path, method: str, **model) -> Path:
     return run / "given.yaml"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_goes_on_bitwise_and_leaves_what_the_prior_loads(method, place, tmp_path):
     preservation = None if method == "textual inversion" else {"count": 3, "steps": 2}
@@ -212,6 +213,7 @@ def test_the_same_step_draws_the_same_and_checkpointing_changes_nothing(place):
     torch.testing.assert_close(losses[0], losses[2], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_path, monkeypatch):
     """One step each: recomputed blocks run twice, with the same result; in bfloat16 it differs by rounding, and weights
     stay float32.
@@ -280,6 +282,7 @@ def test_class_images_are_drawn_once_and_only_those_that_are_missing(place, tmp_
         read_class_images(tmp_path / "one", 5)
 
 
+@pytest.mark.integration
 def test_what_cannot_be_is_refused_in_one_line(place, tmp_path, capsys):
     given = config(place, tmp_path / "run", "textual inversion")
     cases = [

@@ -35,6 +35,7 @@ def test_the_checkpoint_says_where_in_which_data_the_run_is(stopped):
     assert len(state["data"]) == 64
 
 
+@pytest.mark.integration
 def test_another_batch_size_goes_on_in_the_epoch_without_repeating_or_skipping_a_scene(
     stopped, tmp_path, caplog, monkeypatch
 ):
@@ -85,6 +86,7 @@ def test_validation_takes_a_checkpoint_of_other_data(stopped, tmp_path):
     )
 
 
+@pytest.mark.integration
 def test_two_processes_go_on_as_one_in_the_middle_of_an_epoch(tmp_path, caplog, monkeypatch):
     """Together they train on the scenes of a run that was one process all the time, batch by batch."""
     (tmp_path / "tiny.yaml").write_text(CONFIG)

@@ -31,6 +31,7 @@ def test_it_is_small_and_has_a_card():
     assert "Licence" in (FOLDER / "README.md").read_text()
 
 
+@pytest.mark.integration
 def test_its_field_shows_test_cars_better_than_a_blank_page(model):
     """15 cars, input view 0, 4 other views each. The card's figure is over all 39 views; empty white is at 13 dB."""
     scenes, values = FixedScenes(read_index("data/cars64/test"), 15, 4), []
@@ -44,6 +45,7 @@ def test_its_field_shows_test_cars_better_than_a_blank_page(model):
     assert torch.stack(values).mean() > 19.5
 
 
+@pytest.mark.integration
 def test_its_prior_draws_images_near_the_rendering_but_not_the_rendering(model):
     example = FixedScenes(read_index("data/cars64/test"), 1, 2)[0]
     system = model.system
@@ -106,6 +108,7 @@ def test_the_text_prior_is_small_has_a_card_and_opens_in_diffusers():
     assert sum(p.numel() for p in pipeline.unet.parameters()) > 1e7
 
 
+@pytest.mark.integration
 def test_the_text_prior_knows_a_car_by_its_name_and_its_side():
     """Cars that it was not trained on: easier to denoise under their own word than under another, from the side under
     "side" than "front".

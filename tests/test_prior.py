@@ -181,6 +181,7 @@ def test_timesteps_of_a_batch_are_spread_over_the_schedule():
     assert sorted((times // 125).tolist()) == list(range(8)) or len(set((times // 125).tolist())) >= 7
 
 
+@pytest.mark.integration
 def test_the_loss_learns_the_condition():
     torch.manual_seed(0)
     prior = ViewPrior(condition_dropout=0.0, **SMALL)

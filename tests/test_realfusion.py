@@ -249,6 +249,7 @@ def test_without_a_weight_a_loss_costs_nothing():
     assert set(losses(made)) == {"rgb", "mask", "opacity", "entropy"}
 
 
+@pytest.mark.integration
 def test_the_photo_alone_is_learned():
     made = system(weights=LossWeights(sds=0.0), options={"background": "white", "reference_rays": 200})
     optimizer = made.configure_optimizers()

@@ -162,6 +162,7 @@ def test_commands_that_fail_or_name_no_file_are_refused(tmp_path):
         cache.index("pipe:cat /somewhere")
 
 
+@pytest.mark.integration
 def test_a_training_reads_through_the_cache_and_refuses_to_do_without(tmp_path, capsys):
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     train = Path("data/cars64/train").resolve()

@@ -95,6 +95,7 @@ def last(folder) -> dict:
     return load(folder / "checkpoints" / "last.ckpt")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number, moment, step", [
     (signal.SIGUSR1, "setup", 1), (signal.SIGUSR1, "sanity check", 1), (signal.SIGTERM, "batch", 3), (signal.SIGTERM, "validation", 3),
 ])  # fmt: skip

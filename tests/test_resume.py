@@ -18,6 +18,7 @@ def assert_same_end(*folders) -> None:
     assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("workers, batch_size, stop, epoch", [
     pytest.param(0, 2, 3, 0, id="between validations"),
     pytest.param(2, 2, 4, 0, id="at a validation"),
@@ -62,6 +63,7 @@ def test_two_ranks_that_were_stopped_end_as_two_that_were_not(config, tmp_path):
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.integration
 def test_neither_the_clock_nor_the_times_of_files_decide_anything(config, tmp_path, monkeypatch):
     options = dict(trainer__max_time="00:01:00:00", trainer__max_steps=4, model__optimizer__schedule="cosine")
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0

@@ -49,6 +49,7 @@ def test_the_sheet_shows_four_images_of_every_scene(events):
     assert image.width >= 4 * 64 and image.height >= 2 * 64
 
 
+@pytest.mark.integration
 def test_beside_rendering_and_truth_the_sheet_shows_what_the_prior_draws(tmp_path, monkeypatch):
     config = yaml.safe_load(CONFIG)
     config["model"]["init_args"]["prior"] = {

@@ -50,6 +50,7 @@ def test_without_validation_data_there_is_a_last_checkpoint_only(config, tmp_pat
     assert saved == [("last.ckpt", 2), ("last.ckpt", 4)]  # when validations were due
 
 
+@pytest.mark.integration
 def test_extra_saves_come_between_validations_and_change_nothing(config, tmp_path, saved):
     options = dict(trainer__max_steps=7, trainer__val_check_interval=3, model__optimizer__schedule="cosine")
     assert vcgen("fit", config, tmp_path / "plain", **options) == 0
@@ -61,6 +62,7 @@ def test_extra_saves_come_between_validations_and_change_nothing(config, tmp_pat
     assert equal({**a, "callbacks": a["callbacks"]["EMA"]}, {**b, "callbacks": b["callbacks"]["EMA"]})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mode, measured, kept", [
     ("max", [1.0, 5.0, 3.0, float("nan"), 4.0, 2.0], {"best.ckpt": 4, "step-4.ckpt": 4, "step-10.ckpt": 10}),
     ("min", [6.0, 5.0, 3.0, float("nan"), 3.0, 2.0], {"best.ckpt": 12, "step-12.ckpt": 12, "step-6.ckpt": 6}),
@@ -76,6 +78,7 @@ def test_the_best_are_kept_and_of_equals_the_first(config, tmp_path, scores, mod
     assert state["current_score"] == 2.0
 
 
+@pytest.mark.integration
 def test_the_best_is_not_forgotten_when_the_folder_moves_or_more_are_to_be_kept(config, tmp_path, scores):
     scores.update({2: 5.0, 4: 1.0, 6: 3.0, 8: 2.0})
     assert vcgen("fit", config, tmp_path / "here", trainer__max_steps=4) == 0
@@ -121,6 +124,7 @@ class StopAtBatch(pl.Callback):
             trainer.should_stop = True
 
 
+@pytest.mark.integration
 def test_a_stop_between_accumulated_batches_waits_for_their_step(config, tmp_path, monkeypatch):
     monkeypatch.setattr(Witness, "seen", [])
     callbacks = [dict(class_path="test_saving.StopAtBatch", init_args=dict(batch=5)), "training.Witness"]
@@ -132,6 +136,7 @@ def test_a_stop_between_accumulated_batches_waits_for_their_step(config, tmp_pat
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.integration
 def test_a_validation_between_accumulated_batches_is_saved_after_their_step(config, tmp_path, saved, scores):
     scores.update({1: 2.0, 2: 1.0, 3: 0.5, 4: 0.0})
     options = dict(trainer__accumulate_grad_batches=2, trainer__val_check_interval=3, trainer__max_steps=4)

@@ -71,6 +71,7 @@ def found_in(folder: Path, output: str, *secrets: str) -> list[str]:
     ]
 
 
+@pytest.mark.integration
 def test_a_run_uses_secrets_and_keeps_none(server, tmp_path, capfd, monkeypatch, caplog):
     """An address in the environment, one on the command line, a number and a folder: searched for in every byte."""
     monkeypatch.setenv("CARS", f"http://me:{WORD}@{server}/train")

@@ -151,6 +151,7 @@ def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strat
         assert a.keys() == b.keys() and sum(close) / len(close) > 0.98
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("options, words", [
     (dict(model__optimizer__muon_lr=0.01), "model.optimizer.muon_lr: Muon needs whole matrices"),
     (dict(model__encoder="SceneTriplane", model__encoder__decoder__channels=8, model__prior="null"), "no U-Net to shard; use ddp"),

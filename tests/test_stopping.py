@@ -22,6 +22,7 @@ def config(tmp_path):
     return path
 
 
+@pytest.mark.integration
 def test_the_clock_ends_a_run_with_a_checkpoint_of_the_last_step(config, tmp_path, monkeypatch):
     monkeypatch.setattr(Witness, "seen", [])
     # No validation comes in these seconds: it would save a checkpoint, too.

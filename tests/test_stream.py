@@ -43,6 +43,7 @@ def test_starting_in_the_middle_equals_never_having_stopped(index):
         assert a.keys == b.keys and a.cursor == b.cursor and torch.equal(a.context.images, b.context.images)
 
 
+@pytest.mark.integration
 def test_any_number_of_ranks_makes_the_same_global_batch_of_the_same_images(index):
     """Shuffled views and augmentation included: the last batches are of the second epoch."""
     change = Augmentation(mirror=True, permute_colors=True)

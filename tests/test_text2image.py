@@ -122,6 +122,7 @@ def config(tmp_path_factory):
     return folder / "tiny.yaml"
 
 
+@pytest.mark.integration
 def test_the_training_leaves_a_pipeline_and_goes_on_as_if_never_stopped(config, tmp_path):
     """The stop falls between the two phases: the autoencoder then stays, and the scale of its code is known."""
     assert vcgen("fit", config, tmp_path / "whole") == 0

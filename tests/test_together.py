@@ -89,6 +89,7 @@ class Scribe(pl.Callback):
         Path(f"{self.notes}.{trainer.global_rank}").write_text("\n".join(sorted(self.touched)))
 
 
+@pytest.mark.integration
 def test_only_the_first_process_writes(tmp_path):
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     options = {"trainer__callbacks__plus": "test_together.Scribe", "trainer__callbacks__folder": tmp_path / "run"}
@@ -100,11 +101,13 @@ def test_only_the_first_process_writes(tmp_path):
     assert second == ""
 
 
+@pytest.mark.integration
 def test_a_distillation_on_several_processes_is_refused(tmp_path, capfd):
     assert vcgen_ranks(2, "fit", ROOT / "configs" / "distill.yaml", tmp_path / "run", trainer__max_steps=1) == [2, 2]
     assert "set trainer.devices to 1" in capfd.readouterr().err
 
 
+@pytest.mark.integration
 def test_data_that_all_refuse_is_refused_and_nobody_waits(config, tmp_path, capfd):
     assert vcgen_ranks(2, "fit", config, tmp_path / "run", data__train="/nowhere") == [2, 2]
     assert "vcgen: error: /nowhere: no index.json" in capfd.readouterr().err

@@ -246,6 +246,7 @@ def test_ray_bounds_must_be_given(tmp_path, capsys):
     assert "--near and --far" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "background"), [("mic_256", "alpha"), ("lego_256", "alpha")])
 def test_masks_and_cameras_of_real_scenes_carve_the_object(shared_data, tmp_path, name, background):
     assert pack(shared_data / name, tmp_path / "out") == 0
@@ -263,6 +264,7 @@ def test_masks_and_cameras_of_real_scenes_carve_the_object(shared_data, tmp_path
     assert len(visual_hull(record, carve, record.c2w @ OPENGL, half=1.4)) == 0
 
 
+@pytest.mark.integration
 def test_matches_between_real_photographs_lie_on_epipolar_lines(shared_data, tmp_path):
     keep = json.loads((shared_data / "fox" / "transforms.json").read_text())
     keep["frames"] = [keep["frames"][i] for i in (0, 3, 10, 13)]

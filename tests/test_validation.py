@@ -92,6 +92,7 @@ def plain_loop(config: Path, weights: dict, scenes: int) -> dict[str, float]:
     return {"val/psnr": np.mean(psnr), "val/denoising": np.mean(denoising)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scenes", [pytest.param(5, marks=pytest.mark.slow), 2])
 def test_validation_is_a_plain_mean_over_all_images_whatever_the_number_of_ranks(config, tmp_path, scenes):
     alone = validate(1, config, tmp_path, data__val_scenes=scenes)[0]

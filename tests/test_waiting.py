@@ -102,6 +102,7 @@ def test_one_process_speaks_for_all_that_are_stopped_before_training(capfd):
     assert conclude(stopped, {}) == 0 and capfd.readouterr().err == ""
 
 
+@pytest.mark.integration
 def test_a_node_that_does_not_come_is_named_when_the_time_is_up(tmp_path, monkeypatch, capfd):
     from training import CONFIG
 
