@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from vcgen.io import replacing
-from vcgen.visualization.video import contact_sheet, depth_image, gif_bytes, write_gif, write_mp4, write_png
+from vcgen.visualization.video import contact_sheet, gif_bytes, write_gif, write_mp4, write_png
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 64, 200)]
 
@@ -65,24 +65,6 @@ def test_odd_sizes_are_padded_by_repetition_not_stretched(tmp_path):
 def test_wrong_frames_are_refused(frames):
     with pytest.raises(ValueError, match="uint8"):
         gif_bytes(frames)
-
-
-def test_depth_is_red_near_green_between_blue_far_and_white_where_empty():
-    near, middle, far = depth_image(np.array([[0.8, 1.3, 1.8]]), 0.8, 1.8)[0]
-    assert (near.argmax(), middle.argmax(), far.argmax()) == (0, 1, 2)
-    assert depth_image(np.array([[1.0]]), 0.8, 1.8, np.zeros((1, 1)))[0, 0].tolist() == [255, 255, 255]
-
-
-def test_depth_outside_the_range_is_clamped():
-    below, at = depth_image(np.array([[0.1, 0.8]]), 0.8, 1.8)[0]
-    assert below.tolist() == at.tolist()
-
-
-def test_turbo_has_the_published_colors():
-    # The published table of 256 colors at 1/2 and 3/4 (Mikhailov 2019), which the polynomial approximates.
-    position = np.array([[0.5, 0.75]])
-    ours = depth_image(1 - (position - 0.1) / 0.8, 0, 1)[0]
-    assert np.abs(ours.astype(int) - [(164, 252, 60), (251, 128, 34)]).max() <= 20
 
 
 def test_contact_sheet_places_images_row_by_row():

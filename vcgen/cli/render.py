@@ -56,7 +56,7 @@ def render(
 
     Writes to OUT (one folder per image inside OUT when there are several): input.png, what the model was shown; views/,
     the novel views; contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value *
-    depth_unit of render.json, 0 = nothing there) and depth_color/, the same to look at (red near, blue far);
+    depth_unit of render.json, 0 = nothing there) and depth_color/, the same to look at (yellow near, violet far);
     turntable.gif and turntable.mp4; mesh.glb, with vertex colors; render.json, every camera and setting. With
     --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, image and settings finds them
     again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,

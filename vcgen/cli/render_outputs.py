@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vcgen.cameras import Cameras
+from vcgen.data.images.arrays import to_bytes
 from vcgen.data.images.framing import RgbaImage
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
@@ -21,8 +22,9 @@ from vcgen.io import write_bytes
 from vcgen.rendering.mesh import extract_mesh
 from vcgen.terminal import printable
 from vcgen.types import Field, Rendering
+from vcgen.visualization.colormaps import depth_image
 from vcgen.visualization.mesh_files import write_mesh
-from vcgen.visualization.video import contact_sheet, depth_image, write_gif, write_mp4, write_png
+from vcgen.visualization.video import contact_sheet, to_uint8, write_gif, write_mp4, write_png
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def render_image(
     render.json.
     """
     pixels = np.concatenate([image.color, image.alpha[..., None]], -1)
-    write_png(target / "input.png", _bytes(pixels))
+    write_png(target / "input.png", to_bytes(pixels))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
@@ -83,7 +85,7 @@ def render_image(
                 bar,
                 f"{path.name}: turntable",
             )
-            frames = _images(turn.rgb)
+            frames = to_uint8(turn.rgb)
             gif = write_gif(target / "turntable.gif", frames, options.fps)
             mp4 = write_mp4(target / "turntable.mp4", frames, options.fps)
             lines += [_line(gif, f"{len(frames)} frames, {options.fps:g} per second"), _line(mp4, "the same as H.264")]
@@ -117,7 +119,7 @@ def _render(
 
 
 def _write_views(views: Rendering, input_camera: InputCamera, target: Path, options: OutputOptions) -> list[str]:
-    images, depth, alpha = _images(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
+    images, depth, alpha = to_uint8(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
     colored = depth_image(depth, input_camera.near, input_camera.far, alpha)
     stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(input_camera)), 1, 65535), 0).astype(np.uint16)
     shown = straight_rgba(views, input_camera.background) if options.transparent else images
@@ -134,7 +136,7 @@ def _write_views(views: Rendering, input_camera: InputCamera, target: Path, opti
         _line(
             target / "depth", f"16-bit depth, world units = value * {_depth_unit(input_camera):.6g}, 0 = nothing there"
         ),
-        _line(target / "depth_color", "the same to look at: red near, blue far"),
+        _line(target / "depth_color", "the same to look at: yellow near, violet far"),
         _line(target / "contact_sheet.png", "views and depth on one page"),
     ]
 
@@ -195,7 +197,7 @@ def straight_rgba(views: Rendering, background: float) -> NDArray[np.uint8]:
     """Views (n, channels, height, width) over a gray level -> (n, height, width, 4): the color without it, white where
     nothing is seen, and the opacity."""
     color = (views.rgb - (1 - views.alpha) * background) / views.alpha.clamp(min=1e-4)
-    return _images(torch.cat([torch.where(views.alpha > 1e-3, color, 1.0), views.alpha], 1))
+    return to_uint8(torch.cat([torch.where(views.alpha > 1e-3, color, 1.0), views.alpha], 1))
 
 
 def _names(azimuths: tuple[float, ...]) -> list[str]:
@@ -205,14 +207,6 @@ def _names(azimuths: tuple[float, ...]) -> list[str]:
 def _depth_unit(input_camera: InputCamera) -> float:
     """World units per step of the 16-bit depth images: the far plane is the largest number."""
     return input_camera.far / 65535
-
-
-def _bytes(values: NDArray) -> NDArray[np.uint8]:
-    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-def _images(rgb: torch.Tensor) -> NDArray[np.uint8]:
-    return _bytes(rgb.permute(0, 2, 3, 1).numpy())
 
 
 def _line(path: Path, what: str) -> str:

@@ -1,7 +1,6 @@
 """Images of packed scenes, drawn with Pillow: contact sheets, camera positions, epipolar lines. Functions return PNG
 bytes unless they say otherwise."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
 from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.visualization.video import png_bytes
 
 COLORS = (
     (230, 25, 75),
@@ -212,10 +212,3 @@ def _draw_line(pen: ImageDraw.ImageDraw, line: np.ndarray, size: tuple[int, int]
     start, end = foot - reach * np.array([-b, a]), foot + reach * np.array([-b, a])
     if np.abs(np.stack([start, end])).max() < 1e7:
         pen.line([tuple(start), tuple(end)], fill=color, width=2)
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    """The image as a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

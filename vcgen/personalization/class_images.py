@@ -18,7 +18,7 @@ from vcgen.errors import UserError
 from vcgen.io import read_json, replacing, write_bytes
 from vcgen.schema import AtLeastOne, NotNegative
 from vcgen.terminal import printable
-from vcgen.visualization.logging import to_uint8
+from vcgen.visualization.video import to_uint8
 
 
 @dataclass(frozen=True)

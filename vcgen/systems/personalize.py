@@ -29,8 +29,8 @@ from vcgen.personalization.class_images import Preservation, draw_class_images, 
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
 from vcgen.systems.base import System
 from vcgen.types import Example, Views
-from vcgen.visualization.logging import show_image, to_uint8
-from vcgen.visualization.video import contact_sheet
+from vcgen.visualization.logging import show_image
+from vcgen.visualization.video import contact_sheet, to_uint8
 
 #: The 27 "small" templates of textual inversion (arXiv 2208.01618, appendix), from CLIP's for ImageNet.
 TEMPLATES = tuple(f"{words} {{}}" for words in (

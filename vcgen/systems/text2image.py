@@ -23,8 +23,8 @@ from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, Unit
 from vcgen.systems.base import System
 from vcgen.types import Example, Views
-from vcgen.visualization.logging import show_image, to_uint8
-from vcgen.visualization.video import contact_sheet
+from vcgen.visualization.logging import show_image
+from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class TextToImage(System):

@@ -7,7 +7,6 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch import Tensor
 
 from vcgen.io import write_bytes
 from vcgen.visualization.video import gif_bytes, write_png
@@ -55,8 +54,3 @@ def show_animation(trainer: pl.Trainer, name: str, frames: NDArray[np.uint8], fp
 def file_of(trainer: pl.Trainer, name: str, kind: str) -> Path:
     """Where an image lies that no logger can show."""
     return Path(trainer.default_root_dir) / "images" / f"{name}-{trainer.global_step:07d}.{kind}"
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped and rounded."""
-    return (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Images and animations from arrays: PNG, GIF, MP4, contact sheets, colored depth.
+"""Images and animations from arrays: PNG, GIF, MP4, contact sheets.
 
 Frames are numpy uint8 (n, height, width, 3), RGB. Nothing here imports torch.
 """
@@ -7,29 +7,34 @@ import io
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vcgen.errors import UserError
-from vcgen.io import replacing
+from vcgen.io import replacing, write_bytes
 
-#: Turbo color map as a polynomial of degree 5 (rows: red, green, blue; columns: constant term first), as published by
-#: Anton Mikhailov and Ruofei Du, "Turbo, an improved rainbow colormap for visualization" (2019), Apache-2.0.
-TURBO = np.array(
-    [
-        [0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943],
-        [0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604],
-        [0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973],
-    ]
-)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def to_uint8(images: "Tensor") -> NDArray[np.uint8]:
+    """Images (..., channels, height, width) in [0, 1], clamped -> (..., height, width, channels) on the CPU."""
+    return (images.detach().float().clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
+
+
+def png_bytes(pixels: NDArray | Image.Image) -> bytes:
+    """A PNG file of uint8 (height, width, 3 or 4), uint16 (height, width), or an image of Pillow."""
+    stream = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def write_png(path: Path | str, pixels: NDArray) -> Path:
-    """Write uint8 (height, width, 3 or 4) or uint16 (height, width) as PNG, atomically."""
-    with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+    """Write :func:`png_bytes` to ``path``, atomically."""
+    write_bytes(path, png_bytes(pixels))
     return Path(path)
 
 
@@ -50,9 +55,7 @@ def gif_bytes(frames: NDArray[np.uint8], fps: float = 20) -> bytes:
 
 def write_gif(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> Path:
     """Write :func:`gif_bytes` to ``path``, atomically."""
-    content = gif_bytes(frames, fps)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, gif_bytes(frames, fps))
     return Path(path)
 
 
@@ -78,22 +81,6 @@ def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
             ].rpartition("] ")[2]
             raise UserError(f"{path}: cannot be written (ffmpeg: {reason}); choose a writable place with free space")
     return Path(path)
-
-
-def depth_image(depth: NDArray, near: float, far: float, alpha: NDArray | None = None) -> NDArray[np.uint8]:
-    """Depth as colors: red at ``near``, through yellow and green, to blue at ``far``; values outside are clamped.
-
-    Uses the middle 80 % of Turbo, whose ends are nearly black.
-    depth: (..., height, width). alpha: the same shape, opacity in [0, 1]; what is transparent fades to white. Returns
-        uint8 (..., 3).
-    """
-    nearness = 1 - np.clip((np.asarray(depth, np.float64) - near) / (far - near), 0, 1)
-    position = 0.1 + 0.8 * nearness
-    color = np.clip((position[..., None] ** np.arange(6)) @ TURBO.T, 0, 1)
-    if alpha is not None:
-        coverage = np.asarray(alpha, np.float64)[..., None]
-        color = color * coverage + (1 - coverage)
-    return np.round(color * 255).astype(np.uint8)
 
 
 def contact_sheet(

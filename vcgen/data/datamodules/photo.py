@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
 from vcgen.data.datamodules.single import Same
-from vcgen.data.drawing import PANEL, frusta_panels, png_bytes, side_by_side
+from vcgen.data.drawing import PANEL, frusta_panels, side_by_side
 from vcgen.data.images.photo import load_photo
 from vcgen.data.images.reading import image_in
 from vcgen.errors import UserError
@@ -21,6 +21,7 @@ from vcgen.folders import create_folder
 from vcgen.io import write_bytes
 from vcgen.schema import Fill, Positive, Side
 from vcgen.types import Example, Position, Views
+from vcgen.visualization.video import png_bytes
 
 #: Ways of looking at the reference camera: world axes to the right and upwards.
 SIDES = ((0, 1, "from above"), (1, 2, "from the side"))

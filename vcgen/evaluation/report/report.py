@@ -2,20 +2,24 @@
 like.
 """
 
+import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_text
-from vcgen.evaluation.report.images import ERROR_SCALE, data_address, depth_map, error_map
 from vcgen.evaluation.report.page import PAGE
 from vcgen.evaluation.results import Results
 from vcgen.io import write_bytes
 from vcgen.metrics.image import HIGHER_IS_BETTER, family
 from vcgen.types import Rendering
+from vcgen.visualization.colormaps import LARGEST_ERROR, depth_image, error_image
+from vcgen.visualization.video import png_bytes, to_uint8
 
 #: (object key, view indices) -> input image (3, H, W), true images (V, 3, H, W), Rendering (V, ...)
 Images = Callable[[str, Sequence[int]], tuple[Tensor, Tensor, Rendering]]
@@ -146,7 +150,7 @@ def page(results: Results, images: Images) -> str:
         paired=paired,
         definitions=_html_list(results.definitions),
         examples="".join(_example(results, label, entry, images) for label, entry in chosen_objects(results)),
-        error_scale=f"{ERROR_SCALE:g}",
+        error_scale=f"{LARGEST_ERROR:g}",
         histogram=histogram([entry["psnr"] for entry in results.objects]),
         objects=_html_table([headings, *objects]),
         provenance=_html_list(_provenance(results)),
@@ -192,11 +196,11 @@ def _example(results: Results, label: str, entry: dict[str, Any], render_views: 
     lines = []
     for position, image in enumerate(images):
         panels = {
-            "input": context,
-            "truth": truth[position],
-            "rendering": rendering.rgb[position],
-            "error": error_map(rendering.rgb[position].clamp(0, 1), truth[position]),
-            "depth": depth_map(rendering.depth[position], rendering.alpha[position]),
+            "input": to_uint8(context),
+            "truth": to_uint8(truth[position]),
+            "rendering": to_uint8(rendering.rgb[position]),
+            "error": error_image(rendering.rgb[position].clamp(0, 1).numpy(), truth[position].numpy()),
+            "depth": depth_panel(rendering.depth[position, 0], rendering.alpha[position, 0]),
         }
         cells = "".join(
             f"<figure><img alt='{n}' src='{data_address(p)}'><figcaption>{n}</figcaption></figure>"
@@ -210,6 +214,19 @@ def _example(results: Results, label: str, entry: dict[str, Any], render_views: 
         )
     heading = f"{label.capitalize()}: {html_text(entry['object'])}, mean PSNR {entry['psnr']:.2f} dB"
     return f"<h3>{heading}</h3>{''.join(lines)}"
+
+
+def depth_panel(depth: Tensor, alpha: Tensor) -> NDArray[np.uint8]:
+    """Depth (height, width) as colors over the range that is seen; white where nothing is, or all is equally far."""
+    seen = depth[alpha > 0.5]
+    if len(seen) == 0 or seen.max() == seen.min():
+        return np.full((*depth.shape, 3), 255, np.uint8)
+    return depth_image(depth.numpy(), float(seen.min()), float(seen.max()), alpha.numpy())
+
+
+def data_address(pixels: NDArray[np.uint8]) -> str:
+    """A ``data:`` address that holds the pixels (height, width, 3) as PNG."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(pixels)).decode()
 
 
 def _provenance(results: Results) -> dict[str, str]:

@@ -20,8 +20,8 @@ from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation.data import ImageData
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
 from vcgen.types import Example, Field, Rendering, Views
-from vcgen.visualization.logging import show_image, to_uint8
-from vcgen.visualization.video import contact_sheet
+from vcgen.visualization.logging import show_image
+from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class Distill(FieldSystem):

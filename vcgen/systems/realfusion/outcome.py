@@ -18,9 +18,10 @@ from vcgen.rendering.mesh import extract_mesh
 from vcgen.schema import AtLeastOne, Count, Side
 from vcgen.systems.base import FieldSystem
 from vcgen.types import Field, Views
-from vcgen.visualization.logging import show_image, to_uint8
+from vcgen.visualization.colormaps import depth_image
+from vcgen.visualization.logging import show_image
 from vcgen.visualization.mesh_files import write_mesh
-from vcgen.visualization.video import contact_sheet, depth_image, write_gif, write_mp4, write_png
+from vcgen.visualization.video import contact_sheet, to_uint8, write_gif, write_mp4, write_png
 
 
 @dataclass(frozen=True)

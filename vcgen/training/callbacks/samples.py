@@ -7,8 +7,9 @@ import torch
 from vcgen.cameras import orbit, view_angles
 from vcgen.schema import AtLeastOne, Count
 from vcgen.types import Example
-from vcgen.visualization.logging import show_animation, show_image, to_uint8
-from vcgen.visualization.video import contact_sheet, depth_image
+from vcgen.visualization.colormaps import depth_image
+from vcgen.visualization.logging import show_animation, show_image
+from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class Samples(pl.Callback):
