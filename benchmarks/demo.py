@@ -45,6 +45,24 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def main() -> None:
+    options = parsed()
+    minutes, joint_minutes = (0.2, 0.1) if options.quick else (options.minutes, options.joint_minutes)
+    started = time.time()
+    out = options.out.resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    train_and_measure(out, minutes, options.quick)
+    image = write_input(out / "input_car.png")
+    render(out, image)
+    losses = train_jointly(out, joint_minutes)
+    render_shipped(out, image)
+    figures = report(out, losses, time.time() - started)
+    if options.file:
+        save_results("demo", figures, table(figures["rows"]), options.quick)
+    print(json.dumps(figures))
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.5, help="training time of the field (default: 9.5)")
     parser.add_argument(
@@ -53,100 +71,42 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--file", action="store_true")
-    options = parser.parse_args()
-    minutes, joint_minutes = (0.2, 0.1) if options.quick else (options.minutes, options.joint_minutes)
-    protocol = "configs/protocols/cars64_view0_sparse.json" if options.quick else "configs/protocols/cars64_view0.json"
-    started = time.time()
-    out = options.out.resolve()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    return parser.parse_args()
 
-    def vcgen(*arguments: object) -> None:
-        run(out / "log.txt", *map(str, arguments))
 
-    vcgen(
-        "fit",
-        "-c",
-        "configs/cars64.yaml",
-        "--trainer.default_root_dir",
-        out / "run",
-        "--trainer.max_time",
-        days(minutes),
-    )
-    vcgen("export", "--checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
-    vcgen(
-        "evaluate",
-        "--model",
-        out / "model",
-        "--data",
-        "data/cars64/test",
-        "--protocol",
-        protocol,
-        "--out",
-        out,
-        "--lpips",
-        "squeeze",
-        "--baselines",
-        "--train",
-        "data/cars64/train",
-    )
-    image = write_input(out / "input_car.png")
-    vcgen(
-        "render",
-        "--model",
-        out / "model",
-        "--image",
-        image,
-        "--out",
-        out / "car",
-        "--as_is",
-        "true",
-        "--elevation",
-        "20",
-    )
+def train_and_measure(out: Path, minutes: float, quick: bool) -> None:
+    """out/run, out/model, and the evaluation of that model."""
+    protocol = f"configs/protocols/cars64_view0{'_sparse' if quick else ''}.json"
+    run(out, "fit -c configs/cars64.yaml --trainer.max_time", days(minutes), "--trainer.default_root_dir", out / "run")
+    run(out, "export --checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
+    measured = f"evaluate --data data/cars64/test --protocol {protocol} --lpips squeeze"
+    run(out, f"{measured} --baselines --train data/cars64/train --model", out / "model", "--out", out)
+
+
+def render(out: Path, image: Path) -> None:
+    """One car by the model that was just trained."""
+    run(out, "render --as_is true --elevation 20 --model", out / "model", "--image", image, "--out", out / "car")
     for name in ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png"):
         if (out / "car" / name).exists():
             shutil.copy(out / "car" / name, out / name)
-    vcgen(
-        "fit",
-        "-c",
-        "configs/cars64.yaml",
-        "-c",
-        "configs/cars64_prior.yaml",
-        "--model.pretrained",
-        out / "model",
-        "--model.train_field",
-        "true",
-        "--model.optimizer.warmup_steps",
-        "20",
-        "--trainer.default_root_dir",
-        out / "joint",
-        "--trainer.max_time",
-        days(joint_minutes),
-        "--trainer.log_every_n_steps",
-        "1",
-    )
+
+
+def train_jointly(out: Path, minutes: float) -> list[tuple[int, float]]:
+    """Field and prior together, from that model on; returns and draws the prior's loss."""
+    command = "fit -c configs/cars64.yaml -c configs/cars64_prior.yaml --model.train_field true"
+    command += f" --model.optimizer.warmup_steps 20 --trainer.log_every_n_steps 1 --trainer.max_time {days(minutes)}"
+    run(out, f"{command} --model.pretrained", out / "model", "--trainer.default_root_dir", out / "joint")
     losses = denoising_losses(out / "joint")
     draw_curve(losses, out / "joint.png")
-    shipped = (
-        "render",
-        "--model",
-        "data/pretrained/cars64",
-        "--image",
-        image,
-        "--as_is",
-        "--elevation",
-        "20",
-        "--mesh-resolution",
-        "0",
-    )
-    vcgen(*shipped, "--out", out / "shipped", "--turntable-frames", "0")
-    vcgen(*shipped, "--out", out / "distilled", "--distill", "configs/distill.yaml")
+    return losses
+
+
+def render_shipped(out: Path, image: Path) -> None:
+    """The same car by the shipped model, as it is and distilled, one above the other."""
+    shipped = "render --model data/pretrained/cars64 --as_is --elevation 20 --mesh-resolution 0"
+    run(out, f"{shipped} --turntable-frames 0 --image", image, "--out", out / "shipped")
+    run(out, f"{shipped} --distill configs/distill.yaml --image", image, "--out", out / "distilled")
     stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
-    figures = report(out, losses, time.time() - started)
-    if options.file:
-        save_results("demo", figures, table(figures["rows"]), options.quick)
-    print(json.dumps(figures))
 
 
 def denoising_losses(run: Path, parts: int = 12) -> list[tuple[int, float]]:
@@ -195,20 +155,20 @@ def stack(sheets: list[Path], path: Path) -> None:
     whole.save(path)
 
 
-def run(log: Path, *arguments: str) -> None:
-    """Run a vcgen command from the repository's root; what it says goes to the terminal as it comes, and into the
-    log.
-    """
+def run(out: Path, command: str, *more: object) -> None:
+    """Run a vcgen command from the repository's root; what it says goes to the terminal as it comes, and into
+    out/log.txt.
+
+    command: words between spaces. more: words that may hold spaces, as paths do."""
+    arguments, log = [*command.split(), *map(str, more)], out / "log.txt"
     print(f"\n$ vcgen {' '.join(arguments)}", flush=True)
     environment = {**os.environ, **weights_environment(), "COLUMNS": os.environ.get("COLUMNS", "120")}
     if sys.stdout.isatty():
         environment |= {"FORCE_COLOR": "1", "TTY_INTERACTIVE": "1"}  # rich draws its bars through the pipe, too
     with log.open("a") as file:
         file.write(f"$ vcgen {' '.join(arguments)}\n")
-        command = [sys.executable, "-m", "vcgen", *arguments]
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "bufsize": 0}
+        process = subprocess.Popen([sys.executable, "-m", "vcgen", *arguments], cwd=ROOT, env=environment, **pipes)
         decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode  # a piece may end inside a character
         while piece := process.stdout.read(256):
             text = decode(piece)

@@ -29,35 +29,17 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
 
-    def vcgen(*arguments: object) -> None:
-        run(out / "log.txt", *map(str, arguments))
-
-    photo = ("--data.image", IMAGE, "--data.elevation", ELEVATION, "--model.prior", options.prior)
-    vcgen(
-        "fit",
-        "-c",
-        "configs/textual_inversion.yaml",
-        *photo,
-        "--model.method.initial",
-        "taxi",
-        "--trainer.max_steps",
-        options.word_steps,
-        "--trainer.val_check_interval",
-        options.word_steps,
-        "--trainer.default_root_dir",
-        out / "word",
+    photo = f"--data.image {IMAGE} --data.elevation {ELEVATION} --trainer.max_steps"
+    run(
+        out,
+        f"fit -c configs/textual_inversion.yaml --model.method.initial taxi {photo} {options.word_steps}",
+        *("--trainer.val_check_interval", options.word_steps, "--model.prior", options.prior),
+        *("--trainer.default_root_dir", out / "word"),
     )
-    vcgen(
-        "fit",
-        "-c",
-        "configs/realfusion.yaml",
-        *photo,
-        "--model.learned",
-        out / "word",
-        "--trainer.max_steps",
-        options.steps,
-        "--trainer.default_root_dir",
-        out / "scene",
+    run(
+        out,
+        f"fit -c configs/realfusion.yaml {photo} {options.steps} --model.prior",
+        *(options.prior, "--model.learned", out / "word", "--trainer.default_root_dir", out / "scene"),
     )
     report(out, time.time() - started)
 

@@ -4,10 +4,9 @@ mic at 128 px).
 Packs the training and test views, trains, exports, and measures every test view before white: dB per image, averaged.
 Goal: 28 dB.
 
-  python benchmarks/one_scene.py nerf_synthetic/mic       minutes on two cores; the default is the developers' copy,
-  where there is one python benchmarks/one_scene.py --field hashgrid         the same with a hash grid
-  (configs/one_scene_hashgrid.yaml) python benchmarks/one_scene.py --quick                  thirty steps, five views:
-  shows only that the program works
+  python benchmarks/one_scene.py nerf_synthetic/mic    minutes on two cores; by default the developers' copy, if any
+  python benchmarks/one_scene.py --field hashgrid      the same with a hash grid (configs/one_scene_hashgrid.yaml)
+  python benchmarks/one_scene.py --quick               thirty steps, five views: shows only that the program works
 """
 
 import argparse
@@ -39,34 +38,11 @@ CONFIGS = {"triplane": "configs/one_scene.yaml", "hashgrid": "configs/one_scene_
 
 def main() -> None:
     """Pack, train, measure, and file a full run's results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scene", type=Path, nargs="?", default=SHARED, help="a NeRF-synthetic folder")
-    parser.add_argument("--field", choices=list(CONFIGS), default="triplane")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "outputs" / "one_scene", help="gets the run, the model and example.png"
-    )
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
-    chosen = parser.parse_args()
-    if not chosen.scene.is_dir():
-        parser.error(f"{chosen.scene} is no folder: give the NeRF-synthetic folder of a scene")
+    chosen = parsed()
     with tempfile.TemporaryDirectory() as data:
         for split in ("train", "test"):
-            pack(
-                [
-                    "transforms",
-                    str(chosen.scene),
-                    f"{data}/{split}",
-                    "--split",
-                    split,
-                    "--size",
-                    "128",
-                    "--near",
-                    "2",
-                    "--far",
-                    "6",
-                ]
-            )
+            options = f"--split {split} --size 128 --near 2 --far 6".split()
+            pack(["transforms", str(chosen.scene), f"{data}/{split}", *options])
         seconds = train(Path(data), CONFIGS[chosen.field], chosen.out, chosen.quick)
         truth = test_views(Path(data) / "test", QUICK_VIEWS if chosen.quick else None)
     images, render_seconds = rendered(chosen.out / "model", truth)
@@ -85,40 +61,40 @@ def main() -> None:
         "train_seconds": seconds,
         "render_seconds_per_view": render_seconds / len(values),
     }
+    cells = f"{len(values)} | {figures['psnr']:.2f} | {figures['psnr_least']:.2f} | {seconds:.0f}"
     lines = [
         "| test views | PSNR dB | worst view | training s | rendering s / view |",
         "| --- | --- | --- | --- | --- |",
-        (
-            f"| {len(values)} | {figures['psnr']:.2f} | {figures['psnr_least']:.2f} | {seconds:.0f} |"
-            f" {render_seconds / len(values):.2f} |"
-        ),
+        f"| {cells} | {render_seconds / len(values):.2f} |",
     ]
     print("\n".join(lines))
-    save_results(
-        "one_scene" if chosen.field == "triplane" else f"one_scene_{chosen.field}",
-        figures,
-        lines,
-        chosen.quick or chosen.unfiled,
-    )
+    name = "one_scene" if chosen.field == "triplane" else f"one_scene_{chosen.field}"
+    save_results(name, figures, lines, chosen.quick or chosen.unfiled)
     print(json.dumps(figures))
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scene", type=Path, nargs="?", default=SHARED, help="a NeRF-synthetic folder")
+    parser.add_argument("--field", choices=list(CONFIGS), default="triplane")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "outputs" / "one_scene", help="gets the run, the model and example.png"
+    )
+    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    chosen = parser.parse_args()
+    if not chosen.scene.is_dir():
+        parser.error(f"{chosen.scene} is no folder: give the NeRF-synthetic folder of a scene")
+    return chosen
 
 
 def train(data: Path, config: str, out: Path, quick: bool) -> float:
     """Train and export into ``out``; returns the seconds that training took, starting and validating included."""
     short = ["--trainer.max_steps", str(QUICK_STEPS), "--trainer.val_check_interval", str(QUICK_STEPS)] if quick else []
     start = time.perf_counter()
-    vcgen(
-        "fit",
-        "-c",
-        config,
-        "--data.train",
-        data / "train",
-        "--data.val",
-        data / "test",
-        "--trainer.default_root_dir",
-        out / "run",
-        *short,
-    )
+    data_options = "--data.train", data / "train", "--data.val", data / "test"
+    vcgen("fit", "-c", config, *data_options, "--trainer.default_root_dir", out / "run", *short)
     seconds = time.perf_counter() - start
     vcgen("export", "--checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
     return seconds

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from common import hardware, save_results
+from scaling_loading import loader_rates
 from scaling_parts import (
     BATCH,
     CONFIG,
@@ -21,7 +22,6 @@ from scaling_parts import (
     checkpoint_cost,
     ddp_steps,
     index_cost,
-    loader_rates,
     resume_parts,
     start_seconds,
     synthetic_index,

@@ -17,7 +17,7 @@ from scenes import make_record, noise, png, write_srn_object, write_transforms
 from vcgen.data.formats import srn, transforms
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.images.photo import prepare
-from vcgen.data.shards.packing import convert_one
+from vcgen.data.shards.conversion import convert_one
 from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError
 

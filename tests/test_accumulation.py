@@ -36,8 +36,7 @@ def config(tmp_path):
     return path
 
 
-# --- the gradient
-# -------------------------------------------------------------------------------------------------------------------------
+# --- the gradient ---
 
 
 class Gradients(pl.Callback):
@@ -115,8 +114,7 @@ def test_two_batches_of_two_or_two_ranks_of_two_have_the_gradient_of_one_batch_o
         assert worst < 1e-4, name  # float32 sums in another order
 
 
-# --- the noise
-# ----------------------------------------------------------------------------------------------------------------------------
+# --- the noise ---
 
 
 def drawn_by(generator: torch.Generator) -> tuple[float, ...]:
@@ -149,8 +147,7 @@ def test_noise_differs_between_seeds_steps_ranks_and_batches_and_fits_a_generato
     assert len(set(found)) == len(found)
 
 
-# --- stopping
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- stopping ---
 
 
 class StopAfter(Witness):

@@ -20,8 +20,7 @@ ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "data" / "cars64" / "train"
 
 
-# --- refusals
-# ---------------------------------------------------------------------------------------------------------------------------
+# --- refusals ---
 
 
 @pytest.mark.parametrize("option, value, place", [
@@ -98,8 +97,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-# --- merging and printing
-# -----------------------------------------------------------------------------------------------------------------
+# --- merging and printing ---
 
 
 def test_later_files_and_flags_win_and_the_printed_configuration_is_one_that_trains(capsys, config, tmp_path):
@@ -126,8 +124,7 @@ def test_interpolations_follow_flags(config, tmp_path):
     assert model["encoder"]["init_args"]["plane_size"] == model["rays_per_view"] == 24
 
 
-# --- training
-# ----------------------------------------------------------------------------------------------------------------------------
+# --- training ---
 
 
 def test_a_fault_in_validation_leaves_the_trained_weights_in_place(config, tmp_path, monkeypatch):
@@ -177,8 +174,7 @@ def test_gradients_are_clipped_in_every_precision(config, tmp_path, precision, m
     assert all(dtypes == {torch.float32} for _, dtypes in norms)
 
 
-# --- the helpers
-# --------------------------------------------------------------------------------------------------------------------------
+# --- the helpers ---
 
 
 def test_nested_refusals_become_one_line():

@@ -20,8 +20,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-# --- the disk
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- the disk ---
 
 
 def mount(*arguments) -> None:
@@ -93,8 +92,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(capsys, conf
     assert list(folder.iterdir()) == []
 
 
-# --- the data and its loaders
-# -------------------------------------------------------------------------------------------------------------
+# --- the data and its loaders ---
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -8,7 +8,7 @@ import trimesh
 
 from mesh_files import four_colors, quad
 from vcgen.cli import main as cli
-from vcgen.data.shards import packing
+from vcgen.data.shards import conversion
 from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views
 
@@ -100,14 +100,14 @@ def test_an_interrupted_run_continues_and_ends_as_if_it_had_not_been(tmp_path, m
     assert render(meshes, tmp_path / "whole", *options) == 0
     drawn = []
 
-    def draw_some(read_scene, scene, settings, original=packing.convert_one):
+    def draw_some(read_scene, scene, settings, original=conversion.convert_one):
         if len(drawn) == 1:
             raise KeyboardInterrupt
         drawn.append(scene.key)
         return original(read_scene, scene, settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "convert_one", draw_some)
+        patch.setattr(conversion, "convert_one", draw_some)
         assert render(meshes, tmp_path / "out", *options) == 2
     assert "the same command continues" in capsys.readouterr().err
     assert render(meshes, tmp_path / "out", *options) == 0 and listing(tmp_path / "out") == listing(tmp_path / "whole")

@@ -20,7 +20,7 @@ from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothne
 from vcgen.rendering.shading import ShadedRendering
 from vcgen.rendering.volume import RayRendering
 from vcgen.systems.realfusion.options import Prompt
-from vcgen.systems.realfusion.system import outside
+from vcgen.systems.realfusion.photo import outside
 
 
 class Identity(nn.Module):

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, IterableDataset
 
 from ranks import vcgen_ranks
-from training import CONFIG, equal, load, vcgen
+from training import equal, load, vcgen
 from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
 from vcgen.training.stopping import SIGNALS, Stopped, StopSignals, conclude
 
@@ -36,14 +36,6 @@ def test_loader_processes_outlive_the_signals(number):
     assert worker != os.getpid()
     os.kill(worker, number)
     assert [next(stream) for _ in range(20)] == [worker] * 20  # more than are fetched ahead
-
-
-@pytest.fixture
-def config(tmp_path):
-    """The tiny configuration as a file."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(CONFIG)
-    return path
 
 
 @pytest.fixture
@@ -211,8 +203,7 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, ra
     assert line.startswith("vcgen: stopped by SIGTERM after step 3")
 
 
-# --- in SLURM
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- in SLURM ---
 
 
 BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen"}

@@ -196,8 +196,7 @@ def test_a_contradiction_between_srun_and_sbatch_ends_the_job_at_once(cluster):
     assert "started 3 tasks on 2 nodes, but --ntasks-per-node is 2; give srun and sbatch the same" in log.read_text()
 
 
-# --- the array
-# ----------------------------------------------------------------------------------------------------------------------------
+# --- the array ---
 
 
 def test_an_array_with_a_task_killed_and_run_again_measures_what_one_process_does(cluster, jobs, capsys):

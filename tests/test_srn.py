@@ -1,7 +1,3 @@
-import shlex
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,7 +5,7 @@ from scenes import listing, noise, png, write_srn_object
 from training import refusal
 from vcgen.cli.main import main
 from vcgen.data.formats.srn import read_intrinsics, read_pose
-from vcgen.data.shards import packing
+from vcgen.data.shards import conversion, packing
 from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
@@ -125,19 +121,21 @@ def test_an_interrupted_pack_continues_and_ends_as_if_it_had_not_been(tmp_path, 
     assert pack(source, tmp_path / "whole", *options) == 0
     converted = []
 
-    def convert_some(read_scene, scene, settings, original=packing.convert_one):
+    def convert_some(read_scene, scene, settings, original=conversion.convert_one):
         if len(converted) == 3:
             raise KeyboardInterrupt
         converted.append(scene.key)
         return original(read_scene, scene, settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "convert_one", convert_some)
+        patch.setattr(conversion, "convert_one", convert_some)
         assert pack(source, tmp_path / "out", *options) == 2
     assert "the same command continues" in capsys.readouterr().err and not (tmp_path / "out").exists()
     converted.clear()
     monkeypatch.setattr(
-        packing, "convert_one", lambda *a, original=packing.convert_one: converted.append(a[1].key) or original(*a)
+        conversion,
+        "convert_one",
+        lambda *a, original=conversion.convert_one: converted.append(a[1].key) or original(*a),
     )
     assert pack(source, tmp_path / "out", *options) == 0
     assert converted == ["car_2", "car_3", "car_4"]
@@ -263,40 +261,3 @@ def test_wrong_options_are_refused(tmp_path, source, capsys):
     assert "--size" in refused(capsys, source, tmp_path / "out", "--size", "64x")
     assert "parentheses" in refused(capsys, source, tmp_path / "out", "--group-pattern", "abc")
     assert "near" in refused(capsys, source, tmp_path / "out", "--near", "3")
-
-
-def test_bundled_cars_hold_what_their_page_says():
-    folder = Path(__file__).parents[1] / "data" / "cars64"
-    for split, models, variants, views in (("train", 31, 5, 20), ("test", 5, 3, 40)):
-        index = read_index(folder / split)
-        index.verify_checksums()
-        assert len({s.group for _, s in index.samples}) == models and len(index.samples) == models * variants
-        assert {s.views for _, s in index.samples} == {views} and index.image_size == (64, 64)
-        record = index.read(0)
-        assert np.allclose(np.linalg.norm(record.c2w[:, :3, 3], axis=-1), 1.3, atol=1e-4)
-        assert np.allclose(record.K[0], [[131.25 / 128, 0, 0.5], [0, 131.25 / 128, 0.5], [0, 0, 1]])
-
-
-@pytest.mark.parametrize(
-    ("split", "keys"), [("test", ["kaykit_police_0", "kenney1_taxi_2"]), ("train", ["kaykit_sedan_1"])]
-)
-def test_the_bundled_cars_are_made_again_by_the_recipe_of_their_page(shared_data, tmp_path, split, keys):
-    page = (Path(__file__).parents[1] / "data" / "README.md").read_text().replace("\\\n", " ")
-    command = f"vcgen data pack srn cars_{split} data/cars64/{split} "
-    options = next(line for line in page.splitlines() if line.strip().startswith(command)).partition(command)[2]
-    with tarfile.open(shared_data / "cars128" / f"cars_{split}.tar") as tar:
-        wanted = [member for member in tar if member.isfile() and Path(member.name).parts[1] in keys]
-        tar.extractall(tmp_path, wanted, filter="data")
-    assert pack(tmp_path / f"cars_{split}", tmp_path / "out", *shlex.split(options)) == 0
-    made, bundled = read_index(tmp_path / "out"), read_index(Path(__file__).parents[1] / "data" / "cars64" / split)
-    places = {sample.key: number for number, (_, sample) in enumerate(bundled.samples)}
-    assert [sample.key for _, sample in made.samples] == keys
-    for number, key in enumerate(keys):
-        ours, theirs = made.read(number), bundled.read(places[key])
-        assert ours.cameras_json() == theirs.cameras_json()
-        # Pixels, not files: another release of the PNG encoder may pack them otherwise.
-        views = range(len(theirs.images))
-        assert all(
-            np.array_equal(mine, its)
-            for mine, its in zip(decode_views(ours, views), decode_views(theirs, views), strict=True)
-        )

@@ -101,8 +101,7 @@ def test_the_command_refuses_before_anything_is_written(config, tmp_path, capsys
     assert not (tmp_path / "run").exists()
 
 
-# --- switches
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- switches ---
 
 
 def callbacks_of(config, folder, monkeypatch, **options) -> set[str]:
@@ -162,8 +161,7 @@ def test_a_run_that_will_not_be_validated_is_warned_of(interval, batches, steps,
     assert never_due(trainer) is None if words is None else words in never_due(trainer)
 
 
-# --- validation
-# ---------------------------------------------------------------------------------------------------------------------------
+# --- validation ---
 
 
 def test_random_weights_and_missing_scenes_are_not_validated(config, finished, tmp_path, capsys):

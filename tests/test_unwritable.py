@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from small_model import checkpoint
 from stand_in import BallSystem
-from test_export import checkpoint
 from test_render_command import CONFIG, QUICK, red_box
 from training import refusal
 from vcgen.checkpoints import model_folder as folder

@@ -88,16 +88,11 @@ def evaluate(
     from vcgen.evaluation.runner import Origin, Settings, evaluate_system
     from vcgen.evaluation.sharing import parse_shard
 
-    check_sharing(parse_shard(shard), merge, overwrite, baselines)
-    if together > 1 and not distill:
-        raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
-    if train and not baselines:
-        raise UserError("--train is for the mean training image of --baselines: give that, too")
-    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
-    networks = tuple(network for network in lpips if network != "none")
-    settings = Settings(
-        networks, offline, usage.choose_device(device), views_per_call, parse_shard(shard), overwrite, merge, on_error
-    )
+    share = parse_shard(shard)
+    check_sharing(share, merge, overwrite, baselines)
+    check_companions(together, distill, seed, train, baselines)
+    networks, device = tuple(network for network in lpips if network != "none"), usage.choose_device(device)
+    settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error)
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, settings.device, plugins or ())
     check_views(loaded_protocol, model, 1 if distill else getattr(system, "most_views", None))
@@ -111,9 +106,8 @@ def evaluate(
         system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins or ())
         if together > 1 and not merge:
             distill_in_groups(system, places.data, loaded_protocol, settings, together)
-        origin = replace(
-            origin, name=f"{origin.name}, distilled", hashes={**origin.hashes, "distillation": system.settings}
-        )
+        hashes = {**origin.hashes, "distillation": system.settings}
+        origin = replace(origin, name=f"{origin.name}, distilled", hashes=hashes)
     results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
     _announce(results, places.out)
 
@@ -183,6 +177,15 @@ def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baseline
     if overwrite and (merge or shard[1] > 1):
         # A task that is run again would throw away what it has, and what others have written meanwhile.
         raise UserError("--overwrite cannot be given with --shard or --merge; choose another --out, or remove it first")
+
+
+def check_companions(together: int, distill: str | None, seed: int, train: str | None, baselines: bool) -> None:
+    """Refuse an option without the one that it is for, and a seed that is none."""
+    if together > 1 and not distill:
+        raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
+    if train and not baselines:
+        raise UserError("--train is for the mean training image of --baselines: give that, too")
+    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
 
 
 def _announce(results: "Results | None", out: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from vcgen.cli import usage
 from vcgen.data.formats.scene import COLMAP, Settings
-from vcgen.data.shards.packing import ListScenes, ReadScene, pack
+from vcgen.data.shards.conversion import ListScenes, ReadScene
+from vcgen.data.shards.packing import pack
 from vcgen.errors import UserError, suggestion
 from vcgen.terminal import complain
 

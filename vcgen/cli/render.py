@@ -91,44 +91,22 @@ def render(
         seed: of the distillation's noise.
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
-    usage.within("--views", views, 1, MOST)
-    if turntable_frames:
-        usage.within("--turntable-frames", turntable_frames, 2, MOST, ", or be 0 for none")
-    if mesh_resolution:
-        usage.within("--mesh-resolution", mesh_resolution, 8, 1024, ", or be 0 for none")
-    usage.within("--size", size, 8, 4096, " pixels")
-    usage.within("--fps", fps, 1, 50)
-    usage.within("--threshold", threshold, 0, strict=True)
-    usage.within("--fov", fov, 1, 150, " degrees")
-    usage.within("--fill", fill, 0.1, 1)
-    usage.within("--input-distance", input_distance, 0, strict=True)
+    _check_outputs(views, azimuths, elevation, size, turntable_frames, fps, mesh_resolution, threshold)
+    _check_input(input_elevation, input_distance, fov, fill)
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
-    for name, value in (("--elevation", elevation), ("--input-elevation", input_elevation)):
-        usage.within(
-            name, value, -90, 90, " degrees", strict=True
-        )  # at the poles the direction of image-up is undefined
-    for azimuth in azimuths or ():
-        usage.within("--azimuths", azimuth, -1e6, 1e6, " degrees")
-    if azimuths is not None and not 0 < len(azimuths) <= MOST:
-        raise UserError(f"--azimuths needs 1 to {MOST} angles")
-    if views is not None and azimuths is not None:
-        raise UserError("--views spreads views evenly, --azimuths says where they are: give one of the two")
     device, targets = usage.choose_device(device), _targets(image, Path(out))
     from vcgen.checkpoints.model_folder import read_config
     from vcgen.cli.render_outputs import OutputOptions
     from vcgen.data.input_camera import InputCamera
 
     input_camera = InputCamera.of(read_config(model), input_elevation, input_distance, fov)
+    height, width = input_camera.image_size
     images = _read(targets, input_camera.image_size, fill, as_is)
     system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
     options = OutputOptions(
-        azimuths=tuple(360 * i / (views or 8) for i in range(views or 8)) if azimuths is None else tuple(azimuths),
+        azimuths=tuple(azimuths or (360 * i / (views or 8) for i in range(views or 8))),
         elevation=input_camera.elevation if elevation is None else elevation,
-        size=(
-            input_camera.image_size
-            if size is None
-            else (max(1, round(size * input_camera.image_size[0] / input_camera.image_size[1])), size)
-        ),
+        size=input_camera.image_size if size is None else (max(1, round(size * height / width)), size),
         turntable_frames=turntable_frames,
         fps=fps,
         mesh_resolution=mesh_resolution,
@@ -137,6 +115,38 @@ def render(
         transparent=transparent,
     )
     _render_all(system, input_camera, images, targets, options, {"model": str(model), "distill": distill, "seed": seed})
+
+
+def _check_outputs(
+    views: int | None,
+    azimuths: list[float] | None,
+    elevation: float | None,
+    size: int | None,
+    turntable_frames: int,
+    fps: float,
+    mesh_resolution: int,
+    threshold: float | None,
+) -> None:
+    usage.within("--views", views, 1, MOST)
+    usage.within("--turntable-frames", turntable_frames or None, 2, MOST, ", or be 0 for none")
+    usage.within("--mesh-resolution", mesh_resolution or None, 8, 1024, ", or be 0 for none")
+    usage.within("--size", size, 8, 4096, " pixels")
+    usage.within("--fps", fps, 1, 50)
+    usage.within("--threshold", threshold, 0, strict=True)
+    usage.within("--elevation", elevation, -90, 90, " degrees", strict=True)  # at the poles image-up is undefined
+    for azimuth in azimuths or ():
+        usage.within("--azimuths", azimuth, -1e6, 1e6, " degrees")
+    if azimuths is not None and not 0 < len(azimuths) <= MOST:
+        raise UserError(f"--azimuths needs 1 to {MOST} angles")
+    if views is not None and azimuths is not None:
+        raise UserError("--views spreads views evenly, --azimuths says where they are: give one of the two")
+
+
+def _check_input(elevation: float | None, distance: float | None, fov: float | None, fill: float) -> None:
+    usage.within("--input-elevation", elevation, -90, 90, " degrees", strict=True)
+    usage.within("--input-distance", distance, 0, strict=True)
+    usage.within("--fov", fov, 1, 150, " degrees")
+    usage.within("--fill", fill, 0.1, 1)
 
 
 def _open(

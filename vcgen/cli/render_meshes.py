@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vcgen.cli import usage
 from vcgen.cli.pack import parse_size
@@ -18,6 +18,9 @@ from vcgen.meshes.cameras import camera_set
 from vcgen.meshes.loading import KINDS
 from vcgen.meshes.surface import Fit
 from vcgen.meshes.views import MeshFile, MeshSettings, list_scenes, read_scene, up_axis
+
+#: Settings of other formats, which renderings do not need.
+UNUSED: Any = {"near": 0.0, "far": 1.0, "background": "white", "group_pattern": ""}
 
 
 def main(arguments: list[str]) -> None:
@@ -83,28 +86,19 @@ def render(
     usage.within("--variants", variants, 1, 100)
     usage.within("--samples", samples, 1, 8)
     usage.within("--max-faces", max_faces, 1, 20_000_000)
-    height, width = parse_size(size)
-    usage.within("--size", min(height, width), 8)
-    usage.within("--size", max(height, width), 8, 2048)
-    count = camera_set(cameras).count(views, cameras)
+    listed, count = partial(list_scenes, cameras=cameras), camera_set(cameras).count(views, cameras)
     identity = hashlib.sha256(read_bytes(cameras, MAX_JSON)).hexdigest() if cameras.endswith(".json") else cameras
-    chosen = tuple(kind.strip().lstrip(".").lower() for kind in kinds.split(","))
-    if unknown := [kind for kind in chosen if kind not in KINDS]:
-        raise UserError(f"--kinds: {unknown[0]!r} is not read; give some of {', '.join(KINDS)}")
     settings = MeshSettings(
-        size=(height, width),
-        near=0.0,
-        far=1.0,
-        background="white",
+        **UNUSED,
+        size=_size_of(size),
         source=name,
         split=split,
         licence=licence,
-        group_pattern="",
         cameras=identity,
         views=views,
         up=up,
         fit=fit,
-        kinds=chosen,
+        kinds=_kinds_of(kinds),
         variants=variants,
         samples=samples,
         lit=light == "sky",
@@ -112,9 +106,22 @@ def render(
         cull=cull,
         max_faces=max_faces,
     )
-    listed = partial(list_scenes, cameras=cameras)
     print(explain(listed(Path(meshes), settings), settings, f"{count} views, cameras {os.path.basename(cameras)}"))
     pack(listed, read_scene, meshes, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+
+
+def _size_of(size: str) -> tuple[int, int]:
+    height, width = parse_size(size)
+    usage.within("--size", min(height, width), 8)
+    usage.within("--size", max(height, width), 8, 2048)
+    return height, width
+
+
+def _kinds_of(kinds: str) -> tuple[str, ...]:
+    chosen = tuple(kind.strip().lstrip(".").lower() for kind in kinds.split(","))
+    if unknown := [kind for kind in chosen if kind not in KINDS]:
+        raise UserError(f"--kinds: {unknown[0]!r} is not read; give some of {', '.join(KINDS)}")
+    return chosen
 
 
 def explain(scenes: list[MeshFile], settings: MeshSettings, views: str) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -11,6 +12,9 @@ from vcgen.diffusion.text_prior import NEEDS_TEXT, TextPrior
 from vcgen.errors import UserError
 from vcgen.levels import check_levels
 from vcgen.schema import AtLeastOne, Side
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,6 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
 
     Raises UserError for captions that would not be read whole, and where the extra is not installed.
     """
-    try:
-        from transformers import CLIPTextConfig, CLIPTextModel
-    except ImportError as error:
-        raise UserError(NEEDS_TEXT) from error
     captions = list(captions)
     tokenizer = new_tokenizer(captions, options.vocabulary, options.length)
     longest = max(tokenizer(captions, verbose=False).input_ids, key=len)
@@ -69,19 +69,7 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
         raise UserError(
             f"{found}, model.sizes.length is {options.length}: set it to {len(longest)}, or use shorter names"
         )
-    numbers = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=options.width,
-            intermediate_size=4 * options.width,
-            num_hidden_layers=options.depth,
-            num_attention_heads=options.heads,
-            max_position_embeddings=options.length,
-            projection_dim=options.width,
-            **numbers,
-        )
-    )
+    text_encoder = new_text_encoder(tokenizer, options)
     levels = len(options.autoencoder)
     vae = AutoencoderKL(
         block_out_channels=tuple(options.autoencoder),
@@ -112,11 +100,33 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
     return TextPrior(tokenizer, text_encoder, vae, unet, schedule, "new")
 
 
-def new_tokenizer(captions: Iterable[str], vocabulary: int, length: int):
-    """CLIP's byte-pair tokenizer (transformers' CLIPTokenizer) with entries learned from the captions."""
-    from tokenizers.pre_tokenizers import ByteLevel
-    from tokenizers.trainers import BpeTrainer
-    from transformers import CLIPTokenizer
+def new_text_encoder(tokenizer: "CLIPTokenizer", options: TextPriorOptions) -> "CLIPTextModel":
+    """With random weights, for that tokenizer."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    numbers = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=options.width,
+            intermediate_size=4 * options.width,
+            num_hidden_layers=options.depth,
+            num_attention_heads=options.heads,
+            max_position_embeddings=options.length,
+            projection_dim=options.width,
+            **numbers,
+        )
+    )
+
+
+def new_tokenizer(captions: Iterable[str], vocabulary: int, length: int) -> "CLIPTokenizer":
+    """CLIP's byte-pair tokenizer with entries learned from the captions. Raises UserError without the extra."""
+    try:
+        from tokenizers.pre_tokenizers import ByteLevel
+        from tokenizers.trainers import BpeTrainer
+        from transformers import CLIPTokenizer
+    except ImportError as error:
+        raise UserError(NEEDS_TEXT) from error
 
     learner = CLIPTokenizer().backend_tokenizer
     letters = sorted(ByteLevel.alphabet())

@@ -4,7 +4,7 @@ opens.
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,23 +95,10 @@ class TextPrior(nn.Module):
                     )
                 ]
             for network, notes in networks:
-                if lost := [
-                    *notes["missing_keys"],
-                    *notes.get("mismatched_keys", ()),
-                ]:  # the libraries would draw them at random
-                    raise ValueError(f"its {type(network).__name__} lacks {lost[0]}")
-                if odd := [key for key, tensor in network.state_dict().items() if not all_finite(tensor)]:
-                    raise ValueError(f"its {type(network).__name__} has NaN or infinity in {odd[0]}")
-            prior = (
-                TextPrior(
-                    CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL),
-                    *(network for network, _ in networks),
-                    DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL),
-                    str(name),
-                )
-                .float()
-                .eval()
-            )
+                require_whole(network, notes)
+            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL)
+            schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL)
+            prior = TextPrior(tokenizer, *(network for network, _ in networks), schedule, str(name)).float().eval()
             sizes = {"sample_size": prior.unet.config.sample_size, "scaling_factor": prior.vae.config.scaling_factor}
             check({**sizes, "model_max_length": prior.tokenizer.model_max_length}, Sizes, f"text prior {name}")
             with torch.no_grad():
@@ -288,6 +275,16 @@ class TextPrior(nn.Module):
             output = self.guided(state, time.expand(len(state)), text, unconditional, guidance_scale)
             state = solver.step(output, time, state).prev_sample
         return to_unit(self.decode(state))
+
+
+def require_whole(network: nn.Module, notes: Mapping[str, Any]) -> None:
+    """Raise ValueError where weights are missing, which the libraries would draw at random, or are not finite.
+
+    notes: what ``from_pretrained`` says of the loading."""
+    if lost := [*notes["missing_keys"], *notes.get("mismatched_keys", ())]:
+        raise ValueError(f"its {type(network).__name__} lacks {lost[0]}")
+    if odd := [key for key, tensor in network.state_dict().items() if not all_finite(tensor)]:
+        raise ValueError(f"its {type(network).__name__} has NaN or infinity in {odd[0]}")
 
 
 def latents_of(prior: TextPrior, images: Tensor, generator: torch.Generator) -> Tensor:

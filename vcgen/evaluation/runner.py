@@ -17,6 +17,7 @@ from vcgen.cameras import Cameras
 from vcgen.data.shards.faults import faults_among
 from vcgen.data.shards.files import INDEX, ShardIndex, read_index
 from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.table import SampleEntry
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.provenance import run_summary, versions
@@ -110,21 +111,9 @@ def evaluate_system(
         return None
     scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
     for score, (key, number) in zip(scores, chosen, strict=True):
-        entry = index.scenes[number]
-        if score.group != entry.group or [image.view for image in score.images] != protocol.target_indices(
-            entry.views, key
-        ):
-            raise UserError(
-                f"{records.folder / key}.json: is of other views, or of another group, than {key} has; delete it and"
-                " run again"
-            )
-    provenance = {
-        "versions": versions(),
-        "hashes": hashes,
-        "missing": missing,
-        "model": origin.config,
-        "skipped": skipped,
-    }
+        _check_record(score, index.scenes[number], protocol, records.folder / f"{key}.json")
+    provenance = {"versions": versions(), "hashes": hashes, "missing": missing}
+    provenance |= {"model": origin.config, "skipped": skipped}
     provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
     results = collect(origin.name, scores, protocol, **provenance)
     results = structs.replace(results, baselines=compare(results, others))
@@ -134,6 +123,14 @@ def evaluate_system(
 
     write_report(results, out, lambda key, views: images(system, index, key, views, protocol, settings.device))
     return results
+
+
+def _check_record(score: ObjectScore, entry: SampleEntry, protocol: Protocol, path: Path) -> None:
+    views = [image.view for image in score.images]
+    if score.group != entry.group or views != protocol.target_indices(entry.views, entry.key):
+        raise UserError(
+            f"{path}: is of other views, or of another group, than {entry.key} has; delete it and run again"
+        )
 
 
 def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:

@@ -7,8 +7,7 @@ import os
 import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,12 +16,10 @@ from typing import Any
 import lightning.pytorch as pl
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
-from omegaconf.errors import OmegaConfBaseException
 
 import vcgen.data.datamodules.photo
 import vcgen.data.datamodules.single
@@ -43,10 +40,9 @@ import vcgen.systems.realfusion.system
 import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen import redaction
 from vcgen.checkpoints.files import CheckpointFiles
-from vcgen.errors import FULL, UserError
+from vcgen.errors import UserError
 from vcgen.io import remove_leftovers
 from vcgen.optim.ema import EMA
-from vcgen.optim.fsdp import OTHER_OPTIMIZER
 from vcgen.systems.base import System
 from vcgen.training.callbacks.checkpoints import Checkpoints
 from vcgen.training.callbacks.cursor import Cursor
@@ -61,13 +57,7 @@ from vcgen.training.environment import DiscreetCLI, refuse_unstorable
 from vcgen.training.loggers import put_into, unwanted_callbacks
 from vcgen.training.parsing import mend
 from vcgen.training.ranges import check_pair, check_value
-from vcgen.training.refusals import (
-    lightning_refusal,
-    parse_refusal,
-    process_refusal,
-    rendezvous_refusal,
-    worker_refusal,
-)
+from vcgen.training.refusals import explain, parse_refusal, user_errors
 from vcgen.training.run_folder import alone_in
 from vcgen.training.slurm import slurm_layout
 from vcgen.training.stopping import StopSignals
@@ -265,7 +255,7 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
     redaction.begin(words)
     # The first word stays what started this process: Lightning starts the other ranks with it.
     sys.argv = [sys.argv[0], *words]
-    with one_line(words[0]):
+    with user_errors(words[0]):
         VcgenCLI(
             System,
             pl.LightningDataModule,
@@ -279,47 +269,6 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
             trainer_defaults={"use_distributed_sampler": False},
             parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "prog": "vcgen", "exit_on_error": False},
         )
-
-
-@contextmanager
-def one_line(command: str, nodes: int = 1) -> Iterator[None]:
-    """Turns what libraries raise, where users can mend it, into UserError. nodes: on which the training runs."""
-    try:
-        yield
-    except ArgumentError as error:
-        raise UserError(f"{parse_refusal(str(error))}; see `vcgen {command} --help`") from error
-    except UserError as error:
-        raise UserError(worker_refusal(str(error))) from error
-    except (MisconfigurationException, OmegaConfBaseException) as error:
-        raise UserError(" ".join(str(error).split())) from error
-    except OSError as error:
-        if error.filename is None and error.errno not in FULL:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        raise UserError(
-            f"{place}{error.strerror}; choose a writable trainer.default_root_dir with free space"
-        ) from error
-    except Exception as error:
-        message = str(error)
-        line = process_refusal(message) or rendezvous_refusal(message, nodes, os.environ) or lightning_refusal(error)
-        if "different number of parameter groups" in message:
-            line = f"the checkpoint's {OTHER_OPTIMIZER}"
-        if line is None:
-            raise
-        raise UserError(line) from error
-
-
-def explain(error: BaseException, nodes: int = 1) -> str | None:
-    """The line that users see for an exception in a training on so many nodes, or None where it ends with a
-    traceback.
-    """
-    try:
-        with one_line("fit", nodes):
-            raise error
-    except UserError as refusal:
-        return str(refusal)
-    except BaseException:
-        return None
 
 
 def quieten() -> None:

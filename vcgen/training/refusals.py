@@ -1,8 +1,17 @@
 """Make one line of the long messages in which libraries refuse."""
 
+import os
 import re
 import traceback
-from collections.abc import Mapping
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from vcgen.errors import FULL, UserError
+from vcgen.optim.fsdp import OTHER_OPTIMIZER
 
 #: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
 NOISE = re.compile(
@@ -27,6 +36,47 @@ WORDS = (
 )
 #: A type that would have fitted, alone: one of several.
 ALTERNATIVE = re.compile(r"expected (\w+|one of [^.]*)")
+
+
+@contextmanager
+def user_errors(command: str, nodes: int = 1) -> Iterator[None]:
+    """Turns what libraries raise, where users can mend it, into UserError. nodes: on which the training runs."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise UserError(f"{parse_refusal(str(error))}; see `vcgen {command} --help`") from error
+    except UserError as error:
+        raise UserError(worker_refusal(str(error))) from error
+    except (MisconfigurationException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        raise UserError(
+            f"{place}{error.strerror}; choose a writable trainer.default_root_dir with free space"
+        ) from error
+    except Exception as error:
+        message = str(error)
+        line = process_refusal(message) or rendezvous_refusal(message, nodes, os.environ) or lightning_refusal(error)
+        if "different number of parameter groups" in message:
+            line = f"the checkpoint's {OTHER_OPTIMIZER}"
+        if line is None:
+            raise
+        raise UserError(line) from error
+
+
+def explain(error: BaseException, nodes: int = 1) -> str | None:
+    """The line that users see for an exception in a training on so many nodes, or None where it ends with a
+    traceback.
+    """
+    try:
+        with user_errors("fit", nodes):
+            raise error
+    except UserError as refusal:
+        return str(refusal)
+    except BaseException:
+        return None
 
 
 def parse_refusal(message: str) -> str:

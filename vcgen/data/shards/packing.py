@@ -7,22 +7,16 @@ shard was made of. A later run keeps each shard whose record still matches its s
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from msgspec import Struct, to_builtins
 
-from vcgen.data.formats.remarks import collect_remarks, print_remarks
+from vcgen.data.formats.remarks import print_remarks
 from vcgen.data.formats.scene import SceneFolder, Settings
+from vcgen.data.shards.conversion import ListScenes, ReadScene, convert
 from vcgen.data.shards.files import (
     INDEX,
     ShardEntry,
@@ -36,10 +30,8 @@ from vcgen.errors import UserError
 from vcgen.folders import create_own_folder, put_in_place
 from vcgen.io import open_lock, read_json, remove_leftovers, write_bytes
 from vcgen.schema import Side
-from vcgen.terminal import printable, say
+from vcgen.terminal import say
 
-ListScenes = Callable[[Path, Settings], list[SceneFolder]]
-ReadScene = Callable[[SceneFolder, Settings], SceneRecord]
 PACK_FILE = "pack.json"
 BROKEN_LIMIT = 20
 
@@ -213,56 +205,6 @@ def make_shards(
             if not skip_broken and sum(len(made.broken) for made in kept.values() if made) >= BROKEN_LIMIT:
                 break
     return [made for made in kept.values() if made]
-
-
-def convert(
-    scenes: list[SceneFolder], read_scene: ReadScene, settings: Settings, workers: int
-) -> Iterator[tuple[SceneRecord | str, list[str]]]:
-    """:func:`convert_one` of each scene, in order."""
-    if workers == 1:
-        yield from (convert_one(read_scene, scene, settings) for scene in scenes)
-        return
-    pending: deque = deque()
-    with ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent
-    ) as pool:
-        try:
-            for scene in scenes:
-                pending.append(pool.submit(convert_one, read_scene, scene, settings))
-                # A bounded queue: results wait in memory until their turn to be written.
-                if len(pending) >= 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process died (out of memory?); run the command again to continue, with fewer --workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def follow_parent() -> None:
-    """Make a worker leave Ctrl-C to its parent and end when the parent does, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def convert_one(read_scene: ReadScene, scene: SceneFolder, settings: Settings) -> tuple[SceneRecord | str, list[str]]:
-    """One scene's validated record, or the reason why it is broken; and what was remarked."""
-    with collect_remarks() as remarks:
-        try:
-            result: SceneRecord | str = read_scene(scene, settings).validate()
-        except UserError as error:
-            result = printable(str(error))
-        except OSError as error:
-            result = printable(f"{error.filename or scene.folder}: {error.strerror or error}")
-    return result, remarks
 
 
 def save_made(

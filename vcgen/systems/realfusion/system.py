@@ -1,7 +1,6 @@
 """RealFusion (arXiv 2302.10663): one photo and a text prior become a scene, by score distillation of random views."""
 
 import math
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
-from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.prior import Denoised, to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.fields.background import Background
@@ -30,6 +29,7 @@ from vcgen.systems.base import FieldSystem
 from vcgen.systems.realfusion.monitor import SceneMonitor
 from vcgen.systems.realfusion.options import Prompt, RealFusionOptions
 from vcgen.systems.realfusion.outcome import OutcomeOptions, four_sides, log_sheet, write_outcome
+from vcgen.systems.realfusion.photo import require_cut_out, warn_of_outside
 from vcgen.types import Example, Field, Rendering, Views
 
 
@@ -87,11 +87,8 @@ class RealFusion(FieldSystem):
     ):
         super().__init__(OptimizerOptions(), {})
         self.prior_name, self.download, self.learned = prior, download, learned
-        self.scene, self.background, self.occupancy = (
-            scene,
-            Background(),
-            OccupancyGrid(occupancy, threshold=empty_below),
-        )
+        self.scene, self.background = scene, Background()
+        self.occupancy = OccupancyGrid(occupancy, threshold=empty_below)
         self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
         self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
         if render.importance:
@@ -104,9 +101,7 @@ class RealFusion(FieldSystem):
         self.reference: Views | None = None
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: the prior, what it is told, and the photo's camera. Raises UserError where one cannot be
-        used.
-        """
+        """Lightning's hook: prior, prompt and photo. Raises UserError where one cannot be used."""
         if self.trainer.world_size > 1:
             raise UserError(
                 f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1"
@@ -127,21 +122,9 @@ class RealFusion(FieldSystem):
 
     def use_photo(self, photo: Views) -> None:
         """The photo (1, 1) with alpha, whose camera sets the scale."""
-        if (count := photo.cameras.near.numel()) != 1:
-            advice = (
-                "name one in data.image; several objects are fitted one after another, as the loop in"
-                " docs/realfusion.md does"
-            )
-            raise UserError(f"RealFusion fits a scene to one photo, here are {count}: {advice}")
-        if photo.alpha is None:
-            raise UserError("RealFusion takes the photo of an object that is cut out: a context view with alpha")
+        require_cut_out(photo)
         self.reference = photo.to(self.device)
-        if (fraction := outside(self.reference[0, 0], self.scene.center, self.scene.radius)) > 0.01:
-            advice = f"raise model.scene.radius ({self.scene.radius:g}), or lower data.fill"
-            warnings.warn(
-                f"{fraction:.1%} of the object in the photo look past the sphere that is fitted and cannot be"
-                f" explained: {advice}"
-            )
+        warn_of_outside(self.reference, self.scene.center, self.scene.radius)
 
     def use_prior(self, prior: TextPrior) -> None:
         """A prior, and the text of all views as it reads it."""
@@ -150,19 +133,17 @@ class RealFusion(FieldSystem):
             prior.vae.enable_gradient_checkpointing()
         object.__setattr__(self, "text_prior", prior)  # not a submodule: it is neither trained nor stored here
         with torch.no_grad():
-            self.text = dict(zip(VIEWS, prior.embed([self.prompt.of(view) for view in VIEWS]).float().split(1)))
-            self.negative = dict(
-                zip(VIEWS, prior.embed([self.prompt.against(view) for view in VIEWS]).float().split(1))
+            self.text, self.negative = (
+                dict(zip(VIEWS, prior.embed([words(view) for view in VIEWS]).float().split(1), strict=True))
+                for words in (self.prompt.of, self.prompt.against)
             )
 
     @property
     def whole_field(self) -> HashGridField:
         """The scene as it is now, without skipping."""
-        center = self.scene.center[None]
-        scene = self.scene
-        return HashGridField(
-            scene.grid, scene.decoder, center, center.new_full((1,), scene.radius), scene.half_size, scene.blob
-        )
+        scene, center = self.scene, self.scene.center[None]
+        radius = center.new_full((1,), scene.radius)
+        return HashGridField(scene.grid, scene.decoder, center, radius, scene.half_size, scene.blob)
 
     def field(self, context: Views) -> Field:
         """The scene as it is now; ``context`` is not looked at."""
@@ -216,10 +197,9 @@ class RealFusion(FieldSystem):
     ) -> tuple[Cameras, list[ShadedRendering], Tensor]:
         """Cameras (views,), what they see lit, and images (views, 3, size, size) in [0, 1]."""
         cameras, seen, images = [], [], []
+        sphere = self.scene.center, self.scene.radius
         for _ in range(self.options.views):
-            camera = random_cameras(
-                self.reference.cameras[0], self.scene.center, self.scene.radius, self.viewpoints, generator
-            )
+            camera = random_cameras(self.reference.cameras[0], *sphere, self.viewpoints, generator)
             rendering, image = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
             cameras.append(camera)
             seen.append(rendering)
@@ -243,10 +223,8 @@ class RealFusion(FieldSystem):
 
     def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
         """Albedo at first, then by the probabilities; the light stands near the camera."""
-        light, fraction = (
-            light_near(camera.centers[0] - self.scene.center, generator),
-            torch.rand((), device=self.device, generator=generator),
-        )
+        light = light_near(camera.centers[0] - self.scene.center, generator)
+        fraction = torch.rand((), device=self.device, generator=generator)
         albedo, lambertian, _ = self.options.shading
         if progress < self.options.albedo_only or fraction < albedo:
             return Shading()
@@ -266,27 +244,21 @@ class RealFusion(FieldSystem):
         return losses
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
-        """Half the squared distance of the images' latents to the guidance's targets; the gradient passes the
-        encoder.
-        """
+        """Half the squared distance of the images' latents to the guidance's targets; the gradient passes the encoder."""
         prior = self.text_prior
         latents = prior.encode(to_signed(images), generator)
         angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
-        words = [view_word(float(a), float(e)) for a, e in zip(*angles)]
+        words = [view_word(float(a), float(e)) for a, e in zip(*angles, strict=True)]
         text, negative = (torch.cat([table[word] for word in words]) for table in (self.text, self.negative))
-        scale = self.options.guidance_scale[0] + progress * (
-            self.options.guidance_scale[1] - self.options.guidance_scale[0]
-        )
+        first, last = self.options.guidance_scale
         guidance, given = self.annealed(progress), latents.detach()
+
+        def denoise(noisy: Tensor, timesteps: Tensor) -> Denoised:
+            return prior.denoise(noisy, timesteps, text, negative, first + progress * (last - first))
+
         with torch.no_grad():
-            made = guidance.step(
-                int(progress * guidance.rounds),
-                guidance.begin(given, generator),
-                given,
-                lambda noisy, times: prior.denoise(noisy, times, text, negative, scale),
-                prior.schedule,
-                generator,
-            )
+            state, number = guidance.begin(given, generator), int(progress * guidance.rounds)
+            made = guidance.step(number, state, given, denoise, prior.schedule, generator)
         self.monitored["guidance/disagreement"] = torch.tensor(made.disagreement)
         return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
 
@@ -300,11 +272,9 @@ class RealFusion(FieldSystem):
     def configure_optimizers(self):
         """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
         networks = [*self.scene.decoder.parameters(), *self.background.parameters()]
-        groups = [
-            {"params": [self.scene.grid.table], "lr": self.options.grid_lr},
-            {"params": networks, "lr": self.options.network_lr},
-        ]
-        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        slow = {"params": networks, "lr": self.options.network_lr}
+        fast = {"params": [self.scene.grid.table], "lr": self.options.grid_lr}
+        return torch.optim.Adam([fast, slow], betas=(0.9, 0.99), eps=1e-15)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook: gradients are watched, too."""
@@ -312,9 +282,7 @@ class RealFusion(FieldSystem):
         self.monitor.watch_gradients(float(self.gradient_norm))
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr`` of the target views, over white, ``val/janus`` (:func:`vcgen.metrics.janus.janus`), a sheet
-        of the scene.
-        """
+        """Logs ``val/psnr`` of target views over white, ``val/janus`` (:mod:`vcgen.metrics.janus`), a sheet of views."""
         field = self.field(example.context)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
         sides = four_sides(self, self.reference, field)
@@ -322,21 +290,8 @@ class RealFusion(FieldSystem):
         log_sheet(self, self.reference, sides)
 
     def on_train_end(self) -> None:
-        """Write what the scene has become into the run's folder; say what was wrong with it, and how much memory it
-        took.
-        """
+        """Write what the scene has become into the run's folder; say how much memory it took."""
         if not self.writes:
             return
         write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
         rank_zero_info(f"peak memory: {peak_memory(self.device) / 1e9:.2f} GB")
-
-
-def outside(photo: Views, center: Tensor, radius: float) -> float:
-    """Fraction of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center``
-    (3,).
-    """
-    rays = photo.cameras.rays(*photo.size)
-    to_center = center - rays.origins
-    beside = (to_center - (to_center * rays.directions).sum(-1, keepdim=True) * rays.directions).norm(dim=-1)
-    weights = photo.alpha.flatten()
-    return float((weights * (beside > radius)).sum() / weights.sum().clamp(min=1e-6))
