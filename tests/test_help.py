@@ -1,15 +1,18 @@
-"""Every option of every class that a shipped configuration names has a line of help, which `vcgen fit --model.help CLASS` prints."""
+"""Every option of every class that a shipped configuration names has a line of help, which `--help` prints."""
 
 import inspect
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 from docstring_parser import parse
 from lightning.pytorch import LightningDataModule
 
+from vcgen.option_types import type_text
+from vcgen.schema import AtLeastOne, BelowOne, Positive, Unit
 from vcgen.systems.base import System
 from vcgen.training import fit  # noqa: F401  (makes the classes known)
 from vcgen.training.callbacks.checkpoints import Checkpoints
@@ -55,7 +58,7 @@ def options(cls: type) -> dict[str, tuple[object, str | None]]:
 
 
 def configurable() -> set[type]:
-    """The classes that shipped configurations name, all systems and data modules, and whatever their options are made of."""
+    """The classes that shipped configurations name, all systems and data modules, and what their options are of."""
     known = {
         c.__name__: c
         for base in (System, LightningDataModule)
@@ -74,3 +77,27 @@ def configurable() -> set[type]:
 @pytest.mark.parametrize("cls", sorted(configurable(), key=lambda cls: cls.__qualname__), ids=lambda cls: cls.__name__)
 def test_every_option_has_a_line_of_help(cls):
     assert [name for name, (_, text) in options(cls).items() if not text] == []
+
+
+@pytest.mark.parametrize("cls", sorted(configurable(), key=lambda cls: cls.__qualname__), ids=lambda cls: cls.__name__)
+def test_the_first_line_of_the_help_is_a_sentence(cls):
+    """`--help` prints the docstring's first line alone, above the options."""
+    assert parse(inspect.getdoc(cls) or "").short_description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "hint, text",
+    [
+        (AtLeastOne, "int >= 1"),
+        (Unit | None, "float in [0, 1] | null"),
+        (BelowOne, "float in [0, 1)"),
+        (Positive, "float > 0"),
+        (tuple[Unit, Unit], "(float in [0, 1], float in [0, 1])"),
+        (dict[str, float], "float by name"),
+        (list[str], "list of str"),
+        (Literal["a", "b"], "a | b"),
+        (Path, "Path"),
+    ],
+)
+def test_types_are_printed_in_words(hint, text):
+    assert type_text(hint) == text

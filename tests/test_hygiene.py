@@ -20,7 +20,7 @@ HARMLESS = "pickle.UnpicklingError"
 ROOMS = (
     "__main__", "cli", "api", "training", "evaluation", "systems", "checkpoints", "personalization", "guidance", "diffusion",
     "encoders", "meshes", "rendering", "fields", "losses", "data", "optim", "metrics", "visualization", "types", "cameras", "rays",
-    "archives", "folders", "tensors", "memory", "schema", "io", "levels", "terminal", "errors", "redaction",
+    "archives", "folders", "tensors", "memory", "option_types", "schema", "io", "levels", "terminal", "errors", "redaction",
 )  # fmt: skip
 #: They meet in guidance, through functions, and in systems.
 APART = {

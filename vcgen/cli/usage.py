@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 from jsonargparse import ArgumentParser, auto_cli
 
 from vcgen.errors import UserError, suggestion
+from vcgen.option_types import print_types_in_words
 from vcgen.terminal import one_line
 
 #: Types as jsonargparse's messages write them -> in words.
@@ -34,6 +35,7 @@ class Parser(ArgumentParser):
     """
 
     def __init__(self, *arguments: Any, **options: Any):
+        print_types_in_words()
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def error(self, message: str, ex: Exception | None = None) -> None:

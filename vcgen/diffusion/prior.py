@@ -65,8 +65,7 @@ class Denoised(NamedTuple):
 
 
 class ViewPrior(nn.Module):
-    """p(view | rendering of the field at that camera, input view), the diffusion prior of NerfDiff (arXiv 2302.10109,
-    section 3.2).
+    """p(view | rendering of the field at that camera, input view): NerfDiff's prior (arXiv 2302.10109, section 3.2).
 
     Images are over white, in [-1, 1] inside, in [0, 1] outside. The defaults have about 5 million parameters; 100
     million: channels (128, 224, 320, 416), layers 2; 400 million, the proportions of ADM at 128 px: channels (208, 208,

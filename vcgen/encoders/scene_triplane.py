@@ -9,8 +9,7 @@ from vcgen.types import Encoder, Views
 
 
 class SceneTriplane(Encoder):
-    """The field of the amortized encoder with free planes: the classic one-scene NeRF, and a test of all that is not
-    the encoder.
+    """One scene on feature planes of its own: the amortized encoder's field without the encoder.
 
     The box has the world's axes, unless the field was taken over from elsewhere (``frame`` is stored with the weights).
 

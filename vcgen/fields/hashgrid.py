@@ -24,8 +24,7 @@ CORNERS = [(number & 1, number >> 1 & 1, number >> 2) for number in range(8)]
 
 
 class HashGrid(nn.Module):
-    """Points of the unit cube -> features, by trilinear interpolation in grids of growing resolution (Instant-NGP,
-    arXiv 2201.05989).
+    """Features of points of the unit cube, from grids of growing resolution (Instant-NGP, arXiv 2201.05989).
 
     ``active_levels`` is the number of levels in use; the features of the others are 0 (coarse to fine, as RealFusion
     trains). Set it at will.

@@ -69,10 +69,9 @@ def check_rounds(guidance: "NGD | SDS | SJC") -> None:
 
 @dataclass(frozen=True)
 class NGD(Guidance):
-    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1): one DDIM walk of all virtual views, drawn
-    towards each other by the field's renderings.
+    """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1).
 
-    The paper states no values: the defaults, those of configs/distill.yaml, are ours.
+    One DDIM walk of all virtual views, which the field's renderings draw towards each other. The paper states no values: the defaults, those of configs/distill.yaml, are ours.
 
     Args:
         gamma: Guidance weight of the paper: the rendering's weight in the clean image is w = gamma sigma^2 / alpha^2,
@@ -150,10 +149,9 @@ def draw_times(
 
 @dataclass(frozen=True)
 class SDS(Guidance):
-    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3): every round adds fresh noise to the
-    renderings.
+    """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3).
 
-    The gradient with respect to a rendering I is omega (e_phi - e) with omega = sigma^2; a target I - gradient under
+    Every round adds fresh noise to the renderings. The gradient with respect to a rendering I is omega (e_phi - e) with omega = sigma^2; a target I - gradient under
     half the squared error has exactly this gradient.
 
     Args:
@@ -192,10 +190,10 @@ class SDS(Guidance):
 
 @dataclass(frozen=True)
 class SJC(Guidance):
-    """Score Jacobian chaining (arXiv 2212.00774): the score at a rendering, which is clean and so unlike what the prior
-    was trained on, is the mean of the scores around it ("perturb and average", eq. 8).
+    """Score Jacobian chaining (arXiv 2212.00774, eq. 8).
 
-    With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean
+    The score at a rendering, which is clean and so unlike what the prior was trained on, is the mean of the scores
+    around it ("perturb and average"). With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean
     over draws of n of (D(y) - I) / s, where D is the prior's clean image. A target I + direction under half the squared
     error has this gradient.
 

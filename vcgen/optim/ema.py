@@ -13,8 +13,7 @@ from vcgen.schema import BelowOne
 
 
 class EMA(pl.Callback):
-    """Keeps averaged weights, uses them in validation and stores them in the checkpoint, from where ``vcgen export``
-    takes them.
+    """Averages the weights; validation uses the averages, and ``vcgen export`` takes them.
 
     Only parameters that are trained (``requires_grad``) are averaged: frozen networks cost no memory.
 

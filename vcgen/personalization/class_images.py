@@ -23,8 +23,9 @@ from vcgen.visualization.video import to_uint8
 
 @dataclass(frozen=True)
 class Preservation:
-    """Prior preservation (DreamBooth, arXiv 2208.12242): each batch has as many images of the class, drawn from the
-    untouched prior, as of the object.
+    """Prior preservation (DreamBooth, arXiv 2208.12242): images of the class keep it as it was.
+
+    Each batch has as many of them, drawn from the untouched prior, as images of the object.
 
     Args:
         prompts: Of the class, {} for its noun; image i is of prompt i modulo their number.

@@ -9,8 +9,7 @@ from vcgen.personalization.base import PIPELINE, Finetuning
 
 
 class DreamBooth(Finetuning):
-    """DreamBooth (arXiv 2208.12242): all weights of the U-Net are trained, and those of the text encoder where asked
-    for.
+    """DreamBooth (arXiv 2208.12242): all weights of the U-Net are trained, on request the text encoder's too.
 
     Args:
         token: Rare word that the object is called by: "TOKEN NOUN".

@@ -15,8 +15,7 @@ UNET_LAYERS, TEXT_LAYERS = ("to_q", "to_k", "to_v", "to_out.0"), ("q_proj", "k_p
 
 
 class LoRA(Finetuning):
-    """Low-rank adaptation (arXiv 2106.09685): each attention layer learns a change of low rank (alpha = rank); the
-    weights stay as they are.
+    """Low-rank adaptation (arXiv 2106.09685): each attention layer learns a change of low rank (alpha = rank).
 
     Args:
         token: Rare word that the object is called by: "TOKEN NOUN".

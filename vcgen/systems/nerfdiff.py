@@ -48,8 +48,7 @@ class PriorOptions:
 
 
 class NerfDiff(FieldSystem):
-    """NerfDiff (arXiv 2302.10109): one image -> a field, trained on the colors of rays of other views of the same
-    scene.
+    """NerfDiff (arXiv 2302.10109): an image becomes a field, trained on the rays of other views of its scene.
 
     Args:
         encoder: Turns context views (batch, n) into a field: TriplaneEncoder (NerfDiff) or PixelNerf (the baseline).

@@ -28,8 +28,7 @@ from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class TextToImage(System):
-    """Learns images over white with captions made from a list of names and the cameras (latent diffusion, arXiv
-    2112.10752).
+    """Latent diffusion (arXiv 2112.10752) of images over white, from captions made of names and cameras.
 
     Leaves ``pipeline/`` in the run's folder, which diffusers' StableDiffusionPipeline opens.
 

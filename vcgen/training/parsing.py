@@ -8,6 +8,8 @@ import jsonargparse._util
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from vcgen.option_types import print_types_in_words
+
 #: What says that nobody has named a logger's folder: WandbLogger's own default.
 HERE = "."
 
@@ -23,6 +25,7 @@ class NestedNull(jsonargparse._util.NestedArg):
 
 def mend() -> None:
     """To be called before anything is parsed; twice does no harm."""
+    print_types_in_words()
     jsonargparse._util.NestedArg = jsonargparse._typehints.NestedArg = NestedNull
     # Words that are also members of an enumeration, as the default of Lightning's Timer, cannot be written otherwise.
     yaml.SafeDumper.add_multi_representer(str, lambda dumper, word: dumper.represent_str(str.__str__(word)))

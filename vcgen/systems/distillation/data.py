@@ -15,8 +15,7 @@ from vcgen.types import Example, Position
 
 
 class ImageData(pl.LightningDataModule):
-    """One image without pose, framed as ``vcgen render`` frames it. It is validated on itself: of other sides nothing
-    is known.
+    """One image without pose, framed as ``vcgen render`` frames it, and validated on itself.
 
     Args:
         image: PNG or JPEG file, cut out or on a plain background.

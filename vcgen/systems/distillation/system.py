@@ -25,8 +25,7 @@ from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class Distill(FieldSystem):
-    """Distillation of the input view(s) that the data module holds, as a training run: progress, TensorBoard,
-    checkpoints, resume.
+    """Distills a trained model's field of the data's input views by a guidance, as a training run.
 
     Args:
         model: Model folder with a prior.

@@ -34,10 +34,9 @@ from vcgen.types import Example, Field, Rendering, Views
 
 
 class RealFusion(FieldSystem):
-    """RealFusion (arXiv 2302.10663): one photo becomes a hash-grid scene, in a training run that ends by writing
-    turntable, normals, depth and meshes.
+    """RealFusion (arXiv 2302.10663): one photo becomes a hash-grid scene.
 
-    The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
+    The run ends by writing turntable, normals, depth and meshes. The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
 
     Args:
         prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in

@@ -21,8 +21,7 @@ from vcgen.terminal import complain
 
 
 class Checkpoints(Checkpoint):
-    """Saves ``last.ckpt`` after every validation and after the last step, and ``best.ckpt`` after a validation with a
-    new best ``monitor``.
+    """Saves ``last.ckpt`` after every validation and the last step, ``best.ckpt`` after the best validation.
 
     ``last.ckpt`` is written between optimizer steps only, when no accumulated gradient is in hand that a resumed run
     would lack; a request to stop, or a validation, in the midst of an accumulation is heard after its step. Lightning's
