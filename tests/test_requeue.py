@@ -1,6 +1,4 @@
-"""Being told to stop: loader processes that go on, one checkpoint at the next boundary, one requeue, and an exit status
-that says so.
-"""
+"""Being told to stop: one checkpoint at the next boundary, one requeue, and an exit status that says so."""
 
 import os
 import signal
@@ -11,31 +9,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader, IterableDataset
 
 from ranks import vcgen_ranks
 from training import equal, load, vcgen
-from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
 from vcgen.training.stopping import SIGNALS, Stopped, StopSignals, conclude
 
 ROOT = Path(__file__).parents[1]
-
-
-class Processes(IterableDataset):
-    """Endlessly the number of the process it is in."""
-
-    def __iter__(self):
-        while True:
-            yield os.getpid()
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_loader_processes_outlive_the_signals(number):
-    stream = iter(DataLoader(Processes(), batch_size=None, num_workers=1, worker_init_fn=leave_signals_to_the_trainer))
-    worker = next(stream)
-    assert worker != os.getpid()
-    os.kill(worker, number)
-    assert [next(stream) for _ in range(20)] == [worker] * 20  # more than are fetched ahead
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How a training ends before its last step: by the clock, and by Ctrl-C."""
+"""How a training ends before its last step: by the clock, and by Ctrl-C; signals do not end its loader processes."""
 
 import os
 import signal
@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader, IterableDataset
 
 from training import CONFIG, Witness, load, vcgen
+from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,3 +75,20 @@ def test_ctrl_c_leaves_the_checkpoint_of_the_last_validation_from_which_the_run_
     assert step > 0 and step % 2 == 0  # validations come every two steps
     assert vcgen("fit", config, tmp_path / "run", ckpt_path="last", trainer__max_steps=step + 1, samples__scenes=0) == 0
     assert load(last)["global_step"] == step + 1
+
+
+class Processes(IterableDataset):
+    """Endlessly the number of the process it is in."""
+
+    def __iter__(self):
+        while True:
+            yield os.getpid()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_loader_processes_outlive_the_signals(number):
+    stream = iter(DataLoader(Processes(), batch_size=None, num_workers=1, worker_init_fn=leave_signals_to_the_trainer))
+    worker = next(stream)
+    assert worker != os.getpid()
+    os.kill(worker, number)
+    assert [next(stream) for _ in range(20)] == [worker] * 20  # more than are fetched ahead
