@@ -7,6 +7,7 @@ distance (unit directions)."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,14 +44,14 @@ class Cameras:
         """(..., 3) positions in the world."""
         return self.c2w[..., :3, 3]
 
-    def __getitem__(self, index) -> "Cameras":
+    def __getitem__(self, index: Any) -> "Cameras":
         if any(part is ... for part in (index if isinstance(index, tuple) else (index,))):
             raise IndexError(
                 "Cameras and Views cannot be indexed with `...`, which would reach into the matrices; write out the `:`"
             )
         return Cameras(self.c2w[index], self.K[index], self.near[index], self.far[index])
 
-    def to(self, *args, **kwargs) -> "Cameras":
+    def to(self, *args: Any, **kwargs: Any) -> "Cameras":
         """Move every tensor, as ``Tensor.to`` does."""
         return Cameras(*(x.to(*args, **kwargs) for x in (self.c2w, self.K, self.near, self.far)))
 
@@ -105,7 +106,9 @@ def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
     return x * columns[..., 0] + y * columns[..., 1] + z * columns[..., 2]
 
 
-def pixel_centers(height: int, width: int, device=None, dtype=torch.float32) -> Tensor:
+def pixel_centers(
+    height: int, width: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """(height * width, 2) normalized (u, v) of all pixel centers, row by row: u = (column + 0.5) / width."""
     v, u = torch.meshgrid(
         (torch.arange(height, device=device, dtype=dtype) + 0.5) / height,

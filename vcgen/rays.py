@@ -1,6 +1,7 @@
 """Rays: where they start, where they point, and between which distances they are looked at."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Rays:
         """The batch shape."""
         return self.near.shape
 
-    def __getitem__(self, index) -> "Rays":
+    def __getitem__(self, index: Any) -> "Rays":
         return Rays(*(tensor[index] for tensor in vars(self).values()))
 
     def reshape(self, *shape: int) -> "Rays":

@@ -4,9 +4,10 @@ value is a number; and how far a module may grow that a file describes."""
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vcgen.errors import UserError
-from vcgen.io import one_line, open_regular
+from vcgen.io import open_regular
+from vcgen.terminal import one_line
 
 #: The entry of a file's metadata that holds the checksum.
 CHECKSUM = "vcgen_sha256"
@@ -90,7 +92,9 @@ class TensorsWithin(TorchDispatchMode):
         super().__init__()
         self.limit = limit
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         size = (
             args[0] if args and isinstance(args[0], (list, tuple)) and all(isinstance(n, int) for n in args[0]) else ()
         )

@@ -48,10 +48,10 @@ class Views:
             )
         return self[:, 0]
 
-    def __getitem__(self, index) -> "Views":
+    def __getitem__(self, index: Any) -> "Views":
         return Views(self.images[index], self.cameras[index], None if self.alpha is None else self.alpha[index])
 
-    def to(self, *args, **kwargs) -> "Views":
+    def to(self, *args: Any, **kwargs: Any) -> "Views":
         """Move every tensor, as ``Tensor.to`` does."""
         alpha = None if self.alpha is None else self.alpha.to(*args, **kwargs)
         return Views(self.images.to(*args, **kwargs), self.cameras.to(*args, **kwargs), alpha)
@@ -83,7 +83,7 @@ class Example:
     weight: float = 1.0
     skipped: Mapping[str, str] = field(default_factory=dict)
 
-    def to(self, *args, **kwargs) -> "Example":
+    def to(self, *args: Any, **kwargs: Any) -> "Example":
         """Move every tensor, as ``Tensor.to`` does."""
         return replace(self, context=self.context.to(*args, **kwargs), target=self.target.to(*args, **kwargs))
 

@@ -20,7 +20,8 @@ import lightning.pytorch as pl
 import msgspec
 
 from vcgen.errors import UserError
-from vcgen.io import levels, one_line
+from vcgen.io import levels
+from vcgen.terminal import one_line
 
 T = TypeVar("T")
 #: The user's own packages whose classes files may name, separated by commas.

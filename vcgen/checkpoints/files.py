@@ -13,7 +13,8 @@ from torch import nn
 from vcgen.archives import damaged_part
 from vcgen.checkpoints.reader import read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
-from vcgen.io import check, one_line, replacing
+from vcgen.io import check, replacing
+from vcgen.terminal import one_line
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a
 #: number of scenes.
@@ -135,7 +136,7 @@ def config_differences(stored: dict[str, Any], current: dict[str, Any], limit: i
     )
 
 
-def weight_differences(stored: dict[str, tuple], expected: dict[str, tuple], limit: int = 2) -> str:
+def weight_differences(stored: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], limit: int = 2) -> str:
     """The same for the names and shapes of weights."""
     names = [name for name in {**expected, **stored} if stored.get(name) != expected.get(name)]
     return enumerate_few(

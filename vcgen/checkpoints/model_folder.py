@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from vcgen.checkpoints.fitting import first_names, misfit, mismatch
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
-from vcgen.io import check, one_line, read_json
+from vcgen.io import check, read_json
 from vcgen.schema import Elevation, Length, ModelSide, NotNegative, Unit
 from vcgen.tensors import TensorsWithin, all_finite, read_tensors, write_tensors
+from vcgen.terminal import one_line
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -48,7 +49,7 @@ class Camera(Struct):
     near: NotNegative
     far: Length
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.near >= self.far:
             raise ValueError(f"near {self.near:g} is not below far {self.far:g}")
 

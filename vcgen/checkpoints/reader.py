@@ -15,7 +15,8 @@ import torch
 
 from vcgen.archives import damaged_part
 from vcgen.errors import UserError
-from vcgen.io import levels, one_line
+from vcgen.io import levels
+from vcgen.terminal import one_line
 
 #: What the pickle of a checkpoint may name: torch's reader knows more, some of which takes as much memory as the file
 #: asks for.

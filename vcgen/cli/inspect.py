@@ -119,6 +119,6 @@ def draw(index: ShardIndex, record: SceneRecord, out: Path) -> list[Path]:
     return [out / name for name in images]
 
 
-def _range(values: list) -> str:
+def _range(values: list[float]) -> str:
     low, high = min(values), max(values)
     return f"{low:.4g}" if np.isclose(low, high) else f"{low:.4g} to {high:.4g}"

@@ -5,7 +5,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vcgen.cli import usage
 from vcgen.data.formats.scene import COLMAP, Settings
@@ -35,7 +35,7 @@ def srn(
     far: float = 1.8,
     background: Backdrop = "white",
     name: str = "srn",
-    **options,
+    **options: Any,
 ) -> None:
     """Pack a data set in the ShapeNet-SRN layout: OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}.
 
@@ -63,7 +63,7 @@ def transforms(
     far: float | None = None,
     background: Backdrop = "none",
     name: str = "transforms",
-    **options,
+    **options: Any,
 ) -> None:
     """Pack transforms.json scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Never, get_args, get_origin
 
 from jsonargparse import ArgumentParser, auto_cli
 
@@ -38,7 +38,7 @@ class Parser(ArgumentParser):
         print_types_in_words()
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
+    def error(self, message: str, ex: Exception | None = None) -> Never:
         """Raise UserError for a mistake in the command line."""
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
@@ -48,12 +48,12 @@ class Parser(ArgumentParser):
 
 
 def run(
-    component: Callable | dict[str, Callable],
+    component: Callable[..., None] | dict[str, Callable[..., None]],
     arguments: list[str],
     prog: str,
     positional: bool = False,
     flags: Mapping[str, str] = {},
-    shared: tuple[Callable, ...] = (),
+    shared: tuple[Callable[..., None], ...] = (),
     **parser: Any,
 ) -> None:
     """Parse a command line for a function, or for several by the word that chooses one, and call it with what was

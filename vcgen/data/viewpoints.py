@@ -42,7 +42,7 @@ class ViewpointOptions:
     fov: tuple[Positive, Positive] = (40.0, 60.0)
     framing: tuple[Positive, Positive] = (0.9, 1.2)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not -90 < self.elevation[0] <= self.elevation[1] < 90:
             raise ValueError(f"elevation must satisfy -90 < lowest <= highest < 90 degrees, not {self.elevation}")
         if not (0 < self.fov[0] <= self.fov[1] < 180 and 0 < self.framing[0] <= self.framing[1]):

@@ -13,8 +13,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.io import check, one_line, parse_json, read_json
+from vcgen.io import check, parse_json, read_json
 from vcgen.tensors import read_tensors
+from vcgen.terminal import one_line
 
 #: Entries by which code, kernels, other weights or other models are chosen.
 FORBIDDEN = (
@@ -127,7 +128,7 @@ def _check(path: Path, classes: Sequence[str]) -> None:
         )
 
 
-def _list(value: object) -> list:
+def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

@@ -47,7 +47,7 @@ class TextPriorOptions:
     depth: AtLeastOne = 3
     heads: AtLeastOne = 6
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.autoencoder or not self.channels:
             raise ValueError("autoencoder and channels need the width of at least one level each")
         check_levels("size", self.size, 1, [*self.autoencoder[1:], *self.channels], None)

@@ -18,9 +18,10 @@ from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
 from vcgen.diffusion.prior import SAMPLERS, Denoised, to_signed, to_unit
 from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
-from vcgen.io import check, one_line, read_json
+from vcgen.io import check, read_json
 from vcgen.schema import PlaneSide, Positive
 from vcgen.tensors import all_finite, no_more_parameters_than
+from vcgen.terminal import one_line
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline

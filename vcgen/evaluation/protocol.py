@@ -10,8 +10,9 @@ from typing import Literal
 from msgspec import Struct
 
 from vcgen.errors import UserError
-from vcgen.io import one_line, parse_json, read_bytes
+from vcgen.io import parse_json, read_bytes
 from vcgen.schema import Label, Name, Side, Text, Unit, ViewNumber
+from vcgen.terminal import one_line
 
 #: The definitions this version computes; a protocol must name them, so that a later change cannot pass unnoticed.
 SUPPORTED_METRICS = {
@@ -41,7 +42,7 @@ class ProtocolFile(Struct, forbid_unknown_fields=True):
     views: ViewNumber = 0
     description: Text = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.metrics != SUPPORTED_METRICS or self.quantisation != SUPPORTED_QUANTISATION:
             wanted = f"metrics must be {SUPPORTED_METRICS}, quantisation {SUPPORTED_QUANTISATION!r}"
             raise ValueError(f"wants other metric definitions than this version computes; {wanted}")
@@ -68,7 +69,7 @@ class Protocol:
     description: str = ""
     sha256: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         indices = (*self.context, *(() if self.targets == ALL_OTHERS else self.targets))
         if not self.context or self.targets == ():
             raise UserError(f"protocol {self.name}: needs at least one context view and one target")

@@ -40,7 +40,7 @@ class ImageScore(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     metrics: dict[str, float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_values(self.metrics)
 
 
@@ -54,7 +54,7 @@ class ObjectScore(Struct, frozen=True, forbid_unknown_fields=True):
     seconds: NotNegative
     images: tuple[ImageScore, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         views = [image.view for image in self.images]
         if not views or views != sorted(set(views)):
             raise ValueError("needs images in the order of their views, each once")
@@ -67,7 +67,7 @@ class RecordFile(ObjectScore, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     fingerprint: Fingerprint
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if tuple(self.images[0].metrics) != self.fingerprint.metrics:
             raise ValueError("its metrics are not those that its fingerprint names")

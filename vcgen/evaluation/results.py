@@ -13,9 +13,10 @@ from vcgen.errors import UserError
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
-from vcgen.io import check, one_line, read_json, write_bytes
+from vcgen.io import check, read_json, write_bytes
 from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
 from vcgen.schema import Count, Finite, Name, Text
+from vcgen.terminal import one_line
 
 RESULTS = "results.json"
 #: Ten million images take a gigabyte.

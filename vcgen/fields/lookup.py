@@ -5,6 +5,8 @@ matrix product, rows of a table of texels gathered with weights by ``embedding_b
 texel's channels lie together in memory (``benchmarks/field_speed.py --parts`` measures both); it is used there unless
 gradients with respect to the coordinates are needed."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -82,13 +84,13 @@ class _WeightedRows(torch.autograd.Function):
     """out[i] = sum over the entries e of bag i and their corners k of weights[e, k] * table[rows[e, k]]."""
 
     @staticmethod
-    def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor, size: int, bag: int) -> Tensor:
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor, size: int, bag: int) -> Tensor:
         ctx.save_for_backward(rows, weights)
         ctx.rows, ctx.size, ctx.bag = len(table), size, bag
         return F.embedding_bag(rows.view(-1, bag), table, per_sample_weights=weights.view(-1, bag), mode="sum")
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         # The transposed product. Sorted by their first texel, the entries of each texel are one bag; the four corners
         # share the sort.
         rows, weights = ctx.saved_tensors

@@ -74,7 +74,7 @@ class OccupiedField:
     center: Tensor = field(init=False)
     radius: Tensor = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.field.center) != 1:
             raise ValueError(f"an occupancy grid is of one scene; the field has {len(self.field.center)}")
         self.center, self.radius = self.field.center, self.field.radius

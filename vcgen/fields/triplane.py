@@ -89,7 +89,7 @@ class TriplaneField:
     eye_distance: float = 0.0
     proposal: None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.planes.device.type == "cpu":
             self.planes = channels_last(self.planes)
 

@@ -97,7 +97,7 @@ class NGD(Guidance):
     updates: AtLeastOne = 16
     eta: Unit = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_rounds(self)
         if not ((self.gamma is None or self.gamma >= 0) and self.max_weight >= 0 and 0 <= self.eta <= 1):
             raise ValueError(f"need gamma >= 0 or null, max_weight >= 0, eta in [0, 1]; got {self}")
@@ -166,7 +166,7 @@ class SDS(Guidance):
     rounds: AtLeastOne = 1000
     updates: AtLeastOne = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_rounds(self)
 
     def step(
@@ -211,7 +211,7 @@ class SJC(Guidance):
     updates: AtLeastOne = 1
     draws: AtLeastOne = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_rounds(self)
         if self.draws < 1:
             raise ValueError(f"need draws >= 1; got {self}")

@@ -40,7 +40,7 @@ class LossWeights:
     opacity: NotNegative = 1e-3
     entropy: NotNegative = 1e-3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = (self.rgb or 0, self.mask or 0, self.sds, self.smoothness, self.orientation, self.opacity, self.entropy)
         if min(given) < 0:
             raise ValueError(f"weights must not be negative; got {self}")

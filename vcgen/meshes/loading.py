@@ -17,8 +17,9 @@ import numpy as np
 
 from vcgen.data.images.reading import FORMATS, check_size
 from vcgen.errors import UserError
-from vcgen.io import one_line, read_bytes
+from vcgen.io import read_bytes
 from vcgen.meshes.gltf import Header, read_header
+from vcgen.terminal import one_line
 
 if TYPE_CHECKING:
     import trimesh

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from vcgen.data.images.reading import image_to_array
-from vcgen.io import one_line
 from vcgen.meshes.gltf import Header
 from vcgen.meshes.surface import BLEND, MASK, OPAQUE, to_linear
+from vcgen.terminal import one_line
 
 if TYPE_CHECKING:
     import trimesh

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.io import one_line
 from vcgen.meshes.gltf import Header
 from vcgen.meshes.loading import ADVICE, open_mesh, quiet
 from vcgen.meshes.materials import decode, look_of
 from vcgen.meshes.surface import MASK, OPAQUE, UPRIGHT, Surface, Up, joined
+from vcgen.terminal import one_line
 
 if TYPE_CHECKING:
     import trimesh

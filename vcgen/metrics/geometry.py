@@ -1,7 +1,7 @@
 """Distances between two triangle meshes, each with one written definition. The unit is that of the meshes; vcgen's own
 data fit a sphere of radius 0.5."""
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def boxed(mesh: "Trimesh") -> "Trimesh":
 
 def surface_distances(
     first: "Trimesh", second: "Trimesh", samples: int = 30_000, seed: int = 0
-) -> tuple[NDArray, NDArray]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Euclidean distances (samples,) from points of the first surface to the nearest point of the second, and the other
     way round.
 
@@ -127,7 +127,7 @@ def occupancy(mesh: "Trimesh", grid: Grid) -> NDArray[np.bool_]:
     return votes > 3
 
 
-def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray, NDArray]:
+def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Signed crossings of the rays from each center up and down ``axis``; the two other axes come first in the result,
     in order.
     """
@@ -178,5 +178,5 @@ def lattice_hits(triangles: NDArray[np.float64], first: NDArray[np.float64], sec
     return Hits(face, i, j, parts / whole[:, None], np.sign(whole).astype(np.int32))
 
 
-def _cross(a: NDArray, b: NDArray) -> NDArray:
+def _cross(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

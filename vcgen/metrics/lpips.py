@@ -26,9 +26,9 @@ from torch import Tensor
 
 from vcgen.archives import damaged_part
 from vcgen.errors import UserError
-from vcgen.io import file_sha256, one_line
+from vcgen.io import file_sha256
 from vcgen.tensors import all_finite
-from vcgen.terminal import printable
+from vcgen.terminal import one_line, printable
 
 Network = Literal["vgg", "squeeze", "alex"]
 

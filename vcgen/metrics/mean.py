@@ -16,7 +16,7 @@ class Mean(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
         self.add_state("total", torch.zeros((), dtype=precise), dist_reduce_fx="sum")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -49,7 +50,7 @@ class EMA(pl.Callback):
         self.weights = {name: placed_like(self.weights.get(name, p).detach().clone(), p) for name, p in current.items()}
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Average once per optimizer step (not per accumulated batch)."""
         if trainer.global_step == self.step:
@@ -76,11 +77,11 @@ class EMA(pl.Callback):
         """An error in validation must not leave averaged weights in place of trained ones."""
         self._swap_out(module)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
         return {"weights": {name: whole(value) for name, value in self.weights.items()}, "updates": self.updates}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.weights, self.updates = dict(state["weights"]), state["updates"]
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from vcgen.diffusion.library_folder import read_lora
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.io import one_line, read_json
+from vcgen.io import read_json
 from vcgen.schema import Label, Name
 from vcgen.tensors import read_tensors
+from vcgen.terminal import one_line
 
 #: Vectors that a word may have; a prompt has a few dozen places.
 MOST = 100

@@ -43,7 +43,7 @@ class Preservation:
     batch_size: AtLeastOne = 4
     weight: NotNegative = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.prompts or self.count < 1 or self.steps < 1 or self.batch_size < 1 or self.weight < 0:
             raise ValueError(f"preservation needs prompts, count, steps, batch_size >= 1 and weight >= 0; got {self}")
         if faults := [fault for prompt in self.prompts if (fault := fault_of(prompt, [""]))]:

@@ -41,7 +41,7 @@ class Meshes:
     vertex_counts: tuple[int, ...] = ()
     face_counts: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.vertices.ndim != 2 or self.vertices.shape[1] != 3 or self.faces.ndim != 2 or self.faces.shape[1] != 3:
             raise ValueError(
                 f"vertices must be (V, 3) and faces (F, 3), not {tuple(self.vertices.shape)} and"

@@ -47,7 +47,7 @@ class RenderOptions:
     depth_std: Length = 0.01
     max_points: AtLeastOne | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.samples < 1 or self.importance < 0 or self.around_depth < 0:
             raise ValueError(f"samples must be >= 1, importance and around_depth >= 0; got {self}")
 

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from vcgen.cameras import Cameras
@@ -157,7 +158,7 @@ class System(pl.LightningModule):
         """Lightning's hook; it cannot walk frozen dataclasses by itself."""
         return batch.to(device)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of all trainable parameters, scheduled every step."""
         options = self.optimizer_options
         optimizer = options.build(

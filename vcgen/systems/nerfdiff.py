@@ -42,7 +42,7 @@ class PriorOptions:
     condition_size: Side | None = None
     field_gradient_from: Count | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.views < 1 or (self.condition_size or 1) < 1:
             raise ValueError(f"prior_options: views and condition_size must be at least 1; got {self}")
 

@@ -62,7 +62,7 @@ class ViewImages:
     steps: AtLeastOne = 25
     guidance_scale: NotNegative = 7.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if fault := fault_of(self.prompt, [""]):
             raise ValueError(f"model.images.prompt: {fault}: the object's name stands there")
         if (

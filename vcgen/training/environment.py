@@ -16,7 +16,7 @@ from omegaconf.resolvers import oc
 from vcgen import redaction
 from vcgen.checkpoints.build import CLASSES, build_system
 from vcgen.errors import UserError
-from vcgen.io import one_line
+from vcgen.terminal import one_line
 
 ABSENT = object()
 #: The first keys of a configuration that jsonargparse puts together for all commands.

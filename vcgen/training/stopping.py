@@ -40,10 +40,10 @@ class StopSignals:
     started: the processes that this one has started and takes along.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: set[signal.Signals] = set()
         self.training = False
-        self.started: Callable[[], Sequence[subprocess.Popen]] = tuple
+        self.started: Callable[[], Sequence[subprocess.Popen[bytes]]] = tuple
         self._first: dict[int, float] = {}
 
     def __enter__(self) -> "StopSignals":

@@ -1,5 +1,7 @@
 """Colors of numbers: depth, warm near and cold far; errors, white where there is none. Nothing here imports torch."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ REDS = ("ffffff", "fccc8c", "e65438", "730a26")
 LARGEST_ERROR = 0.5
 
 
-def depth_image(depth: NDArray, near: float, far: float, alpha: NDArray | None = None) -> NDArray[np.uint8]:
+def depth_image(depth: NDArray[Any], near: float, far: float, alpha: NDArray[Any] | None = None) -> NDArray[np.uint8]:
     """Depth (...) as colors (..., 3): yellow at ``near``, through red, to violet at ``far``; others are clamped.
 
     alpha: the same shape, opacity in [0, 1]; what is transparent fades to white.
@@ -23,12 +25,12 @@ def depth_image(depth: NDArray, near: float, far: float, alpha: NDArray | None =
     return np.round(color * 255).astype(np.uint8)
 
 
-def error_image(prediction: NDArray, truth: NDArray) -> NDArray[np.uint8]:
+def error_image(prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.uint8]:
     """The mean absolute difference of two images (3, height, width) in [0, 1] as colors (height, width, 3)."""
     return np.round(colored(np.abs(prediction - truth).mean(0) / LARGEST_ERROR, REDS) * 255).astype(np.uint8)
 
 
-def colored(values: NDArray, colors: tuple[str, ...]) -> NDArray[np.float64]:
+def colored(values: NDArray[Any], colors: tuple[str, ...]) -> NDArray[np.float64]:
     """Values (...), clamped to [0, 1], along a path of evenly spaced colors: (..., 3) in [0, 1]."""
     stops = np.array([list(bytes.fromhex(color)) for color in colors]) / 255
     places = np.linspace(0, 1, len(stops))

@@ -1,7 +1,7 @@
 """Mesh files: .glb, .ply, .obj, .stl."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ def _glb(mesh: "trimesh.Trimesh") -> bytes:
     return turned.export(file_type="glb", include_normals=True, tree_postprocessor=_make_unlit)
 
 
-def _make_unlit(tree: dict) -> None:
+def _make_unlit(tree: dict[str, Any]) -> None:
     matte = {"baseColorFactor": [1, 1, 1, 1], "metallicFactor": 0, "roughnessFactor": 1}
     tree["materials"] = [{"name": "radiance", "pbrMetallicRoughness": matte, "extensions": {"KHR_materials_unlit": {}}}]
     tree["extensionsUsed"] = ["KHR_materials_unlit"]

@@ -7,7 +7,7 @@ import io
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,14 @@ def to_uint8(images: "Tensor") -> NDArray[np.uint8]:
     return (images.detach().float().clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
-def png_bytes(pixels: NDArray | Image.Image) -> bytes:
+def png_bytes(pixels: NDArray[Any] | Image.Image) -> bytes:
     """A PNG file of uint8 (height, width, 3 or 4), uint16 (height, width), or an image of Pillow."""
     stream = io.BytesIO()
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def write_png(path: Path | str, pixels: NDArray) -> Path:
+def write_png(path: Path | str, pixels: NDArray[Any]) -> Path:
     """Write :func:`png_bytes` to ``path``, atomically."""
     write_bytes(path, png_bytes(pixels))
     return Path(path)

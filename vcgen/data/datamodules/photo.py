@@ -136,11 +136,11 @@ class PhotoData(pl.LightningDataModule):
             side_by_side([photo, *frusta_panels("reference camera", c2w, K, self.distance, self.object_radius, SIDES)])
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Example]:
         """The photos, endlessly."""
         return DataLoader(Same(self.example, 1 << 40), batch_size=None)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Example]:
         """The photos, once."""
         return DataLoader(Same(self.example, 1), batch_size=None)
 

@@ -8,7 +8,7 @@ scenes each make the batch that one makes of eight."""
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class StreamState(Struct):
     batch_size: Annotated[int, Meta(ge=1, le=1 << 20)]
 
 
-def resume_position(stored: dict, here: dict, total: int) -> Position:
+def resume_position(stored: dict[str, Any], here: dict[str, Any], total: int) -> Position:
     """The position in a checkpoint's state of a stream.
 
     stored, here: that state and this run's, by ``ShardData.state_dict``. total: scenes of an epoch. Raises UserError

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -25,7 +26,7 @@ from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
 from vcgen.terminal import complain
-from vcgen.types import Position
+from vcgen.types import Example, Position
 
 
 class ShardData(pl.LightningDataModule):
@@ -125,7 +126,7 @@ class ShardData(pl.LightningDataModule):
             self._camera = camera_of(self.train_index.read(first))
         return self._camera
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Example]:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
         self.stream = SceneStream(
             self.train_index,
@@ -144,7 +145,7 @@ class ShardData(pl.LightningDataModule):
             self.stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer
         )
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> DataLoader[Example] | list[Any]:
         """One scene per batch, the same scenes every time, whatever the number of ranks they are dealt out to."""
         if self.val_index is None:
             return []
@@ -162,7 +163,7 @@ class ShardData(pl.LightningDataModule):
         if self.stream is not None:
             self.stream.start = position
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Where the run is in which data; Lightning stores this in the checkpoint."""
         return {
             **self.position._asdict(),
@@ -172,7 +173,7 @@ class ShardData(pl.LightningDataModule):
             "batch_size": self.batch_size,
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; Lightning calls this between ``setup`` and the loaders. Commands other than fit may read
         any data.
         """

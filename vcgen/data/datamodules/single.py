@@ -1,6 +1,7 @@
 """The data of a per-image stage: one scene of a shard folder, again and again."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
@@ -62,11 +63,11 @@ class SceneData(pl.LightningDataModule):
         """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`."""
         return camera_of(self.record)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Example]:
         """The scene, endlessly."""
         return DataLoader(Same(self.example, 1 << 40), batch_size=None)
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> DataLoader[Example] | list[Any]:
         """The scene, once; nothing where it has no other views."""
         return DataLoader(Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
 
@@ -74,7 +75,7 @@ class SceneData(pl.LightningDataModule):
         """There is no position to keep."""
 
 
-class Same(Dataset):
+class Same(Dataset[Example]):
     """One example under ``count`` numbers."""
 
     def __init__(self, example: Example, count: int):

@@ -50,7 +50,7 @@ def stack_views(scenes: Sequence[Views]) -> Views:
     return Views(images, cameras, alpha)
 
 
-class SceneStream(IterableDataset):
+class SceneStream(IterableDataset[Example]):
     """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch,
     targets) views.
 
@@ -121,7 +121,7 @@ class SceneStream(IterableDataset):
                 skipped[self.index.scenes[number].key] = str(error)
 
 
-class FixedScenes(Dataset):
+class FixedScenes(Dataset[Example]):
     """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets``
     spaced others.
 

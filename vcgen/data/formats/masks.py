@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from vcgen.data.images.reading import UPRIGHT, read_header, read_image
 from vcgen.errors import UserError
 
 
-def find_masks(path: Path, frames: list[dict]) -> list[Path | None]:
+def find_masks(path: Path, frames: list[dict[str, Any]]) -> list[Path | None]:
     """The file of each frame's ``mask_path``, None where no frame has one. Raises UserError where only some do, or
     files are missing.
     """

@@ -102,7 +102,7 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     return make_record(scene, settings, [views[i] for i in chosen], list(pixels), list(K), list(c2w), middle)
 
 
-def _capture(path: Path, frames: list[dict]) -> Iterator[tuple[str, np.ndarray]]:
+def _capture(path: Path, frames: list[dict[str, Any]]) -> Iterator[tuple[str, np.ndarray]]:
     """The names and poses of all frames, whatever the split; where splits have files of their own, those for
     training.
     """
@@ -118,7 +118,7 @@ def _capture(path: Path, frames: list[dict]) -> Iterator[tuple[str, np.ndarray]]
 
 
 def _read_view(
-    frame: dict, content: dict, image: Path, mask: Path | None, turn: Turn, settings: Settings
+    frame: dict[str, Any], content: dict[str, Any], image: Path, mask: Path | None, turn: Turn, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The uint8 image, normalized intrinsics and OpenCV pose of a frame, as they are packed."""
     pixels = np.rot90(load_image(image) if mask is None else load_masked(image, mask), turn.back)
@@ -128,7 +128,7 @@ def _read_view(
     return to_bytes(area_resize(pixels, settings.size or pixels.shape[:2])), K, c2w
 
 
-def _remark_on_focal_length(frame: dict, content: dict) -> None:
+def _remark_on_focal_length(frame: dict[str, Any], content: dict[str, Any]) -> None:
     """A remark where one level states a focal length, the width that it is for, and another field of view."""
     level = frame if "fl_x" in frame else content
     focal, angle, width = (
@@ -143,7 +143,7 @@ def _remark_on_focal_length(frame: dict, content: dict) -> None:
         )
 
 
-def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
+def _stated_size(frame: dict[str, Any], content: dict[str, Any]) -> tuple[float, float] | None:
     """(width, height) that the intrinsics are for: w and h, else what a principal point in the middle says; None where
     nothing does.
     """
@@ -157,7 +157,9 @@ def _stated_size(frame: dict, content: dict) -> tuple[float, float] | None:
     return None
 
 
-def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], crops: bool = False) -> np.ndarray:
+def read_intrinsics(
+    frame: dict[str, Any], content: dict[str, Any], image_size: tuple[int, int], crops: bool = False
+) -> np.ndarray:
     """Normalized (3, 3) intrinsics of a frame; pixel values refer to ``w`` x ``h`` where given, else to the image
     itself.
 
@@ -189,7 +191,7 @@ def read_intrinsics(frame: dict, content: dict, image_size: tuple[int, int], cro
     return normalized((focal_x, focal_y), center, (width, height), crops)
 
 
-def read_distortion(frame: dict, content: dict) -> Distortion:
+def read_distortion(frame: dict[str, Any], content: dict[str, Any]) -> Distortion:
     """Lens coefficients of a frame, 0 where absent. Raises UserError for fisheye and other lenses that are not
     pinholes.
     """
@@ -213,7 +215,7 @@ def read_distortion(frame: dict, content: dict) -> Distortion:
     return Distortion(**{name: _number(frame, content, name, 0.0) for name in Distortion._fields})
 
 
-def read_pose(frame: dict) -> np.ndarray:
+def read_pose(frame: dict[str, Any]) -> np.ndarray:
     """The frame's camera-to-world with OpenCV axes, (4, 4) float64; a 3 x 4 matrix gets its last row. Raises UserError
     if malformed.
     """
@@ -228,7 +230,7 @@ def _transforms_file(folder: Path, split: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _other_splits(path: Path, content: dict, split: str) -> dict[str, list[str]]:
+def _other_splits(path: Path, content: dict[str, Any], split: str) -> dict[str, list[str]]:
     """Where from -> names of images of which ``split`` must have none: of testing and validation for training, else of
     training.
     """
@@ -245,13 +247,13 @@ def _other_splits(path: Path, content: dict, split: str) -> dict[str, list[str]]
     return names
 
 
-def _read_json(path: Path) -> tuple[dict, list[dict]]:
+def _read_json(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The whole file, whose writers are many and state more than is used here, and its frames."""
     content = read_json(path, advice=ADVICE)
     return content, check(content.get("frames"), Frames, f"{path}, frames", ADVICE)
 
 
-def _find_images(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]:
+def _find_images(path: Path, frames: list[dict[str, Any]]) -> tuple[list[str], list[Path]]:
     """View names and image paths of all frames; raises UserError listing those that are missing."""
     names, files = [str(frame.get("file_path", "")) for frame in frames], ImageFiles(path.parent)
     found = [files.find(name) for name in names]
@@ -269,7 +271,7 @@ def _find_images(path: Path, frames: list[dict]) -> tuple[list[str], list[Path]]
     return view_names(found, path.parent), found
 
 
-def _number(first: dict, second: dict, name: str, default: float | None) -> float | None:
+def _number(first: dict[str, Any], second: dict[str, Any], name: str, default: float | None) -> float | None:
     """A finite number from the first dict that has the name."""
     value = first.get(name, second.get(name, default))
     if value is None and default is None and name not in first:

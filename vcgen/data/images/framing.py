@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from vcgen.errors import UserError
 
 #: What counts as an image: a file, an opened image, or an array (height, width, 3 or 4), uint8 or floats in [0, 1],
 #: straight color.
-Source = Path | str | Image.Image | NDArray
+Source = Path | str | Image.Image | NDArray[Any]
 
 #: Largest channel difference from the background color (of 255) that still counts as background: JPEG noise lies below
 #: it.
@@ -37,8 +38,8 @@ USE_ANOTHER = (
 class RgbaImage:
     """An image: straight color (height, width, 3) and coverage (height, width), uint8 or floats in [0, 1]."""
 
-    color: NDArray
-    alpha: NDArray
+    color: NDArray[Any]
+    alpha: NDArray[Any]
 
     def coverage(self, rows: slice, columns: slice = slice(None)) -> NDArray[np.float32]:
         """Coverage of a part of it as floats."""
@@ -59,7 +60,7 @@ class CutOut:
         border.
     """
 
-    color: NDArray
+    color: NDArray[Any]
     background: NDArray[np.float32]
     outside: NDArray[np.bool_]
 
@@ -81,7 +82,7 @@ class CutOut:
         return [*(np.clip((m - behind * b) / divisor, 0, 1) * alpha for m, b in zip(mixed, self.background)), alpha]
 
 
-def read(source: Source) -> tuple[NDArray, bool]:
+def read(source: Source) -> tuple[NDArray[Any], bool]:
     """(height, width, 3 or 4), uint8 or floats in [0, 1], turned upright as the camera noted, and whether its alpha
     says anything.
     """
@@ -94,7 +95,7 @@ def read(source: Source) -> tuple[NDArray, bool]:
     return pixels, pixels.shape[2] == 4 and bool((pixels[..., 3] < (255 if pixels.dtype == np.uint8 else 1)).any())
 
 
-def _from_array(array: NDArray) -> NDArray:
+def _from_array(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
         raise UserError(
             f"an image as an array must have the shape (height, width, 3 or 4), not {array.shape}: put the channels"
@@ -114,7 +115,7 @@ def _from_array(array: NDArray) -> NDArray:
     return pixels
 
 
-def as_floats(pixels: NDArray) -> NDArray[np.float32]:
+def as_floats(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """uint8 or floats -> float32 in [0, 1]."""
     return pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32, copy=False)
 
@@ -125,7 +126,7 @@ def bands(height: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
-def cut_out(color: NDArray, name: str, advice: str = USE_ANOTHER) -> CutOut:
+def cut_out(color: NDArray[Any], name: str, advice: str = USE_ANOTHER) -> CutOut:
     """Separate an object from a plain background: what resembles the border's color *and* is connected to the border.
 
     Light parts inside the object stay. name: what messages call the image. Raises UserError with ``advice`` where the
@@ -143,7 +144,7 @@ def cut_out(color: NDArray, name: str, advice: str = USE_ANOTHER) -> CutOut:
     return CutOut(color, background, flood(similar, (0, 0), connectivity=1)[1:-1, 1:-1])
 
 
-def difference(color: NDArray, background: NDArray[np.float32]) -> NDArray[np.float32]:
+def difference(color: NDArray[Any], background: NDArray[np.float32]) -> NDArray[np.float32]:
     """(..., 3) -> (...): the largest difference of a channel from the background's, of 255."""
     channels = (np.abs(as_floats(color[..., channel]) - background[channel]) for channel in range(3))
     return functools.reduce(np.maximum, channels) * 255

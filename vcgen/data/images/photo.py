@@ -5,6 +5,7 @@ the object.
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def shrunk(image: RgbaImage, size: int, name: str) -> RgbaImage:
     return resample(image, (0.0, 0.0, columns * factor, rows * factor), (rows, columns), fill=1.0, pad=True)
 
 
-def without_background(color: NDArray, size: int, name: str, advice: str = ADVICE) -> RgbaImage | CutOut:
+def without_background(color: NDArray[Any], size: int, name: str, advice: str = ADVICE) -> RgbaImage | CutOut:
     """By the border's color, or where that is not of one color by rembg, if installed. size: of what is made of it, see
     :func:`shrunk`.
 

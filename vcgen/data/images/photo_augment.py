@@ -47,7 +47,7 @@ class PhotoAugmentation:
     mirror: float = 0.0
     background: Literal["white", "random"] = "white"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("rotation", "crop", "jitter", "grayscale", "blur", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augmentation.{name} is a probability, in [0, 1]; got {getattr(self, name)}")

@@ -10,13 +10,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcgen.errors import UserError
-from vcgen.io import one_line, open_regular
+from vcgen.io import open_regular
+from vcgen.terminal import one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 #: EXIF's tag of the orientation.
 ORIENTATION = 0x0112
 #: EXIF's number of a camera's orientation -> what turns (height, width, channels) upright.
-UPRIGHT: dict[int, Callable[[NDArray], NDArray]] = {
+UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],

@@ -27,7 +27,7 @@ def convert(
     if workers == 1:
         yield from (convert_one(read_scene, scene, settings) for scene in scenes)
         return
-    pending: deque[Future] = deque()
+    pending: deque[Future[tuple[SceneRecord | str, list[str]]]] = deque()
     with ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent
     ) as pool:

@@ -21,8 +21,9 @@ from vcgen.data.shards.table import SampleEntry, SceneTable
 from vcgen.data.shards.tar import add_member, read_members
 from vcgen.errors import UserError
 from vcgen.folders import create_folder, replacing_folder
-from vcgen.io import file_sha256, one_line, read_bytes, replacing, write_bytes
+from vcgen.io import file_sha256, read_bytes, replacing, write_bytes
 from vcgen.schema import Sha256
+from vcgen.terminal import one_line
 
 INDEX = "index.json"
 

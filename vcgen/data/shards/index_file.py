@@ -9,8 +9,9 @@ from msgspec import Meta, Raw, Struct
 
 from vcgen.data.shards.table import SampleEntry, SceneTable
 from vcgen.errors import UserError
-from vcgen.io import one_line, parse_json
+from vcgen.io import parse_json
 from vcgen.schema import Name, Sha256, Side, Text
+from vcgen.terminal import one_line
 
 #: Ten million scenes.
 MAX_BYTES = 1 << 31

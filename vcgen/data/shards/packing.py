@@ -213,7 +213,7 @@ def save_made(
     records: list[SceneRecord],
     broken: list[tuple[str, str]],
     remarks: list[tuple[str, str]],
-    image_size: tuple | None,
+    image_size: tuple[int, int] | None,
 ) -> Made:
     """Write a shard and then the note that it is finished."""
     entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None

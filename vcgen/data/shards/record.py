@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 
 from vcgen.data.images.reading import MAX_VIEW_PIXELS, check_size, decode_png
 from vcgen.errors import UserError
-from vcgen.io import one_line
 from vcgen.schema import Name, Side, Text
+from vcgen.terminal import one_line
 
 VERSION = 1
 #: Of positions and distances in a scene, in world units: float32 has seven digits.
@@ -141,7 +141,7 @@ class SceneRecord:
         if list(self.views) != sorted(self.views, key=natural_order):
             raise UserError(f"{where}: views are not in natural order of their names")
 
-    def cameras_json(self) -> dict:
+    def cameras_json(self) -> dict[str, Any]:
         """Everything but key and images as a JSON-ready dict; :meth:`from_cameras_json` is the inverse."""
         values = {name: getattr(self, name) for name in _JSON_FIELDS}
         arrays = {

@@ -6,7 +6,7 @@ writes to it (its reference count). A list of a million entries would so be copi
 process over an epoch; an array is not."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, overload
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -60,7 +60,13 @@ class SceneTable(Sequence[SampleEntry]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number):
+    @overload
+    def __getitem__(self, number: int) -> SampleEntry: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> "SceneTable": ...
+
+    def __getitem__(self, number: int | slice) -> "SampleEntry | SceneTable":
         if isinstance(number, slice):
             return SceneTable(self.rows[number])
         return _entry(self.rows[number].item())
@@ -69,10 +75,10 @@ class SceneTable(Sequence[SampleEntry]):
         for start in range(0, len(self), 4096):
             yield from map(_entry, self.rows[start : start + 4096].tolist())
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
 
 
-def _entry(row: tuple) -> SampleEntry:
+def _entry(row: tuple[bytes, int, int, int, bytes]) -> SampleEntry:
     key, offset, size, views, group = row
     return SampleEntry(key.decode(), offset, size, views, group.decode())

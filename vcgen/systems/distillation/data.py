@@ -57,11 +57,11 @@ class ImageData(pl.LightningDataModule):
         """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`."""
         return {name: getattr(self.assumed, name) for name in ("focal", "distance", "elevation", "near", "far")}
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Example]:
         """The image, endlessly."""
         return DataLoader(Same(self.example, 1 << 40), batch_size=None)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Example]:
         """The image, once."""
         return DataLoader(Same(self.example, 1), batch_size=None)
 

@@ -19,10 +19,11 @@ from vcgen.checkpoints.build import instantiate
 from vcgen.checkpoints.fitting import mismatch
 from vcgen.errors import UserError
 from vcgen.guidance.guidance import NGD, Guidance
-from vcgen.io import check, one_line, read_bytes, replacing
+from vcgen.io import check, read_bytes, replacing
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.tensors import read_tensors, write_tensors
+from vcgen.terminal import one_line
 from vcgen.types import Field, Finetunable, Rendering, Views
 
 ADVICE = "no configuration of a distillation; see configs/distill.yaml"
@@ -60,7 +61,7 @@ class Distilled:
         self.last: Distillation | None = None
 
     @property
-    def config(self) -> dict:
+    def config(self) -> dict[str, Any]:
         """The model folder's."""
         return self.system.config
 

@@ -57,7 +57,7 @@ class DistillOptions:
     condition: Literal["first", "current"] = "current"
     guidance_scale: NotNegative = 1.05
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         low, high = self.elevations
         if self.samples is not None and self.samples < 1:
             raise ValueError(f"samples per ray must be at least 1, not {self.samples}")

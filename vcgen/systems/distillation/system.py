@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from vcgen.cameras import Cameras
@@ -99,7 +100,7 @@ class Distill(FieldSystem):
                 self.log_images()
         return losses
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam on the scene's weights and, where asked for, the decoder's."""
         optimizer = self.state.optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.state.rate)

@@ -25,7 +25,7 @@ MANY_FACES = 0.85
 class SceneMonitor:
     """Each warning comes once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.opacity, self.entropy = deque(maxlen=WINDOW), deque(maxlen=WINDOW)
         self.norms, self.large = deque(maxlen=NORMS), 0
         self.said: set[str] = set()

@@ -27,7 +27,7 @@ class Prompt:
     negative: str = ""
     negative_views: dict[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if unknown := set(self.negative_views or ()) - set(VIEWS):
             raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
         if self.subject is not None and not self.subject.strip():
@@ -105,7 +105,7 @@ class RealFusionOptions:
     network_lr: Positive = 1e-2
     refresh_every: AtLeastOne = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:
             raise ValueError(f"render_size, views, reference_rays and refresh_every must be at least 1; got {self}")
         if min(self.shading) < 0 or abs(sum(self.shading) - 1) > 1e-6:

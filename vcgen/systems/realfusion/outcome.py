@@ -40,7 +40,7 @@ class OutcomeOptions:
     views: AtLeastOne = 8
     size: Side | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if 0 < self.mesh_resolution < 8:
             raise ValueError(f"mesh_resolution must be at least 8, or 0 for no mesh, not {self.mesh_resolution}")
 

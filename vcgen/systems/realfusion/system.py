@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from vcgen.cameras import Cameras
@@ -268,7 +269,7 @@ class RealFusion(FieldSystem):
             return self.guidance
         return replace(self.guidance, start=self.guidance.start + progress * (end - self.guidance.start))
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
         networks = [*self.scene.decoder.parameters(), *self.background.parameters()]
         slow = {"params": networks, "lr": self.options.network_lr}

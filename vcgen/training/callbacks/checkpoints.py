@@ -67,7 +67,7 @@ class Checkpoints(Checkpoint):
         return "Checkpoints"
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After the last step, before the loops wind up: what they store then is a clean place to resume from."""
         if trainer.fast_dev_run:

@@ -19,7 +19,7 @@ class Cursor(pl.Callback):
     run had accumulated is lost, so those batches come again. With ``trainer.overfit_batches`` every epoch has the
     batches of the first."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.step = 0
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Cursor(pl.Callback):
                 )
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Example, batch_idx: int
     ) -> None:
         """The batch has been trained on, and those accumulated before it."""
         if trainer.global_step != self.step:

@@ -16,7 +16,7 @@ class Progress(RichProgressBar):
     Where there is no terminal to draw on (a SLURM log), one line per validation instead.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(leave=True)
         self.started, self.first_step = 0.0, 0
 

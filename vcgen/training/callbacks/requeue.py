@@ -3,6 +3,7 @@ with a checkpoint.
 """
 
 import signal
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -27,7 +28,7 @@ class Requeue(pl.Callback):
         self.step, self.signals.training = trainer.global_step, True
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Not between two accumulated batches, whose gradients no checkpoint holds. After the last step there is
         nothing to stop.

@@ -1,12 +1,14 @@
 """Images of a validation: input, target, rendering, depth and the prior's sample side by side, and a turntable."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 import numpy as np
 import torch
 
 from vcgen.cameras import orbit, view_angles
 from vcgen.schema import AtLeastOne, Count
-from vcgen.types import Example
+from vcgen.types import Example, Field
 from vcgen.visualization.colormaps import depth_image
 from vcgen.visualization.logging import show_animation, show_image
 from vcgen.visualization.video import contact_sheet, to_uint8
@@ -32,7 +34,13 @@ class Samples(pl.Callback):
         self.rows = []
 
     def on_validation_batch_end(
-        self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Example,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Render the first target view of a scene once more, with its depth. Systems without a field draw their images
         themselves.
@@ -61,11 +69,11 @@ class Samples(pl.Callback):
         name = "val/input_target_rendering_depth" + ("_sample" if columns == 5 else "")
         show_image(trainer, name, sheet)
 
-    def _log_turntable(self, trainer: pl.Trainer, module: pl.LightningModule, field, batch: Example) -> None:
+    def _log_turntable(self, trainer: pl.Trainer, module: pl.LightningModule, field: Field, batch: Example) -> None:
         show_animation(trainer, "val/turntable", turntable_frames(module, field, batch, self.turntable), fps=12)
 
 
-def image_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
+def image_row(module: pl.LightningModule, field: Field, batch: Example) -> np.ndarray:
     """(4 or 5, H, W, 3) uint8: input, first target, its rendering, its depth, and where the system has a prior its
     sample.
     """
@@ -81,7 +89,7 @@ def image_row(module: pl.LightningModule, field, batch: Example) -> np.ndarray:
     return np.stack(row)
 
 
-def turntable_frames(module: pl.LightningModule, field, batch: Example, count: int) -> np.ndarray:
+def turntable_frames(module: pl.LightningModule, field: Field, batch: Example, count: int) -> np.ndarray:
     """(count, H, W, 3) uint8: once round the world's z axis at the input view's distance, focal length and elevation
     (10 to 60 degrees).
     """

@@ -2,6 +2,8 @@
 TensorBoard.
 """
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 
@@ -13,11 +15,11 @@ class Skipped(pl.Callback):
     since the start.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Example, batch_idx: int
     ) -> None:
         """Loader processes put what they skipped into their batches."""
         if getattr(trainer.datamodule, "on_error", "stop") == "stop":
@@ -29,7 +31,13 @@ class Skipped(pl.Callback):
             module.log("data/skipped", trainer.strategy.reduce(total, reduce_op="sum"))
 
     def on_validation_batch_end(
-        self, trainer, module, outputs, batch: Example, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Example,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """The same for validation, which is not counted."""
         if batch.skipped:

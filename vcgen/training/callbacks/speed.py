@@ -1,6 +1,7 @@
 """How fast training goes and what it needs: throughput, memory, gradient norms, in TensorBoard."""
 
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -18,7 +19,7 @@ class Speed(pl.Callback):
     - ``gradient_norm/PART`` for each part (direct child) of the system, before clipping.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.since, self.step, self.steps, self.done = 0.0, 0, 0, {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -42,7 +43,7 @@ class Speed(pl.Callback):
                 module.log(f"gradient_norm/{name}", total_norm(gradients))
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch: Example, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Example, batch_idx: int
     ) -> None:
         """Count; log from time to time."""
         for name, count in module.work.items():

@@ -73,7 +73,7 @@ class Together(pl.Callback):
                 logger.finalize("failed")
         end(started_by(trainer), 1 if line is None else 2, f"rank {rank}: {line}" if rank and line else line)
 
-    def _watch(self, started: Sequence[subprocess.Popen]) -> None:
+    def _watch(self, started: Sequence[subprocess.Popen[bytes]]) -> None:
         while not self.over.wait(SECONDS_BETWEEN_LOOKS):
             for number, process in enumerate(started, 1):
                 status = process.poll()
@@ -87,12 +87,12 @@ class Together(pl.Callback):
                     end(started, status)
 
 
-def started_by(trainer: pl.Trainer) -> list[subprocess.Popen]:
+def started_by(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
     """The processes of the other ranks that this one has started."""
     return getattr(trainer.strategy.launcher, "procs", [])
 
 
-def end(started: Sequence[subprocess.Popen], status: int, line: str | None = None) -> None:
+def end(started: Sequence[subprocess.Popen[bytes]], status: int, line: str | None = None) -> None:
     """Leave at once with ``status`` and ``line``, and take the processes along that this one has started."""
     if line:
         complain(line)

@@ -11,9 +11,10 @@ from msgspec import Meta, Struct, field
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.io import check, levels, one_line
+from vcgen.io import check, levels
 from vcgen.schema import Count, NotNegative
 from vcgen.tensors import all_finite
+from vcgen.terminal import one_line
 
 ADVICE = "give a .ckpt file that `vcgen fit` wrote"
 Step = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -32,7 +33,7 @@ class Optimizer(Struct):
     state: dict[Count | str, dict[str, Any]]
     param_groups: Annotated[list[Group], Meta(min_length=1)]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         numbers = [number for group in self.param_groups for number in group.params]
         if len(set(numbers)) != len(numbers) or not self.state.keys() <= set(numbers):
             raise ValueError("an optimizer's parameters are not those of its groups")
