@@ -12,6 +12,7 @@ from trimesh.visual.texture import TextureVisuals
 
 from vcgen.cameras import Cameras, orbit, pinhole
 from vcgen.meshes.draw import draw, drawable
+from vcgen.meshes.light import STANDARD
 from vcgen.meshes.parts import read_surface
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -40,7 +41,9 @@ def front(azimuth: float = 0.0, elevation: float = 0.0) -> Cameras:
 def seen(path: Path, size: int = 16, camera: Cameras | None = None, lit: bool = False, cull: bool = False) -> Tensor:
     """(size, size, 4) whole numbers: the file's object, y up, the longest side of its bounding box 1, without light."""
     surface, _ = read_surface(path, "y", 10_000).fitted("box")
-    return draw(drawable(surface, lit, cull), front() if camera is None else camera, (size, size), 4).int()
+    return draw(
+        drawable(surface, STANDARD if lit else None, cull), front() if camera is None else camera, (size, size), 4
+    ).int()
 
 
 def quarters(image: Tensor) -> list[tuple[int, ...]]:

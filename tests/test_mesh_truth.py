@@ -21,7 +21,7 @@ from vcgen.rendering.rasterizer import rasterize
 def test_outline_and_depth_are_those_of_gso_30(view, shared_data):
     truth = shared_data / "gso_chicken" / "truth"
     surface, _ = read_surface(shared_data / "gso_chicken" / "model.obj", "z", 20_000, plain=True).fitted("box")
-    scene, cameras = drawable(surface, lit=False), SETS["gso30"].make(np.random.default_rng(0), 16)
+    scene, cameras = drawable(surface, None), SETS["gso30"].make(np.random.default_rng(0), 16)
     ours = draw(scene, cameras[view], (256, 256), 2)[..., 3].numpy() > 127
     theirs = np.array(Image.open(truth / f"{view:03d}.png"))[..., 3] > 127
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.995

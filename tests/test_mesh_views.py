@@ -25,7 +25,7 @@ def test_a_ball_covers_the_circle_that_it_must_and_stands_at_its_distance(tmp_pa
     trimesh.creation.icosphere(4, radius=7).apply_translation([3, 4, 5]).export(tmp_path / "ball.stl")
     surface, scale = read_surface(tmp_path / "ball.stl", "z", 10_000).fitted("sphere")
     cameras = turntable(np.random.default_rng(0), 3)
-    scene = drawable(surface, lit=False)
+    scene = drawable(surface, None)
     alpha = draw(scene, cameras[1], (64, 64))[..., 3].float() / 255
     radius = 64 * FOCAL * math.tan(math.asin(0.5 / DISTANCE))
     assert scale == pytest.approx(0.5 / 7, rel=1e-5)

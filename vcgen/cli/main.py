@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vcgen.cli.render_meshes:main",
         "turn mesh files into shards of posed images: vcgen data render MESHES OUT",
     ),
+    "data synthesize": (
+        "vcgen.cli.synthesize:main",
+        "make training data by code: vcgen data synthesize cars OUT --count 1000",
+    ),
     "data inspect": ("vcgen.cli.inspect:main", "summarize shards and draw contact sheet, cameras and epipolar lines"),
     "evaluate": ("vcgen.cli.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
     "export": ("vcgen.cli.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),
@@ -41,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def usage() -> str:
     """The text of ``vcgen --help``."""
     lines = [f"vcgen {__version__}: view-conditioned 3D generation", "", "usage: vcgen COMMAND [arguments]", ""]
-    lines += [f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join([*lines, "", "`vcgen COMMAND --help` explains a command."])
 
 

@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Never, get_args, get_origin
 
 from jsonargparse import ArgumentParser, auto_cli
@@ -163,6 +163,14 @@ def within(
     low, high, given = (number if isinstance(number, int) else f"{number:.12g}" for number in (lowest, highest, value))
     bounds = f"be {least} {low}" if math.isinf(highest) else f"lie between {low} and {high}"
     raise UserError(f"{option} must {bounds}{what}, not {given}")
+
+
+def chosen(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The words of a list with commas, each of which must be known; UserError where one is not, or there is none."""
+    words = tuple(word.strip().lstrip(".").lower() for word in text.split(","))
+    if unknown := [word for word in words if word not in known]:
+        raise UserError(f"{option}: {unknown[0]!r} is not known; give some of {', '.join(known)}")
+    return tuple(dict.fromkeys(words))
 
 
 def choose_device(name: str) -> str:

@@ -4,7 +4,8 @@ file's.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -83,10 +84,15 @@ class CameraSet:
         return self.near or near, self.far or round(float(distances.max()) + radius, 6)
 
 
-def camera_set(name: str) -> CameraSet:
-    """The set of that name, or of that file. Raises UserError for one that is neither, and a file that cannot be
-    used.
+def camera_set(name: str, elevation: tuple[float, float] | None = None) -> CameraSet:
+    """The set of that name, or of that file. elevation: degrees between which ``sphere`` looks from.
+
+    Raises UserError for one that is neither, a file that cannot be used, and elevations where cameras have their own.
     """
+    if elevation is not None:
+        if name != "sphere":
+            raise UserError(f"--elevation: the cameras {name} have their own; leave it out, or choose sphere")
+        return replace(SETS[name], make=partial(sphere, elevation=elevation))
     if name in SETS:
         return SETS[name]
     if name.endswith(".json"):
@@ -115,12 +121,12 @@ def read_cameras(path: Path) -> CameraSet:
     return CameraSet(lambda random, count: cameras, len(c2w), True, tuple(names), file.t_near, file.t_far)
 
 
-def sphere(random: np.random.Generator, views: int) -> Cameras:
-    """All round by golden angles from a random start, heights between LOWEST and HIGHEST evenly by area: the bundled
-    cars' cameras.
+def sphere(random: np.random.Generator, views: int, elevation: tuple[float, float] = (LOWEST, HIGHEST)) -> Cameras:
+    """All round by golden angles from a random start, between elevations in degrees evenly by area: the bundled cars'
+    cameras.
     """
     start = random.uniform()
-    heights = np.degrees(np.arcsin(random.uniform(*np.sin(np.radians([LOWEST, HIGHEST])), views)))
+    heights = np.degrees(np.arcsin(random.uniform(*np.sin(np.radians(elevation)), views)))
     azimuths = 360 * ((start + np.arange(views) * 0.61803398875) % 1)
     return _around(90 + azimuths, heights, DISTANCE, FOCAL)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.meshes.light import MATTE, Light, gloss, shine_on
+from vcgen.meshes.light import MATTE, STANDARD, Lamps, Light, gloss, shine_on
 from vcgen.meshes.surface import MASK, OPAQUE, Surface, to_linear, to_srgb
 from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import Raster, rasterize
@@ -33,16 +33,18 @@ class Drawable:
     cull: bool
 
 
-def drawable(surface: Surface, lit: bool = True, cull: bool = False) -> Drawable:
-    """Prepare a surface around the origin: refine its faces, and compute its light if ``lit``."""
+def drawable(surface: Surface, lamps: Lamps | None = STANDARD, cull: bool = False) -> Drawable:
+    """Prepare a surface around the origin: refine its faces, and compute its light. lamps: None for the base color
+    alone.
+    """
     surface = surface.refined(LONGEST, max(MOST, len(surface)))
     mesh = Meshes(surface.triangles.reshape(-1, 3), torch.arange(3 * len(surface)).reshape(-1, 3)).welded()
     textures = tuple(Mipmaps.of(_linear(texture)) for texture in surface.textures)
-    if not lit:
+    if lamps is None:
         return Drawable(surface, mesh, textures, None, cull)
     corners = torch.arange(len(surface)).repeat_interleave(3)
     base = _base(textures, surface, corners, surface.uv.reshape(-1, 2), surface.rgba.reshape(-1, 4), None)
-    return Drawable(surface, mesh, textures, shine_on(surface, base[:, :3].reshape(-1, 3, 3)), cull)
+    return Drawable(surface, mesh, textures, shine_on(surface, base[:, :3].reshape(-1, 3, 3), lamps), cull)
 
 
 def draw(scene: Drawable, camera: Cameras, size: tuple[int, int], samples: int = 4) -> Tensor:
@@ -114,7 +116,7 @@ def _lit(light: Light, surface: Surface, faces: Tensor, eye: Tensor) -> list[Ten
     back = _backs(surface, eye, faces).long()
     normals = torch.where(back[:, None, None] == 1, -1, 1) * surface.normals[faces]
     to_eye = torch.nn.functional.normalize(eye - surface.triangles[faces], dim=-1).float()
-    shine = gloss(normals, to_eye, light.sky[back, faces], [sun[back, faces] for sun in light.suns])
+    shine = gloss(light.lamps, normals, to_eye, light.sky[back, faces], [sun[back, faces] for sun in light.suns])
     return [light.diffuse[back, faces], shine[..., None]]
 
 

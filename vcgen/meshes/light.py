@@ -1,4 +1,4 @@
-"""The light of rendered meshes: a white sky all round, hidden by the object itself where it stands in the way, and two
+"""The light of rendered meshes: a white sky all round, hidden by the object itself where it stands in the way, and
 suns.
 
 What a face sees of sky and suns is looked up in depth maps, drawn from many directions once per object, at points near
@@ -7,7 +7,9 @@ color, lit by about half as much."""
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,14 +18,10 @@ from vcgen.meshes.surface import BLEND, Surface
 from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import rasterize
 
-#: Radiance of the sky, which shines from below, too; directions in which it is looked for.
-SKY, SKY_DIRECTIONS = 0.6, 40
-#: Irradiance of the suns on a face that faces them; Euler angles about x, y and z that turn the world's z to them;
-#: where on their discs shadows are looked for, in units of the disc's radius of SUN_RADIUS radians.
-SUNS = (
-    (2.4, (0.9, 0.15, 0.6), ((0.6, 0.3), (-0.3, 0.6), (-0.6, -0.3), (0.3, -0.6))),
-    (0.7, (1.1, 0.0, -2.2), ((0.0, 0.0),)),
-)
+#: Directions in which the sky is looked for.
+SKY_DIRECTIONS = 40
+#: Where on a soft sun's disc shadows are looked for, in units of the disc's radius of SUN_RADIUS radians.
+SOFT, HARD = ((0.6, 0.3), (-0.3, 0.6), (-0.6, -0.3), (0.3, -0.6)), ((0.0, 0.0),)
 SUN_RADIUS = 0.15
 #: Radiance of the object's own parts where they hide the sky, times their color.
 BOUNCE = 0.55
@@ -38,22 +36,53 @@ ROUGHNESS, REFLECTANCE = 0.55, 0.034
 MATTE = 0.96
 
 
+class Sun(NamedTuple):
+    """irradiance: on a face that faces it. angles: Euler angles about x, y and z that turn the world's z to it. spots:
+    SOFT or HARD.
+    """
+
+    irradiance: float
+    angles: tuple[float, float, float]
+    spots: tuple[tuple[float, float], ...]
+
+    def frame(self) -> Tensor:
+        """(3, 3) rotation; the third column points to its middle."""
+        return _turn(*self.angles)
+
+
+class Lamps(NamedTuple):
+    """sky: its radiance; it shines from below, too. suns: what shines besides."""
+
+    sky: float
+    suns: tuple[Sun, ...]
+
+
+#: The light of the bundled cars.
+STANDARD = Lamps(0.6, (Sun(2.4, (0.9, 0.15, 0.6), SOFT), Sun(0.7, (1.1, 0.0, -2.2), HARD)))
+
+
+def varied_lamps(random: np.random.Generator) -> Lamps:
+    """Of an object: a sky of radiance 0.3 to 0.8; a soft sun of irradiance 1 to 3 from any side, 15 to 75 degrees from
+    the zenith, and a fainter one that is not on the same side."""
+    sky, strong, faint = (random.uniform(*ends) for ends in ((0.3, 0.8), (1.0, 3.0), (0.0, 1.0)))
+    tilts, turn = np.radians(random.uniform(15, 75, 2)), random.uniform(0, 2 * math.pi)
+    other = turn + random.uniform(0.5, 1.5) * math.pi
+    suns = Sun(strong, (float(tilts[0]), 0.0, turn), SOFT), Sun(faint, (float(tilts[1]), 0.0, other), HARD)
+    return Lamps(sky, suns)
+
+
 @dataclass(frozen=True, eq=False)
 class Light:
-    """What corners of the front (0) and back (1) of F faces see. sky: (2, F, 3) fraction of it. suns: (2, F, 3)
-    fraction of each. diffuse: (2, F, 3, 3) radiance of a white matte face."""
+    """What corners of the front (0) and back (1) of F faces see of lamps. sky: (2, F, 3) fraction of it. suns: (2, F,
+    3) fraction of each. diffuse: (2, F, 3, 3) radiance of a white matte face."""
 
+    lamps: Lamps
     sky: Tensor
     suns: tuple[Tensor, ...]
     diffuse: Tensor
 
 
-def sun_directions() -> list[Tensor]:
-    """(3, 3) frame of each sun; the third column points to its middle."""
-    return [_turn(*angles) for _, angles, _ in SUNS]
-
-
-def shine_on(surface: Surface, base: Tensor) -> Light:
+def shine_on(surface: Surface, base: Tensor, lamps: Lamps = STANDARD) -> Light:
     """Light on a surface around the origin. base: (F, 3, 3) color at corners in linear light, which tints what the
     object gives back.
     """
@@ -71,33 +100,34 @@ def shine_on(surface: Surface, base: Tensor) -> Light:
         seen += weight * _sees(mesh, points, direction, radius)
     sky = seen / total.clamp(min=1e-9)
     suns = []
-    diffuse = SKY * sky[..., None] + BOUNCE * (1 - sky)[..., None] * (base.mean((0, 1)) + base) / 2
-    for (energy, _, spots), frame in zip(SUNS, sun_directions()):
-        aims = [frame @ torch.tensor([x * SUN_RADIUS, y * SUN_RADIUS, 1.0], dtype=torch.float64) for x, y in spots]
+    diffuse = lamps.sky * sky[..., None] + BOUNCE * (1 - sky)[..., None] * (base.mean((0, 1)) + base) / 2
+    for sun in lamps.suns:
+        frame = sun.frame()
+        aims = [frame @ torch.tensor([x * SUN_RADIUS, y * SUN_RADIUS, 1.0], dtype=torch.float64) for x, y in sun.spots]
         part = sum(_sees(mesh, points, aim / aim.norm(), radius) for aim in aims) / len(aims)
         suns.append(part)
-        diffuse = diffuse + (part * energy / math.pi * (normals @ frame[:, 2].float()).clamp(min=0))[..., None]
-    return Light(sky, tuple(suns), diffuse)
+        diffuse = diffuse + (part * sun.irradiance / math.pi * (normals @ frame[:, 2].float()).clamp(min=0))[..., None]
+    return Light(lamps, sky, tuple(suns), diffuse)
 
 
-def gloss(normals: Tensor, to_eye: Tensor, sky: Tensor, suns: list[Tensor]) -> Tensor:
+def gloss(lamps: Lamps, normals: Tensor, to_eye: Tensor, sky: Tensor, suns: list[Tensor]) -> Tensor:
     """(n, 3) white reflection at corners (n, 3, 3) of faces: of a dielectric by Schlick and GGX, of the sky by a fit to
     Blender's.
 
     normals, to_eye: unit vectors on the side that is seen. sky, suns: (n, 3) what each sees of them.
     """
     mu = (normals * to_eye).sum(-1).clamp(0.02, 1)
-    out = (0.028 + 0.10 * (1 - mu) ** 3) * SKY * sky
-    for (energy, _, _), frame, seen in zip(SUNS, sun_directions(), suns):
-        sun = frame[:, 2].float()
-        half = torch.nn.functional.normalize(to_eye + sun, dim=-1)
+    out = (0.028 + 0.10 * (1 - mu) ** 3) * lamps.sky * sky
+    for sun, seen in zip(lamps.suns, suns):
+        aim = sun.frame()[:, 2].float()
+        half = torch.nn.functional.normalize(to_eye + aim, dim=-1)
         cosine, nh, vh = (
-            (normals @ sun).clamp(min=0),
+            (normals @ aim).clamp(min=0),
             (normals * half).sum(-1).clamp(0, 1),
             (to_eye * half).sum(-1).clamp(0, 1),
         )
         lobe = ROUGHNESS**4 / (math.pi * (nh**2 * (ROUGHNESS**4 - 1) + 1) ** 2)
-        out = out + seen * energy * lobe * (REFLECTANCE + (1 - REFLECTANCE) * (1 - vh) ** 5) * cosine / (
+        out = out + seen * sun.irradiance * lobe * (REFLECTANCE + (1 - REFLECTANCE) * (1 - vh) ** 5) * cosine / (
             4 * (mu * cosine).clamp(min=0.08)
         )
     return out

@@ -97,11 +97,11 @@ def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: di
 
 def with_normals(surface: Surface, mesh: "trimesh.Trimesh", faces: Tensor) -> Surface:
     """The file's own normals at corners, those of the faces where it has none, or none that can be used."""
-    flat = surface.face_normals().float()[:, None].expand(-1, 3, -1)
+    surface = surface.faceted()
     if "vertex_normals" not in mesh._cache:  # trimesh would compute smooth ones, where files without mean flat faces
-        return replace(surface, normals=flat.clone())
+        return surface
     given = torch.nn.functional.normalize(
         torch.tensor(np.asarray(mesh.vertex_normals), dtype=torch.float32)[faces], dim=-1
     )
-    usable = given.isfinite().all(-1, keepdim=True) & ((given * flat).sum(-1, keepdim=True) > 0)
-    return replace(surface, normals=torch.where(usable, given, flat))
+    usable = given.isfinite().all(-1, keepdim=True) & ((given * surface.normals).sum(-1, keepdim=True) > 0)
+    return replace(surface, normals=torch.where(usable, given, surface.normals))

@@ -55,6 +55,10 @@ class Surface:
         """(F, 3) float64 unit normals by the order of corners; zero for a face without area."""
         return Meshes(self.triangles.reshape(-1, 3), torch.arange(3 * len(self)).reshape(-1, 3)).face_normals()
 
+    def faceted(self) -> "Surface":
+        """With the normals of the faces at all corners."""
+        return replace(self, normals=self.face_normals().float()[:, None].repeat(1, 3, 1))
+
     def moved(self, matrix: Tensor) -> "Surface":
         """Positions times (3, 3) ``matrix``; normals follow, and one that mirrors leaves fronts in front by turning the
         faces round.

@@ -2,24 +2,19 @@
 
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vcgen.data.formats.files import visible
-from vcgen.data.formats.scene import SceneFolder, Settings, make_record, scene_key
+from vcgen.data.formats.scene import SceneFolder, scene_key
 from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
-from vcgen.meshes.cameras import camera_set
-from vcgen.meshes.draw import draw, drawable
 from vcgen.meshes.loading import KINDS
 from vcgen.meshes.parts import read_surface
-from vcgen.meshes.surface import BOX_RADIUS, RADIUS, Fit
+from vcgen.meshes.posed import DrawnScene, DrawSettings, draw_record, single_thread
 
 #: Kinds that name other files: what lies in their folder belongs to them.
 NAMING = ("gltf", "obj", "ply")
@@ -28,32 +23,23 @@ DEPTH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeshSettings(Settings):
-    """How meshes become records. cameras: name of a set, or a JSON file's SHA-256. views: how many, None as the set
-    says. up: axis of the files that points up, "auto" by their kind. kinds: of files. variants: of each object.
-    samples: along both sides of a pixel. lit: with the light, or base colors alone. plain: without materials. cull:
-    without backs of single-sided faces."""
+class MeshSettings(DrawSettings):
+    """How meshes become records. up: axis of the files that points up, "auto" by their kind. kinds: of files. variants:
+    of each object. plain: without materials."""
 
-    cameras: str = "sphere"
-    views: int | None = None
     up: str = "auto"
-    fit: Fit = "sphere"
     kinds: tuple[str, ...] = KINDS
     variants: int = 1
-    samples: int = 4
-    lit: bool = True
     plain: bool = False
-    cull: bool = False
     max_faces: int = 1_000_000
 
 
 @dataclass(frozen=True)
-class MeshFile(SceneFolder):
-    """A mesh file, and which variant of it the scene is. cameras: name of a set or path of a JSON file."""
+class MeshFile(DrawnScene):
+    """A mesh file, and which variant of it the scene is."""
 
     name: str = ""
     variant: int = 0
-    cameras: str = "sphere"
 
     def files(self) -> list[tuple[str, int]]:
         """The file, and for kinds that name others what is beside it, as one number."""
@@ -77,7 +63,7 @@ def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -
     named = [(path, scene_key(path.relative_to(root).with_suffix("").as_posix().replace("/", "_"))) for path in paths]
     keys = (lambda name, number: f"{name[:76]}_{number}") if settings.variants > 1 else (lambda name, number: name)
     return [
-        MeshFile(keys(name, number), path, name, number, cameras)
+        MeshFile(keys(name, number), path, cameras, name, number)
         for path, name in named
         for number in range(settings.variants)
     ]
@@ -94,33 +80,11 @@ def read_scene(scene: MeshFile, settings: MeshSettings) -> SceneRecord:
     """Draw all views of an object. Its record's group is the object's name, whatever the variant. Raises UserError for
     a broken mesh.
     """
-    with single_thread(), torch.no_grad():
+    with single_thread():
         surface = read_surface(scene.folder, up_axis(scene.folder, settings.up), settings.max_faces, settings.plain)
         random = np.random.default_rng(zlib.crc32(f"{scene.name}_{scene.variant}".encode()))
-        surface, scale = surface.varied(scene.variant, random).fitted(settings.fit)
-        radius = {"sphere": RADIUS, "box": BOX_RADIUS}.get(settings.fit) or float(surface.triangles.norm(dim=-1).max())
-        cameras_of = camera_set(scene.cameras)
-        count = cameras_of.count(settings.views, scene.cameras)
-        cameras = cameras_of.shaped(cameras_of.make(random, count), settings.size)
-        near, far = cameras_of.bounds(cameras, radius)
-        scenery = drawable(surface, settings.lit, settings.cull)
-        pixels = [draw(scenery, cameras[number], settings.size, settings.samples).numpy() for number in range(count)]
-    c2w, K = (list(matrices.numpy()) for matrices in (cameras.c2w, cameras.K))
-    record = make_record(
-        scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w, np.zeros(3)
-    )
-    return replace(record, group=scene.name, scale=scale)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Inside, PyTorch computes in one thread, so that no sum depends on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        record = draw_record(scene, settings, surface.varied(scene.variant, random), random)
+    return replace(record, group=scene.name)
 
 
 def _below(folder: Path, kinds: tuple[str, ...], depth: int) -> list[Path]:
