@@ -1,6 +1,4 @@
-"""``vcgen data synthesize``: objects that are functions of their seed and number, whole, upright, and of the colors asked
-for.
-"""
+"""``vcgen data synthesize``: objects are functions of seed and number, whole, upright, of the colors asked for."""
 
 import numpy as np
 import pytest

@@ -80,7 +80,7 @@ def run(
 
 
 def parse_elevation(text: str) -> tuple[float, float]:
-    """ "-5,75" -> (-5.0, 75.0); UserError for anything else, and where the camera would stand on its head."""
+    """The numbers of "-5,75" as floats; UserError for anything else, and where the camera would stand on its head."""
     number = r"\s*([-+]?\d+(?:\.\d*)?)\s*"
     if not (match := re.fullmatch(f"{number},{number}", text)):
         raise UserError(f"--elevation {text!r}: give two numbers of degrees with a comma between them, as -5,75")

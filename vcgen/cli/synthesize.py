@@ -38,7 +38,7 @@ def cars(
         name: data set name stored with every scene.
     """
     own = {"kind": "car", "paint": paint, "bodies": usage.chosen("--bodies", bodies, tuple(BODIES)), "source": name}
-    make(out, own, **options: Any)
+    make(out, own, **options)
 
 
 def make(out: str, own: dict[str, Any], count: int | None = None, seed: int = 0, **options: Any) -> None:
