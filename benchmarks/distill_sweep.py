@@ -26,10 +26,11 @@ from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
-from vcgen.diffusion.prior import to_unit
+from vcgen.diffusion.base import to_unit
 from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError
-from vcgen.guidance.guidance import SDS, Guidance
+from vcgen.guidance.base import Guidance
+from vcgen.guidance.guidance import SDS
 from vcgen.metrics.image import psnr, quantise, ssim
 from vcgen.metrics.lpips import PerceptualDistance, load_lpips
 from vcgen.systems.distillation.distilled import read_distillation

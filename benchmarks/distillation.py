@@ -40,7 +40,7 @@ from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes, scene_views
 from vcgen.data.shards.files import INDEX, read_index
-from vcgen.diffusion.prior import GUIDANCE_SCALE
+from vcgen.diffusion.base import GUIDANCE_SCALE
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import load_protocol
 from vcgen.evaluation.results import Results, compare, load_results

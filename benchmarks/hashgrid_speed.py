@@ -18,7 +18,8 @@ import yaml
 from common import ROOT, hardware, save_results
 from timing import measure, table
 from vcgen.cameras import orbit, pinhole
-from vcgen.fields.hashgrid import HashGrid, HashGridField, SceneHashGrid
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid, HashGridField
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
 from vcgen.rendering.shading import Shading, render_shaded
 from vcgen.rendering.volume import RenderOptions

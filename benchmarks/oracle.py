@@ -13,8 +13,9 @@ from objects import KnownObject
 from shaded import draw
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import VIEWS
-from vcgen.diffusion.prior import Denoised, to_signed
+from vcgen.diffusion.base import Denoised, to_signed
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
+from vcgen.diffusion.text_prior import TextCondition
 from vcgen.systems.realfusion.system import RealFusion
 
 
@@ -36,10 +37,10 @@ class Oracle(nn.Module):
         """Images, at the prior's size."""
         return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
 
-    def denoise(self, noisy: Tensor, times: Tensor, text: Tensor, unconditional: Tensor, scale: float) -> Denoised:
-        """E[x | z] of a Gaussian; of guidance it has no need."""
+    def denoise(self, noisy: Tensor, times: Tensor, condition: TextCondition, scale: float = 1.0) -> Denoised:
+        """E[x | z] of a Gaussian about the text, which is an image here; of guidance it has no need."""
         alpha, sigma = signal_and_noise(self.schedule, times, noisy)
-        noise = sigma * (noisy - alpha * text) / ((alpha * self.deviation).square() + sigma.square())
+        noise = sigma * (noisy - alpha * condition.text) / ((alpha * self.deviation).square() + sigma.square())
         return Denoised((noisy - sigma * noise) / alpha, noise)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from text_folder import tiny_prior
-from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 
 COLORS = {"red": (0.9, 0.1, 0.1), "green": (0.1, 0.7, 0.1), "blue": (0.1, 0.2, 0.9)}

@@ -4,7 +4,8 @@ import torch
 
 from text_folder import tiny_prior
 from vcgen.cameras import focal_from_fov, orbit, pinhole
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.realfusion.options import RealFusionOptions
 from vcgen.systems.realfusion.system import RealFusion

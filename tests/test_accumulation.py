@@ -13,7 +13,8 @@ import yaml
 
 from ranks import vcgen_ranks
 from training import CONFIG, Witness, equal, load, vcgen
-from vcgen.diffusion.prior import Condition, ViewPrior
+from vcgen.diffusion.base import Condition
+from vcgen.diffusion.prior import ViewPrior
 from vcgen.rays import Rays
 from vcgen.rendering import ray_batches as rays
 from vcgen.systems.base import System

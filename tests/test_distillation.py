@@ -10,13 +10,15 @@ from stand_in import Balls
 from vcgen.cameras import view_angles
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
-from vcgen.diffusion.prior import Condition, Denoised, ViewPrior
+from vcgen.diffusion.base import Condition, Denoised
+from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_triplane import SceneTriplane
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.errors import UserError
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.guidance import NGD, SDS, SJC
 from vcgen.rendering.ray_batches import ray_losses

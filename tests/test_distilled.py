@@ -20,8 +20,9 @@ from vcgen.api import open_pipeline
 from vcgen.checkpoints import model_folder as folder
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.guidance.guidance import NGD, SDS
 from vcgen.systems.distillation.data import ImageData
 from vcgen.systems.distillation.distilled import Distilled, distilled, read_distillation
@@ -252,7 +253,7 @@ def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path
         "hidden": 16,
     }
     encoder = SceneHashGrid(HashGrid(**arguments["grid"]), 0.56, 0.51, hidden=16)
-    model = write_model(tmp_path / "model", encoder, "vcgen.fields.hashgrid.SceneHashGrid", arguments)
+    model = write_model(tmp_path / "model", encoder, "vcgen.encoders.scene_hashgrid.SceneHashGrid", arguments)
     checkpoint = run(tmp_path / "run", model, model__options__decoder_lr=0.01)
     alone, system, size = folder.load(tmp_path / "run" / "field"), folder.load(model), (64, 64)
     assert alone.prior is None

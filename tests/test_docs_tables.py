@@ -14,10 +14,11 @@ from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_triplane import SceneTriplane
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.evaluation.results import Results
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.guidance import NGD
 from vcgen.losses.scene import LossWeights

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from vcgen.diffusion.prior import Denoised
+from vcgen.diffusion.base import Denoised
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
-from vcgen.guidance.guidance import NGD, SDS, SJC, Round
+from vcgen.guidance.base import ConditionedPrior, Round
+from vcgen.guidance.guidance import NGD, SDS, SJC
 
 SCHEDULE = noise_schedule()
 
@@ -29,7 +30,7 @@ def walk(guidance, renderings, denoise, fit=lambda targets, renderings: renderin
     generator = torch.Generator().manual_seed(seed)
     state = guidance.begin(renderings, generator)
     for number in range(guidance.rounds):
-        state = guidance.step(number, state, renderings, denoise, SCHEDULE, generator)
+        state = guidance.step(number, state, renderings, ConditionedPrior(denoise, SCHEDULE), generator)
         renderings = fit(state.targets, renderings)
     return state, renderings
 
@@ -44,7 +45,9 @@ def test_one_step_of_two_views_by_hand():
         alpha, sigma = signal_and_noise(SCHEDULE, times, noisy)
         return Denoised((noisy - sigma * predicted) / alpha, predicted)
 
-    step = guidance.step(2, Round(images, noise, 0, 0, 0), renderings, denoise, SCHEDULE, torch.Generator())
+    step = guidance.step(
+        2, Round(images, noise, 0, 0, 0), renderings, ConditionedPrior(denoise, SCHEDULE), torch.Generator()
+    )
     alpha = math.sqrt(float(SCHEDULE.alphas_cumprod[200]))  # 0.4 + (0.1 - 0.4) * 2 / 3 = 0.2
     sigma = math.sqrt(1 - alpha**2)
     for view, (x, e, i, p) in enumerate(zip((0.2, -0.4), (1.0, 1.0), (0.3, 0.1), (0.8, 0.6))):
@@ -74,9 +77,15 @@ def test_a_step_without_gamma_is_one_of_score_distillation(fraction):
     """From the rendering, at one noise level and with one noise, both have the same target."""
     renderings, generators = torch.rand(3, 3, 8, 8) * 2 - 1, [torch.Generator().manual_seed(1) for _ in range(2)]
     sds = SDS(start=fraction, end=fraction - 1e-6)
-    other = sds.step(0, sds.begin(renderings, generators[0]), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[0])
+    other = sds.step(
+        0,
+        sds.begin(renderings, generators[0]),
+        renderings,
+        ConditionedPrior(gaussian(0.1, 0.4), SCHEDULE),
+        generators[0],
+    )
     own = NGD(start=fraction).step(
-        0, other._replace(targets=renderings), renderings, gaussian(0.1, 0.4), SCHEDULE, generators[1]
+        0, other._replace(targets=renderings), renderings, ConditionedPrior(gaussian(0.1, 0.4), SCHEDULE), generators[1]
     )
     assert own.timestep == other.timestep and float((own.targets - renderings).abs().max()) > 1e-3
     torch.testing.assert_close(own.targets, other.targets, atol=1e-5, rtol=0)
@@ -127,8 +136,7 @@ def test_fresh_noise_replaces_a_fraction_of_the_walks_own():
             0,
             Round(renderings, noise, -1, 0, 0),
             renderings,
-            lambda noisy, times: Denoised(renderings, noise),
-            SCHEDULE,
+            ConditionedPrior(lambda noisy, times: Denoised(renderings, noise), SCHEDULE),
             generator,
         )
         assert torch.equal(generator.get_state(), before) == (not eta)
@@ -212,7 +220,11 @@ def test_the_gradient_of_sds_is_the_closed_form_of_a_gaussian_prior():
     guidance = SDS(start=0.9, end=0.1, rounds=1)
     generator = torch.Generator().manual_seed(0)
     state = guidance.step(
-        0, guidance.begin(renderings, generator), renderings, gaussian(mean, deviation), SCHEDULE, generator
+        0,
+        guidance.begin(renderings, generator),
+        renderings,
+        ConditionedPrior(gaussian(mean, deviation), SCHEDULE),
+        generator,
     )
     times = torch.arange(100, 901)
     alpha, sigma = signal_and_noise(SCHEDULE, times, torch.zeros(len(times)))
@@ -228,7 +240,9 @@ def test_the_gradient_of_score_jacobian_chaining_is_the_closed_form_of_a_gaussia
     guidance = SJC(start=0.6, end=0.5999, rounds=1, draws=64)
     renderings, mean, deviation = torch.full((64, 1, 8, 8), 1.1), 0.3, 0.5
     last = guidance.begin(renderings, torch.Generator())
-    result = guidance.step(0, last, renderings, gaussian(mean, deviation), SCHEDULE, torch.Generator().manual_seed(0))
+    result = guidance.step(
+        0, last, renderings, ConditionedPrior(gaussian(mean, deviation), SCHEDULE), torch.Generator().manual_seed(0)
+    )
     alpha, sigma = (float(x) for x in signal_and_noise(SCHEDULE, torch.tensor([600]), torch.zeros(1)))
     scale = sigma / alpha
     direction = (result.targets - renderings).flatten()
@@ -248,7 +262,7 @@ def test_averaging_perturbations_takes_noise_out_of_the_direction():
         spread.append(
             float(
                 guidance.step(
-                    0, last, renderings, gaussian(0, 0.5), SCHEDULE, torch.Generator().manual_seed(0)
+                    0, last, renderings, ConditionedPrior(gaussian(0, 0.5), SCHEDULE), torch.Generator().manual_seed(0)
                 ).targets.std()
             )
         )

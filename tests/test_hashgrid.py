@@ -11,7 +11,8 @@ from scipy.ndimage import map_coordinates
 from torch.nn import functional as F
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.fields.hashgrid import CORNERS, PRIMES, HashGrid, SceneHashGrid, _WeightedSum
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.fields.hashgrid import CORNERS, PRIMES, HashGrid, _WeightedSum
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.types import Field, Views
 

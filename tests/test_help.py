@@ -44,7 +44,7 @@ def own_classes(hint: object) -> Iterator[type]:
     for part in typing.get_args(hint):
         yield from own_classes(part)
     if inspect.isclass(hint) and hint.__module__.startswith("vcgen."):
-        yield from (hint, *subclasses(hint))
+        yield from (hint, *(c for c in subclasses(hint) if c.__module__.startswith("vcgen.")))
 
 
 def options(cls: type) -> dict[str, tuple[object, str | None]]:

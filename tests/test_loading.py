@@ -166,10 +166,10 @@ def test_no_other_class_is_imported_as_a_model_or_as_its_part(bait, name):
 def test_a_class_of_ours_stands_only_where_its_type_belongs():
     prior = {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": {}}
     for arguments, words in (
-        ({"encoder": prior}, "encoder: 'vcgen.diffusion.prior.ViewPrior' stands where a Encoder belongs"),
-        ({"encoder": {"class_path": NERFDIFF, "init_args": {"encoder": ENCODER}}}, "stands where a Encoder belongs"),
-        ({"encoder": ENCODER, "prior": ENCODER}, "stands where a ViewPrior belongs"),
-        ({"encoder": ENCODER, "prior": {"class_path": "NGD"}}, "stands where a ViewPrior belongs"),
+        ({"encoder": prior}, "encoder: 'vcgen.diffusion.prior.ViewPrior' stands where an Encoder belongs"),
+        ({"encoder": {"class_path": NERFDIFF, "init_args": {"encoder": ENCODER}}}, "stands where an Encoder belongs"),
+        ({"encoder": ENCODER, "prior": ENCODER}, "stands where an ImagePrior belongs"),
+        ({"encoder": ENCODER, "prior": {"class_path": "NGD"}}, "stands where an ImagePrior belongs"),
         ({"encoder": ENCODER, "loss_weights": {"rgb": prior}}, "loss_weights: no class belongs here"),
         ({"encoder": ENCODER, "pretrained": "x", "render": {"samples": prior}}, "samples: no class belongs here"),
         ({"encoder": {**ENCODER, "dict_kwargs": {}}}, "without dict_kwargs"),

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from vcgen.cameras import orbit, pinhole
+from vcgen.encoders.base import Encoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.triplane import TriplaneDecoder
@@ -17,7 +17,7 @@ from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example, Views
 
 
-class EmptySpace(nn.Module):
+class EmptySpace(Encoder):
     """An encoder whose field is empty: every ray shows the background."""
 
     def forward(self, context):

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from vcgen.cameras import orbit, pinhole
 from vcgen.data.datamodules.single import Same
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.losses.scene import LossWeights
 from vcgen.metrics.geometry import compare
 from vcgen.metrics.janus import AZIMUTHS, janus

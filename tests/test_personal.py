@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from text_folder import tiny_folder, tiny_prior
-from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.personalization.base import load_personal, noted_phrase

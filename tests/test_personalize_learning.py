@@ -7,7 +7,7 @@ import torch
 from learned_prior import COLORS, image, learned_prior
 from small_personalization import example, system
 from vcgen.data.images.photo_augment import PLAIN
-from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.personalization.class_images import Preservation
 from vcgen.personalization.dreambooth import DreamBooth

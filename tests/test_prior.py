@@ -6,7 +6,8 @@ from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from vcgen.cameras import orbit, pinhole
-from vcgen.diffusion.prior import Condition, ViewPrior, to_signed, to_unit
+from vcgen.diffusion.base import Condition, to_signed, to_unit
+from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise, snr_weight
 from vcgen.errors import UserError
 from vcgen.types import Rendering, Views

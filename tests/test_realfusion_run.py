@@ -14,7 +14,8 @@ from text_folder import tiny_folder
 from training import load, refusal, vcgen
 from vcgen.checkpoints import model_folder
 from vcgen.data.images.photo import load_photo
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.systems.realfusion.system import RealFusion
 
 

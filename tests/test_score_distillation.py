@@ -9,6 +9,8 @@ import torch
 
 from gaussian_text import gaussian_text_prior, one_level
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
+from vcgen.diffusion.text_prior import TextCondition
+from vcgen.guidance.base import ConditionedPrior
 from vcgen.guidance.guidance import SDS, SJC
 
 #: alpha, the deviation of the prior, its mean and the pixels of the rendering.
@@ -23,9 +25,9 @@ both_predictions = pytest.mark.parametrize("prediction", ["epsilon", "v_predicti
 def targets(guidance, prior, latents, prompt, scale=1.0, seed=0):
     """One round: from latents and a prompt to what the latents are pulled to."""
     generator = torch.Generator().manual_seed(seed)
-    text, unconditional = prior.embed([prompt]).expand(len(latents), -1, -1), prior.embed([""])
-    denoise = lambda noisy, times: prior.denoise(noisy, times, text, unconditional, scale)  # noqa: E731
-    return guidance.step(0, guidance.begin(latents, generator), latents, denoise, prior.schedule, generator).targets
+    condition = TextCondition(prior.embed([prompt]).expand(len(latents), -1, -1), prior.embed([""]))
+    given = ConditionedPrior(lambda z, t: prior.denoise(z, t, condition, scale), prior.schedule)
+    return guidance.step(0, guidance.begin(latents, generator), latents, given, generator).targets
 
 
 def gradient(guidance, prior, value, prompt="0.3", scale=1.0, count=700, loss_scale=1.0):
@@ -141,8 +143,7 @@ def test_the_disagreement_is_the_distance_to_the_mean_at_high_noise():
         0,
         guidance.begin(latents, generator),
         latents,
-        lambda z, t: prior.denoise(z, t, text, text, 1.0),
-        schedule,
+        ConditionedPrior(lambda z, t: prior.denoise(z, t, TextCondition(text, text)), schedule),
         generator,
     )
     assert step.disagreement == pytest.approx(VALUE - MEAN, rel=0.05)

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from vcgen.cameras import orbit, pinhole
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.fields.background import Background
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
 from vcgen.rays import Rays
 from vcgen.rendering.shading import Shading, light_near, lit, normals, render_shaded, shaded_image

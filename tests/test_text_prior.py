@@ -12,7 +12,7 @@ import torch
 
 from text_folder import CAPTIONS, tiny_folder, tiny_prior
 from vcgen.diffusion.text_networks import TextPriorOptions, new_tokenizer
-from vcgen.diffusion.text_prior import TextPrior, latents_of
+from vcgen.diffusion.text_prior import TextCondition, TextPrior, latents_of
 from vcgen.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def test_denoising_the_true_output_gives_the_clean_latents_and_the_noise(predict
     truth = noise if prediction == "epsilon" else prior.schedule.get_velocity(clean, noise, times)
     prior.forward = lambda *given: truth
     text = prior.embed(["x"] * 3)
-    found = prior.denoise(noisy, times, text, text, 1.0)
+    found = prior.denoise(noisy, times, TextCondition(text, text))
     torch.testing.assert_close(found.noise, noise, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.image * survival, clean * survival, atol=1e-4, rtol=0)
     assert float(prior.loss(clean, text, generator)[0].max()) >= 0
@@ -92,10 +92,15 @@ def test_guidance_is_stable_diffusions_convention():
     text, without = prior.embed(["a red car", "a blue fish"]), prior.embed([""])
     given, plain = prior(noisy, times, text), prior(noisy, times, without.expand_as(text))
     torch.testing.assert_close(
-        prior.guided(noisy, times, text, without, 7.5), plain + 7.5 * (given - plain), atol=1e-4, rtol=1e-4
+        prior.guided(noisy, times, TextCondition(text, without), 7.5),
+        plain + 7.5 * (given - plain),
+        atol=1e-4,
+        rtol=1e-4,
     )
-    torch.testing.assert_close(prior.guided(noisy, times, text, without, 1.0), given)
-    torch.testing.assert_close(prior.guided(noisy, times, text, without, 0.0), plain, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(prior.guided(noisy, times, TextCondition(text, without), 1.0), given)
+    torch.testing.assert_close(
+        prior.guided(noisy, times, TextCondition(text, without), 0.0), plain, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_images_of_other_sizes_are_resized_and_the_gradient_reaches_them():
@@ -136,7 +141,7 @@ import socket, sys
 def refused(*arguments):
     raise OSError("no network here")
 socket.socket.connect = socket.getaddrinfo = refused
-from vcgen.diffusion.text_prior import TextPrior
+from vcgen.diffusion.text_prior import TextCondition, TextPrior
 found, given = TextPrior.load("somebody/tiny"), TextPrior.load(sys.argv[1])
 assert all((a == b).all() for a, b in zip(found.parameters(), given.parameters(), strict=True)) and found.name == "somebody/tiny"
 """

@@ -1,6 +1,5 @@
 """The data that flows through vcgen: Views in, a Field between, a Rendering out."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
@@ -128,16 +127,6 @@ class Field(Protocol):
     def density(self, points: Tensor) -> Tensor:
         """(batch, n, 3) world points -> density (batch, n); cheaper than the full call where the field allows it."""
         ...
-
-
-class Encoder(nn.Module, ABC):
-    """What turns posed views into a field: the part of a system that a configuration, or a model folder, chooses by its
-    class.
-    """
-
-    @abstractmethod
-    def forward(self, context: Views) -> Field:
-        """context: (batch, n) views -> a field of ``batch`` scenes."""
 
 
 class FieldWeights(nn.Module):

@@ -30,7 +30,7 @@ VARIABLE = "VCGEN_PLUGINS"
 CLASSES = (
     "vcgen.systems.nerfdiff.NerfDiff", "vcgen.systems.realfusion.system.RealFusion",
     "vcgen.encoders.triplane.TriplaneEncoder", "vcgen.encoders.pixelnerf.PixelNerf", "vcgen.encoders.scene_triplane.SceneTriplane",
-    "vcgen.fields.hashgrid.SceneHashGrid", "vcgen.fields.hashgrid.HashGrid", "vcgen.fields.triplane.TriplaneDecoder",
+    "vcgen.encoders.scene_hashgrid.SceneHashGrid", "vcgen.fields.hashgrid.HashGrid", "vcgen.fields.triplane.TriplaneDecoder",
     "vcgen.diffusion.prior.ViewPrior",
     "vcgen.guidance.guidance.NGD", "vcgen.guidance.guidance.SDS", "vcgen.guidance.guidance.SJC",
 )  # fmt: skip
@@ -131,7 +131,10 @@ def class_of(name: Any, bases: tuple[type, ...], plugins: Sequence[str]) -> type
         raise UserError(one_line(f"{path!r} is no class that a model can be made of", "export the model again"))
     if not issubclass(found, bases):
         wanted = " or ".join(base.__name__ for base in bases)
-        raise UserError(one_line(f"{path!r} stands where a {wanted} belongs, and is none", "export the model again"))
+        article = "an" if wanted[0] in "AEIO" else "a"
+        raise UserError(
+            one_line(f"{path!r} stands where {article} {wanted} belongs, and is none", "export the model again")
+        )
     return found
 
 

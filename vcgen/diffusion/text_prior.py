@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -14,9 +14,9 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vcgen.diffusion.base import SAMPLERS, Prior, to_signed, to_unit
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
-from vcgen.diffusion.prior import SAMPLERS, Denoised, to_signed, to_unit
-from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
+from vcgen.diffusion.schedule import draw_timesteps, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
 from vcgen.schema import PlaneSide, Positive
@@ -43,7 +43,16 @@ class Sizes(Struct):
     model_max_length: Annotated[int, Meta(ge=2, le=10_000)]
 
 
-class TextPrior(nn.Module):
+class TextCondition(NamedTuple):
+    """Two outputs of :meth:`TextPrior.embed`. text: (n, length, width) of what is wanted; unconditional: (1 or n,
+    length, width) of what classifier-free guidance leads away from.
+    """
+
+    text: Tensor
+    unconditional: Tensor
+
+
+class TextPrior(Prior[TextCondition]):
     """p(latent | text). Latents (n, C, h, w) are the autoencoder's, times its scaling factor, so of about unit
     variance.
 
@@ -220,29 +229,16 @@ class TextPrior(nn.Module):
         """
         return self.unet(noisy, timesteps, encoder_hidden_states=text).sample.float()
 
-    def guided(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float
-    ) -> Tensor:
-        """The output under classifier-free guidance, u + guidance_scale (c - u): 1 is the conditional output, 0 the
-        unconditional one.
-
-        This is Stable Diffusion's convention; DreamFusion's guidance weight is guidance_scale - 1. Both halves pass the
-        network as one batch."""
+    def guided(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition, guidance_scale: float = 1.0) -> Tensor:
+        """See :meth:`Prior.guided`. This is Stable Diffusion's convention; DreamFusion's guidance weight is
+        guidance_scale - 1. Both halves pass the network as one batch."""
+        text = condition.text
         if guidance_scale == 1.0:
             return self(noisy, timesteps, text)
-        unconditional = unconditional.expand_as(text)
+        unconditional = condition.unconditional.expand_as(text)
         outputs = self(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), torch.cat([unconditional, text]))
         without, given = outputs.chunk(2)
         return without + guidance_scale * (given - without)
-
-    def denoise(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, unconditional: Tensor, guidance_scale: float
-    ) -> Denoised:
-        """The clean latents and the noise of ``noisy``, both as the guided network sees them."""
-        output = self.guided(noisy, timesteps, text, unconditional, guidance_scale)
-        return Denoised(
-            denoised(self.schedule, noisy, output, timesteps), noise_of(self.schedule, noisy, output, timesteps)
-        )
 
     def loss(
         self, latents: Tensor, text: Tensor, generator: torch.Generator, min_snr: float | None = 5.0
@@ -270,10 +266,10 @@ class TextPrior(nn.Module):
         """Draw images (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
         solver.set_timesteps(steps, device=generator.device)
-        text, unconditional = self.embed(prompts), self.embed([negative])
-        state = torch.randn((len(text), *self.latent_shape), generator=generator, device=generator.device)
+        condition = TextCondition(self.embed(prompts), self.embed([negative]))
+        state = torch.randn((len(condition.text), *self.latent_shape), generator=generator, device=generator.device)
         for time in solver.timesteps:
-            output = self.guided(state, time.expand(len(state)), text, unconditional, guidance_scale)
+            output = self.guided(state, time.expand(len(state)), condition, guidance_scale)
             state = solver.step(output, time, state).prev_sample
         return to_unit(self.decode(state))
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras, rotate
+from vcgen.encoders.base import Encoder
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne
-from vcgen.types import Encoder, Views
+from vcgen.types import Views
 
 logger = logging.getLogger(__name__)
 

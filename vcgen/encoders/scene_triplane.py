@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from vcgen.encoders.base import Encoder
 from vcgen.fields.triplane import Projection, TriplaneDecoder, TriplaneField
 from vcgen.schema import AtLeastOne, Finite, Length, NotNegative, PlaneSide
-from vcgen.types import Encoder, Views
+from vcgen.types import Views
 
 
 class SceneTriplane(Encoder):

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
+from vcgen.encoders.base import Encoder
 from vcgen.fields.triplane import Projection, TriplaneDecoder, TriplaneField
 from vcgen.levels import GROUPS, HEAD, check_levels
 from vcgen.schema import AtLeastOne, Length, PlaneSide
-from vcgen.types import Encoder, Views
+from vcgen.types import Views
 
 
 class TriplaneEncoder(Encoder):

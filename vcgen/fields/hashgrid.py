@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.errors import UserError
-from vcgen.schema import AtLeastOne, Count, Finite, Length
-from vcgen.types import Encoder, FieldWeights, Recipe, Views
+from vcgen.schema import AtLeastOne
+from vcgen.types import FieldWeights, Recipe
 
 #: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the
 #: table's size.
@@ -199,52 +199,6 @@ class HashGridField:
         weights = {
             f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
         }
-        return Recipe("vcgen.fields.hashgrid.SceneHashGrid", dict(encoder), {**weights, "center": self.center[0]})
-
-
-class SceneHashGrid(Encoder):
-    """A hash grid of one scene as the field of every input view, which is not used.
-
-    Args:
-        grid: The encoding.
-        half_size: Half the side of the grid's cube, in world units.
-        radius: Of the sphere that the scene fits, in world units.
-        center: Of cube and sphere, in world units.
-        hidden: Width of the MLP.
-        depth: Hidden layers of the MLP.
-        blob: Height and standard deviation (world units) of the initial density's Gaussian, see :class:`HashGridField`.
-        density_bias: Added to the first logit of the density, so that a negative one makes space begin nearly empty;
-            then learned.
-    """
-
-    def __init__(
-        self,
-        grid: HashGrid,
-        half_size: Length = 1.0,
-        radius: Length = 1.0,
-        center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
-        hidden: AtLeastOne = 64,
-        depth: Count = 2,
-        blob: tuple[Finite, Length] = (0.0, 0.2),
-        density_bias: Finite = 0.0,
-    ):
-        super().__init__()
-        if half_size <= 0 or radius <= 0 or blob[1] <= 0:
-            raise ValueError(
-                f"half_size, radius and the blob's width must be positive; got {half_size}, {radius}, {blob[1]}"
-            )
-        widths = [grid.width] + [hidden] * depth
-        layers = [layer for pair in zip(widths, widths[1:]) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
-        self.grid, self.decoder = grid, nn.Sequential(*layers, nn.Linear(widths[-1], 4))
-        with torch.no_grad():
-            self.decoder[-1].bias[0] += density_bias
-        self.half_size, self.radius, self.blob = half_size, radius, blob
-        self.register_buffer("center", torch.tensor(center))
-
-    def forward(self, context: Views) -> HashGridField:
-        """``context`` gives only the batch size."""
-        batch = len(context.images)
-        center = self.center.expand(batch, 3)
-        return HashGridField(
-            self.grid, self.decoder, center, center.new_full((batch,), self.radius), self.half_size, self.blob
+        return Recipe(
+            "vcgen.encoders.scene_hashgrid.SceneHashGrid", dict(encoder), {**weights, "center": self.center[0]}
         )

@@ -1,64 +1,16 @@
-"""Guidance: from a prior and renderings of virtual views to images that the field is pulled towards, round after round.
-
-A guidance never sees the field: it gets renderings (n, 3, H, W) in [-1, 1] of n virtual views and a function that
-denoises images of these views, and answers with targets of the same shape. Fitting the field to them is the caller's
-part."""
+"""The guidances of NerfDiff (NGD), DreamFusion (SDS) and SJC; see :mod:`vcgen.guidance.base`."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from vcgen.diffusion.prior import Denoised
 from vcgen.diffusion.schedule import signal_and_noise, timestep
+from vcgen.guidance.base import ConditionedPrior, Guidance, Round
 from vcgen.schema import AtLeastOne, NotNegative, Unit
-
-#: noisy images (n, 3, H, W) in [-1, 1], timesteps (n,) -> what the prior makes of them
-Denoise = Callable[[Tensor, Tensor], Denoised]
-
-
-class Round(NamedTuple):
-    """The outcome of one round.
-
-    targets: (n, 3, H, W) in [-1, 1]. noise: (n, 3, H, W), as the next round needs it. timestep: of the round, -1 before
-        the first.
-    weight: of the rendering in the targets, in [0, 1]. disagreement: root mean square of the prior's clean images minus
-        the renderings.
-    """
-
-    targets: Tensor
-    noise: Tensor
-    timestep: int
-    weight: float
-    disagreement: float
-
-
-class Guidance(ABC):
-    """rounds: how often targets are made. updates: optimizer steps of the field after each round."""
-
-    rounds: int
-    updates: int
-
-    def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
-        """The state before the first round; here one from which nothing is carried over."""
-        return Round(renderings, torch.zeros_like(renderings), -1, 0.0, 0.0)
-
-    @abstractmethod
-    def step(
-        self,
-        number: int,
-        last: Round,
-        renderings: Tensor,
-        denoise: Denoise,
-        schedule: DDPMScheduler,
-        generator: torch.Generator,
-    ) -> Round:
-        """Round ``number`` (0 ... rounds - 1): new targets from the last round's and the field's present renderings."""
 
 
 def check_rounds(guidance: "NGD | SDS | SJC") -> None:
@@ -97,6 +49,8 @@ class NGD(Guidance):
     updates: AtLeastOne = 16
     eta: Unit = 1.0
 
+    fixed_views: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_rounds(self)
         if not ((self.gamma is None or self.gamma >= 0) and self.max_weight >= 0 and 0 <= self.eta <= 1):
@@ -112,18 +66,17 @@ class NGD(Guidance):
         number: int,
         last: Round,
         renderings: Tensor,
-        denoise: Denoise,
-        schedule: DDPMScheduler,
+        prior: ConditionedPrior,
         generator: torch.Generator,
     ) -> Round:
         """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with
         the noise estimate e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
         fraction = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
-        time = timestep(schedule, fraction)
+        time = timestep(prior.schedule, fraction)
         times = torch.full((len(renderings),), time, device=renderings.device)
-        alpha, sigma = signal_and_noise(schedule, times, renderings)
+        alpha, sigma = signal_and_noise(prior.schedule, times, renderings)
         noisy = alpha * last.targets + sigma * last.noise
-        clean = denoise(noisy, times).image
+        clean = prior.denoise(noisy, times).image
         weight = self.weight(float(alpha[0, 0, 0, 0]), float(sigma[0, 0, 0, 0]))
         targets = (1 - weight) * clean + weight * renderings
         noise = (noisy - alpha * targets) / sigma
@@ -169,20 +122,23 @@ class SDS(Guidance):
     def __post_init__(self) -> None:
         check_rounds(self)
 
+    def annealed(self, progress: float, end: float) -> Self:
+        """See :meth:`Guidance.annealed`."""
+        return replace(self, start=self.start + progress * (end - self.start))
+
     def step(
         self,
         number: int,
         last: Round,
         renderings: Tensor,
-        denoise: Denoise,
-        schedule: DDPMScheduler,
+        prior: ConditionedPrior,
         generator: torch.Generator,
     ) -> Round:
         """One draw of noise level and noise per view."""
-        times = draw_times(self, renderings, schedule, generator)
+        times = draw_times(self, renderings, prior.schedule, generator)
         noise = torch.randn(renderings.shape, generator=generator, device=renderings.device)
-        alpha, sigma = signal_and_noise(schedule, times, renderings)
-        prediction = denoise(alpha * renderings + sigma * noise, times)
+        alpha, sigma = signal_and_noise(prior.schedule, times, renderings)
+        prediction = prior.denoise(alpha * renderings + sigma * noise, times)
         targets = renderings - sigma.square() * (prediction.noise - noise)
         disagreement = float((prediction.image - renderings).square().mean().sqrt())
         return Round(targets, noise, int(times.float().mean()), 0.0, disagreement)
@@ -216,21 +172,24 @@ class SJC(Guidance):
         if self.draws < 1:
             raise ValueError(f"need draws >= 1; got {self}")
 
+    def annealed(self, progress: float, end: float) -> Self:
+        """See :meth:`Guidance.annealed`."""
+        return replace(self, start=self.start + progress * (end - self.start))
+
     def step(
         self,
         number: int,
         last: Round,
         renderings: Tensor,
-        denoise: Denoise,
-        schedule: DDPMScheduler,
+        prior: ConditionedPrior,
         generator: torch.Generator,
     ) -> Round:
         """One draw of the noise level per view, ``draws`` of noise."""
-        times = draw_times(self, renderings, schedule, generator)
-        alpha, sigma = signal_and_noise(schedule, times, renderings)
+        times = draw_times(self, renderings, prior.schedule, generator)
+        alpha, sigma = signal_and_noise(prior.schedule, times, renderings)
         clean = torch.zeros_like(renderings)
         for _ in range(self.draws):
             noise = torch.randn(renderings.shape, generator=generator, device=renderings.device)
-            clean += denoise(alpha * renderings + sigma * noise, times).image / self.draws
+            clean += prior.denoise(alpha * renderings + sigma * noise, times).image / self.draws
         targets = renderings + (clean - renderings) * alpha / sigma
         return Round(targets, noise, int(times.float().mean()), 0.0, float((clean - renderings).square().mean().sqrt()))

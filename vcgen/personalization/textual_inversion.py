@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.personalization.base import EMBEDDINGS, TEXT_ENCODER, Personalization, add_words, fingerprint, words_of

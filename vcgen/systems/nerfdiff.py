@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
 from vcgen.checkpoints.pretrained import start_from
-from vcgen.diffusion.prior import SAMPLERS, Sampler, ViewPrior
+from vcgen.diffusion.base import SAMPLERS, ImagePrior, Sampler
+from vcgen.encoders.base import Encoder
 from vcgen.errors import UserError
 from vcgen.metrics.mean import Mean
 from vcgen.optim.optimizer import OptimizerOptions
@@ -20,7 +21,7 @@ from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side
 from vcgen.systems.base import FieldSystem
-from vcgen.types import Encoder, Example, Field, Rendering, Views
+from vcgen.types import Example, Field, Rendering, Views
 
 #: See :meth:`NerfDiff.losses`.
 LOSSES = ("rgb", "coarse", "denoising")
@@ -79,7 +80,7 @@ class NerfDiff(FieldSystem):
         background: Background = "random",
         optimizer: OptimizerOptions = OptimizerOptions(),
         loss_weights: dict[str, NotNegative] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0},
-        prior: ViewPrior | None = None,
+        prior: ImagePrior | None = None,
         prior_options: PriorOptions = PriorOptions(),
         pretrained: Path | None = None,
         train_field: bool = True,
@@ -90,7 +91,7 @@ class NerfDiff(FieldSystem):
         self.prior, self.prior_options = prior, prior_options
         self.val_denoising = Mean()
         self.encoder = encoder
-        self.most_views = getattr(encoder, "most_views", None)
+        self.most_views = encoder.most_views
         self.render_options, self.render_eval = render, render_eval or render
         self.rays_per_view, self.background = rays_per_view, background
         self.background_logit = nn.Parameter(torch.zeros(3)) if background == "learned" else None
@@ -121,7 +122,7 @@ class NerfDiff(FieldSystem):
         if (
             self.prior is not None
             and stage == "fit"
-            and self.prior_options.views > getattr(data, "targets", self.prior_options.views)
+            and self.prior_options.views > (data.targets or self.prior_options.views)
         ):
             found = f"model.prior_options.views is {self.prior_options.views}, data.targets {data.targets}"
             raise UserError(f"{found}: the prior denoises target views; lower the first or raise the second")
@@ -211,7 +212,7 @@ class NerfDiff(FieldSystem):
         """Images (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views):
         sharp, each by itself.
 
-        guidance_scale: of classifier-free guidance, see :meth:`ViewPrior.sample`. strength: fraction of the noise
+        guidance_scale: of classifier-free guidance, see :meth:`ImagePrior.sample`. strength: fraction of the noise
             schedule at which sampling
         starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or
         "dpm++" (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown

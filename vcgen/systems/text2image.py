@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
 from vcgen.data.captions import all_sentences, captions, read_things
-from vcgen.diffusion.prior import to_signed
+from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
 from vcgen.errors import UserError

@@ -25,9 +25,9 @@ import vcgen.data.datamodules.photo
 import vcgen.data.datamodules.single
 import vcgen.diffusion.prior
 import vcgen.encoders.pixelnerf
+import vcgen.encoders.scene_hashgrid
 import vcgen.encoders.scene_triplane
 import vcgen.encoders.triplane
-import vcgen.fields.hashgrid
 import vcgen.guidance.guidance
 import vcgen.personalization.dreambooth
 import vcgen.personalization.lora
@@ -40,6 +40,7 @@ import vcgen.systems.realfusion.system
 import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen import redaction
 from vcgen.checkpoints.files import CheckpointFiles
+from vcgen.data.datamodules.base import SceneDataModule
 from vcgen.errors import UserError
 from vcgen.io import remove_leftovers
 from vcgen.optim.ema import EMA
@@ -258,7 +259,7 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
     with user_errors(words[0]):
         VcgenCLI(
             System,
-            pl.LightningDataModule,
+            SceneDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

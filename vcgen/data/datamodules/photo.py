@@ -5,14 +5,12 @@ camera.
 import math
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
-from vcgen.data.datamodules.single import Same
+from vcgen.data.datamodules.single import OneScene
 from vcgen.data.drawing import PANEL, frusta_panels, side_by_side
 from vcgen.data.images.photo import load_photo
 from vcgen.data.images.reading import image_in
@@ -20,14 +18,14 @@ from vcgen.errors import UserError
 from vcgen.folders import create_folder
 from vcgen.io import write_bytes
 from vcgen.schema import Fill, Positive, Side
-from vcgen.types import Example, Position, Views
+from vcgen.types import Example, Views
 from vcgen.visualization.video import png_bytes
 
 #: Ways of looking at the reference camera: world axes to the right and upwards.
 SIDES = ((0, 1, "from above"), (1, 2, "from the side"))
 
 
-class PhotoData(pl.LightningDataModule):
+class PhotoData(OneScene):
     """Photos without pose, as square views with coverage; nothing is known of other sides. See :func:`load_photo`.
 
     Writes ``photo.png`` into the run's folder: the image, and what the camera sees of the plane through the origin.
@@ -114,7 +112,7 @@ class PhotoData(pl.LightningDataModule):
         return self.fill * self.distance * 0.5 / self.focal
 
     def input_camera(self) -> dict[str, float]:
-        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`. Near and far hold the sphere about the
+        """See :meth:`SceneDataModule.input_camera`. Near and far hold the sphere about the
         origin that reaches the corners of the frame."""
         radius = math.sqrt(2) * self.distance * 0.5 / self.focal
         return {
@@ -135,14 +133,3 @@ class PhotoData(pl.LightningDataModule):
         return png_bytes(
             side_by_side([photo, *frusta_panels("reference camera", c2w, K, self.distance, self.object_radius, SIDES)])
         )
-
-    def train_dataloader(self) -> DataLoader[Example]:
-        """The photos, endlessly."""
-        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Example]:
-        """The photos, once."""
-        return DataLoader(Same(self.example, 1), batch_size=None)
-
-    def commit(self, position: Position) -> None:
-        """There is no position to keep."""

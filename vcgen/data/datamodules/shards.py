@@ -6,16 +6,17 @@ import atexit
 import multiprocessing
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from vcgen.data.datamodules.augment import Augmentation
+from vcgen.data.datamodules.base import SceneDataModule
 from vcgen.data.datamodules.sampler import identity, resume_position
 from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
@@ -29,7 +30,7 @@ from vcgen.terminal import complain
 from vcgen.types import Example, Position
 
 
-class ShardData(pl.LightningDataModule):
+class ShardData(SceneDataModule):
     """Posed images from shard folders (``vcgen data pack``), for training and validation.
 
     Args:
@@ -118,8 +119,7 @@ class ShardData(pl.LightningDataModule):
         return self.train_index.image_size
 
     def input_camera(self) -> dict[str, float]:
-        """The camera to assume of an image without pose, from the first scene: focal length normalized by the width,
-        median distance of the centers from the origin, median elevation in degrees, near and far in world units."""
+        """See :meth:`SceneDataModule.input_camera`: of the first scene, with the medians of distance and elevation."""
         if self._camera is None:
             numbers = range(len(self.train_index.samples))
             first = next((n for n in numbers if not fault_in(self.train_index, n)), 0) if self.on_error == "skip" else 0
@@ -163,6 +163,10 @@ class ShardData(pl.LightningDataModule):
         if self.stream is not None:
             self.stream.start = position
 
+    def note_skipped(self, stage: str, scenes: Mapping[str, str]) -> None:
+        """See :meth:`SceneDataModule.note_skipped`."""
+        self.faults[stage].add(scenes)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the run is in which data; Lightning stores this in the checkpoint."""
         return {
@@ -195,7 +199,7 @@ def run_seed() -> int:
 
 
 def camera_of(record: SceneRecord) -> dict[str, float]:
-    """The typical camera of a scene; see :meth:`ShardData.input_camera`."""
+    """The typical camera of a scene; see :meth:`SceneDataModule.input_camera`."""
     centers = record.c2w[:, :3, 3]
     distance = np.linalg.norm(centers, axis=1)
     up = np.asarray(record.up) / np.linalg.norm(record.up)

@@ -3,18 +3,50 @@
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
+from vcgen.data.datamodules.base import SceneDataModule
 from vcgen.data.datamodules.shards import camera_of
 from vcgen.data.datamodules.stream import scene_views, stack_views
 from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, ViewNumber
-from vcgen.types import Example, Position
+from vcgen.types import Example
 
 
-class SceneData(pl.LightningDataModule):
+class Same(Dataset[Example]):
+    """One example under ``count`` numbers."""
+
+    def __init__(self, example: Example, count: int):
+        self.example, self.count = example, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Example:
+        return self.example
+
+
+class OneScene(SceneDataModule):
+    """Data that is one batch, ``example``, which ``setup`` makes."""
+
+    example: Example
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return self.example.context.size
+
+    def train_dataloader(self) -> DataLoader[Example]:
+        """The scene, endlessly."""
+        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Example] | list[Any]:
+        """The scene, once; nothing where it has no target views."""
+        return DataLoader(Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
+
+
+class SceneData(OneScene):
     """One scene of a shard folder: one view is the input, others are validated on.
 
     Args:
@@ -54,35 +86,6 @@ class SceneData(pl.LightningDataModule):
         views = stack_views([scene_views(self.record, [self.context, *targets])])
         self.example = Example(views[:, :1], views[:, 1:], (self.record.key,))
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return self.example.context.size
-
     def input_camera(self) -> dict[str, float]:
-        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`."""
+        """See :meth:`SceneDataModule.input_camera`."""
         return camera_of(self.record)
-
-    def train_dataloader(self) -> DataLoader[Example]:
-        """The scene, endlessly."""
-        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Example] | list[Any]:
-        """The scene, once; nothing where it has no other views."""
-        return DataLoader(Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
-
-    def commit(self, position: Position) -> None:
-        """There is no position to keep."""
-
-
-class Same(Dataset[Example]):
-    """One example under ``count`` numbers."""
-
-    def __init__(self, example: Example, count: int):
-        self.example, self.count = example, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> Example:
-        return self.example

@@ -2,19 +2,16 @@
 
 from pathlib import Path
 
-import lightning.pytorch as pl
-from torch.utils.data import DataLoader
-
 from vcgen.checkpoints.model_folder import read_config
-from vcgen.data.datamodules.single import Same
+from vcgen.data.datamodules.single import OneScene
 from vcgen.data.images.photo import prepare
 from vcgen.data.images.reading import image_in
 from vcgen.data.input_camera import InputCamera
 from vcgen.schema import Elevation, Fill, Positive
-from vcgen.types import Example, Position
+from vcgen.types import Example
 
 
-class ImageData(pl.LightningDataModule):
+class ImageData(OneScene):
     """One image without pose, framed as ``vcgen render`` frames it, and validated on itself.
 
     Args:
@@ -54,16 +51,5 @@ class ImageData(pl.LightningDataModule):
         return self.assumed.image_size
 
     def input_camera(self) -> dict[str, float]:
-        """See :meth:`vcgen.data.datamodules.shards.ShardData.input_camera`."""
+        """See :meth:`SceneDataModule.input_camera`."""
         return {name: getattr(self.assumed, name) for name in ("focal", "distance", "elevation", "near", "far")}
-
-    def train_dataloader(self) -> DataLoader[Example]:
-        """The image, endlessly."""
-        return DataLoader(Same(self.example, 1 << 40), batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Example]:
-        """The image, once."""
-        return DataLoader(Same(self.example, 1), batch_size=None)
-
-    def commit(self, position: Position) -> None:
-        """There is no position to keep."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from vcgen.cameras import Cameras
 from vcgen.checkpoints.build import instantiate
 from vcgen.checkpoints.fitting import mismatch
 from vcgen.errors import UserError
-from vcgen.guidance.guidance import NGD, Guidance
+from vcgen.guidance.base import Guidance
+from vcgen.guidance.guidance import NGD
 from vcgen.io import check, read_bytes, replacing
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff
@@ -73,8 +74,7 @@ class Distilled:
     @property
     def settings(self) -> str:
         """What determines the result besides system and image, as one line of JSON."""
-        guidance = {"class": type(self.guidance).__name__, **asdict(self.guidance)}
-        return json.dumps({"guidance": guidance, "options": asdict(self.options), "seed": self.seed})
+        return json.dumps({"guidance": self.guidance.settings(), "options": asdict(self.options), "seed": self.seed})
 
     def field(self, context: Views) -> Finetunable:
         """(batch, 1) views -> their distilled fields; under a minute each on one CPU core at 64 px, unless they have
@@ -170,7 +170,7 @@ def distilled(
     if rounds is not None:
         if rounds < 1:
             raise UserError(f"a distillation takes at least 1 step, not {rounds}")
-        guidance = replace(guidance, rounds=rounds)
+        guidance = guidance.with_rounds(rounds)
     return Distilled(system, guidance, options, seed, keep)
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras, look_at
-from vcgen.diffusion.prior import Condition, to_signed
+from vcgen.diffusion.base import Condition, to_signed
 from vcgen.errors import UserError
-from vcgen.guidance.guidance import Guidance, Round
+from vcgen.guidance.base import ConditionedPrior, Guidance, Round
 from vcgen.rendering.ray_batches import ray_losses
 from vcgen.schema import AtLeastOne, Elevation, NotNegative, Positive
 from vcgen.systems.nerfdiff import NerfDiff
@@ -142,7 +142,7 @@ class Distillation(nn.Module):
         """Adam, for scene and decoder at their own rates, without a part that is kept."""
         parts = (self.weights.scene, self.options.scene_lr), (self.weights.decoder, self.options.decoder_lr)
         groups = [{"params": list(part.parameters()), "lr": rate} for part, rate in parts if rate is not None]
-        return torch.optim.Adam(groups, betas=(0.9, 0.99))
+        return torch.optim.Adam([*groups, *self.guidance.parameter_groups()], betas=(0.9, 0.99))
 
     def rate(self, update: int) -> float:
         """Multiplier of the learning rates at an update."""
@@ -153,7 +153,7 @@ class Distillation(nn.Module):
         ``guidance.updates``.
 
         "virtual": mean squared error on rays of the virtual views against the guidance's targets; "input": on rays of
-        the input view, already weighted."""
+        the input view, already weighted; and those of the guidance's own parameters, where it has any."""
         if update % self.guidance.updates == 0:
             self.advance(update // self.guidance.updates, generator)
         field, options = self.field, self.options
@@ -163,7 +163,8 @@ class Distillation(nn.Module):
             render = replace(render, samples=options.samples)
         virtual = ray_losses(field, Views(images, self.cameras), options.rays // options.views, render, generator)
         given = ray_losses(field, self.context, options.input_rays, render, generator, self.system.background)
-        return {"virtual": virtual["rgb"], "input": options.input_weight * given["rgb"]}
+        losses = {"virtual": virtual["rgb"], "input": options.input_weight * given["rgb"]}
+        return losses | self.guidance.losses(generator)
 
     @torch.no_grad()
     def advance(self, number: int, generator: torch.Generator) -> None:
@@ -176,8 +177,12 @@ class Distillation(nn.Module):
             number,
             last,
             self.renderings(),
-            lambda noisy, times: prior.denoise(noisy, times, condition, scale),
-            prior.schedule,
+            ConditionedPrior(
+                lambda noisy, times: prior.denoise(noisy, times, condition, scale),
+                prior.schedule,
+                condition,
+                self.cameras.reshape(-1),
+            ),
             generator,
         )
         self.targets.copy_(self.last.targets)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
-from vcgen.data.datamodules.single import SceneData
+from vcgen.data.datamodules.single import OneScene
 from vcgen.errors import UserError
-from vcgen.guidance.guidance import NGD, Guidance
+from vcgen.guidance.base import Guidance
+from vcgen.guidance.guidance import NGD
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
-from vcgen.systems.distillation.data import ImageData
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
 from vcgen.types import Example, Field, Rendering, Views
 from vcgen.visualization.logging import show_image
@@ -58,7 +58,7 @@ class Distill(FieldSystem):
         if self.trainer.world_size > 1:
             advice = "set trainer.devices to 1; `vcgen evaluate --distill` shares many scenes among processes"
             raise UserError(f"a distillation is the work of one process, here are {self.trainer.world_size}: {advice}")
-        if not isinstance(self.trainer.datamodule, (SceneData, ImageData)):
+        if not isinstance(self.trainer.datamodule, OneScene):
             found = type(self.trainer.datamodule).__name__
             raise UserError(f"a distillation takes one scene: set data to SceneData or ImageData, not {found}")
         self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook

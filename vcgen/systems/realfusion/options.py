@@ -8,6 +8,7 @@ from vcgen.data.viewpoints import VIEWS
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.guidance.base import Guidance
 from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit
 
 
@@ -112,3 +113,10 @@ class RealFusionOptions:
             raise ValueError(
                 f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}"
             )
+
+
+def refuse_walk(guidance: Guidance) -> None:
+    """Raise ValueError for a guidance that must see the same views in every round."""
+    if guidance.fixed_views:
+        found = f"{type(guidance).__name__} walks with the same views from round to round"
+        raise ValueError(f"model.guidance: {found}, and RealFusion draws new ones at every step; use SDS or SJC")

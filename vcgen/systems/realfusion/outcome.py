@@ -143,7 +143,7 @@ def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
     config = {
         "class_path": "vcgen.systems.nerfdiff.NerfDiff",
         "init_args": {
-            "encoder": {"class_path": "vcgen.fields.hashgrid.SceneHashGrid", "init_args": arguments},
+            "encoder": {"class_path": "vcgen.encoders.scene_hashgrid.SceneHashGrid", "init_args": arguments},
             "render": asdict(system.render_options),
             "render_eval": asdict(system.render_eval),
             "prior": None,

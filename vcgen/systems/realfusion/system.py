@@ -1,7 +1,6 @@
 """RealFusion (arXiv 2302.10663): one photo and a text prior become a scene, by score distillation of random views."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,13 +10,15 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
-from vcgen.diffusion.prior import Denoised, to_signed
-from vcgen.diffusion.text_prior import TextPrior
+from vcgen.diffusion.base import Denoised, to_signed
+from vcgen.diffusion.text_prior import TextCondition, TextPrior
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
 from vcgen.fields.background import Background
-from vcgen.fields.hashgrid import HashGridField, SceneHashGrid
+from vcgen.fields.hashgrid import HashGridField
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
-from vcgen.guidance.guidance import SDS, SJC, Guidance
+from vcgen.guidance.base import ConditionedPrior, Guidance
+from vcgen.guidance.guidance import SDS
 from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.memory import peak_memory
 from vcgen.optim.optimizer import OptimizerOptions
@@ -28,7 +29,7 @@ from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.realfusion.monitor import SceneMonitor
-from vcgen.systems.realfusion.options import Prompt, RealFusionOptions
+from vcgen.systems.realfusion.options import Prompt, RealFusionOptions, refuse_walk
 from vcgen.systems.realfusion.outcome import OutcomeOptions, four_sides, log_sheet, write_outcome
 from vcgen.systems.realfusion.photo import require_cut_out, warn_of_outside
 from vcgen.types import Example, Field, Rendering, Views
@@ -43,7 +44,7 @@ class RealFusion(FieldSystem):
         prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in
             checkpoints.
         scene: The field; its sphere must hold the object and what the photo's camera sees of it.
-        guidance: SDS, SJC or NGD on latents; null is SDS.
+        guidance: SDS or SJC, on latents; null is SDS. Not NGD, whose walk needs the same views in every round.
         prompt: The words that the prior is conditioned on.
         weights: Weights of the losses.
         viewpoints: Where random cameras stand.
@@ -95,6 +96,7 @@ class RealFusion(FieldSystem):
             raise ValueError(
                 "model.render.importance: random views are rendered in one pass; set it to 0, and raise samples"
             )
+        refuse_walk(self.guidance)
         self.annealed(1.0)  # refuses impossible noise levels now
         self.half_prior, self.checkpoint_encoder = half_prior, checkpoint_encoder
         self.monitor = SceneMonitor()
@@ -176,6 +178,7 @@ class RealFusion(FieldSystem):
             losses |= self.regularizers(seen)
         if self.weights.sds:
             losses["sds"] = self.distill(images, cameras, progress, generator)
+            losses |= self.guidance.losses(generator)
         return losses
 
     def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
@@ -244,37 +247,37 @@ class RealFusion(FieldSystem):
         return losses
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
-        """Half the squared distance of the images' latents to the guidance's targets; the gradient passes the encoder."""
-        prior = self.text_prior
-        latents = prior.encode(to_signed(images), generator)
+        """Half the squared distance of what the guidance is shown, latents or images, to its targets."""
+        prior, latents = self.text_prior, to_signed(images)
+        if self.guidance.shown == "prior":
+            latents = prior.encode(latents, generator)
         angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
         words = [view_word(float(a), float(e)) for a, e in zip(*angles, strict=True)]
-        text, negative = (torch.cat([table[word] for word in words]) for table in (self.text, self.negative))
+        condition = TextCondition(*(torch.cat([table[word] for word in words]) for table in (self.text, self.negative)))
         first, last = self.options.guidance_scale
         guidance, given = self.annealed(progress), latents.detach()
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Denoised:
-            return prior.denoise(noisy, timesteps, text, negative, first + progress * (last - first))
+            return prior.denoise(noisy, timesteps, condition, first + progress * (last - first))
 
         with torch.no_grad():
             state, number = guidance.begin(given, generator), int(progress * guidance.rounds)
-            made = guidance.step(number, state, given, denoise, prior.schedule, generator)
+            told = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
+            made = guidance.step(number, state, given, told, generator)
         self.monitored["guidance/disagreement"] = torch.tensor(made.disagreement)
         return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
 
     def annealed(self, progress: float) -> Guidance:
-        """The guidance with its highest noise level for this fraction of the run; NGD lowers its own."""
+        """The guidance with its highest noise level for this fraction of the run."""
         end = self.options.noise_end
-        if end is None or not isinstance(self.guidance, (SDS, SJC)):
-            return self.guidance
-        return replace(self.guidance, start=self.guidance.start + progress * (end - self.guidance.start))
+        return self.guidance if end is None else self.guidance.annealed(progress, end)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
         networks = [*self.scene.decoder.parameters(), *self.background.parameters()]
         slow = {"params": networks, "lr": self.options.network_lr}
         fast = {"params": [self.scene.grid.table], "lr": self.options.grid_lr}
-        return torch.optim.Adam([fast, slow], betas=(0.9, 0.99), eps=1e-15)
+        return torch.optim.Adam([fast, slow, *self.guidance.parameter_groups()], betas=(0.9, 0.99), eps=1e-15)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook: gradients are watched, too."""

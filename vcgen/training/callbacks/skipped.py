@@ -22,10 +22,10 @@ class Skipped(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Example, batch_idx: int
     ) -> None:
         """Loader processes put what they skipped into their batches."""
-        if getattr(trainer.datamodule, "on_error", "stop") == "stop":
+        if trainer.datamodule.on_error == "stop":
             return
         self.count += len(batch.skipped)
-        trainer.datamodule.faults["train"].add(batch.skipped)
+        trainer.datamodule.note_skipped("train", batch.skipped)
         if trainer.global_step % trainer.log_every_n_steps == 0:
             total = torch.tensor(float(self.count), device=module.device)
             module.log("data/skipped", trainer.strategy.reduce(total, reduce_op="sum"))
@@ -41,4 +41,4 @@ class Skipped(pl.Callback):
     ) -> None:
         """The same for validation, which is not counted."""
         if batch.skipped:
-            trainer.datamodule.faults["val"].add(batch.skipped)
+            trainer.datamodule.note_skipped("val", batch.skipped)

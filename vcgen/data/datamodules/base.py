@@ -1,0 +1,55 @@
+"""What every data module is."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+
+from vcgen.data.datamodules.stream import OnError
+from vcgen.types import Example, Position
+
+
+class SceneDataModule(pl.LightningDataModule):
+    """Batches of :class:`vcgen.types.Example` for training and validation, and what is to be known of all images.
+
+    Its loaders have ``batch_size=None``: what they yield are batches. Training data is endless, and the order of it a
+    function of the seed and the position. on_error: at a scene that cannot be read "stop", or "skip" it: its key is
+    then in ``Example.skipped`` of the batch.
+    """
+
+    #: What it was given to train on, for provenance: a folder, a file or a URL.
+    train_folder: str | Path
+    #: Target views of each scene in a training batch; None where their number is not settled.
+    targets: int | None = None
+    on_error: OnError = "stop"
+
+    @property
+    @abstractmethod
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images; known after ``setup``."""
+
+    @abstractmethod
+    def input_camera(self) -> dict[str, float]:
+        """The camera to assume of an image without pose: ``focal``, its length normalized by the image's width;
+        ``distance`` of its center from the origin in world units; ``elevation`` in degrees; ``near`` and ``far`` in
+        world units.
+        """
+
+    @abstractmethod
+    def train_dataloader(self) -> DataLoader[Example]:
+        """Endless; ends by ``trainer.max_steps`` or ``trainer.max_time``."""
+
+    @abstractmethod
+    def val_dataloader(self) -> DataLoader[Example] | list[Any]:
+        """Each scene once; [] where there is nothing to validate on."""
+
+    def commit(self, position: Position) -> None:
+        """Note that all before ``position`` has been trained on; here there is no position to keep."""
+
+    def note_skipped(self, stage: str, scenes: Mapping[str, str]) -> None:
+        """Note scenes, with reasons by key, that "train" or "val" data went on without. Raises UserError for too many;
+        here nothing is skipped.
+        """

@@ -1,0 +1,57 @@
+"""A hash grid of one scene: its entries are parameters. No input view is used."""
+
+import torch
+from torch import nn
+
+from vcgen.encoders.base import Encoder
+from vcgen.fields.hashgrid import HashGrid, HashGridField
+from vcgen.schema import AtLeastOne, Count, Finite, Length
+from vcgen.types import Views
+
+
+class SceneHashGrid(Encoder):
+    """A hash grid of one scene as the field of every input view, which is not used.
+
+    Args:
+        grid: The encoding.
+        half_size: Half the side of the grid's cube, in world units.
+        radius: Of the sphere that the scene fits, in world units.
+        center: Of cube and sphere, in world units.
+        hidden: Width of the MLP.
+        depth: Hidden layers of the MLP.
+        blob: Height and standard deviation (world units) of the initial density's Gaussian, see :class:`HashGridField`.
+        density_bias: Added to the first logit of the density, so that a negative one makes space begin nearly empty;
+            then learned.
+    """
+
+    def __init__(
+        self,
+        grid: HashGrid,
+        half_size: Length = 1.0,
+        radius: Length = 1.0,
+        center: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0),
+        hidden: AtLeastOne = 64,
+        depth: Count = 2,
+        blob: tuple[Finite, Length] = (0.0, 0.2),
+        density_bias: Finite = 0.0,
+    ):
+        super().__init__()
+        if half_size <= 0 or radius <= 0 or blob[1] <= 0:
+            raise ValueError(
+                f"half_size, radius and the blob's width must be positive; got {half_size}, {radius}, {blob[1]}"
+            )
+        widths = [grid.width] + [hidden] * depth
+        layers = [layer for pair in zip(widths, widths[1:]) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
+        self.grid, self.decoder = grid, nn.Sequential(*layers, nn.Linear(widths[-1], 4))
+        with torch.no_grad():
+            self.decoder[-1].bias[0] += density_bias
+        self.half_size, self.radius, self.blob = half_size, radius, blob
+        self.register_buffer("center", torch.tensor(center))
+
+    def forward(self, context: Views) -> HashGridField:
+        """``context`` gives only the batch size."""
+        batch = len(context.images)
+        center = self.center.expand(batch, 3)
+        return HashGridField(
+            self.grid, self.decoder, center, center.new_full((batch,), self.radius), self.half_size, self.blob
+        )
