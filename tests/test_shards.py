@@ -9,6 +9,7 @@ import webdataset
 
 from scenes import listing, make_record, noise, png, set_at
 from vcgen.data.shards.files import read_index, read_sample, write_shards
+from vcgen.data.shards.overlap import read_families
 from vcgen.data.shards.tar import read_members
 from vcgen.errors import UserError
 
@@ -206,6 +207,32 @@ def test_held_out_objects_keep_their_variants_together_and_nothing_is_lost():
     assert len(groups[1]) == 5 and not groups[0] & groups[1]
     assert sorted(e.key for part in (kept, held) for _, e in part.samples) == sorted(e.key for _, e in index.samples)
     assert held.read(0).key == held.samples[0][1].key
+
+
+def test_near_copies_are_held_out_together(tmp_path):
+    index = read_index("data/cars64/train")
+    families = read_families(Path("data/cars64/families.json"))
+    for count in range(1, 15):
+        kept, held = index.hold_out(count, families)
+        groups = [{entry.group for _, entry in part.samples} for part in (kept, held)]
+        assert not groups[0] & groups[1] and groups[0] | groups[1] == {entry.group for _, entry in index.samples}
+        assert all(not groups[0] & {*family} or not groups[1] & {*family} for family in families)
+        assert count > 8 or len(groups[1]) == count  # as long as there are objects of their own kind
+    with pytest.raises(UserError, match="families of objects cannot be held out"):
+        index.hold_out(31, families)
+
+
+def test_every_bundled_object_of_the_families_exists():
+    named = {group for family in read_families(Path("data/cars64/families.json")) for group in family}
+    known = {entry.group for split in ("train", "test") for _, entry in read_index(f"data/cars64/{split}").samples}
+    assert named <= known
+
+
+@pytest.mark.parametrize("text, words", [('[["a", "b"], ["b"]]', "b is named twice"), ('{"a": 1}', "list of lists")])
+def test_families_that_are_none_are_refused(tmp_path, text, words):
+    (tmp_path / "families.json").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_families(tmp_path / "families.json")
 
 
 @pytest.mark.parametrize("count", [0, -1, 31])

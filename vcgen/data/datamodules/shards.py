@@ -21,7 +21,7 @@ from vcgen.data.datamodules.sampler import identity, resume_position
 from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import ShardIndex, read_index
-from vcgen.data.shards.overlap import overlap
+from vcgen.data.shards.overlap import overlap, read_families
 from vcgen.data.shards.record import SceneRecord
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
@@ -39,6 +39,8 @@ class ShardData(SceneDataModule):
         val: Shard folder to validate on, given in the same ways; null validates on the objects that ``hold_out`` keeps.
         hold_out: Number of objects of ``train``, evenly spaced, that are validated on and not trained on; used without
             ``val``.
+        families: JSON list of lists of objects that are near-copies of one another: ``hold_out`` never parts them, and
+            counts each list as one object; null where there are none.
         batch_size: Scenes per step and rank, at least 1.
         targets: Target views per scene and step, at least 1; more of them share one encoding of the input view.
         val_scenes: Scenes of the validation set, evenly spaced, at least 1.
@@ -59,6 +61,7 @@ class ShardData(SceneDataModule):
         train: str,
         val: str | None = None,
         hold_out: Count = 0,
+        families: Path | None = None,
         batch_size: AtLeastOne = 8,
         targets: AtLeastOne = 4,
         val_scenes: AtLeastOne = 8,
@@ -72,7 +75,7 @@ class ShardData(SceneDataModule):
         cache_gb: Positive = 100.0,
     ):
         super().__init__()
-        self.train_folder, self.val_folder, self.hold_out = train, val, hold_out
+        self.train_folder, self.val_folder, self.hold_out, self.families = train, val, hold_out, families
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
@@ -91,7 +94,8 @@ class ShardData(SceneDataModule):
             for text in overlap(self.train_index, self.val_index):
                 complain(text, "warning")
         if self.hold_out and not self.val_folder:
-            self.train_index, self.val_index = self.train_index.hold_out(self.hold_out)
+            families = read_families(self.families) if self.families else []
+            self.train_index, self.val_index = self.train_index.hold_out(self.hold_out, families)
         self.identity = identity(entry.key for _, entry in self.train_index.samples)
         self.faults = {
             stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,18 +108,25 @@ class ShardIndex:
             )
         return record
 
-    def hold_out(self, count: int) -> tuple["ShardIndex", "ShardIndex"]:
-        """Split by object: (the scenes that stay, those of ``count`` groups evenly spaced among all). Variants of an
-        object stay together.
+    def hold_out(self, count: int, families: Sequence[Sequence[str]] = ()) -> tuple["ShardIndex", "ShardIndex"]:
+        """Split by object: (the scenes that stay, those of ``count`` objects). Variants of an object (a group) stay
+        together, and so do the groups of one of the ``families``: near-copies of one another, which count as one.
 
-        Raises UserError unless 0 < count < number of groups.
+        They are evenly spaced among the objects without near-copies, or where those are too few among all. Raises
+        UserError unless 0 < count < number of all.
         """
-        groups = list(dict.fromkeys(self.scenes.column("group").tolist()))
-        if not 0 < count < len(groups):
+        groups = self.scenes.column("group").tolist()
+        family = {group.encode(): members[0].encode() for members in families for group in members}
+        sizes = Counter(family.get(group, group) for group in dict.fromkeys(groups))
+        if not 0 < count < len(sizes):
+            what = "families of objects" if families else "objects"
             raise UserError(
-                f"{self.folder}: {count} of {len(groups)} objects cannot be held out; give 1 to {len(groups) - 1}"
+                f"{self.folder}: {count} of {len(sizes)} {what} cannot be held out; give 1 to {len(sizes) - 1}"
             )
-        held = [groups[(2 * i + 1) * len(groups) // (2 * count)] for i in range(count)]
+        names = [name for name, size in sizes.items() if size == 1]
+        names = names if count <= len(names) else list(sizes)
+        chosen = {names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)}
+        held = [group for group in set(groups) if family.get(group, group) in chosen]
 
         def keep(inside: bool) -> "ShardIndex":
             parts = [

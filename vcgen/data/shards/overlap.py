@@ -1,10 +1,16 @@
 """Whether scenes that are kept for testing are trained on."""
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 
 from vcgen.data.shards.faults import fault_in
 from vcgen.data.shards.files import ShardIndex
 from vcgen.data.shards.remote import CachedIndex
+from vcgen.errors import UserError
+from vcgen.io import read_json
+from vcgen.schema import Label
 
 #: Scenes of which the images are compared.
 SAMPLE = 8
@@ -45,3 +51,12 @@ def _equal_scenes(train: ShardIndex, val: ShardIndex) -> int:
     pairs = [(int(a), int(b)) for a, b in zip(*places, strict=True)][:SAMPLE]
     readable = [(a, b) for a, b in pairs if not fault_in(train, a) and not fault_in(val, b)]
     return sum(bool(set(train.read(a).images) & set(val.read(b).images)) for a, b in readable)
+
+
+def read_families(path: Path) -> list[list[str]]:
+    """Lists of objects (groups) that are near-copies of one another, from a JSON file: a recolored model, the same
+    model of another edition. Raises UserError for a file that is none, or names an object twice."""
+    families = read_json(path, list[list[Label]], "data.families takes a JSON list of lists of objects' names")
+    if twice := [name for name, count in Counter(sum(families, [])).items() if count > 1]:
+        raise UserError(f"{path}: {twice[0]} is named twice; put all of its near-copies into one list")
+    return [family for family in families if family]
