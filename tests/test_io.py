@@ -86,7 +86,7 @@ def test_files_that_are_too_long_missing_or_no_files_are_refused(tmp_path):
         ("a\0b", "null"),
     ):
         with pytest.raises(UserError, match=words):
-            read_json(tmp_path / name, limit=100)
+            read_json(tmp_path / name, dict[str, Any], limit=100)
 
 
 @pytest.mark.parametrize(

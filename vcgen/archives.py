@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 #: Bytes of the pickle of a checkpoint: containers, names and numbers without the tensors.
 MOST_PICKLED = 256 << 20
@@ -17,7 +18,7 @@ def damaged_part(path: Path) -> str:
     """
     try:
         with open(path, "rb") as raw, zipfile.ZipFile(raw) as file:
-            if strange := _strange_part(file):
+            if strange := _strange_part(file, raw):
                 return strange
             part = file.testzip()
             return f"{part} is damaged" if part else ""
@@ -25,14 +26,14 @@ def damaged_part(path: Path) -> str:
         return str(error) or type(error).__name__
 
 
-def _strange_part(file: zipfile.ZipFile) -> str:
+def _strange_part(file: zipfile.ZipFile, raw: BinaryIO) -> str:
     """What ``torch.save`` would not have written: other readers could see another content, or more of it than the file
     has bytes.
     """
     entries = sorted(file.infolist(), key=lambda entry: entry.header_offset)
     names = {entry.filename for entry in entries}
-    file.fp.seek(-22, 2)
-    if file.fp.read(4) != END or not entries or entries[0].header_offset:
+    raw.seek(-22, 2)
+    if raw.read(4) != END or not entries or entries[0].header_offset:
         return "bytes before or after the archive"
     if len(names) != len(entries):
         return "two parts have one name"

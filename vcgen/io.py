@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -102,7 +103,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         ) from error
 
 
-def read_json(path: Path | str, schema: type[T] = dict[str, Any], advice: str = "", limit: int = MAX_JSON) -> T:
+def read_json(path: Path | str, schema: type[T], advice: str = "", limit: int = MAX_JSON) -> T:
     """The content of a JSON file, checked against ``schema``: a msgspec Struct, or any type that msgspec decodes.
 
     Raises UserError in one line for a file that is missing, no regular file, longer than ``limit`` bytes, not JSON, not
@@ -118,7 +119,7 @@ def parse_json(data: bytes, schema: type[T], where: str, advice: str = "", by_ha
         content = msgspec.json.decode(data, type=schema)
         if by_hand and len(data) <= MAX_BY_HAND:
             json.loads(data, object_pairs_hook=_each_name_once, parse_int=len, parse_float=len)
-        if _is_open(schema) and any(
+        if _is_open(schema) and any(  # type: ignore[arg-type]  # types are hashable
             isinstance(item, int) and item.bit_length() > 64 for item in chain.from_iterable(levels(content))
         ):
             raise ValueError("holds a number of more than 64 bits")
@@ -154,7 +155,7 @@ def read_bytes(path: Path | str, limit: int, advice: str = "") -> bytes:
 
 
 @contextmanager
-def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[BinaryIO]:
+def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[BufferedReader]:
     """A file opened for reading bytes.
 
     Raises UserError when it is missing, something else (a folder, a pipe, a device), or longer than ``limit`` bytes.

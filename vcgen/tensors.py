@@ -79,7 +79,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+        total.update(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
     return total.hexdigest()
 
 
@@ -89,7 +89,7 @@ class TensorsWithin(TorchDispatchMode):
     """
 
     def __init__(self, limit: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's
         self.limit = limit
 
     def __torch_dispatch__(

@@ -157,7 +157,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
             f"{folder} is not a model folder (it has no {CONFIG}): make one with vcgen export --checkpoint CKPT --out"
             " FOLDER"
         )
-    config = read_json(path, advice=ADVICE)
+    config = read_json(path, dict[str, Any], ADVICE)
     if config.get("format") != FORMAT:
         found = f"{path} is not of vcgen's model format {FORMAT} (found {config.get('format')!r})"
         raise UserError(one_line(found, "export the checkpoint with this version"))
@@ -177,7 +177,7 @@ def read_weights(folder: Path | str) -> dict[str, Tensor]:
     if config.get("diffusers"):
         # vcgen builds both from config.json; a folder without them would still not be the one that was exported.
         for name in (UNET_CONFIG, SCHEDULER_CONFIG):
-            read_json(folder / name, advice=ADVICE)
+            read_json(folder / name, dict[str, Any], ADVICE)
         weights |= {UNET_PREFIX + name: tensor for name, tensor in read_tensors(folder / UNET_WEIGHTS).items()}
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
     if config.get("dtype") and kinds - {config["dtype"]}:
@@ -190,7 +190,7 @@ def read_weights(folder: Path | str) -> dict[str, Tensor]:
 def _refuse_other_prior(prior: nn.Module, folder: Path) -> None:
     """vcgen builds the prior from config.json, diffusers from the files beside it: both must say the same."""
     for name, part in ((UNET_CONFIG, prior.unet), (SCHEDULER_CONFIG, prior.schedule)):
-        own, found = json.loads(part.to_json_string()), read_json(folder / name, advice=ADVICE)
+        own, found = json.loads(part.to_json_string()), read_json(folder / name, dict[str, Any], ADVICE)
         known = inspect.signature(type(part).__init__).parameters
         stated = {
             key: found.get(key, known[key].default if key in known else None)
@@ -240,7 +240,7 @@ def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _is_model(folder: Path) -> bool:
     """Whether vcgen wrote the folder: others have a config.json, too, such as those of diffusers."""
     try:
-        return "format" in read_json(folder / CONFIG)
+        return "format" in read_json(folder / CONFIG, dict[str, Any])
     except UserError:
         return False
 

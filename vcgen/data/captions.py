@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from msgspec import Meta, Struct
@@ -39,13 +39,16 @@ class Thing(Struct, frozen=True, forbid_unknown_fields=True):
     front: Annotated[float, Meta(ge=-360, le=360)] | None = None
 
 
+Things = Annotated[dict[Key, Thing], Meta(min_length=1)]
+
+
 def read_things(path: Path) -> dict[str, Thing]:
     """``{"SCENE KEY": {"names": ["taxi", "car"], "front": 0}, ...}`` as JSON. Raises UserError naming the entry that is
     wrong.
     """
     if not Path(path).exists():
         raise UserError(f"{path}: no captions here; give a JSON file of scene keys and their names")
-    return read_json(path, Annotated[dict[Key, Thing], Meta(min_length=1)], ADVICE)
+    return read_json(path, cast(type[dict[str, Thing]], Things), ADVICE)
 
 
 def sentence(name: str, color: str = "", view: str = "") -> str:

@@ -95,11 +95,7 @@ def draw_epipolar_lines(record: SceneRecord, others: int = 3) -> bytes:
     for number, index in enumerate(chosen):
         tile = _image(record, index, max(record.size) * scale)
         pen, (width, height) = ImageDraw.Draw(tile), tile.size
-        F = (
-            fundamental_matrix(record.c2w[first], record.K[first], record.c2w[index], record.K[index])
-            if number
-            else None
-        )
+        F = fundamental_matrix(record.c2w[first], record.K[first], record.c2w[index], record.K[index])
         for point, color in zip(points, COLORS, strict=False):
             if number == 0:
                 x, y = point * [width, height]
@@ -126,7 +122,7 @@ def choose_points(record: SceneRecord, index: int, count: int) -> np.ndarray:
     # The small constant lets points fall on featureless parts of the object, never beside it.
     score = (np.hypot(*np.gradient(image.mean(0))) + 1e-6) * (mask if mask.any() else 1)
     v, u = np.meshgrid(np.arange(record.size[0]) + 0.5, np.arange(record.size[1]) + 0.5, indexing="ij")
-    points = []
+    points: list[list[float]] = []
     while len(points) < count and score.max() > 0:
         row, column = np.unravel_index(np.argmax(score), score.shape)
         points.append([(column + 0.5) / record.size[1], (row + 0.5) / record.size[0]])

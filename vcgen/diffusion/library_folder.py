@@ -112,7 +112,7 @@ def parse_scale(options: Mapping[str, Any], path: Path) -> float:
 
 
 def _check(path: Path, classes: Sequence[str]) -> None:
-    content = read_json(path)
+    content = read_json(path, dict[str, Any])
     found = [content.get("_class_name"), content.get("tokenizer_class"), *_list(content.get("architectures"))]
     weights = content.get("weight_map")
     strange = [

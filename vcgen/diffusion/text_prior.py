@@ -92,7 +92,7 @@ class TextPrior(Prior[TextCondition]):
         try:
             folder = checked_folder(name, TEXT_PRIOR, download)
             # the U-Net asks for more than one text encoder's output
-            if read_json(folder / "unet" / "config.json").get("addition_embed_type"):
+            if read_json(folder / "unet" / "config.json", dict[str, Any]).get("addition_embed_type"):
                 known = "text priors are StableDiffusionPipeline folders, as Stable Diffusion 1.x and 2.x"
                 raise UserError(f"text prior {name} is of Stable Diffusion XL's kind; {known}")
             with no_more_parameters_than(MOST_PARAMETERS):

@@ -108,7 +108,8 @@ def volume_iou(first: "Trimesh", second: "Trimesh", resolution: int = 64) -> flo
     extent = np.maximum(first.bounds[1], second.bounds[1]) - low
     cell = float(extent.max()) / resolution
     # not one cell more for a rounding error in the division
-    grid = Grid(low, cell, tuple(int(n) for n in np.maximum(1, np.ceil(extent / cell - 1e-6))))
+    x, y, z = (int(n) for n in np.maximum(1, np.ceil(extent / cell - 1e-6)))
+    grid = Grid(low, cell, (x, y, z))
     inside = [occupancy(mesh, grid) for mesh in (first, second)]
     joint = int((inside[0] | inside[1]).sum())
     return int((inside[0] & inside[1]).sum()) / joint if joint else 0.0

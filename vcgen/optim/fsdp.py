@@ -36,7 +36,8 @@ class Sharded(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Every process reads the whole file and keeps its part."""
-        checkpoint = self.checkpoint_io.load_checkpoint(checkpoint_path)
+        assert self.model is not None, "Lightning gives it before it loads"
+        checkpoint: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path)
         set_model_state_dict(self.model, checkpoint["state_dict"], options=WHOLE)
         for optimizer, stored in zip(self.optimizers, checkpoint.get("optimizer_states", [])):
             if len(stored["param_groups"]) != len(optimizer.param_groups):

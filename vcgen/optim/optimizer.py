@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class OptimizerOptions:
 def takes_true_gradients(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The same fused optimizer, which could undo a GradScaler's scale inside its step, told not to:
     clipping comes before the step, needs the true gradients, and Lightning refuses to clip what is still scaled."""
-    optimizer._step_supports_amp_scaling = False
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # a private attribute of fused ones
     return optimizer
 
 
@@ -101,12 +101,12 @@ class MuonAdamW(torch.optim.AdamW):
         weight_decay: float = 0.0,
         momentum: float = 0.95,
     ):
-        groups = [{"params": others}, {"params": matrices, "lr": muon_lr}]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": matrices, "lr": muon_lr}]
         super().__init__(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
         self.momentum = momentum
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both; returns the closure's value."""
         loss = None
         if closure is not None:
@@ -118,19 +118,19 @@ class MuonAdamW(torch.optim.AdamW):
         finally:
             self.param_groups.append(matrices)
         # Matrices of one shape go together: one call for many small ones is twice as fast.
-        shapes = defaultdict(list)
+        shapes: defaultdict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
         for parameter in matrices["params"]:
             if parameter.grad is not None:
-                shapes[parameter.flatten(1).shape].append(parameter)
+                shapes[parameter.flatten(1).shape].append((parameter, parameter.grad))
         for (rows, columns), parameters in shapes.items():
-            updates = orthogonalize(torch.stack([self.momentum_of(p).flatten(1) for p in parameters]))
+            updates = orthogonalize(torch.stack([self.momentum_of(*pair).flatten(1) for pair in parameters]))
             rate = matrices["lr"] * max(1.0, rows / columns) ** 0.5  # tall matrices: as large an effect per output
-            for parameter, update in zip(parameters, updates):
+            for (parameter, _), update in zip(parameters, updates):
                 parameter.mul_(1 - matrices["lr"] * matrices["weight_decay"])
                 parameter.add_(update.reshape(parameter.shape), alpha=-rate)
         return loss
 
-    def momentum_of(self, parameter: nn.Parameter) -> Tensor:
+    def momentum_of(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
         """The Nesterov momentum after this step's gradient."""
         state = self.state[parameter]
         if not state:
@@ -138,8 +138,8 @@ class MuonAdamW(torch.optim.AdamW):
                 step=torch.zeros(()), momentum=torch.zeros_like(parameter)
             )  # AdamW's loading asks for the step
         state["step"] += 1
-        state["momentum"].lerp_(parameter.grad, 1 - self.momentum)
-        return parameter.grad.lerp(state["momentum"], self.momentum)
+        state["momentum"].lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(state["momentum"], self.momentum)
 
 
 #: Coefficients a, b, c of the Newton-Schulz iteration x <- (a + b g + c g^2) x with g = x x^T (the Muon post).
@@ -170,11 +170,12 @@ def iterate_gram(x: Tensor, steps: int) -> Tensor:
     """The same, cheaper for wide matrices. The polynomials commute, so they are gathered in a small square matrix that
     multiplies x once. Squaring the singular values costs digits: needs float32."""
     a, b, c = COEFFICIENTS
-    gram, product = x @ x.mT, None
+    gram = x @ x.mT
+    product: Tensor | None = None
     for step in range(steps):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
         product = factor if product is None else factor @ product
         if step < steps - 1:
             gram = factor @ gram @ factor
-    return product @ x
+    return x if product is None else product @ x

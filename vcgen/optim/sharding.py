@@ -39,9 +39,9 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> None:
     """As torch.nn.utils.clip_grad_norm_, for both kinds of weights together."""
-    parameters = [p for p in parameters if p.grad is not None]
-    fraction = (limit / (total_norm(p.grad for p in parameters) + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([local(p.grad) for p in parameters], fraction)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    fraction = (limit / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], fraction)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -5,6 +5,7 @@ run's folder.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def draw_class_images(
     }
     made = json.loads(json.dumps(made))
     note = folder / "made.json"
-    if note.is_file() and (found := read_json(note, advice="delete it")) != made:
+    if note.is_file() and (found := read_json(note, dict[str, Any], "delete it")) != made:
         names = printable(", ".join(sorted(name for name in made | found if made.get(name) != found.get(name))))
         raise UserError(
             f"{folder}: holds class images made with another {names}; delete that folder, or choose another run folder"

@@ -4,7 +4,7 @@ the photos.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -64,7 +64,7 @@ def load_clip(name: str, download: bool = False) -> tuple["CLIPModel", "CLIPToke
         raise UserError(NEEDS_TEXT) from error
     try:
         folder = checked_folder(name, CLIP, download)
-        kind = read_json(folder / "config.json").get("model_type")
+        kind = read_json(folder / "config.json", dict[str, Any]).get("model_type")
         if kind != "clip":  # transformers would go on, and draw the weights that it misses at random
             raise ValueError(f"it is of type {kind}; a text encoder alone sees no images")
         model = CLIPModel.from_pretrained(folder, **WEIGHTS).float().eval()

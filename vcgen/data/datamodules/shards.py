@@ -56,6 +56,8 @@ class ShardData(SceneDataModule):
         cache_gb: Size of that folder at most, in 10^9 bytes; it must hold the whole data set.
     """
 
+    trainer: pl.Trainer  # None until Lightning sets it, before its hooks
+
     def __init__(
         self,
         train: str,
@@ -81,7 +83,8 @@ class ShardData(SceneDataModule):
         self.num_workers, self.on_error = num_workers, on_error
         self.augment = Augmentation(mirror, permute_colors)
         self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
-        self.position, self.stream = Position(), None
+        self.position = Position()
+        self.stream: SceneStream | None = None
         self._camera: dict[str, float] | None = None
 
     def setup(self, stage: str) -> None:
@@ -132,7 +135,7 @@ class ShardData(SceneDataModule):
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Endless; stop by ``trainer.max_steps`` or ``trainer.max_time``."""
-        self.stream = SceneStream(
+        self.stream = stream = SceneStream(
             self.train_index,
             self.batch_size,
             self.targets,
@@ -146,7 +149,7 @@ class ShardData(SceneDataModule):
         atexit.unregister(end_loader_processes)
         atexit.register(end_loader_processes)
         return DataLoader(
-            self.stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer
+            stream, batch_size=None, num_workers=self.num_workers, worker_init_fn=leave_signals_to_the_trainer
         )
 
     def val_dataloader(self) -> DataLoader[Example] | list[Any]:

@@ -42,12 +42,11 @@ def stack_views(scenes: Sequence[Views]) -> Views:
     """Scenes with equally many views -> Views with batch shape (scenes, views). Alpha is kept only if all scenes have
     it.
     """
-    if any(scene.alpha is None for scene in scenes):
-        images, alpha = torch.stack([scene.on(1.0) for scene in scenes]), None
-    else:
-        images, alpha = torch.stack([s.images for s in scenes]), torch.stack([s.alpha for s in scenes])
+    alphas = [scene.alpha for scene in scenes if scene.alpha is not None]
     cameras = Cameras.cat([scene.cameras[None] for scene in scenes])
-    return Views(images, cameras, alpha)
+    if len(alphas) < len(scenes):
+        return Views(torch.stack([scene.on(1.0) for scene in scenes]), cameras)
+    return Views(torch.stack([scene.images for scene in scenes]), cameras, torch.stack(alphas))
 
 
 class SceneStream(IterableDataset[Example]):
@@ -107,7 +106,8 @@ class SceneStream(IterableDataset[Example]):
         it.
         """
         number = int(epoch_order(self.total, self.seed, epoch)[place])
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             draw = scene_generator(self.seed, epoch, place, attempt)
             if attempt:
                 number = int(torch.randint(self.total, (), generator=draw))
@@ -119,6 +119,7 @@ class SceneStream(IterableDataset[Example]):
                 if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
                     raise
                 skipped[self.index.scenes[number].key] = str(error)
+            attempt += 1
 
 
 class FixedScenes(Dataset[Example]):
@@ -161,7 +162,8 @@ class FixedScenes(Dataset[Example]):
     def __getitem__(self, position: int) -> Example:
         number, weight = self.dealt[position]
         skipped: dict[str, str] = {}
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             stand_in = (number + attempt) % len(self.index.samples)
             try:
                 views, key = self._scene(stand_in)
@@ -170,6 +172,7 @@ class FixedScenes(Dataset[Example]):
                 if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
                     raise
                 skipped[self.index.scenes[stand_in].key] = str(error)
+            attempt += 1
 
     def _scene(self, number: int) -> tuple[Views, str]:
         record = self.index.read(number)

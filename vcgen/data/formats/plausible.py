@@ -26,7 +26,8 @@ class Aim(NamedTuple):
         """Whether the cameras do look at one point: not so in a room seen from its middle, or in photographs of a
         view.
         """
-        return self.spread > 0.01 and self.miss < tolerance and self.distance > 1e-3 * np.linalg.norm(self.point)
+        far_enough = self.distance > 1e-3 * float(np.linalg.norm(self.point))
+        return self.spread > 0.01 and self.miss < tolerance and far_enough
 
 
 def nearest_to_axes(c2w: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Which views of a capture belong to a split, so that no test image is trained on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,9 @@ def choose_frames(
     return sorted(chosen, key=lambda position: natural_order(names[position]))
 
 
-def remark_on_shared(images: Iterable[Path], others: dict[str, Iterable[str]], files: ImageFiles, split: str) -> None:
+def remark_on_shared(
+    images: Iterable[Path], others: Mapping[str, Iterable[str]], files: ImageFiles, split: str
+) -> None:
     """A remark where ``images`` of a split are among the names that ``others`` (where from -> names) give for training
     or testing.
     """
@@ -94,4 +96,4 @@ def _frames_named(listed: Any, images: list[Path], files: ImageFiles, where: str
     strange = [name for name, image in found.items() if image is None or image.resolve() not in positions]
     if strange:
         raise UserError(f"{where}: {len(strange)} of {len(listed)} names match no frame: {', '.join(strange[:5])}")
-    return sorted({positions[image.resolve()] for image in found.values()})
+    return sorted({positions[image.resolve()] for image in found.values() if image})

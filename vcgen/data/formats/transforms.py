@@ -132,8 +132,8 @@ def _remark_on_focal_length(frame: dict[str, Any], content: dict[str, Any]) -> N
     """A remark where one level states a focal length, the width that it is for, and another field of view."""
     level = frame if "fl_x" in frame else content
     focal, angle, width = (
-        _number(level, {}, "fl_x", None),
-        _number(level, {}, "camera_angle_x", None),
+        _number(level, {}, "fl_x", 0.0),
+        _number(level, {}, "camera_angle_x", 0.0),
         _number(frame, content, "w", 0.0),
     )
     if focal and angle and width and not 0.95 < (stated := width / (2 * math.tan(angle / 2))) / focal < 1.05:
@@ -181,12 +181,12 @@ def read_intrinsics(
     if level is None:
         raise UserError("neither fl_x nor camera_angle_x is given")
     if "fl_x" in level:
-        focal_x = _number(level, {}, "fl_x", None)
+        focal_x = _number(level, {}, "fl_x")
         focal_y = _number(frame, content, "fl_y", focal_x)
     else:
-        focal_x = focal_of_angle("camera_angle_x", _number(level, {}, "camera_angle_x", None)) * width
-        angle_y = _number(level, {}, "camera_angle_y", None)
-        focal_y = focal_x if angle_y is None else focal_of_angle("camera_angle_y", angle_y) * height
+        focal_x = focal_y = focal_of_angle("camera_angle_x", _number(level, {}, "camera_angle_x")) * width
+        if "camera_angle_y" in level:
+            focal_y = focal_of_angle("camera_angle_y", _number(level, {}, "camera_angle_y")) * height
     center = _number(frame, content, "cx", width / 2), _number(frame, content, "cy", height / 2)
     return normalized((focal_x, focal_y), center, (width, height), crops)
 
@@ -249,7 +249,7 @@ def _other_splits(path: Path, content: dict[str, Any], split: str) -> dict[str, 
 
 def _read_json(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The whole file, whose writers are many and state more than is used here, and its frames."""
-    content = read_json(path, advice=ADVICE)
+    content = read_json(path, dict[str, Any], ADVICE)
     return content, check(content.get("frames"), Frames, f"{path}, frames", ADVICE)
 
 
@@ -268,14 +268,13 @@ def _find_images(path: Path, frames: list[dict[str, Any]]) -> tuple[list[str], l
             f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with"
             f" {TRIED}){hint}"
         )
-    return view_names(found, path.parent), found
+    images = [image for image in found if image]
+    return view_names(images, path.parent), images
 
 
-def _number(first: dict[str, Any], second: dict[str, Any], name: str, default: float | None) -> float | None:
+def _number(first: dict[str, Any], second: dict[str, Any], name: str, default: float | None = None) -> float:
     """A finite number from the first dict that has the name."""
     value = first.get(name, second.get(name, default))
-    if value is None and default is None and name not in first:
-        return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
         raise UserError(f"{name} must be a finite number, found {str(value)[:50]!r}")
     return float(value)

@@ -117,7 +117,8 @@ def _from_array(array: NDArray[Any]) -> NDArray[Any]:
 
 def as_floats(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """uint8 or floats -> float32 in [0, 1]."""
-    return pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels.astype(np.float32, copy=False)
+    floats: NDArray[np.float32] = pixels.astype(np.float32, copy=False)
+    return floats / np.float32(255) if pixels.dtype == np.uint8 else floats
 
 
 def bands(height: int, width: int) -> Iterator[slice]:
@@ -217,7 +218,7 @@ def _weights(
     return slice(nearest[0], nearest[-1] + 1), folded.T
 
 
-def _kernel(pixels: NDArray[np.int64], centers: NDArray[np.float64], step: float, box: bool) -> NDArray[np.float64]:
+def _kernel(pixels: NDArray[np.int64], centers: NDArray[Any], step: float, box: bool) -> NDArray[np.float64]:
     """Weights of pixels for new ones around ``centers``, adding up to 1: a box of ``step`` pixels, or a triangle of
     twice that.
     """

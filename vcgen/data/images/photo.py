@@ -37,6 +37,7 @@ def load_photo(path: Path, mask: Path | None, size: int, fill: float = 0.78) -> 
         raise UserError(f"data.size must lie between 8 and 4096 pixels, not {size}")
     pixels, has_alpha = read(path)
     color, name = pixels[..., :3], str(path)
+    image: RgbaImage | CutOut
     if mask is not None:
         if has_alpha:
             raise two_coverages(path, mask)
@@ -112,6 +113,7 @@ def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bo
         raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
     pixels, has_alpha = read(source)
     name = str(source) if isinstance(source, (Path, str)) else "the image"
+    image: RgbaImage | CutOut
     if has_alpha:
         image = RgbaImage(pixels[..., :3], pixels[..., 3])
     elif as_is:

@@ -126,7 +126,7 @@ def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> ND
         image = image if image.mode == mode else image.convert(mode)
         pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
         for top in range(0, image.height, 256):  # at once, Pillow copies them twice
-            pixels[top : top + 256] = image.crop((0, top, image.width, min(top + 256, image.height)))
+            pixels[top : top + 256] = np.asarray(image.crop((0, top, image.width, min(top + 256, image.height))))
         return turn(pixels) if turn else pixels
     except Exception as error:  # Pillow's readers raise a dozen types for damaged files, MemoryError among them
         raise _refusal(name, error) from error

@@ -10,11 +10,13 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from vcgen.data.shards.index_file import MAX_BYTES, FileName, Length, parse_index
 from vcgen.data.shards.record import VERSION, SceneRecord
@@ -49,6 +51,8 @@ class ShardIndex:
     split: str
     licence: str
     shards: tuple[ShardEntry, ...]
+    scenes: SceneTable = field(init=False, repr=False, compare=False)
+    _ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # One table, of which each shard's samples are a slice: loader processes touch no other object per scene.
@@ -76,7 +80,7 @@ class ShardIndex:
 
     def fault_of(self, shard: ShardEntry) -> str | None:
         """What is wrong with a shard's file, as far as its length tells, or with its entry; None if nothing is."""
-        path, scenes = self.folder / shard.name, shard.samples
+        path, scenes = self.folder / shard.name, cast(SceneTable, shard.samples)
         if not path.is_file():
             return f"{path}: missing, but listed in {INDEX}; copy or pack the folder again"
         if path.stat().st_size != shard.bytes:
@@ -131,7 +135,7 @@ class ShardIndex:
         def keep(inside: bool) -> "ShardIndex":
             parts = [
                 SceneTable(t.rows[np.isin(t.column("group"), held) == inside])
-                for t in (shard.samples for shard in self.shards)
+                for t in (cast(SceneTable, shard.samples) for shard in self.shards)
             ]
             shards = (replace(shard, samples=part) for shard, part in zip(self.shards, parts, strict=True))
             return replace(self, shards=tuple(shard for shard in shards if shard.samples))
@@ -157,7 +161,7 @@ class Samples(Sequence[tuple[str, SampleEntry]]):
     def __len__(self) -> int:
         return len(self._of.scenes)
 
-    def __getitem__(self, number: int) -> tuple[str, SampleEntry]:
+    def __getitem__(self, number: int) -> tuple[str, SampleEntry]:  # type: ignore[override]  # slices: take those of `scenes`
         number = range(len(self))[number]
         return self._of.shard_of(number).name, self._of.scenes[number]
 
@@ -184,10 +188,10 @@ def write_shards(
         raise UserError(f"{folder}: exists already and is not an empty folder; choose another or remove it")
     create_folder(folder.parent)
     with replacing_folder(folder) as partial:
-        iterator, shards = iter(records), []
+        iterator, shards = iter(records), list[ShardEntry]()
         while batch := list(itertools.islice(iterator, samples_per_shard)):
             shards.append(write_shard(batch, partial / f"{len(shards):06d}.tar", image_size))
-        write_index(ShardIndex(partial, tuple(image_size), source, split, licence, tuple(shards)))
+        write_index(ShardIndex(partial, image_size, source, split, licence, tuple(shards)))
     return read_index(folder)
 
 

@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from msgspec import Struct, to_builtins
 
@@ -164,7 +164,7 @@ def is_done(target: Path, fingerprint: str, overwrite: bool) -> bool:
     record = target / PACK_FILE
     if (
         record.is_file()
-        and read_json(record, advice="use --overwrite to replace the folder").get("fingerprint") == fingerprint
+        and read_json(record, dict[str, Any], "use --overwrite to replace the folder").get("fingerprint") == fingerprint
     ):
         read_index(target)
         return True
@@ -184,7 +184,7 @@ def make_shards(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     kept = {plan.name: load_made(partial, plan) for plan in plans}
-    todo = [plan for plan in plans if not kept[plan.name] or (kept[plan.name].broken and not skip_broken)]
+    todo = [plan for plan in plans if not (made := kept[plan.name]) or (made.broken and not skip_broken)]
     image_size = next((made.image_size for made in kept.values() if made and made.image_size), settings.size)
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -216,7 +216,7 @@ def save_made(
     image_size: tuple[int, int] | None,
 ) -> Made:
     """Write a shard and then the note that it is finished."""
-    entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records else None
+    entry = write_shard(records, partial / f"{plan.name}.tar", image_size) if records and image_size else None
     made = Made(entry, image_size, broken, remarks)
     write_bytes(
         partial / f"{plan.name}.json", json.dumps(to_builtins(Finished(plan.fingerprint, **vars(made)))).encode()

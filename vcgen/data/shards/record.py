@@ -99,7 +99,7 @@ class SceneRecord:
         self._check_counts()
         # All views at once, because loaders come by here for every scene; then those that look wrong one by one, to say
         # why.
-        for index in np.flatnonzero(~(_plausible_poses(self.c2w) & _plausible_intrinsics(self.K))):
+        for index in np.flatnonzero(~(_plausible_poses(self.c2w) & _plausible_intrinsics(self.K))).tolist():
             where = f"scene {self.key}, view {self.views[index]}"
             check_pose(self.c2w[index], where)
             check_intrinsics(self.K[index], where)
@@ -166,9 +166,9 @@ class SceneRecord:
             ) from error
         values = {name: getattr(file, name) for name in _JSON_FIELDS}
         views = [f"{number:06d}" for number in range(len(images))] if file.views is None else file.views
-        arrays = {"c2w": np.array(file.c2w, dtype=np.float64), "K": np.array(file.K, dtype=np.float64)}
+        c2w, K = np.array(file.c2w, dtype=np.float64), np.array(file.K, dtype=np.float64)
         return SceneRecord(
-            key=key, images=images, size=file.size, up=file.up, views=views, **arrays, **values
+            key=key, images=images, size=file.size, up=file.up, views=views, c2w=c2w, K=K, **values
         ).with_group_default()
 
     def with_group_default(self) -> "SceneRecord":
