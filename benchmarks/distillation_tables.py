@@ -97,12 +97,15 @@ def add_beside(rows: list[dict], results: list[Results]) -> None:
     for low, high, fraction in levelled(rows):
         a, b = columns[low["name"]], columns[high["name"]]
         found[low["name"]] = {
-            metric: asdict(paired_difference(
-                {name: own[name][metric] for name in groups},
-                {name: (1 - fraction) * a[name][metric] + fraction * b[name][metric] for name in groups}, groups,
-            ))
+            metric: asdict(
+                paired_difference(
+                    {name: own[name][metric] for name in groups},
+                    {name: (1 - fraction) * a[name][metric] + fraction * b[name][metric] for name in groups},
+                    groups,
+                )
+            )
             for metric in ("psnr", "ssim")
-        }  # fmt: skip
+        }
     rows[-1]["beside"] = found
 
 

@@ -93,10 +93,18 @@ def measured(path: Path, textured: bool, rounds: int) -> list[dict]:
             calls["light, per object"] = lambda: drawable(surface)
         timings = measure(calls, rounds)
         base = timings["baseline"].processor
-        rows += [{
-            "object": "textured" if textured else "colored", "size": size, "what": name, "ms": t.wall * 1e3, "least_ms": t.least * 1e3,
-            "processor_ms": t.processor * 1e3, "ratio": base / t.processor,
-        } for name, t in timings.items()]  # fmt: skip
+        rows += [
+            {
+                "object": "textured" if textured else "colored",
+                "size": size,
+                "what": name,
+                "ms": t.wall * 1e3,
+                "least_ms": t.least * 1e3,
+                "processor_ms": t.processor * 1e3,
+                "ratio": base / t.processor,
+            }
+            for name, t in timings.items()
+        ]
     return rows
 
 

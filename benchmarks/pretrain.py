@@ -21,22 +21,27 @@ from common import ROOT, days, hardware, weights_environment
 
 CARD = """# cars64: a small NerfDiff of low-poly cars, 64 x 64 pixels
 
-One image of a car in; a radiance field, novel views, samples and a distilled field out. For trying vcgen, not for production.
+One image of a car in; a radiance field, novel views, samples and a distilled field out. For trying vcgen, not for \
+production.
 
     vcgen render --model data/pretrained/cars64 --image car.png --out outputs/car --distill configs/distill.yaml
 
 | | |
 | --- | --- |
-| data | `data/cars64/train`: {objects} scenes of {groups} models (CC0), 20 views each; three models held out for validation |
+| data | `data/cars64/train`: {objects} scenes of {groups} models (CC0), 20 views each; three models held out \
+for validation |
 | field | `vcgen fit -c configs/cars64.yaml{field_time}`, {field} |
-| prior | `vcgen fit -c configs/cars64.yaml -c configs/cars64_prior.yaml --model.pretrained FIELD{prior_time}`, {prior} |
+| prior | `vcgen fit -c configs/cars64.yaml -c configs/cars64_prior.yaml --model.pretrained \
+FIELD{prior_time}`, {prior} |
 | hardware | {hardware} |
 | weights | moving averages, float16; {size:.1f} MB |
 | amortized field | {amortized} |
 | date | {date} |
 
-Measured on the 15 test cars (five models), input view 0, the other 39 views each, by `vcgen evaluate`; LPIPS with SqueezeNet. What
-distillation adds is measured by `benchmarks/distillation.py`. It knows cars like those it was trained on, from 1.3 units away, on white or with alpha.
+Measured on the 15 test cars (five models), input view 0, the other 39 views each, by `vcgen evaluate`; LPIPS with \
+SqueezeNet. What
+distillation adds is measured by `benchmarks/distillation.py`. It knows cars like those it was trained on, from 1.3 \
+units away, on white or with alpha.
 Licence: as vcgen's; the training images are CC0 (`data/cars64/LICENSE.md`).
 """
 

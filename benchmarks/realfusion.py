@@ -43,10 +43,15 @@ METHODS = "reference", "sds", "textual_inversion", "lora", "dreambooth", "oracle
 WITHOUT_PRIOR = "reference", "oracle"
 #: column -> (heading, digits)
 COLUMNS = {
-    "ref_psnr": ("photo PSNR dB", 1), "novel_psnr": ("novel PSNR dB", 2), "novel_ssim": ("SSIM", 3),
+    "ref_psnr": ("photo PSNR dB", 1),
+    "novel_psnr": ("novel PSNR dB", 2),
+    "novel_ssim": ("SSIM", 3),
     "novel_lpips_squeeze": ("LPIPS-squeeze", 3),
-    "iou": ("IoU", 3), "chamfer": ("Chamfer", 4), "fscore": ("F-score", 3), "janus": ("janus", 3),
-}  # fmt: skip
+    "iou": ("IoU", 3),
+    "chamfer": ("Chamfer", 4),
+    "fscore": ("F-score", 3),
+    "janus": ("janus", 3),
+}
 #: Images per row of the sheets.
 SHOWN = 8
 

@@ -26,7 +26,7 @@ from scaling_parts import (
     start_seconds,
     synthetic_index,
     worker_memory,
-)  # fmt: skip
+)
 from timing import table
 from vcgen.data.shards.files import write_shards
 from vcgen.data.shards.record import SceneRecord
@@ -172,11 +172,11 @@ def starting(quick: bool, figures: dict) -> Part:
     """Reading the index, and from the command to the first step."""
     index = index_cost(10_000 if quick else 1_000_000)
     found = {"index": index, "start_seconds": statistics.median(start_seconds() for _ in range(1 if quick else 3))}
+    sizes = f"{index['file_bytes'] / 1e6:.0f} MB, {index['memory_bytes'] / 1e6:.0f} in memory"
     rows = [
-        [f"reading the index of {index['scenes']:,} scenes ({index['file_bytes'] / 1e6:.0f} MB, {index['memory_bytes'] / 1e6:.0f} in memory)",
-         f"{index['seconds']:.2f}"],
+        [f"reading the index of {index['scenes']:,} scenes ({sizes})", f"{index['seconds']:.2f}"],
         ["from the command to the end of the first step of cars64", f"{found['start_seconds']:.1f}"],
-    ]  # fmt: skip
+    ]
     return "starting", found, table("Starting", ["what", "s"], rows)
 
 

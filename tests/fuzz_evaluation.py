@@ -20,12 +20,42 @@ from vcgen.io import read_json
 
 def subjects(folder: Path) -> Iterator[Subject]:
     """All of them. folder: to make the whole files in."""
+    yield from scored(folder)
+    yield Subject(
+        "shards.json",
+        {"shards.json": b'{"shards": 4}'},
+        spoil_one("shards.json"),
+        lambda found: read_json(found / "shards.json", Shards),
+        by_rule("shards.json", table(shards=whole(1, 1_000_000))),
+        0.5,
+    )
+    things = {"car": {"names": ["taxi", "car"], "front": 90}, "tree": {"names": ["tree"]}}
+    yield Subject(
+        "captions",
+        {"c.json": json.dumps(things).encode()},
+        spoil_one("c.json"),
+        lambda found: read_things(found / "c.json"),
+        by_rule("c.json", CAPTIONS, lambda tree: all(map(KEY, tree))),
+    )
+
+
+def scored(folder: Path) -> Iterator[Subject]:
+    """A protocol, what is recorded of an object under it, and the results."""
     protocol = {
-        "version": 1, "name": "p", "description": "d", "split": "test", "views": 9, "context": [0], "targets": [1, 2], "size": [8, 6],
-        "background": 1.0, "quantisation": "8-bit-rounded", "metrics": SUPPORTED_METRICS,
-    }  # fmt: skip
-    yield Subject("protocol", {"p.json": json.dumps(protocol).encode()}, spoil_one("p.json"), functools.partial(protocol_of, "p.json"),
-                  by_rule("p.json", PROTOCOL, views_differ), 1.5)  # fmt: skip
+        **{"version": 1, "name": "p", "description": "d", "split": "test", "views": 9},
+        **{"context": [0], "targets": [1, 2], "size": [8, 6]},
+        "background": 1.0,
+        "quantisation": "8-bit-rounded",
+        "metrics": SUPPORTED_METRICS,
+    }
+    yield Subject(
+        "protocol",
+        {"p.json": json.dumps(protocol).encode()},
+        spoil_one("p.json"),
+        functools.partial(protocol_of, "p.json"),
+        by_rule("p.json", PROTOCOL, views_differ),
+        1.5,
+    )
     values = dict(zip(METRICS, (20.5, 0.5, 0.25)))
     scores = [
         ObjectScore(k, k[0], 1.0, tuple(ImageScore(v, f"{v}", values) for v in (1, 2))) for k in ("a1", "a2", "b1")
@@ -33,16 +63,17 @@ def subjects(folder: Path) -> Iterator[Subject]:
     fingerprint = Fingerprint("m", "p", "d", tuple(METRICS))
     (folder / "records").mkdir(parents=True)
     RecordFolder(folder / "records", fingerprint).write(scores[0])
-    yield Subject("record", read(folder / "records"), spoil_one("a1.json"), functools.partial(record_of, fingerprint),
-                  by_rule("a1.json", RECORD, lambda tree: tree["object"] == "a1", in_order), 1.5)  # fmt: skip
-    results = collect(
-        "m",
-        scores,
-        load_protocol(written(folder / "p.json", protocol)),
-        versions={},
-        hashes={"protocol": "p", "data": "d"},
-        run={},
+    yield Subject(
+        "record",
+        read(folder / "records"),
+        spoil_one("a1.json"),
+        functools.partial(record_of, fingerprint),
+        by_rule("a1.json", RECORD, lambda tree: tree["object"] == "a1", in_order),
+        1.5,
     )
+    hashes = {"protocol": "p", "data": "d"}
+    loaded = load_protocol(written(folder / "p.json", protocol))
+    results = collect("m", scores, loaded, versions={}, hashes=hashes, run={})
     results.save(folder / "out")
     yield Subject(
         "results.json",
@@ -52,11 +83,6 @@ def subjects(folder: Path) -> Iterator[Subject]:
         by_rule("results.json", RESULTS),
         1.5,
     )
-    yield Subject("shards.json", {"shards.json": b'{"shards": 4}'}, spoil_one("shards.json"), lambda found: read_json(found / "shards.json", Shards),
-                  by_rule("shards.json", table(shards=whole(1, 1_000_000))), 0.5)  # fmt: skip
-    things = {"car": {"names": ["taxi", "car"], "front": 90}, "tree": {"names": ["tree"]}}
-    yield Subject("captions", {"c.json": json.dumps(things).encode()}, spoil_one("c.json"), lambda found: read_things(found / "c.json"),
-                  by_rule("c.json", CAPTIONS, lambda tree: all(map(KEY, tree))))  # fmt: skip
 
 
 def written(path: Path, tree: Any) -> Path:

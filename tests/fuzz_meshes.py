@@ -21,9 +21,13 @@ from vcgen.meshes.parts import read_surface
 
 LENGTH = any_of(one_of(None), real(1e-12, 1e12))
 CAMERAS = table(
-    others=True, c2w=rows(MATRIX, 2), K=rows(fixed(*[fixed(*[real(-1e6, 1e6)] * 3)] * 3), 1), t_near_=LENGTH, t_far_=LENGTH,
+    others=True,
+    c2w=rows(MATRIX, 2),
+    K=rows(fixed(*[fixed(*[real(-1e6, 1e6)] * 3)] * 3), 1),
+    t_near_=LENGTH,
+    t_far_=LENGTH,
     views_=any_of(one_of(None), rows(NAME)),
-)  # fmt: skip
+)
 
 
 def subjects(folder: Path) -> Iterator[Subject]:

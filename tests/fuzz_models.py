@@ -20,24 +20,56 @@ from vcgen.types import Views
 POSITIVE = real(1e-6, 1e6)
 DECODER = table(
     class_path=one_of("vcgen.fields.triplane.TriplaneDecoder", "TriplaneDecoder"),
-    init_args=table(channels_=one_of(8), hidden_=one_of(8), depth_=one_of(1), aggregate_=one_of("sum"), density_bias_=real(-1e12, 1e12),
-                    density_scale_=real(1e-320, 1e12)),
-)  # fmt: skip
+    init_args=table(
+        channels_=one_of(8),
+        hidden_=one_of(8),
+        depth_=one_of(1),
+        aggregate_=one_of("sum"),
+        density_bias_=real(-1e12, 1e12),
+        density_scale_=real(1e-320, 1e12),
+    ),
+)
 ENCODER = table(
     class_path=one_of("vcgen.encoders.triplane.TriplaneEncoder", "TriplaneEncoder"),
     init_args=table(
-        decoder=DECODER, plane_size_=whole(2, 1024), plane_channels_=one_of(8), channels_=one_of([32, 32]), layers_=one_of(1),
-        attention_=one_of([False, False]), patch_=one_of(2), distance_=POSITIVE, radius_=POSITIVE, half_size_=POSITIVE,
+        decoder=DECODER,
+        plane_size_=whole(2, 1024),
+        plane_channels_=one_of(8),
+        channels_=one_of([32, 32]),
+        layers_=one_of(1),
+        attention_=one_of([False, False]),
+        patch_=one_of(2),
+        distance_=POSITIVE,
+        radius_=POSITIVE,
+        half_size_=POSITIVE,
         projection_=one_of("orthographic", "perspective"),
     ),
-)  # fmt: skip
+)
 RENDER = table(samples_=whole(1, 16384), importance_=whole(0, 16384))
 CONFIG = table(
-    others=True, format=one_of(1), class_path=one_of("vcgen.systems.nerfdiff.NerfDiff", "NerfDiff"), image_size=fixed(whole(1, 4096), whole(1, 4096)),
-    camera=table(others=True, focal=real(0.1, 50), distance=POSITIVE, elevation=real(-90, 90), near=real(0, 1e6), far=real(0, 1e6)), background=UNIT,
-    init_args=table(encoder=ENCODER, render_=RENDER, rays_per_view_=whole(1, 1 << 31), background_=one_of("white", "random"), prior_=one_of(None)),
-    dtype_=one_of("float32", None), diffusers_=one_of(False),
-)  # fmt: skip
+    others=True,
+    format=one_of(1),
+    class_path=one_of("vcgen.systems.nerfdiff.NerfDiff", "NerfDiff"),
+    image_size=fixed(whole(1, 4096), whole(1, 4096)),
+    camera=table(
+        others=True,
+        focal=real(0.1, 50),
+        distance=POSITIVE,
+        elevation=real(-90, 90),
+        near=real(0, 1e6),
+        far=real(0, 1e6),
+    ),
+    background=UNIT,
+    init_args=table(
+        encoder=ENCODER,
+        render_=RENDER,
+        rays_per_view_=whole(1, 1 << 31),
+        background_=one_of("white", "random"),
+        prior_=one_of(None),
+    ),
+    dtype_=one_of("float32", None),
+    diffusers_=one_of(False),
+)
 
 
 def subjects(folder: Path) -> Iterator[Subject]:
@@ -59,8 +91,14 @@ def subjects(folder: Path) -> Iterator[Subject]:
         model_folder.save(folder / name, system.state_dict(), config, system.prior)
     files, weights = read(folder / "plain"), [system_shapes(folder / "plain"), system_shapes(folder / "prior")]
     yield Subject("config.json", files, spoil_one("config.json"), seen, by_rule("config.json", config_holds), 3)
-    yield Subject("model.safetensors", files, spoil_one("model.safetensors", spoil_tensors), seen,
-                  functools.partial(tensors_hold, "model.safetensors", weights[0], {}), 2)  # fmt: skip
+    yield Subject(
+        "model.safetensors",
+        files,
+        spoil_one("model.safetensors", spoil_tensors),
+        seen,
+        functools.partial(tensors_hold, "model.safetensors", weights[0], {}),
+        2,
+    )
     files = read(folder / "prior")
     for name in (model_folder.UNET_CONFIG, model_folder.SCHEDULER_CONFIG):
         yield Subject(name, files, spoil_one(name), opened, fraction=0.3)

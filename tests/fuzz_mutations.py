@@ -11,15 +11,18 @@ from typing import Any
 RAW = "\ue000raw "
 #: Numbers, and what is written like one, at and beyond every limit.
 NUMBERS = [
-    0, 1, -1, 2, 7, 255, 1000, 2**31, 2**53 + 1, 2**63, -(2**63), 2**64, 10**30, -0.0, 0.5, 1e-320, 1e12, 1e38, 1e308, -1e308,
-    RAW + "9" * 400, RAW + "9" * 5000, RAW + "1e999", RAW + "0." + "1" * 5000, RAW + "NaN", RAW + "Infinity", RAW + "-Infinity",
+    0, 1, -1, 2, 7, 255, 1000, 2**31, 2**53 + 1, 2**63, -(2**63), 2**64, 10**30, -0.0, 0.5, 1e-320, 1e12, 1e38, 1e308,
+    -1e308, RAW + "9" * 400, RAW + "9" * 5000, RAW + "1e999", RAW + "0." + "1" * 5000, RAW + "NaN", RAW + "Infinity",
+    RAW + "-Infinity",
 ]  # fmt: skip
 TEXTS = [
-    "", "a", "0", "1e5", "nan", "null", "../../../etc/passwd", "/dev/zero", "/dev/stdin", "C:\\con", "a\0b", "a\nb", "\x1b[2J", "\u202eabc",
-    "\ufeff", "\U0001f600", RAW + '"\\ud800"', RAW + '"\\u0000"', "x" * 300, "y" * 200_000, "${oc.env:HOME}", "%s%n", "[/]", "<script>", "|", "e\u0301",
+    "", "a", "0", "1e5", "nan", "null", "../../../etc/passwd", "/dev/zero", "/dev/stdin", "C:\\con", "a\0b", "a\nb",
+    "\x1b[2J", "\u202eabc", "\ufeff", "\U0001f600", RAW + '"\\ud800"', RAW + '"\\u0000"', "x" * 300, "y" * 200_000,
+    "${oc.env:HOME}", "%s%n", "[/]", "<script>", "|", "e\u0301",
 ]  # fmt: skip
 OTHERS = [
-    True, False, None, [], {}, [[]], [None], {"a": 1}, [0] * 1000, RAW + "[" * 100_000, RAW + "[" * 70 + "]" * 70, RAW + '{"a":' * 5000 + "1" + "}" * 5000,
+    True, False, None, [], {}, [[]], [None], {"a": 1}, [0] * 1000, RAW + "[" * 100_000, RAW + "[" * 70 + "]" * 70,
+    RAW + '{"a":' * 5000 + "1" + "}" * 5000,
 ]  # fmt: skip
 
 

@@ -109,29 +109,64 @@ SIDE = whole(1, 16384)
 UNIT = real(0, 1)
 MATRIX = fixed(*[fixed(*[real(-1e6, 1e6)] * 4)] * 4)
 PROTOCOL = table(
-    version=one_of(1), name=LABEL, context=rows(whole(0, 99_999), 1), targets=any_of(one_of("all others"), rows(whole(0, 99_999), 1)),
-    size=fixed(SIDE, SIDE), background=UNIT, quantisation=one_of("8-bit-rounded"),
-    metrics=one_of({"psnr": "db-per-image", "ssim": "scikit-image", "ssim_gauss": "gaussian-11-zero-padded", "lpips": "v0.1"}),
-    split_=NAME, views_=whole(0, 99_999), description_=TEXT,
-)  # fmt: skip
+    version=one_of(1),
+    name=LABEL,
+    context=rows(whole(0, 99_999), 1),
+    targets=any_of(one_of("all others"), rows(whole(0, 99_999), 1)),
+    size=fixed(SIDE, SIDE),
+    background=UNIT,
+    quantisation=one_of("8-bit-rounded"),
+    metrics=one_of(
+        {"psnr": "db-per-image", "ssim": "scikit-image", "ssim_gauss": "gaussian-11-zero-padded", "lpips": "v0.1"}
+    ),
+    split_=NAME,
+    views_=whole(0, 99_999),
+    description_=TEXT,
+)
 METRICS = {"psnr": real(0, 100), "ssim": real(-1.001, 1.001), "ssim_gauss": real(-1.001, 1.001)}
 RECORD = table(
-    fingerprint=table(model=TEXT, protocol=TEXT, data=TEXT, metrics=one_of(list(METRICS))), object=KEY, group=NAME, seconds=real(0, 1e12),
+    fingerprint=table(model=TEXT, protocol=TEXT, data=TEXT, metrics=one_of(list(METRICS))),
+    object=KEY,
+    group=NAME,
+    seconds=real(0, 1e12),
     images=rows(table(view=whole(0, 99_999), name=anything, metrics=table(**METRICS)), 1),
-)  # fmt: skip
+)
 RESULTS = table(
-    name=NAME, mean=table(**METRICS), interval95=table(**dict.fromkeys(METRICS, any_of(one_of(None), fixed(real(-1e12, 1e12), real(-1e12, 1e12))))),
-    counts=mapping(TEXT, whole(0, 1 << 53)), protocol=mapping(TEXT, anything), definitions=mapping(TEXT, TEXT), versions=mapping(TEXT, NAME),
-    hashes=table(others=True, protocol=TEXT, data=TEXT), run=mapping(TEXT, anything), missing_=mapping(TEXT, TEXT), skipped_=mapping(TEXT, TEXT),
-    baselines_=mapping(TEXT, mapping(TEXT, anything)), model_=mapping(TEXT, anything), objects=anything, images=anything,
-)  # fmt: skip
+    name=NAME,
+    mean=table(**METRICS),
+    interval95=table(**dict.fromkeys(METRICS, any_of(one_of(None), fixed(real(-1e12, 1e12), real(-1e12, 1e12))))),
+    counts=mapping(TEXT, whole(0, 1 << 53)),
+    protocol=mapping(TEXT, anything),
+    definitions=mapping(TEXT, TEXT),
+    versions=mapping(TEXT, NAME),
+    hashes=table(others=True, protocol=TEXT, data=TEXT),
+    run=mapping(TEXT, anything),
+    missing_=mapping(TEXT, TEXT),
+    skipped_=mapping(TEXT, TEXT),
+    baselines_=mapping(TEXT, mapping(TEXT, anything)),
+    model_=mapping(TEXT, anything),
+    objects=anything,
+    images=anything,
+)
 CAPTIONS = mapping(KEY, table(names=rows(LABEL, 1), front_=any_of(one_of(None), real(-360, 360))), 1)
 NOTE = table(others=True, phrase=LABEL, method_=NAME, prior_=TEXT)
 CAMERAS = table(
-    version=one_of(1), c2w=rows(MATRIX, 2), K=rows(fixed(*[fixed(*[real(-1e6, 1e6)] * 3)] * 3), 2), size=fixed(SIDE, SIDE), t_near=real(0, 1e6),
-    t_far=real(0, 1e6), up=fixed(*[real(-1e6, 1e6)] * 3), views_=any_of(one_of(None), rows(text(0, 1000), 2)), distance_=one_of("euclidean"),
-    background_=one_of("alpha"), scale_=real(1e-12, 1e12), source_=TEXT, split_=NAME, licence_=TEXT, group_=NAME,
-)  # fmt: skip
+    version=one_of(1),
+    c2w=rows(MATRIX, 2),
+    K=rows(fixed(*[fixed(*[real(-1e6, 1e6)] * 3)] * 3), 2),
+    size=fixed(SIDE, SIDE),
+    t_near=real(0, 1e6),
+    t_far=real(0, 1e6),
+    up=fixed(*[real(-1e6, 1e6)] * 3),
+    views_=any_of(one_of(None), rows(text(0, 1000), 2)),
+    distance_=one_of("euclidean"),
+    background_=one_of("alpha"),
+    scale_=real(1e-12, 1e12),
+    source_=TEXT,
+    split_=NAME,
+    licence_=TEXT,
+    group_=NAME,
+)
 
 
 def cameras(tree: Any, size: list[int], images: int) -> bool:

@@ -1,6 +1,4 @@
-"""What the fuzzer spoils of training and priors: checkpoints, distillation files, what personalizations leave, text
-priors, LPIPS.
-"""
+"""What the fuzzer spoils of training and priors: checkpoints, distillations, personalizations, text priors, LPIPS."""
 
 import copy
 import functools
@@ -18,8 +16,7 @@ os.environ.setdefault("VCGEN_PLUGINS", "stand_in")
 import lightning.pytorch as pl
 import torch
 import yaml
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor, nn
 
 from fuzz_mutations import spoil_bytes, spoil_tensors, spoil_tree
@@ -34,21 +31,15 @@ from vcgen.data.datamodules.sampler import resume_position
 from vcgen.data.input_camera import InputCamera
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.metrics.lpips import _fill
-from vcgen.personalization.base import EMBEDDINGS, load_personal
-from vcgen.personalization.base import NOTE as NOTE_FILE
+from vcgen.personalization.base import EMBEDDINGS, NOTE as NOTE_FILE, load_personal
 from vcgen.personalization.lora import LoRA
 from vcgen.systems.distillation.distilled import read_distillation
 from vcgen.training.callbacks.training_state import check_state
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
-BALL = {
-    "class_path": "stand_in.BallSystem",
-    "init_args": {"density": 50.0},
-    "image_size": [16, 16],
-    "camera": CAMERA,
-    "version": "0.1.0",
-}
-POSITIVE = real(1e-6, 1e6)
+BALL = {"class_path": "stand_in.BallSystem", "init_args": {"density": 50.0}, "image_size": [16, 16], "camera": CAMERA}
+BALL["version"] = "0.1.0"
+POSITIVE, COUNT = real(1e-6, 1e6), whole(1, 1 << 31)
 
 
 def subjects(folder: Path) -> Iterator[Subject]:
@@ -82,15 +73,27 @@ def checkpoints() -> Iterator[Subject]:
     optimizer.step()
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     content = {
-        "format": 2, "epoch": 0, "global_step": 1, "pytorch-lightning_version": "2.6.6", "state_dict": dict(system.state_dict()),
-        "loops": {"fit_loop": trainer.fit_loop.state_dict()}, "optimizer_states": [optimizer.state_dict()],
+        "format": 2,
+        "epoch": 0,
+        "global_step": 1,
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": dict(system.state_dict()),
+        "loops": {"fit_loop": trainer.fit_loop.state_dict()},
+        "optimizer_states": [optimizer.state_dict()],
         "lr_schedulers": [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0).state_dict()],
         "callbacks": {
             "EMA": {"weights": {name: p.detach() for name, p in system.named_parameters()}, "updates": 1},
-            "Checkpoints": {"monitor": "val/psnr", "mode": "max", "current_score": 20.5, "best": {1: 20.5}, "unvalidated": False},
+            "Checkpoints": {
+                "monitor": "val/psnr",
+                "mode": "max",
+                "current_score": 20.5,
+                "best": {1: 20.5},
+                "unvalidated": False,
+            },
         },
-        "ShardData": {"epoch": 1, "scenes": 8, "seed": 0, "data": "0" * 64, "ranks": 1, "batch_size": 8}, "vcgen": BALL,
-    }  # fmt: skip
+        "ShardData": {"epoch": 1, "scenes": 8, "seed": 0, "data": "0" * 64, "ranks": 1, "batch_size": 8},
+        "vcgen": BALL,
+    }
     files = {"last.ckpt": saved(content)}
     resumed = functools.partial(go_on, content["ShardData"], trainer.fit_loop.state_dict())
     yield Subject("checkpoint bytes", files, spoil_one("last.ckpt", spoil_bytes), resumed)
@@ -134,10 +137,20 @@ def content_holds(resume: bool, files: Files) -> bool:
     content = torch.load(io.BytesIO(files["last.ckpt"]), weights_only=True)
     about, average = content["vcgen"], content["callbacks"].get("EMA") or {"weights": {}}
     model = table(
-        others=True, class_path=one_of("stand_in.BallSystem"), init_args=table(density_=real(-1e308, 1e308), size_=anything, tint_=anything),
-        image_size=fixed(whole(1, 4096), whole(1, 4096)), background_=UNIT,
-        camera=table(others=True, focal=real(0.1, 50), distance=POSITIVE, elevation=real(-90, 90), near=real(0, 1e6), far=real(0, 1e6)),
-    )  # fmt: skip
+        others=True,
+        class_path=one_of("stand_in.BallSystem"),
+        init_args=table(density_=real(-1e308, 1e308), size_=anything, tint_=anything),
+        image_size=fixed(whole(1, 4096), whole(1, 4096)),
+        background_=UNIT,
+        camera=table(
+            others=True,
+            focal=real(0.1, 50),
+            distance=POSITIVE,
+            elevation=real(-90, 90),
+            near=real(0, 1e6),
+            far=real(0, 1e6),
+        ),
+    )
     whole_weights = {name: value for name, value in BallSystem(50.0).state_dict().items()}
     fits = all(
         isinstance(v, Tensor) and v.shape == whole_weights[k].shape
@@ -231,14 +244,27 @@ def distillation_holds(files: Files) -> bool:
     model = yaml.safe_load(files["d.yaml"])["model"]
     fraction, rate = real(0, 1), any_of(one_of(None), real(1e-320, 1e12))
     guidance = table(
-        gamma_=any_of(one_of(None), real(0, 1e12)), max_weight_=real(0, 1e12), start_=fraction, end_=fraction, eta_=fraction, rounds_=whole(1, 1 << 31),
-        updates_=whole(1, 1 << 31), draws_=whole(1, 1 << 31),
-    )  # fmt: skip
+        gamma_=any_of(one_of(None), real(0, 1e12)),
+        max_weight_=real(0, 1e12),
+        start_=fraction,
+        end_=fraction,
+        eta_=fraction,
+        rounds_=COUNT,
+        updates_=COUNT,
+        draws_=COUNT,
+    )
     options = table(
-        views_=whole(1, 1 << 31), rays_=whole(1, 1 << 31), scene_lr_=rate, decoder_lr_=rate, condition_=one_of("current", "first"),
-        guidance_scale_=real(0, 1e12), elevations_=fixed(real(-90, 90), real(-90, 90)), input_rays_=whole(0, 1 << 53),
-        samples_=any_of(one_of(None), whole(1, 1 << 31)), input_weight_=real(0, 1e12),
-    )  # fmt: skip
+        views_=COUNT,
+        rays_=COUNT,
+        scene_lr_=rate,
+        decoder_lr_=rate,
+        condition_=one_of("current", "first"),
+        guidance_scale_=real(0, 1e12),
+        elevations_=fixed(real(-90, 90), real(-90, 90)),
+        input_rays_=whole(0, 1 << 53),
+        samples_=any_of(one_of(None), COUNT),
+        input_weight_=real(0, 1e12),
+    )
     arguments = model.get("init_args", {})
     given = arguments.get("guidance", {"class_path": "NGD"})
     return (

@@ -16,12 +16,7 @@ from vcgen.systems.nerfdiff import NerfDiff
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}
 PRIOR = {
     "class_path": "vcgen.diffusion.prior.ViewPrior",
-    "init_args": {
-        "channels": [32, 32],
-        "attention": [False, False],
-        "input_attention": False,
-        "patch": 4,
-    },
+    "init_args": {"channels": [32, 32], "attention": [False, False], "input_attention": False, "patch": 4},
 }
 ARGUMENTS = {
     "decoder": {"channels": 8, "hidden": 16},

@@ -13,7 +13,8 @@ from vcgen.types import Example, Views
 
 CONFIG = """
 seed_everything: 0
-trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0, log_every_n_steps: 1}
+trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0,
+          log_every_n_steps: 1}
 data:
   class_path: PhotoData
   init_args: {image: data/images/taxi.png, size: 16}
@@ -21,8 +22,8 @@ model:
   class_path: RealFusion
   init_args:
     prior: unused
-    scene: {grid: {levels: 4, log2_size: 10, coarsest: 4, finest: 16}, half_size: 0.75, radius: 0.75, hidden: 8, depth: 1, blob: [9.0, 0.2],
-            density_bias: -4.0}
+    scene: {grid: {levels: 4, log2_size: 10, coarsest: 4, finest: 16}, half_size: 0.75, radius: 0.75, hidden: 8,
+            depth: 1, blob: [9.0, 0.2], density_bias: -4.0}
     options: {render_size: 16, reference_rays: 32, guidance_scale: [5.0, 5.0], refresh_every: 3}
     render: {samples: 8}
     render_eval: {samples: 8}

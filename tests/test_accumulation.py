@@ -162,9 +162,10 @@ class StopAfter(Witness):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("batches", [
-    pytest.param(4, id="at an optimizer step", marks=pytest.mark.slow), pytest.param(5, id="inside an accumulation"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "batches",
+    [pytest.param(4, id="at an optimizer step", marks=pytest.mark.slow), pytest.param(5, id="inside an accumulation")],
+)
 def test_a_resumed_accumulation_equals_one_that_never_stopped(config, tmp_path, monkeypatch, batches):
     options = dict(
         trainer__max_steps=4, trainer__accumulate_grad_batches=2, trainer__callbacks__plus="test_accumulation.StopAfter"

@@ -30,12 +30,28 @@ def filed(path: Path, *runs: tuple[str, float]) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("runs", "minutes", "words"), [
-    ((("vcgen_2.5min", 15.0), ("vcgen_10min", 18.0), ("vcgen_60min", 19.0), ("pixelnerf_10min", 14.0), ("pixelnerf_60min", 16.0)), 10,
-     "after at most 10 minutes (18.03 dB), and pixelNeRF's training was 6 times as long"),
-    ((("vcgen_10min", 18.0), ("pixelnerf_10min", 14.0), ("pixelnerf_60min", 20.0)), None, "no filed training of vcgen is as good"),
-    ((("vcgen_60min", 20.0), ("pixelnerf_10min", 14.0)), 60, "at most 60 minutes (20.03 dB), which is no shorter"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("runs", "minutes", "words"),
+    [
+        (
+            (
+                ("vcgen_2.5min", 15.0),
+                ("vcgen_10min", 18.0),
+                ("vcgen_60min", 19.0),
+                ("pixelnerf_10min", 14.0),
+                ("pixelnerf_60min", 16.0),
+            ),
+            10,
+            "after at most 10 minutes (18.03 dB), and pixelNeRF's training was 6 times as long",
+        ),
+        (
+            (("vcgen_10min", 18.0), ("pixelnerf_10min", 14.0), ("pixelnerf_60min", 20.0)),
+            None,
+            "no filed training of vcgen is as good",
+        ),
+        ((("vcgen_60min", 20.0), ("pixelnerf_10min", 14.0)), 60, "at most 60 minutes (20.03 dB), which is no shorter"),
+    ],
+)
 def test_the_time_to_a_quality_is_said_in_words(tmp_path, runs, minutes, words):
     found = {}
     text = "\n".join(learning_times(filed(tmp_path / "learning.json", *runs), found))
@@ -58,9 +74,14 @@ def test_every_choice_that_the_configuration_marks_has_an_alternative_to_measure
     assert len(marked) >= 9 and set(marked) <= varied
 
 
-@pytest.mark.parametrize(("gpu", "name"), [
-    (None, "2x_Intel_Xeon_CPU_2.20GHz"), ("NVIDIA RTX 4090/D", "NVIDIA_RTX_4090_D"), ("NVIDIA H200 (MIG)", "NVIDIA_H200_MIG"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gpu", "name"),
+    [
+        (None, "2x_Intel_Xeon_CPU_2.20GHz"),
+        ("NVIDIA RTX 4090/D", "NVIDIA_RTX_4090_D"),
+        ("NVIDIA H200 (MIG)", "NVIDIA_H200_MIG"),
+    ],
+)
 def test_results_are_filed_under_names_that_links_can_bear(tmp_path, monkeypatch, gpu, name):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
     figures = {"hardware": {"cores": 2, "processor": "Intel(R) Xeon(R) CPU @ 2.20GHz", "gpu": gpu}}

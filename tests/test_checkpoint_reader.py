@@ -115,13 +115,20 @@ def traps(path: Path) -> dict[str, tuple[bytes, str]]:
     name = next(name for name, _ in entries if name.endswith("data/0"))
     end = whole.rindex(b"PK\x05\x06")
     return {
-        "after": (whole + b"x", "before or after"), "before": (b"#!/bin/sh\n" + whole, "before or after"),
-        "comment": (whole[:-2] + b"\x04\x00evil", "before or after"), "two archives": (whole + pack(entries), "before or after"),
-        "compressed": (pack(entries, zipfile.ZIP_DEFLATED), "compressed"), "twice": (pack([*entries, (name, b"\0" * 4)]), "one name"),
+        "after": (whole + b"x", "before or after"),
+        "before": (b"#!/bin/sh\n" + whole, "before or after"),
+        "comment": (whole[:-2] + b"\x04\x00evil", "before or after"),
+        "two archives": (whole + pack(entries), "before or after"),
+        "compressed": (pack(entries, zipfile.ZIP_DEFLATED), "compressed"),
+        "twice": (pack([*entries, (name, b"\0" * 4)]), "one name"),
         "bomb": (pack([*entries, ("last/data/9", b"\0" * (1 << 24))], zipfile.ZIP_DEFLATED), "compressed"),
-        "other folder": (pack([*entries, ("evil/data.pkl", b"N.")]), "several archives"), "no pickle": (pack(entries[1:]), "no data.pkl"),
-        "empty": (pack([]), "before or after"), "no table": (whole[:end], ""), "nothing": (b"", ""), "text": (b"hello", ""),
-    }  # fmt: skip
+        "other folder": (pack([*entries, ("evil/data.pkl", b"N.")]), "several archives"),
+        "no pickle": (pack(entries[1:]), "no data.pkl"),
+        "empty": (pack([]), "before or after"),
+        "no table": (whole[:end], ""),
+        "nothing": (b"", ""),
+        "text": (b"hello", ""),
+    }
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -162,12 +169,22 @@ def test_names_that_take_memory_or_run_are_refused_unread(path):
         assert all(name in line for line in refusals(path))
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"state_dict": [1]}, "damaged or not"), ({"state_dict": {"size": 1}}, "other things than weights"), ({"vcgen": [1]}, "no table"),
-    ({"callbacks": [1]}, "no table"), ({"vcgen": {**ENTRY, "init_args": [1]}}, None), ({"vcgen": {**ENTRY, "image_size": [16, 1e9]}}, None),
-    ({"vcgen": {**ENTRY, "version": "\x1b[2J"}}, None), ({"callbacks": {"EMA": [1]}}, None), ({"callbacks": {"EMA": {"weights": {"size": 1}}}}, None),
-    ({"global_step": "3"}, None), ({"vcgen": {**ENTRY, "camera": {"focal": float("nan")}}}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state_dict": [1]}, "damaged or not"),
+        ({"state_dict": {"size": 1}}, "other things than weights"),
+        ({"vcgen": [1]}, "no table"),
+        ({"callbacks": [1]}, "no table"),
+        ({"vcgen": {**ENTRY, "init_args": [1]}}, None),
+        ({"vcgen": {**ENTRY, "image_size": [16, 1e9]}}, None),
+        ({"vcgen": {**ENTRY, "version": "\x1b[2J"}}, None),
+        ({"callbacks": {"EMA": [1]}}, None),
+        ({"callbacks": {"EMA": {"weights": {"size": 1}}}}, None),
+        ({"global_step": "3"}, None),
+        ({"vcgen": {**ENTRY, "camera": {"focal": float("nan")}}}, None),
+    ],
+)
 def test_parts_of_another_kind_are_one_line(path, changes, words):
     torch.save({**content(), **changes}, path)
     with pytest.raises(UserError, match=words) as error:

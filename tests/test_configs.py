@@ -32,22 +32,49 @@ CONFIGS = sorted(
 #: What does not change which parts of a configuration are used, only how much they work.
 SMALLER = {
     "nerfdiff": {
-        "model__encoder__channels": "[32, 32, 32, 32]", "model__encoder__layers": 1, "model__encoder__plane_channels": 8,
-        "model__encoder__decoder__channels": 8, "model__render__samples": 4, "model__render_eval__samples": 4, "model__rays_per_view": 16,
-        "model__prior__channels": "[32, 32, 32, 32]", "model__prior__layers": 1, "model__prior_options__condition_size": 16, "samples__scenes": 1,
+        "model__encoder__channels": "[32, 32, 32, 32]",
+        "model__encoder__layers": 1,
+        "model__encoder__plane_channels": 8,
+        "model__encoder__decoder__channels": 8,
+        "model__render__samples": 4,
+        "model__render_eval__samples": 4,
+        "model__rays_per_view": 16,
+        "model__prior__channels": "[32, 32, 32, 32]",
+        "model__prior__layers": 1,
+        "model__prior_options__condition_size": 16,
+        "samples__scenes": 1,
     },
     "pixelnerf64": {
-        "model__render__samples": 8, "model__render__importance": 4, "model__render__around_depth": 4, "model__rays_per_view": 16,
-        "data__batch_size": 1, "samples__scenes": 0,
+        "model__render__samples": 8,
+        "model__render__importance": 4,
+        "model__render__around_depth": 4,
+        "model__rays_per_view": 16,
+        "data__batch_size": 1,
+        "samples__scenes": 0,
     },
-    "cars64_prior": {"model__prior__channels": "[32, 32, 32]", "model__prior_options__views": 1, "model__render_eval__samples": 4},
+    "cars64_prior": {
+        "model__prior__channels": "[32, 32, 32]",
+        "model__prior_options__views": 1,
+        "model__render_eval__samples": 4,
+    },
     "text2image": {
-        "model__sizes": "{size: 128, autoencoder: [16, 16, 16], channels: [16, 32], vocabulary: 600, width: 32, depth: 1, heads: 2}",
-        "model__autoencoder_steps": 1, "data__batch_size": 2, "data__targets": 1,
+        "model__sizes": "{size: 128, autoencoder: [16, 16, 16], channels: [16, 32], vocabulary: 600, width: 32,"
+        " depth: 1, heads: 2}",
+        "model__autoencoder_steps": 1,
+        "data__batch_size": 2,
+        "data__targets": 1,
     },
-    "one_scene": {"model__encoder__plane_size": 32, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
-    "one_scene_hashgrid": {"model__encoder__grid__levels": 4, "model__render_eval__samples": 8, "model__render_eval__importance": 8},
-}  # fmt: skip
+    "one_scene": {
+        "model__encoder__plane_size": 32,
+        "model__render_eval__samples": 8,
+        "model__render_eval__importance": 8,
+    },
+    "one_scene_hashgrid": {
+        "model__encoder__grid__levels": 4,
+        "model__render_eval__samples": 8,
+        "model__render_eval__importance": 8,
+    },
+}
 
 #: The same for everything that lies on realfusion.yaml.
 REALFUSION = {
@@ -74,11 +101,18 @@ def generated(tmp_path_factory):
     image = png(noise(0, *size, channels=3))
     records = [
         make_record(
-            f"scene{i}", views, images=[image] * views, size=size, c2w=looking_inwards(views, distance=4, seed=i), t_near=2.0, t_far=6.0,
-            K=np.tile(np.array([[1.2, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]]), (views, 1, 1)), background="white",
+            f"scene{i}",
+            views,
+            images=[image] * views,
+            size=size,
+            c2w=looking_inwards(views, distance=4, seed=i),
+            t_near=2.0,
+            t_far=6.0,
+            K=np.tile(np.array([[1.2, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]]), (views, 1, 1)),
+            background="white",
         )
         for i in range(8)
-    ]  # fmt: skip
+    ]
     return write_shards(records, tmp_path_factory.mktemp("data") / "shards", size).folder
 
 
@@ -94,22 +128,35 @@ def untrained(base: Path, place: Path) -> Path:
     """A model folder as `vcgen export` would make it of a training with this configuration, but with random weights."""
     model = yaml.safe_load(base.read_text())["model"]
     config: dict[str, Any] = {
-        "class_path": f"vcgen.systems.nerfdiff.{model['class_path']}", "init_args": model["init_args"], "image_size": [64, 64],
-        "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8}, "background": 1.0,
-    }  # fmt: skip
+        "class_path": f"vcgen.systems.nerfdiff.{model['class_path']}",
+        "init_args": model["init_args"],
+        "image_size": [64, 64],
+        "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8},
+        "background": 1.0,
+    }
     return folder.save(place, build_system(config["class_path"], config["init_args"]).state_dict(), config)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("path", [
-    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem.startswith("nerfdiff") else ()) for path in CONFIGS
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem.startswith("nerfdiff") else ())
+        for path in CONFIGS
+    ],
+)
 def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     options = {
-        "trainer__accelerator": "cpu", "trainer__devices": 1, "trainer__max_steps": 2, "trainer__max_time": "null",
-        "trainer__val_check_interval": 2, "data__val_scenes": 1, "data__val_targets": 1, "samples__turntable": 0,
+        "trainer__accelerator": "cpu",
+        "trainer__devices": 1,
+        "trainer__max_steps": 2,
+        "trainer__max_time": "null",
+        "trainer__val_check_interval": 2,
+        "data__val_scenes": 1,
+        "data__val_targets": 1,
+        "samples__turntable": 0,
         **SMALLER.get(path.stem, {}),
-    }  # fmt: skip
+    }
     base, *_ = stack = stack_of(path)
     if "--model.pretrained" in path.read_text() and base != path:
         options["model__pretrained"] = untrained(base, tmp_path / "model")
@@ -136,9 +183,13 @@ def test_every_personalization_trains_two_steps(path, tmp_path):
         tmp_path / "photo.png"
     )
     options = {
-        "trainer__accelerator": "cpu", "trainer__max_steps": 2, "trainer__val_check_interval": 2, "data__image": tmp_path / "photo.png",
-        "model__prior": tiny_folder(tmp_path / "prior"), "model__images__steps": 2,
-    }  # fmt: skip
+        "trainer__accelerator": "cpu",
+        "trainer__max_steps": 2,
+        "trainer__val_check_interval": 2,
+        "data__image": tmp_path / "photo.png",
+        "model__prior": tiny_folder(tmp_path / "prior"),
+        "model__images__steps": 2,
+    }
     if path.stem == "textual_inversion":
         options |= {"model__method__initial": "[car, chair]"}  # words that the tiny tokenizer has
     else:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from small_realfusion import losses
-from small_realfusion import system as realfusion
+from small_realfusion import losses, system as realfusion
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.base import Condition, ImagePrior
 from vcgen.diffusion.prior import ViewPrior

@@ -124,11 +124,7 @@ SCENES = {
 @pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize(
     "guidance",
-    [
-        NGD(rounds=8, updates=15),
-        SDS(rounds=120, start=0.8, end=0.3),
-        SJC(rounds=120, start=0.8, end=0.3),
-    ],
+    [NGD(rounds=8, updates=15), SDS(rounds=120, start=0.8, end=0.3), SJC(rounds=120, start=0.8, end=0.3)],
     ids=["ngd", "sds", "sjc"],
 )
 def test_any_guidance_brings_any_field_to_what_the_prior_knows(example, scene, guidance):
@@ -163,9 +159,11 @@ def test_distillation_leaves_the_model_as_it_was(example):
     )
 
 
-@pytest.mark.parametrize("rates, changed", [
-    ({"scene_lr": None, "decoder_lr": 1e-3}, "decoder"), ({"scene_lr": 1e-2, "decoder_lr": None}, "scene"),
-], ids=["decoder", "scene"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rates, changed",
+    [({"scene_lr": None, "decoder_lr": 1e-3}, "decoder"), ({"scene_lr": 1e-2, "decoder_lr": None}, "scene")],
+    ids=["decoder", "scene"],
+)
 def test_a_part_without_a_learning_rate_is_kept_to_the_bit(example, rates, changed):
     state = distill(system(small_prior()), example.context, NGD(rounds=2, updates=2), replace(FEW, **rates))
     before, after = state.first.weights().state_dict(), state.result.weights().state_dict()

@@ -68,8 +68,10 @@ def test_earlier_results_of_another_model_settings_or_protocol_are_refused(model
     other = folder.save(tmp_path / "other", {"weight": torch.ones(2)}, folder.read_config(model))
     dense = PROTOCOL.with_name("cars64_view0.json")
     for wrong, settings, protocol, what in (
-        (model, "gamma 1.0", PROTOCOL, "method"), (other, "gamma 0.5", PROTOCOL, "weights"), (model, "gamma 0.5", dense, "protocol"),
-    ):  # fmt: skip
+        (model, "gamma 1.0", PROTOCOL, "method"),
+        (other, "gamma 0.5", PROTOCOL, "weights"),
+        (model, "gamma 0.5", dense, "protocol"),
+    ):
         with pytest.raises(UserError, match=f"results of other {what}: delete it, or give another --out") as error:
             distillation.score("ngd", Method(settings), wrong, protocol, tmp_path / "ngd", "cpu")
         assert "\n" not in str(error.value)

@@ -89,13 +89,28 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "got `null`"), ("[1", "expected"), ("a: b: c", "not allowed"), ("model: 3", "at `$.model`"), ("model: {class_path: [Distill]}", "at `$.model"),
-        ("model: {class_path: Distill, init_args: []}", "at `$.model.init_args`"), ("model: {class_path: Distill}\nmodel: {}", "model is given twice"),
-        ("a: &a [1]\nb: [*a, *a]", "refers to its own parts"), ("x" * 70_000, "longer than"), ("[" * 3000, "recursion"),
-        ("model: {class_path: Distill, init_args: {guidance: {class_path: NGD, init_args: {rounds: !!python/name:os.system }}}}", "constructor"),
-        ("model: {class_path: Distill, init_args: {options: {views: 1" + "0" * 5000 + "}}}", "see configs/distill.yaml"), ("\x00", "see configs"),
+        ("", "got `null`"),
+        ("[1", "expected"),
+        ("a: b: c", "not allowed"),
+        ("model: 3", "at `$.model`"),
+        ("model: {class_path: [Distill]}", "at `$.model"),
+        ("model: {class_path: Distill, init_args: []}", "at `$.model.init_args`"),
+        ("model: {class_path: Distill}\nmodel: {}", "model is given twice"),
+        ("a: &a [1]\nb: [*a, *a]", "refers to its own parts"),
+        ("x" * 70_000, "longer than"),
+        ("[" * 3000, "recursion"),
+        (
+            "model: {class_path: Distill, init_args: {guidance: {class_path: NGD,"
+            " init_args: {rounds: !!python/name:os.system }}}}",
+            "constructor",
+        ),
+        (
+            "model: {class_path: Distill, init_args: {options: {views: 1" + "0" * 5000 + "}}}",
+            "see configs/distill.yaml",
+        ),
+        ("\x00", "see configs"),
     ],
-)  # fmt: skip
+)
 def test_configurations_that_are_none_are_refused_in_one_line(tmp_path, text, words):
     (tmp_path / "stage.yaml").write_text(text)
     with pytest.raises(UserError) as error:

@@ -47,10 +47,16 @@ def test_the_personalization_page_lists_every_change_and_template_there_is():
     assert f"the {len(TEMPLATES)} short ones" in page.read_text()
 
 
-@pytest.mark.parametrize("heading, part", [
-    ("`model.prompt`:", Prompt), ("`model.weights`:", LossWeights), ("`model.viewpoints`:", ViewpointOptions),
-    ("`model.options`:", RealFusionOptions), ("`model.outcome`:", OutcomeOptions),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "heading, part",
+    [
+        ("`model.prompt`:", Prompt),
+        ("`model.weights`:", LossWeights),
+        ("`model.viewpoints`:", ViewpointOptions),
+        ("`model.options`:", RealFusionOptions),
+        ("`model.outcome`:", OutcomeOptions),
+    ],
+)
 def test_the_realfusion_page_lists_every_option_with_its_default(heading, part):
     assert documented_defaults(table(ROOT / "docs" / "realfusion.md", heading)) == defaults(part)
 

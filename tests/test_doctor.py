@@ -99,11 +99,14 @@ def test_malicious_releases_are_refused_by_name_and_never_imported(monkeypatch, 
     assert command.report() == [found]
 
 
-@pytest.mark.parametrize("versions, text", [
-    ({"lightning": "2.6.1"}, "lightning 2.6.1 is not >=2.6.6; pip install 'lightning>=2.6.6'"),
-    ({"jsonargparse": "5.0.0"}, "jsonargparse 5.0.0 is not"),
-    ({"nerfacc": None}, "nerfacc is missing; pip install 'nerfacc==0.5.3'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "versions, text",
+    [
+        ({"lightning": "2.6.1"}, "lightning 2.6.1 is not >=2.6.6; pip install 'lightning>=2.6.6'"),
+        ({"jsonargparse": "5.0.0"}, "jsonargparse 5.0.0 is not"),
+        ({"nerfacc": None}, "nerfacc is missing; pip install 'nerfacc==0.5.3'"),
+    ],
+)
 def test_versions_are_compared_with_what_vcgen_needs(versions, text):
     found = list(packages.packages(installed(**versions)))
     assert states(found) == ["problem", "ok"] and text in found[0].text
@@ -120,10 +123,15 @@ def test_a_package_that_breaks_on_import_is_named(monkeypatch, tmp_path):
     )
 
 
-@pytest.mark.parametrize("file, content, cores", [
-    ("cpu.max", "150000 100000\n", 1.5), ("cpu.max", "max 100000\n", None),
-    ("cpu/cpu.cfs_quota_us", "200000\n", 2), ("cpu/cpu.cfs_quota_us", "-1\n", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file, content, cores",
+    [
+        ("cpu.max", "150000 100000\n", 1.5),
+        ("cpu.max", "max 100000\n", None),
+        ("cpu/cpu.cfs_quota_us", "200000\n", 2),
+        ("cpu/cpu.cfs_quota_us", "-1\n", None),
+    ],
+)
 def test_control_groups_of_both_versions_are_read(tmp_path, file, content, cores):
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
@@ -172,12 +180,15 @@ def slurm_commands(monkeypatch):
     monkeypatch.setattr(cluster, "job_state", lambda job: {"Requeue": "1", "BatchFlag": "1"})
 
 
-@pytest.mark.parametrize("environ, expected, text", [
-    ({}, ["ok"], "not in a job"),
-    (JOB, ["ok", "ok"], "job 12: 2 nodes x 2 tasks; trainings are started with srun"),
-    (JOB | {"SLURM_STEP_ID": "0"}, ["ok", "ok"], "job 12 may be requeued"),
-    (JOB | {"SLURM_NTASKS": "3"}, ["problem"], "started 3 tasks on 2 nodes, but --ntasks-per-node is 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "environ, expected, text",
+    [
+        ({}, ["ok"], "not in a job"),
+        (JOB, ["ok", "ok"], "job 12: 2 nodes x 2 tasks; trainings are started with srun"),
+        (JOB | {"SLURM_STEP_ID": "0"}, ["ok", "ok"], "job 12 may be requeued"),
+        (JOB | {"SLURM_NTASKS": "3"}, ["problem"], "started 3 tasks on 2 nodes, but --ntasks-per-node is 2"),
+    ],
+)
 def test_the_counts_of_a_job_are_checked(slurm_commands, environ, expected, text):
     found = attempt("slurm", lambda: cluster.slurm(environ))
     assert states(found) == expected and text in " ".join(f.text for f in found)
@@ -189,10 +200,14 @@ def test_a_job_without_srun_is_a_problem(monkeypatch):
     assert found.state == "problem" and "without srun" in found.text
 
 
-@pytest.mark.parametrize("known, text", [
-    ({}, "scontrol says nothing"), ({"BatchFlag": "0", "Requeue": "1"}, "interactive"),
-    ({"BatchFlag": "1", "Requeue": "0"}, "give sbatch --requeue"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "known, text",
+    [
+        ({}, "scontrol says nothing"),
+        ({"BatchFlag": "0", "Requeue": "1"}, "interactive"),
+        ({"BatchFlag": "1", "Requeue": "0"}, "give sbatch --requeue"),
+    ],
+)
 def test_jobs_that_cannot_be_requeued_are_a_warning(known, text):
     found = cluster.requeueing("12", known)
     assert found.state == "warning" and text in found.text
@@ -202,14 +217,22 @@ def unknown(name: str) -> str:
     raise OSError("Name or service not known")
 
 
-@pytest.mark.parametrize("environ, resolve, expected, text", [
-    ({}, unknown, ["ok"], "on this computer"),
-    (JOB, lambda name: "10.0.0.7", ["ok"], "meet at gpu07, port made of the job's number"),
-    (JOB, unknown, ["problem"], "meet at gpu07, which is no known host; export MASTER_ADDR"),
-    (JOB | {"MASTER_ADDR": "nowhere"}, unknown, ["problem"], "correct or unset MASTER_ADDR"),
-    (JOB | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "17000"}, lambda name: name, ["ok"], "meet at 10.0.0.7, port 17000"),
-    ({"RANK": "0", "WORLD_SIZE": "2"}, unknown, ["warning", "ok"], "RANK, WORLD_SIZE are set"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "environ, resolve, expected, text",
+    [
+        ({}, unknown, ["ok"], "on this computer"),
+        (JOB, lambda name: "10.0.0.7", ["ok"], "meet at gpu07, port made of the job's number"),
+        (JOB, unknown, ["problem"], "meet at gpu07, which is no known host; export MASTER_ADDR"),
+        (JOB | {"MASTER_ADDR": "nowhere"}, unknown, ["problem"], "correct or unset MASTER_ADDR"),
+        (
+            JOB | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "17000"},
+            lambda name: name,
+            ["ok"],
+            "meet at 10.0.0.7, port 17000",
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, unknown, ["warning", "ok"], "RANK, WORLD_SIZE are set"),
+    ],
+)
 def test_the_meeting_place_is_known(environ, resolve, expected, text):
     found = list(cluster.meeting(environ, resolve))
     assert states(found) == expected and text in found[0].text

@@ -22,13 +22,20 @@ def order():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("options, stops, batches", [
-    pytest.param(dict(limit_train_batches=2), [], STEPS, id="undisturbed"),
-    pytest.param(dict(limit_train_batches=2), [1, 4], STEPS, id="stopped in the midst and at the end of an epoch"),
-    pytest.param(dict(limit_train_batches=2, reload_dataloaders_every_n_epochs=1), [3], STEPS, id="loaders made anew"),
-    # epochs of five batches and three steps, of which the last has one batch
-    pytest.param(dict(limit_train_batches=5, accumulate_grad_batches=2), [3, 4], 2 * 5, id="accumulating over the border"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, stops, batches",
+    [
+        pytest.param(dict(limit_train_batches=2), [], STEPS, id="undisturbed"),
+        pytest.param(dict(limit_train_batches=2), [1, 4], STEPS, id="stopped in the midst and at the end of an epoch"),
+        pytest.param(
+            dict(limit_train_batches=2, reload_dataloaders_every_n_epochs=1), [3], STEPS, id="loaders made anew"
+        ),
+        # epochs of five batches and three steps, of which the last has one batch
+        pytest.param(
+            dict(limit_train_batches=5, accumulate_grad_batches=2), [3, 4], 2 * 5, id="accumulating over the border"
+        ),
+    ],
+)
 def test_every_epoch_goes_on_where_the_last_ended(config, tmp_path, monkeypatch, order, options, stops, batches):
     monkeypatch.setattr(Witness, "seen", [])
     options = {f"trainer__{name}": value for name, value in (dict(max_steps=STEPS) | options).items()}

@@ -65,12 +65,15 @@ def test_shards_that_do_not_exist_are_refused(text):
         parse_shard(text)
 
 
-@pytest.mark.parametrize("options, line", [
-    (["--merge", "--shard", "0/2"], "give it without --shard"),
-    (["--shard", "0/2", "--baselines"], "give it with --merge"),
-    (["--shard", "0/2", "--overwrite"], "--overwrite cannot be given"),
-    (["--merge", "--overwrite"], "--overwrite cannot be given"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, line",
+    [
+        (["--merge", "--shard", "0/2"], "give it without --shard"),
+        (["--shard", "0/2", "--baselines"], "give it with --merge"),
+        (["--shard", "0/2", "--overwrite"], "--overwrite cannot be given"),
+        (["--merge", "--overwrite"], "--overwrite cannot be given"),
+    ],
+)
 def test_options_that_contradict_one_another_are_refused(options, line):
     with pytest.raises(UserError, match=line):
         command.main(["--model", "a", "--data", "b", "--protocol", "c", "--out", "d", *options])

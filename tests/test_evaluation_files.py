@@ -14,9 +14,11 @@ from vcgen.evaluation.results import RESULTS, collect, load_results
 
 FINGERPRINT = Fingerprint("m", "p", "d", ("psnr", "lpips_vgg"))
 SCORES = [
-    ObjectScore(key, key[0], 1.0, tuple(ImageScore(v, f"{v}", {"psnr": 20.0 + v, "lpips_vgg": 0.1 * v}) for v in (1, 2)))
+    ObjectScore(
+        key, key[0], 1.0, tuple(ImageScore(v, f"{v}", {"psnr": 20.0 + v, "lpips_vgg": 0.1 * v}) for v in (1, 2))
+    )
     for key in ("a1", "a2", "b1")
-]  # fmt: skip
+]
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
@@ -30,12 +32,27 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("object", "a2"), ("object", "../a1"), ("object", ["a1"]), ("seconds", -1), ("seconds", "1"), ("group", "a\x1b[2J"), ("images", []),
-        ("images.0.view", 2), ("images.0.view", True), ("images.0.view", 1e308), ("images.0.metrics.psnr", 101), ("images.0.metrics.psnr", "20"),
-        ("images.0.metrics.psnr", ...), ("images.0.metrics.lpips_vgg", -0.1), ("images.0.metrics.fid", 1.0), ("images.0", 7), ("extra", 1),
-        ("fingerprint.metrics", ["psnr"]), ("fingerprint", ...),
+        ("object", "a2"),
+        ("object", "../a1"),
+        ("object", ["a1"]),
+        ("seconds", -1),
+        ("seconds", "1"),
+        ("group", "a\x1b[2J"),
+        ("images", []),
+        ("images.0.view", 2),
+        ("images.0.view", True),
+        ("images.0.view", 1e308),
+        ("images.0.metrics.psnr", 101),
+        ("images.0.metrics.psnr", "20"),
+        ("images.0.metrics.psnr", ...),
+        ("images.0.metrics.lpips_vgg", -0.1),
+        ("images.0.metrics.fid", 1.0),
+        ("images.0", 7),
+        ("extra", 1),
+        ("fingerprint.metrics", ["psnr"]),
+        ("fingerprint", ...),
     ],
-)  # fmt: skip
+)
 def test_a_record_that_no_evaluation_writes_is_refused(tmp_path, path, value):
     records = RecordFolder(tmp_path, FINGERPRINT)
     records.write(SCORES[0])
@@ -62,12 +79,33 @@ def test_records_of_other_views_or_groups_than_the_data_has_are_not_averaged(tmp
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("mean.psnr", 22.0), ("mean.psnr", "21.5"), ("mean", []), ("mean.lpips_vgg", ...), ("interval95.psnr", [3, 1]), ("interval95.psnr", [1]),
-        ("interval95.psnr", ...), ("counts.images", 7), ("counts.images", -1), ("hashes.data", ...), ("hashes.data", 3), ("objects.1.psnr", 30.0),
-        ("objects.0", ...), ("objects.0.object", {}), ("images.0", ...), ("images.0.psnr", 30.0), ("images.0.view", 5), ("images.0.group", "b"),
-        ("images.0.psnr", None), ("images", []), ("images", {}), ("name", ["m"]), ("name", "a\nb"), ("nome", "m"), ("images.1.object", "b1"),
+        ("mean.psnr", 22.0),
+        ("mean.psnr", "21.5"),
+        ("mean", []),
+        ("mean.lpips_vgg", ...),
+        ("interval95.psnr", [3, 1]),
+        ("interval95.psnr", [1]),
+        ("interval95.psnr", ...),
+        ("counts.images", 7),
+        ("counts.images", -1),
+        ("hashes.data", ...),
+        ("hashes.data", 3),
+        ("objects.1.psnr", 30.0),
+        ("objects.0", ...),
+        ("objects.0.object", {}),
+        ("images.0", ...),
+        ("images.0.psnr", 30.0),
+        ("images.0.view", 5),
+        ("images.0.group", "b"),
+        ("images.0.psnr", None),
+        ("images", []),
+        ("images", {}),
+        ("name", ["m"]),
+        ("name", "a\nb"),
+        ("nome", "m"),
+        ("images.1.object", "b1"),
     ],
-)  # fmt: skip
+)
 def test_results_whose_parts_contradict_one_another_are_refused(tmp_path, path, value):
     results = collect("m", SCORES, PROTOCOL, versions={}, hashes={"protocol": "p", "data": "d"}, run={})
     results.save(tmp_path)

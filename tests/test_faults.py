@@ -98,8 +98,9 @@ def test_more_than_a_twentieth_is_refused_and_every_scene_is_named_once(index, c
     faults.add({"k3": "why"})
     faults.add({"k3": "why", "k17": "because"})
     assert capsys.readouterr().err.splitlines() == [
-        "vcgen: warning: scene k3 is skipped: why", "vcgen: warning: scene k17 is skipped: because"
-    ]  # fmt: skip
+        "vcgen: warning: scene k3 is skipped: why",
+        "vcgen: warning: scene k17 is skipped: because",
+    ]
     with pytest.raises(
         UserError, match="3 of 40 scenes cannot be read, more than on_error: skip leaves out .5%.; one of them: again"
     ):

@@ -23,34 +23,40 @@ TRAIN = ROOT / "data" / "cars64" / "train"
 # --- refusals ---
 
 
-@pytest.mark.parametrize("option, value, place", [
-    ("model__nope", 1, "nope"),
-    ("model__encoder__decoder__nope", 1, "model.encoder.decoder"),
-    ("trainer__max_step", 3, "--trainer.max_step "),
-    ("model__rays_per_view", "many", "model.rays_per_view: NerfDiff: expected int. Got value: many"),
-    ("model__background", "green", "model.background"),
-    ("model__background", "${nothing.here}", "nothing.here"),
-    ("model__encoder", "Unknown", "model.encoder"),
-    ("data__train", "/nowhere", "/nowhere: no index.json"),
-    ("data__batch_size", 1000, "cannot fill a batch of 1000"),
-    ("data__targets", 500, "fewer than 501 views"),
-    ("ema__decay", 2, "ema.decay"),
-    ("trainer__precision", 7, "trainer.precision"),
-    ("trainer__strategy", "nope", "nope"),
-    ("ckpt_path", "/nowhere.ckpt", "/nowhere.ckpt: no such checkpoint"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "option, value, place",
+    [
+        ("model__nope", 1, "nope"),
+        ("model__encoder__decoder__nope", 1, "model.encoder.decoder"),
+        ("trainer__max_step", 3, "--trainer.max_step "),
+        ("model__rays_per_view", "many", "model.rays_per_view: NerfDiff: expected int. Got value: many"),
+        ("model__background", "green", "model.background"),
+        ("model__background", "${nothing.here}", "nothing.here"),
+        ("model__encoder", "Unknown", "model.encoder"),
+        ("data__train", "/nowhere", "/nowhere: no index.json"),
+        ("data__batch_size", 1000, "cannot fill a batch of 1000"),
+        ("data__targets", 500, "fewer than 501 views"),
+        ("ema__decay", 2, "ema.decay"),
+        ("trainer__precision", 7, "trainer.precision"),
+        ("trainer__strategy", "nope", "nope"),
+        ("ckpt_path", "/nowhere.ckpt", "/nowhere.ckpt: no such checkpoint"),
+    ],
+)
 def test_wrong_options_are_refused_in_one_line_that_names_the_place(capsys, config, tmp_path, option, value, place):
     assert place in refusal(capsys, vcgen("fit", config, tmp_path / "run", **{option: value}))
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("text, place", [
-    ("nope: 1", "'nope'"),
-    ("trainer: {max_stepz: 3}", "'trainer.max_stepz'"),
-    ("data: {class_path: ShardData, init_args: {batchsize: 1}}", "data: ShardData: Option 'batchsize'"),
-    ("model: {class_path: NerfDiff, init_args: {optimizer: {learning_rate: 1}}}", "'learning_rate'"),
-    ("trainer: {max_steps: 3", "line 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("nope: 1", "'nope'"),
+        ("trainer: {max_stepz: 3}", "'trainer.max_stepz'"),
+        ("data: {class_path: ShardData, init_args: {batchsize: 1}}", "data: ShardData: Option 'batchsize'"),
+        ("model: {class_path: NerfDiff, init_args: {optimizer: {learning_rate: 1}}}", "'learning_rate'"),
+        ("trainer: {max_steps: 3", "line 2"),
+    ],
+)
 def test_wrong_files_are_refused_with_the_key(capsys, config, tmp_path, text, place):
     second = tmp_path / "second.yaml"
     second.write_text(text + "\n")
@@ -201,10 +207,16 @@ def test_a_workers_traceback_is_reduced_to_its_error():
     assert worker_refusal("a.tar: broken") == "a.tar: broken"
 
 
-@pytest.mark.parametrize("message, words", [
-    ("DataLoader worker (pid 77) is killed by signal: Killed. It is possible", "was killed (Killed), most often for lack of memory"),
-    ("DataLoader worker (pid(s) 77, 78) exited unexpectedly", "ended unexpectedly"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "message, words",
+    [
+        (
+            "DataLoader worker (pid 77) is killed by signal: Killed. It is possible",
+            "was killed (Killed), most often for lack of memory",
+        ),
+        ("DataLoader worker (pid(s) 77, 78) exited unexpectedly", "ended unexpectedly"),
+    ],
+)
 def test_lost_processes_are_told_apart_from_other_failures(message, words):
     assert words in process_refusal(message)
     assert process_refusal("shape mismatch") is None

@@ -100,7 +100,7 @@ def refused_all(work):
         (lambda folder: refused_all(busy), fuzz.WRONG, "took more than 0.2 s"),
         (lambda folder: refused_all(lambda: np.ones(1 << 29)), fuzz.WRONG, "damaged"),
     ],
-)  # fmt: skip
+)
 def test_the_fuzzer_finds_readers_that_are_wrong(tmp_path, monkeypatch, load, result, words):
     monkeypatch.setattr(fuzz, "MOST_SECONDS", 0.2)
     outcome = loaded(tmp_path, load)

@@ -270,18 +270,26 @@ def test_averaging_perturbations_takes_noise_out_of_the_direction():
 
 
 @pytest.mark.parametrize("kind", [NGD, SDS, SJC])
-@pytest.mark.parametrize("wrong", [
-    dict(start=0.1, end=0.2), dict(start=0.5, end=0.5), dict(start=1.5), dict(end=-0.1), dict(start=math.nan), dict(rounds=0),
-    dict(updates=0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(start=0.1, end=0.2),
+        dict(start=0.5, end=0.5),
+        dict(start=1.5),
+        dict(end=-0.1),
+        dict(start=math.nan),
+        dict(rounds=0),
+        dict(updates=0),
+    ],
+)
 def test_impossible_rounds_are_refused(kind, wrong):
     with pytest.raises(ValueError, match="need 0 <= end < start"):
         kind(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [
-    dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(eta=1.1), dict(eta=-0.1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong", [dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(eta=1.1), dict(eta=-0.1)]
+)
 def test_impossible_weights_are_refused(wrong):
     with pytest.raises(ValueError, match="need gamma >= 0 or null, max_weight >= 0"):
         NGD(**wrong)

@@ -18,8 +18,7 @@ from stand_in import BallSystem
 from test_render_command import CONFIG, QUICK, red_box
 from training import refusal
 from vcgen.checkpoints import model_folder as folder
-from vcgen.cli import evaluate as command
-from vcgen.cli import main as cli
+from vcgen.cli import evaluate as command, main as cli
 from vcgen.cli.doctor.finding import Finding
 from vcgen.data.formats.remarks import print_remarks
 from vcgen.data.shards.faults import Faults

@@ -18,10 +18,10 @@ HARMLESS = "pickle.UnpicklingError"
 #: The rooms of the package from the top down: a module imports from its own room and from those below it only, lazily
 #: or not.
 ROOMS = (
-    "__main__", "cli", "api", "training", "evaluation", "systems", "checkpoints", "personalization", "guidance", "diffusion",
-    "encoders", "meshes", "rendering", "fields", "losses", "data", "optim", "metrics", "visualization", "types", "cameras", "rays",
-    "archives", "folders", "tensors", "memory", "option_types", "schema", "io", "levels", "terminal", "errors", "redaction",
-)  # fmt: skip
+    "__main__ cli api training evaluation systems checkpoints personalization guidance diffusion encoders meshes "
+    "rendering fields losses data optim metrics visualization types cameras rays archives folders tensors memory "
+    "option_types schema io levels terminal errors redaction"
+).split()
 #: They meet in guidance, through functions, and in systems.
 APART = {
     "diffusion": {"encoders", "rendering", "fields"},

@@ -57,8 +57,9 @@ def test_what_looks_at_one_view_refuses_two():
         Rendering(*(torch.rand(1, 1, n, 16, 16) for n in (3, 1, 1))),
     )
     for name, look in {
-        "TriplaneEncoder": triplanes(), "the diffusion prior": lambda given: prior.condition(seen, given, torch.ones(1, 1), torch.ones(1, 1)),
-    }.items():  # fmt: skip
+        "TriplaneEncoder": triplanes(),
+        "the diffusion prior": lambda given: prior.condition(seen, given, torch.ones(1, 1), torch.ones(1, 1)),
+    }.items():
         look(views(1))
         with pytest.raises(UserError, match=f"{name} looks at one input view, here are 2"):
             look(views(2))

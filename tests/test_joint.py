@@ -287,9 +287,13 @@ def test_a_folder_of_another_shape_is_refused_in_one_line(capsys, tmp_path):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("without, message", [
-    ({}, "give the trained field, --model.pretrained FOLDER"), ({"prior": None}, "there is no model.prior: nothing is left to train"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "without, message",
+    [
+        ({}, "give the trained field, --model.pretrained FOLDER"),
+        ({"prior": None}, "there is no model.prior: nothing is left to train"),
+    ],
+)
 def test_a_frozen_field_that_nobody_trained_is_refused_in_one_line(capsys, tmp_path, without, message):
     path = write_config(tmp_path / "prior.yaml", train_field=False, **without)
     assert message in refusal(capsys, vcgen("fit", path, tmp_path / "run"))

@@ -13,9 +13,18 @@ from vcgen.training.slurm import Layout, slurm_layout
 
 #: What srun gives a task of a batch job with two nodes and four tasks on each.
 STEP = {
-    "SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen", "SLURM_STEP_ID": "0", "SLURM_NNODES": "2", "SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4",
-    "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_GPUS_ON_NODE": "4", "CUDA_VISIBLE_DEVICES": "0,1,2,3",
-}  # fmt: skip
+    "SLURM_JOB_ID": "12",
+    "SLURM_JOB_NAME": "vcgen",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NNODES": "2",
+    "SLURM_NTASKS": "8",
+    "SLURM_NTASKS_PER_NODE": "4",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_GPUS_ON_NODE": "4",
+    "CUDA_VISIBLE_DEVICES": "0,1,2,3",
+}
 #: The same of a job with one task and one GPU.
 ONE = STEP | {
     "SLURM_NNODES": "1",
@@ -30,16 +39,19 @@ def without(environ: dict, *names: str) -> dict:
     return {name: value for name, value in environ.items() if name not in names}
 
 
-@pytest.mark.parametrize("environ, layout", [
-    ({}, None),
-    (STEP, Layout(2, 4)),
-    (ONE, Layout(1, 1)),
-    (without(ONE, "SLURM_NTASKS_PER_NODE"), Layout(1, 1)),
-    (without(STEP, "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES"), Layout(2, 4)),  # no GPU asked for: CPUs
-    (without(ONE, "SLURM_STEP_ID"), None),  # not started by srun, and nobody else to wait for
-    (ONE | {"SLURM_JOB_NAME": "interactive"}, None),
-    (STEP | {"TORCHELASTIC_RUN_ID": "1"}, None),  # torchrun has its own counts
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "environ, layout",
+    [
+        ({}, None),
+        (STEP, Layout(2, 4)),
+        (ONE, Layout(1, 1)),
+        (without(ONE, "SLURM_NTASKS_PER_NODE"), Layout(1, 1)),
+        (without(STEP, "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES"), Layout(2, 4)),  # no GPU asked for: CPUs
+        (without(ONE, "SLURM_STEP_ID"), None),  # not started by srun, and nobody else to wait for
+        (ONE | {"SLURM_JOB_NAME": "interactive"}, None),
+        (STEP | {"TORCHELASTIC_RUN_ID": "1"}, None),  # torchrun has its own counts
+    ],
+)
 def test_processes_are_those_that_slurm_started(environ, layout):
     assert slurm_layout(environ) == layout
 
@@ -59,20 +71,39 @@ def test_a_trainer_that_agrees_is_accepted(given):
     assert slurm_layout(STEP, **given) == Layout(2, 4)
 
 
-@pytest.mark.parametrize("environ, given, line", [
-    (without(STEP, "SLURM_STEP_ID"), {}, "8 tasks on 2 nodes, but this process was not started by srun"),
-    (without(ONE | {"SLURM_NNODES": "2"}, "SLURM_STEP_ID"), {}, "1 tasks on 2 nodes, but this process was not started by srun"),
-    (STEP | {"SLURM_JOB_NAME": "bash"}, {}, "8 tasks and the name 'bash'"),
-    (STEP | {"SLURM_JOB_NAME": "interactive"}, {}, "--job-name=train"),
-    (without(STEP, "SLURM_NTASKS_PER_NODE"), {}, "give sbatch --ntasks-per-node instead of --ntasks"),
-    (STEP | {"SLURM_NTASKS": "6"}, {}, "started 6 tasks on 2 nodes, but --ntasks-per-node is 4"),
-    (STEP, {"devices": 2}, "trainer.devices is 2, but SLURM job 12 has 4 tasks per node; leave trainer.devices at auto"),
-    (STEP, {"devices": "0,1"}, "trainer.devices is 2"),
-    (STEP, {"num_nodes": 4}, "trainer.num_nodes is 4, but SLURM job 12 has 2 nodes"),
-    (STEP | {"SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "0,1"}, {}, "4 tasks per node for 2 GPUs; give sbatch --ntasks-per-node=2"),
-    (STEP | {"CUDA_VISIBLE_DEVICES": "0"}, {}, "sees 1 GPUs only; give sbatch --gpus-per-node=4 without --gpus-per-task"),
-    (without(STEP, "CUDA_VISIBLE_DEVICES") | {"SLURM_GPUS_ON_NODE": "8"}, {}, "8 GPUs per node, but 4 tasks"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "environ, given, line",
+    [
+        (without(STEP, "SLURM_STEP_ID"), {}, "8 tasks on 2 nodes, but this process was not started by srun"),
+        (
+            without(ONE | {"SLURM_NNODES": "2"}, "SLURM_STEP_ID"),
+            {},
+            "1 tasks on 2 nodes, but this process was not started by srun",
+        ),
+        (STEP | {"SLURM_JOB_NAME": "bash"}, {}, "8 tasks and the name 'bash'"),
+        (STEP | {"SLURM_JOB_NAME": "interactive"}, {}, "--job-name=train"),
+        (without(STEP, "SLURM_NTASKS_PER_NODE"), {}, "give sbatch --ntasks-per-node instead of --ntasks"),
+        (STEP | {"SLURM_NTASKS": "6"}, {}, "started 6 tasks on 2 nodes, but --ntasks-per-node is 4"),
+        (
+            STEP,
+            {"devices": 2},
+            "trainer.devices is 2, but SLURM job 12 has 4 tasks per node; leave trainer.devices at auto",
+        ),
+        (STEP, {"devices": "0,1"}, "trainer.devices is 2"),
+        (STEP, {"num_nodes": 4}, "trainer.num_nodes is 4, but SLURM job 12 has 2 nodes"),
+        (
+            STEP | {"SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "0,1"},
+            {},
+            "4 tasks per node for 2 GPUs; give sbatch --ntasks-per-node=2",
+        ),
+        (
+            STEP | {"CUDA_VISIBLE_DEVICES": "0"},
+            {},
+            "sees 1 GPUs only; give sbatch --gpus-per-node=4 without --gpus-per-task",
+        ),
+        (without(STEP, "CUDA_VISIBLE_DEVICES") | {"SLURM_GPUS_ON_NODE": "8"}, {}, "8 GPUs per node, but 4 tasks"),
+    ],
+)
 def test_disagreements_are_refused_in_one_line_with_the_remedy(environ, given, line):
     with pytest.raises(UserError) as error:
         slurm_layout(environ, **given)

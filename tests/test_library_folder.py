@@ -36,15 +36,24 @@ def change(path: Path, **entries) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
-@pytest.mark.parametrize(("file", "entries"), [
-    ("text_encoder/config.json", {"auto_map": {"AutoModel": "stolen.Model"}}), ("text_encoder/config.json", {"architectures": ["BertModel"]}),
-    ("text_encoder/config.json", {"attn_implementation": "someone/kernel"}), ("text_encoder/config.json", {"transformers_weights": "x.bin"}),
-    ("text_encoder/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}), ("unet/config.json", {"_class_name": "stolen.Model"}),
-    ("unet/config.json", {"quantization_config": {"quant_method": "torchao"}}), ("vae/config.json", {"_class_name": "AutoencoderTiny"}),
-    ("scheduler/scheduler_config.json", {"_class_name": "stolen"}), ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}),
-    ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}), ("tokenizer/tokenizer_config.json", {"tokenizer_class": "stolen.Model"}),
-    ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["stolen.Model", None]}}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "entries"),
+    [
+        ("text_encoder/config.json", {"auto_map": {"AutoModel": "stolen.Model"}}),
+        ("text_encoder/config.json", {"architectures": ["BertModel"]}),
+        ("text_encoder/config.json", {"attn_implementation": "someone/kernel"}),
+        ("text_encoder/config.json", {"transformers_weights": "x.bin"}),
+        ("text_encoder/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}),
+        ("unet/config.json", {"_class_name": "stolen.Model"}),
+        ("unet/config.json", {"quantization_config": {"quant_method": "torchao"}}),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny"}),
+        ("scheduler/scheduler_config.json", {"_class_name": "stolen"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}),
+        ("tokenizer/tokenizer_config.json", {"tokenizer_class": "stolen.Model"}),
+        ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["stolen.Model", None]}}),
+    ],
+)
 def test_names_that_choose_code_are_refused(whole, bait, file, entries):
     folder = Path(shutil.copytree(whole, bait / "prior"))
     change(folder / file, **entries)

@@ -17,6 +17,7 @@ from vcgen.cli.main import main
 from vcgen.errors import UserError
 
 CAMERA = {"focal": 1.0254, "distance": 1.3, "elevation": 20, "near": 0.8, "far": 1.8}
+ROOT = Path(__file__).parents[1]
 NERFDIFF = "vcgen.systems.nerfdiff.NerfDiff"
 DECODER = {"class_path": "vcgen.fields.triplane.TriplaneDecoder", "init_args": {"channels": 4, "hidden": 8}}
 ENCODER = {
@@ -39,9 +40,13 @@ def shell(place: Path) -> dict:
 
 #: Where strangers have put a class; each makes the arguments of a NerfDiff of what is to be called.
 PLACES = {
-    "ParameterDict": lambda call: {"encoder": {"class_path": "torch.nn.ParameterDict", "init_args": {"parameters": call}}},
+    "ParameterDict": lambda call: {
+        "encoder": {"class_path": "torch.nn.ParameterDict", "init_args": {"parameters": call}}
+    },
     "ModuleList": lambda call: {"encoder": {"class_path": "torch.nn.ModuleList", "init_args": {"modules": [call]}}},
-    "Sequential": lambda call: {"encoder": {"class_path": "torch.nn.Sequential", "init_args": {}, "dict_kwargs": {"args": [call]}}},
+    "Sequential": lambda call: {
+        "encoder": {"class_path": "torch.nn.Sequential", "init_args": {}, "dict_kwargs": {"args": [call]}}
+    },
     "itself": lambda call: {"encoder": call},
     "decoder": lambda call: {"encoder": {**ENCODER, "init_args": {**ENCODER["init_args"], "decoder": call}}},
     "prior": lambda call: {"encoder": ENCODER, "prior": call},
@@ -52,7 +57,7 @@ PLACES = {
     "path": lambda call: {"encoder": ENCODER, "pretrained": call},
     "dict_kwargs": lambda call: {"encoder": {**ENCODER, "dict_kwargs": {"patch": call}}},
     "argument that there is not": lambda call: {"encoder": ENCODER, "extra": [{"deep": (call,)}]},
-}  # fmt: skip
+}
 
 
 def write_folder(place: Path, class_path: str, init_args: dict) -> Path:
@@ -71,13 +76,8 @@ def write_folder(place: Path, class_path: str, init_args: dict) -> Path:
 
 
 def write_checkpoint(path: Path, class_path: str, init_args: dict) -> Path:
-    entry = {
-        "class_path": class_path,
-        "init_args": init_args,
-        "image_size": [16, 16],
-        "camera": CAMERA,
-        "version": "0.1.0",
-    }
+    entry = {"class_path": class_path, "init_args": init_args, "image_size": [16, 16], "camera": CAMERA}
+    entry["version"] = "0.1.0"
     torch.save({"state_dict": {}, "vcgen": entry, "callbacks": {"EMA": {"weights": {}}}}, path)
     return path
 
@@ -130,23 +130,27 @@ def test_a_command_in_a_model_folder_or_checkpoint_is_not_run(bait, name, capsys
 @pytest.mark.parametrize("command", ["render", "evaluate"])
 def test_commands_do_not_run_it_either(bait, command, capsys):
     place = write_folder(bait / "m", NERFDIFF, PLACES["ParameterDict"](shell(bait)))
-    (bait / "car.png").write_bytes(Path(__file__).parents[1].joinpath("data/images/taxi.png").read_bytes())
+    (bait / "car.png").write_bytes((ROOT / "data/images/taxi.png").read_bytes())
     words = {
-        "render": ["--image", "car.png"], "evaluate": ["--data", "d", "--protocol", str(Path(__file__).parents[1] / "configs/protocols/cars64_view0.json")],
-    }[command]  # fmt: skip
+        "render": ["--image", "car.png"],
+        "evaluate": ["--data", "d", "--protocol", str(ROOT / "configs/protocols/cars64_view0.json")],
+    }[command]
     assert main([command, "--model", str(place), "--out", str(bait / "out"), "--device", "cpu", *words]) == 2
     assert "none of vcgen's" in capsys.readouterr().err and sprung(bait, set(sys.modules)) == []
 
 
 #: Names that are no class of ours: they exist, do not, or are reached through our modules.
 NAMES = (
-    "builtins.eval", "os.system", "functools.partial", "torch.nn.Linear", "torch.nn.ParameterDict", "lightning.pytorch.LightningModule",
-    "lightning.pytorch.demos.boring_classes.BoringModel", "diffusers.UNet2DModel", "antigravity.fly", "this.s", "nowhere.Model", "m.extra.Model",
-    "m.inner.Model", "beside.Model", "beside", "vcgen_plugin.parts.Model", "vcgen_plugin", "", ".", "vcgen", "vcgen.", ".os.system", "vcgen..os",
-    "vcgen.training.fit.os.system", "vcgen.checkpoints.model_folder.load", "vcgen.training.fit.run", "vcgen.systems.nerfdiff.NerfDiff.load_from_checkpoint",
-    "vcgen.systems.nerfdiff.TriplaneEncoder", "vcgen.systems.nerfdiff.nn.Linear", "vcgen.encoders.triplane.UNet2DModel", "vcgen.encoders.triplane",
-    "vcgen.systems.nerfdiff.PriorOptions", "vcgen.systems.base.FieldSystem", "vcgen.training.fit.VcgenCLI", "vcgen.systems.nerfdiff.NerfDiff ",
-    "vcgen/systems/nerfdiff.NerfDiff", "VCGEN.systems.nerfdiff.NerfDiff", "/etc/passwd", "config.yaml", "{class_path: os.system}", "nerfdiff",
+    "builtins.eval", "os.system", "functools.partial", "torch.nn.Linear", "torch.nn.ParameterDict",
+    "lightning.pytorch.LightningModule", "lightning.pytorch.demos.boring_classes.BoringModel", "diffusers.UNet2DModel",
+    "antigravity.fly", "this.s", "nowhere.Model", "m.extra.Model", "m.inner.Model", "beside.Model", "beside",
+    "vcgen_plugin.parts.Model", "vcgen_plugin", "", ".", "vcgen", "vcgen.", ".os.system", "vcgen..os",
+    "vcgen.training.fit.os.system", "vcgen.checkpoints.model_folder.load", "vcgen.training.fit.run",
+    "vcgen.systems.nerfdiff.NerfDiff.load_from_checkpoint", "vcgen.systems.nerfdiff.TriplaneEncoder",
+    "vcgen.systems.nerfdiff.nn.Linear", "vcgen.encoders.triplane.UNet2DModel", "vcgen.encoders.triplane",
+    "vcgen.systems.nerfdiff.PriorOptions", "vcgen.systems.base.FieldSystem", "vcgen.training.fit.VcgenCLI",
+    "vcgen.systems.nerfdiff.NerfDiff ", "vcgen/systems/nerfdiff.NerfDiff", "VCGEN.systems.nerfdiff.NerfDiff",
+    "/etc/passwd", "config.yaml", "{class_path: os.system}", "nerfdiff",
 )  # fmt: skip
 OTHERS = (None, 1, True, ["os.system"], {"class_path": "os.system"}, {})
 
@@ -154,11 +158,8 @@ OTHERS = (None, 1, True, ["os.system"], {"class_path": "os.system"}, {})
 @pytest.mark.parametrize("name", [*NAMES, *OTHERS], ids=str)
 def test_no_other_class_is_imported_as_a_model_or_as_its_part(bait, name):
     before = set(sys.modules)
-    for class_path, arguments in (
-        (name, {}),
-        (NERFDIFF, {"encoder": {"class_path": name}}),
-        (NERFDIFF, {"encoder": name}),
-    ):
+    part = {"class_path": name}
+    for class_path, arguments in ((name, {}), (NERFDIFF, {"encoder": part}), (NERFDIFF, {"encoder": name})):
         refused(build_system, class_path, arguments)
     assert sprung(bait, before) == []
 
@@ -182,20 +183,23 @@ def test_a_class_of_ours_stands_only_where_its_type_belongs():
     )
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"encoder": ENCODER, "rays_per_view": "128"}, "rays_per_view: Expected `int`, got `str`"),
-    ({"encoder": ENCODER, "rays_per_view": "@file.json"}, "rays_per_view"),
-    ({"encoder": ENCODER, "train_field": 1}, "train_field: Expected `bool`"),
-    ({"encoder": ENCODER, "background": "red"}, "background: Invalid enum value 'red'"),
-    ({"encoder": ENCODER, "render": {"sample": 3}}, "render: RenderOptions has no argument sample"),
-    ({"encoder": ENCODER, "render": [1]}, "render"),
-    ({"encoder": {**ENCODER, "init_args": {}}}, "encoder: TriplaneEncoder lacks decoder"),
-    ({"encoder": {**ENCODER, "init_args": [1]}}, "TriplaneEncoder takes named arguments"),
-    ({"encoder": None}, "encoder"),
-    ({}, "NerfDiff lacks encoder"),
-    ({"encoder": ENCODER, "self": 1}, "no argument self"),
-    ({"encoder": {**ENCODER, "init_args": {**ENCODER["init_args"], "channels": [-16]}}}, "do not fit"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"encoder": ENCODER, "rays_per_view": "128"}, "rays_per_view: Expected `int`, got `str`"),
+        ({"encoder": ENCODER, "rays_per_view": "@file.json"}, "rays_per_view"),
+        ({"encoder": ENCODER, "train_field": 1}, "train_field: Expected `bool`"),
+        ({"encoder": ENCODER, "background": "red"}, "background: Invalid enum value 'red'"),
+        ({"encoder": ENCODER, "render": {"sample": 3}}, "render: RenderOptions has no argument sample"),
+        ({"encoder": ENCODER, "render": [1]}, "render"),
+        ({"encoder": {**ENCODER, "init_args": {}}}, "encoder: TriplaneEncoder lacks decoder"),
+        ({"encoder": {**ENCODER, "init_args": [1]}}, "TriplaneEncoder takes named arguments"),
+        ({"encoder": None}, "encoder"),
+        ({}, "NerfDiff lacks encoder"),
+        ({"encoder": ENCODER, "self": 1}, "no argument self"),
+        ({"encoder": {**ENCODER, "init_args": {**ENCODER["init_args"], "channels": [-16]}}}, "do not fit"),
+    ],
+)
 def test_arguments_that_do_not_fit_are_named(arguments, words):
     assert words in refused(build_system, NERFDIFF, arguments)
 

@@ -58,8 +58,15 @@ def run_with(logger: str, config, folder: Path) -> set[str]:
 def test_a_logger_of_files_needs_no_folder_and_its_run_leaves_images_as_files(config, tmp_path):
     found = run_with("CSVLogger", config, tmp_path / "run")
     images = {f"images/{SHEET}-0000002.png", "images/val/turntable-0000002.gif"}
-    assert found == {"config.yaml", "run.json", "run.lock", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
-                     "lightning_logs/version_0/metrics.csv", *images}  # fmt: skip
+    assert found == {
+        "config.yaml",
+        "run.json",
+        "run.lock",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "lightning_logs/version_0/metrics.csv",
+        *images,
+    }
     with Image.open(tmp_path / "run" / "images" / f"{SHEET}-0000002.png") as sheet:
         assert sheet.size == (4 * 64 + 3 * 2, 64)
     with Image.open(tmp_path / "run" / "images" / "val" / "turntable-0000002.gif") as turntable:

@@ -164,17 +164,27 @@ def test_broken_meshes_are_named_one_by_one_and_may_be_left_out(tmp_path, meshes
     assert "  empty: " in capsys.readouterr().out and len(read_index(tmp_path / "out").samples) == 3
 
 
-@pytest.mark.parametrize(("options", "line"), [
-    (("--cameras", "gso31"), "--cameras gso31: unknown (did you mean gso30?)"),
-    (("--cameras", "gso30", "--views", "3"), "--views 3: the cameras gso30 are 16"),
-    (("--views", "1"), "--views must lie between 2 and 10000, not 1"), (("--samples", "9"), "--samples must lie between 1 and 8, not 9"),
-    (("--size", "4"), "--size must be at least 8, not 4"), (("--size", "4096"), "--size must lie between 8 and 2048, not 4096"),
-    (("--variants", "0"), "--variants must lie between 1 and 100"), (("--kinds", "fbx"), "--kinds: 'fbx' is not known"),
-    (("--up", "w"), "--up must be one of auto, x, y, z, not w"), (("--light", "sun"), "--light must be one of sky, varied, none, not sun"),
-    (("--elevation", "40"), "--elevation '40': give two numbers"), (("--elevation", "30,10"), "--elevation 30,10: the first must be less"),
-    (("--elevation", "0,10", "--cameras", "gso30"), "--elevation: the cameras gso30 have their own"),
-    (("--max-faces", "0"), "--max-faces must lie between 1"), (("--workers", "0"), "must be at least 1"), (("--kinds", "gltf"), "no mesh file (.gltf)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--cameras", "gso31"), "--cameras gso31: unknown (did you mean gso30?)"),
+        (("--cameras", "gso30", "--views", "3"), "--views 3: the cameras gso30 are 16"),
+        (("--views", "1"), "--views must lie between 2 and 10000, not 1"),
+        (("--samples", "9"), "--samples must lie between 1 and 8, not 9"),
+        (("--size", "4"), "--size must be at least 8, not 4"),
+        (("--size", "4096"), "--size must lie between 8 and 2048, not 4096"),
+        (("--variants", "0"), "--variants must lie between 1 and 100"),
+        (("--kinds", "fbx"), "--kinds: 'fbx' is not known"),
+        (("--up", "w"), "--up must be one of auto, x, y, z, not w"),
+        (("--light", "sun"), "--light must be one of sky, varied, none, not sun"),
+        (("--elevation", "40"), "--elevation '40': give two numbers"),
+        (("--elevation", "30,10"), "--elevation 30,10: the first must be less"),
+        (("--elevation", "0,10", "--cameras", "gso30"), "--elevation: the cameras gso30 have their own"),
+        (("--max-faces", "0"), "--max-faces must lie between 1"),
+        (("--workers", "0"), "must be at least 1"),
+        (("--kinds", "gltf"), "no mesh file (.gltf)"),
+    ],
+)
 def test_a_bad_value_is_one_line(options, line, tmp_path, meshes, capsys):
     assert render(meshes, tmp_path / "out", *options) == 2
     error = capsys.readouterr().err

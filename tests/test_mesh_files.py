@@ -68,26 +68,63 @@ def test_a_sound_file_of_each_kind_is_read(tmp_path):
     ] == [1, 1, 12, 12, 12]
 
 
-@pytest.mark.parametrize(("name", "content", "reason"), [
-    ("empty.obj", "", "has no faces"), ("points.obj", TRIANGLE, "has no faces"), ("nan.obj", TRIANGLE + "v nan 0 0\nf 1 2 4\n", "NaN"),
-    ("far.obj", TRIANGLE + "v 1e30 0 0\nf 1 2 4\n", "NaN, infinite or huge"), ("dot.obj", "v 1 1 1\nf 1 1 1\n", "lie in one point"),
-    ("beyond.obj", TRIANGLE + "f 1 2 9\n", "cannot be read as .obj"),
-    ("mtl.obj", "mtllib no.mtl\n" + TRIANGLE + "f 1 2 3\n", "names 'no.mtl', which is missing"),
-    ("up.obj", "mtllib ../up.mtl\n" + TRIANGLE + "f 1 2 3\n", "names '../up.mtl', which is not in its folder"),
-    ("root.obj", "mtllib /etc/passwd\n" + TRIANGLE + "f 1 2 3\n", "names '/etc/passwd', which is not in its folder"),
-    ("odd.glb", "no such thing", "does not begin as one"), ("odd.gltf", "{", "its header"), ("odd.ply", "ply\nformat", "cannot be read as .ply"),
-    ("odd.stl", "solid x\n", "has no faces"),
-    ("texture.gltf", textured("no.png"), "names 'no.png', which is missing"),
-    ("web.gltf", textured("https://example.org/a.png"), "which is missing"), ("damaged.gltf", embedded(b"no image"), "a texture is damaged"),
-    ("eps.gltf", embedded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "a texture is damaged, or none of PNG"),
-    ("rows.gltf", header(accessors=[{"componentType": 5126, "count": 10**9, "type": "VEC3"}]), "a table of 1,000,000,000 rows"),
-    ("draco.gltf", header(extensionsRequired=["KHR_draco_mesh_compression"]), "requires the extension KHR_draco_mesh_compression"),
-    ("whole.gltf", header(accessors=[{"bufferView": 0, "componentType": 5122, "count": 3, "type": "VEC3"}]), "whole numbers for POSITION"),
-    ("fan.gltf", header(meshes=[{"primitives": [{"attributes": {"POSITION": 0}, "mode": 6}]}]), "fans of triangles"),
-    ("flat.gltf", header(nodes=[{"mesh": 0, "scale": [1, 0, 1]}]), "scaled to nothing"),
-    ("many.obj", TRIANGLE + "f 1 2 3\n" * 1001, "1,001 faces, more than 1,000"),
-    ("nodes.gltf", header(nodes=[{"mesh": 0}] * 1200, scenes=[{"nodes": list(range(1200))}]), "1,200 faces, more than 1,000"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.obj", "", "has no faces"),
+        ("points.obj", TRIANGLE, "has no faces"),
+        ("nan.obj", TRIANGLE + "v nan 0 0\nf 1 2 4\n", "NaN"),
+        ("far.obj", TRIANGLE + "v 1e30 0 0\nf 1 2 4\n", "NaN, infinite or huge"),
+        ("dot.obj", "v 1 1 1\nf 1 1 1\n", "lie in one point"),
+        ("beyond.obj", TRIANGLE + "f 1 2 9\n", "cannot be read as .obj"),
+        ("mtl.obj", "mtllib no.mtl\n" + TRIANGLE + "f 1 2 3\n", "names 'no.mtl', which is missing"),
+        ("up.obj", "mtllib ../up.mtl\n" + TRIANGLE + "f 1 2 3\n", "names '../up.mtl', which is not in its folder"),
+        (
+            "root.obj",
+            "mtllib /etc/passwd\n" + TRIANGLE + "f 1 2 3\n",
+            "names '/etc/passwd', which is not in its folder",
+        ),
+        ("odd.glb", "no such thing", "does not begin as one"),
+        ("odd.gltf", "{", "its header"),
+        ("odd.ply", "ply\nformat", "cannot be read as .ply"),
+        ("odd.stl", "solid x\n", "has no faces"),
+        ("texture.gltf", textured("no.png"), "names 'no.png', which is missing"),
+        ("web.gltf", textured("https://example.org/a.png"), "which is missing"),
+        ("damaged.gltf", embedded(b"no image"), "a texture is damaged"),
+        (
+            "eps.gltf",
+            embedded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+            "a texture is damaged, or none of PNG",
+        ),
+        (
+            "rows.gltf",
+            header(accessors=[{"componentType": 5126, "count": 10**9, "type": "VEC3"}]),
+            "a table of 1,000,000,000 rows",
+        ),
+        (
+            "draco.gltf",
+            header(extensionsRequired=["KHR_draco_mesh_compression"]),
+            "requires the extension KHR_draco_mesh_compression",
+        ),
+        (
+            "whole.gltf",
+            header(accessors=[{"bufferView": 0, "componentType": 5122, "count": 3, "type": "VEC3"}]),
+            "whole numbers for POSITION",
+        ),
+        (
+            "fan.gltf",
+            header(meshes=[{"primitives": [{"attributes": {"POSITION": 0}, "mode": 6}]}]),
+            "fans of triangles",
+        ),
+        ("flat.gltf", header(nodes=[{"mesh": 0, "scale": [1, 0, 1]}]), "scaled to nothing"),
+        ("many.obj", TRIANGLE + "f 1 2 3\n" * 1001, "1,001 faces, more than 1,000"),
+        (
+            "nodes.gltf",
+            header(nodes=[{"mesh": 0}] * 1200, scenes=[{"nodes": list(range(1200))}]),
+            "1,200 faces, more than 1,000",
+        ),
+    ],
+)
 def test_a_broken_file_is_refused_in_one_line(name, content, reason, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -131,9 +168,16 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     assert "not in its folder" in refusal(tmp_path / "in" / "a.obj")
 
 
-@pytest.mark.parametrize(("changes", "remark"), [
-    ({"skins": [{}]}, "has a skin"), ({"materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0, "texCoord": 1}}}]}, "second texture"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        ({"skins": [{}]}, "has a skin"),
+        (
+            {"materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0, "texCoord": 1}}}]},
+            "second texture",
+        ),
+    ],
+)
 def test_what_is_not_read_and_may_show_is_remarked_on(changes, remark, tmp_path):
     (tmp_path / "a.gltf").write_text(header(**changes))
     with pytest.warns(Remark, match=remark):

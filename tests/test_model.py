@@ -63,12 +63,7 @@ def same(first, second) -> bool:
 
 
 @pytest.mark.parametrize(
-    "options, words",
-    [
-        ({}, []),
-        ({"fill": 0.5}, ["--fill", "0.5"]),
-        ({"as_is": True}, ["--as-is"]),
-    ],
+    "options, words", [({}, []), ({"fill": 0.5}, ["--fill", "0.5"]), ({"as_is": True}, ["--as-is"])]
 )
 def test_reconstruct_and_render_are_the_commands_views(tmp_path, place, model, options, words):
     drawing().save(tmp_path / "car.png")

@@ -79,10 +79,20 @@ def test_a_position_counts_for_the_same_scenes_and_seed_alone():
 @pytest.mark.parametrize(
     "change",
     [
-        {"epoch": -1}, {"epoch": 1 << 40}, {"epoch": 1.0}, {"epoch": True}, {"scenes": 25}, {"scenes": "8"}, {"scenes": [8]}, {"seed": -1},
-        {"seed": None}, {"data": 3}, {"ranks": 0}, {"batch_size": 1 << 40},
+        {"epoch": -1},
+        {"epoch": 1 << 40},
+        {"epoch": 1.0},
+        {"epoch": True},
+        {"scenes": 25},
+        {"scenes": "8"},
+        {"scenes": [8]},
+        {"seed": -1},
+        {"seed": None},
+        {"data": 3},
+        {"ranks": 0},
+        {"batch_size": 1 << 40},
     ],
-)  # fmt: skip
+)
 def test_a_position_that_no_run_has_is_refused(change):
     with pytest.raises(UserError, match="position.*--model.pretrained"):
         resume_position({**HERE, **change}, HERE, 24)

@@ -47,14 +47,29 @@ def test_what_lightning_raises_of_its_own_accord_is_a_refusal_and_nothing_else()
     assert lightning_refusal(ValueError("never raised")) is None
 
 
-@pytest.mark.parametrize("errors, line", [
-    (["Expected a dot import path string: nope", "Expected a <class 'bool'>"], "a.b: no class is called nope here; give its name, or package.module.Class"),
-    (["Expected a <class 'int'>", "Expected a <class 'float'>", "Expected a <class 'NoneType'>"], "a.b: expected int or float. Got value: x"),
-    (["Expected a typing.Literal['one', 'two']. Got value: x"], "a.b: expected one of 'one', 'two'. Got value: x"),
-    (["Problem with given class_path 'm.Log':\n        No module named 'm'", "Not a valid subclass of Logger\n      Subclass types expect one of:\n"
-      "      - a class path (str)", "Expected a <class 'collections.abc.Iterable'>"], "a.b: Log: No module named 'm'"),
-    (["logger=<a.b.Log object at 0x7f38cfa49fd0> was passed"], "a.b: logger=a.b.Log was passed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "errors, line",
+    [
+        (
+            ["Expected a dot import path string: nope", "Expected a <class 'bool'>"],
+            "a.b: no class is called nope here; give its name, or package.module.Class",
+        ),
+        (
+            ["Expected a <class 'int'>", "Expected a <class 'float'>", "Expected a <class 'NoneType'>"],
+            "a.b: expected int or float. Got value: x",
+        ),
+        (["Expected a typing.Literal['one', 'two']. Got value: x"], "a.b: expected one of 'one', 'two'. Got value: x"),
+        (
+            [
+                "Problem with given class_path 'm.Log':\n        No module named 'm'",
+                "Not a valid subclass of Logger\n      Subclass types expect one of:\n      - a class path (str)",
+                "Expected a <class 'collections.abc.Iterable'>",
+            ],
+            "a.b: Log: No module named 'm'",
+        ),
+        (["logger=<a.b.Log object at 0x7f38cfa49fd0> was passed"], "a.b: logger=a.b.Log was passed"),
+    ],
+)
 def test_of_several_things_that_do_not_fit_the_telling_one_is_said(errors, line):
     listed = "".join(f"    - {error}\n" for error in errors)
     message = (

@@ -229,9 +229,10 @@ def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_p
 
     monkeypatch.setattr(Personalize, "setup", watched)
     for name, options in {
-        "plain": {}, "recomputed": {"model__gradient_checkpointing": "true"},
+        "plain": {},
+        "recomputed": {"model__gradient_checkpointing": "true"},
         "half": {"model__gradient_checkpointing": "true", "trainer__precision": "bf16-mixed"},
-    }.items():  # fmt: skip
+    }.items():
         given = config(place, tmp_path / name, "lora", images={"rows": 0})
         runs.clear()
         assert vcgen("fit", given, given.parent, trainer__max_steps=1, trainer__val_check_interval=1, **options) == 0

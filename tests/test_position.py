@@ -51,11 +51,14 @@ def test_another_batch_size_goes_on_in_the_epoch_without_repeating_or_skipping_a
     assert len(seen) == len(set(seen)) == 6 + 29 * steps > SCENES - 29
 
 
-@pytest.mark.parametrize("option, value, words", [
-    ("seed_everything", 1, "trained with seed 0, here it is 1; give --seed_everything 0"),
-    ("data__hold_out", 2, "other scenes than data.train and data.hold_out give"),
-    ("data__train", "data/cars64/test", "other scenes than data.train and data.hold_out give"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "option, value, words",
+    [
+        ("seed_everything", 1, "trained with seed 0, here it is 1; give --seed_everything 0"),
+        ("data__hold_out", 2, "other scenes than data.train and data.hold_out give"),
+        ("data__train", "data/cars64/test", "other scenes than data.train and data.hold_out give"),
+    ],
+)
 def test_other_data_and_seeds_are_refused_with_the_way_to_start_from_the_weights(
     stopped, tmp_path, capsys, option, value, words
 ):

@@ -242,11 +242,14 @@ def test_patches_that_do_not_divide_the_image_are_refused(patch):
         ViewPrior(**SMALL, patch=patch)
 
 
-@pytest.mark.parametrize("millions, options", [
-    (5, {}),
-    (100, dict(channels=(128, 224, 320, 416), layers=2, attention=(False, True, True, True), size=128)),
-    (400, dict(channels=(208, 208, 416, 624, 832), layers=2, attention=(False, False, True, True, True), size=128)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "millions, options",
+    [
+        (5, {}),
+        (100, dict(channels=(128, 224, 320, 416), layers=2, attention=(False, True, True, True), size=128)),
+        (400, dict(channels=(208, 208, 416, 624, 832), layers=2, attention=(False, False, True, True, True), size=128)),
+    ],
+)
 def test_the_presets_have_about_the_parameters_they_claim(millions, options):
     with torch.device("meta"):
         prior = ViewPrior(**options)

@@ -20,9 +20,22 @@ ROOT = Path(__file__).parents[1]
 def start(config: Path, folder: Path, log, *options: str) -> subprocess.Popen:
     """``vcgen fit`` on two CPU processes, as on a shell's command line."""
     command = [
-        sys.executable, "-m", "vcgen", "fit", "-c", str(config), "--trainer.default_root_dir", str(folder / "run"),
-        "--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vcgen",
+        "fit",
+        "-c",
+        str(config),
+        "--trainer.default_root_dir",
+        str(folder / "run"),
+        "--trainer.devices",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.strategy",
+        "ddp",
+        *options,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
 

@@ -54,23 +54,41 @@ def test_what_must_reach_the_network_is_required():
         PRIOR.require("a photo of cars", "car")
 
 
-@pytest.mark.parametrize(("template", "needed", "fault"), [
-    ("a photo of a {}", [""], ""), ("a photo of a {subject}, {view} view", ["subject"], ""), ("a photo", [""], "lacks {}"),
-    ("a {} of {x}", [""], "may hold {} alone"), ("a {} of {}", [""], "may hold {} alone"), ("a {", [""], "may hold"),
-    ("a {subject.x}", [], "may hold {subject} and {view} alone"), ("a {view} view", ["subject"], "lacks {subject}"), (" ", [], "empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("template", "needed", "fault"),
+    [
+        ("a photo of a {}", [""], ""),
+        ("a photo of a {subject}, {view} view", ["subject"], ""),
+        ("a photo", [""], "lacks {}"),
+        ("a {} of {x}", [""], "may hold {} alone"),
+        ("a {} of {}", [""], "may hold {} alone"),
+        ("a {", [""], "may hold"),
+        ("a {subject.x}", [], "may hold {subject} and {view} alone"),
+        ("a {view} view", ["subject"], "lacks {subject}"),
+        (" ", [], "empty"),
+    ],
+)
 def test_templates_hold_what_they_must_and_nothing_else(template, needed, fault):
     found = fault_of(template, needed, [] if "" in needed else ["subject", "view"])
     assert fault in found and bool(fault) == bool(found)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"method": TextualInversion(initial="car", vectors=30)}, "'<e> <e>_1 .*does not reach the network"),
-    ({"view": "front view of the thing as it stands in the middle of the white room"}, "'front view of the .*does not reach"),
-    ({"images": ViewImages("a {} " + "red " * 20)}, "'front view' does not reach"),
-    ({"method": LoRA(noun="car"), "preservation": Preservation(prompts=("red " * 30 + "{}",))}, "'car' does not reach"),
-    ({"templates": ("a photo of {}s",), "method": LoRA(noun="car")}, "does not hold 'sks car' as words of its own"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": TextualInversion(initial="car", vectors=30)}, "'<e> <e>_1 .*does not reach the network"),
+        (
+            {"view": "front view of the thing as it stands in the middle of the white room"},
+            "'front view of the .*does not reach",
+        ),
+        ({"images": ViewImages("a {} " + "red " * 20)}, "'front view' does not reach"),
+        (
+            {"method": LoRA(noun="car"), "preservation": Preservation(prompts=("red " * 30 + "{}",))},
+            "'car' does not reach",
+        ),
+        ({"templates": ("a photo of {}s",), "method": LoRA(noun="car")}, "does not hold 'sks car' as words of its own"),
+    ],
+)
 def test_a_personalization_whose_words_would_be_lost_is_refused(options, message):
     made = system(tiny_prior(), options.pop("method", TextualInversion(initial="car")), **options)
     with pytest.raises(UserError, match=message) as refused:
@@ -87,12 +105,19 @@ def test_a_personalization_whose_words_fit_is_not(recwarn):
     assert not [warning for warning in recwarn if "lost" in str(warning.message)]
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Personalize("none", TextualInversion(), None, templates=("a {x}",)), lambda: ViewImages(prompt="a photo"),
-    lambda: ViewImages(prompt="{y} {}"), lambda: Preservation(prompts=("a photo of a {}", "a photo")),
-    lambda: Prompt(subject="car", template="a photo"), lambda: Prompt(subject=" "), lambda: Prompt(template=""),
-    lambda: Prompt(template="{subject} {0}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Personalize("none", TextualInversion(), None, templates=("a {x}",)),
+        lambda: ViewImages(prompt="a photo"),
+        lambda: ViewImages(prompt="{y} {}"),
+        lambda: Preservation(prompts=("a photo of a {}", "a photo")),
+        lambda: Prompt(subject="car", template="a photo"),
+        lambda: Prompt(subject=" "),
+        lambda: Prompt(template=""),
+        lambda: Prompt(template="{subject} {0}"),
+    ],
+)
 def test_templates_without_their_words_are_refused(make):
     with pytest.raises((UserError, ValueError), match="template|subject"):
         make()

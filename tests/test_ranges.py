@@ -108,18 +108,24 @@ class Outer:
 Inner.__module__ = Outer.__module__ = "vcgen.test"
 
 
-@pytest.mark.parametrize("arguments, line", [
-    (dict(side=0), "model.side: expected int >= 1; not 0"),
-    (dict(side=True), "model.side: expected int, got bool; not True"),
-    (dict(rate=-0.5), "model.rate: expected float >= 0.0; not -0.5"),
-    (dict(free=float("nan")), "model.free must be finite, not nan"),
-    (dict(rate=float("inf")), "model.rate must be finite, not inf"),
-    (dict(weights={"rgb": -1.0}), "model.weights.rgb: expected float >= 0.0; not -1.0"),
-    (dict(widths=[3, 0]), "model.widths[1]: expected int >= 1; not [3, 0]"),
-    (dict(inner={"count": 0}), "model.inner.count: expected int >= 1; not 0"),
-    (dict(inner={"rates": (0.0, 1.5)}), "model.inner.rates[1]: expected float <= 1.0; not (0.0, 1.5)"),
-    (dict(child={"class_path": "test_ranges.Outer", "init_args": {"side": -1}}), "model.child.side: expected int >= 1; not -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (dict(side=0), "model.side: expected int >= 1; not 0"),
+        (dict(side=True), "model.side: expected int, got bool; not True"),
+        (dict(rate=-0.5), "model.rate: expected float >= 0.0; not -0.5"),
+        (dict(free=float("nan")), "model.free must be finite, not nan"),
+        (dict(rate=float("inf")), "model.rate must be finite, not inf"),
+        (dict(weights={"rgb": -1.0}), "model.weights.rgb: expected float >= 0.0; not -1.0"),
+        (dict(widths=[3, 0]), "model.widths[1]: expected int >= 1; not [3, 0]"),
+        (dict(inner={"count": 0}), "model.inner.count: expected int >= 1; not 0"),
+        (dict(inner={"rates": (0.0, 1.5)}), "model.inner.rates[1]: expected float <= 1.0; not (0.0, 1.5)"),
+        (
+            dict(child={"class_path": "test_ranges.Outer", "init_args": {"side": -1}}),
+            "model.child.side: expected int >= 1; not -1",
+        ),
+    ],
+)
 def test_the_option_and_its_range_are_named(arguments, line):
     with pytest.raises(UserError) as error:
         check_ranges(Outer, arguments, "model")
@@ -136,25 +142,37 @@ def test_what_lies_in_the_range_is_accepted():
     assert is_bounded(list[Annotated[int, Meta(ge=1)]]) and not is_bounded(dict[str, float] | NoneType)
 
 
-@pytest.mark.parametrize("option, value, line", [
-    ("data__batch_size", 0, "data.batch_size: expected int >= 1; not 0"),
-    ("model__encoder__decoder__hidden", 0, "model.encoder.decoder.hidden: expected int >= 1; not 0"),
-    ("model__optimizer__lr", ".nan", "model.optimizer.lr must be finite, not nan"),
-    ("samples__every", 0, "samples.every: expected int >= 1; not 0"),
-    ("model__encoder__attention", "[true]", "attention has 1 entries, channels 2; give one per level"),
-    ("model__encoder__plane_channels", 16, "plane_channels is 16, decoder.channels 8; give the same number"),
-    ("model__loss_weights", "{rbg: 1.0}", "model.loss_weights has rbg; the losses are rgb, coarse, denoising"),
-    ("data__context", 99, "none is view 99"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "option, value, line",
+    [
+        ("data__batch_size", 0, "data.batch_size: expected int >= 1; not 0"),
+        ("model__encoder__decoder__hidden", 0, "model.encoder.decoder.hidden: expected int >= 1; not 0"),
+        ("model__optimizer__lr", ".nan", "model.optimizer.lr must be finite, not nan"),
+        ("samples__every", 0, "samples.every: expected int >= 1; not 0"),
+        ("model__encoder__attention", "[true]", "attention has 1 entries, channels 2; give one per level"),
+        ("model__encoder__plane_channels", 16, "plane_channels is 16, decoder.channels 8; give the same number"),
+        ("model__loss_weights", "{rbg: 1.0}", "model.loss_weights has rbg; the losses are rgb, coarse, denoising"),
+        ("data__context", 99, "none is view 99"),
+    ],
+)
 def test_the_command_refuses_before_it_trains(config, tmp_path, capsys, option, value, line):
     assert line in refusal(capsys, vcgen("fit", config, tmp_path / "run", **{option: value}))
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(model__prior__size=32), "the images have 64 x 64 pixels, model.prior.size is 32: set it, or pack the data with --size 32"),
-    (dict(model__prior_options__views=2), "model.prior_options.views is 2, data.targets 1: the prior denoises target views"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (
+            dict(model__prior__size=32),
+            "the images have 64 x 64 pixels, model.prior.size is 32: set it, or pack the data with --size 32",
+        ),
+        (
+            dict(model__prior_options__views=2),
+            "model.prior_options.views is 2, data.targets 1: the prior denoises target views",
+        ),
+    ],
+)
 def test_a_prior_that_does_not_fit_the_data_is_refused(config, tmp_path, capsys, options, words):
     prior = dict(
         model__prior="ViewPrior",
@@ -165,14 +183,17 @@ def test_a_prior_that_does_not_fit_the_data_is_refused(config, tmp_path, capsys,
     assert words in refusal(capsys, vcgen("fit", config, tmp_path / "run", **prior, **options))
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(channels=[]), "channels is empty"),
-    (dict(attention=[True]), "attention has 1 entries, channels 2"),
-    (dict(channels=[32, 40]), "multiples of 16; 40 is none"),
-    (dict(channels=[16, 32]), "needs at least 32 channels, not 16"),
-    (dict(size=18), "plane_size 18 is no multiple of 4, which 2 levels and patch 2 need; 16 and 20 are"),
-    (dict(size=3), "4 is"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(channels=[]), "channels is empty"),
+        (dict(attention=[True]), "attention has 1 entries, channels 2"),
+        (dict(channels=[32, 40]), "multiples of 16; 40 is none"),
+        (dict(channels=[16, 32]), "needs at least 32 channels, not 16"),
+        (dict(size=18), "plane_size 18 is no multiple of 4, which 2 levels and patch 2 need; 16 and 20 are"),
+        (dict(size=3), "4 is"),
+    ],
+)
 def test_levels_that_do_not_fit_are_refused_with_those_that_do(options, words):
     fitting = dict(name="plane_size", size=16, patch=2, channels=[32, 48], attention=[True, False])
     check_levels(**fitting)
@@ -180,11 +201,16 @@ def test_levels_that_do_not_fit_are_refused_with_those_that_do(options, words):
         check_levels(**fitting | options)
 
 
-@pytest.mark.parametrize("system, data, takes", [
-    ("nerfdiff.NerfDiff", "datamodules.photo.PhotoData", "ShardData or SceneData"), ("realfusion.system.RealFusion", "datamodules.shards.ShardData", "PhotoData"),
-    ("text2image.TextToImage", "datamodules.photo.PhotoData", "ShardData"), ("personalize.Personalize", "datamodules.shards.ShardData", "PhotoData"),
-    ("distillation.system.Distill", "datamodules.shards.ShardData", "SceneData or ImageData"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "system, data, takes",
+    [
+        ("nerfdiff.NerfDiff", "datamodules.photo.PhotoData", "ShardData or SceneData"),
+        ("realfusion.system.RealFusion", "datamodules.shards.ShardData", "PhotoData"),
+        ("text2image.TextToImage", "datamodules.photo.PhotoData", "ShardData"),
+        ("personalize.Personalize", "datamodules.shards.ShardData", "PhotoData"),
+        ("distillation.system.Distill", "datamodules.shards.ShardData", "SceneData or ImageData"),
+    ],
+)
 def test_a_stage_says_which_data_it_learns_from(system, data, takes):
     with pytest.raises(UserError, match=f"does not learn from {data.split('.')[-1]}; set data to {takes}$"):
         check_pair(f"vcgen.systems.{system}", f"vcgen.data.{data}")

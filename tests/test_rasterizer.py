@@ -271,10 +271,14 @@ def test_all_tensors_are_made_on_the_device_of_the_vertices():
     assert raster.face.device.type == "cpu"
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda v, f: v.__setitem__((0, 0), torch.nan), "not finite"), (lambda v, f: f.__setitem__((0, 0), 3), "beyond"),
-    (lambda v, f: f.__setitem__((0, 0), -1), "beyond"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v, f: v.__setitem__((0, 0), torch.nan), "not finite"),
+        (lambda v, f: f.__setitem__((0, 0), 3), "beyond"),
+        (lambda v, f: f.__setitem__((0, 0), -1), "beyond"),
+    ],
+)
 def test_broken_meshes_are_refused(change, words):
     meshes = flat((1, 1), (7, 1), (7, 7))
     change(meshes.vertices, meshes.faces)

@@ -33,19 +33,33 @@ def said_of(watch, values) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("opacity, entropy, progress, words", [
-    (0.001, 0.01, 0.1, "empty"), (0.99, 0.01, 0.1, "fills the frame"), (0.3, 0.8, 0.9, "fog"), (0.3, 0.8, 0.1, None), (0.3, 0.1, 0.9, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "opacity, entropy, progress, words",
+    [
+        (0.001, 0.01, 0.1, "empty"),
+        (0.99, 0.01, 0.1, "fills the frame"),
+        (0.3, 0.8, 0.9, "fog"),
+        (0.3, 0.8, 0.1, None),
+        (0.3, 0.1, 0.9, None),
+    ],
+)
 def test_a_scene_that_goes_wrong_is_told_once(opacity, entropy, progress, words):
     said = said_of(SceneMonitor().watch, [(opacity, entropy, progress)] * 3 * WINDOW)
     assert [words in line for line in said] == ([True] if words else [])
 
 
-@pytest.mark.parametrize("norms, told", [
-    ([1.0] * WINDOW + [150.0] * 3 * IN_A_ROW, True), ([1.0] * WINDOW + ([150.0] * (IN_A_ROW - 1) + [1.0]) * 5, False),
-    ([1.0] * WINDOW + [90.0] * 50, False), ([1.0] + [150.0] * 100, False), ([0.0] * WINDOW + [150.0] * 10, False),
-    ([1.0] * WINDOW + [math.inf, math.nan] * 50, False), ([1.03**step for step in range(400)], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "norms, told",
+    [
+        ([1.0] * WINDOW + [150.0] * 3 * IN_A_ROW, True),
+        ([1.0] * WINDOW + ([150.0] * (IN_A_ROW - 1) + [1.0]) * 5, False),
+        ([1.0] * WINDOW + [90.0] * 50, False),
+        ([1.0] + [150.0] * 100, False),
+        ([0.0] * WINDOW + [150.0] * 10, False),
+        ([1.0] * WINDOW + [math.inf, math.nan] * 50, False),
+        ([1.03**step for step in range(400)], False),
+    ],
+)
 def test_gradients_far_above_their_median_for_several_steps_are_told_once(norms, told):
     """Not single steps, nor a slow growth, nor the first gradients of what was empty, nor what a loss scaler leaves
     out.

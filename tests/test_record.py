@@ -85,12 +85,34 @@ def test_numbers_that_no_pose_has_are_refused_without_a_warning(value, entry, re
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("version", 2), ("version", "1"), ("c2w", []), ("c2w.0", [[1, 0, 0, 0]]), ("c2w.0.0.0", "1"), ("c2w.0.0.0", None), ("c2w", {}),
-        ("c2w.0.0.0", 10**400), ("K", ...), ("K.0.0", 1.0), ("size", [8]), ("size", [[8], [6]]), ("size", [8, 6, 3]), ("size", [8, 10**9]),
-        ("size", [8.5, 6]), ("t_near", "0.8"), ("t_near", True), ("up", [0, 1]), ("views", "abc"), ("views.0", 3), ("views.0", "1" * 5000),
-        ("scale", []), ("split", ["train"]), ("group", "a\x1b[2J"), ("background", 1), ("camera", 1),
+        ("version", 2),
+        ("version", "1"),
+        ("c2w", []),
+        ("c2w.0", [[1, 0, 0, 0]]),
+        ("c2w.0.0.0", "1"),
+        ("c2w.0.0.0", None),
+        ("c2w", {}),
+        ("c2w.0.0.0", 10**400),
+        ("K", ...),
+        ("K.0.0", 1.0),
+        ("size", [8]),
+        ("size", [[8], [6]]),
+        ("size", [8, 6, 3]),
+        ("size", [8, 10**9]),
+        ("size", [8.5, 6]),
+        ("t_near", "0.8"),
+        ("t_near", True),
+        ("up", [0, 1]),
+        ("views", "abc"),
+        ("views.0", 3),
+        ("views.0", "1" * 5000),
+        ("scale", []),
+        ("split", ["train"]),
+        ("group", "a\x1b[2J"),
+        ("background", 1),
+        ("camera", 1),
     ],
-)  # fmt: skip
+)
 def test_a_cameras_file_of_other_types_is_refused(path, value):
     record = make_record()
     content = record.cameras_json()

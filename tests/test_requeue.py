@@ -67,9 +67,15 @@ def last(folder) -> dict:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("number, moment, step", [
-    (signal.SIGUSR1, "setup", 1), (signal.SIGUSR1, "sanity check", 1), (signal.SIGTERM, "batch", 3), (signal.SIGTERM, "validation", 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "number, moment, step",
+    [
+        (signal.SIGUSR1, "setup", 1),
+        (signal.SIGUSR1, "sanity check", 1),
+        (signal.SIGTERM, "batch", 3),
+        (signal.SIGTERM, "validation", 3),
+    ],
+)
 def test_a_signal_ends_the_training_with_the_checkpoint_of_that_step(
     config, tmp_path, capfd, outside_slurm, number, moment, step
 ):
@@ -91,10 +97,14 @@ def test_handlers_are_restored_after_an_error(config, tmp_path):
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-@pytest.mark.parametrize("options", [
-    pytest.param({}, id="plain"), pytest.param({"data__num_workers": 2}, id="workers", marks=pytest.mark.slow),
-    pytest.param({"trainer__accumulate_grad_batches": 2}, id="accumulating", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"data__num_workers": 2}, id="workers", marks=pytest.mark.slow),
+        pytest.param({"trainer__accumulate_grad_batches": 2}, id="accumulating", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(config, tmp_path, outside_slurm, options):
     options = {"trainer__max_steps": 4, **options}
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
@@ -169,11 +179,12 @@ def test_a_signal_during_the_last_step_finds_the_training_finished(config, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, rank, outside_slurm):
-    command = [
-        sys.executable, "-m", "vcgen", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
-        "--trainer.max_steps", "6", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+", "test_requeue.Kill",
-        "--trainer.callbacks.number", str(int(signal.SIGTERM)), "--trainer.callbacks.rank", str(rank),
-    ]  # fmt: skip
+    options = (
+        "--trainer.max_steps 6 --trainer.devices 2 --trainer.strategy ddp --trainer.callbacks+ test_requeue.Kill"
+        f" --trainer.callbacks.number {int(signal.SIGTERM)} --trainer.callbacks.rank {rank}"
+    ).split()
+    given = ["-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"), *options]
+    command = [sys.executable, "-m", "vcgen", "fit", *given]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
@@ -190,9 +201,7 @@ BATCH = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "vcgen"}
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """A stand-in that notes what it requeues; returns (the file of notes, a function that changes what else it
-    does).
-    """
+    """A stand-in that notes what it requeues: (the file of notes, a function that changes what else it does)."""
     notes, program = tmp_path / "notes", tmp_path / "bin" / "scontrol"
     program.parent.mkdir()
 
@@ -209,10 +218,14 @@ def ended(number=signal.SIGUSR1, leader=True, resumes=True) -> Stopped:
     return Stopped(number, 7, "run/checkpoints/last.ckpt", leader, resumes)
 
 
-@pytest.mark.parametrize("environ, name", [
-    (BATCH, "12"),
-    ({**BATCH, "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "3"}, "10_3"),  # "10" or "12" could be the whole array
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "environ, name",
+    [
+        (BATCH, "12"),
+        # "10" or "12" could be the whole array
+        ({**BATCH, "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "3"}, "10_3"),
+    ],
+)
 def test_a_stopped_job_is_requeued_once_by_one_process(scontrol, capfd, environ, name):
     assert conclude(ended(leader=False), environ) == 0 and not scontrol[0].exists()
     assert conclude(ended(), environ) == 0
@@ -241,12 +254,15 @@ def test_a_missing_scontrol_is_one_line_and_a_failed_job(tmp_path, monkeypatch, 
     assert said.count("\n") == 1 and "could not be requeued" in said and "scontrol" in said
 
 
-@pytest.mark.parametrize("state, time, requeued", [
-    ("RUNNING", "2026-11-21T19:49:11", True),  # the grace time of a preemption has begun
-    ("RUNNING", "None", False),  # somebody's own SIGTERM
-    ("COMPLETING", "None", False),  # scontrol requeue, scancel or the time limit
-    ("CANCELLED", "2026-11-21T19:49:11", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "state, time, requeued",
+    [
+        ("RUNNING", "2026-11-21T19:49:11", True),  # the grace time of a preemption has begun
+        ("RUNNING", "None", False),  # somebody's own SIGTERM
+        ("COMPLETING", "None", False),  # scontrol requeue, scancel or the time limit
+        ("CANCELLED", "2026-11-21T19:49:11", False),
+    ],
+)
 def test_a_job_in_the_grace_time_of_a_preemption_is_requeued(scontrol, state, time, requeued):
     shown = f"   JobState={state} Reason=None\n   Requeue=1 PreemptEligibleTime=2026-11-21T19:00:00 PreemptTime={time}"
     scontrol[1](f'[ "$1" = show ] && echo "{shown}"')
@@ -254,12 +270,16 @@ def test_a_job_in_the_grace_time_of_a_preemption_is_requeued(scontrol, state, ti
     assert scontrol[0].exists() == requeued
 
 
-@pytest.mark.parametrize("stopped, environ", [
-    (ended(signal.SIGTERM), BATCH),  # requeued: SLURM does it; canceled: nobody may
-    (ended(resumes=False), BATCH),
-    (ended(), {**BATCH, "SLURM_JOB_NAME": "interactive"}),
-    (ended(), {}),
-], ids=["SIGTERM", "would start afresh", "interactive", "no SLURM"])  # fmt: skip
+@pytest.mark.parametrize(
+    "stopped, environ",
+    [
+        (ended(signal.SIGTERM), BATCH),  # requeued: SLURM does it; canceled: nobody may
+        (ended(resumes=False), BATCH),
+        (ended(), {**BATCH, "SLURM_JOB_NAME": "interactive"}),
+        (ended(), {}),
+    ],
+    ids=["SIGTERM", "would start afresh", "interactive", "no SLURM"],
+)
 def test_nothing_else_is_requeued(scontrol, capfd, stopped, environ):
     assert conclude(stopped, environ) == 128 + stopped.signal
     assert not scontrol[0].exists() and capfd.readouterr().err.count("\n") == 1
@@ -274,7 +294,5 @@ def test_the_checkpoint_is_complete_before_the_job_is_requeued(config, tmp_path,
         monkeypatch.setenv(name, value)
     assert stop(config, tmp_path / "run", signal.SIGUSR1, ckpt_path="last") == 0
     assert notes.read_text() == "requeue 12\n"
-    assert load(tmp_path / "then" / "last.ckpt")["global_step"] == 3 and set(os.listdir(tmp_path / "then")) == {
-        "last.ckpt",
-        "best.ckpt",
-    }
+    assert load(tmp_path / "then" / "last.ckpt")["global_step"] == 3
+    assert set(os.listdir(tmp_path / "then")) == {"last.ckpt", "best.ckpt"}

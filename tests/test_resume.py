@@ -19,12 +19,15 @@ def assert_same_end(*folders) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("workers, batch_size, stop, epoch", [
-    pytest.param(0, 2, 3, 0, id="between validations"),
-    pytest.param(2, 2, 4, 0, id="at a validation"),
-    pytest.param(3, 51, 2, 1, id="in an epoch of three steps, over its end", marks=pytest.mark.slow),
-    pytest.param(2, 51, 3, 1, id="at the end of an epoch", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "workers, batch_size, stop, epoch",
+    [
+        pytest.param(0, 2, 3, 0, id="between validations"),
+        pytest.param(2, 2, 4, 0, id="at a validation"),
+        pytest.param(3, 51, 2, 1, id="in an epoch of three steps, over its end", marks=pytest.mark.slow),
+        pytest.param(2, 51, 3, 1, id="at the end of an epoch", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_training_equals_one_that_never_stopped(
     config, tmp_path, monkeypatch, workers, batch_size, stop, epoch
 ):

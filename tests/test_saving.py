@@ -63,10 +63,13 @@ def test_extra_saves_come_between_validations_and_change_nothing(config, tmp_pat
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("mode, measured, kept", [
-    ("max", [1.0, 5.0, 3.0, float("nan"), 4.0, 2.0], {"best.ckpt": 4, "step-4.ckpt": 4, "step-10.ckpt": 10}),
-    ("min", [6.0, 5.0, 3.0, float("nan"), 3.0, 2.0], {"best.ckpt": 12, "step-12.ckpt": 12, "step-6.ckpt": 6}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mode, measured, kept",
+    [
+        ("max", [1.0, 5.0, 3.0, float("nan"), 4.0, 2.0], {"best.ckpt": 4, "step-4.ckpt": 4, "step-10.ckpt": 10}),
+        ("min", [6.0, 5.0, 3.0, float("nan"), 3.0, 2.0], {"best.ckpt": 12, "step-12.ckpt": 12, "step-6.ckpt": 6}),
+    ],
+)
 def test_the_best_are_kept_and_of_equals_the_first(config, tmp_path, scores, mode, measured, kept):
     scores.update({2 * i + 2: value for i, value in enumerate(measured)})
     options = dict(checkpoint__keep_best=2, checkpoint__mode=mode, ema__decay=0)

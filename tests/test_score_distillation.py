@@ -83,11 +83,7 @@ def test_classifier_free_guidance_comes_to_rest_beyond_the_conditional_mean(scal
 
 @pytest.mark.parametrize(
     ("scale", "prompt", "lowest", "highest"),
-    [
-        (1.0, "0.3", 0.2, 0.4),
-        (100.0, "0.3", 0.97, 1.0),
-        (100.0, "-0.3", -1.0, -0.97),
-    ],
+    [(1.0, "0.3", 0.2, 0.4), (100.0, "0.3", 0.97, 1.0), (100.0, "-0.3", -1.0, -0.97)],
 )
 def test_a_large_scale_saturates_images(scale, prompt, lowest, highest):
     """Bounded images cannot come to rest at 30 and go to the edge of what they can show."""

@@ -117,12 +117,21 @@ def test_a_value_that_does_not_fit_is_not_repeated(config, tmp_path, capfd, monk
     assert "x/${oc.env:SECRET}/y: no index.json" in line
 
 
-@pytest.mark.parametrize("source", [
-    f"https://me:{WORD}@127.0.0.1:9/cars", f"ftp://{WORD}@127.0.0.1:9/cars", f"http://127.0.0.1:9/{{}}?X-Amz-Signature={WORD}",
-    f"nowhere://me:{WORD}@a/b", f"pipe:curl -sf -u me:{WORD} http://127.0.0.1:9/{{}}", f"pipe:false --password={WORD} {{}}",
-    f"pipe:curl -sf -H 'Authorization: Bearer {WORD}' http://127.0.0.1:9/{{}}", f"pipe:TOKEN={WORD} false {{}}",
-    f"pipe:curl -H 'Authorization: Bearer {WORD}' http://127.0.0.1:9/", f"pipe:false 'https://host/{{}}?sig={WORD}'",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"https://me:{WORD}@127.0.0.1:9/cars",
+        f"ftp://{WORD}@127.0.0.1:9/cars",
+        f"http://127.0.0.1:9/{{}}?X-Amz-Signature={WORD}",
+        f"nowhere://me:{WORD}@a/b",
+        f"pipe:curl -sf -u me:{WORD} http://127.0.0.1:9/{{}}",
+        f"pipe:false --password={WORD} {{}}",
+        f"pipe:curl -sf -H 'Authorization: Bearer {WORD}' http://127.0.0.1:9/{{}}",
+        f"pipe:TOKEN={WORD} false {{}}",
+        f"pipe:curl -H 'Authorization: Bearer {WORD}' http://127.0.0.1:9/",
+        f"pipe:false 'https://host/{{}}?sig={WORD}'",
+    ],
+)
 def test_failed_downloads_do_not_repeat_them(tmp_path, source):
     with pytest.raises(UserError, match="cannot be fetched|needs {}") as error:
         Cache(tmp_path / "cache", 1 << 20).index(source)
@@ -183,22 +192,38 @@ def test_logs_and_unexpected_errors_leave_them_out(caplog):
     assert str(UserError(f"about {OTHER}")) == "about ***"
 
 
-@pytest.mark.parametrize(("text", "shown"), [
-    ("https://me:word@host/a", "https://***@host/a"), ("see https://host/a?sig=x&b=1, then", "see https://host/a?***"),
-    ("s3://bucket/a", "s3://bucket/a"), ("https://me:a/b@c@host/a", "https://***@host/a"), ("simplecache::https://t0k@host/", "simplecache::https://***@host/"),
-    ("error (http://host/a)", "error (http://host/a)"), ("model.method.token: sks", "model.method.token: sks"), ("a@b.c", "a@b.c"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:word@host/a", "https://***@host/a"),
+        ("see https://host/a?sig=x&b=1, then", "see https://host/a?***"),
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("https://me:a/b@c@host/a", "https://***@host/a"),
+        ("simplecache::https://t0k@host/", "simplecache::https://***@host/"),
+        ("error (http://host/a)", "error (http://host/a)"),
+        ("model.method.token: sks", "model.method.token: sks"),
+        ("a@b.c", "a@b.c"),
+    ],
+)
 def test_addresses_are_shown_without_names_and_parameters(text, shown):
     assert hide(text).startswith(shown)
 
 
-@pytest.mark.parametrize(("word", "shown"), [
-    ("pipe:cat /data/{}", "pipe:cat /data/{}"), ("pipe:aws s3 cp s3://bucket/{} -", "pipe:aws s3 cp s3://bucket/{} -"),
-    ("pipe:ssh user@storage cat /data/{}", "pipe:ssh user@storage cat /data/{}"), ("--data.train=pipe:curl -u me:word a/{}", "--data.train=pipe:curl ***"),
-    ("pipe:AWS_SECRET_ACCESS_KEY=word aws s3 cp s3://b/{} -", "pipe:aws ***"), ("pipe:sshpass -p word ssh host cat {}", "pipe:sshpass ***"),
-    ("pipe:curl 'https://host/{}?token=word'", "pipe:curl ***"), ("pipe:curl --oauth2-bearer word https://host/{}", "pipe:curl ***"),
-    ('pipe:curl -H "X-Api-Key: word" https://host/{}', "pipe:curl ***"), ("configs/cars64.yaml", "configs/cars64.yaml"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("pipe:cat /data/{}", "pipe:cat /data/{}"),
+        ("pipe:aws s3 cp s3://bucket/{} -", "pipe:aws s3 cp s3://bucket/{} -"),
+        ("pipe:ssh user@storage cat /data/{}", "pipe:ssh user@storage cat /data/{}"),
+        ("--data.train=pipe:curl -u me:word a/{}", "--data.train=pipe:curl ***"),
+        ("pipe:AWS_SECRET_ACCESS_KEY=word aws s3 cp s3://b/{} -", "pipe:aws ***"),
+        ("pipe:sshpass -p word ssh host cat {}", "pipe:sshpass ***"),
+        ("pipe:curl 'https://host/{}?token=word'", "pipe:curl ***"),
+        ("pipe:curl --oauth2-bearer word https://host/{}", "pipe:curl ***"),
+        ('pipe:curl -H "X-Api-Key: word" https://host/{}', "pipe:curl ***"),
+        ("configs/cars64.yaml", "configs/cars64.yaml"),
+    ],
+)
 def test_commands_with_secrets_are_shown_by_their_program(word, shown):
     assert hide_word(word) == shown and "word" not in hide_word(word)
 

@@ -152,11 +152,17 @@ def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strat
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("options, words", [
-    (dict(model__optimizer__muon_lr=0.01), "model.optimizer.muon_lr: Muon needs whole matrices"),
-    (dict(model__encoder="SceneTriplane", model__encoder__decoder__channels=8, model__prior="null"), "no U-Net to shard; use ddp"),
-    (dict(trainer__gradient_clip_algorithm="value"), "clipped by norm only"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(model__optimizer__muon_lr=0.01), "model.optimizer.muon_lr: Muon needs whole matrices"),
+        (
+            dict(model__encoder="SceneTriplane", model__encoder__decoder__channels=8, model__prior="null"),
+            "no U-Net to shard; use ddp",
+        ),
+        (dict(trainer__gradient_clip_algorithm="value"), "clipped by norm only"),
+    ],
+)
 def test_what_sharding_cannot_do_is_refused(config, tmp_path, capfd, options, words):
     assert vcgen_ranks(
         2, "fit", config, tmp_path / "run", trainer__strategy="sharded", data__val="null", **options

@@ -162,15 +162,38 @@ def test_an_index_of_another_kind_is_refused(tmp_path, index):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("image_size", [8, 10**9]), ("image_size", [[8], [6]]), ("image_size", [8]), ("image_size", [8.5, 6]), ("split", ["train"]),
-        ("source", None), ("licence", 3), ("version", True), ("more", 1), ("shards", {}), ("shards.0", []), ("shards.0.name", "../000000.tar"),
-        ("shards.0.name", "000001.tar"), ("shards.0.bytes", 10**400), ("shards.0.bytes", -512), ("shards.0.sha256", "0" * 63),
-        ("shards.0.samples", None), ("shards.0.samples.0.offset", 100), ("shards.0.samples.0.offset", -512), ("shards.0.samples.1.offset", 0),
-        ("shards.0.samples.0.size", 0), ("shards.0.samples.0.size", 2.5), ("shards.0.samples.0.views", 10**9),
-        ("shards.0.samples.0.views", "3"), ("shards.0.samples.0.key", "a/b"), ("shards.0.samples.0.key", "k3"), ("shards.0.samples.0.group", ""),
-        ("shards.0.samples.0.group", "a\0"), ("shards.0.samples.0.more", 1), ("shards.0.samples.0.size", 1 << 30),
+        ("image_size", [8, 10**9]),
+        ("image_size", [[8], [6]]),
+        ("image_size", [8]),
+        ("image_size", [8.5, 6]),
+        ("split", ["train"]),
+        ("source", None),
+        ("licence", 3),
+        ("version", True),
+        ("more", 1),
+        ("shards", {}),
+        ("shards.0", []),
+        ("shards.0.name", "../000000.tar"),
+        ("shards.0.name", "000001.tar"),
+        ("shards.0.bytes", 10**400),
+        ("shards.0.bytes", -512),
+        ("shards.0.sha256", "0" * 63),
+        ("shards.0.samples", None),
+        ("shards.0.samples.0.offset", 100),
+        ("shards.0.samples.0.offset", -512),
+        ("shards.0.samples.1.offset", 0),
+        ("shards.0.samples.0.size", 0),
+        ("shards.0.samples.0.size", 2.5),
+        ("shards.0.samples.0.views", 10**9),
+        ("shards.0.samples.0.views", "3"),
+        ("shards.0.samples.0.key", "a/b"),
+        ("shards.0.samples.0.key", "k3"),
+        ("shards.0.samples.0.group", ""),
+        ("shards.0.samples.0.group", "a\0"),
+        ("shards.0.samples.0.more", 1),
+        ("shards.0.samples.0.size", 1 << 30),
     ],
-)  # fmt: skip
+)
 def test_an_index_with_an_entry_out_of_its_range_is_refused(index, path, value):
     content = json.loads((index.folder / "index.json").read_text())
     set_at(content, path, value)
@@ -183,11 +206,13 @@ def test_an_index_with_an_entry_out_of_its_range_is_refused(index, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("image_size", [6, 8], "image_size (6, 8), the scene (8, 6)"), ("split", "test", "split test, the scene train"),
-        ("shards.0.samples.0.key", "other", "key other, the scene k0"), ("shards.0.samples.0.views", 9, "views 9, the scene 2"),
+        ("image_size", [6, 8], "image_size (6, 8), the scene (8, 6)"),
+        ("split", "test", "split test, the scene train"),
+        ("shards.0.samples.0.key", "other", "key other, the scene k0"),
+        ("shards.0.samples.0.views", 9, "views 9, the scene 2"),
         ("shards.0.samples.0.group", "g", "group g, the scene k0"),
     ],
-)  # fmt: skip
+)
 def test_scenes_that_are_not_what_the_index_says_are_refused(tmp_path, path, value, words):
     index = write_shards(
         [make_record("k0", count=2, split="train"), make_record("k1")], tmp_path / "out", (8, 6), split="train"

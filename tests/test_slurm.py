@@ -41,10 +41,15 @@ class Cluster:
         command = folder / "bin" / "vcgen"
         command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vcgen "$@"\n')
         command.chmod(0o755)
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "MASTER_"))} | {
-            "PATH": f"{folder / 'bin'}:{PATHS}", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
-            "SLURM_CONF": str(folder / "cluster" / "slurm.conf"), "MASTER_ADDR": "127.0.0.1",
-        }  # fmt: skip
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "MASTER_"))
+        } | {
+            "PATH": f"{folder / 'bin'}:{PATHS}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "OMP_NUM_THREADS": "1",
+            "SLURM_CONF": str(folder / "cluster" / "slurm.conf"),
+            "MASTER_ADDR": "127.0.0.1",
+        }
 
     def call(self, *words: object) -> str:
         """What a command prints; it runs at the top of the checkout, for the paths in configurations."""
@@ -65,9 +70,14 @@ class Cluster:
         config = self.folder / "tiny.yaml"
         config.write_text(CONFIG)
         options = {
-            "trainer.default_root_dir": self.folder / name, "trainer.max_steps": STEPS, "trainer.val_check_interval": 5,
-            "data.num_workers": 1, "samples.scenes": 0, "trainer.callbacks+": "training.Slow", "trainer.callbacks.seconds": seconds,
-        }  # fmt: skip
+            "trainer.default_root_dir": self.folder / name,
+            "trainer.max_steps": STEPS,
+            "trainer.val_check_interval": 5,
+            "data.num_workers": 1,
+            "samples.scenes": 0,
+            "trainer.callbacks+": "training.Slow",
+            "trainer.callbacks.seconds": seconds,
+        }
         overrides = [word for key, value in options.items() for word in (f"--{key}", value)]
         return self.sbatch(*words, ROOT / "slurm" / "fit.sbatch", config, *overrides)
 

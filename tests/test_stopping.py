@@ -45,9 +45,21 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> Non
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_checkpoint_of_the_last_validation_from_which_the_run_goes_on(config, tmp_path):
     command = [
-        sys.executable, "-m", "vcgen", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
-        "--trainer.max_steps", "100000", "--data.num_workers", "1", "--samples.scenes", "0",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vcgen",
+        "fit",
+        "-c",
+        str(config),
+        "--trainer.default_root_dir",
+        str(tmp_path / "run"),
+        "--trainer.max_steps",
+        "100000",
+        "--data.num_workers",
+        "1",
+        "--samples.scenes",
+        "0",
+    ]
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(tmp_path / "log.txt", "w") as log:

@@ -102,13 +102,23 @@ def test_lamps_vary_within_what_is_said_and_the_sphere_between_its_elevations():
     assert -30 <= np.degrees(np.arcsin(cameras.centers[:, 2] / 1.3)).min() < -28
 
 
-@pytest.mark.parametrize(("kind", "options", "line"), [
-    ("cars", (), "say how many objects to make: --count 1000"), ("cars", ("--count", "0"), "--count must lie between 1 and 1000000, not 0"),
-    ("car", ("--count", "1"), "unknown kind 'car' (did you mean cars?): the kinds are cars"), ("", (), "no kind given"),
-    ("cars", ("--count", "1", "--seed", "-1"), "--seed must lie between 0"), ("cars", ("--count", "x"), "--count must be a whole number"),
-    ("cars", ("--count", "1", "--bodies", "sedan,boat"), "--bodies: 'boat' is not known; give some of sedan, hatchback"),
-    ("cars", ("--count", "1", "--paint", "red"), "--paint must be one of vivid, natural, gray, not red"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "options", "line"),
+    [
+        ("cars", (), "say how many objects to make: --count 1000"),
+        ("cars", ("--count", "0"), "--count must lie between 1 and 1000000, not 0"),
+        ("car", ("--count", "1"), "unknown kind 'car' (did you mean cars?): the kinds are cars"),
+        ("", (), "no kind given"),
+        ("cars", ("--count", "1", "--seed", "-1"), "--seed must lie between 0"),
+        ("cars", ("--count", "x"), "--count must be a whole number"),
+        (
+            "cars",
+            ("--count", "1", "--bodies", "sedan,boat"),
+            "--bodies: 'boat' is not known; give some of sedan, hatchback",
+        ),
+        ("cars", ("--count", "1", "--paint", "red"), "--paint must be one of vivid, natural, gray, not red"),
+    ],
+)
 def test_a_bad_value_is_one_line(kind, options, line, tmp_path, capsys):
     words = ["data", "synthesize", *([kind, str(tmp_path / "out")] if kind else []), *options]
     assert cli.main(words) == 2

@@ -12,9 +12,12 @@ from vcgen.errors import UserError
 from vcgen.tensors import TooLarge, no_more_parameters_than, read_tensors, write_tensors
 
 TENSORS = {
-    "a": torch.linspace(-1, 1, 12).reshape(3, 4), "half": torch.ones(5).half(), "brain": torch.ones(2, dtype=torch.bfloat16),
-    "count": torch.tensor(7), "none": torch.zeros(0, 3),
-}  # fmt: skip
+    "a": torch.linspace(-1, 1, 12).reshape(3, 4),
+    "half": torch.ones(5).half(),
+    "brain": torch.ones(2, dtype=torch.bfloat16),
+    "count": torch.tensor(7),
+    "none": torch.zeros(0, 3),
+}
 
 
 def equal(first, second) -> bool:

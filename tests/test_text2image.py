@@ -20,12 +20,14 @@ seed_everything: 0
 trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0}
 data:
   class_path: ShardData
-  init_args: {train: data/cars64/train, hold_out: 2, batch_size: 2, targets: 1, val_scenes: 1, val_targets: 1, num_workers: 0}
+  init_args: {train: data/cars64/train, hold_out: 2, batch_size: 2, targets: 1, val_scenes: 1, val_targets: 1,
+              num_workers: 0}
 model:
   class_path: TextToImage
   init_args:
     captions: CAPTIONS
-    sizes: {size: 64, autoencoder: [16, 16, 16], channels: [16, 32], vocabulary: 600, length: 16, width: 32, depth: 1, heads: 2}
+    sizes: {size: 64, autoencoder: [16, 16, 16], channels: [16, 32], vocabulary: 600, length: 16, width: 32, depth: 1,
+            heads: 2}
     autoencoder_steps: 2
     autoencoder_images: 2
     prompts: ["a photo of a car"]

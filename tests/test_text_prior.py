@@ -143,7 +143,8 @@ def refused(*arguments):
 socket.socket.connect = socket.getaddrinfo = refused
 from vcgen.diffusion.text_prior import TextCondition, TextPrior
 found, given = TextPrior.load("somebody/tiny"), TextPrior.load(sys.argv[1])
-assert all((a == b).all() for a, b in zip(found.parameters(), given.parameters(), strict=True)) and found.name == "somebody/tiny"
+assert all((a == b).all() for a, b in zip(found.parameters(), given.parameters(), strict=True))
+assert found.name == "somebody/tiny"
 """
     hub = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))} | {
         "HF_HOME": str(tmp_path)

@@ -49,20 +49,38 @@ def lines(text: str, *words: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, rank, status, said", [
-    ("exception", 1, 1, "RuntimeError: a fault on one rank"),
-    ("exception", 0, 1, "RuntimeError: a fault on one rank"),
-    ("refusal", 1, 2, "vcgen: error: rank 1: shard.tar: damaged; copy or pack it again"),
-    ("refusal", 0, 2, "vcgen: error: shard.tar: damaged; copy or pack it again"),
-    ("nan", 1, 2, "vcgen: error: rank 1: loss is not finite at step 1"),
-    ("kill", 1, 137, "vcgen: error: process 1 of 2 terminated with code -9 (SIGKILL"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, rank, status, said",
+    [
+        ("exception", 1, 1, "RuntimeError: a fault on one rank"),
+        ("exception", 0, 1, "RuntimeError: a fault on one rank"),
+        ("refusal", 1, 2, "vcgen: error: rank 1: shard.tar: damaged; copy or pack it again"),
+        ("refusal", 0, 2, "vcgen: error: shard.tar: damaged; copy or pack it again"),
+        ("nan", 1, 2, "vcgen: error: rank 1: loss is not finite at step 1"),
+        ("kill", 1, 137, "vcgen: error: process 1 of 2 terminated with code -9 (SIGKILL"),
+    ],
+)
 def test_all_end_with_the_message_of_the_one_that_failed(config, tmp_path, kind, rank, status, said):
     command = [
-        sys.executable, "-m", "vcgen", "fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "run"),
-        "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+", "test_together.Trouble",
-        "--trainer.callbacks.kind", kind, "--trainer.callbacks.rank", str(rank),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vcgen",
+        "fit",
+        "-c",
+        str(config),
+        "--trainer.default_root_dir",
+        str(tmp_path / "run"),
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--trainer.callbacks+",
+        "test_together.Trouble",
+        "--trainer.callbacks.kind",
+        kind,
+        "--trainer.callbacks.rank",
+        str(rank),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     # It would go on for ever: the limit is for a machine under load.
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

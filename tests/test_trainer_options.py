@@ -23,57 +23,122 @@ DEFAULTS = {
 }
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(max_steps=-5), "trainer.max_steps must be at least 1, or -1 for no limit; not -5"),
-    (dict(max_steps=0), "trainer.max_steps"),
-    (dict(max_steps=3, min_steps=5), "trainer.min_steps 5 is more than trainer.max_steps 3"),
-    (dict(strategy="single_device", num_nodes=2), "trainer.strategy single_device knows no others of 2 nodes"),
-    (dict(max_time="00:00:00"), "trainer.max_time must be DAYS:HOURS:MINUTES:SECONDS"),
-    (dict(accumulate_grad_batches=0), "trainer.accumulate_grad_batches must be at least 1; not 0"),
-    (dict(log_every_n_steps=0), "trainer.log_every_n_steps"),
-    (dict(check_val_every_n_epoch=0), "trainer.check_val_every_n_epoch"),
-    (dict(val_check_interval=0), "trainer.val_check_interval"),
-    (dict(val_check_interval=0.5), "trainer.val_check_interval must be a whole number of batches: the data has no end; not 0.5"),
-    (dict(val_check_interval=1.0, check_val_every_n_epoch=None), "trainer.val_check_interval must be a whole number"),
-    (dict(val_check_interval=9, limit_train_batches=3), "trainer.val_check_interval 9 is more than the 3 batches of an epoch"),
-    (dict(num_sanity_val_steps=-2), "trainer.num_sanity_val_steps"),
-    (dict(limit_train_batches=0), "trainer.limit_train_batches must be a number of batches, at least 1; not 0"),
-    (dict(limit_train_batches=0.5), "trainer.limit_train_batches must be a whole number of batches: the data has no end; not 0.5"),
-    (dict(overfit_batches=0.1), "trainer.overfit_batches must be a whole number of batches"),
-    (dict(limit_val_batches=1.5), "trainer.limit_val_batches"),
-    (dict(max_epochs=3), "trainer.max_epochs counts nothing: the data has no end; give trainer.max_steps or max_time, or"),
-    (dict(fast_dev_run=-1), "trainer.fast_dev_run"),
-    (dict(gradient_clip_val=-1), "trainer.gradient_clip_val must be at least 0; not -1"),
-    (dict(gradient_clip_val=float("nan")), "trainer.gradient_clip_val"),
-    (dict(gradient_clip_algorithm="mean"), "trainer.gradient_clip_algorithm must be norm or value"),
-    (dict(num_nodes=0), "trainer.num_nodes"),
-    *[(dict(devices=devices), "trainer.devices must be at least 1, auto") for devices in (0, "0", -2, "-2", [])],
-    (dict(use_distributed_sampler=True), "trainer.use_distributed_sampler must be false"),
-    *[(dict(accelerator=name), "trainer.accelerator must be auto or cpu") for name in ("tpu", "hpu", "foo")],
-    *[(dict(precision=name), "trainer.precision must be 32-true, bf16-mixed or 16-mixed") for name in ("64-true", "64", 64, "bf16-true", "16-true")],
-    (dict(plugins=[{"class_path": "lightning.pytorch.plugins.DoublePrecision"}]), "trainer.plugins: vcgen cannot train with DoublePrecision"),
-    *[(dict(strategy=name), f"trainer.strategy: vcgen cannot train with {name}; give --trainer.strategy ddp") for name in (
-        "ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "deepspeed_stage_2", "xla", "hpu_parallel", "FSDPStrategy")],
-    (dict(strategy={"class_path": "lightning.pytorch.strategies.DeepSpeedStrategy"}), "cannot train with DeepSpeedStrategy"),
-    (dict(strategy={"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"start_method": "spawn"}}),
-     "cannot train with DDPStrategy with start_method spawn"),
-    (dict(barebones=True, logger={"class_path": "CSVLogger"}), "trainer.barebones logs nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(max_steps=-5), "trainer.max_steps must be at least 1, or -1 for no limit; not -5"),
+        (dict(max_steps=0), "trainer.max_steps"),
+        (dict(max_steps=3, min_steps=5), "trainer.min_steps 5 is more than trainer.max_steps 3"),
+        (dict(strategy="single_device", num_nodes=2), "trainer.strategy single_device knows no others of 2 nodes"),
+        (dict(max_time="00:00:00"), "trainer.max_time must be DAYS:HOURS:MINUTES:SECONDS"),
+        (dict(accumulate_grad_batches=0), "trainer.accumulate_grad_batches must be at least 1; not 0"),
+        (dict(log_every_n_steps=0), "trainer.log_every_n_steps"),
+        (dict(check_val_every_n_epoch=0), "trainer.check_val_every_n_epoch"),
+        (dict(val_check_interval=0), "trainer.val_check_interval"),
+        (
+            dict(val_check_interval=0.5),
+            "trainer.val_check_interval must be a whole number of batches: the data has no end; not 0.5",
+        ),
+        (
+            dict(val_check_interval=1.0, check_val_every_n_epoch=None),
+            "trainer.val_check_interval must be a whole number",
+        ),
+        (
+            dict(val_check_interval=9, limit_train_batches=3),
+            "trainer.val_check_interval 9 is more than the 3 batches of an epoch",
+        ),
+        (dict(num_sanity_val_steps=-2), "trainer.num_sanity_val_steps"),
+        (dict(limit_train_batches=0), "trainer.limit_train_batches must be a number of batches, at least 1; not 0"),
+        (
+            dict(limit_train_batches=0.5),
+            "trainer.limit_train_batches must be a whole number of batches: the data has no end; not 0.5",
+        ),
+        (dict(overfit_batches=0.1), "trainer.overfit_batches must be a whole number of batches"),
+        (dict(limit_val_batches=1.5), "trainer.limit_val_batches"),
+        (
+            dict(max_epochs=3),
+            "trainer.max_epochs counts nothing: the data has no end; give trainer.max_steps or max_time, or",
+        ),
+        (dict(fast_dev_run=-1), "trainer.fast_dev_run"),
+        (dict(gradient_clip_val=-1), "trainer.gradient_clip_val must be at least 0; not -1"),
+        (dict(gradient_clip_val=float("nan")), "trainer.gradient_clip_val"),
+        (dict(gradient_clip_algorithm="mean"), "trainer.gradient_clip_algorithm must be norm or value"),
+        (dict(num_nodes=0), "trainer.num_nodes"),
+        *[(dict(devices=devices), "trainer.devices must be at least 1, auto") for devices in (0, "0", -2, "-2", [])],
+        (dict(use_distributed_sampler=True), "trainer.use_distributed_sampler must be false"),
+        *[(dict(accelerator=name), "trainer.accelerator must be auto or cpu") for name in ("tpu", "hpu", "foo")],
+        *[
+            (dict(precision=name), "trainer.precision must be 32-true, bf16-mixed or 16-mixed")
+            for name in ("64-true", "64", 64, "bf16-true", "16-true")
+        ],
+        (
+            dict(plugins=[{"class_path": "lightning.pytorch.plugins.DoublePrecision"}]),
+            "trainer.plugins: vcgen cannot train with DoublePrecision",
+        ),
+        *[
+            (dict(strategy=name), f"trainer.strategy: vcgen cannot train with {name}; give --trainer.strategy ddp")
+            for name in (
+                "ddp_spawn",
+                "ddp_fork",
+                "ddp_notebook",
+                "fsdp",
+                "deepspeed_stage_2",
+                "xla",
+                "hpu_parallel",
+                "FSDPStrategy",
+            )
+        ],
+        (
+            dict(strategy={"class_path": "lightning.pytorch.strategies.DeepSpeedStrategy"}),
+            "cannot train with DeepSpeedStrategy",
+        ),
+        (
+            dict(
+                strategy={
+                    "class_path": "lightning.pytorch.strategies.DDPStrategy",
+                    "init_args": {"start_method": "spawn"},
+                }
+            ),
+            "cannot train with DDPStrategy with start_method spawn",
+        ),
+        (dict(barebones=True, logger={"class_path": "CSVLogger"}), "trainer.barebones logs nothing"),
+    ],
+)
 def test_what_cannot_work_is_refused_by_its_name(options, words):
     with pytest.raises(UserError) as error:
         check_trainer(DEFAULTS | options, endless=True)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("options", [
-    {}, dict(max_steps=1), dict(max_time="00:00:09:30"), dict(val_check_interval=250, check_val_every_n_epoch=None),
-    dict(val_check_interval="00:01:00:00"), dict(max_epochs=3, limit_train_batches=10), dict(val_check_interval=0.5, limit_train_batches=10),
-    dict(val_check_interval=9, limit_train_batches=3, check_val_every_n_epoch=None), dict(overfit_batches=2, max_epochs=3),
-    dict(limit_val_batches=0.5), dict(limit_val_batches=0), dict(num_sanity_val_steps=-1), dict(fast_dev_run=True), dict(devices=[0, 1]),
-    dict(devices=-1), dict(devices="0,1"), dict(devices="2"), dict(precision="bf16-mixed"), dict(precision=32), dict(strategy="ddp", num_nodes=2),
-    dict(strategy={"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"static_graph": True}}),
-    dict(strategy={"class_path": "mine.Strategy"}), dict(accelerator="gpu", strategy="sharded"), dict(gradient_clip_val=1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(max_steps=1),
+        dict(max_time="00:00:09:30"),
+        dict(val_check_interval=250, check_val_every_n_epoch=None),
+        dict(val_check_interval="00:01:00:00"),
+        dict(max_epochs=3, limit_train_batches=10),
+        dict(val_check_interval=0.5, limit_train_batches=10),
+        dict(val_check_interval=9, limit_train_batches=3, check_val_every_n_epoch=None),
+        dict(overfit_batches=2, max_epochs=3),
+        dict(limit_val_batches=0.5),
+        dict(limit_val_batches=0),
+        dict(num_sanity_val_steps=-1),
+        dict(fast_dev_run=True),
+        dict(devices=[0, 1]),
+        dict(devices=-1),
+        dict(devices="0,1"),
+        dict(devices="2"),
+        dict(precision="bf16-mixed"),
+        dict(precision=32),
+        dict(strategy="ddp", num_nodes=2),
+        dict(strategy={"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"static_graph": True}}),
+        dict(strategy={"class_path": "mine.Strategy"}),
+        dict(accelerator="gpu", strategy="sharded"),
+        dict(gradient_clip_val=1),
+    ],
+)
 def test_what_works_is_accepted(options):
     check_trainer(DEFAULTS | options, endless=True)
 
@@ -118,15 +183,18 @@ def callbacks_of(config, folder, monkeypatch, **options) -> set[str]:
 PARTS = {"Progress", "Checkpoints", "LearningRateMonitor", "Speed", "Samples", "TensorBoardLogger", "RichModelSummary"}
 
 
-@pytest.mark.parametrize("options, without", [
-    ({}, set()),
-    (dict(trainer__enable_progress_bar="false"), {"Progress"}),
-    (dict(trainer__callbacks="TQDMProgressBar"), {"Progress"}),
-    (dict(trainer__enable_checkpointing="false"), {"Checkpoints"}),
-    (dict(trainer__enable_model_summary="false"), {"RichModelSummary"}),
-    (dict(trainer__logger="false"), {"LearningRateMonitor", "TensorBoardLogger"}),
-    (dict(trainer__barebones="true"), PARTS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, without",
+    [
+        ({}, set()),
+        (dict(trainer__enable_progress_bar="false"), {"Progress"}),
+        (dict(trainer__callbacks="TQDMProgressBar"), {"Progress"}),
+        (dict(trainer__enable_checkpointing="false"), {"Checkpoints"}),
+        (dict(trainer__enable_model_summary="false"), {"RichModelSummary"}),
+        (dict(trainer__logger="false"), {"LearningRateMonitor", "TensorBoardLogger"}),
+        (dict(trainer__barebones="true"), PARTS),
+    ],
+)
 def test_what_the_trainer_switches_off_is_left_out(config, tmp_path, monkeypatch, options, without):
     found = callbacks_of(config, tmp_path / "run", monkeypatch, **options)
     assert found & PARTS == PARTS - without
@@ -144,12 +212,18 @@ def test_a_trial_of_the_code_leaves_nothing_in_the_runs_folder(config, tmp_path)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
 
 
-@pytest.mark.parametrize("interval, batches, steps, words", [
-    (5, math.inf, 2, "trainer.val_check_interval is 5 batches, the run has 4"),
-    (math.inf, math.inf, -1, "not a number of batches, and the data has no end"),
-    (math.inf, 5, 2, "is 5 batches, the run has 4"),
-    (4, math.inf, 2, None), (100, math.inf, -1, None), (math.inf, 4, 2, None), (None, math.inf, 2, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "interval, batches, steps, words",
+    [
+        (5, math.inf, 2, "trainer.val_check_interval is 5 batches, the run has 4"),
+        (math.inf, math.inf, -1, "not a number of batches, and the data has no end"),
+        (math.inf, 5, 2, "is 5 batches, the run has 4"),
+        (4, math.inf, 2, None),
+        (100, math.inf, -1, None),
+        (math.inf, 4, 2, None),
+        (None, math.inf, 2, None),
+    ],
+)
 def test_a_run_that_will_not_be_validated_is_warned_of(interval, batches, steps, words):
     trainer = SimpleNamespace(
         val_check_batch=interval,

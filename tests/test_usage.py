@@ -2,8 +2,7 @@
 
 import pytest
 
-from vcgen.cli import main as cli
-from vcgen.cli import usage
+from vcgen.cli import main as cli, usage
 from vcgen.errors import UserError, suggestion
 
 RENDER = ["render", "--model", "m", "--image", "a.png", "--out", "o"]
@@ -11,42 +10,75 @@ EVALUATE = ["evaluate", "--model", "m", "--data", "d", "--protocol", "p", "--out
 PACK = ["data", "pack", "srn", "x", "y"]
 
 
-@pytest.mark.parametrize(("words", "line"), [
-    (["render"], "--model, --image, --out must be given; see `vcgen render --help`"),
-    (["render", "--model"], "--model needs a value; see `vcgen render --help`"),
-    ([*RENDER, "--veiws", "3"], "unknown option --veiws (did you mean --views?); see `vcgen render --help`"),
-    ([*RENDER, "--view", "3"], "unknown option --view (did you mean --views?); see `vcgen render --help`"),
-    ([*RENDER, "--mesh_formt=ply"], "unknown option --mesh-formt (did you mean --mesh-format?); see `vcgen render --help`"),
-    ([*RENDER, "--bootstrap", "0"], "unknown option --bootstrap; see `vcgen render --help`"),
-    ([*RENDER, "-v"], "unknown option -v; see `vcgen render --help`"),
-    ([*RENDER, "--as-is", "stray"], "unexpected: stray; see `vcgen render --help`"),
-    ([*RENDER, "--views", "1.5"], "--views must be a whole number, not 1.5; see `vcgen render --help`"),
-    ([*RENDER, "--size", "large"], "--size must be a whole number, not large; see `vcgen render --help`"),
-    ([*RENDER, "--fov", "nan"], "--fov must be a number, not nan; see `vcgen render --help`"),
-    ([*RENDER, "--as-is=maybe"], "--as-is must be true or false, not maybe; see `vcgen render --help`"),
-    ([*RENDER, "--mesh-format", "fbx"], "--mesh-format must be one of glb, ply, obj, stl, not fbx; see `vcgen render --help`"),
-    ([*RENDER, "--config", "README.md"], "--config: no YAML file of options; see `vcgen render --help`"),
-    ([*EVALUATE, "--lpips", "vgg", "foo"], "--lpips must be one of vgg, squeeze, alex, none, not foo; see `vcgen evaluate --help`"),
-    ([*EVALUATE, "--views-per-call", "0"], "--views-per-call must be a whole number of 1 or more, not 0; see `vcgen evaluate --help`"),
-    ([*EVALUATE, "--together", "x"], "--together must be a whole number of 1 or more, not x; see `vcgen evaluate --help`"),
-    ([*EVALUATE, "--lpips"], "--lpips needs a value; see `vcgen evaluate --help`"),
-    ([*EVALUATE, "--train", "t"], "--train is for the mean training image of --baselines: give that, too"),
-    ([*EVALUATE, "--out", ""], "--out is empty: give a value; see `vcgen evaluate --help`"),
-    (["data", "pack", "srn", "", "y"], "a word is empty: give a value; see `vcgen data pack --help`"),
-    ([*EVALUATE, "--seed", "-1"], "--seed must lie between 0 and 9223372036854775807, not -1"),
-    (["export", "--checkpoint", "c"], "--out must be given; see `vcgen export --help`"),
-    (["export", "--checkpoint", "c", "--out", "o", "--weights", "emaa"], "--weights must be one of ema, raw, not emaa; see `vcgen export --help`"),
-    (["data", "pack", "srm", "x", "y"],
-     "unknown format 'srm' (did you mean srn?): the formats are srn, transforms; write vcgen data pack FORMAT SOURCE OUT"),
-    (["data", "pack", "srn", "x"], "OUT must be given; see `vcgen data pack --help`"),
-    ([*PACK, "z"], "unexpected: z; see `vcgen data pack srn --help`"),
-    ([*PACK, "--backgroud", "white"], "unknown option --backgroud (did you mean --background?); see `vcgen data pack srn --help`"),
-    ([*PACK, "--near", "abc"], "--near must be a number, not abc; see `vcgen data pack srn --help`"),
-    (["data", "pack", "srn", "--skip-broken", "x", "y", "--near", "-1"], "--near -1 and --far 1.8: near must be 0 or more, and less than far"),
-    (["data", "inspect"], "FOLDER must be given; see `vcgen data inspect --help`"),
-    (["data", "inspect", "f", "--outt", "o"], "unknown option --outt (did you mean --out?); see `vcgen data inspect --help`"),
-    (["doctor", "--dat", "x"], "unrecognized arguments: --dat x; see `vcgen doctor --help`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["render"], "--model, --image, --out must be given; see `vcgen render --help`"),
+        (["render", "--model"], "--model needs a value; see `vcgen render --help`"),
+        ([*RENDER, "--veiws", "3"], "unknown option --veiws (did you mean --views?); see `vcgen render --help`"),
+        ([*RENDER, "--view", "3"], "unknown option --view (did you mean --views?); see `vcgen render --help`"),
+        (
+            [*RENDER, "--mesh_formt=ply"],
+            "unknown option --mesh-formt (did you mean --mesh-format?); see `vcgen render --help`",
+        ),
+        ([*RENDER, "--bootstrap", "0"], "unknown option --bootstrap; see `vcgen render --help`"),
+        ([*RENDER, "-v"], "unknown option -v; see `vcgen render --help`"),
+        ([*RENDER, "--as-is", "stray"], "unexpected: stray; see `vcgen render --help`"),
+        ([*RENDER, "--views", "1.5"], "--views must be a whole number, not 1.5; see `vcgen render --help`"),
+        ([*RENDER, "--size", "large"], "--size must be a whole number, not large; see `vcgen render --help`"),
+        ([*RENDER, "--fov", "nan"], "--fov must be a number, not nan; see `vcgen render --help`"),
+        ([*RENDER, "--as-is=maybe"], "--as-is must be true or false, not maybe; see `vcgen render --help`"),
+        (
+            [*RENDER, "--mesh-format", "fbx"],
+            "--mesh-format must be one of glb, ply, obj, stl, not fbx; see `vcgen render --help`",
+        ),
+        ([*RENDER, "--config", "README.md"], "--config: no YAML file of options; see `vcgen render --help`"),
+        (
+            [*EVALUATE, "--lpips", "vgg", "foo"],
+            "--lpips must be one of vgg, squeeze, alex, none, not foo; see `vcgen evaluate --help`",
+        ),
+        (
+            [*EVALUATE, "--views-per-call", "0"],
+            "--views-per-call must be a whole number of 1 or more, not 0; see `vcgen evaluate --help`",
+        ),
+        (
+            [*EVALUATE, "--together", "x"],
+            "--together must be a whole number of 1 or more, not x; see `vcgen evaluate --help`",
+        ),
+        ([*EVALUATE, "--lpips"], "--lpips needs a value; see `vcgen evaluate --help`"),
+        ([*EVALUATE, "--train", "t"], "--train is for the mean training image of --baselines: give that, too"),
+        ([*EVALUATE, "--out", ""], "--out is empty: give a value; see `vcgen evaluate --help`"),
+        (["data", "pack", "srn", "", "y"], "a word is empty: give a value; see `vcgen data pack --help`"),
+        ([*EVALUATE, "--seed", "-1"], "--seed must lie between 0 and 9223372036854775807, not -1"),
+        (["export", "--checkpoint", "c"], "--out must be given; see `vcgen export --help`"),
+        (
+            ["export", "--checkpoint", "c", "--out", "o", "--weights", "emaa"],
+            "--weights must be one of ema, raw, not emaa; see `vcgen export --help`",
+        ),
+        (
+            ["data", "pack", "srm", "x", "y"],
+            "unknown format 'srm' (did you mean srn?): the formats are srn, transforms;"
+            " write vcgen data pack FORMAT SOURCE OUT",
+        ),
+        (["data", "pack", "srn", "x"], "OUT must be given; see `vcgen data pack --help`"),
+        ([*PACK, "z"], "unexpected: z; see `vcgen data pack srn --help`"),
+        (
+            [*PACK, "--backgroud", "white"],
+            "unknown option --backgroud (did you mean --background?); see `vcgen data pack srn --help`",
+        ),
+        ([*PACK, "--near", "abc"], "--near must be a number, not abc; see `vcgen data pack srn --help`"),
+        (
+            ["data", "pack", "srn", "--skip-broken", "x", "y", "--near", "-1"],
+            "--near -1 and --far 1.8: near must be 0 or more, and less than far",
+        ),
+        (["data", "inspect"], "FOLDER must be given; see `vcgen data inspect --help`"),
+        (
+            ["data", "inspect", "f", "--outt", "o"],
+            "unknown option --outt (did you mean --out?); see `vcgen data inspect --help`",
+        ),
+        (["doctor", "--dat", "x"], "unrecognized arguments: --dat x; see `vcgen doctor --help`"),
+    ],
+)
 def test_a_mistake_is_one_line_that_names_it(words, line, capsys):
     assert cli.main(words) == 2
     assert capsys.readouterr().err == f"vcgen: error: {line}\n"

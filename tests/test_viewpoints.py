@@ -15,11 +15,30 @@ def reference(azimuth: float = 0.0):
     return orbit(torch.tensor([azimuth]), torch.tensor([15.0]), 1.8, pinhole(focal_from_fov(40)), 0.9, 2.7)
 
 
-@pytest.mark.parametrize("azimuth, elevation, word", [
-    (-29, 15, "front"), (0, 15, "front"), (29, 15, "front"), (31, 15, "side"), (-31, 15, "side"), (90, 0, "side"), (-90, 0, "side"),
-    (149, 0, "side"), (151, 0, "back"), (180, 0, "back"), (209, 0, "back"), (211, 0, "side"), (-180, 0, "back"), (360, 0, "front"),
-    (0, 61, "overhead"), (180, 61, "overhead"), (0, 59, "front"), (0, -61, "bottom"), (90, -59, "side"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "azimuth, elevation, word",
+    [
+        (-29, 15, "front"),
+        (0, 15, "front"),
+        (29, 15, "front"),
+        (31, 15, "side"),
+        (-31, 15, "side"),
+        (90, 0, "side"),
+        (-90, 0, "side"),
+        (149, 0, "side"),
+        (151, 0, "back"),
+        (180, 0, "back"),
+        (209, 0, "back"),
+        (211, 0, "side"),
+        (-180, 0, "back"),
+        (360, 0, "front"),
+        (0, 61, "overhead"),
+        (180, 61, "overhead"),
+        (0, 59, "front"),
+        (0, -61, "bottom"),
+        (90, -59, "side"),
+    ],
+)
 def test_sectors_are_centered_on_the_reference(azimuth, elevation, word):
     assert view_word(azimuth, elevation) == word
 

@@ -114,11 +114,23 @@ def test_a_node_that_does_not_come_is_named_when_the_time_is_up(tmp_path, monkey
     assert "this is NODE_RANK 0 of 2 nodes, and waits for 1; start the same command on every node" in lines[0]
 
 
-@pytest.mark.parametrize("message, words", [
-    ("Timed out after 601 seconds waiting for clients. 3/8 clients joined.", "only 3 of 8 processes came to MASTER_ADDR n0, port 7"),
-    ("The client socket has timed out after 600000ms while trying to connect to (n0, 7).", "this is NODE_RANK 1 of 4 nodes, and waits for 0, 2, 3"),
-    ("The server socket has failed to listen on any local network address. port: 7, EADDRINUSE", "port 7 of n0 (MASTER_PORT) is in use"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "message, words",
+    [
+        (
+            "Timed out after 601 seconds waiting for clients. 3/8 clients joined.",
+            "only 3 of 8 processes came to MASTER_ADDR n0, port 7",
+        ),
+        (
+            "The client socket has timed out after 600000ms while trying to connect to (n0, 7).",
+            "this is NODE_RANK 1 of 4 nodes, and waits for 0, 2, 3",
+        ),
+        (
+            "The server socket has failed to listen on any local network address. port: 7, EADDRINUSE",
+            "port 7 of n0 (MASTER_PORT) is in use",
+        ),
+    ],
+)
 def test_time_outs_name_the_nodes_and_the_variables(message, words):
     assert words in rendezvous_refusal(message, 4, {"MASTER_ADDR": "n0", "MASTER_PORT": "7", "NODE_RANK": "1"})
     assert rendezvous_refusal("shape mismatch", 4, {}) is None

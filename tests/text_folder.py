@@ -14,14 +14,7 @@ CAPTIONS = [
     for view in ("front", "side", "back", "overhead")
 ]
 TINY = TextPriorOptions(
-    size=16,
-    autoencoder=(16, 16),
-    channels=(16, 32),
-    vocabulary=600,
-    length=24,
-    width=32,
-    depth=1,
-    heads=2,
+    size=16, autoencoder=(16, 16), channels=(16, 32), vocabulary=600, length=24, width=32, depth=1, heads=2
 )
 
 

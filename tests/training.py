@@ -22,7 +22,8 @@ trainer:
   log_every_n_steps: 1
 data:
   class_path: ShardData
-  init_args: {train: data/cars64/train, val: data/cars64/test, batch_size: 2, targets: 1, val_scenes: 2, val_targets: 1, num_workers: 0}
+  init_args: {train: data/cars64/train, val: data/cars64/test, batch_size: 2, targets: 1, val_scenes: 2,
+              val_targets: 1, num_workers: 0}
 model:
   class_path: NerfDiff
   init_args:

@@ -28,12 +28,19 @@ T = TypeVar("T")
 VARIABLE = "VCGEN_PLUGINS"
 #: The classes of vcgen that files may name; where each may stand is decided by the annotations.
 CLASSES = (
-    "vcgen.systems.nerfdiff.NerfDiff", "vcgen.systems.realfusion.system.RealFusion",
-    "vcgen.encoders.triplane.TriplaneEncoder", "vcgen.encoders.pixelnerf.PixelNerf", "vcgen.encoders.scene_triplane.SceneTriplane",
-    "vcgen.encoders.scene_hashgrid.SceneHashGrid", "vcgen.fields.hashgrid.HashGrid", "vcgen.fields.triplane.TriplaneDecoder",
+    "vcgen.systems.nerfdiff.NerfDiff",
+    "vcgen.systems.realfusion.system.RealFusion",
+    "vcgen.encoders.triplane.TriplaneEncoder",
+    "vcgen.encoders.pixelnerf.PixelNerf",
+    "vcgen.encoders.scene_triplane.SceneTriplane",
+    "vcgen.encoders.scene_hashgrid.SceneHashGrid",
+    "vcgen.fields.hashgrid.HashGrid",
+    "vcgen.fields.triplane.TriplaneDecoder",
     "vcgen.diffusion.prior.ViewPrior",
-    "vcgen.guidance.guidance.NGD", "vcgen.guidance.guidance.SDS", "vcgen.guidance.guidance.SJC",
-)  # fmt: skip
+    "vcgen.guidance.guidance.NGD",
+    "vcgen.guidance.guidance.SDS",
+    "vcgen.guidance.guidance.SJC",
+)
 #: Systems that leave their result in the run's folder: no file may ask to build them.
 WITHOUT_FIELD = (
     "vcgen.systems.distillation.system.Distill",

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from vcgen.systems.distillation.distilled import Distilled
 
 EXAMPLE = """example:
-  vcgen evaluate --model outputs/cars/model --data data/cars64/test --protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
+  vcgen evaluate --model outputs/cars/model --data data/cars64/test \
+--protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
 
-An interrupted evaluation goes on where it stopped when the same command is given again. To share the work among n processes, give each
+An interrupted evaluation goes on where it stopped when the same command is given again. To share the work among n \
+processes, give each
 --shard 0/n, 1/n, ... and the same --out; when all are done, --merge instead of --shard writes the report."""
 
 

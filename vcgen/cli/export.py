@@ -51,11 +51,7 @@ def export(
 
 
 def export_checkpoint(
-    checkpoint: Path,
-    out: Path,
-    weights: Literal["ema", "raw"] = "ema",
-    half: bool = False,
-    plugins: Sequence[str] = (),
+    checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: Sequence[str] = ()
 ) -> Path:
     """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has
     no EMA weights.

@@ -7,14 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from vcgen.diffusion.schedule import (
-    denoised,
-    draw_timesteps,
-    noise_of,
-    signal_and_noise,
-    snr_weight,
-    training_target,
-)
+from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
 from vcgen.types import Rendering, Views
 

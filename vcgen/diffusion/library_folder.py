@@ -19,32 +19,50 @@ from vcgen.terminal import one_line
 
 #: Entries by which code, kernels, other weights or other models are chosen.
 FORBIDDEN = (
-    "auto_map", "custom_pipelines", "quantization_config", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
-    "kernel_config", "use_kernels", "transformers_weights", "base_model_name_or_path", "peft_config",
-)  # fmt: skip
+    "auto_map custom_pipelines quantization_config attn_implementation _attn_implementation "
+    "_attn_implementation_internal kernel_config use_kernels transformers_weights base_model_name_or_path peft_config"
+).split()
 #: A file whose presence makes transformers load another model, the one that it names.
 ADAPTER = "adapter_config.json"
-SCHEDULERS = tuple(f"{name}Scheduler" for name in (
-    "DDPM", "DDIM", "PNDM", "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "DPMSolverMultistep",
-    "DPMSolverSinglestep", "KDPM2Discrete", "UniPCMultistep", "DEISMultistep",
-))  # fmt: skip
+SCHEDULERS = tuple(
+    f"{name}Scheduler"
+    for name in (
+        "DDPM DDIM PNDM LMSDiscrete EulerDiscrete EulerAncestralDiscrete HeunDiscrete DPMSolverMultistep "
+        "DPMSolverSinglestep KDPM2Discrete UniPCMultistep DEISMultistep "
+    ).split()
+)
 #: The parts of a text prior that are read, and the classes that their files may name.
 TEXT_PRIOR = {
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"), "text_encoder": ("CLIPTextModel",), "vae": ("AutoencoderKL",),
-    "unet": ("UNet2DConditionModel",), "scheduler": SCHEDULERS,
-}  # fmt: skip
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "text_encoder": ("CLIPTextModel",),
+    "vae": ("AutoencoderKL",),
+    "unet": ("UNet2DConditionModel",),
+    "scheduler": SCHEDULERS,
+}
 #: Those of a CLIP model with its tokenizer, which lie in one folder; of a text encoder alone its reader says what it
 #: lacks.
-CLIP = {"": (
-    "CLIPModel", "CLIPTextModel", "CLIPTokenizer", "CLIPTokenizerFast", "CLIPProcessor", "CLIPImageProcessor", "CLIPFeatureExtractor",
-)}  # fmt: skip
+CLIP = {
+    "": (
+        "CLIPModel",
+        "CLIPTextModel",
+        "CLIPTokenizer",
+        "CLIPTokenizerFast",
+        "CLIPProcessor",
+        "CLIPImageProcessor",
+        "CLIPFeatureExtractor",
+    )
+}
 #: What is fetched from the hub: one set of weights, and never a pickled one.
 FILES = ("*.json", "*.txt", "model.safetensors", "diffusion_pytorch_model.safetensors")
 MOST_STEPS = 100_000
 #: Options of peft under which the tensors mean something else.
-UNREAD = {"use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "megatron_config", "auto_mapping", "fan_in_fan_out", "modules_to_save",
-          "layer_replication", "trainable_token_indices", "use_qalora", "use_bdlora", "arrow_config", "loftq_config", "eva_config",
-          "corda_config", "lora_bias", "exclude_modules", "layers_to_transform", "target_parameters"}  # fmt: skip
+UNREAD = set(
+    (
+        "use_dora use_rslora rank_pattern alpha_pattern megatron_config auto_mapping fan_in_fan_out modules_to_save "
+        "layer_replication trainable_token_indices use_qalora use_bdlora arrow_config loftq_config eva_config "
+        "corda_config lora_bias exclude_modules layers_to_transform target_parameters"
+    ).split()
+)
 
 
 class Scale(Struct):
@@ -118,10 +136,13 @@ def _check(path: Path, classes: Sequence[str]) -> None:
     strange = [
         *(f"the entry {name}" for name in FORBIDDEN if content.get(name) is not None),
         *(f"the class {name!r}" for name in found if name is not None and name not in classes),
-        *(f"the file {name!r}" for name in _list(list(weights.values()) if isinstance(weights, dict) else weights)
-          if not (isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*\.safetensors", name))),
+        *(
+            f"the file {name!r}"
+            for name in _list(list(weights.values()) if isinstance(weights, dict) else weights)
+            if not (isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*\.safetensors", name))
+        ),
         *(["more than 100,000 steps"] if not _few(content.get("num_train_timesteps")) else ()),
-    ]  # fmt: skip
+    ]
     if strange:
         raise UserError(
             one_line(f"{path}: {strange[0]} is not what vcgen reads", "give a plain model, of safetensors and JSON")

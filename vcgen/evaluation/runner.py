@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-from typing import Protocol as TypingProtocol
+from typing import Any, Literal, Protocol as TypingProtocol
 
 import torch
 from msgspec import structs

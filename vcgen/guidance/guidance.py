@@ -23,7 +23,8 @@ def check_rounds(guidance: "NGD | SDS | SJC") -> None:
 class NGD(Guidance):
     """NeRF-guided distillation (NerfDiff, arXiv 2302.10109, algorithm 1).
 
-    One DDIM walk of all virtual views, which the field's renderings draw towards each other. The paper states no values: the defaults, those of configs/distill.yaml, are ours.
+    One DDIM walk of all virtual views, which the field's renderings draw towards each other. The paper states no
+    values: the defaults, those of configs/distill.yaml, are ours.
 
     Args:
         gamma: Guidance weight of the paper: the rendering's weight in the clean image is w = gamma sigma^2 / alpha^2,
@@ -62,12 +63,7 @@ class NGD(Guidance):
         return Round(renderings, shared.expand_as(renderings), -1, 1.0, 0.0)
 
     def step(
-        self,
-        number: int,
-        last: Round,
-        renderings: Tensor,
-        prior: ConditionedPrior,
-        generator: torch.Generator,
+        self, number: int, last: Round, renderings: Tensor, prior: ConditionedPrior, generator: torch.Generator
     ) -> Round:
         """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with
         the noise estimate e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
@@ -104,8 +100,8 @@ def draw_times(
 class SDS(Guidance):
     """Score distillation sampling (DreamFusion, arXiv 2209.14988, eq. 3).
 
-    Every round adds fresh noise to the renderings. The gradient with respect to a rendering I is omega (e_phi - e) with omega = sigma^2; a target I - gradient under
-    half the squared error has exactly this gradient.
+    Every round adds fresh noise to the renderings. The gradient with respect to a rendering I is omega (e_phi - e)
+    with omega = sigma^2; a target I - gradient under half the squared error has exactly this gradient.
 
     Args:
         start: Highest noise level, as a fraction of the noise schedule; levels are drawn uniformly.
@@ -127,12 +123,7 @@ class SDS(Guidance):
         return replace(self, start=self.start + progress * (end - self.start))
 
     def step(
-        self,
-        number: int,
-        last: Round,
-        renderings: Tensor,
-        prior: ConditionedPrior,
-        generator: torch.Generator,
+        self, number: int, last: Round, renderings: Tensor, prior: ConditionedPrior, generator: torch.Generator
     ) -> Round:
         """One draw of noise level and noise per view."""
         times = draw_times(self, renderings, prior.schedule, generator)
@@ -149,9 +140,9 @@ class SJC(Guidance):
     """Score Jacobian chaining (arXiv 2212.00774, eq. 8).
 
     The score at a rendering, which is clean and so unlike what the prior was trained on, is the mean of the scores
-    around it ("perturb and average"). With y = I + s n in units of the clean image, s = sigma / alpha, the ascent direction is s times the score: the mean
-    over draws of n of (D(y) - I) / s, where D is the prior's clean image. A target I + direction under half the squared
-    error has this gradient.
+    around it ("perturb and average"). With y = I + s n in units of the clean image, s = sigma / alpha, the ascent
+    direction is s times the score: the mean over draws of n of (D(y) - I) / s, where D is the prior's clean image. A
+    target I + direction under half the squared error has this gradient.
 
     Args:
         start: Highest noise level, as a fraction of the noise schedule; levels are drawn uniformly.
@@ -177,12 +168,7 @@ class SJC(Guidance):
         return replace(self, start=self.start + progress * (end - self.start))
 
     def step(
-        self,
-        number: int,
-        last: Round,
-        renderings: Tensor,
-        prior: ConditionedPrior,
-        generator: torch.Generator,
+        self, number: int, last: Round, renderings: Tensor, prior: ConditionedPrior, generator: torch.Generator
     ) -> Round:
         """One draw of the noise level per view, ``draws`` of noise."""
         times = draw_times(self, renderings, prior.schedule, generator)

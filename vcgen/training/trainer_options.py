@@ -59,22 +59,35 @@ OPTIONS: dict[str, tuple[Check, str]] = {
     "accumulate_grad_batches": (whole(1), "at least 1"),
     "log_every_n_steps": (whole(1), "at least 1"),
     "check_val_every_n_epoch": (whole(1), "at least 1, or null"),
-    "val_check_interval": (lambda value: isinstance(value, (str, Mapping)) or whole(1)(value) or number(1e-9, 1)(value), "at least 1"),
+    "val_check_interval": (
+        lambda value: isinstance(value, (str, Mapping)) or whole(1)(value) or number(1e-9, 1)(value),
+        "at least 1",
+    ),
     "num_sanity_val_steps": (whole(-1), "at least 0, or -1 for all"),
     "reload_dataloaders_every_n_epochs": (whole(0), "at least 0"),
     "limit_train_batches": (lambda value: value != 0 and part(value), "a number of batches, at least 1"),
     "overfit_batches": (part, "a number of batches, at least 0"),
     "limit_val_batches": (part, "a whole number of batches, or a fraction in [0, 1]"),
-    "fast_dev_run": (lambda value: isinstance(value, bool) or whole(0)(value), "true, false, or a whole number of batches"),
+    "fast_dev_run": (
+        lambda value: isinstance(value, bool) or whole(0)(value),
+        "true, false, or a whole number of batches",
+    ),
     "gradient_clip_val": (number(0), "at least 0"),
     "gradient_clip_algorithm": (one_of(("norm", "value")), "norm or value"),
     "num_nodes": (whole(1), "at least 1"),
-    "devices": (lambda value: isinstance(value, (list, tuple)) and len(value) > 0 or not re.fullmatch(r"0|-(?!1$).*|\[\]", str(value)),
-                "at least 1, auto, or a list of device numbers"),
-    "use_distributed_sampler": (lambda value: value is False, "false: the data part deals out scenes to processes by itself"),
+    "devices": (
+        lambda value: (
+            isinstance(value, (list, tuple)) and len(value) > 0 or not re.fullmatch(r"0|-(?!1$).*|\[\]", str(value))
+        ),
+        "at least 1, auto, or a list of device numbers",
+    ),
+    "use_distributed_sampler": (
+        lambda value: value is False,
+        "false: the data part deals out scenes to processes by itself",
+    ),
     "accelerator": (one_of(ACCELERATORS), " or ".join(ACCELERATORS)),
     "precision": (one_of(PRECISIONS), "32-true, bf16-mixed or 16-mixed: weights, cameras and rays stay in float32"),
-}  # fmt: skip
+}
 
 
 def check_trainer(options: Mapping[str, Any], endless: bool) -> None:

@@ -42,10 +42,17 @@ def report(data: Path | None = None) -> list[Finding]:
     if refused:
         return refused
     checks = {
-        "python": packages.python, "packages": packages.packages, "imports": packages.imports, "processors": computer.processors,
-        "gpus": computer.gpus, "space": computer.space, "lpips": files.lpips, "bundled": files.bundled,
-        "slurm": partial(cluster.slurm, os.environ), "launch": partial(cluster.meeting, os.environ),
-    }  # fmt: skip
+        "python": packages.python,
+        "packages": packages.packages,
+        "imports": packages.imports,
+        "processors": computer.processors,
+        "gpus": computer.gpus,
+        "space": computer.space,
+        "lpips": files.lpips,
+        "bundled": files.bundled,
+        "slurm": partial(cluster.slurm, os.environ),
+        "launch": partial(cluster.meeting, os.environ),
+    }
     if data is not None:
         checks["data"] = partial(files.shards, data)
     return [finding for subject, check in checks.items() for finding in attempt(subject, check)]

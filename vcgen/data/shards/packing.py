@@ -17,14 +17,7 @@ from msgspec import Struct, to_builtins
 from vcgen.data.formats.remarks import print_remarks
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.shards.conversion import ListScenes, ReadScene, convert
-from vcgen.data.shards.files import (
-    INDEX,
-    ShardEntry,
-    ShardIndex,
-    read_index,
-    write_index,
-    write_shard,
-)
+from vcgen.data.shards.files import INDEX, ShardEntry, ShardIndex, read_index, write_index, write_shard
 from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.folders import create_own_folder, put_in_place

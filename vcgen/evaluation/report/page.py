@@ -31,7 +31,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .row { display: flex; flex-wrap: wrap; gap: .7rem; align-items: flex-start; margin-bottom: .8rem; }
 .row p { margin: 0; font-size: .85rem; font-variant-numeric: tabular-nums; }
 figure { margin: 0; }
-figure img { width: 9rem; display: block; image-rendering: pixelated; border: 1px solid var(--line); border-radius: 4px; }
+figure img { width: 9rem; display: block; image-rendering: pixelated; border: 1px solid var(--line); \
+border-radius: 4px; }
 figcaption { font-size: .8rem; text-align: center; }
 .warning { background: #fff3d6; color: #5c4300; padding: .6rem .9rem; border-radius: 6px; }
 svg { width: 100%; max-width: 40rem; }
@@ -51,7 +52,8 @@ $paired
 <h2>Definitions</h2>
 $definitions
 <h2>Images</h2>
-<p class="lead">Best, median and worst object by mean PSNR; of each, its best, median and worst view. Error: mean absolute difference over
+<p class="lead">Best, median and worst object by mean PSNR; of each, its best, median and worst view. Error: \
+mean absolute difference over
 the channels, white for none, darkest from $error_scale. Depth: yellow near, violet far, white where nothing is hit
 or all is equally far.</p>
 $examples

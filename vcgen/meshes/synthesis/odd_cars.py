@@ -50,9 +50,14 @@ def vintage(car: Car) -> None:
     out.panel(grille, (0.1, 0.9), (0.15, 0.9), draws.pick(STEEL, paint.trim))
     glass = Glass(screen, screen - u(0.02, 0.12), rear + u(0, 0.25), rear)
     narrow = replace(
-        shape, glass=glass, belt=belt, height=max(shape.height, belt + 0.5), width=2 * w, section=(1, 1, 0.98),
+        shape,
+        glass=glass,
+        belt=belt,
+        height=max(shape.height, belt + 0.5),
+        width=2 * w,
+        section=(1, 1, 0.98),
         top=((-length / 2, belt), (length / 2, belt)),
-    )  # fmt: skip
+    )
     cabin(replace(car, shape=narrow), draws.whole(1, 2))
     out.box((w, width / 2), (low, low + 0.07), (shape.axles[1], shape.axles[0]), paint.trim, mirror=True)
     angle, far = np.linspace(-0.1 * np.pi, 1.1 * np.pi, 8), 1.2 * shape.radius

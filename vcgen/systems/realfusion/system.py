@@ -38,7 +38,8 @@ from vcgen.types import Example, Field, Rendering, Views
 class RealFusion(FieldSystem):
     """RealFusion (arXiv 2302.10663): one photo becomes a hash-grid scene.
 
-    The run ends by writing turntable, normals, depth and meshes. The photo comes as the one context view, with alpha and the reference camera, of the data module's example.
+    The run ends by writing turntable, normals, depth and meshes. The photo comes as the one context view, with alpha
+    and the reference camera, of the data module's example.
 
     Args:
         prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in
@@ -54,8 +55,7 @@ class RealFusion(FieldSystem):
         occupancy: Cells per side of the grid that skips empty space.
         outcome: Which images and meshes are written at the end.
         half_prior: Keep the prior's weights in bfloat16: half the memory, for mixed precision.
-        checkpoint_encoder: Recompute the encoder's activations in the backward pass: less memory, more time. (The U-Net
-            needs neither: no gradient passes it.)
+        checkpoint_encoder: Recompute the encoder's activations in the backward pass: less memory, more time.
         download: Fetch the prior where it is not on this computer.
         learned: Folder of a run of Personalize on that prior, whose name for the object is then the prompt's subject.
         empty_below: Density per world unit below which a cell counts as empty.
@@ -285,7 +285,7 @@ class RealFusion(FieldSystem):
         self.monitor.watch_gradients(float(self.gradient_norm))
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr`` of target views over white, ``val/janus`` (:mod:`vcgen.metrics.janus`), a sheet of views."""
+        """Logs ``val/psnr`` of target views over white, ``val/janus`` (:mod:`vcgen.metrics.janus`), a sheet."""
         field = self.field(example.context)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
         sides = four_sides(self, self.reference, field)
