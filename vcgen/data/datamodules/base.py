@@ -25,6 +25,7 @@ class SceneDataModule(pl.LightningDataModule):
     #: Target views of each scene in a training batch; None where their number is not settled.
     targets: int | None = None
     on_error: OnError = "stop"
+    trainer: pl.Trainer  # None until Lightning sets it, before its hooks
 
     @property
     @abstractmethod

@@ -56,8 +56,6 @@ class ShardData(SceneDataModule):
         cache_gb: Size of that folder at most, in 10^9 bytes; it must hold the whole data set.
     """
 
-    trainer: pl.Trainer  # None until Lightning sets it, before its hooks
-
     def __init__(
         self,
         train: str,
