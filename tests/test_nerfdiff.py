@@ -12,9 +12,9 @@ from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
-from vcgen.rendering.volume import RayRendering, RenderOptions
+from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.types import Example, Views
+from vcgen.types import Example, RayRendering, Views
 
 
 class EmptySpace(Encoder):

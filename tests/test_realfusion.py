@@ -18,9 +18,9 @@ from vcgen.errors import UserError
 from vcgen.guidance.guidance import SDS, SJC
 from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.rendering.shading import ShadedRendering
-from vcgen.rendering.volume import RayRendering
 from vcgen.systems.realfusion.options import Prompt
 from vcgen.systems.realfusion.photo import outside
+from vcgen.types import RayRendering
 
 
 class Identity(nn.Module):

@@ -73,4 +73,4 @@ def test_field_protocol_asks_for_bounds_and_density():
 def test_renderers_only_read_a_field_so_that_frozen_fields_and_narrower_proposals_are_fields():
     """A type checker takes no field with ``proposal: None`` for one whose proposal may be set."""
     for name in ("center", "radius", "proposal"):
-        assert isinstance(vars(Field)[name], property) and vars(Field)[name].fset is None
+        assert isinstance(getattr(Field, name), property) and getattr(Field, name).fset is None

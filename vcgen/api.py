@@ -13,7 +13,7 @@ from vcgen.data.images.framing import Source
 from vcgen.data.images.photo import prepare
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
-from vcgen.types import Field, Rendering, Views
+from vcgen.types import Rendering, Scene, Views
 
 
 def open_pipeline(
@@ -58,7 +58,7 @@ class Pipeline:
         )
 
     @torch.no_grad()
-    def reconstruct(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Field:
+    def reconstruct(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Scene:
         """The field (batch of 1) behind an image."""
         return self.system.field(self.context(image, fill, as_is))
 
@@ -70,7 +70,7 @@ class Pipeline:
         seed: int = 0,
         fill: float = 0.78,
         as_is: bool = False,
-    ) -> Field:
+    ) -> Scene:
         """The field (batch of 1) behind an image, finetuned by the diffusion prior; under a minute on one CPU core at
         64 px.
 
@@ -83,7 +83,7 @@ class Pipeline:
         return distilled(self.system, str(config), seed, rounds=steps).field(self.context(image, fill, as_is))
 
     @torch.no_grad()
-    def render(self, field: Field, cameras: Cameras, size: int | tuple[int, int] | None = None) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: int | tuple[int, int] | None = None) -> Rendering:
         """Images of a field (batch of 1) over the model's background: cameras (n,) -> a Rendering of shapes (n,
         channels, height, width).
 

@@ -1,13 +1,15 @@
-"""The data that flows through vcgen: Views in, a Field between, a Rendering out."""
+"""The data that flows through vcgen: Views in, a Scene between, a Rendering out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
+from vcgen.rays import Rays
 
 
 @dataclass(frozen=True)
@@ -97,21 +99,43 @@ class Rendering(NamedTuple):
     depth: Tensor
 
 
-@runtime_checkable
-class Field(Protocol):
-    """Where radiance lives: a batch of scenes, each with density and color at world points inside a sphere. Its
-    attributes are only read.
+class RayRendering(NamedTuple):
+    """What rays see.
+
+    rgb: (batch, rays, channels), premultiplied color, in [0, 1], or features. alpha: (batch, rays) opacity. depth:
+    (batch, rays) expected distance in world units, premultiplied by opacity, too. coarse: the first pass's rendering
+    when it was differentiated, for supervision; None otherwise. penalties: further losses of the scene by name, means
+    over rays, or None.
     """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    coarse: "RayRendering | None" = None
+    penalties: Mapping[str, Tensor] | None = None
+
+    def over(self, background: Tensor | float) -> Tensor:
+        """(batch, rays, channels) composited over a color that broadcasts to that shape."""
+        return self.rgb + (1 - self.alpha[..., None]) * background
+
+
+class Bounded(Protocol):
+    """A batch of scenes inside spheres; a ray that misses the sphere sees the background. Attributes are only read."""
 
     @property
     def center(self) -> Tensor:
-        """(batch, 3) in the world, of the sphere outside which density is zero."""
+        """(batch, 3) in the world, of the sphere."""
         ...
 
     @property
     def radius(self) -> Tensor:
-        """(batch,) of that sphere, in world units."""
+        """(batch,) of the sphere, in world units; may be infinite."""
         ...
+
+
+@runtime_checkable
+class Field(Bounded, Protocol):
+    """Where radiance lives: density and color, or features, at world points; the density outside the sphere is zero."""
 
     @property
     def proposal(self) -> "Field | None":
@@ -119,14 +143,36 @@ class Field(Protocol):
         ...
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, n, 3) world points and unit view directions -> density (batch, n) >= 0 per world unit, color (batch,
-        n, 3) in [0, 1].
+        """Density (batch, n) >= 0 per world unit, and color (batch, n, 3) in [0, 1] or features (batch, n, channels).
+
+        points, directions (unit): (batch, n, 3) in the world.
         """
         ...
 
     def density(self, points: Tensor) -> Tensor:
         """(batch, n, 3) world points -> density (batch, n); cheaper than the full call where the field allows it."""
         ...
+
+
+@runtime_checkable
+class RayScene(Bounded, Protocol):
+    """A color per ray without density, as of light fields, of image-based renderers, and of networks that march rays."""
+
+    @property
+    def queries(self) -> int:
+        """Network evaluations per ray, which bound how many rays are shot at once."""
+        ...
+
+    def shoot(self, rays: Rays, generator: torch.Generator | None = None) -> RayRendering:
+        """What rays (batch, rays), clipped to the sphere, see; with a generator sampling may be jittered (training).
+
+        ``near`` equals ``far`` where a ray misses the sphere; what is answered there does not count.
+        """
+        ...
+
+
+#: What renderers take and encoders give.
+Scene = Field | RayScene
 
 
 class FieldWeights(nn.Module):

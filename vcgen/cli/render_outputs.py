@@ -21,7 +21,7 @@ from vcgen.errors import UserError
 from vcgen.io import write_bytes
 from vcgen.rendering.mesh import extract_mesh
 from vcgen.terminal import printable
-from vcgen.types import Field, Rendering
+from vcgen.types import Rendering, Scene
 from vcgen.visualization.colormaps import depth_image
 from vcgen.visualization.mesh_files import write_mesh
 from vcgen.visualization.video import contact_sheet, to_uint8, write_gif, write_mp4, write_png
@@ -101,7 +101,7 @@ def render_image(
 
 def _render(
     system: LightningModule,
-    field: Field,
+    field: Scene,
     cameras: Cameras,
     size: tuple[int, int],
     background: float,
@@ -142,7 +142,7 @@ def _write_views(views: Rendering, input_camera: InputCamera, target: Path, opti
 
 
 def _write_mesh(
-    field: Field, input_camera: InputCamera, target: Path, options: OutputOptions, lines: list[str]
+    field: Scene, input_camera: InputCamera, target: Path, options: OutputOptions, lines: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """An image without a surface still has its views, so the reason is returned instead of raised."""
     radius = input_camera.radius if not math.isfinite(float(field.radius[0])) else None

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from vcgen.types import Field, Views
+from vcgen.types import Scene, Views
 
 
 class Encoder(nn.Module, ABC):
@@ -14,7 +14,9 @@ class Encoder(nn.Module, ABC):
 
     #: Input views of a scene that it can look at; None: any number.
     most_views: int | None = None
+    #: Names of the penalties that its scenes add to a training step's losses, see :class:`vcgen.types.RayRendering`.
+    penalties: tuple[str, ...] = ()
 
     @abstractmethod
-    def forward(self, context: Views) -> Field:
+    def forward(self, context: Views) -> Scene:
         """context: (batch, n) views -> ``batch`` scenes."""

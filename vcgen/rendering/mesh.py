@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.types import Field
+from vcgen.types import Field, RayScene, Scene
 
 if TYPE_CHECKING:
     import trimesh
@@ -42,7 +42,7 @@ class Surface:
 
 @torch.no_grad()
 def extract_mesh(
-    field: Field, resolution: int = 128, threshold: float | None = None, radius: float | None = None, chunk: int = 2**17
+    field: Scene, resolution: int = 128, threshold: float | None = None, radius: float | None = None, chunk: int = 2**17
 ) -> Surface:
     """The largest connected surface of the first scene of ``field``, colored as seen from outside.
 
@@ -53,6 +53,8 @@ def extract_mesh(
     import trimesh
     from skimage.measure import marching_cubes
 
+    if isinstance(field, RayScene):
+        raise UserError(f"a {type(field).__name__} has no density, and so no surface to extract a mesh from")
     if resolution < 8:
         raise UserError(f"a mesh needs a grid of at least 8 points along each edge, not {resolution}")
     if threshold is not None and threshold <= 0:

@@ -1,4 +1,4 @@
-"""Training a field on the colors of random rays."""
+"""Training a scene on the colors of random rays."""
 
 from typing import Literal
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from vcgen.rays import Rays
-from vcgen.rendering.volume import RayRendering, RenderOptions, ray_sphere, render_rays
-from vcgen.types import Field, Views
+from vcgen.rendering.volume import RenderOptions, ray_sphere, render_rays
+from vcgen.types import RayRendering, Scene, Views
 
 Background = Literal["white", "random", "learned"]
 
 
 def ray_losses(
-    field: Field,
+    scene: Scene,
     target: Views,
     count: int,
     options: RenderOptions,
@@ -24,16 +24,16 @@ def ray_losses(
     """Errors on ``count`` random rays of each of the target views (batch, views).
 
     "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the
-    field's proposal, where it has one. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color
+    scene's first pass, where it has one; and the scene's own penalties. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color
     (3,) of "learned"."""
-    rays, pixels = draw_rays(field, target, count, generator)
-    rendering = render_rays(field, rays.reshape(len(pixels), -1), options, generator)
+    rays, pixels = draw_rays(scene, target, count, generator)
+    rendering = render_rays(scene, rays.reshape(len(pixels), -1), options, generator)
     truth = gather_pixels(target, pixels)
     spread = background == "random" and target.alpha is not None
     losses = {"rgb": squared_error(rendering, truth, spread, learned)}
     if rendering.coarse is not None:
         losses["coarse"] = squared_error(rendering.coarse, truth, spread, learned)
-    return losses
+    return losses | dict(rendering.penalties or {})
 
 
 def squared_error(
@@ -51,17 +51,17 @@ def squared_error(
     return (color - opacity * (1.0 if background is None else background)).square().mean()
 
 
-def draw_rays(field: Field, target: Views, count: int, generator: torch.Generator) -> tuple[Rays, Tensor]:
+def draw_rays(scene: Scene, target: Views, count: int, generator: torch.Generator) -> tuple[Rays, Tensor]:
     """Rays (batch, views, count) of random pixels, and the pixels' indices, of the same shape.
 
-    Twice as many candidates are drawn as needed and those whose ray meets the field's sphere go first: the others teach
+    Twice as many candidates are drawn as needed and those whose ray meets the scene's sphere go first: the others teach
     nothing."""
     height, width = target.size
     batch, views = target.cameras.shape
     pixels = torch.randint(height * width, (batch, views, 2 * count), generator=generator, device=generator.device)
     uv = torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1)
     rays = target.cameras.rays_at(uv)
-    entry, leave = ray_sphere(rays.reshape(batch, -1), field.center, field.radius)
+    entry, leave = ray_sphere(rays.reshape(batch, -1), scene.center, scene.radius)
     hits = (leave > entry).reshape(pixels.shape)
     first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :count]
     return rays.gather(first), pixels.gather(2, first)

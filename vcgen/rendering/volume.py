@@ -1,11 +1,12 @@
 """Volume rendering: place samples along rays, query a field, composite through nerfacc's batched functions.
 
-The renderer knows nothing of networks: it takes any :class:`vcgen.types.Field`. Samples are *intervals* that tile
+The renderer knows nothing of networks: it takes any :class:`vcgen.types.Field`, of colors or of features, and any
+:class:`vcgen.types.RayScene`, which it only asks. Samples are *intervals* that tile
 [near, far] without gaps, so a homogeneous medium is composited exactly whatever the number of samples (Max 1995, eq.
 12)."""
 
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import nerfacc
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.rays import Rays
 from vcgen.schema import AtLeastOne, Length
-from vcgen.types import Field, Rendering
+from vcgen.types import Field, RayRendering, RayScene, Rendering, Scene
 
 #: Of one ray: a file that asks for more is damaged.
 MOST_SAMPLES = 16384
@@ -47,26 +48,15 @@ class RenderOptions:
     depth_std: Length = 0.01
     max_points: AtLeastOne | None = None
 
+    @property
+    def queries(self) -> int:
+        """Look-ups of a field per ray, at most in one call."""
+        first = self.samples if self.keep_coarse else 0
+        return first + max(self.samples, self.importance) + self.around_depth
+
     def __post_init__(self) -> None:
         if self.samples < 1 or self.importance < 0 or self.around_depth < 0:
             raise ValueError(f"samples must be >= 1, importance and around_depth >= 0; got {self}")
-
-
-class RayRendering(NamedTuple):
-    """Premultiplied color (batch, rays, 3), opacity (batch, rays), expected distance (batch, rays), also premultiplied
-    by opacity.
-
-    coarse: the first pass's rendering when it was differentiated, for supervision; None otherwise.
-    """
-
-    rgb: Tensor
-    alpha: Tensor
-    depth: Tensor
-    coarse: "RayRendering | None" = None
-
-    def over(self, background: Tensor | float) -> Tensor:
-        """(batch, rays, 3) composited over a color that broadcasts to that shape."""
-        return self.rgb + (1 - self.alpha[..., None]) * background
 
 
 def ray_sphere(rays: Rays, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +110,7 @@ def importance_edges(
 
 
 def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:
-    """Composite intervals of constant density (..., n) and color (..., n, 3) between edges (..., n + 1); also returns
+    """Composite intervals of constant density (..., n) and color or features (..., n, channels) between edges (..., n + 1); also returns
     weights (..., n).
     """
     start, end = edges[..., :-1], edges[..., 1:]
@@ -130,13 +120,23 @@ def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRenderi
 
 
 def render_rays(
-    field: Field, rays: Rays, options: RenderOptions, generator: torch.Generator | None = None
+    scene: Scene, rays: Rays, options: RenderOptions, generator: torch.Generator | None = None
 ) -> RayRendering:
-    """Render rays (batch, rays).
+    """Render rays (batch, rays): a field by sampling along them, a ray scene by asking it.
 
-    With a generator the intervals are jittered (training); without, sampling is deterministic. Differentiable with
-    respect to the field."""
-    entry, leave = ray_sphere(rays, field.center, field.radius)
+    With a generator sampling is jittered (training); without, it is deterministic. Differentiable with respect to the
+    scene."""
+    entry, leave = ray_sphere(rays, scene.center, scene.radius)
+    if isinstance(scene, RayScene):
+        hit = leave > entry
+        seen = scene.shoot(replace(rays, near=entry, far=leave), generator)
+        return seen._replace(rgb=seen.rgb * hit[..., None], alpha=seen.alpha * hit, depth=seen.depth * hit)
+    return _march(scene, rays, entry, leave, options, generator)
+
+
+def _march(
+    field: Field, rays: Rays, entry: Tensor, leave: Tensor, options: RenderOptions, generator: torch.Generator | None
+) -> RayRendering:
     edges = uniform_edges(entry, leave, options.samples, generator)
     if options.importance == 0:
         return composite(*_query(field, rays, edges), edges)[0]
@@ -163,34 +163,32 @@ def render_rays(
 
 
 def render_image(
-    field: Field, cameras: Cameras, size: tuple[int, int], options: RenderOptions, background: float | Tensor = 1.0
+    scene: Scene, cameras: Cameras, size: tuple[int, int], options: RenderOptions, background: float | Tensor = 1.0
 ) -> Rendering:
-    """Render whole images. cameras: (batch, views), one batch entry per scene of the field; size: (height, width) in
+    """Render whole images. cameras: (batch, views), one batch entry per scene; size: (height, width) in
     pixels.
 
-    Only rays that meet the field's sphere are sampled, in chunks of bounded size. Deterministic.
+    Only rays that meet the scene's sphere are looked at, in chunks of bounded size. Deterministic.
     """
     batch, views = cameras.shape
     rays = cameras.rays(*size).reshape(batch, -1)
-    entry, leave = ray_sphere(rays, field.center, field.radius)
+    entry, leave = ray_sphere(rays, scene.center, scene.radius)
     hit = leave > entry
-    count = int(hit.sum(1).max())
+    count = max(1, int(hit.sum(1).max()))
     # Scenes of a batch may be hit by different numbers of rays: take the hits first, pad with misses (they cost time,
     # not correctness).
     order = hit.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
-    per_ray = (
-        (options.samples if options.keep_coarse else 0)
-        + max(options.samples, options.importance)
-        + options.around_depth
-    )
+    per_ray = scene.queries if isinstance(scene, RayScene) else options.queries
     max_points = options.max_points or (1 << 15 if hit.device.type == "cpu" else 1 << 18)
     chunk = max(1, max_points // (per_ray * batch))
-    parts = [render_rays(field, rays.gather(index), options) for index in order.split(chunk, dim=1)]
-    rgb, alpha, depth = (torch.zeros(*rays.shape, channels, device=hit.device) for channels in (3, 1, 1))
-    if parts:
-        rgb.scatter_(1, order[..., None].expand(-1, -1, 3), torch.cat([p.rgb for p in parts], 1).float())
-        alpha.scatter_(1, order[..., None], torch.cat([p.alpha for p in parts], 1)[..., None].float())
-        depth.scatter_(1, order[..., None], torch.cat([p.depth for p in parts], 1)[..., None].float())
+    parts = [render_rays(scene, rays.gather(index), options) for index in order.split(chunk, dim=1)]
+    found = (
+        torch.cat(x, 1).float()
+        for x in zip(*((p.rgb, p.alpha[..., None], p.depth[..., None]) for p in parts), strict=True)
+    )
+    rgb, alpha, depth = (
+        x.new_zeros(*rays.shape, x.shape[-1]).scatter_(1, order[..., None].expand_as(x), x) for x in found
+    )
     depth = depth + (1 - alpha) * rays.far[..., None]
     rgb, alpha, depth = (x.reshape(batch, views, *size, -1).movedim(-1, 2) for x in (rgb, alpha, depth))
     return Rendering(rgb + (1 - alpha) * background, alpha, depth)
@@ -204,7 +202,7 @@ def _points(rays: Rays, edges: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 def _query(field: Field, rays: Rays, edges: Tensor) -> tuple[Tensor, Tensor]:
     points, shape = _points(rays, edges)
     density, color = field(points, rays.directions[..., None, :].expand(*shape, 3).reshape(points.shape))
-    return density.reshape(shape), color.reshape(*shape, 3)
+    return density.reshape(shape), color.reshape(*shape, color.shape[-1])
 
 
 def _density(field: Field, rays: Rays, edges: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from vcgen.optim.fsdp import shard
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.optim.sharding import average_gradients, clip_gradients, total_norm
 from vcgen.schema import NotNegative
-from vcgen.types import Example, Field, Rendering, Views
+from vcgen.types import Example, Rendering, Scene, Views
 
 
 class System(pl.LightningModule):
@@ -181,7 +181,7 @@ class System(pl.LightningModule):
 
 
 class FieldSystem(System):
-    """A system whose outcome is a field: evaluation, callbacks and export use ``field`` and ``render``.
+    """A system whose outcome is a scene: evaluation, callbacks and export use ``field`` and ``render``.
 
     Args:
         optimizer: Optimizer and learning rates.
@@ -192,9 +192,9 @@ class FieldSystem(System):
     most_views: int | None = None
 
     @abstractmethod
-    def field(self, context: Views) -> Field:
-        """The scenes behind ``context``: (batch, n) views -> a field of ``batch`` scenes."""
+    def field(self, context: Views) -> Scene:
+        """The scenes behind ``context``: (batch, n) views -> ``batch`` scenes."""
 
     @abstractmethod
-    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """Images of a field: cameras (batch, views), size (height, width) in pixels."""
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """Images of scenes: cameras (batch, views), size (height, width) in pixels."""

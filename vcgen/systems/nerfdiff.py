@@ -21,7 +21,7 @@ from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side
 from vcgen.systems.base import FieldSystem
-from vcgen.types import Example, Field, Rendering, Views
+from vcgen.types import Example, Rendering, Scene, Views
 
 #: See :meth:`NerfDiff.losses`.
 LOSSES = ("rgb", "coarse", "denoising")
@@ -86,8 +86,9 @@ class NerfDiff(FieldSystem):
         train_field: bool = True,
     ):
         super().__init__(optimizer, loss_weights)
-        if unknown := loss_weights.keys() - set(LOSSES):
-            raise UserError(f"model.loss_weights has {', '.join(sorted(unknown))}; the losses are {', '.join(LOSSES)}")
+        known = (*LOSSES, *encoder.penalties)
+        if unknown := loss_weights.keys() - set(known):
+            raise UserError(f"model.loss_weights has {', '.join(sorted(unknown))}; the losses are {', '.join(known)}")
         self.prior, self.prior_options = prior, prior_options
         self.val_denoising = Mean()
         self.encoder = encoder
@@ -135,17 +136,17 @@ class NerfDiff(FieldSystem):
                     " export`)"
                 )
 
-    def field(self, context: Views) -> Field:
+    def field(self, context: Views) -> Scene:
         """See :meth:`FieldSystem.field`."""
         return self.encoder(context)
 
-    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`."""
         return render_image(field, cameras, size, self.render_eval, background)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """ "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for
-        the proposal; "denoising": the prior's, of the first target views."""
+        the proposal; the penalties of the scene, where it has some; "denoising": the prior's, of the first target views."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
             field = self.field(example.context)
         losses, self.work = {}, {}
@@ -161,7 +162,7 @@ class NerfDiff(FieldSystem):
             self.monitor(each.detach(), fraction)
         return losses
 
-    def denoising_losses(self, field: Field, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def denoising_losses(self, field: Scene, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The prior's loss on the first target views of every scene, over white, given the field's renderings at their
         cameras: of each image (n,), with the fraction of the noise schedule (n,), in [0, 1), at which it was taken."""
         target = example.target[:, : self.prior_options.views]
@@ -184,7 +185,7 @@ class NerfDiff(FieldSystem):
                 inside.any(), torch.where(inside, losses, 0).sum() / inside.sum(), before
             )
 
-    def render_condition(self, field: Field, cameras: Cameras, size: tuple[int, int]) -> Rendering:
+    def render_condition(self, field: Scene, cameras: Cameras, size: tuple[int, int]) -> Rendering:
         """What the prior is shown: images over white, rendered at ``prior_options.condition_size`` and enlarged to
         ``size``.
         """

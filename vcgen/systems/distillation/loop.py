@@ -17,7 +17,7 @@ from vcgen.guidance.base import ConditionedPrior, Guidance, Round
 from vcgen.rendering.ray_batches import ray_losses
 from vcgen.schema import AtLeastOne, Elevation, NotNegative, Positive
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.types import Field, Finetunable, Views
+from vcgen.types import Finetunable, Scene, Views
 
 #: The golden angle in radians: azimuths that never repeat.
 GOLDEN = math.pi * (3 - math.sqrt(5))
@@ -192,7 +192,7 @@ class Distillation(nn.Module):
         """The virtual views as the field shows them now: (batch * views, 3, H, W) in [-1, 1]."""
         return to_signed(self.system.render(self.field, self.cameras, self.context.size).rgb.flatten(0, 1))
 
-    def condition_on(self, field: Field) -> Condition:
+    def condition_on(self, field: Scene) -> Condition:
         """What the prior is told about the virtual views."""
         seen = self.system.render_condition(field, self.cameras, self.context.size)
         return self.system.prior.condition(seen, self.context, self.cameras.near, self.cameras.far)

@@ -20,7 +20,7 @@ from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
-from vcgen.types import Example, Field, Rendering, Views
+from vcgen.types import Example, Rendering, Scene, Views
 from vcgen.visualization.logging import show_image
 from vcgen.visualization.video import contact_sheet, to_uint8
 
@@ -77,11 +77,11 @@ class Distill(FieldSystem):
         """It starts from a model folder, always."""
         return True
 
-    def field(self, context: Views) -> Field:
+    def field(self, context: Views) -> Scene:
         """The field as it is now; ``context`` has been given before."""
         return self.state.field
 
-    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`."""
         return self.state.system.render(field, cameras, size, background)
 

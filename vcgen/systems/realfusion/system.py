@@ -32,7 +32,7 @@ from vcgen.systems.realfusion.monitor import SceneMonitor
 from vcgen.systems.realfusion.options import Prompt, RealFusionOptions, refuse_walk
 from vcgen.systems.realfusion.outcome import OutcomeOptions, four_sides, log_sheet, write_outcome
 from vcgen.systems.realfusion.photo import require_cut_out, warn_of_outside
-from vcgen.types import Example, Field, Rendering, Views
+from vcgen.types import Example, Field, Rendering, Scene, Views
 
 
 class RealFusion(FieldSystem):
@@ -147,11 +147,11 @@ class RealFusion(FieldSystem):
         radius = center.new_full((1,), scene.radius)
         return HashGridField(scene.grid, scene.decoder, center, radius, scene.half_size, scene.blob)
 
-    def field(self, context: Views) -> Field:
+    def field(self, context: Views) -> OccupiedField:
         """The scene as it is now; ``context`` is not looked at."""
         return OccupiedField(self.whole_field, self.occupancy)
 
-    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`: over a gray level, whatever the background of training is."""
         with torch.autocast(self.device.type, enabled=False):
             return render_image(field, cameras, size, self.render_eval, background)
