@@ -38,8 +38,9 @@ from common import ROOT, hardware, save_results, weights_environment
 from distillation_tables import PAIRS, add_beside, report, table
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
-from vcgen.data.datamodules.stream import FixedScenes, scene_views
+from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import INDEX, read_index
+from vcgen.data.views import scene_views
 from vcgen.diffusion.base import GUIDANCE_SCALE
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import load_protocol

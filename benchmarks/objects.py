@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from common import ROOT
 from vcgen.cameras import view_angles
-from vcgen.data.datamodules.stream import scene_views
 from vcgen.data.formats.scene import SceneFolder, Settings, scene_key
 from vcgen.data.formats.srn import read_scene
+from vcgen.data.views import scene_views
 from vcgen.errors import UserError
 from vcgen.types import Views
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from common import ROOT, hardware, save_results
 from vcgen.checkpoints.model_folder import load
 from vcgen.cli.pack import main as pack
-from vcgen.data.datamodules.stream import scene_views
 from vcgen.data.shards.files import read_index
+from vcgen.data.views import scene_views
 from vcgen.metrics.image import psnr, quantise
 from vcgen.types import Views
 

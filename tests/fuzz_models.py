@@ -119,7 +119,7 @@ def seen(folder: Path) -> Any:
     image = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 1, 3, 16, 16)
     with torch.no_grad():
         field = system.field(Views(image, input_camera.cameras([0.0], min(max(input_camera.elevation, -89), 89))[None]))
-        found = system.render(field, input_camera.cameras([40.0], 10.0)[None], (6, 6), input_camera.background)
+        found = system.render(field, input_camera.cameras([40.0], 10.0)[None], (6, 6), system.config["background"])
     if not all(torch.isfinite(part).all() for part in found) or found.rgb.min() < -0.01 or found.rgb.max() > 1.01:
         raise AssertionError(f"renders colors from {found.rgb.min():g} to {found.rgb.max():g}")
     return input_camera, list(found)

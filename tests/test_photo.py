@@ -231,7 +231,7 @@ def test_the_object_is_seen_from_the_front_at_the_elevation_given(photo):
     )
     azimuth, elevation = view_angles(camera.centers)
     assert (math.cos(math.radians(float(azimuth))), float(elevation)) == pytest.approx((1, 20), abs=1e-4)
-    assert data.input_camera()["focal"] == pytest.approx(0.5 / math.tan(math.radians(25)))
+    assert data.input_camera().focal == pytest.approx(0.5 / math.tan(math.radians(25)))
     assert data.image_size == data.example.context.size == (32, 32)
 
 

@@ -276,6 +276,5 @@ def test_options_may_be_typed_as_people_do(typed, parsed):
 
 
 def test_pixels_stay_square_in_frames_that_are_not():
-    input_camera = InputCamera.of({**CONFIG, "image_size": [32, 64]})
-    K = input_camera.cameras([0.0], 10.0).K[0]
+    K = InputCamera.of(CONFIG).cameras([0.0], 10.0, (32, 64)).K[0]
     assert K[0, 0] * 64 == pytest.approx((K[1, 1] * 32).item())

@@ -35,27 +35,27 @@ class Pipeline:
     azimuth 0.
 
     system: takes and gives whole batches with cameras of any kind; its ``config`` is the parsed config.json.
-        input_camera: the camera that the
-    model expects. Images are given as a file's path, a PIL image, or an array (height, width, 3 or 4), uint8 or floats
-    in [0, 1], of any size; they are framed as ``vcgen render`` does it. fill: fraction of the frame that the object is
-    scaled to fill. as_is: keep the framing, for images framed like the training data. Everything stays on the model's
-    device. Raises UserError for images without an object."""
+    input_camera: the camera that the model expects. image_size: (height, width) of the model's images. background: the
+    gray level behind its objects. Images are given as a file's path, a PIL image, or an array (height, width, 3 or 4),
+    uint8 or floats in [0, 1], of any size; they are framed as ``vcgen render`` does it. fill: fraction of the frame
+    that the object is scaled to fill. as_is: keep the framing, for images framed like the training data. Everything
+    stays on the model's device. Raises UserError for images without an object."""
 
     def __init__(self, system: LightningModule, input_camera: InputCamera):
         self.system, self.input_camera = system, input_camera
+        self.image_size, self.background = tuple(system.config["image_size"]), float(system.config["background"])
 
     def context(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Views:
         """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that
         took it.
         """
-        return self.input_camera.context(prepare(image, self.input_camera.image_size, fill, as_is), self.system.device)
+        return self.input_camera.context(prepare(image, self.image_size, fill, as_is)).to(self.system.device)
 
     def cameras(self, azimuths: Sequence[float], elevation: float | None = None) -> Cameras:
         """Cameras (n,) around the object, degrees: azimuth 0 is the image's side, 90 a quarter turn counter-clockwise
         seen from above; elevation between -90 and 90, the image's unless given."""
-        return self.input_camera.cameras(
-            azimuths, self.input_camera.elevation if elevation is None else elevation, self.system.device
-        )
+        elevation = self.input_camera.elevation if elevation is None else elevation
+        return self.input_camera.cameras(azimuths, elevation, self.image_size).to(self.system.device)
 
     @torch.no_grad()
     def reconstruct(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Scene:
@@ -89,7 +89,7 @@ class Pipeline:
 
         size: (height, width), or the width alone, in pixels; the model's own unless given.
         """
-        height, width = self.input_camera.image_size
+        height, width = self.image_size
         if isinstance(size, int):
             size = (round(size * height / width), size)
         cameras = cameras.to(self.system.device)
@@ -99,7 +99,7 @@ class Pipeline:
                 field,
                 cameras[index : index + 1].reshape(1, 1),
                 size or (height, width),
-                background=self.input_camera.background,
+                background=self.background,
             )
             for index in range(len(cameras.near))
         ]

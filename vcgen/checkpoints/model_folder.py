@@ -18,10 +18,11 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from vcgen.checkpoints.fitting import first_names, misfit, mismatch
+from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
 from vcgen.io import check, read_json
-from vcgen.schema import Elevation, Length, ModelSide, NotNegative, Unit
+from vcgen.schema import ModelSide, Unit
 from vcgen.tensors import TensorsWithin, all_finite, read_tensors, write_tensors
 from vcgen.terminal import one_line
 
@@ -38,22 +39,6 @@ ADVICE = "export the checkpoint again"
 MOST_ELEMENTS = 1 << 28
 
 
-class Camera(Struct):
-    """Assumed of an image without pose. focal: normalized by the width. distance, near, far: world units. elevation:
-    degrees.
-    """
-
-    focal: Annotated[float, Meta(ge=0.1, le=50)]
-    distance: Length
-    elevation: Elevation
-    near: NotNegative
-    far: Length
-
-    def __post_init__(self) -> None:
-        if self.near >= self.far:
-            raise ValueError(f"near {self.near:g} is not below far {self.far:g}")
-
-
 class Config(Struct):
     """The entries of config.json that loading needs; there may be others.
 
@@ -64,7 +49,7 @@ class Config(Struct):
     class_path: Annotated[str, Meta(max_length=200)]
     init_args: dict[str, Any]
     image_size: tuple[ModelSide, ModelSide]
-    camera: Camera
+    camera: InputCamera
     background: Unit
     dtype: Literal["float32", "float16"] | None = None
     diffusers: bool = False

@@ -120,9 +120,9 @@ def distill_in_groups(
     """Distill the objects that these settings score, ``together`` at a time; their fields are kept for the scoring."""
     from rich.progress import track
 
-    from vcgen.data.datamodules.stream import stack_views
     from vcgen.data.shards.faults import fault_in
     from vcgen.data.shards.files import read_index
+    from vcgen.data.views import stack_views
     from vcgen.evaluation.runner import views_of
     from vcgen.evaluation.sharing import objects_of
 

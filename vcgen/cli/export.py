@@ -80,13 +80,13 @@ def export_checkpoint(
 
 def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """What the model was built from, and the camera of its images: the ``vcgen`` entry, checked."""
-    from vcgen.checkpoints.model_folder import Camera
+    from vcgen.data.input_camera import InputCamera
 
     class Entry(Struct):
         class_path: Annotated[str, Meta(max_length=200)]
         init_args: dict[str, Any]
         image_size: tuple[ModelSide, ModelSide]
-        camera: Camera
+        camera: InputCamera
         background: Unit = 1.0
         data: str | None = None
         version: Name | None = None

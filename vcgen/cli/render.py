@@ -99,14 +99,15 @@ def render(
     from vcgen.cli.render_outputs import OutputOptions
     from vcgen.data.input_camera import InputCamera
 
-    input_camera = InputCamera.of(read_config(model), input_elevation, input_distance, fov)
-    height, width = input_camera.image_size
-    images = _read(targets, input_camera.image_size, fill, as_is)
+    config = read_config(model)
+    input_camera, (height, width) = InputCamera.of(config, input_elevation, input_distance, fov), config["image_size"]
+    images = _read(targets, (height, width), fill, as_is)
     system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
     options = OutputOptions(
         azimuths=tuple(azimuths or (360 * i / (views or 8) for i in range(views or 8))),
         elevation=input_camera.elevation if elevation is None else elevation,
-        size=input_camera.image_size if size is None else (max(1, round(size * height / width)), size),
+        size=(height, width) if size is None else (max(1, round(size * height / width)), size),
+        background=float(config["background"]),
         turntable_frames=turntable_frames,
         fps=fps,
         mesh_resolution=mesh_resolution,

@@ -30,11 +30,12 @@ from vcgen.visualization.video import contact_sheet, to_uint8, write_gif, write_
 @dataclass(frozen=True)
 class OutputOptions:
     """The arguments of :func:`vcgen.cli.render.render` that say what to write. azimuths, elevation: degrees; size:
-    (height, width); mesh_formats: suffixes of mesh files, without the dot."""
+    (height, width); background: the model's gray level; mesh_formats: suffixes of mesh files, without the dot."""
 
     azimuths: tuple[float, ...]
     elevation: float
     size: tuple[int, int]
+    background: float
     turntable_frames: int
     fps: float
     mesh_resolution: int
@@ -68,23 +69,14 @@ def render_image(
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
-        field = system.field(input_camera.context(image, system.device))
-        cameras = input_camera.cameras(options.azimuths, options.elevation, system.device)
-        views = _render(system, field, cameras, options.size, input_camera.background, bar, f"{path.name}: views")
+        field = system.field(input_camera.context(image).to(system.device))
+        cameras = input_camera.cameras(options.azimuths, options.elevation, image.alpha.shape)
+        views = _render(system, field, cameras, options, bar, f"{path.name}: views")
         lines = [f"{path} -> {target}"] + _write_views(views, input_camera, target, options)
         if options.turntable_frames:
-            around = input_camera.cameras(
-                [360 * i / options.turntable_frames for i in range(options.turntable_frames)], options.elevation
-            )
-            turn = _render(
-                system,
-                field,
-                around.to(system.device),
-                options.size,
-                input_camera.background,
-                bar,
-                f"{path.name}: turntable",
-            )
+            angles = [360 * i / options.turntable_frames for i in range(options.turntable_frames)]
+            around = input_camera.cameras(angles, options.elevation, image.alpha.shape)
+            turn = _render(system, field, around, options, bar, f"{path.name}: turntable")
             frames = to_uint8(turn.rgb)
             gif = write_gif(target / "turntable.gif", frames, options.fps)
             mp4 = write_mp4(target / "turntable.mp4", frames, options.fps)
@@ -103,17 +95,16 @@ def _render(
     system: LightningModule,
     field: Scene,
     cameras: Cameras,
-    size: tuple[int, int],
-    background: float,
+    options: OutputOptions,
     bar: Progress,
     name: str,
 ) -> Rendering:
     """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height,
     width).
     """
-    rendered = []
+    rendered, cameras = [], cameras.to(system.device)
     for index in bar.track(range(len(cameras.near)), description=printable(name)):
-        rendering = system.render(field, cameras[index : index + 1].reshape(1, 1), size, background=background)
+        rendering = system.render(field, cameras[index : index + 1].reshape(1, 1), options.size, options.background)
         rendered.append([part[0, 0].float().cpu() for part in rendering])
     return Rendering(*(torch.stack(parts) for parts in zip(*rendered, strict=True)))
 
@@ -122,7 +113,7 @@ def _write_views(views: Rendering, input_camera: InputCamera, target: Path, opti
     images, depth, alpha = to_uint8(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
     colored = depth_image(depth, input_camera.near, input_camera.far, alpha)
     stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(input_camera)), 1, 65535), 0).astype(np.uint16)
-    shown = straight_rgba(views, input_camera.background) if options.transparent else images
+    shown = straight_rgba(views, options.background) if options.transparent else images
     for index, name in enumerate(_names(options.azimuths)):
         write_png(target / "views" / name, shown[index])
         write_png(target / "depth" / name, stored[index])
@@ -175,7 +166,7 @@ def _record(input_camera: InputCamera, cameras: Cameras, options: OutputOptions)
             "focal": input_camera.focal,
         },
         "depth_unit": _depth_unit(input_camera),
-        "background": None if options.transparent else input_camera.background,
+        "background": None if options.transparent else options.background,
         "views": [
             {
                 "name": name,

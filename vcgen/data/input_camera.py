@@ -1,89 +1,104 @@
-"""Where the cameras of ``vcgen render`` stand."""
+"""The camera that is assumed of an image without pose."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
+import msgspec
+import numpy as np
 import torch
+from msgspec import Meta
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
 from vcgen.data.images.framing import RgbaImage
+from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
+from vcgen.schema import Elevation, Length, NotNegative
 from vcgen.types import Views
 
 
 @dataclass(frozen=True)
 class InputCamera:
-    """The set-up of an image without pose: an orbit around the origin of a z-up world, with the input camera at azimuth
-    0.
+    """A camera at azimuth 0 of an orbit around the origin of a z-up world; "camera" in a model folder's config.json.
 
-    image_size: (height, width) of the model's input. focal: normalized by the width; pixels are square. distance, near,
-        far: world units.
-    elevation: of the input camera, degrees. background: gray level behind the object, in [0, 1].
+    focal: normalized by the width; pixels are square. distance: of the camera from the origin; near, far: world units.
+    elevation: degrees.
     """
 
-    image_size: tuple[int, int]
-    focal: float
-    distance: float
-    elevation: float
-    near: float
-    far: float
-    background: float
+    focal: Annotated[float, Meta(ge=0.1, le=50)]
+    distance: Length
+    elevation: Elevation
+    near: NotNegative
+    far: Length
+
+    def __post_init__(self) -> None:
+        if self.near >= self.far:
+            raise ValueError(f"near {self.near:g} is not below far {self.far:g}")
 
     @classmethod
     def of(
         cls,
-        config: dict[str, Any],
+        config: Mapping[str, Any],
         elevation: float | None = None,
         distance: float | None = None,
         fov: float | None = None,
     ) -> "InputCamera":
-        """The default camera of a model folder's config, with what the user knows better: degrees, world units,
-        degrees.
+        """That of a model folder's config, with what the user knows better: degrees, world units, degrees.
 
         Another distance moves near and far along, since the object stays at the origin. Raises UserError for impossible
         values."""
-        camera = config["camera"]
-        shift = 0.0 if distance is None else distance - camera["distance"]
-        if not 0 <= camera["near"] + shift < math.inf:
-            closest = camera["distance"] - camera["near"]
+        camera = msgspec.convert(config["camera"], cls)
+        shift = 0.0 if distance is None else distance - camera.distance
+        if not 0 <= camera.near + shift < math.inf:
             found = (
                 f"an input distance (--input-distance, data.distance) of {distance} lies inside the object's space, or"
                 " nowhere"
             )
-            raise UserError(f"{found}: it must exceed {closest:.3g}")
+            raise UserError(f"{found}: it must exceed {camera.distance - camera.near:.3g}")
         if fov is not None and not 1 <= fov <= 150:
             raise UserError(f"a field of view (--fov, data.fov) must lie between 1 and 150 degrees, not {fov}")
-        return cls(
-            image_size=tuple(config["image_size"]),
-            focal=camera["focal"] if fov is None else focal_from_fov(fov),
-            distance=camera["distance"] + shift,
-            elevation=float(camera["elevation"] if elevation is None else elevation),
-            near=camera["near"] + shift,
-            far=camera["far"] + shift,
-            background=float(config["background"]),
+        return replace(
+            camera,
+            focal=camera.focal if fov is None else focal_from_fov(fov),
+            distance=camera.distance + shift,
+            elevation=float(camera.elevation if elevation is None else elevation),
+            near=camera.near + shift,
+            far=camera.far + shift,
         )
 
-    def cameras(self, azimuths: Sequence[float], elevation: float, device: torch.device | str = "cpu") -> Cameras:
+    @classmethod
+    def typical(cls, record: SceneRecord) -> "InputCamera":
+        """That of a scene: its focal length, near and far, and the medians of its cameras' distances and elevations."""
+        centers = record.c2w[:, :3, 3]
+        distance = np.linalg.norm(centers, axis=1)
+        up = np.asarray(record.up) / np.linalg.norm(record.up)
+        # a camera in the origin is above nothing
+        elevation = np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-12), -1, 1)))
+        medians = float(np.median(distance)), float(np.median(elevation))
+        return cls(float(record.K[0, 0, 0]), *medians, float(record.t_near), float(record.t_far))
+
+    def cameras(self, azimuths: Sequence[float], elevation: float, size: tuple[int, int] = (1, 1)) -> Cameras:
         """Cameras (n,) at azimuths relative to the input camera, all at one elevation; degrees.
 
-        Raises UserError for an elevation at the poles or beyond, where the direction of image-up is undefined.
+        size: (height, width) of their images, of which the ratio alone matters. Raises UserError for an elevation at
+        the poles or beyond, where the direction of image-up is undefined.
         """
         if not -90 < elevation < 90:
             raise UserError(f"an elevation must lie between -90 and 90 degrees, not {elevation:g}")
-        height, width = self.image_size
+        height, width = size
         around = torch.tensor(azimuths, dtype=torch.float32)
         K = pinhole(self.focal, self.focal * width / height)
-        return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far).to(device)
+        return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far)
 
-    def context(self, image: RgbaImage, device: torch.device | str = "cpu") -> Views:
-        """What a system's ``field`` takes: an image (``vcgen.data.images.photo.prepare``) and its camera, batch shape
-        (1, 1).
+    def context(self, *images: RgbaImage) -> Views:
+        """What a system's ``field`` takes, (1, images) views: images of one size, framed by
+        :func:`vcgen.data.images.photo.prepare` or :func:`~vcgen.data.images.photo.load_photo`, all from this camera.
         """
-        images = torch.from_numpy(image.color).permute(2, 0, 1)[None, None]
-        alpha = torch.from_numpy(image.alpha)[None, None, None]
-        return Views(images, self.cameras([0.0], self.elevation)[None], alpha).to(device)
+        color = torch.from_numpy(np.stack([image.color for image in images])).movedim(-1, 1)
+        alpha = torch.from_numpy(np.stack([image.alpha for image in images]))[:, None]
+        cameras = self.cameras([0.0] * len(images), self.elevation, images[0].alpha.shape)
+        return Views(color, cameras, alpha)[None]
 
     @property
     def radius(self) -> float:

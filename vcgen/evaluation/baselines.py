@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import decode_views
+from vcgen.data.views import scene_views
 from vcgen.types import Rendering, Views
 
 
@@ -51,11 +51,7 @@ class MeanImage:
         total, count = torch.zeros(3, *index.image_size, dtype=torch.float64), 0
         for number in range(len(index.samples)):
             record = index.read(number)
-            images, alpha = (
-                None if x is None else torch.from_numpy(x) for x in decode_views(record, range(len(record.images)))
-            )
-            if alpha is not None:
-                images = images * alpha + (1 - alpha) * background
+            images = scene_views(record, range(len(record.images))).on(background)
             total += images.double().sum(0)
             count += len(images)
         mean = (total / count).float()

@@ -15,8 +15,9 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.data.shards.faults import faults_among
 from vcgen.data.shards.files import INDEX, ShardIndex, read_index
-from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.record import SceneRecord
 from vcgen.data.shards.table import SampleEntry
+from vcgen.data.views import scene_views
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.provenance import run_summary, versions
@@ -224,11 +225,7 @@ def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, de
             f"object {record.key}: its images lie on {record.background}, protocol {protocol.name} scores on gray level"
             f" {protocol.background:g}; pack images with alpha, or use another protocol"
         )
-    images, alpha = (None if x is None else torch.from_numpy(x)[None].to(device) for x in decode_views(record, indices))
-    chosen = list(indices)
-    c2w, K = (torch.from_numpy(x[chosen]).float()[None] for x in (record.c2w, record.K))
-    near, far = (torch.full((1, len(chosen)), value) for value in (record.t_near, record.t_far))
-    return Views(images, Cameras(c2w, K, near, far).to(device), alpha)
+    return scene_views(record, indices)[None].to(device)
 
 
 def _check_rendering(rgb: Tensor, truth: Views, key: str, views: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
 from vcgen.data.datamodules.stream import OnError
+from vcgen.data.input_camera import InputCamera
 from vcgen.types import Example, Position
 
 
@@ -33,11 +34,8 @@ class SceneDataModule(pl.LightningDataModule):
         """(height, width) of the images; known after ``setup``."""
 
     @abstractmethod
-    def input_camera(self) -> dict[str, float]:
-        """The camera to assume of an image without pose: ``focal``, its length normalized by the image's width;
-        ``distance`` of its center from the origin in world units; ``elevation`` in degrees; ``near`` and ``far`` in
-        world units.
-        """
+    def input_camera(self) -> InputCamera:
+        """The camera to assume of an image without pose; known after ``setup``."""
 
     @abstractmethod
     def train_dataloader(self) -> DataLoader[Example]:

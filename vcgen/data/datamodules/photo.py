@@ -6,19 +6,19 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
+from vcgen.cameras import focal_from_fov
 from vcgen.data.datamodules.single import OneScene
 from vcgen.data.drawing import PANEL, frusta_panels, side_by_side
 from vcgen.data.images.photo import load_photo
 from vcgen.data.images.reading import image_in
+from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
 from vcgen.io import write_bytes
 from vcgen.schema import Fill, Positive, Side
-from vcgen.types import Example, Views
+from vcgen.types import Example
 from vcgen.visualization.video import png_bytes
 
 #: Ways of looking at the reference camera: world axes to the right and upwards.
@@ -80,10 +80,7 @@ class PhotoData(OneScene):
         does.
         """
         photos = [load_photo(image, mask, self.size, self.fill) for image, mask in zip(self.images, self.masks)]
-        color = torch.from_numpy(np.stack([photo.color for photo in photos])).movedim(-1, 1)
-        alpha = torch.from_numpy(np.stack([photo.alpha for photo in photos]))
-        count = len(photos)
-        views = Views(color[None], self.cameras(count).reshape(1, count), alpha[None, :, None])
+        views = self.input_camera().context(*photos)
         self.example = Example(views, views, (self.images[0].stem,))
         if (
             stage == "fit"
@@ -95,12 +92,6 @@ class PhotoData(OneScene):
             create_folder(folder)
             write_bytes(folder / "photo.png", self.preview())
 
-    def cameras(self, count: int = 1) -> Cameras:
-        """The reference camera, ``count`` times."""
-        camera = self.input_camera()
-        angles = torch.zeros(count), torch.full((count,), self.elevation)
-        return orbit(*angles, self.distance, pinhole(self.focal), camera["near"], camera["far"])
-
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the images."""
@@ -111,17 +102,11 @@ class PhotoData(OneScene):
         """Half of the object's longer side as it appears on the plane through the origin, world units."""
         return self.fill * self.distance * 0.5 / self.focal
 
-    def input_camera(self) -> dict[str, float]:
-        """See :meth:`SceneDataModule.input_camera`. Near and far hold the sphere about the
-        origin that reaches the corners of the frame."""
+    def input_camera(self) -> InputCamera:
+        """The photos' camera. Near and far hold the sphere about the origin that reaches the corners of the frame."""
         radius = math.sqrt(2) * self.distance * 0.5 / self.focal
-        return {
-            "focal": self.focal,
-            "distance": self.distance,
-            "elevation": self.elevation,
-            "near": max(self.distance - radius, 0.05 * self.distance),
-            "far": self.distance + radius,
-        }
+        near = max(self.distance - radius, 0.05 * self.distance)
+        return InputCamera(self.focal, self.distance, self.elevation, near, self.distance + radius)
 
     def preview(self) -> bytes:
         """A PNG: the first photo over light gray; the camera from above and from the side, down to the plane through

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
@@ -20,10 +19,10 @@ from vcgen.data.datamodules.augment import Augmentation
 from vcgen.data.datamodules.base import SceneDataModule
 from vcgen.data.datamodules.sampler import identity, resume_position
 from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
+from vcgen.data.input_camera import InputCamera
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import ShardIndex, read_index
 from vcgen.data.shards.overlap import overlap, read_families
-from vcgen.data.shards.record import SceneRecord
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
@@ -84,7 +83,7 @@ class ShardData(SceneDataModule):
         self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
         self.position = Position()
         self.stream: SceneStream | None = None
-        self._camera: dict[str, float] | None = None
+        self._camera: InputCamera | None = None
 
     def setup(self, stage: str) -> None:
         """Read the tables of contents; damaged folders are refused here, before anything is trained."""
@@ -124,12 +123,12 @@ class ShardData(SceneDataModule):
         """(height, width) of the images."""
         return self.train_index.image_size
 
-    def input_camera(self) -> dict[str, float]:
-        """See :meth:`SceneDataModule.input_camera`: of the first scene, with the medians of distance and elevation."""
+    def input_camera(self) -> InputCamera:
+        """See :meth:`SceneDataModule.input_camera`: that of the first scene."""
         if self._camera is None:
             numbers = range(len(self.train_index.samples))
             first = next((n for n in numbers if not fault_in(self.train_index, n)), 0) if self.on_error == "skip" else 0
-            self._camera = camera_of(self.train_index.read(first))
+            self._camera = InputCamera.typical(self.train_index.read(first))
         return self._camera
 
     def train_dataloader(self) -> DataLoader[Example]:
@@ -202,22 +201,6 @@ class ShardData(SceneDataModule):
 def run_seed() -> int:
     """What ``--seed_everything`` set."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
-
-
-def camera_of(record: SceneRecord) -> dict[str, float]:
-    """The typical camera of a scene; see :meth:`SceneDataModule.input_camera`."""
-    centers = record.c2w[:, :3, 3]
-    distance = np.linalg.norm(centers, axis=1)
-    up = np.asarray(record.up) / np.linalg.norm(record.up)
-    # a camera in the origin is above nothing
-    elevation = np.degrees(np.arcsin(np.clip(centers @ up / np.maximum(distance, 1e-12), -1, 1)))
-    return {
-        "focal": float(record.K[0, 0, 0]),
-        "distance": float(np.median(distance)),
-        "elevation": float(np.median(elevation)),
-        "near": float(record.t_near),
-        "far": float(record.t_far),
-    }
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from vcgen.data.datamodules.base import SceneDataModule
-from vcgen.data.datamodules.shards import camera_of
-from vcgen.data.datamodules.stream import scene_views, stack_views
+from vcgen.data.input_camera import InputCamera
 from vcgen.data.shards.files import read_index
+from vcgen.data.views import scene_views
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne, ViewNumber
 from vcgen.types import Example
@@ -83,9 +83,9 @@ class SceneData(OneScene):
             )
         others = [i for i in range(count) if i != self.context]
         targets = [others[i * len(others) // self.val_targets] for i in range(min(self.val_targets, len(others)))]
-        views = stack_views([scene_views(self.record, [self.context, *targets])])
+        views = scene_views(self.record, [self.context, *targets])[None]
         self.example = Example(views[:, :1], views[:, 1:], (self.record.key,))
 
-    def input_camera(self) -> dict[str, float]:
-        """See :meth:`SceneDataModule.input_camera`."""
-        return camera_of(self.record)
+    def input_camera(self) -> InputCamera:
+        """See :meth:`SceneDataModule.input_camera`: that of the scene."""
+        return InputCamera.typical(self.record)

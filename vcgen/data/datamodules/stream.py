@@ -4,18 +4,17 @@ Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-rob
 number. Any worker of any rank can read any scene: shards may be fewer than workers."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from vcgen.cameras import Cameras
 from vcgen.data.datamodules.augment import Augmentation
 from vcgen.data.datamodules.sampler import batch_starts, epoch_order, scene_generator
 from vcgen.data.shards.files import ShardIndex
-from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.views import scene_views, stack_views
 from vcgen.errors import UserError
 from vcgen.types import Example, Position, Views
 
@@ -23,30 +22,6 @@ OnError = Literal["stop", "skip"]
 #: So many unreadable scenes at one place of the order mean that nothing can be read: no sane data set has every second
 #: scene damaged.
 MOST_ATTEMPTS = 20
-
-
-def scene_views(record: SceneRecord, indices: list[int]) -> Views:
-    """Decode some views of a scene: Views with batch shape (len(indices),)."""
-    rgb, alpha = decode_views(record, indices)
-    count = len(indices)
-    cameras = Cameras(
-        torch.from_numpy(record.c2w[indices].astype(np.float32)),
-        torch.from_numpy(record.K[indices].astype(np.float32)),
-        torch.full((count,), record.t_near),
-        torch.full((count,), record.t_far),
-    )
-    return Views(torch.from_numpy(rgb), cameras, None if alpha is None else torch.from_numpy(alpha))
-
-
-def stack_views(scenes: Sequence[Views]) -> Views:
-    """Scenes with equally many views -> Views with batch shape (scenes, views). Alpha is kept only if all scenes have
-    it.
-    """
-    alphas = [scene.alpha for scene in scenes if scene.alpha is not None]
-    cameras = Cameras.cat([scene.cameras[None] for scene in scenes])
-    if len(alphas) < len(scenes):
-        return Views(torch.stack([scene.on(1.0) for scene in scenes]), cameras)
-    return Views(torch.stack([scene.images for scene in scenes]), cameras, torch.stack(alphas))
 
 
 class SceneStream(IterableDataset[Example]):
@@ -178,4 +153,4 @@ class FixedScenes(Dataset[Example]):
         record = self.index.read(number)
         others = [i for i in range(len(record.views)) if i != self.context]
         chosen = [others[i * len(others) // self.targets] for i in range(self.targets)]
-        return stack_views([scene_views(record, [self.context, *chosen])]), record.key
+        return scene_views(record, [self.context, *chosen])[None], record.key

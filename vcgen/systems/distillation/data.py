@@ -41,15 +41,16 @@ class ImageData(OneScene):
 
     def setup(self, stage: str) -> None:
         """Read the image. Raises UserError when it is missing, damaged or shows no object."""
-        self.assumed = InputCamera.of(read_config(self.model), *self.known)
-        view = self.assumed.context(prepare(self.image, self.assumed.image_size, self.fill, self.as_is))
+        config = read_config(self.model)
+        self.camera = InputCamera.of(config, *self.known)
+        view = self.camera.context(prepare(self.image, tuple(config["image_size"]), self.fill, self.as_is))
         self.example = Example(view, view, (self.image.stem,))
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the image as the model sees it."""
-        return self.assumed.image_size
+        return self.example.context.size
 
-    def input_camera(self) -> dict[str, float]:
-        """See :meth:`SceneDataModule.input_camera`."""
-        return {name: getattr(self.assumed, name) for name in ("focal", "distance", "elevation", "near", "far")}
+    def input_camera(self) -> InputCamera:
+        """See :meth:`SceneDataModule.input_camera`: the model's, with what is known of the image."""
+        return self.camera

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vcgen.cameras import Cameras, view_angles
 from vcgen.checkpoints import model_folder
+from vcgen.data.input_camera import InputCamera
 from vcgen.data.viewpoints import around
 from vcgen.errors import UserError
 from vcgen.rendering.mesh import extract_mesh
@@ -124,6 +125,8 @@ def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
     """The scene as a model folder, which `vcgen render` opens; the image that is given to it does not matter."""
     scene, camera = system.scene, reference.cameras[0, 0]
     offset = camera.centers - scene.center
+    orbit = float(offset.norm()), float(view_angles(offset)[1])
+    assumed = InputCamera(float(camera.K[0, 0]), *orbit, float(camera.near), float(camera.far))
     grid = {
         "levels": scene.grid.levels,
         "features": scene.grid.features,
@@ -150,12 +153,6 @@ def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
         },
         "image_size": list(reference.size),
         "background": 1.0,
-        "camera": {
-            "focal": float(camera.K[0, 0]),
-            "distance": float(offset.norm()),
-            "elevation": float(view_angles(offset)[1]),
-            "near": float(camera.near),
-            "far": float(camera.far),
-        },
+        "camera": asdict(assumed),
     }
     return model_folder.save(target, {f"encoder.{name}": value for name, value in scene.state_dict().items()}, config)

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class Provenance(pl.Callback):
         checkpoint["vcgen"] = {
             **self.model,
             "image_size": list(data.image_size),
-            "camera": data.input_camera(),
+            "camera": asdict(data.input_camera()),
             "background": 1.0,
             "data": redaction.hide_word(str(data.train_folder)),
             "version": vcgen.__version__,
