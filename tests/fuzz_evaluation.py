@@ -42,8 +42,14 @@ def subjects(folder: Path) -> Iterator[Subject]:
 def scored(folder: Path) -> Iterator[Subject]:
     """A protocol, what is recorded of an object under it, and the results."""
     protocol = {
-        **{"version": 1, "name": "p", "description": "d", "split": "test", "views": 9},
-        **{"context": [0], "targets": [1, 2], "size": [8, 6]},
+        "version": 1,
+        "name": "p",
+        "description": "d",
+        "split": "test",
+        "views": 9,
+        "context": [0],
+        "targets": [1, 2],
+        "size": [8, 6],
         "background": 1.0,
         "quantisation": "8-bit-rounded",
         "metrics": SUPPORTED_METRICS,

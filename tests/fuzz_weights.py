@@ -151,7 +151,7 @@ def content_holds(resume: bool, files: Files) -> bool:
             far=real(0, 1e6),
         ),
     )
-    whole_weights = {name: value for name, value in BallSystem(50.0).state_dict().items()}
+    whole_weights = dict(BallSystem(50.0).state_dict().items())
     fits = all(
         isinstance(v, Tensor) and v.shape == whole_weights[k].shape
         for k, v in (*content["state_dict"].items(), *average["weights"].items())

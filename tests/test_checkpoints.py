@@ -65,7 +65,7 @@ def test_a_refusal_in_the_middle_of_the_file_is_told_from_torchs_own_errors(file
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))  # Python ignores the signal that comes with it
     try:
-        with pytest.raises(UserError, match="last.ckpt: cannot be written .File too large.*intact"):
+        with pytest.raises(UserError, match=r"last.ckpt: cannot be written .File too large.*intact"):
             files.save_checkpoint(content(2), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -98,7 +98,7 @@ def test_what_the_disk_holds_is_compared_with_what_was_written(files, tmp_path, 
 
     monkeypatch.setattr(os, "fsync", spoil)
     with pytest.raises(
-        UserError, match="does not hold what was written .*is damaged.; the previous last.ckpt is intact"
+        UserError, match=r"does not hold what was written .*is damaged.; the previous last.ckpt is intact"
     ):
         files.save_checkpoint(content(2), path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"] and number_in(path) == 1
@@ -117,7 +117,7 @@ def test_damage_is_found_that_the_reader_of_torch_does_not_notice(files, tmp_pat
     assert files.load_checkpoint(path)["format"] == FORMAT
     flip(path, 300_000)
     assert number_in(path) == 1  # read without complaint
-    with pytest.raises(UserError, match="damaged or not a checkpoint .*is damaged"):
+    with pytest.raises(UserError, match=r"damaged or not a checkpoint .*is damaged"):
         files.load_checkpoint(path)
 
 
@@ -129,7 +129,7 @@ def test_foreign_and_truncated_files_are_refused(files, tmp_path, bad):
     path.write_bytes({"half": whole[: len(whole) // 2]}.get(bad, bad.encode()))
     if bad == "foreign":
         torch.save({"weights": torch.zeros(3)}, path)
-    with pytest.raises(UserError, match="bad.ckpt: damaged or not a checkpoint"):
+    with pytest.raises(UserError, match=r"bad.ckpt: damaged or not a checkpoint"):
         files.load_checkpoint(path)
 
 

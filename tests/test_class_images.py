@@ -30,5 +30,5 @@ def test_class_images_are_drawn_once_and_only_those_that_are_missing(tmp_path):
     with pytest.raises(UserError, match="another noun"):
         draw_class_images(prior, "fish", options, tmp_path / "one", 0, device)
     (tmp_path / "one" / "00001.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match="00001.png: cannot be read"):
+    with pytest.raises(UserError, match=r"00001.png: cannot be read"):
         read_class_images(tmp_path / "one", 5)

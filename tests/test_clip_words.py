@@ -203,7 +203,7 @@ def test_the_hub_is_asked_only_with_permission(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    ("content", "message"),
     [
         (None, "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
@@ -221,7 +221,7 @@ def test_lists_without_words_are_refused_in_one_line(content, message, tmp_path)
 
 
 def test_a_list_needs_clip_and_named_words_are_one_token_each(place):
-    with pytest.raises(UserError, match="nouns.txt need model.method.clip"):
+    with pytest.raises(UserError, match=r"nouns.txt need model.method.clip"):
         TextualInversion(initial="nouns.txt")
     with pytest.raises(UserError, match="'quokka' is"):
         TextualInversion(initial=["car", "quokka"], clip=str(place / "clip")).attach(tiny_prior(), images())

@@ -200,7 +200,7 @@ def test_every_personalization_trains_two_steps(path, tmp_path):
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
 
 
-@pytest.mark.parametrize("name, millions", [("nerfdiff", 104), ("nerfdiff_400m", 395)])
+@pytest.mark.parametrize(("name", "millions"), [("nerfdiff", 104), ("nerfdiff_400m", 395)])
 def test_the_priors_are_as_large_as_their_configurations_say(name, millions):
     path = ROOT / "configs" / f"{name}.yaml"
     prior = yaml.safe_load(path.read_text())["model"]["init_args"]["prior"]["init_args"]

@@ -43,7 +43,7 @@ def copy(model, tmp_path):
     return Path(shutil.copytree(model, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("input_attention, kind", [(True, UNet2DConditionModel), (False, UNet2DModel)])
+@pytest.mark.parametrize(("input_attention", "kind"), [(True, UNet2DConditionModel), (False, UNet2DModel)])
 def test_diffusers_opens_the_network_by_itself(tmp_path, input_attention, kind):
     system = trained(entry(input_attention=input_attention))
     out = exported(system, entry(input_attention=input_attention), tmp_path / "a")
@@ -145,7 +145,7 @@ def test_training_starts_from_field_and_prior_of_a_folder(model, system):
 
 
 @pytest.mark.parametrize(
-    "name, content, message",
+    ("name", "content", "message"),
     [
         (UNET, None, "is missing"),
         (UNET, b"not tensors", "damaged"),
@@ -166,7 +166,7 @@ def test_a_damaged_prior_is_refused(copy, name, content, message):
 
 
 @pytest.mark.parametrize(
-    "name, entry, value",
+    ("name", "entry", "value"),
     [
         ("unet/config.json", "norm_num_groups", 8),
         ("unet/config.json", "norm_eps", 1e-3),

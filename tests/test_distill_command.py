@@ -94,7 +94,7 @@ def test_objects_distilled_together_are_scored_from_what_was_kept(model, config,
     assert (a - b).norm() < (a - before).norm()
 
 
-@pytest.mark.parametrize("mode, size", [("RGBA", (64, 64)), ("RGB", (90, 50))])
+@pytest.mark.parametrize(("mode", "size"), [("RGBA", (64, 64)), ("RGB", (90, 50))])
 def test_render_distills_images_of_any_kind_and_size(model, config, tmp_path, mode, size):
     image = Image.new(mode, size, (255, 255, 255, 0)[: len(mode)])
     ImageDraw.Draw(image).rectangle((20, 15, 45, 40), fill=(200, 30, 30, 255)[: len(mode)])
@@ -141,7 +141,7 @@ def test_rendering_many_images_again_distills_none_of_them_again(model, config, 
     words += ["--out", str(tmp_path / "out"), "--distill", str(config)]
     assert cli.main([*words, "--views", "2"]) == 0
     assert len(list((tmp_path / "out" / "fields").glob("*.safetensors"))) == 2
-    first_view = lambda path: sorted((tmp_path / "out" / path.stem / "views").iterdir())[0].read_bytes()  # noqa: E731
+    first_view = lambda path: min((tmp_path / "out" / path.stem / "views").iterdir()).read_bytes()
     before = [first_view(path) for path in images]
     distilled_again = []
     monkeypatch.setattr(distilled_module, "distill", lambda *given, **named: distilled_again.append(given))

@@ -160,7 +160,7 @@ def test_distillation_leaves_the_model_as_it_was(example):
 
 
 @pytest.mark.parametrize(
-    "rates, changed",
+    ("rates", "changed"),
     [({"scene_lr": None, "decoder_lr": 1e-3}, "decoder"), ({"scene_lr": 1e-2, "decoder_lr": None}, "scene")],
     ids=["decoder", "scene"],
 )
@@ -185,11 +185,9 @@ def test_objects_distilled_together_keep_apart(example):
     model = system(small_prior())
     both = replace(
         example.context,
-        **{
-            "images": example.context.images.repeat(2, 1, 1, 1, 1),
-            "alpha": example.context.alpha.repeat(2, 1, 1, 1, 1),
-            "cameras": example.context.cameras[[0, 0]],
-        },
+        images=example.context.images.repeat(2, 1, 1, 1, 1),
+        alpha=example.context.alpha.repeat(2, 1, 1, 1, 1),
+        cameras=example.context.cameras[[0, 0]],
     )
     state = Distillation(model, both, NGD(), FEW, torch.Generator().manual_seed(0))
     state.advance(0, torch.Generator().manual_seed(0))
@@ -234,7 +232,7 @@ def test_what_cannot_be_distilled_is_refused(example):
         distill(pixelnerf, example.context, NGD())
 
 
-@pytest.mark.parametrize("samples, used", [(None, 12), (5, 5)])
+@pytest.mark.parametrize(("samples", "used"), [(None, 12), (5, 5)])
 def test_the_field_is_fitted_as_it_will_be_shown(example, monkeypatch, samples, used):
     model = system(small_prior())
     model.render_eval = RenderOptions(12)

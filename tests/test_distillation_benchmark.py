@@ -112,7 +112,7 @@ def test_the_filed_tables_are_those_of_the_filed_figures(path):
 
 
 def scored_rows() -> list[dict]:
-    row = lambda name, psnr, ssim, lpips: {"name": name, "psnr": psnr, "ssim": ssim, "lpips": lpips}  # noqa: E731
+    row = lambda name, psnr, ssim, lpips: {"name": name, "psnr": psnr, "ssim": ssim, "lpips": lpips}
     return [
         row("sds", 21.0, 0.82, 0.14),
         row("sds_guided", 20.6, 0.81, 0.12),
@@ -155,7 +155,7 @@ def test_methods_are_paired_there_object_by_object():
 
 
 def test_a_setting_of_the_sweep_changes_what_it_names():
-    read = lambda text: distill_sweep.stage(text, str(ROOT / "configs" / "distill.yaml"), quick=False)  # noqa: E731
+    read = lambda text: distill_sweep.stage(text, str(ROOT / "configs" / "distill.yaml"), quick=False)
     guidance, options = read("{}")
     assert read('{"gamma": 2.0, "views": 24}') == (replace(guidance, gamma=2.0), replace(options, views=24))
     sds = SDS(rounds=8, updates=guidance.updates)

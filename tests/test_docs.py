@@ -82,7 +82,7 @@ ALL_COMMANDS = [(page, words) for page in PAGES for words in commands(page)]
 
 
 @pytest.mark.parametrize(
-    "page, words", ALL_COMMANDS, ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else value.stem
+    ("page", "words"), ALL_COMMANDS, ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else value.stem
 )
 def test_commands_are_understood_by_the_program(page, words, monkeypatch):
     assert [word for word in words if word.startswith(SHIPPED) and not (ROOT / word).exists()] == []

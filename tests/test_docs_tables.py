@@ -48,7 +48,7 @@ def test_the_personalization_page_lists_every_change_and_template_there_is():
 
 
 @pytest.mark.parametrize(
-    "heading, part",
+    ("heading", "part"),
     [
         ("`model.prompt`:", Prompt),
         ("`model.weights`:", LossWeights),
@@ -82,7 +82,7 @@ def test_the_model_page_lists_every_option_with_its_default(part):
 def test_the_model_page_lists_the_options_of_pixelnerf():
     text = (ROOT / "docs" / "model.md").read_text().split("## The baseline: pixelNeRF")[1]
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)
-    assert {name: value for name, value in rows} == defaults(PixelNerf)
+    assert dict(rows) == defaults(PixelNerf)
 
 
 def documented_defaults(rows: dict[str, list[str]]) -> dict[str, str]:
@@ -143,7 +143,7 @@ def test_the_evaluation_page_lists_metrics_weights_protocol_and_results():
     assert table(page, "## Protocol files").keys() == {path.name for path in protocols}
     entries = set().union(*(json.loads(path.read_text()) for path in protocols))
     assert entries == set(
-        re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", protocol_entries(page), re.M)))
+        re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", protocol_entries(page), re.MULTILINE)))
     )
 
 

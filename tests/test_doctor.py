@@ -66,7 +66,7 @@ def test_the_command_prints_a_line_per_check_and_nothing_of_the_environment(caps
     assert "15 objects of 64 x 64 px" in out and "not for logs" not in out
 
 
-@pytest.mark.parametrize("states, status", [(["ok", "warning"], 0), (["ok", "problem", "ok"], 1)])
+@pytest.mark.parametrize(("states", "status"), [(["ok", "warning"], 0), (["ok", "problem", "ok"], 1)])
 def test_the_status_is_1_if_there_is_a_problem(monkeypatch, states, status):
     monkeypatch.setattr(command, "report", lambda data: [Finding(state, "x", "y") for state in states])
     assert command.main([]) == status
@@ -100,7 +100,7 @@ def test_malicious_releases_are_refused_by_name_and_never_imported(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "versions, text",
+    ("versions", "text"),
     [
         ({"lightning": "2.6.1"}, "lightning 2.6.1 is not >=2.6.6; pip install 'lightning>=2.6.6'"),
         ({"jsonargparse": "5.0.0"}, "jsonargparse 5.0.0 is not"),
@@ -124,7 +124,7 @@ def test_a_package_that_breaks_on_import_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file, content, cores",
+    ("file", "content", "cores"),
     [
         ("cpu.max", "150000 100000\n", 1.5),
         ("cpu.max", "max 100000\n", None),
@@ -181,7 +181,7 @@ def slurm_commands(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "environ, expected, text",
+    ("environ", "expected", "text"),
     [
         ({}, ["ok"], "not in a job"),
         (JOB, ["ok", "ok"], "job 12: 2 nodes x 2 tasks; trainings are started with srun"),
@@ -201,7 +201,7 @@ def test_a_job_without_srun_is_a_problem(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "known, text",
+    ("known", "text"),
     [
         ({}, "scontrol says nothing"),
         ({"BatchFlag": "0", "Requeue": "1"}, "interactive"),
@@ -218,7 +218,7 @@ def unknown(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "environ, resolve, expected, text",
+    ("environ", "resolve", "expected", "text"),
     [
         ({}, unknown, ["ok"], "on this computer"),
         (JOB, lambda name: "10.0.0.7", ["ok"], "meet at gpu07, port made of the job's number"),

@@ -23,7 +23,7 @@ def order():
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "options, stops, batches",
+    ("options", "stops", "batches"),
     [
         pytest.param(dict(limit_train_batches=2), [], STEPS, id="undisturbed"),
         pytest.param(dict(limit_train_batches=2), [1, 4], STEPS, id="stopped in the midst and at the end of an epoch"),

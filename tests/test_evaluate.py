@@ -97,11 +97,11 @@ def test_a_merge_with_missing_objects_names_the_shards_to_run_again(shards, tmp_
         run(shards, tmp_path / "out", settings=merge)
     run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(1, 3)))
     with pytest.raises(
-        UserError, match="3 of 4 objects are not scored yet .a1, b1, c1.; run --shard 0/3 and 2/3, then --merge"
+        UserError, match=r"3 of 4 objects are not scored yet .a1, b1, c1.; run --shard 0/3 and 2/3, then --merge"
     ):
         run(shards, tmp_path / "out", settings=merge)
     run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(0, 3)))
-    with pytest.raises(UserError, match="1 of 4 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
+    with pytest.raises(UserError, match=r"1 of 4 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
         run(shards, tmp_path / "out", settings=merge)
     _, last = run(shards, tmp_path / "out", settings=replace(SETTINGS, shard=(2, 3)))
     assert len(last.rendered) == 5  # b1 alone
@@ -140,13 +140,13 @@ def test_results_of_another_protocol_or_model_are_refused_unless_overwritten(sha
 
 
 def test_shards_of_another_size_are_refused_before_any_rendering(shards, tmp_path):
-    with pytest.raises(UserError, match="16 x 16.*wants 32 x 32"):
+    with pytest.raises(UserError, match=r"16 x 16.*wants 32 x 32"):
         run(shards, tmp_path / "out", protocol=replace(PROTOCOL, size=(32, 32)))
     assert not (tmp_path / "out").exists()
 
 
 def test_view_out_of_range_names_the_object(shards, tmp_path):
-    with pytest.raises(UserError, match="object c1: .*view 6"):
+    with pytest.raises(UserError, match=r"object c1: .*view 6"):
         run(shards, tmp_path / "out", protocol=replace(PROTOCOL, targets=(1, 6)))
 
 
@@ -156,7 +156,7 @@ def test_images_painted_on_white_are_not_scored_on_black(shards, tmp_path):
 
 
 def test_rendering_with_nan_names_object_and_view(shards, tmp_path):
-    with pytest.raises(UserError, match="object a1, view 1: .*NaN"):
+    with pytest.raises(UserError, match=r"object a1, view 1: .*NaN"):
         run(shards, tmp_path / "out", offset=float("nan"))
 
 

@@ -55,7 +55,7 @@ def test_objects_left_out_do_not_shift_the_shards_to_run_again(shards, tmp_path)
     records = RecordFolder(
         tmp_path / "out" / "records", Fingerprint("offset 51", PROTOCOL.sha256, file_sha256(shards / INDEX), METRICS)
     )
-    with pytest.raises(UserError, match="1 of 3 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
+    with pytest.raises(UserError, match=r"1 of 3 objects are not scored yet .b1.; run --shard 2/3, then --merge"):
         merged(tmp_path / "out", records, ["a1", "b1", "c1"], dealt=["a1", "a2", "b1", "c1"])  # a2 is left out
 
 
@@ -66,7 +66,7 @@ def test_shards_that_do_not_exist_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    "options, line",
+    ("options", "line"),
     [
         (["--merge", "--shard", "0/2"], "give it without --shard"),
         (["--shard", "0/2", "--baselines"], "give it with --merge"),

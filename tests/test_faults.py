@@ -52,11 +52,11 @@ def epoch(index, rank=0, world=1, batch=4, workers=0, start=Position()):
 
 
 def test_a_run_stops_at_damage_by_default(index):
-    with pytest.raises(UserError, match="000000.tar.*scene k3.*truncated"):
+    with pytest.raises(UserError, match=r"000000.tar.*scene k3.*truncated"):
         FixedScenes(index, 40, 1)[3]
     with pytest.raises(UserError, match="scene k17, view 000000: the PNG is damaged"):
         FixedScenes(index, 40, 1)[17]
-    with pytest.raises(UserError, match="scene k3|scene k17"):
+    with pytest.raises(UserError, match=r"scene k3|scene k17"):
         list(itertools.islice(SceneStream(index, 4, 1, seed=2), 10))
     assert fault_in(index, 2) is None and "k3" in fault_in(index, 3) and "k17" in fault_in(index, 17)
 
@@ -102,7 +102,7 @@ def test_more_than_a_twentieth_is_refused_and_every_scene_is_named_once(index, c
         "vcgen: warning: scene k17 is skipped: because",
     ]
     with pytest.raises(
-        UserError, match="3 of 40 scenes cannot be read, more than on_error: skip leaves out .5%.; one of them: again"
+        UserError, match=r"3 of 40 scenes cannot be read, more than on_error: skip leaves out .5%.; one of them: again"
     ):
         faults.add({"k5": "again"})
 
@@ -113,7 +113,7 @@ def test_missing_and_truncated_shards_are_skipped_or_refused_by_their_fraction(t
     )
     (index.folder / "000004.tar").unlink()
     (index.folder / "000020.tar").write_bytes(b"short")
-    with pytest.raises(UserError, match="000004.tar: missing"):
+    with pytest.raises(UserError, match=r"000004.tar: missing"):
         read_index(index.folder)
     check_shards(read_index(index.folder, check=False))
     lines = capsys.readouterr().err.splitlines()

@@ -24,7 +24,7 @@ TRAIN = ROOT / "data" / "cars64" / "train"
 
 
 @pytest.mark.parametrize(
-    "option, value, place",
+    ("option", "value", "place"),
     [
         ("model__nope", 1, "nope"),
         ("model__encoder__decoder__nope", 1, "model.encoder.decoder"),
@@ -48,7 +48,7 @@ def test_wrong_options_are_refused_in_one_line_that_names_the_place(capsys, conf
 
 
 @pytest.mark.parametrize(
-    "text, place",
+    ("text", "place"),
     [
         ("nope: 1", "'nope'"),
         ("trainer: {max_stepz: 3}", "'trainer.max_stepz'"),
@@ -208,7 +208,7 @@ def test_a_workers_traceback_is_reduced_to_its_error():
 
 
 @pytest.mark.parametrize(
-    "message, words",
+    ("message", "words"),
     [
         (
             "DataLoader worker (pid 77) is killed by signal: Killed. It is possible",

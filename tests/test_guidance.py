@@ -64,7 +64,7 @@ def test_the_weight_is_noise_over_signal(time):
     """On the cosine schedule sigma / alpha is a tangent."""
     alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([time]), torch.zeros(1))
     ratio = math.tan(((time + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
-    weigh = lambda **options: NGD(**options).weight(float(alpha), float(sigma))  # noqa: E731
+    weigh = lambda **options: NGD(**options).weight(float(alpha), float(sigma))
     assert weigh(gamma=0.5, max_weight=math.inf) == pytest.approx(0.5 * ratio, rel=0.01)
     assert weigh(gamma=1.0, max_weight=0.85) == pytest.approx(min(0.85, ratio), rel=0.01)
     assert weigh(gamma=0.0) == 0
@@ -162,7 +162,7 @@ def test_full_weight_returns_exactly_the_rendering():
 def test_a_brighter_rendering_makes_a_brighter_estimate():
     for gamma in (0.05, 1.0):
         guidance = NGD(gamma=gamma, rounds=1)
-        empty = lambda noisy, times: Denoised(torch.zeros_like(noisy), noisy)  # noqa: E731
+        empty = lambda noisy, times: Denoised(torch.zeros_like(noisy), noisy)
         dark, bright = (walk(guidance, torch.full((1, 3, 2, 2), v), empty)[0].targets for v in (0.1, 0.6))
         assert (bright > dark).all()
 
@@ -177,7 +177,7 @@ def disagreeing_views(guidance):
     largest error.
     """
     mean = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1)
-    fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731
+    fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)
     state, _ = walk(guidance, torch.zeros(2, 1, 1, 1), gaussian(mean, 0.2), fit)
     return float(state.targets.abs().max())
 
@@ -194,11 +194,11 @@ def test_without_gamma_low_noise_does_not_let_the_views_go(gamma):
     the last step's fraction, alpha sigma, from the scene, which is the mean of the targets, and leaves its start as the
     product of the weights does."""
     means, start = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1), 0.3
-    certain = lambda noisy, times: Denoised(means.expand_as(noisy), noisy)  # noqa: E731
-    fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)  # noqa: E731
+    certain = lambda noisy, times: Denoised(means.expand_as(noisy), noisy)
+    fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)
     guidance = NGD(gamma=gamma, start=0.2, end=0.02, rounds=4)
     state, renderings = walk(guidance, torch.full((2, 1, 1, 1), start), certain, fit)
-    cosine = lambda time: math.cos((time / 1000 + 0.008) / 1.008 * math.pi / 2)  # noqa: E731, of arXiv 2102.09672, eq. 17
+    cosine = lambda time: math.cos((time / 1000 + 0.008) / 1.008 * math.pi / 2)
     alphas = [cosine(t + 1) / cosine(0) for t in (200, 140, 80, 20)]
     weights = [0.0 if gamma == 0 else 1 - alpha * math.sqrt(1 - alpha**2) for alpha in alphas]
     torch.testing.assert_close(renderings, torch.full_like(renderings, start * math.prod(weights)), atol=1e-5, rtol=0)
@@ -208,7 +208,7 @@ def test_without_gamma_low_noise_does_not_let_the_views_go(gamma):
 
 def test_an_oracle_prior_leads_the_field_to_the_truth():
     truth = torch.rand(3, 3, 4, 4)
-    fit = lambda targets, renderings: renderings + 0.5 * (targets - renderings)  # noqa: E731
+    fit = lambda targets, renderings: renderings + 0.5 * (targets - renderings)
     state, renderings = walk(NGD(rounds=40), torch.zeros(3, 3, 4, 4), lambda z, t: Denoised(truth, z), fit)
     torch.testing.assert_close(renderings, truth, atol=0.01, rtol=0)
 

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from vcgen.option_types import type_text
 from vcgen.schema import AtLeastOne, BelowOne, Positive, Unit
 from vcgen.systems.base import System
-from vcgen.training import fit  # noqa: F401  (makes the classes known)
+from vcgen.training import fit
 from vcgen.training.callbacks.checkpoints import Checkpoints
 from vcgen.training.callbacks.samples import Samples
 
@@ -86,7 +86,7 @@ def test_the_first_line_of_the_help_is_a_sentence(cls):
 
 
 @pytest.mark.parametrize(
-    "hint, text",
+    ("hint", "text"),
     [
         (AtLeastOne, "int >= 1"),
         (Unit | None, "float in [0, 1] | null"),

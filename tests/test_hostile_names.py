@@ -227,7 +227,7 @@ def test_keys_that_would_name_other_files_are_no_keys(tmp_path, key):
     index = write_shards([make_record("k0", count=2)], tmp_path / "out", (8, 6))
     path = index.folder / "index.json"
     path.write_text(path.read_text().replace('"k0"', json.dumps(key)))
-    with pytest.raises(UserError, match="index.json"):
+    with pytest.raises(UserError, match=r"index.json"):
         read_index(index.folder)
 
 

@@ -81,7 +81,7 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "kind, content",
+    ("kind", "content"),
     [
         ("PNG", png_of(13300, 13300)),
         ("PNG", png_of(9700, 10400)),  # where Pillow only warns

@@ -288,7 +288,7 @@ def test_a_folder_of_another_shape_is_refused_in_one_line(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "without, message",
+    ("without", "message"),
     [
         ({}, "give the trained field, --model.pretrained FOLDER"),
         ({"prior": None}, "there is no model.prior: nothing is left to train"),

@@ -40,7 +40,7 @@ def without(environ: dict, *names: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "environ, layout",
+    ("environ", "layout"),
     [
         ({}, None),
         (STEP, Layout(2, 4)),
@@ -72,7 +72,7 @@ def test_a_trainer_that_agrees_is_accepted(given):
 
 
 @pytest.mark.parametrize(
-    "environ, given, line",
+    ("environ", "given", "line"),
     [
         (without(STEP, "SLURM_STEP_ID"), {}, "8 tasks on 2 nodes, but this process was not started by srun"),
         (
@@ -128,7 +128,7 @@ def config(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "environ, expected", [(ONE, SLURMEnvironment), (without(ONE, "SLURM_STEP_ID"), LightningEnvironment)]
+    ("environ", "expected"), [(ONE, SLURMEnvironment), (without(ONE, "SLURM_STEP_ID"), LightningEnvironment)]
 )
 def test_lightning_gets_the_environment_and_never_requeues_by_itself(config, tmp_path, monkeypatch, environ, expected):
     found = {}

@@ -107,7 +107,7 @@ def test_an_image_goes_to_log_image_as_pixels_and_an_animation_as_a_file(tmp_pat
     assert Path(path) == tmp_path / "images" / "val" / "b-0000007.gif" and Path(path).read_bytes()[:3] == b"GIF"
 
 
-@pytest.mark.parametrize("logger, files", [(False, 0), (True, 1)])
+@pytest.mark.parametrize(("logger", "files"), [(False, 0), (True, 1)])
 def test_an_image_becomes_a_file_where_a_run_logs_and_no_logger_shows_images(tmp_path, logger, files):
     loggers = [CSVLogger(tmp_path / "log")] if logger else []
     show_image(trainer_with(tmp_path, *loggers), "val/a", np.zeros((4, 4, 3), np.uint8))

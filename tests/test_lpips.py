@@ -118,7 +118,7 @@ def test_failed_download_is_one_line(no_weights, monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
-    with pytest.raises(UserError, match="the download failed .*no route to host.*put torchvision's alexnet"):
+    with pytest.raises(UserError, match=r"the download failed .*no route to host.*put torchvision's alexnet"):
         find_weights("alex")
 
 

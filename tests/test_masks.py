@@ -45,7 +45,7 @@ def edit(folder, change) -> None:
 
 
 KINDS = {
-    "gray": lambda i: disc(i),
+    "gray": disc,
     "color": lambda i: np.repeat(disc(i)[..., None], 3, 2),
     "alpha": lambda i: np.concatenate([noise(i, channels=3), disc(i)[..., None] * np.uint8(255)], -1),
     "opaque alpha": lambda i: np.concatenate(
@@ -99,7 +99,7 @@ def test_masks_are_shrunk_and_undistorted_with_their_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, words",
+    ("name", "words"),
     [
         ("some", ["2 of 3 frames have a mask_path", "images/r_1.png has none"]),
         ("null", ["2 of 3 frames"]),
@@ -152,7 +152,7 @@ def test_masks_of_photographs_with_an_orientation_lie_as_they_fit(tmp_path, mask
     assert np.array_equal(np.round(rgb[0] * 255).transpose(1, 2, 0), np.rot90(noise(1, channels=3), -1))
 
 
-@pytest.mark.parametrize("orientation, size", [(3, (8, 6)), (6, (8, 8))])
+@pytest.mark.parametrize(("orientation", "size"), [(3, (8, 6)), (6, (8, 8))])
 def test_a_mask_of_which_the_shape_does_not_tell_how_it_lies_is_refused(tmp_path, capsys, orientation, size):
     folder = capture(tmp_path / "in", lambda i: disc(i, *size))
     for i in range(3):
@@ -162,7 +162,7 @@ def test_a_mask_of_which_the_shape_does_not_tell_how_it_lies_is_refused(tmp_path
 
 
 @pytest.mark.parametrize(
-    "opaque, words",
+    ("opaque", "words"),
     [
         ([2], ["2 images have transparency, 1 have no alpha channel (images/r_2 is the first without)"]),
         ([0, 2], ["1 images have transparency, 2 have no alpha channel (images/r_1 is the first with transparency)"]),

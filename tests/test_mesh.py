@@ -206,7 +206,7 @@ def test_other_formats_keep_the_world_and_the_colors(tmp_path, surface, name):
 
 
 def test_another_format_is_refused(tmp_path, surface):
-    with pytest.raises(UserError, match="glb, .ply, .obj or .stl"):
+    with pytest.raises(UserError, match=r"glb, .ply, .obj or .stl"):
         write_mesh(tmp_path / "ball.fbx", surface.mesh)
 
 

@@ -112,6 +112,6 @@ def test_a_file_gives_cameras_bounds_and_names(tmp_path):
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(changes, reason, tmp_path):
-    with pytest.raises(UserError, match="c.json") as caught:
+    with pytest.raises(UserError, match=r"c.json") as caught:
         camera_set(written(tmp_path / "c.json", **changes))
     assert reason in str(caught.value) and "\n" not in str(caught.value)

@@ -63,7 +63,7 @@ def same(first, second) -> bool:
 
 
 @pytest.mark.parametrize(
-    "options, words", [({}, []), ({"fill": 0.5}, ["--fill", "0.5"]), ({"as_is": True}, ["--as-is"])]
+    ("options", "words"), [({}, []), ({"fill": 0.5}, ["--fill", "0.5"]), ({"as_is": True}, ["--as-is"])]
 )
 def test_reconstruct_and_render_are_the_commands_views(tmp_path, place, model, options, words):
     drawing().save(tmp_path / "car.png")
@@ -119,7 +119,7 @@ def test_samples_are_of_the_sampler_that_is_asked_for(model, system):
         model.sample(drawing(), cameras, sampler="euler")
 
 
-@pytest.mark.parametrize("mode, background", [("RGBA", (0, 0, 0, 0)), ("RGB", (255, 255, 255))])
+@pytest.mark.parametrize(("mode", "background"), [("RGBA", (0, 0, 0, 0)), ("RGB", (255, 255, 255))])
 def test_paths_images_and_arrays_are_the_same(tmp_path, model, mode, background):
     image = drawing(mode, background=background)
     image.save(tmp_path / "car.png")
@@ -144,7 +144,7 @@ def test_images_of_any_size_fit_the_model(model, size):
 
 
 @pytest.mark.parametrize(
-    "array, message",
+    ("array", "message"),
     [
         (np.zeros((8, 8)), r"shape \(height, width, 3 or 4\), not \(8, 8\)"),
         (np.zeros((3, 8, 8)), "channels last"),
@@ -181,7 +181,7 @@ def test_what_is_known_of_the_image_moves_the_input_camera(ball):
     assert seen.K[0, 0, 0, 0].item() == pytest.approx(0.5 / math.tan(math.radians(30)))
     model.reconstruct(drawing())
     assert torch.equal(model.system.seen.cameras.c2w, seen.c2w)
-    with pytest.raises(UserError, match="must exceed 0.5"):
+    with pytest.raises(UserError, match=r"must exceed 0.5"):
         vcgen.load(ball, input_distance=0.4)
     for impossible in (
         lambda: vcgen.load(ball, input_elevation=90).context(drawing()),

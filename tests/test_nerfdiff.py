@@ -112,7 +112,7 @@ def small_encoder():
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "make, names", [(small_encoder, {"rgb"}), (lambda: PixelNerf(width=16, first_pool=False), {"rgb", "coarse"})]
+    ("make", "names"), [(small_encoder, {"rgb"}), (lambda: PixelNerf(width=16, first_pool=False), {"rgb", "coarse"})]
 )
 def test_both_fields_train_on_the_same_system(make, names):
     """The seams: an encoder is all that differs between NerfDiff and the pixelNeRF baseline. Twenty steps on one batch

@@ -24,9 +24,9 @@ from vcgen.systems.realfusion.system import RealFusionOptions
 from vcgen.types import Example, Views
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from objects import KnownObject  # noqa: E402
-from oracle import Oracle, OracleFusion  # noqa: E402
-from shaded import draw  # noqa: E402
+from objects import KnownObject
+from oracle import Oracle, OracleFusion
+from shaded import draw
 
 #: Pixels. With 24 the block comes out at IoU 0.797, just below the bound.
 SIZE = 32

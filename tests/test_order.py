@@ -19,7 +19,7 @@ def places(start: Position, batch: int) -> list[tuple[int, int]]:
     return [(start.epoch, place) for place in range(start.scenes, start.scenes + batch)]
 
 
-@pytest.mark.parametrize("total, batch", [(1, 1), (7, 1), (7, 2), (7, 7), (12, 4), (13, 4)])
+@pytest.mark.parametrize(("total", "batch"), [(1, 1), (7, 1), (7, 2), (7, 7), (12, 4), (13, 4)])
 def test_batches_walk_through_every_epoch_in_order_and_leave_out_less_than_a_batch(total, batch):
     full = total // batch * batch
     expected = [(epoch, place) for epoch in range(3) for place in range(full)]
@@ -68,11 +68,11 @@ def test_draws_differ_between_seeds_epochs_and_places_and_repeat():
 
 def test_a_position_counts_for_the_same_scenes_and_seed_alone():
     assert resume_position({**HERE, "epoch": 3, "scenes": 24, "ranks": 4, "batch_size": 1}, HERE, 24) == Position(3, 24)
-    with pytest.raises(UserError, match="other scenes than data.train.*--model.pretrained"):
+    with pytest.raises(UserError, match=r"other scenes than data.train.*--model.pretrained"):
         resume_position({**HERE, "data": identity(["a", "b"])}, HERE, 24)
-    with pytest.raises(UserError, match="with seed 5, here it is 4.*--seed_everything 5.*--model.pretrained"):
+    with pytest.raises(UserError, match=r"with seed 5, here it is 4.*--seed_everything 5.*--model.pretrained"):
         resume_position({**HERE, "seed": 5}, HERE, 24)
-    with pytest.raises(UserError, match="counted batches.*--model.pretrained"):
+    with pytest.raises(UserError, match=r"counted batches.*--model.pretrained"):
         resume_position({"cursor": 17}, HERE, 24)
 
 
@@ -94,7 +94,7 @@ def test_a_position_counts_for_the_same_scenes_and_seed_alone():
     ],
 )
 def test_a_position_that_no_run_has_is_refused(change):
-    with pytest.raises(UserError, match="position.*--model.pretrained"):
+    with pytest.raises(UserError, match=r"position.*--model.pretrained"):
         resume_position({**HERE, **change}, HERE, 24)
 
 

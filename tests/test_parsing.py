@@ -48,7 +48,7 @@ def test_what_lightning_raises_of_its_own_accord_is_a_refusal_and_nothing_else()
 
 
 @pytest.mark.parametrize(
-    "errors, line",
+    ("errors", "line"),
     [
         (
             ["Expected a dot import path string: nope", "Expected a <class 'bool'>"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import memory  # noqa: E402
+import memory
 
 CPU = torch.device("cpu")
 

@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_prior_is_refused_in_one_line(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil, message",
+    ("spoil", "message"),
     [
         (lambda tensors, name: tensors.pop(name), "the factors of"),
         (lambda tensors, name: tensors.update({name: tensors[name][:2].clone()}), "the factors of"),
@@ -222,7 +222,7 @@ def test_changes_that_lack_a_part_are_refused_where_diffusers_would_draw_it_at_r
 )
 def test_a_damaged_note_is_refused(tmp_path, note):
     (tmp_path / "personal.json").write_bytes(note)
-    with pytest.raises(UserError, match="personal.json: .*delete it") as error:
+    with pytest.raises(UserError, match=r"personal.json: .*delete it") as error:
         noted_phrase(tmp_path)
     assert str(error.value).isprintable()
 
@@ -265,7 +265,7 @@ def test_lora_has_the_rank_and_the_layers_asked_for(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method, message",
+    ("method", "message"),
     [
         (lambda: TextualInversion("", "car"), "no word"),
         (lambda: TextualInversion("two words", "car"), "no word"),

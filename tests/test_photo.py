@@ -164,7 +164,7 @@ def test_photo_and_mask_turn_as_the_camera_noted(photo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "orientation, lies", [(6, "stored"), (6, "upright"), (8, "stored"), (5, "stored"), (7, "upright")]
+    ("orientation", "lies"), [(6, "stored"), (6, "upright"), (8, "stored"), (5, "stored"), (7, "upright")]
 )
 def test_a_mask_without_orientation_lies_as_its_shape_says(photo, tmp_path, orientation, lies):
     exif = Image.Exif()
@@ -181,7 +181,7 @@ def test_a_mask_without_orientation_lies_as_its_shape_says(photo, tmp_path, orie
     assert np.array_equal(found.alpha, wanted.alpha) and np.array_equal(found.color, wanted.color)
 
 
-@pytest.mark.parametrize("orientation, size", [(6, (60, 60)), (3, (80, 60)), (2, (80, 60))])
+@pytest.mark.parametrize(("orientation", "size"), [(6, (60, 60)), (3, (80, 60)), (2, (80, 60))])
 def test_a_mask_that_may_lie_in_two_ways_is_refused(tmp_path, orientation, size):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -213,7 +213,7 @@ def test_what_is_no_photo_of_an_object_is_refused_in_one_line(photo, tmp_path, n
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="fill"):
         load_photo(*photo, 32, fill=0)
-    with pytest.raises(UserError, match="data.size must lie between 8 and 4096"):
+    with pytest.raises(UserError, match=r"data.size must lie between 8 and 4096"):
         load_photo(*photo, 4)
 
 
@@ -282,7 +282,7 @@ def test_the_reference_camera_is_drawn_into_the_runs_folder(photo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"elevation": 90.0}, "elevation"),
         ({"fov": 0.5}, "fov"),

@@ -36,7 +36,7 @@ def test_without_changes_the_object_lies_on_white():
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_is_drawn_images_are_in_range_and_show_nothing_of_the_background(seed):
     image = changed(seed, **dict.fromkeys(NONE, 1.0) | {"grayscale": 0.0})
-    assert image.shape == (3, 64, 64) and 0 <= float(image.min()) and float(image.max()) == 1.0
+    assert image.shape == (3, 64, 64) and float(image.min()) >= 0 and float(image.max()) == 1.0
     assert float((image[1] - image[0]).max()) < 1e-5  # nowhere greener than red
     assert image[:, [0, 0, -1, -1], [0, -1, 0, -1]].min() == 1.0  # turned corners are white, not black
 
@@ -104,7 +104,7 @@ def test_the_generator_alone_decides():
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"grayscale": 1.5}, "grayscale"),
         ({"zoom": (1.2, 0.8)}, "zoom"),

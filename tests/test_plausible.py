@@ -212,7 +212,7 @@ def test_pixels_that_are_not_square_are_told(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "color, background, words",
+    ("color", "background", "words"),
     [
         (255, "white", None),
         (240, "white", None),

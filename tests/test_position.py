@@ -52,7 +52,7 @@ def test_another_batch_size_goes_on_in_the_epoch_without_repeating_or_skipping_a
 
 
 @pytest.mark.parametrize(
-    "option, value, words",
+    ("option", "value", "words"),
     [
         ("seed_everything", 1, "trained with seed 0, here it is 1; give --seed_everything 0"),
         ("data__hold_out", 2, "other scenes than data.train and data.hold_out give"),

@@ -87,7 +87,7 @@ def test_sampling_without_strength_returns_the_start_clamped(sampler, strength):
 
 def test_an_unknown_sampler_is_refused():
     prior = ViewPrior(**SMALL).eval()
-    with pytest.raises(ValueError, match="the samplers are ddim, dpm.*; got 'euler'"):
+    with pytest.raises(ValueError, match=r"the samplers are ddim, dpm.*; got 'euler'"):
         prior.sample(condition(prior), torch.Generator(), 2, sampler="euler")
 
 
@@ -207,7 +207,7 @@ def test_the_gpu_accepts_images_in_range():
     torch.cuda.synchronize()
 
 
-@pytest.mark.parametrize("depth, channels", [(False, 4), (True, 5)])
+@pytest.mark.parametrize(("depth", "channels"), [(False, 4), (True, 5)])
 def test_the_condition_holds_what_was_asked_for(depth, channels):
     prior = ViewPrior(depth=depth, **SMALL)
     given = condition(prior)
@@ -218,7 +218,7 @@ def test_the_condition_holds_what_was_asked_for(depth, channels):
         torch.testing.assert_close(given.maps[:, 4:], (seen.depth[0] - 0.8) / 1.0 * 2 - 1)
 
 
-@pytest.mark.parametrize("input_attention, kind", [(True, UNet2DConditionModel), (False, UNet2DModel)])
+@pytest.mark.parametrize(("input_attention", "kind"), [(True, UNet2DConditionModel), (False, UNet2DModel)])
 def test_diffusers_opens_the_saved_network_by_itself(tmp_path, input_attention, kind):
     prior = ViewPrior(input_attention=input_attention, **SMALL).eval()
     prior.unet.save_pretrained(tmp_path / "unet")
@@ -238,12 +238,12 @@ def test_diffusers_opens_the_saved_network_by_itself(tmp_path, input_attention, 
 
 @pytest.mark.parametrize("patch", [0, 3, 16])
 def test_patches_that_do_not_divide_the_image_are_refused(patch):
-    with pytest.raises(ValueError, match="size 16 is no multiple of|patch must be at least 1"):
+    with pytest.raises(ValueError, match=r"size 16 is no multiple of|patch must be at least 1"):
         ViewPrior(**SMALL, patch=patch)
 
 
 @pytest.mark.parametrize(
-    "millions, options",
+    ("millions", "options"),
     [
         (5, {}),
         (100, dict(channels=(128, 224, 320, 416), layers=2, attention=(False, True, True, True), size=128)),

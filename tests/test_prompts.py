@@ -48,7 +48,7 @@ def test_the_text_encoders_own_limit_counts_where_the_tokenizer_states_none():
 
 def test_what_must_reach_the_network_is_required():
     PRIOR.require("a photo of a red car, front view", "red car", "front view", "")
-    with pytest.raises(UserError, match="reads 24: .*'front view' does not reach the network"):
+    with pytest.raises(UserError, match=r"reads 24: .*'front view' does not reach the network"):
         PRIOR.require(LONG, "red", "front view")
     with pytest.raises(UserError, match="does not hold 'car' as words of its own"):
         PRIOR.require("a photo of cars", "car")
@@ -119,7 +119,7 @@ def test_a_personalization_whose_words_fit_is_not(recwarn):
     ],
 )
 def test_templates_without_their_words_are_refused(make):
-    with pytest.raises((UserError, ValueError), match="template|subject"):
+    with pytest.raises((UserError, ValueError), match=r"template|subject"):
         make()
 
 
@@ -130,7 +130,7 @@ def test_the_learned_name_is_the_subject_or_in_it():
     assert Prompt(template="one <e>, {view} view").with_learned("<e>").of("side") == "one <e>, side view"
     with pytest.raises(UserError, match="subject is 'car', without the learned '<e>'"):
         Prompt("car").with_learned("<e>")
-    with pytest.raises(UserError, match="has no {subject}: the learned '<e>' would not reach"):
+    with pytest.raises(UserError, match=r"has no {subject}: the learned '<e>' would not reach"):
         Prompt(template="a photo of a car").with_learned("<e>")
 
 
@@ -143,7 +143,7 @@ def test_scene_prompts_that_lose_the_view_are_refused_and_those_without_one_are_
 
 
 def test_captions_that_would_be_cut_are_refused_with_the_length_they_need():
-    with pytest.raises(UserError, match="model.sizes.length is 8: set it to (1[0-9])") as refused:
+    with pytest.raises(UserError, match=r"model.sizes.length is 8: set it to (1[0-9])") as refused:
         new_text_prior(CAPTIONS, TextPriorOptions(**{**vars(TINY), "length": 8}))
     enough = int(str(refused.value).partition("set it to ")[2].split(",")[0])
     assert new_text_prior(CAPTIONS, TextPriorOptions(**{**vars(TINY), "length": enough})).length == enough
@@ -164,7 +164,7 @@ def test_what_another_prior_has_learned_is_refused(tmp_path):
         load_personal(tiny_prior(seed=1), word)
     note = json.loads((word / "personal.json").read_text())
     (word / "personal.json").write_text(json.dumps({**note, "phrase": "<f>"}))
-    with pytest.raises(UserError, match="says '<f>', but learned_embeds.safetensors holds '<e>'"):
+    with pytest.raises(UserError, match=r"says '<f>', but learned_embeds.safetensors holds '<e>'"):
         load_personal(tiny_prior(), word)
     lora = saved(LoRA(noun="car"), tmp_path / "lora")
     path = lora / "pytorch_lora_weights.safetensors"

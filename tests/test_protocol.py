@@ -50,12 +50,12 @@ def test_indices_that_are_no_views_are_refused(indices):
 
 @pytest.mark.parametrize("indices", [{"context": (64,)}, {"targets": (1, 24)}])
 def test_index_out_of_range_names_the_object(indices):
-    with pytest.raises(UserError, match="object teapot: .* only views 0 to 23"):
+    with pytest.raises(UserError, match=r"object teapot: .* only views 0 to 23"):
         make(**indices).target_indices(24, "teapot")
 
 
 def test_object_with_another_number_of_views_than_promised_is_named():
-    with pytest.raises(UserError, match="object teapot: has 250 views.*251"):
+    with pytest.raises(UserError, match=r"object teapot: has 250 views.*251"):
         make(views=251).target_indices(250, "teapot")
 
 
@@ -65,7 +65,7 @@ def test_object_without_any_view_left_is_refused():
 
 
 def test_other_resolution_says_at_which_size_to_pack():
-    with pytest.raises(UserError, match="64 x 64.*128 x 128.*--size 128"):
+    with pytest.raises(UserError, match=r"64 x 64.*128 x 128.*--size 128"):
         make(size=(128, 128)).check_data((64, 64), "test", Path("shards"))
 
 

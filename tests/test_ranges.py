@@ -109,7 +109,7 @@ Inner.__module__ = Outer.__module__ = "vcgen.test"
 
 
 @pytest.mark.parametrize(
-    "arguments, line",
+    ("arguments", "line"),
     [
         (dict(side=0), "model.side: expected int >= 1; not 0"),
         (dict(side=True), "model.side: expected int, got bool; not True"),
@@ -143,7 +143,7 @@ def test_what_lies_in_the_range_is_accepted():
 
 
 @pytest.mark.parametrize(
-    "option, value, line",
+    ("option", "value", "line"),
     [
         ("data__batch_size", 0, "data.batch_size: expected int >= 1; not 0"),
         ("model__encoder__decoder__hidden", 0, "model.encoder.decoder.hidden: expected int >= 1; not 0"),
@@ -161,7 +161,7 @@ def test_the_command_refuses_before_it_trains(config, tmp_path, capsys, option, 
 
 
 @pytest.mark.parametrize(
-    "options, words",
+    ("options", "words"),
     [
         (
             dict(model__prior__size=32),
@@ -184,7 +184,7 @@ def test_a_prior_that_does_not_fit_the_data_is_refused(config, tmp_path, capsys,
 
 
 @pytest.mark.parametrize(
-    "options, words",
+    ("options", "words"),
     [
         (dict(channels=[]), "channels is empty"),
         (dict(attention=[True]), "attention has 1 entries, channels 2"),
@@ -202,7 +202,7 @@ def test_levels_that_do_not_fit_are_refused_with_those_that_do(options, words):
 
 
 @pytest.mark.parametrize(
-    "system, data, takes",
+    ("system", "data", "takes"),
     [
         ("nerfdiff.NerfDiff", "datamodules.photo.PhotoData", "ShardData or SceneData"),
         ("realfusion.system.RealFusion", "datamodules.shards.ShardData", "PhotoData"),
@@ -218,10 +218,10 @@ def test_a_stage_says_which_data_it_learns_from(system, data, takes):
 
 
 def test_a_distillation_with_fewer_rays_than_views_names_both():
-    with pytest.raises(ValueError, match="options.rays is 3, options.views 16: give at least one ray per view"):
+    with pytest.raises(ValueError, match=r"options.rays is 3, options.views 16: give at least one ray per view"):
         DistillOptions(views=16, rays=3)
 
 
 def test_an_input_view_that_some_scene_does_not_have_is_refused():
-    with pytest.raises(UserError, match="none is view 50.*change data.context"):
+    with pytest.raises(UserError, match=r"none is view 50.*change data.context"):
         FixedScenes(read_index("data/cars64/test"), scenes=2, targets=1, context=50)

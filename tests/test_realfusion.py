@@ -55,7 +55,7 @@ def test_the_weights_fit_the_reduction_and_follow_the_run():
         LossWeights(rgb=-1.0)
 
 
-@pytest.mark.parametrize("reduction, fraction", [("sum", 2), ("mean", 2 * 4 * 3 * 3)])
+@pytest.mark.parametrize(("reduction", "fraction"), [("sum", 2), ("mean", 2 * 4 * 3 * 3)])
 def test_the_gradient_towards_targets_is_the_difference(reduction, fraction):
     latents, targets = torch.randn(2, 4, 3, 3).requires_grad_(), torch.randn(2, 4, 3, 3).requires_grad_()
     distance_to_targets(latents, targets, reduction).backward()
@@ -63,7 +63,7 @@ def test_the_gradient_towards_targets_is_the_difference(reduction, fraction):
     assert targets.grad is None
 
 
-@pytest.mark.parametrize("reduction, entries", [("sum", 2), ("mean", 2 * 3 * 8 * 8)])
+@pytest.mark.parametrize(("reduction", "entries"), [("sum", 2), ("mean", 2 * 3 * 8 * 8)])
 def test_through_an_identity_encoder_the_images_gradient_is_score_distillations(reduction, entries):
     """omega (eps_hat - eps) with omega = sigma^2, twice, as images in [0, 1] become [-1, 1]."""
     prior = Identity()

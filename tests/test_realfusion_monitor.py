@@ -34,7 +34,7 @@ def said_of(watch, values) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "opacity, entropy, progress, words",
+    ("opacity", "entropy", "progress", "words"),
     [
         (0.001, 0.01, 0.1, "empty"),
         (0.99, 0.01, 0.1, "fills the frame"),
@@ -49,7 +49,7 @@ def test_a_scene_that_goes_wrong_is_told_once(opacity, entropy, progress, words)
 
 
 @pytest.mark.parametrize(
-    "norms, told",
+    ("norms", "told"),
     [
         ([1.0] * WINDOW + [150.0] * 3 * IN_A_ROW, True),
         ([1.0] * WINDOW + ([150.0] * (IN_A_ROW - 1) + [1.0]) * 5, False),
@@ -69,7 +69,7 @@ def test_gradients_far_above_their_median_for_several_steps_are_told_once(norms,
 
 
 @pytest.mark.parametrize(
-    "alike, progress, told", [(True, 0.5, True), (True, 1.0, True), (True, 0.4, False), (False, 1.0, False)]
+    ("alike", "progress", "told"), [(True, 0.5, True), (True, 1.0, True), (True, 0.4, False), (False, 1.0, False)]
 )
 def test_an_object_with_four_faces_is_told_once_from_half_of_the_run(alike, progress, told):
     face, other = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)

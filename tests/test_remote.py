@@ -70,7 +70,7 @@ def test_a_web_server_feeds_loader_processes(origin, tmp_path):
         ]
         a, b = (list(itertools.islice(loader, 4)) for loader in loaders)
         assert [x.keys for x in a] == [x.keys for x in b]
-        with pytest.raises(UserError, match="http://127.0.0.1:.*/nothing: index.json cannot be fetched"):
+        with pytest.raises(UserError, match=r"http://127.0.0.1:.*/nothing: index.json cannot be fetched"):
             Cache(tmp_path / "cache", 1 << 20).index(f"{source}/nothing")
     finally:
         server.shutdown()
@@ -117,7 +117,7 @@ def test_the_least_recently_used_shard_goes_first_and_never_one_that_is_read(ori
         assert kept() == {names[0], names[3]}
         with open(index.folder / f"{names[3]}.lock", "ab") as second:
             fcntl.flock(second, fcntl.LOCK_SH)
-            with pytest.raises(UserError, match="no room for 000001.tar.*raise data.cache_gb"):
+            with pytest.raises(UserError, match=r"no room for 000001.tar.*raise data.cache_gb"):
                 index.read(2)
     assert index.read(2).key == "k2" and sum(path.stat().st_size for path in index.folder.glob("*.tar")) <= 2 * size
 
@@ -130,7 +130,7 @@ def test_a_damaged_copy_is_fetched_again_and_damage_at_the_origin_is_refused(ori
     copy.write_bytes(damage(copy.read_bytes()))
     assert index.read(0).images == origin.read(0).images and fetched(tmp_path / "log") == ["000000.tar"] * 2
     (origin.folder / "000001.tar").write_bytes(damage((origin.folder / "000001.tar").read_bytes()))
-    with pytest.raises(UserError, match="000001.tar arrived with .* not those of index.json"):
+    with pytest.raises(UserError, match=r"000001.tar arrived with .* not those of index.json"):
         index.read(2)
     assert sorted(path.name for path in index.folder.glob("*.tar*") if path.suffix != ".lock") == ["000000.tar"]
 
@@ -156,9 +156,9 @@ def test_names_that_would_leave_the_folder_or_run_a_command_are_refused(origin, 
 
 def test_commands_that_fail_or_name_no_file_are_refused(tmp_path):
     cache = Cache(tmp_path / "cache", 1 << 20)
-    with pytest.raises(UserError, match="index.json cannot be fetched"):
+    with pytest.raises(UserError, match=r"index.json cannot be fetched"):
         cache.index("pipe:false {}")
-    with pytest.raises(UserError, match="needs {} where the file's name belongs"):
+    with pytest.raises(UserError, match=r"needs {} where the file's name belongs"):
         cache.index("pipe:cat /somewhere")
 
 

@@ -162,7 +162,7 @@ def test_pixel_centers_are_where_a_ball_says(size, azimuth, elevation):
     )  # the middle's own projection lies 0.1 to 0.4 pixels away
 
 
-@pytest.mark.parametrize("passes", [dict(), dict(importance=8), dict(importance=12, keep_coarse=True, around_depth=3)])
+@pytest.mark.parametrize("passes", [{}, dict(importance=8), dict(importance=12, keep_coarse=True, around_depth=3)])
 def test_chunking_never_changes_the_image_and_keeps_its_bound(passes):
     asked = []
 

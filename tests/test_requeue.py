@@ -68,7 +68,7 @@ def last(folder) -> dict:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "number, moment, step",
+    ("number", "moment", "step"),
     [
         (signal.SIGUSR1, "setup", 1),
         (signal.SIGUSR1, "sanity check", 1),
@@ -219,7 +219,7 @@ def ended(number=signal.SIGUSR1, leader=True, resumes=True) -> Stopped:
 
 
 @pytest.mark.parametrize(
-    "environ, name",
+    ("environ", "name"),
     [
         (BATCH, "12"),
         # "10" or "12" could be the whole array
@@ -255,7 +255,7 @@ def test_a_missing_scontrol_is_one_line_and_a_failed_job(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "state, time, requeued",
+    ("state", "time", "requeued"),
     [
         ("RUNNING", "2026-11-21T19:49:11", True),  # the grace time of a preemption has begun
         ("RUNNING", "None", False),  # somebody's own SIGTERM
@@ -271,7 +271,7 @@ def test_a_job_in_the_grace_time_of_a_preemption_is_requeued(scontrol, state, ti
 
 
 @pytest.mark.parametrize(
-    "stopped, environ",
+    ("stopped", "environ"),
     [
         (ended(signal.SIGTERM), BATCH),  # requeued: SLURM does it; canceled: nobody may
         (ended(resumes=False), BATCH),

@@ -20,7 +20,7 @@ def assert_same_end(*folders) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "workers, batch_size, stop, epoch",
+    ("workers", "batch_size", "stop", "epoch"),
     [
         pytest.param(0, 2, 3, 0, id="between validations"),
         pytest.param(2, 2, 4, 0, id="at a validation"),

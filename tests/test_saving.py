@@ -64,7 +64,7 @@ def test_extra_saves_come_between_validations_and_change_nothing(config, tmp_pat
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "mode, measured, kept",
+    ("mode", "measured", "kept"),
     [
         ("max", [1.0, 5.0, 3.0, float("nan"), 4.0, 2.0], {"best.ckpt": 4, "step-4.ckpt": 4, "step-10.ckpt": 10}),
         ("min", [6.0, 5.0, 3.0, float("nan"), 3.0, 2.0], {"best.ckpt": 12, "step-12.ckpt": 12, "step-6.ckpt": 6}),
@@ -110,7 +110,7 @@ def test_a_metric_that_is_not_logged_is_refused_with_those_that_are(capsys, conf
     )
 
 
-@pytest.mark.parametrize("option, value", [("keep_best", 0), ("every_n_steps", 0), ("mode", "most")])
+@pytest.mark.parametrize(("option", "value"), [("keep_best", 0), ("every_n_steps", 0), ("mode", "most")])
 def test_impossible_options_are_refused(capsys, config, tmp_path, option, value):
     assert f"checkpoint.{option}" in refusal(capsys, vcgen("fit", config, tmp_path, **{f"checkpoint__{option}": value}))
 

@@ -133,7 +133,7 @@ def test_a_value_that_does_not_fit_is_not_repeated(config, tmp_path, capfd, monk
     ],
 )
 def test_failed_downloads_do_not_repeat_them(tmp_path, source):
-    with pytest.raises(UserError, match="cannot be fetched|needs {}") as error:
+    with pytest.raises(UserError, match=r"cannot be fetched|needs {}") as error:
         Cache(tmp_path / "cache", 1 << 20).index(source)
     assert "***" in str(error.value) and found_in(tmp_path / "cache", str(error.value), WORD) == []
 

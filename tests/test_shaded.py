@@ -12,7 +12,7 @@ import torch
 from vcgen.cameras import orbit, pinhole
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from shaded import SKY, draw, to_linear, to_srgb  # noqa: E402
+from shaded import SKY, draw, to_linear, to_srgb
 
 
 def front_camera(focal=1.0):

@@ -102,7 +102,7 @@ def test_sharded_training_equals_ddp_and_goes_on_exactly(config, tmp_path):
     assert equal(resumed["callbacks"]["EMA"], sharded["callbacks"]["EMA"])
 
 
-BOTH_WAYS = pytest.mark.parametrize("first, second", [("ddp", "sharded"), ("sharded", "ddp")])
+BOTH_WAYS = pytest.mark.parametrize(("first", "second"), [("ddp", "sharded"), ("sharded", "ddp")])
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strat
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "options, words",
+    ("options", "words"),
     [
         (dict(model__optimizer__muon_lr=0.01), "model.optimizer.muon_lr: Muon needs whole matrices"),
         (

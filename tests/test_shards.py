@@ -95,19 +95,19 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 def test_a_truncated_shard_is_refused_by_name(index):
     shard = index.folder / "000001.tar"
     shard.write_bytes(shard.read_bytes()[:3000])
-    with pytest.raises(UserError, match="000001.tar: 3000 bytes"):
+    with pytest.raises(UserError, match=r"000001.tar: 3000 bytes"):
         read_index(index.folder)
     sample = index.shards[1].samples[1]
-    with pytest.raises(UserError, match="000001.tar: truncated"):
+    with pytest.raises(UserError, match=r"000001.tar: truncated"):
         read_sample(index.folder, "000001.tar", sample.offset, sample.size)
 
 
 def test_an_empty_or_missing_shard_is_refused_by_name(index):
     (index.folder / "000002.tar").write_bytes(b"")
-    with pytest.raises(UserError, match="000002.tar: 0 bytes"):
+    with pytest.raises(UserError, match=r"000002.tar: 0 bytes"):
         read_index(index.folder)
     (index.folder / "000002.tar").unlink()
-    with pytest.raises(UserError, match="000002.tar: missing"):
+    with pytest.raises(UserError, match=r"000002.tar: missing"):
         read_index(index.folder)
 
 
@@ -116,9 +116,9 @@ def test_flipped_bytes_are_found_by_checksum_and_a_broken_header_on_reading(inde
     data = bytearray(shard.read_bytes())
     data[100:140] = b"x" * 40
     shard.write_bytes(data)
-    with pytest.raises(UserError, match="000000.tar: checksum"):
+    with pytest.raises(UserError, match=r"000000.tar: checksum"):
         index.verify_checksums()
-    with pytest.raises(UserError, match="000000.tar, scene at byte 0"):
+    with pytest.raises(UserError, match=r"000000.tar, scene at byte 0"):
         index.read(0)
 
 
@@ -128,7 +128,7 @@ def test_a_png_cut_inside_the_shard_names_shard_scene_and_view(index):
     end = data.index(b"IEND", sample.offset)
     data[end : end + 4] = bytes(4)
     (index.folder / "000000.tar").write_bytes(data)
-    with pytest.raises(UserError, match="000000.tar.*scene k0, view 000000.*truncated"):
+    with pytest.raises(UserError, match=r"000000.tar.*scene k0, view 000000.*truncated"):
         index.read(0)
 
 
@@ -144,7 +144,7 @@ def test_plain_webdataset_reads_the_bundled_shards_as_the_index_does():
 
 
 def test_an_index_of_another_kind_is_refused(tmp_path, index):
-    with pytest.raises(UserError, match="no index.json"):
+    with pytest.raises(UserError, match=r"no index.json"):
         read_index(tmp_path)
     path = index.folder / "index.json"
     content = json.loads(path.read_text())
@@ -253,7 +253,9 @@ def test_every_bundled_object_of_the_families_exists():
     assert named <= known
 
 
-@pytest.mark.parametrize("text, words", [('[["a", "b"], ["b"]]', "b is named twice"), ('{"a": 1}', "list of lists")])
+@pytest.mark.parametrize(
+    ("text", "words"), [('[["a", "b"], ["b"]]', "b is named twice"), ('{"a": 1}', "list of lists")]
+)
 def test_families_that_are_none_are_refused(tmp_path, text, words):
     (tmp_path / "families.json").write_text(text)
     with pytest.raises(UserError, match=words):

@@ -79,7 +79,7 @@ def test_a_cache_of_another_user_is_refused(origin, tmp_path, which):
     source = f"pipe:cat {origin.folder}/{{}}"
     folder = folder_of(tmp_path / "cache", source)
     os.chown(folder if which == "folder" else folder.parent, 4711, -1)
-    with pytest.raises(UserError, match="belongs to another user; .* choose a place of your own"):
+    with pytest.raises(UserError, match=r"belongs to another user; .* choose a place of your own"):
         Cache(tmp_path / "cache", 1 << 20).index(source)
 
 
@@ -120,7 +120,7 @@ def test_making_room_removes_nothing_but_shards_of_the_cache(origin, tmp_path):
 def test_an_origin_that_does_not_end_fills_no_disk(origin, tmp_path):
     source = f"pipe:if [ {{}} = index.json ]; then cat {origin.folder}/index.json; else cat /dev/zero; fi"
     index = Cache(tmp_path / "cache", 1 << 22).index(source)
-    with pytest.raises(UserError, match="000000.tar arrived with .* bytes that are not those of index.json"):
+    with pytest.raises(UserError, match=r"000000.tar arrived with .* bytes that are not those of index.json"):
         index.read(0)
     assert sorted(path.suffix for path in index.folder.iterdir()) == [".json", ".lock", ".lock"]
 

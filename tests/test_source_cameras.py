@@ -25,7 +25,7 @@ def refused(function, *args) -> str:
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    ("changes", "words"),
     [
         ({"fl_x": None, "camera_angle_x": 52.0}, ["camera_angle_x", "found 52", "in degrees?"]),
         ({"fl_x": None, "camera_angle_x": 3.2}, ["camera_angle_x", "between 0 and pi", "in degrees?"]),
@@ -65,7 +65,7 @@ def test_intrinsics_of_another_unit_or_resolution_are_refused(changes, words, pl
 
 
 @pytest.mark.parametrize(
-    "stated, size",
+    ("stated", "size"),
     [
         ({"fl_x": 131.2, "cx": 64, "cy": 64, "w": 128, "h": 128}, (64, 64)),
         ({"fl_x": 1.025, "cx": 0.5, "cy": 0.5, "w": 1, "h": 1}, (64, 64)),
@@ -80,7 +80,7 @@ def test_intrinsics_that_only_look_odd_are_taken(stated, size):
 
 
 @pytest.mark.parametrize(
-    "intrinsics, words",
+    ("intrinsics", "words"),
     [
         ("1.025 0.5 0.5 0.\n0 0 0\n1\n64 64", ["normalized?"]),
         ("65.6 0.5 0.5 0.\n0 0 0\n1\n64 64", ["corner", "normalized?"]),
@@ -154,7 +154,7 @@ def test_a_real_lens_does_not_fold(lens):
 
 
 @pytest.mark.parametrize(
-    "changes, word",
+    ("changes", "word"),
     [
         ({"k1": -3.0}, "folds"),
         ({"frame": {"k1": -3.0}}, "folds"),
@@ -197,7 +197,7 @@ def test_coefficients_come_from_the_frame_then_the_file_and_as_a_list():
 
 
 @pytest.mark.parametrize(
-    "stated, said",
+    ("stated", "said"),
     [
         ({"fl_x": 9, "w": 6, "h": 8, "camera_angle_x": 2 * math.atan(3 / 9)}, False),
         ({"fl_x": 18, "w": 6, "h": 8, "camera_angle_x": 2 * math.atan(3 / 9)}, True),

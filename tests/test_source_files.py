@@ -34,7 +34,7 @@ def renamed(folder, names: list[str], files: list[str], kind: str = "PNG"):
 
 
 @pytest.mark.parametrize(
-    "name, file",
+    ("name", "file"),
     [
         ("images/r_{}", "images/r_{}.PNG"),
         ("images/r_{}", "images/r_{}.webp"),
@@ -152,7 +152,7 @@ def test_what_systems_leave_in_folders_is_not_read(tmp_path, capsys, kind):
 
 
 @pytest.mark.parametrize(
-    "name, content",
+    ("name", "content"),
     [
         ("pose/000001.txt", APPLE),
         ("intrinsics.txt", b"\x1b[31m 1 2 3\n"),
@@ -189,7 +189,7 @@ def test_two_images_of_one_view_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "kind, file, words",
+    ("kind", "file", "words"),
     [
         ("transforms", "sparse/0/cameras.bin", ["COLMAP", "ns-process-data", "colmap2nerf.py"]),
         ("srn", "cameras.txt", ["COLMAP"]),

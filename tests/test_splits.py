@@ -47,7 +47,7 @@ def test_lists_of_names_choose_the_frames(tmp_path, capsys, spell):
 
 
 @pytest.mark.parametrize(
-    "lists, split, words",
+    ("lists", "split", "words"),
     [
         ({"train_filenames": ALL[:4]}, "test", ["no test_filenames", "but train_filenames"]),
         (
@@ -82,7 +82,7 @@ def test_a_capture_without_splits_says_that_every_frame_is_taken(tmp_path, capsy
     assert packed(tmp_path, "train") == ALL and warnings(capsys) == []
 
 
-@pytest.mark.parametrize("step, test", [(8, [0, 8]), (2, [0, 2, 4, 6, 8]), (5, [0, 5])])
+@pytest.mark.parametrize(("step", "test"), [(8, [0, 8]), (2, [0, 2, 4, 6, 8]), (5, [0, 5])])
 @pytest.mark.parametrize("kind", ["transforms", "srn"])
 def test_one_capture_is_parted_into_training_and_test_views(tmp_path, capsys, kind, step, test):
     if kind == "srn":
@@ -103,7 +103,7 @@ def test_one_capture_is_parted_into_training_and_test_views(tmp_path, capsys, ki
 def test_views_that_are_parted_stay_in_one_world(tmp_path, how):
     """The middle of the training views, or of the whole capture, is the origin of both."""
     moved = looking_inwards(10, distance=4)
-    moved[:, :3, 3] += np.random.default_rng(0).normal(size=(10, 3)) + [3, 1, 2]
+    moved[:, :3, 3] += [*np.random.default_rng(0).normal(size=(10, 3)), 3, 1, 2]
     frames, options = posed_frames(moved), ["--recenter"]
     if how == "srn":
         write_srn_object(tmp_path / "in" / "car", views=10)
@@ -128,7 +128,7 @@ def test_views_that_are_parted_stay_in_one_world(tmp_path, how):
 
 
 @pytest.mark.parametrize(
-    "step, split, word",
+    ("step", "split", "word"),
     [
         ("10", "test", "leaves 1 of 10 views to split test"),
         ("1", "train", "give 2 or more"),
@@ -142,7 +142,7 @@ def test_views_that_cannot_be_held_out_are_refused(tmp_path, capsys, step, split
 
 
 @pytest.mark.parametrize(
-    "name, lists", [("transforms.json", {"train_filenames": ALL[:4]}), ("transforms_train.json", {})]
+    ("name", "lists"), [("transforms.json", {"train_filenames": ALL[:4]}), ("transforms_train.json", {})]
 )
 def test_a_capture_that_is_split_already_is_not_split_again(tmp_path, capsys, name, lists):
     write_transforms(tmp_path / "in", FRAMES, name, camera_angle_x=0.8, **lists)
@@ -212,7 +212,7 @@ def test_one_line_speaks_for_all_scenes_and_comes_again_from_kept_shards(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "options, words",
+    ("options", "words"),
     [
         (["--near", "6", "--far", "2"], ["--near 6", "the other way round"]),
         (["--near", "2", "--far", "2"], ["less than far"]),
@@ -250,7 +250,7 @@ def fit_data(tmp_path, train: dict, val: dict, split: str = "train") -> ShardDat
 
 
 @pytest.mark.parametrize(
-    "val, split, words",
+    ("val", "split", "words"),
     [
         ({"a": 1, "b": 2}, "train", "2 of 2 scenes of data.val are in data.train"),
         ({"a": 3, "c": 2}, "train", None),

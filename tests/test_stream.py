@@ -60,7 +60,7 @@ def test_any_number_of_ranks_makes_the_same_global_batch_of_the_same_images(inde
     assert whole[-1].cursor == Position(1, 16)
 
 
-@pytest.mark.parametrize("ranks, workers", [(2, 3), (3, 2)])
+@pytest.mark.parametrize(("ranks", "workers"), [(2, 3), (3, 2)])
 def test_one_shard_feeds_more_loader_processes_than_there_are_shards(tmp_path, ranks, workers):
     index = write_shards((make_record(f"k{i}") for i in range(12)), tmp_path / "one", (8, 6))
     assert len(index.shards) == 1
@@ -86,7 +86,7 @@ def test_validation_scenes_are_fixed_and_leave_the_input_view_out(index):
 
 
 @pytest.mark.parametrize(
-    "change, words", [(dict(batch_size=1000), "cannot fill a batch"), (dict(targets=20), "fewer than 21 views")]
+    ("change", "words"), [(dict(batch_size=1000), "cannot fill a batch"), (dict(targets=20), "fewer than 21 views")]
 )
 def test_impossible_requests_are_refused_with_the_numbers(index, change, words):
     with pytest.raises(UserError, match=words):

@@ -38,7 +38,7 @@ KINDS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tar
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_plain_files_are_read(kind):
     assert read_members(tar_of(member(size=3))) == {"k.cameras.json": bytes(3)}
-    with pytest.raises(UserError, match="'k.000.png' is no plain file"):
+    with pytest.raises(UserError, match=r"'k.000.png' is no plain file"):
         read_members(tar_of(member(size=3), member("k.000.png", kind, linkname="/etc/passwd")))
 
 
@@ -64,7 +64,7 @@ def test_a_name_may_occur_once():
 def test_nothing_grows_beyond_the_bytes_of_the_scene(tmp_path, bomb):
     (tmp_path / "a.tar").write_bytes(bomb)
     tracemalloc.start()
-    with pytest.raises(UserError, match="a.tar, scene at byte 0: .*copy or pack it again"):
+    with pytest.raises(UserError, match=r"a.tar, scene at byte 0: .*copy or pack it again"):
         read_sample(tmp_path, "a.tar", 0, len(bomb))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -74,7 +74,7 @@ def test_nothing_grows_beyond_the_bytes_of_the_scene(tmp_path, bomb):
 @pytest.mark.parametrize(("offset", "size"), [(0, 1 << 45), (1 << 40, 100), (512, 1 << 45)])
 def test_places_beyond_the_end_of_a_shard_take_no_memory(tmp_path, offset, size):
     (tmp_path / "a.tar").write_bytes(tar_of(member(size=3)))
-    with pytest.raises(UserError, match="a.tar: truncated: wanted"):
+    with pytest.raises(UserError, match=r"a.tar: truncated: wanted"):
         read_sample(tmp_path, "a.tar", offset, size)
 
 

@@ -104,7 +104,7 @@ def test_the_article_fits():
 )
 def test_damaged_caption_files_are_refused(tmp_path, text):
     (tmp_path / "captions.json").write_text(text)
-    with pytest.raises(UserError, match="captions.json"):
+    with pytest.raises(UserError, match=r"captions.json"):
         read_things(tmp_path / "captions.json")
     with pytest.raises(UserError, match="no captions here"):
         read_things(tmp_path / "absent.json")

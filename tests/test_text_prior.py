@@ -116,13 +116,13 @@ def test_images_of_other_sizes_are_resized_and_the_gradient_reaches_them():
 
 
 def test_what_is_no_prior_is_refused_in_one_line(tmp_path, folder):
-    with pytest.raises(UserError, match="no model_index.json"):
+    with pytest.raises(UserError, match=r"no model_index.json"):
         TextPrior.load(tmp_path)
     with pytest.raises(UserError, match="download: true"):
         TextPrior.load("somebody/something")
     (folder / "unet" / "config.json").rename(tmp_path / "kept")
     try:
-        with pytest.raises(UserError, match="config.json is missing"):
+        with pytest.raises(UserError, match=r"config.json is missing"):
             TextPrior.load(folder)
     finally:
         (tmp_path / "kept").rename(folder / "unet" / "config.json")

@@ -50,7 +50,7 @@ def lines(text: str, *words: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind, rank, status, said",
+    ("kind", "rank", "status", "said"),
     [
         ("exception", 1, 1, "RuntimeError: a fault on one rank"),
         ("exception", 0, 1, "RuntimeError: a fault on one rank"),

@@ -24,7 +24,7 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize(
-    "options, words",
+    ("options", "words"),
     [
         (dict(max_steps=-5), "trainer.max_steps must be at least 1, or -1 for no limit; not -5"),
         (dict(max_steps=0), "trainer.max_steps"),
@@ -148,7 +148,7 @@ def test_epochs_and_fractions_are_for_data_that_has_an_end():
 
 
 @pytest.mark.parametrize(
-    "seed, accepted", [(0, True), (True, True), (None, True), (2**32 - 1, True), (-1, False), (2**32, False)]
+    ("seed", "accepted"), [(0, True), (True, True), (None, True), (2**32 - 1, True), (-1, False), (2**32, False)]
 )
 def test_seeds_are_those_that_numpy_takes(seed, accepted):
     try:
@@ -184,7 +184,7 @@ PARTS = {"Progress", "Checkpoints", "LearningRateMonitor", "Speed", "Samples", "
 
 
 @pytest.mark.parametrize(
-    "options, without",
+    ("options", "without"),
     [
         ({}, set()),
         (dict(trainer__enable_progress_bar="false"), {"Progress"}),
@@ -213,7 +213,7 @@ def test_a_trial_of_the_code_leaves_nothing_in_the_runs_folder(config, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "interval, batches, steps, words",
+    ("interval", "batches", "steps", "words"),
     [
         (5, math.inf, 2, "trainer.val_check_interval is 5 batches, the run has 4"),
         (math.inf, math.inf, -1, "not a number of batches, and the data has no end"),

@@ -83,6 +83,6 @@ def test_what_training_wrote_is_gone_on_from(written):
 def test_state_that_no_training_writes_is_refused(written, path, value):
     changed = copy.deepcopy(written)
     set_at(changed, path, value)
-    with pytest.raises(UserError, match="the checkpoint's state of training.*give a .ckpt file") as error:
+    with pytest.raises(UserError, match=r"the checkpoint's state of training.*give a .ckpt file") as error:
         check_state(changed, written["loops"]["fit_loop"])
     assert str(error.value).isprintable()

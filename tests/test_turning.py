@@ -140,7 +140,8 @@ def test_a_lens_is_removed_where_its_coefficients_hold(tmp_path, capsys, of_upri
 
 
 @pytest.mark.parametrize(
-    "of_upright, top", [(False, {"w": None, "h": None}), (True, {"w": None, "h": None}), (False, TWICE), (True, TWICE)]
+    ("of_upright", "top"),
+    [(False, {"w": None, "h": None}), (True, {"w": None, "h": None}), (False, TWICE), (True, TWICE)],
 )
 def test_what_poses_are_of_is_told_by_sizes_of_other_scale_and_principal_points_alone(
     tmp_path, capsys, of_upright, top

@@ -88,6 +88,6 @@ def test_a_full_disk_leaves_the_older_model(commands, tmp_path, capsys):
 
 def test_an_animation_that_could_not_be_written_is_no_success(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    with full_disk(500), pytest.raises(UserError, match="turn.mp4: cannot be written .ffmpeg: "):
+    with full_disk(500), pytest.raises(UserError, match=r"turn.mp4: cannot be written .ffmpeg: "):
         write_mp4(tmp_path / "turn.mp4", frames)
     assert list(tmp_path.iterdir()) == []

@@ -109,7 +109,7 @@ def test_validation_is_a_plain_mean_over_all_images_whatever_the_number_of_ranks
             )  # sums in float64, in another order
 
 
-@pytest.mark.parametrize("scenes, world", [(5, 1), (5, 2), (5, 3), (2, 3), (1, 4), (6, 3)])
+@pytest.mark.parametrize(("scenes", "world"), [(5, 1), (5, 2), (5, 3), (2, 3), (1, 4), (6, 3)])
 def test_every_scene_is_validated_once_and_every_rank_takes_as_many(scenes, world):
     index = read_index(ROOT / "data" / "cars64" / "test")
     dealt = [FixedScenes(index, scenes, 1, rank=rank, world=world).dealt for rank in range(world)]

@@ -16,7 +16,7 @@ def reference(azimuth: float = 0.0):
 
 
 @pytest.mark.parametrize(
-    "azimuth, elevation, word",
+    ("azimuth", "elevation", "word"),
     [
         (-29, 15, "front"),
         (0, 15, "front"),

@@ -115,7 +115,7 @@ def test_a_node_that_does_not_come_is_named_when_the_time_is_up(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "message, words",
+    ("message", "words"),
     [
         (
             "Timed out after 601 seconds waiting for clients. 3/8 clients joined.",

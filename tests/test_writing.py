@@ -150,9 +150,9 @@ def test_what_is_planted_in_the_place_of_a_lock_is_refused(tmp_path, precious, p
         path.symlink_to(precious if planted == "link" else tmp_path / "elsewhere" / "made")
     else:
         os.mkfifo(path) if planted == "pipe" else path.mkdir()
-    with pytest.raises(UserError, match="run.lock: a link, or no file"):
+    with pytest.raises(UserError, match=r"run.lock: a link, or no file"):
         open_lock(path)
-    with pytest.raises(UserError, match="run.lock: a link, or no file"), alone_in(path.parent):
+    with pytest.raises(UserError, match=r"run.lock: a link, or no file"), alone_in(path.parent):
         pass
     assert precious.read_text() == "precious" and names(precious.parent) == ["precious"]
 

@@ -96,10 +96,7 @@ class Pipeline:
         # One at a time: memory does not grow with their number.
         views = [
             self.system.render(
-                field,
-                cameras[index : index + 1].reshape(1, 1),
-                size or (height, width),
-                background=self.background,
+                field, cameras[index : index + 1].reshape(1, 1), size or (height, width), background=self.background
             )
             for index in range(len(cameras.near))
         ]

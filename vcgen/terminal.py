@@ -23,7 +23,7 @@ def one_line(message: str, advice: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes
+    r"""Text from a file as one line for a terminal: what is not printable (escapes, line ends, direction marks) becomes
     \\x1b or so.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -72,7 +72,7 @@ def render_image(
         field = system.field(input_camera.context(image).to(system.device))
         cameras = input_camera.cameras(options.azimuths, options.elevation, image.alpha.shape)
         views = _render(system, field, cameras, options, bar, f"{path.name}: views")
-        lines = [f"{path} -> {target}"] + _write_views(views, input_camera, target, options)
+        lines = [f"{path} -> {target}", *_write_views(views, input_camera, target, options)]
         if options.turntable_frames:
             angles = [360 * i / options.turntable_frames for i in range(options.turntable_frames)]
             around = input_camera.cameras(angles, options.elevation, image.alpha.shape)
@@ -92,12 +92,7 @@ def render_image(
 
 
 def _render(
-    system: LightningModule,
-    field: Scene,
-    cameras: Cameras,
-    options: OutputOptions,
-    bar: Progress,
-    name: str,
+    system: LightningModule, field: Scene, cameras: Cameras, options: OutputOptions, bar: Progress, name: str
 ) -> Rendering:
     """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height,
     width).

@@ -1,5 +1,6 @@
 """The networks of the view prior, built from diffusers' parts."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -52,7 +53,7 @@ class ImageTokens(nn.Module):
         self.layers = nn.Sequential(
             *(
                 layer
-                for i, o in zip(widths, widths[1:])
+                for i, o in itertools.pairwise(widths)
                 for layer in (
                     nn.Conv2d(i, o, 3, stride=2, padding=1),
                     nn.SiLU(),

@@ -1,5 +1,7 @@
 """A hash grid of one scene: its entries are parameters. No input view is used."""
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -41,7 +43,7 @@ class SceneHashGrid(Encoder):
                 f"half_size, radius and the blob's width must be positive; got {half_size}, {radius}, {blob[1]}"
             )
         widths = [grid.width] + [hidden] * depth
-        layers = [layer for pair in zip(widths, widths[1:]) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
+        layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
         self.grid, self.decoder = grid, nn.Sequential(*layers, nn.Linear(widths[-1], 4))
         with torch.no_grad():
             self.decoder[-1].bias[0] += density_bias

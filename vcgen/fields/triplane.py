@@ -3,6 +3,7 @@
 """
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -45,7 +46,7 @@ class TriplaneDecoder(nn.Module):
         super().__init__()
         self.channels = channels
         widths = [channels * (3 if aggregate == "concat" else 1)] + [hidden] * depth
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths, widths[1:]))
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
         self.head = nn.Linear(widths[-1], 4)
         self.aggregate = aggregate
         self.density_bias, self.density_scale = density_bias, density_scale

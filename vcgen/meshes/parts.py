@@ -69,7 +69,7 @@ def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: di
         raise UserError(f"{path}: has faces without three corners, or corners without three coordinates; {ADVICE}")
     faces = torch.tensor(faces, dtype=torch.int64).reshape(-1, 3)
     vertices = torch.tensor(vertices, dtype=torch.float64).reshape(-1, 3)
-    if len(faces) and not (0 <= int(faces.min()) and int(faces.max()) < len(vertices)):
+    if len(faces) and not (int(faces.min()) >= 0 and int(faces.max()) < len(vertices)):
         raise UserError(f"{path}: faces name vertices beyond the {len(vertices)} that there are; {ADVICE}")
     look = look_of(mesh, header)
     textures, mode = (), look.mode

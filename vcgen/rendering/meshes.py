@@ -5,7 +5,7 @@ them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -113,7 +113,7 @@ class Meshes:
         # a mesh's edges lie together, as its vertices do
         bounds = torch.tensor(list(accumulate(self.vertex_counts, initial=0)), device=keys.device)
         firsts = torch.searchsorted(ends[:, 0].contiguous(), bounds).tolist()
-        return Edges(ends, of_faces, after < before, tuple(end - start for start, end in zip(firsts, firsts[1:])))
+        return Edges(ends, of_faces, after < before, tuple(end - start for start, end in pairwise(firsts)))
 
     def face_normals(self) -> Tensor:
         """(F, 3) unit normals on the front; zero for a face without area."""

@@ -77,7 +77,7 @@ OPTIONS: dict[str, tuple[Check, str]] = {
     "num_nodes": (whole(1), "at least 1"),
     "devices": (
         lambda value: (
-            isinstance(value, (list, tuple)) and len(value) > 0 or not re.fullmatch(r"0|-(?!1$).*|\[\]", str(value))
+            (isinstance(value, (list, tuple)) and len(value) > 0) or not re.fullmatch(r"0|-(?!1$).*|\[\]", str(value))
         ),
         "at least 1, auto, or a list of device numbers",
     ),

@@ -1,5 +1,6 @@
 """The body of a car: a loft of sections from tail to nose with arches cut out, and the cabin with its windows on it."""
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ def lower_body(car: Car, back: float | None = None) -> Ends:
     tail = -shape.length / 2 if back is None else back
     rings, in_bed = _sections(shape, tail)
     stripe = paint.body if paint.stripe is None else paint.stripe
-    for p, q, inside in zip(rings, rings[1:], (a and b for a, b in zip(in_bed, in_bed[1:]))):
+    for p, q, inside in zip(rings, rings[1:], (a and b for a, b in itertools.pairwise(in_bed))):
         behind = p[0, 2] < shape.glass.rear - 0.01
         side = paint.tail if behind else paint.body
         colors = [
@@ -123,7 +124,7 @@ def cabin(car: Car, windows: int = 2, closed: bool = False) -> float:
     out.face([b, c, ridge[2], ridge[1]], paint.body, mirror=True)
     out.face(screen, paint.body)
     out.face(rear, paint.tail)
-    for p, q in zip(ridge, ridge[1:]):
+    for p, q in itertools.pairwise(ridge):
         out.face([p * MIRROR, p, q, q * MIRROR], paint.roof)
         if paint.stripe is not None:
             p, q = (point * [0.28, 1, 1] + [0, 0.012, 0] for point in (p, q))
@@ -137,6 +138,6 @@ def cabin(car: Car, windows: int = 2, closed: bool = False) -> float:
     if windows == 2:
         edges[1] += draws.between(-0.1, 0.08)
     gap = 0 if draws.chance(0.15) else draws.between(0.012, 0.035)
-    for start, end in zip(edges, edges[1:]):
+    for start, end in itertools.pairwise(edges):
         out.panel(side, (start + gap, end - gap), (sill, lintel), paint.glass, mirror=True)
     return high

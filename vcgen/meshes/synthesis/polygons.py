@@ -1,5 +1,6 @@
 """Objects of flat polygons, each of one color: boxes, round bars and panels laid on them."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,7 +35,7 @@ class Polygons:
 
     def strip(self, lines: Sequence[np.ndarray], color: np.ndarray, mirror: bool = False) -> None:
         """The quads between each line of points (n, 3) and the next."""
-        for p, q in zip(lines, lines[1:]):
+        for p, q in itertools.pairwise(lines):
             for i in range(len(p) - 1):
                 self.face([p[i], p[i + 1], q[i + 1], q[i]], color, mirror)
 
