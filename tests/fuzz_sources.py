@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from colmap_files import write_scene
 from fuzz_mutations import plain, png_is_whole, spoil_bytes
 from fuzz_specs import rigid
 from fuzz_subject import Files, Subject, read, spoil_one
 from scenes import make_record, noise, png, write_srn_object, write_transforms
-from vcgen.data.formats import srn, transforms
+from vcgen.data.formats import colmap, srn, transforms
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.images.photo import prepare
 from vcgen.data.shards.conversion import convert_one
@@ -27,6 +28,7 @@ SETTINGS = Settings(None, 0.8, 1.8, "none", "s", "train", "CC0", "")
 def subjects(folder: Path) -> Iterator[Subject]:
     """All of them. folder: to make the whole files in."""
     yield from sources(folder)
+    yield from models(folder)
     yield from (photo(kind) for kind in ("png", "jpg", "webp", "bmp", "tiff", "gif", "ppm"))
 
 
@@ -68,6 +70,26 @@ def sources(folder: Path) -> Iterator[Subject]:
         load,
         lambda found: png_is_whole(*found.values()),
     )
+
+
+def models(folder: Path) -> Iterator[Subject]:
+    """COLMAP's. Their numbers have no checksums: other poses, lenses and points are as valid."""
+    for kind, how in (("bin", spoil_bytes), ("txt", spoil_text)):
+        write_scene(folder / f"colmap_{kind}" / "object", kind)
+        files = read(folder / f"colmap_{kind}")
+        for name in ("cameras", "images", "points3D"):
+            spoil = spoil_one(f"object/sparse/0/{name}.{kind}", how)
+            yield Subject(f"colmap {name}.{kind}", files, spoil, convert_model, lambda files: True, 0.5)
+
+
+def convert_model(folder: Path) -> Any:
+    """As packing does."""
+    settings = colmap.ColmapSettings(**vars(SETTINGS), measured=("near", "far"))
+    (scene,) = colmap.list_scenes(folder / "object", settings)
+    record, _ = convert_one(colmap.read_scene, scene, settings)
+    if not isinstance(record, SceneRecord):
+        raise UserError(record)
+    return {**vars(record), "images": decode_views(record, range(len(record.images)))}
 
 
 def convert(read_scene, name: str, folder: Path) -> Any:

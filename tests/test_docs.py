@@ -149,7 +149,11 @@ def test_the_pages_show_every_command():
 def test_flags_named_in_the_text_exist(capsys):
     named = {flag for page in PAGES for flag in re.findall(r"`--([\w-]+)[^`]*`", page.read_text())}
     assert {"scale", "skip-broken", "threshold"} <= named
-    for line in (*cli.COMMANDS, "data pack srn", "data pack transforms", "data synthesize cars"):
+    for line in (
+        *cli.COMMANDS,
+        *(f"data pack {name}" for name in ("srn", "transforms", "colmap")),
+        "data synthesize cars",
+    ):
         with pytest.raises(SystemExit):
             cli.main([*line.split(), "--help"])
     known = set(re.findall(r"--([\w.]+)", capsys.readouterr().out))

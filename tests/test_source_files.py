@@ -191,9 +191,9 @@ def test_two_images_of_one_view_are_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("kind", "file", "words"),
     [
-        ("transforms", "sparse/0/cameras.bin", ["COLMAP", "ns-process-data", "colmap2nerf.py"]),
-        ("srn", "cameras.txt", ["COLMAP"]),
-        ("transforms", "scene/database.db", ["COLMAP"]),
+        ("transforms", "sparse/0/cameras.bin", ["vcgen data pack colmap"]),
+        ("srn", "cameras.txt", ["vcgen data pack colmap"]),
+        ("transforms", "scene/database.db", ["vcgen data poses"]),
         ("transforms", "fern/poses_bounds.npy", ["LLFF"]),
         ("transforms", "apple/frame_annotations.jgz", ["CO3D"]),
         ("srn", "02958343/car/cameras.npz", ["NMR"]),

@@ -4,11 +4,15 @@
 
 import math
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from vcgen.cli import usage
-from vcgen.data.formats.scene import COLMAP, Settings
+from vcgen.data.formats.scene import Settings
+from vcgen.data.formats.upright import Up
 from vcgen.data.shards.conversion import ListScenes, ReadScene
 from vcgen.data.shards.packing import pack
 from vcgen.errors import UserError, suggestion
@@ -19,12 +23,11 @@ Backdrop = Literal["white", "black", "none"]
 
 def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data pack``) and run the converter of the named format."""
-    formats = {"srn": srn, "transforms": transforms}
+    formats = {"srn": srn, "transforms": transforms, "colmap": colmap}
     first = arguments[0] if arguments else ""
     if first not in formats and not first.startswith("-"):
         what = f"unknown format {first!r}{suggestion(first, formats)}" if first else "no format given"
-        hint = f" ({COLMAP})" if first.lower().startswith("colmap") else ""
-        raise UserError(f"{what}{hint}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
+        raise UserError(f"{what}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
     usage.run(formats, arguments, "vcgen data pack", positional=True, shared=(run,))
 
 
@@ -53,7 +56,7 @@ def srn(
     """
     from vcgen.data.formats.srn import list_scenes, read_scene
 
-    run(list_scenes, read_scene, source, out, near, far, background, name, **options)
+    run(list_scenes, read_scene, Settings, source, out, near, far, background, name, **options)
 
 
 def transforms(
@@ -83,12 +86,51 @@ def transforms(
 
     if near is None or far is None:
         raise UserError("transforms files do not state ray bounds: give --near and --far (2 and 6 for NeRF-synthetic)")
-    run(list_scenes, read_scene, source, out, near, far, background, name, **options)
+    run(list_scenes, read_scene, Settings, source, out, near, far, background, name, **options)
+
+
+def colmap(
+    source: str,
+    out: str,
+    near: float | None = None,
+    far: float | None = None,
+    background: Backdrop = "none",
+    name: str = "colmap",
+    images: str = "",
+    masks: str = "",
+    up: Up = "auto",
+    **options,
+) -> None:
+    """Pack COLMAP models with their images, as COLMAP, GLOMAP, VGGT, Depth-Anything-3 and InstantSplat write them.
+
+    An interrupted pack continues when the same command is given again. Text and binary models are read, with every
+    camera model but panoramas; lens distortion and fisheyes are undone. The world is turned so that z is up.
+
+    Args:
+        source: folder with images/ and sparse/0/, or with the model itself (one scene), or a folder of such folders
+            (many scenes). Of several models of a scene the largest is taken.
+        out: shard folder to make; it appears under this name only when complete.
+        near: nearest ray distance from the camera, Euclidean, in stored units. By default the sparse points tell: the
+            least 1st percentile, over all images, of the distances of the points in it, divided by 1.1.
+        far: farthest ray distance. By default the largest 99th percentile, times 1.1.
+        background: what lies behind the object in images without transparency.
+        name: data set name stored with every scene.
+        images: folder of the images, in the scene's or a full path; by default images/ or input/ beside the model.
+        masks: folder of masks, white where the object is, named IMAGE.png or as the image; they become transparency.
+        up: axis of the model that becomes z; auto guesses it by how the camera was held, and says what it guessed.
+    """
+    from vcgen.data.formats.colmap import ColmapSettings, list_scenes, read_scene
+
+    measured = tuple(name for name, bound in (("near", near), ("far", far)) if bound is None)
+    make = partial(ColmapSettings, images=images, masks=masks, up=up, measured=measured)
+    near, far = near or 0.0, sys.float_info.max if far is None else far
+    run(list_scenes, read_scene, make, source, out, near, far, background, name, **options)
 
 
 def run(
     list_scenes: ListScenes,
     read_scene: ReadScene,
+    make: Callable[..., Settings],
     source: str,
     out: str,
     near: float,
@@ -133,7 +175,7 @@ def run(
         raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
     if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
         complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
-    settings = Settings(
+    settings = make(
         parse_size(size), near, far, background, name, split, licence, pattern, scale, recenter, hold_out_views, crops
     )
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)

@@ -3,13 +3,19 @@ after it.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from vcgen.data.images.reading import SUFFIXES
+from vcgen.errors import UserError
 
 #: What systems and archives leave in folders, beside hidden files such as .DS_Store and macOS's ._NAME.
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+#: How a name begins that does not depend on the folder, on Unix and on Windows.
+ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
+#: What was tried where an image is missing.
+TRIED = f"{', '.join(SUFFIXES)} in small and capital letters"
 
 
 def visible(folder: Path) -> list[Path]:
@@ -53,6 +59,23 @@ class ImageFiles:
             images = (path for path in visible(folder) if path.suffix.lower() in SUFFIXES) if folder.is_dir() else ()
             self._listings[folder] = {path.stem + path.suffix.lower(): path for path in images}
         return self._listings[folder]
+
+
+def find_images(names: list[str], folder: Path, where: str, advice: str = "") -> list[Path]:
+    """The image that each name means in a folder; raises UserError, which begins with ``where``, listing those that are
+    missing.
+    """
+    files = ImageFiles(folder)
+    found = [files.find(name) for name in names]
+    if missing := [name or "(no file_path)" for name, image in zip(names, found, strict=True) if image is None]:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        if all(map(ABSOLUTE.match, missing)):
+            advice = "; the names are another computer's: make them relative to the file"
+        raise UserError(
+            f"{where}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with"
+            f" {TRIED}){advice}"
+        )
+    return [image for image in found if image]
 
 
 def view_names(images: Iterable[Path], folder: Path) -> list[str]:

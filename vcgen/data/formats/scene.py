@@ -87,10 +87,6 @@ def require_folder(source: Path) -> None:
         raise UserError(f"{source}: permission denied")
 
 
-COLMAP = (
-    "a COLMAP model: nerfstudio's ns-process-data (--skip-colmap) or instant-ngp's colmap2nerf.py makes transforms.json"
-    " of it"
-)
 CONVERT = "convert it to transforms.json or the SRN layout, see docs/cameras.md"
 #: A file or folder that tells another layout -> what it is, and what to do.
 LAYOUTS = {
@@ -98,7 +94,10 @@ LAYOUTS = {
     "index.json": "a shard folder, which is packed already",
     "rgb": "the SRN layout: vcgen data pack srn",
     "intrinsics.txt": "the SRN layout: vcgen data pack srn",
-    **dict.fromkeys(("cameras.bin", "images.bin", "cameras.txt", "images.txt", "database.db"), COLMAP),
+    **dict.fromkeys(
+        ("cameras.bin", "images.bin", "cameras.txt", "images.txt"), "a COLMAP model: vcgen data pack colmap"
+    ),
+    "database.db": "a COLMAP project without a model: run its mapper, or vcgen data poses on the photos",
     "poses_bounds.npy": "LLFF's layout: nerfstudio and instant-ngp make transforms.json of its images",
     "frame_annotations.jgz": f"CO3D's layout: {CONVERT}",
     "cameras.npz": f"the layout of NMR, DVR or IDR: {CONVERT}",

@@ -4,7 +4,6 @@ Poses are camera-to-world with OpenGL axes (x right, y up, z backward). Values o
 focal length in pixels (``fl_x``) beats a field of view (``camera_angle_x``) stated at the same level."""
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from vcgen.data.formats.files import ImageFiles, view_names
+from vcgen.data.formats.files import ImageFiles, find_images, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalized
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
 from vcgen.data.formats.remarks import remark
@@ -31,7 +30,6 @@ from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
 from vcgen.data.images.arrays import area_resize, load_image, to_bytes
 from vcgen.data.images.distortion import Distortion, undistort
-from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
@@ -41,10 +39,6 @@ ADVICE = "not a transforms file as Blender, instant-ngp or nerfstudio write it"
 Frames = Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=100_000)]
 #: Three or four rows of four numbers.
 Matrix = Annotated[list[tuple[float, float, float, float]], Meta(min_length=3, max_length=4)]
-#: How a name begins that does not depend on the folder, on Unix and on Windows.
-ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
-#: What was tried where an image is missing.
-TRIED = f"{', '.join(SUFFIXES)} in small and capital letters"
 #: What instant-ngp notes of lenses that are none.
 OTHER_LENSES = ("is_fisheye", "fisheye", "ftheta_p0", "latlong", "equirectangular", "orthographic")
 #: Of OpenCV's rational and thin prism models.
@@ -78,7 +72,8 @@ def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
     if path is None:
         raise UserError(f"{scene.folder}: empty, no transforms file")
     content, frames = _read_json(path)
-    views, images = _find_images(path, frames)
+    images = find_images([str(frame.get("file_path", "")) for frame in frames], path.parent, str(path))
+    views = view_names(images, path.parent)
     chosen = choose_frames(path, content, images, views, settings)
     remark_on_shared(
         [images[i] for i in chosen],
@@ -251,25 +246,6 @@ def _read_json(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The whole file, whose writers are many and state more than is used here, and its frames."""
     content = read_json(path, dict[str, Any], ADVICE)
     return content, check(content.get("frames"), Frames, f"{path}, frames", ADVICE)
-
-
-def _find_images(path: Path, frames: list[dict[str, Any]]) -> tuple[list[str], list[Path]]:
-    """View names and image paths of all frames; raises UserError listing those that are missing."""
-    names, files = [str(frame.get("file_path", "")) for frame in frames], ImageFiles(path.parent)
-    found = [files.find(name) for name in names]
-    if missing := [name or "(no file_path)" for name, image in zip(names, found, strict=True) if image is None]:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        hint = (
-            "; the names are another computer's: make them relative to the file"
-            if all(map(ABSOLUTE.match, missing))
-            else ""
-        )
-        raise UserError(
-            f"{path}: {len(missing)} of {len(names)} images are missing: {listed} (tried as named, and with"
-            f" {TRIED}){hint}"
-        )
-    images = [image for image in found if image]
-    return view_names(images, path.parent), images
 
 
 def _number(first: dict[str, Any], second: dict[str, Any], name: str, default: float | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Removing lens distortion: the OpenCV model (Brown-Conrady), as in instant-ngp and nerfstudio transforms files."""
+"""Removing lens distortion: OpenCV's model (Brown-Conrady) as transforms files state it, or any of COLMAP's."""
 
 import functools
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vcgen.data.images.arrays import premultiply, unpremultiply
+from vcgen.data.images.lenses import Lens
 from vcgen.errors import UserError
 
 MAX_ZOOM = 3.0
@@ -23,49 +24,55 @@ class Distortion(NamedTuple):
     p1: float = 0.0
     p2: float = 0.0
 
+    def bend(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :meth:`vcgen.data.images.lenses.Lens.bend`."""
+        r2 = x * x + y * y
+        radial = 1 + r2 * (self.k1 + r2 * (self.k2 + r2 * (self.k3 + r2 * self.k4)))
+        return (
+            x * radial + 2 * self.p1 * x * y + self.p2 * (r2 + 2 * x * x),
+            y * radial + self.p1 * (r2 + 2 * y * y) + 2 * self.p2 * x * y,
+        )
 
-def distort(points: np.ndarray, lens: Distortion) -> np.ndarray:
+    def is_straight(self) -> bool:
+        """Whether every coefficient is 0."""
+        return not any(self)
+
+    def stated(self) -> dict[str, float]:
+        """The coefficients by name."""
+        return self._asdict()
+
+
+def distort(points: np.ndarray, lens: Distortion | Lens) -> np.ndarray:
     """Ideal camera coordinates (..., 2) -> where the real lens puts them (..., 2)."""
-    x, y = points[..., 0], points[..., 1]
-    r2 = x * x + y * y
-    radial = 1 + r2 * (lens.k1 + r2 * (lens.k2 + r2 * (lens.k3 + r2 * lens.k4)))
-    return np.stack(
-        [
-            x * radial + 2 * lens.p1 * x * y + lens.p2 * (r2 + 2 * x * x),
-            y * radial + lens.p1 * (r2 + 2 * y * y) + 2 * lens.p2 * x * y,
-        ],
-        -1,
-    )
+    return np.stack(lens.bend(points[..., 0], points[..., 1]), -1)
 
 
-def folds(size: tuple[int, int], K: np.ndarray, lens: Distortion) -> bool:
+def folds(size: tuple[int, int], K: np.ndarray, lens: Distortion | Lens) -> bool:
     """Whether the model puts two directions of an image (height, width) on one spot: it is then no lens, whatever it
     does at the border.
 
-    Where it does not, the map's Jacobian has a positive determinant everywhere, as at the center, and the radius grows
-    up to the corners."""
+    Where it does not, the map's Jacobian has a positive determinant and a positive trace everywhere, as at the center:
+    at the pixels, and closely along the lines from the principal point to the corners."""
     u, v = np.meshgrid(*(np.linspace(0, 1, 2 * min(side, 256) + 1) for side in reversed(size)))
-    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        radius = np.linspace(0, np.hypot(x, y).max(), 4096)
-        grows = np.diff(distort(np.stack([radius, 0 * radius], -1), lens._replace(p1=0.0, p2=0.0))[:, 0]) > 0
-        r2 = x * x + y * y
-        radial = 1 + r2 * (lens.k1 + r2 * (lens.k2 + r2 * (lens.k3 + r2 * lens.k4)))
-        slope = 2 * (lens.k1 + r2 * (2 * lens.k2 + r2 * (3 * lens.k3 + r2 * 4 * lens.k4)))
-        xx = radial + x * x * slope + 2 * lens.p1 * y + 6 * lens.p2 * x
-        yy = radial + y * y * slope + 6 * lens.p1 * y + 2 * lens.p2 * x
-        xy = x * y * slope + 2 * lens.p1 * x + 2 * lens.p2 * y
-        return not (grows.all() and (xx * yy - xy * xy > 0).all())
+    corners = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
+    lines = K[:2, 2] + np.linspace(0, 1, 4096)[:, None, None] * (corners - K[:2, 2])
+    uv = np.concatenate([np.stack([u, v], -1).reshape(-1, 2), lines.reshape(-1, 2)])
+    points, step = (uv - K[:2, 2]) / K[[0, 1], [0, 1]], 1e-5
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        slopes = [distort(points + ahead, lens) - distort(points - ahead, lens) for ahead in step * np.eye(2)]
+        (xx, yx), (xy, yy) = (slope.T / (2 * step) for slope in slopes)
+        return not ((xx * yy - xy * yx > 0) & (xx + yy > 0)).all()
 
 
-def undistort(image: np.ndarray, K: np.ndarray, lens: Distortion) -> tuple[np.ndarray, np.ndarray]:
+def undistort(image: np.ndarray, K: np.ndarray, lens: Distortion | Lens) -> tuple[np.ndarray, np.ndarray]:
     """Resample an (H, W, C) image as an ideal pinhole would have taken it; returns it with its normalized (3, 3)
     intrinsics.
 
     The focal length grows just enough that every pixel of the result lies inside the image; the principal point stays.
+    Of a fisheye's image that leaves the middle, as far as a pinhole of its focal length sees.
     Bilinear. Raises UserError where the image folds over itself (:func:`folds`) or more than a threefold zoom would be
     needed."""
-    if not any(lens):
+    if lens.is_straight():
         return image, K
     if not (0 < K[0, 2] < 1 and 0 < K[1, 2] < 1):
         raise UserError(
@@ -82,7 +89,7 @@ def undistort(image: np.ndarray, K: np.ndarray, lens: Distortion) -> tuple[np.nd
 
 
 @functools.lru_cache(maxsize=1)
-def _sampling(size: tuple[int, int], K_flat: tuple[float, ...], lens: Distortion) -> tuple[np.ndarray, float]:
+def _sampling(size: tuple[int, int], K_flat: tuple[float, ...], lens: Distortion | Lens) -> tuple[np.ndarray, float]:
     """(2, H, W) rows and columns at which to read the distorted image, and the zoom on the focal length."""
     K = np.array(K_flat).reshape(3, 3)
     height, width = size
@@ -98,13 +105,13 @@ def _sampling(size: tuple[int, int], K_flat: tuple[float, ...], lens: Distortion
 _BORDERS = ((0, slice(None)), (-1, slice(None)), (slice(None), 0), (slice(None), -1))
 
 
-def _source_points(uv: np.ndarray, K: np.ndarray, lens: Distortion, zoom: float) -> np.ndarray:
+def _source_points(uv: np.ndarray, K: np.ndarray, lens: Distortion | Lens, zoom: float) -> np.ndarray:
     """Normalized points of the ideal image -> normalized points of the distorted one."""
     focal, center = K[[0, 1], [0, 1]], K[:2, 2]
     return distort((uv - center) / (focal * zoom), lens) * focal + center
 
 
-def _smallest_zoom(border: np.ndarray, K: np.ndarray, lens: Distortion) -> float:
+def _smallest_zoom(border: np.ndarray, K: np.ndarray, lens: Distortion | Lens) -> float:
     """The smallest factor >= 1 on the focal length for which the border falls inside the distorted image, to 1e-4."""
 
     def fits(zoom: float) -> bool:
@@ -122,7 +129,7 @@ def _smallest_zoom(border: np.ndarray, K: np.ndarray, lens: Distortion) -> float
     return high
 
 
-def _failed(what: str, lens: Distortion) -> UserError:
-    values = ", ".join(f"{name} {value:g}" for name, value in lens._asdict().items() if value)
+def _failed(what: str, lens: Distortion | Lens) -> UserError:
+    values = ", ".join(f"{name} {value:g}" for name, value in lens.stated().items() if value)
     advice = "solve again with fewer coefficients, or undistort the images with your camera solver"
     return UserError(f"the lens distortion ({values}) {what}: the camera solve failed; {advice}")
