@@ -58,7 +58,7 @@ def read_tensors(path: Path | str, advice: str = DAMAGED) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             noted = (file.metadata() or {}).get(CHECKSUM)
-            tensors = {name: file.get_tensor(name) for name in file}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safetensors: no iterator)
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(one_line(f"{path}: not safetensors ({error})", advice)) from error
     if noted is not None and noted != checksum(tensors):
