@@ -38,7 +38,7 @@ def ablations(subject: "Subject", rounds: int, found: dict[str, Any]) -> list[st
         table(TITLES[key], ["variant", "ms"], [[name, f"{ms:.1f}"] for name, ms in part.items()])
         for key, part in parts.items()
     ]
-    return sum(tables, [])
+    return [row for table in tables for row in table]
 
 
 def lookups(subject: "Subject", rounds: int) -> dict[str, float]:

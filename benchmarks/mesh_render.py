@@ -86,8 +86,8 @@ def measured(path: Path, textured: bool, rounds: int) -> list[dict]:
     rows = []
     for size in (64, 128):
         calls = {
-            "baseline": lambda: baseline(mesh, camera, 4 * size),
-            "a view": lambda: draw(scene, camera[0], (size, size)),
+            "baseline": lambda size=size: baseline(mesh, camera, 4 * size),
+            "a view": lambda size=size: draw(scene, camera[0], (size, size)),
         }
         if size == 64:
             calls["light, per object"] = lambda: drawable(surface)

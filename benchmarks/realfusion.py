@@ -62,10 +62,10 @@ def main() -> int:
     os.environ.update(weights_environment())
     try:
         objects = load_objects(chosen.toys, chosen.scans, chosen.meshes, held_out_list(chosen), chosen.objects)
-        if needed := [method for method in chosen.methods if method not in WITHOUT_PRIOR]:
-            if not (chosen.prior / "model_index.json").is_file():
-                advice = f"give --prior, or --methods {' '.join(WITHOUT_PRIOR)}"
-                raise UserError(f"{chosen.prior} is no text prior, which {needed[0]} needs: {advice}")
+        needed = [method for method in chosen.methods if method not in WITHOUT_PRIOR]
+        if needed and not (chosen.prior / "model_index.json").is_file():
+            advice = f"give --prior, or --methods {' '.join(WITHOUT_PRIOR)}"
+            raise UserError(f"{chosen.prior} is no text prior, which {needed[0]} needs: {advice}")
         metrics = Metrics({"squeeze": load_lpips("squeeze", offline=True)})
         rows = [row(method, objects, chosen, metrics) for method in chosen.methods]
     except UserError as error:

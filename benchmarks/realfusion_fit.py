@@ -215,7 +215,8 @@ def personalize(known: KnownObject, method: str, prior: Path, steps: int | None,
         *words,
         *short,
     ]
-    finished = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
+    words = [str(word) for word in command]
+    finished = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     if finished.returncode:
         reason = next((line for line in reversed(finished.stderr.splitlines()) if line.strip()), "no message")
         raise UserError(f"{known.name}, {method}: personalization failed: {reason}")

@@ -34,11 +34,11 @@ os.environ |= {
 }
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-import numpy as np
-import torch
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
-from fuzz_subject import Files, Subject, write
-from vcgen.errors import UserError
+from fuzz_subject import Files, Subject, write  # noqa: E402
+from vcgen.errors import UserError  # noqa: E402
 
 #: Of one case: seconds, and bytes of address space beyond those of the process before it.
 MOST_SECONDS, MOST_BYTES = 5.0, 1 << 30

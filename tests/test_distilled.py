@@ -100,8 +100,10 @@ def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(mo
         ("x" * 70_000, "longer than"),
         ("[" * 3000, "recursion"),
         (
-            "model: {class_path: Distill, init_args: {guidance: {class_path: NGD,"
-            " init_args: {rounds: !!python/name:os.system }}}}",
+            (
+                "model: {class_path: Distill, init_args: {guidance: {class_path: NGD, init_args: {rounds:"
+                " !!python/name:os.system }}}}"
+            ),
             "constructor",
         ),
         (

@@ -113,8 +113,7 @@ def test_the_data_page_quotes_messages_that_exist():
     texts = []
     for path in (path for part in ("data", "meshes", "cli") for path in (ROOT / "vcgen" / part).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, (ast.JoinedStr, ast.Constant)):
-                texts.append(spoken(node))
+            texts += [spoken(node)] if isinstance(node, (ast.JoinedStr, ast.Constant)) else []
     cells = re.findall(r"^\| [^|]+\|", (ROOT / "docs" / "data.md").read_text().split("## Messages")[1], re.MULTILINE)
     quoted = re.findall(r"`([^`]+)`", "".join(cells))
     assert len(quoted) > 20

@@ -136,7 +136,7 @@ def test_fresh_noise_replaces_a_fraction_of_the_walks_own():
             0,
             Round(renderings, noise, -1, 0, 0),
             renderings,
-            ConditionedPrior(lambda noisy, times: Denoised(renderings, noise), SCHEDULE),
+            ConditionedPrior(lambda noisy, times, noise=noise: Denoised(renderings, noise), SCHEDULE),
             generator,
         )
         assert torch.equal(generator.get_state(), before) == (not eta)

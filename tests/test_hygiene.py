@@ -114,8 +114,8 @@ def test_no_module_imports_itself_through_others():
     for path, name in names.items():
         found = set(imports(ast.parse(path.read_text())))
         graph[name] = (({*found, *(one.rpartition(".")[0] for one in found)}) & set(names.values())) - {name, "vcgen"}
-    for name in graph:
-        reached, new = set(), graph[name]
+    for name, used in graph.items():
+        reached, new = set(), used
         while new:
             reached |= new
             new = set().union(*(graph[one] for one in new)) - reached

@@ -123,7 +123,7 @@ def test_both_fields_train_on_the_same_system(make, names):
     )
     batch, optimizer = example(), torch.optim.Adam(system.parameters(), 3e-3)
     history = []
-    for step in range(20):
+    for _ in range(20):
         losses = system.losses(batch, torch.Generator().manual_seed(0))
         assert set(losses) == names
         optimizer.zero_grad()

@@ -37,12 +37,12 @@ def test_another_batch_in_the_middle_of_an_epoch_repeats_and_skips_nothing():
     """
     total, found, start = 101, [], Position()
     for batch, steps in ((8, 3), (4, 2), (6, 4), (1, 7), (16, 1)):
-        for start in itertools.islice(batch_starts(total, batch, start), steps):
-            found += places(start, batch)
-        start = Position(start.epoch, start.scenes + batch)
+        for place in itertools.islice(batch_starts(total, batch, start), steps):
+            found += places(place, batch)
+        start = Position(place.epoch, place.scenes + batch)
     assert found == [(0, place) for place in range(start.scenes)]
-    for start in itertools.takewhile(lambda start: start.epoch == 0, batch_starts(total, 5, start)):
-        found += places(start, 5)
+    for place in itertools.takewhile(lambda place: place.epoch == 0, batch_starts(total, 5, start)):
+        found += places(place, 5)
     assert found == [(0, place) for place in range(len(found))] and 0 <= total - len(found) < 5
 
 

@@ -57,8 +57,10 @@ PACK = ["data", "pack", "srn", "x", "y"]
         ),
         (
             ["data", "pack", "srm", "x", "y"],
-            "unknown format 'srm' (did you mean srn?): the formats are srn, transforms;"
-            " write vcgen data pack FORMAT SOURCE OUT",
+            (
+                "unknown format 'srm' (did you mean srn?): the formats are srn, transforms;"
+                " write vcgen data pack FORMAT SOURCE OUT"
+            ),
         ),
         (["data", "pack", "srn", "x"], "OUT must be given; see `vcgen data pack --help`"),
         ([*PACK, "z"], "unexpected: z; see `vcgen data pack srn --help`"),

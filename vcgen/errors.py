@@ -67,9 +67,7 @@ def system_refusal(error: OSError) -> str | None:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """ " (did you mean ...?)" with the known word that is nearest to a misspelled one, dashes apart; "" where none is
-    near.
-    """
+    """The text " (did you mean ...?)" with the known word nearest to a misspelled one, dashes apart, or ""."""
     names = {name.lstrip("-"): name for name in known}
     near = difflib.get_close_matches(word.lstrip("-"), list(names), 1, 0.6)
     return f" (did you mean {names[near[0]]}?)" if near else ""

@@ -161,7 +161,7 @@ def open_regular(path: Path | str, limit: int, advice: str = "") -> Iterator[Buf
     Raises UserError when it is missing, something else (a folder, a pipe, a device), or longer than ``limit`` bytes.
     """
     try:
-        file = open(path, "rb", opener=_without_waiting)
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  (returned open)
     except FileNotFoundError as error:
         raise UserError(one_line(f"{path} is missing", advice)) from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte

@@ -4,6 +4,7 @@ variables.
 A process remembers the secrets that it has been given; :func:`hide` takes them, and whatever looks like one in an
 address, out of a text. Messages of errors pass through it by themselves."""
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -102,10 +103,8 @@ def identity(source: str) -> str:
 
 def _discreet(*arguments: Any, **options: Any) -> logging.LogRecord:
     record = _make(*arguments, **options)
-    try:
+    with contextlib.suppress(TypeError, ValueError):  # a message that does not fit its arguments, which logging reports
         record.msg, record.args = hide(record.getMessage()), ()
-    except (TypeError, ValueError):  # a message that does not fit its arguments, which logging reports
-        pass
     return record
 
 

@@ -156,7 +156,7 @@ class Field(Bounded, Protocol):
 
 @runtime_checkable
 class RayScene(Bounded, Protocol):
-    """A color per ray without density, as of light fields, of image-based renderers, and of networks that march rays."""
+    """A color per ray without density, as of light fields, of image-based renderers, of networks that march rays."""
 
     @property
     def queries(self) -> int:

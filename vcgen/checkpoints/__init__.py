@@ -1,0 +1,1 @@
+"""Checkpoints and model folders: written, verified, read, and turned into objects."""

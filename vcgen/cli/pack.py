@@ -193,9 +193,7 @@ def check_numbers(near: float, far: float, scale: float, hold_out_views: int) ->
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """ "64" -> (64, 64), "480x270" -> (480, 270) as (height, width); None stays None. Raises UserError for anything
-    else.
-    """
+    """(height, width): "64" -> (64, 64), "480x270" -> (480, 270); None stays None. Raises UserError for others."""
     if text is None:
         return None
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)

@@ -178,7 +178,7 @@ def _render_all(
     from vcgen.folders import create_folder
 
     problems = []
-    for path, target in targets.items():
+    for target in targets.values():
         create_folder(target)
     for path, target in targets.items():
         torch.manual_seed(record["seed"])

@@ -52,7 +52,7 @@ def read_things(path: Path) -> dict[str, Thing]:
 
 
 def sentence(name: str, color: str = "", view: str = "") -> str:
-    """ "a photo of a red car, side view"."""
+    """A caption, as "a photo of a red car, side view"."""
     words = f"{color} {name}".strip()
     article = "an" if words[:1] in "aeiou" else "a"
     return f"a photo of {article} {words}" + (f", {view} view" if view else "")

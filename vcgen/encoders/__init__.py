@@ -1,0 +1,1 @@
+"""From posed views to a scene."""

@@ -1,0 +1,1 @@
+"""Models measured under a protocol file, object by object."""

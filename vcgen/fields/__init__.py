@@ -1,0 +1,1 @@
+"""Density and color at points."""

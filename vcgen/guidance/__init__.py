@@ -1,0 +1,1 @@
+"""From a prior and renderings to a scene's training signal."""

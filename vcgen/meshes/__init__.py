@@ -1,0 +1,1 @@
+"""Mesh files of others: loading, materials, light, views."""

@@ -2,6 +2,7 @@
 fitted.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -108,7 +109,7 @@ class Surface:
             if not count or len(surface) + count > most:
                 break
             order = (edges[long].argmax(1)[:, None] + torch.arange(3)) % 3
-            surface = surface._mapped(lambda value: _halved(value, long, order))
+            surface = surface._mapped(functools.partial(_halved, long=long, order=order))
         return surface
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Surface":

@@ -1,0 +1,1 @@
+"""Functions of images and meshes whose values are reported."""

@@ -1,0 +1,1 @@
+"""A text prior learns the name of an object."""

@@ -1,0 +1,1 @@
+"""From scenes and meshes to images."""

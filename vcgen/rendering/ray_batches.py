@@ -24,8 +24,9 @@ def ray_losses(
     """Errors on ``count`` random rays of each of the target views (batch, views).
 
     "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the
-    scene's first pass, where it has one; and the scene's own penalties. background: see :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color
-    (3,) of "learned"."""
+    scene's first pass, where it has one; and the scene's own penalties. background: see
+    :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color (3,) of "learned".
+    """
     rays, pixels = draw_rays(scene, target, count, generator)
     rendering = render_rays(scene, rays.reshape(len(pixels), -1), options, generator)
     truth = gather_pixels(target, pixels)

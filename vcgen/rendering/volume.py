@@ -110,8 +110,8 @@ def importance_edges(
 
 
 def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:
-    """Composite intervals of constant density (..., n) and color or features (..., n, channels) between edges (..., n + 1); also returns
-    weights (..., n).
+    """Composite intervals of constant density (..., n) and color or features (..., n, channels) between edges
+    (..., n + 1); also returns weights (..., n).
     """
     start, end = edges[..., :-1], edges[..., 1:]
     weights, _, _ = nerfacc.render_weight_from_density(start, end, density)

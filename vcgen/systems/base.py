@@ -121,7 +121,7 @@ class System(pl.LightningModule):
         """Noise of this batch: different at every step, on every rank, and for every batch of an accumulation; the same
         after a resume.
         """
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         step, number = self.micro_batch
         number = number if step == self.global_step else 0
         # Mixed, because PyTorch's generator on CPUs looks at the low 32 bits of its seed alone.

@@ -145,8 +145,9 @@ class NerfDiff(FieldSystem):
         return render_image(field, cameras, size, self.render_eval, background)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for
-        the proposal; the penalties of the scene, where it has some; "denoising": the prior's, of the first target views."""
+        """Losses "rgb": mean squared error over rays and channels, both sides over the same background; "coarse":
+        likewise for the proposal; the scene's penalties, where it has some; "denoising": the prior's.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
             field = self.field(example.context)
         losses, self.work = {}, {}

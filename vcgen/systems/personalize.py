@@ -190,7 +190,7 @@ class Personalize(System):
 
     def preserved(self, prior: TextPrior, device: torch.device) -> Tensor:
         """The class's images, drawn by all processes together."""
-        folder, seed = Path(self.trainer.default_root_dir) / "class_images", int(os.environ.get("PL_GLOBAL_SEED", 0))
+        folder, seed = Path(self.trainer.default_root_dir) / "class_images", int(os.environ.get("PL_GLOBAL_SEED", "0"))
         place = self.trainer.global_rank, self.trainer.world_size
         with self.trainer.precision_plugin.forward_context():
             draw_class_images(prior, self.method.noun, self.preservation, folder, seed, device, *place)
@@ -198,8 +198,8 @@ class Personalize(System):
         return read_class_images(folder, self.preservation.count).to(device)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "denoising": the mean over the object's latents, weighted by min-SNR where asked for; with preservation
-        "class": that of as many images of the class, in one batch with them."""
+        """Losses "denoising": the mean over the object's latents, weighted by min-SNR where asked for; with
+        preservation "class": that of as many images of the class, in one batch with them."""
         views, count = example.context, self.batch_size
         chosen = draw(views.images.shape[1], count, generator)
         images = photos(views, self.augmentation, chosen, self.prior.size, generator)

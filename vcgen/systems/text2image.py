@@ -100,8 +100,8 @@ class TextToImage(System):
         self.prior.vae.register_to_config(scaling_factor=1 / float(self.spread))
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """ "reconstruction": mean absolute error over images in [-1, 1], and "divergence", mean over the code; later
-        "denoising": mean over latents, weighted by ``min_snr``."""
+        """Losses "reconstruction": mean absolute error over images in [-1, 1], and "divergence", mean over the code;
+        later "denoising": mean over latents, weighted by ``min_snr``."""
         images = all_images(example)
         self.work = {"images": len(images)}
         if self.global_step < self.autoencoder_steps:
@@ -167,9 +167,9 @@ class TextToImage(System):
             )
             return
         self.set_scale()
-        with averaged_weights(self.trainer, self):
-            with replacing_folder(Path(self.trainer.default_root_dir) / "pipeline") as folder:
-                self.prior.save(folder, self.half_precision)
+        place = Path(self.trainer.default_root_dir) / "pipeline"
+        with averaged_weights(self.trainer, self), replacing_folder(place) as folder:
+            self.prior.save(folder, self.half_precision)
 
 
 def all_views(example: Example) -> Views:

@@ -1,0 +1,1 @@
+"""What surrounds LightningCLI: configurations, refusals, signals, SLURM, the run's folder."""

@@ -226,7 +226,7 @@ def checkpoint_folder(root: str | None) -> str:
 
 
 def resolve_checkpoint(name: str | None, root: str, may_start_afresh: bool) -> str | None:
-    """ "best" and "last" are files of the run's folder, other names are paths.
+    """The path of a checkpoint: "best" and "last" are files of the run's folder, other names are paths.
 
     A job that always says ``--ckpt_path last`` must run its first time, too: then there is none yet, and None is
     returned."""

@@ -20,6 +20,7 @@ class NestedNull(jsonargparse._util.NestedArg):
     """
 
     def __new__(cls, key: str, val: Any) -> "NestedNull":
+        """The pair of the option's name and its value."""
         return super().__new__(cls, key, "null" if val is None else val)
 
 

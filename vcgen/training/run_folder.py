@@ -51,7 +51,8 @@ def take(file: BinaryIO, folder: Path, deadline: float) -> bool:
             if error.errno in UNSUPPORTED:
                 warnings.warn(
                     f"{folder}: this file system knows no locks ({error.strerror}): see to it that no second run writes"
-                    " here"
+                    " here",
+                    stacklevel=2,
                 )
                 return False
             if error.errno not in (errno.EACCES, errno.EAGAIN):

@@ -140,7 +140,7 @@ def requeue(job: str) -> str:
 def scontrol(*words: str) -> tuple[str, str]:
     """(its output, why it failed or "")."""
     try:
-        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", " ".join(str(error).split())
     return done.stdout, (

@@ -74,7 +74,7 @@ def write_mp4(path: Path | str, frames: NDArray[np.uint8], fps: float = 20) -> P
     with replacing(path) as temporary:
         # Not the package's own writer, which takes a half-written file for a success.
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *result, f"file:{temporary}"]
-        done = subprocess.run(command, input=even.tobytes(), capture_output=True)
+        done = subprocess.run(command, input=even.tobytes(), capture_output=True, check=False)
         if done.returncode:
             reason = (done.stderr.decode(errors="replace").splitlines() or [f"status {done.returncode}"])[
                 -1

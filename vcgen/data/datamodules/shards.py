@@ -199,7 +199,7 @@ class ShardData(SceneDataModule):
 
 def run_seed() -> int:
     """What ``--seed_everything`` set."""
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:

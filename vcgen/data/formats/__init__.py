@@ -1,0 +1,1 @@
+"""Scenes as others store them."""

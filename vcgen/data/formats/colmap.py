@@ -64,14 +64,13 @@ class ColmapScene(SceneFolder):
     def files(self) -> list[tuple[str, int]]:
         """Those of the model, and all that lie in the folders of images and masks."""
         folders = {"model": self.model, "images": self.images, "masks": self.masks}
-        listed = [
+        return [
             (f"{name}/{path}", size)
             for name, folder in folders.items()
             if folder
             for path, size in SceneFolder("", folder).files()
             if name != "model" or ("/" not in path and path.endswith((".bin", ".txt")))
         ]
-        return listed
 
 
 def list_scenes(source: Path, settings: ColmapSettings) -> list[SceneFolder]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+UP = np.array([0.0, 0.0, 1.0])
+
 #: Turns OpenCV axes into OpenGL axes, and back.
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -60,8 +62,10 @@ def odd_poses(c2w: np.ndarray) -> list[str]:
         others = [aim_of(other) for other in (inverse, inverse @ FLIP)]
         if any(other.is_clear(0.2) and not other.behind for other in others):
             return [
-                "the cameras look past one another, and at one point if their poses are inverted: world-to-camera"
-                " matrices?"
+                (
+                    "the cameras look past one another, and at one point if their poses are inverted: world-to-camera"
+                    " matrices?"
+                )
             ]
     if not aim.is_clear():
         return []
@@ -69,7 +73,7 @@ def odd_poses(c2w: np.ndarray) -> list[str]:
     return [f"the point that the cameras look at lies behind {aim.behind} of {len(c2w)} cameras: {reversal}"]
 
 
-def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = np.array([0.0, 0, 1])) -> list[str]:
+def odd_place(c2w: np.ndarray, near: float, far: float, up: np.ndarray = UP) -> list[str]:
     """What is wrong with the unit, the middle and the upward direction of (V, 4, 4) stored poses; nothing where it is
     not clear.
     """
@@ -129,6 +133,8 @@ def odd_backdrop(pixels: Sequence[np.ndarray], background: str) -> list[str]:
         return []
     found = ", ".join(f"{x:.0f}" for x in color)
     return [
-        f"--background says {background}, and the borders of the images are ({found}) of 255: give black, white, or"
-        " none"
+        (
+            f"--background says {background}, and the borders of the images are ({found}) of 255: give black, white, or"
+            " none"
+        )
     ]

@@ -1,0 +1,1 @@
+"""Photos and images: reading, framing, masks, lens distortion."""

@@ -1,0 +1,1 @@
+"""Scenes in tar files with an index."""

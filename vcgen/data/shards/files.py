@@ -202,8 +202,7 @@ def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[in
     samples = []
     with replacing(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for record in records:
-                record = record.validate().with_group_default()
+            for record in (record.validate().with_group_default() for record in records):
                 if tuple(record.size) != tuple(image_size):
                     raise UserError(
                         f"scene {record.key}: images are {record.size}, the shards hold {tuple(image_size)}; give one"

@@ -1,5 +1,6 @@
 """Whether scenes that are kept for testing are trained on."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -57,6 +58,6 @@ def read_families(path: Path) -> list[list[str]]:
     """Lists of objects (groups) that are near-copies of one another, from a JSON file: a recolored model, the same
     model of another edition. Raises UserError for a file that is none, or names an object twice."""
     families = read_json(path, list[list[Label]], "data.families takes a JSON list of lists of objects' names")
-    if twice := [name for name, count in Counter(sum(families, [])).items() if count > 1]:
+    if twice := [name for name, count in Counter(itertools.chain(*families)).items() if count > 1]:
         raise UserError(f"{path}: {twice[0]} is named twice; put all of its near-copies into one list")
     return [family for family in families if family]

@@ -1,0 +1,1 @@
+"""A prior is distilled into the scene of one object."""

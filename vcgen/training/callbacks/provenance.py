@@ -24,11 +24,13 @@ def git_commit() -> str:
     """
     folder = Path(vcgen.__file__).parent
     try:
-        ask = dict(cwd=folder, capture_output=True, text=True, check=True)
-        if not subprocess.run(["git", "ls-files", "__init__.py"], **ask).stdout:
+        ask = dict(cwd=folder, capture_output=True, text=True)
+        if not subprocess.run(["git", "ls-files", "__init__.py"], **ask, check=True).stdout:
             return ""
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()
-        return commit + ("+" if subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout else "")
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask, check=True).stdout.strip()
+        return commit + (
+            "+" if subprocess.run(["git", "status", "--porcelain", "-uno"], **ask, check=True).stdout else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
 

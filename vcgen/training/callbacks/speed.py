@@ -12,7 +12,7 @@ from vcgen.types import Example
 
 
 class Speed(pl.Callback):
-    """At every ``trainer.log_every_n_steps`` logs, since the last time,.
+    """Logs every ``trainer.log_every_n_steps`` steps, since the last time.
 
     - ``speed/steps_per_s`` and what the system counts (``System.work``), such as ``speed/rays_per_s``, of all ranks;
     - ``memory/peak_gb``: of the GPU's tensors since the start, or of the process on a CPU (10^9 bytes);
