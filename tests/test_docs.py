@@ -152,7 +152,7 @@ def test_flags_named_in_the_text_exist(capsys):
     for line in (
         *cli.COMMANDS,
         *(f"data pack {name}" for name in ("srn", "transforms", "colmap")),
-        "data synthesize cars",
+        *(f"data synthesize {name}" for name in ("cars", "objects")),
     ):
         with pytest.raises(SystemExit):
             cli.main([*line.split(), "--help"])

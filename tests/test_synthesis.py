@@ -26,7 +26,7 @@ def listing(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("kind", ["cars"])
+@pytest.mark.parametrize("kind", ["cars", "objects"])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(kind, tmp_path):
     for out, seed, count in (("one", 3, 2), ("two", 3, 2), ("other", 4, 2), ("more", 3, 3)):
         assert synthesize(kind, tmp_path / out, *FAST, "--seed", str(seed), "--count", str(count)) == 0
@@ -107,7 +107,7 @@ def test_lamps_vary_within_what_is_said_and_the_sphere_between_its_elevations():
     [
         ("cars", (), "say how many objects to make: --count 1000"),
         ("cars", ("--count", "0"), "--count must lie between 1 and 1000000, not 0"),
-        ("car", ("--count", "1"), "unknown kind 'car' (did you mean cars?): the kinds are cars"),
+        ("car", ("--count", "1"), "unknown kind 'car' (did you mean cars?): the kinds are cars, objects"),
         ("", (), "no kind given"),
         ("cars", ("--count", "1", "--seed", "-1"), "--seed must lie between 0"),
         ("cars", ("--count", "x"), "--count must be a whole number"),
@@ -116,6 +116,7 @@ def test_lamps_vary_within_what_is_said_and_the_sphere_between_its_elevations():
             ("--count", "1", "--bodies", "sedan,boat"),
             "--bodies: 'boat' is not known; give some of sedan, hatchback",
         ),
+        ("objects", ("--count", "1", "--most-parts", "0"), "--most-parts must lie between 1 and 50, not 0"),
         ("cars", ("--count", "1", "--paint", "red"), "--paint must be one of vivid, natural, gray, not red"),
     ],
 )

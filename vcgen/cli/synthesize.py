@@ -7,6 +7,7 @@ from vcgen.cli import usage
 from vcgen.cli.drawn import run
 from vcgen.errors import UserError, suggestion
 from vcgen.meshes.synthesis.car_shape import KINDS as BODIES
+from vcgen.meshes.synthesis.objects import MOST_PARTS
 from vcgen.meshes.synthesis.paint import Paint
 from vcgen.meshes.synthesis.scenes import SynthesisSettings, list_scenes, read_scene
 
@@ -16,7 +17,7 @@ LICENCE = "CC0-1.0"
 
 def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data synthesize``) and synthesize."""
-    kinds = {"cars": cars}
+    kinds = {"cars": cars, "objects": objects}
     first = arguments[0] if arguments else ""
     if first not in kinds and not first.startswith("-"):
         what = f"unknown kind {first!r}{suggestion(first, kinds)}" if first else "no kind given"
@@ -39,6 +40,27 @@ def cars(
     """
     own = {"kind": "car", "paint": paint, "bodies": usage.chosen("--bodies", bodies, tuple(BODIES)), "source": name}
     make(out, own, **options)
+
+
+def objects(
+    out: str,
+    paint: Paint = "vivid",
+    most_parts: int = MOST_PARTS,
+    name: str = "synthesized_objects",
+    **options: Any,
+) -> None:
+    """Synthesize objects of textured primitives, as Zeroverse has them, into shards of posed images, under CC0.
+
+    An interrupted run continues when the same command is given again. The world has z up.
+
+    Args:
+        out: shard folder to make; it appears under this name only when complete.
+        paint: of textures: vivid takes any hue, natural the colors of cars on the road, gray none.
+        most_parts: primitives in an object, 1 to 50: each has between one and so many.
+        name: data set name stored with every scene.
+    """
+    usage.within("--most-parts", most_parts, 1, 50)
+    make(out, {"kind": "object", "paint": paint, "most_parts": most_parts, "source": name}, **options)
 
 
 def make(out: str, own: dict[str, Any], count: int | None = None, seed: int = 0, **options: Any) -> None:

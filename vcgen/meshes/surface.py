@@ -49,6 +49,27 @@ class Surface:
     double: Tensor
     textures: tuple[Tensor, ...] = ()
 
+    @classmethod
+    def opaque(
+        cls, triangles: Tensor, rgb: Tensor, uv: Tensor | None = None, texture: Tensor | None = None
+    ) -> "Surface":
+        """Double-sided flat faces. rgb: (F, 3, 3) or what broadcasts to it, in linear light; uv and texture: on all, or
+        none.
+        """
+        count = len(triangles)
+        flat = cls(
+            triangles,
+            torch.zeros(count, 3, 3),
+            torch.zeros(count, 3, 2) if uv is None else uv,
+            torch.cat([rgb.float().expand(count, 3, 3), torch.ones(count, 3, 1)], -1),
+            torch.full((count,), -1 if texture is None else 0),
+            torch.full((count,), OPAQUE),
+            torch.full((count,), 0.5),
+            torch.full((count,), True),
+            () if texture is None else (texture,),
+        )
+        return flat.faceted()
+
     def __len__(self) -> int:
         return len(self.triangles)
 

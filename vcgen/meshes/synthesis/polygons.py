@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from vcgen.meshes.surface import OPAQUE, UPRIGHT, Surface, to_linear
+from vcgen.meshes.surface import UPRIGHT, Surface, to_linear
 
 #: Across the plane x = 0.
 MIRROR = np.array([-1, 1, 1])
@@ -113,15 +113,5 @@ class Polygons:
         height = triangles[..., 1]
         bright = 1 - shade * (height.max() - height) / max(np.ptp(height), 1e-9)
         rgb = to_linear(torch.tensor((colors[:, None] * bright[..., None]).clip(0, 1), dtype=torch.float32))
-        count = len(rgb)
-        flat = Surface(
-            torch.tensor(triangles),
-            torch.zeros(count, 3, 3),
-            torch.zeros(count, 3, 2),
-            torch.cat([rgb, torch.ones(count, 3, 1)], -1),
-            torch.full((count,), -1),
-            torch.full((count,), OPAQUE),
-            torch.full((count,), 0.5),
-            torch.full((count,), True),
-        )
-        return flat.faceted().moved(torch.tensor(UPRIGHT["y"], dtype=torch.float64))
+        flat = Surface.opaque(torch.tensor(triangles), rgb)
+        return flat.moved(torch.tensor(UPRIGHT["y"], dtype=torch.float64))

@@ -9,18 +9,21 @@ from vcgen.data.shards.record import SceneRecord
 from vcgen.meshes.posed import DrawnScene, DrawSettings, draw_record, single_thread
 from vcgen.meshes.synthesis.car_shape import KINDS
 from vcgen.meshes.synthesis.cars import make_car
+from vcgen.meshes.synthesis.objects import MOST_PARTS, make_object
 from vcgen.meshes.synthesis.paint import Paint
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisSettings(DrawSettings):
-    """What is synthesized. kind: "car" or "object". count: how many. seed: of the whole set. bodies: kinds of cars."""
+    """What is synthesized. kind: "car" or "object". count: how many. seed: of the whole set. bodies: kinds of
+    cars. most_parts: primitives in an object."""
 
     kind: str
     count: int
     seed: int
     paint: Paint = "vivid"
     bodies: tuple[str, ...] = tuple(KINDS)
+    most_parts: int = MOST_PARTS
 
 
 @dataclass(frozen=True)
@@ -44,5 +47,8 @@ def read_scene(scene: Synthesized, settings: SynthesisSettings) -> SceneRecord:
     """Make the object and draw all its views. Those of a longer set of the same seed are the same."""
     with single_thread():
         random = np.random.default_rng([settings.seed, scene.number])
-        surface = make_car(random, settings.paint, settings.bodies)
+        if settings.kind == "car":
+            surface = make_car(random, settings.paint, settings.bodies)
+        else:
+            surface = make_object(random, settings.paint, settings.most_parts)
         return draw_record(scene, settings, surface, random)
