@@ -3,14 +3,24 @@ PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/.installed
 PYTEST := $(VENV)/bin/python -m pytest
+# pinned: the versions of constraints.txt; lowest and highest: those that pyproject.toml allows.
+DEPENDENCIES ?= pinned
 
-.PHONY: help install test test-integration test-slow coverage fuzz demo demo-realfusion clean
+.PHONY: help install lint test test-integration test-slow coverage docs fuzz demo demo-realfusion clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
-install: $(STAMP)  ## create or reuse .venv with vcgen and the pinned versions of all it needs (PYTHON=... chooses the interpreter)
+install: $(STAMP)  ## create or reuse .venv with vcgen and all it needs (PYTHON=... is the interpreter, DEPENDENCIES=lowest or highest)
+
+lint: $(STAMP)  ## ruff (lint and format) and mypy
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+docs: $(STAMP)  ## the site of the documentation, in site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
 # One process per core, each with one thread: PyTorch's own threads gain little on models this small.
 # COVERAGE=1 notes which lines of vcgen run; `make coverage` then says which did not.
@@ -44,11 +54,16 @@ demo-realfusion: $(STAMP)  ## one bundled image becomes a turntable and a mesh, 
 clean:  ## remove .venv; outputs/ stays
 	rm -rf $(VENV)
 
+INSTALL_pinned  := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+INSTALL_highest := $(VENV)/bin/python -m pip install --disable-pip-version-check
+INSTALL_lowest   = $(VENV)/bin/python -m pip install --disable-pip-version-check uv && \
+	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --resolution lowest-direct
+
 # The stamp is older than either file when an install is due, so reuse costs nothing.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	{ echo "vcgen needs Python 3.11 or newer, and $(PYTHON) is not; try: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): the first time some gigabytes, most of them PyTorch with CUDA"
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(INSTALL_$(DEPENDENCIES)) -e '.[test,dev]'
 	@touch $@

@@ -17,8 +17,10 @@ def check_ranges(kind: type, arguments: Mapping[str, Any], place: str) -> None:
     """Raises UserError for the first argument of a class that its annotation excludes, and for numbers that are none,
     at any depth.
 
-    arguments: by name, plain data with {"class_path", "init_args"} for objects. place: what the command line calls the
-        object, "model".
+    Args:
+        kind: The class.
+        arguments: By name, plain data with {"class_path", "init_args"} for objects.
+        place: What the command line calls the object, such as "model".
     """
     hints = get_type_hints(kind.__init__, include_extras=True)
     for name, value in arguments.items():
