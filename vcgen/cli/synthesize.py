@@ -43,11 +43,7 @@ def cars(
 
 
 def objects(
-    out: str,
-    paint: Paint = "vivid",
-    most_parts: int = MOST_PARTS,
-    name: str = "synthesized_objects",
-    **options: Any,
+    out: str, paint: Paint = "vivid", most_parts: int = MOST_PARTS, name: str = "synthesized_objects", **options: Any
 ) -> None:
     """Synthesize objects of textured primitives, as Zeroverse has them, into shards of posed images, under CC0.
 
