@@ -1,6 +1,4 @@
-"""Rules of the house that a program can check: nothing is unpickled, imports point one way, files stay small and
-explained.
-"""
+"""Rules of the house that the linter does not know: nothing loaded is code, imports point one way, files stay small."""
 
 import ast
 from collections.abc import Iterator
@@ -12,9 +10,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vcgen"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ALL = [*FILES, *sorted((ROOT / "benchmarks").glob("*.py")), *sorted((ROOT / "tests").rglob("*.py"))]
-PICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
-#: The name of the error that torch.load raises, which unpickles nothing.
-HARMLESS = "pickle.UnpicklingError"
 #: The rooms of the package from the top down: a module imports from its own room and from those below it only, lazily
 #: or not.
 ROOMS = (
@@ -40,7 +35,6 @@ def imports(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: write imports in full"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -55,21 +49,6 @@ def code_lines(function: ast.FunctionDef) -> int:
     return function.end_lineno - function.lineno + 1 - explained
 
 
-def undocumented(tree: ast.Module) -> Iterator[str]:
-    """Public functions, classes and methods without a docstring."""
-    scopes = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_"))]
-    for scope in scopes:
-        for node in scope.body:
-            named = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
-            if named and ast.get_docstring(node) is None and not is_override(scope, node):
-                yield f"{node.name} (line {node.lineno})"
-
-
-def is_override(scope: ast.AST, node: ast.AST) -> bool:
-    """A method of a class that has bases, whose documentation may be the base's."""
-    return isinstance(scope, ast.ClassDef) and bool(scope.bases) and isinstance(node, ast.FunctionDef)
-
-
 def test_the_package_is_found():
     assert PACKAGE / "cameras.py" in FILES
 
@@ -77,7 +56,6 @@ def test_the_package_is_found():
 @every_file
 def test_nothing_is_unpickled(path):
     tree = ast.parse(path.read_text())
-    assert not {name.split(".")[0] for name in imports(tree) if name != HARMLESS} & PICKLING
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             assert keywords(node).get("weights_only") is True, (
@@ -127,10 +105,3 @@ def test_files_and_functions_stay_small(path):
     assert len(path.read_text().splitlines()) <= 300
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     assert [f.name for f in functions if code_lines(f) >= 50] == []
-
-
-@every_file
-def test_public_names_are_documented(path):
-    tree = ast.parse(path.read_text())
-    assert not path.read_text().strip() or ast.get_docstring(tree), "the module has no docstring"
-    assert list(undocumented(tree)) == []
