@@ -127,8 +127,8 @@ def cabin(car: Car, windows: int = 2, closed: bool = False) -> float:
     for p, q in itertools.pairwise(ridge):
         out.face([p * MIRROR, p, q, q * MIRROR], paint.roof)
         if paint.stripe is not None:
-            low, high = (point * [0.28, 1, 1] + [0, 0.012, 0] for point in (p, q))
-            out.face([low * MIRROR, low, high, high * MIRROR], paint.stripe)
+            p, q = (point * [0.28, 1, 1] + [0, 0.012, 0] for point in (p, q))
+            out.face([p * MIRROR, p, q, q * MIRROR], paint.stripe)
     post, sill, lintel = draws.between(0.02, 0.1), draws.between(0.04, 0.16), 1 - draws.between(0.06, 0.18)
     out.panel(screen, (post, 1 - post), (sill, lintel + 0.03), paint.glass)
     if (not closed and shape.kind != "bus") or draws.chance(0.5):
