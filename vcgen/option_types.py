@@ -52,4 +52,4 @@ def print_types_in_words() -> None:
         return type_text(action._typehint) if isinstance(action, ActionTypeHint) else plain(self, action)
 
     if plain.__name__ != in_words.__name__:
-        DefaultHelpFormatter._get_type_str = in_words
+        DefaultHelpFormatter._get_type_str = in_words  # type: ignore[method-assign]  # jsonargparse has no other place

@@ -1,10 +1,11 @@
 """Files of tensors (safetensors): written with a checksum of what they hold, read within bounds and only when every
 value is a number; and how far a module may grow that a file describes."""
 
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def read_tensors(path: Path | str, advice: str = DAMAGED) -> dict[str, Tensor]:
     if odd := [name for name, tensor in tensors.items() if not all_finite(tensor)]:
         raise UserError(one_line(f"{path}: {odd[0]} holds NaN or infinity", advice))
     return tensors
+
+
+def sum_of(parts: Iterable[Tensor]) -> Tensor:
+    """Their sum, of one at least."""
+    return functools.reduce(torch.add, parts)
 
 
 def all_finite(tensor: Tensor) -> bool:

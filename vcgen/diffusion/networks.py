@@ -67,7 +67,7 @@ class ImageTokens(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
         features = self.layers(image)
-        place = sinusoids(*features.shape[-2:], self.width, features.device)
+        place = sinusoids(features.shape[-2], features.shape[-1], self.width, features.device)
         return self.norm(features.flatten(2).mT + place)
 
 

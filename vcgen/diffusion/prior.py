@@ -91,8 +91,8 @@ class ViewPrior(ImagePrior):
         tokens = None
         if self.tokens is not None:
             tokens = self.tokens(to_signed(context.only("the diffusion prior").on(1.0))).repeat_interleave(views, 0)
-        maps = torch.cat(maps, 2).flatten(0, 1)
-        return Condition(maps, tokens, maps.new_ones(len(maps)))
+        joined = torch.cat(maps, 2).flatten(0, 1)
+        return Condition(joined, tokens, joined.new_ones(len(joined)))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The prediction (n, 3, H, W), float32, for noisy images (n, 3, H, W) at ``timesteps`` (n,)."""
@@ -118,6 +118,7 @@ class ViewPrior(ImagePrior):
         alpha mean; (n, 1, 1, 1) each.
         """
         given = condition.given[:, None, None, None]
+        assert self.sigma_data is not None, "forward asks"
         deviation = self.sigma_data * given + (1 - given)
         return deviation, (alpha.square() * deviation.square() + sigma.square()).sqrt()
 

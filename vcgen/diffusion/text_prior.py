@@ -63,7 +63,7 @@ class TextPrior(Prior[TextCondition]):
     def __init__(
         self,
         tokenizer: Any,
-        text_encoder: nn.Module,
+        text_encoder: Any,
         vae: AutoencoderKL,
         unet: UNet2DConditionModel,
         schedule: DDPMScheduler,
@@ -108,7 +108,8 @@ class TextPrior(Prior[TextCondition]):
                 require_whole(network, notes)
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL)
             schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL)
-            prior = TextPrior(tokenizer, *(network for network, _ in networks), schedule, str(name)).float().eval()
+            text_encoder, vae, unet = (network for network, _ in networks)
+            prior = TextPrior(tokenizer, text_encoder, vae, unet, schedule, str(name)).float().eval()
             sizes = {"sample_size": prior.unet.config.sample_size, "scaling_factor": prior.vae.config.scaling_factor}
             check({**sizes, "model_max_length": prior.tokenizer.model_max_length}, Sizes, f"text prior {name}")
             with torch.no_grad():
@@ -145,7 +146,7 @@ class TextPrior(Prior[TextCondition]):
         )
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]  # nobody sets it
         """Side in pixels of the images that the model was trained on."""
         return self.unet.config.sample_size * self.reduction
 

@@ -3,7 +3,7 @@
 import itertools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vcgen.encoders.base import Encoder
 from vcgen.fields.hashgrid import HashGrid, HashGridField
@@ -44,10 +44,12 @@ class SceneHashGrid(Encoder):
             )
         widths = [grid.width] + [hidden] * depth
         layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
-        self.grid, self.decoder = grid, nn.Sequential(*layers, nn.Linear(widths[-1], 4))
+        last = nn.Linear(widths[-1], 4)
         with torch.no_grad():
-            self.decoder[-1].bias[0] += density_bias
+            last.bias[0] += density_bias
+        self.grid, self.decoder = grid, nn.Sequential(*layers, last)
         self.half_size, self.radius, self.blob = half_size, radius, blob
+        self.center: Tensor
         self.register_buffer("center", torch.tensor(center))
 
     def forward(self, context: Views) -> HashGridField:

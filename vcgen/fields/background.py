@@ -17,6 +17,7 @@ class Background(nn.Module):
         super().__init__()
         if frequencies < 1 or hidden < 1:
             raise ValueError(f"need frequencies and hidden >= 1; got {frequencies} and {hidden}")
+        self.octaves: Tensor
         self.register_buffer("octaves", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(6 * frequencies, hidden),

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import exp, log
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,8 @@ class HashGrid(nn.Module):
             (size + 1) ** 3 <= 2**log2_size for size in self.sizes
         )  # the coarser levels, which hold every corner
         starts = torch.tensor([0, *entries]).cumsum(0)
+        self.sides: Tensor
+        self.starts: Tensor
         self.register_buffer("sides", torch.tensor(self.sizes), persistent=False)
         self.register_buffer("starts", starts[:-1], persistent=False)
         self.table = nn.Parameter(torch.empty(int(starts[-1]), features).uniform_(-1e-4, 1e-4))
@@ -188,7 +190,7 @@ class HashGridField:
 
     def with_weights(self, weights: FieldWeights) -> "HashGridField":
         """See :class:`vcgen.types.Finetunable`."""
-        return replace(self, grid=weights.scene, decoder=weights.decoder)
+        return replace(self, grid=cast(HashGrid, weights.scene), decoder=weights.decoder)
 
     def __getitem__(self, scenes: slice) -> "HashGridField":
         return replace(self, center=self.center[scenes], radius=self.radius[scenes])

@@ -1,6 +1,7 @@
 """Skipping empty space: a coarse grid knows where the density of one scene is, and only samples there are looked up."""
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +72,8 @@ class OccupiedField:
     field: Field
     grid: OccupancyGrid
     proposal: None = None
-    center: Tensor = field(init=False)
-    radius: Tensor = field(init=False)
+    center: Tensor = dataclasses.field(init=False)
+    radius: Tensor = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         if len(self.field.center) != 1:

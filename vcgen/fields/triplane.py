@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,8 @@ class TriplaneField:
 
     def with_weights(self, weights: FieldWeights) -> "TriplaneField":
         """See :class:`vcgen.types.Finetunable`."""
-        return replace(self, planes=weights.scene["planes"], decoder=weights.decoder)
+        planes = cast(nn.ParameterDict, weights.scene)["planes"]
+        return replace(self, planes=planes, decoder=cast(TriplaneDecoder, weights.decoder))
 
     def __getitem__(self, scenes: slice) -> "TriplaneField":
         return replace(self, planes=self.planes[scenes], frame=self.frame[scenes], radius=self.radius[scenes])

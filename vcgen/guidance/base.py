@@ -7,7 +7,7 @@ a guidance whose signal is a gradient g, as of a loss of its own, answers with r
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from diffusers import DDPMScheduler
@@ -103,4 +103,4 @@ class Guidance(ABC):
 
     def with_rounds(self, rounds: int) -> Self:
         """The same with another number of rounds."""
-        return replace(self, rounds=rounds)
+        return replace(cast(Any, self), rounds=rounds)

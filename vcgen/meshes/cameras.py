@@ -126,7 +126,8 @@ def sphere(random: np.random.Generator, views: int, elevation: tuple[float, floa
     cameras.
     """
     start = random.uniform()
-    heights = np.degrees(np.arcsin(random.uniform(*np.sin(np.radians(elevation)), views)))
+    low, high = np.sin(np.radians(elevation)).tolist()
+    heights = np.degrees(np.arcsin(random.uniform(low, high, views)))
     azimuths = 360 * ((start + np.arange(views) * 0.61803398875) % 1)
     return _around(90 + azimuths, heights, DISTANCE, FOCAL)
 

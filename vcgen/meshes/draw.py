@@ -13,6 +13,7 @@ from vcgen.meshes.surface import MASK, OPAQUE, Surface, to_linear, to_srgb
 from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import Raster, rasterize
 from vcgen.rendering.textures import Mipmaps, bilinear, mip_level
+from vcgen.tensors import sum_of
 
 #: Edges are halved to this, unless the faces become more than MOST: light is computed at corners, the level of textures
 #: once a face.
@@ -92,7 +93,7 @@ def _colors(scene: Drawable, raster: Raster, camera: Cameras) -> Tensor:
         values += _lit(scene.light, surface, faces, camera.centers.double())
     table = torch.cat(values, -1)
     weights = raster.weights.float()
-    mixed = sum(weights[:, k, None] * table[:, k].index_select(0, place) for k in range(3))
+    mixed = sum_of(weights[:, k, None] * table[:, k].index_select(0, place) for k in range(3))
     slopes = (_slopes(raster, surface, len(faces), place), place) if scene.textures else None
     rgba = _base(scene.textures, surface, found, mixed[:, 4:6], mixed[:, :4], slopes)
     mode = surface.mode.index_select(0, found)

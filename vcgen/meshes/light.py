@@ -17,6 +17,7 @@ from vcgen.cameras import Cameras, look_at, pinhole
 from vcgen.meshes.surface import BLEND, Surface
 from vcgen.rendering.meshes import Meshes
 from vcgen.rendering.rasterizer import rasterize
+from vcgen.tensors import sum_of
 
 #: Directions in which the sky is looked for.
 SKY_DIRECTIONS = 40
@@ -104,7 +105,7 @@ def shine_on(surface: Surface, base: Tensor, lamps: Lamps = STANDARD) -> Light:
     for sun in lamps.suns:
         frame = sun.frame()
         aims = [frame @ torch.tensor([x * SUN_RADIUS, y * SUN_RADIUS, 1.0], dtype=torch.float64) for x, y in sun.spots]
-        part = sum(_sees(mesh, points, aim / aim.norm(), radius) for aim in aims) / len(aims)
+        part = sum_of(_sees(mesh, points, aim / aim.norm(), radius) for aim in aims) / len(aims)
         suns.append(part)
         diffuse = diffuse + (part * sun.irradiance / math.pi * (normals @ frame[:, 2].float()).clamp(min=0))[..., None]
     return Light(lamps, sky, tuple(suns), diffuse)

@@ -61,7 +61,7 @@ def look_of(mesh: "trimesh.Trimesh", header: Header) -> Look:
 
 def _metallic(material: Any, uv: Tensor | None, header: Header, colors: np.ndarray | None) -> Look:
     """Of glTF: factor times colors of vertices, in linear light."""
-    factor = header.factor(material.name)
+    factor: Any = header.factor(material.name)
     if factor is None and material.baseColorFactor is not None:
         factor = np.asarray(material.baseColorFactor) / 255
     rgba = torch.tensor([1.0] * 4 if factor is None else np.asarray(factor), dtype=torch.float32)

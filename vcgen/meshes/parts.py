@@ -64,22 +64,23 @@ def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: di
     """One mesh in the file's world. images: those already decoded, by the id of Pillow's object, which the scene keeps
     alive.
     """
-    faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
-    if any(table.size and (table.ndim != 2 or table.shape[1] != 3) for table in (faces, vertices)):
+    tables = np.asarray(mesh.faces), np.asarray(mesh.vertices)
+    if any(table.size and (table.ndim != 2 or table.shape[1] != 3) for table in tables):
         raise UserError(f"{path}: has faces without three corners, or corners without three coordinates; {ADVICE}")
-    faces = torch.tensor(faces, dtype=torch.int64).reshape(-1, 3)
-    vertices = torch.tensor(vertices, dtype=torch.float64).reshape(-1, 3)
+    faces = torch.tensor(tables[0], dtype=torch.int64).reshape(-1, 3)
+    vertices = torch.tensor(tables[1], dtype=torch.float64).reshape(-1, 3)
     if len(faces) and not (int(faces.min()) >= 0 and int(faces.max()) < len(vertices)):
         raise UserError(f"{path}: faces name vertices beyond the {len(vertices)} that there are; {ADVICE}")
     look = look_of(mesh, header)
-    textures, mode = (), look.mode
+    textures: tuple[Tensor, ...] = ()
+    mode = look.mode
     if look.image is not None and look.uv is not None:
         if id(look.image) not in images:
             images[id(look.image)] = decode(look.image, path)
         textures = (images[id(look.image)],)
         mode = MASK if mode is None and bool((textures[0][..., 3] < 255).any()) else mode
-    count, matrix = len(faces), torch.tensor(np.asarray(matrix), dtype=torch.float64)
-    if abs(float(torch.linalg.det(matrix[:3, :3]))) < 1e-30:
+    count, world = len(faces), torch.tensor(np.asarray(matrix), dtype=torch.float64)
+    if abs(float(torch.linalg.det(world[:3, :3]))) < 1e-30:
         raise UserError(f"{path}: a node is scaled to nothing along an axis; {ADVICE}")
     uv = torch.zeros(count, 3, 2) if look.uv is None else look.uv[faces]
     rgba = look.rgba[faces] if look.rgba.ndim == 2 else look.rgba.expand(count, 3, 4).clone()
@@ -91,8 +92,8 @@ def part(mesh: "trimesh.Trimesh", matrix: np.ndarray, header: Header, images: di
     }
     filled = {name: torch.full((count,), value) for name, value in each.items()}
     surface = Surface(vertices[faces], torch.zeros(count, 3, 3), uv, rgba, **filled, textures=textures)
-    moved = with_normals(surface, mesh, faces).moved(matrix[:3, :3])
-    return replace(moved, triangles=moved.triangles + matrix[:3, 3])
+    moved = with_normals(surface, mesh, faces).moved(world[:3, :3])
+    return replace(moved, triangles=moved.triangles + world[:3, 3])
 
 
 def with_normals(surface: Surface, mesh: "trimesh.Trimesh", faces: Tensor) -> Surface:

@@ -25,6 +25,7 @@ class DrawSettings(Settings):
     pixel. light: as the bundled cars have it, another for each object, or none: base colors alone. cull: without backs
     of single-sided faces."""
 
+    size: tuple[int, int]
     cameras: str = "sphere"
     views: int | None = None
     elevation: tuple[float, float] | None = None

@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -135,7 +135,8 @@ class Surface:
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> "Surface":
         """``function`` of everything that faces have."""
-        return replace(self, **{name: function(value) for name, value in vars(self).items() if name != "textures"})
+        changed: dict[str, Any] = {name: function(part) for name, part in vars(self).items() if name != "textures"}
+        return replace(self, **changed)
 
 
 def _halved(value: Tensor, long: Tensor, order: Tensor) -> Tensor:

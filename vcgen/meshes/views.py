@@ -1,5 +1,6 @@
 """Mesh files as scenes for the packing loop: what there is, and the record of one object or variant."""
 
+from typing import Literal
 import os
 import zlib
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ class MeshSettings(DrawSettings):
     """How meshes become records. up: axis of the files that points up, "auto" by their kind. kinds: of files. variants:
     of each object. plain: without materials."""
 
-    up: str = "auto"
+    up: Literal["auto", "x", "y", "z"] = "auto"
     kinds: tuple[str, ...] = KINDS
     variants: int = 1
     plain: bool = False
@@ -69,7 +70,7 @@ def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -
     ]
 
 
-def up_axis(path: Path, up: str) -> str:
+def up_axis(path: Path, up: Literal["auto", "x", "y", "z"]) -> Literal["x", "y", "z"]:
     """The axis of a file that points up; "auto": y for glTF, whose standard says so, and .obj, z for .ply and .stl, as
     most have it.
     """

@@ -143,8 +143,8 @@ def _crossing(raster: Raster, pixels: Tensor, edge: Tensor, down: bool) -> Tenso
     row, column = (pixels // width) % height + 0.5, pixels % width + 0.5
     a, b = _ends(raster, raster.points, view, edge, down)
     x, y = (row, column) if down else (column, row)
-    shifted = (torch.stack([end[:, 0] - x * end[:, 2], end[:, 1], end[:, 2]], 1) for end in (a, b))
-    return _meets_row(*shifted, y)[0]
+    first, second = (torch.stack([end[:, 0] - x * end[:, 2], end[:, 1], end[:, 2]], 1) for end in (a, b))
+    return _meets_row(first, second, y)[0]
 
 
 def _ends(raster: Raster, points: Tensor, view: Tensor, edge: Tensor, down: bool) -> tuple[Tensor, Tensor]:

@@ -73,7 +73,7 @@ def extract_mesh(
             raise _transparent(density_range)
     else:
         # Density is unbounded: interpolated, it would push the surface to the empty side.
-        values, level = (1 - np.exp(-x * radius / PIXELS) for x in (density, threshold))
+        values, level = 1 - np.exp(-density * radius / PIXELS), 1 - float(np.exp(-threshold * radius / PIXELS))
     # A shell of empty samples closes the surface where the object touches the cube.
     vertices, faces, _, _ = marching_cubes(np.pad(values, 1), level, gradient_direction="ascent")
     corner = field.center[0].double().cpu().numpy() - radius

@@ -161,7 +161,8 @@ class Instances:
         table = torch.tensor(
             [[end - size - first for end, size, first in zip(ends, sizes, firsts)], ends], device="cpu"
         )
-        return cls(*table.to(device, non_blocking=True), sum(sizes))
+        shift, until = table.to(device, non_blocking=True)
+        return cls(shift, until, sum(sizes))
 
     def locate(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """View and the part's own number."""

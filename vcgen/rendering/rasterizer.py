@@ -13,6 +13,7 @@ from vcgen.cameras import Cameras, rotate
 from vcgen.errors import UserError
 from vcgen.rendering.meshes import Instances, Meshes
 from vcgen.rendering.visibility import nearest_faces
+from vcgen.tensors import sum_of
 
 #: Where faces are cut if nobody says: this fraction of a camera's ``near`` in front of it.
 CLIP = 0.01
@@ -64,10 +65,8 @@ class Raster:
         """(m, C) of values at vertices (V, C), or at corners of faces (F, 3, C); differentiable in the values, vertices
         and cameras.
         """
-        return sum(
-            weight[:, None] * value
-            for weight, value in zip(self.weights.to(values.dtype).unbind(1), self._corners(values))
-        )
+        weights = self.weights.to(values.dtype).unbind(1)
+        return sum_of(weight[:, None] * value for weight, value in zip(weights, self._corners(values)))
 
     def slopes(self, values: Tensor) -> Tensor:
         """(m, 2, C) change of :meth:`interpolate` per pixel to the right and per pixel down; no gradient."""
@@ -75,7 +74,7 @@ class Raster:
             shift = self.instances.shift.index_select(0, self.views)
             positions = [self.points.index_select(0, vertex + shift) for vertex in self.vertices.unbind(1)]
             slopes = _weight_slopes(positions, _centers(self.pixels, self.size)).to(values.dtype)
-            return sum(
+            return sum_of(
                 slope[..., None] * value[:, None] for slope, value in zip(slopes.unbind(2), self._corners(values))
             )
 
@@ -163,7 +162,7 @@ def rasterize(
     shift = vertex.shift.index_select(0, pixels // (size[0] * size[1]))
     seen = [points.index_select(0, corner + shift) for corner in corners.unbind(1)]
     weights = barycentric(seen, _centers(pixels, size))
-    z = sum(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen))
+    z = sum_of(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen))
     return Raster(
         meshes,
         cameras,

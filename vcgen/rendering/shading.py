@@ -58,6 +58,8 @@ def lit(albedo: Tensor, normal: Tensor, shading: Shading) -> Tensor:
     if shading.kind == "albedo":
         return albedo
     color = torch.ones_like(albedo) if shading.kind == "textureless" else albedo
+    if shading.light is None:
+        raise ValueError(f"{shading.kind} shading needs a light")
     cosine = (normal * shading.light).sum(-1, keepdim=True).clamp(min=0)
     return color * (shading.ambient + (1 - shading.ambient) * cosine)
 
@@ -129,7 +131,9 @@ def shaded_image(
         torch.cat([getattr(part.rays, name) for part in parts], 1) for name in ("rgb", "alpha", "depth")
     )
     rest = (1 - alpha)[..., None]
-    normal = torch.cat([part.normals for part in parts], 1) / 2 + 0.5 * alpha[..., None] + rest
+    normal = (
+        torch.cat([part.normals for part in parts if part.normals is not None], 1) / 2 + 0.5 * alpha[..., None] + rest
+    )
     rgb, normal = ((x.mT.unflatten(-1, size))[:, None] for x in (rgb + rest, normal))
     alpha, depth = (x.unflatten(-1, size)[:, None, None] for x in (alpha, depth + (1 - alpha) * rays.far))
     return Rendering(rgb, alpha, depth), normal

@@ -40,7 +40,7 @@ class Mipmaps:
             size = [max(1, side // 2) for side in found[-1].shape[-2:]]
             found.append(torch.nn.functional.interpolate(found[-1], size, mode="area"))
         table = torch.cat([level.movedim(1, -1).reshape(-1, textures.shape[1]) for level in found])
-        return cls(table, tuple(tuple(level.shape[-2:]) for level in found), len(textures))
+        return cls(table, tuple((level.shape[-2], level.shape[-1]) for level in found), len(textures))
 
 
 def sample(
@@ -106,13 +106,13 @@ def _texels(coordinate: Tensor, size: Tensor, wrap: Wrap) -> tuple[Tensor, Tenso
     """
     place = coordinate * size - 0.5
     before = place.detach().floor()
-    both = (before.long(), before.long() + 1)
+    both = [before.long(), before.long() + 1]
     if wrap == "repeat":
-        both = tuple(texel % size for texel in both)
+        both = [texel % size for texel in both]
     elif wrap == "mirror":
-        both = tuple(torch.minimum(texel % (2 * size), 2 * size - 1 - texel % (2 * size)) for texel in both)
+        both = [torch.minimum(texel % (2 * size), 2 * size - 1 - texel % (2 * size)) for texel in both]
     elif wrap == "clamp":
-        both = tuple(torch.minimum(texel.clamp(min=0), size - 1) for texel in both)
+        both = [torch.minimum(texel.clamp(min=0), size - 1) for texel in both]
     else:
         raise ValueError(f"wrap is repeat, clamp or mirror, not {wrap!r}")
-    return *both, place - before
+    return both[0], both[1], place - before

@@ -123,7 +123,8 @@ def nearest_faces(
         view, number = face.locate(numbers)
         corners = (faces.index_select(0, number) + vertex.shift.index_select(0, view)[:, None]).unbind(1)
         shown = _meets_a_center([cells.index_select(0, corner) for corner in corners])
-        pieces, owner = [], []
+        pieces: list[list[Tensor]] = []
+        owners: list[Tensor] = []
         if cuts:
             plane = clip.index_select(0, view)
             first, second, third = (points[:, 2].index_select(0, corner) >= plane for corner in corners)
@@ -131,10 +132,10 @@ def nearest_faces(
             shown &= first & second & third
             parts, parent = _clipped([points.index_select(0, corner[cut]) for corner in corners], plane[cut])
             pieces.append(parts)
-            owner.append(cut[parent])
+            owners.append(cut[parent])
         shown = shown.nonzero()[:, 0]
         pieces.append([projected.index_select(0, corner.index_select(0, shown)) for corner in corners])
-        triangles, owner = [torch.cat(parts) for parts in zip(*pieces)], torch.cat([*owner, shown])
+        triangles, owner = [torch.cat(parts) for parts in zip(*pieces)], torch.cat([*owners, shown])
         if cull:
             kept = _is_front(triangles).nonzero()[:, 0]
             triangles, owner = [corner.index_select(0, kept) for corner in triangles], owner.index_select(0, kept)

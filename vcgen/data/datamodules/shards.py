@@ -55,6 +55,9 @@ class ShardData(SceneDataModule):
         cache_gb: Size of that folder at most, in 10^9 bytes; it must hold the whole data set.
     """
 
+    train_folder: str
+    targets: int
+
     def __init__(
         self,
         train: str,

@@ -76,7 +76,7 @@ def _sections(shape: Shape, tail: float) -> tuple[list[np.ndarray], list[bool]]:
     rings, in_bed = [], []
     for z in sorted(z for z in places if tail <= z <= shape.length / 2):
         inside = bed[0] + STEP / 2 < z < bed[1] - STEP / 2
-        top, bottom = shape.floor if inside else shape.top_at(z), shape.ground
+        top, bottom = shape.floor if inside and shape.floor else shape.top_at(z), shape.ground
         for room in (reach**2 - (z - axle) ** 2 for axle in shape.axles if shape.cut):
             bottom = max(bottom, shape.radius + np.sqrt(max(room, 0)) if room >= -1e-9 else bottom)
         lift = 0.3 * shape.slant[int(z < 0)] if abs(z) == shape.length / 2 else 0
@@ -90,6 +90,7 @@ def _sections(shape: Shape, tail: float) -> tuple[list[np.ndarray], list[bool]]:
 
 def _bed_walls(car: Car) -> None:
     shape, bed = car.shape, _bed(car.shape)
+    assert shape.floor is not None, "pickups have one"
     w, y = shape.half(0) * shape.section[1], (shape.floor - 0.02, shape.belt + car.draws.between(-0.02, 0.08))
     car.out.box((0.86 * w, w), y, bed, car.paint.tail, mirror=True)
     car.out.box((-w, w), y, (-shape.length / 2 + 0.01, -shape.length / 2 + 0.12), car.paint.tail)

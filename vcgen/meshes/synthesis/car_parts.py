@@ -65,8 +65,8 @@ def bumpers(car: Car, ends: Ends) -> None:
     for end, sign in ((nose, 1), (-nose, -1)):
         if draws.chance(0.7):
             w, y = shape.half(end) * u(0.94, 1.06), shape.ground + u(-0.03, 0.08)
-            z = sorted((end - sign * 0.12, end + sign * u(0.01, 0.1)))
-            out.box((-w, w), (y, y + u(0.12, 0.26)), z, color, top=(1, u(0.75, 1)))
+            low, high = sorted((end - sign * 0.12, end + sign * u(0.01, 0.1)))
+            out.box((-w, w), (y, y + u(0.12, 0.26)), (low, high), color, top=(1, u(0.75, 1)))
     _front_lamps(car, ends.front)
     height, wide = u(0.3, 0.8), u(0.1, 0.28)
     for at in (0.02, 0.98 - wide):
@@ -130,22 +130,22 @@ def roof_parts(car: Car, w: float) -> None:
         for x, color in (((0.1, 0.8), other), ((-0.8, -0.1), BLUE), ((-0.1, 0.1), PALE)):
             out.box((x[0] * w, x[1] * w), y, (z - half, z + half), color, top=(0.95, 0.8))
     elif style < 0.26:
-        x, y = u(0.15, 0.3), (high - 0.03, high + u(0.12, 0.22))
+        half, y = u(0.15, 0.3), (high - 0.03, high + u(0.12, 0.22))
         color = draws.pick(PALE, paint.trim, BLACK, rgb(250, 210, 60))
-        out.box((-x, x), y, (middle - 0.1, middle + 0.1), color, top=(0.9, 0.6))
+        out.box((-half, half), y, (middle - 0.1, middle + 0.1), color, top=(0.9, 0.6))
     elif style < 0.40:
         for z in (glass.roof_end + 0.15 * span, glass.roof - 0.15 * span):
             out.box((-0.9 * w, 0.9 * w), (high - 0.04, high + 0.06), (z - 0.03, z + 0.03), paint.trim)
-        x, ends = u(0.3, 0.8) * w, (glass.roof_end + 0.1 * span, glass.roof - 0.1 * span)
+        half, ends = u(0.3, 0.8) * w, (glass.roof_end + 0.1 * span, glass.roof - 0.1 * span)
         if draws.chance(0.6):
-            out.box((-x, x), (high + 0.05, high + u(0.12, 0.3)), ends, paint.other(draws), top=(0.85, 0.9))
+            out.box((-half, half), (high + 0.05, high + u(0.12, 0.3)), ends, paint.other(draws), top=(0.85, 0.9))
         else:
             board = (glass.roof_end - 0.2, glass.roof + 0.3)
             out.box((0.55 * w, 0.75 * w), (high + 0.05, high + 0.13), board, paint.other(draws), mirror=True)
     if draws.chance(0.5):
-        x, y, z = shape.half(glass.screen) * shape.section[1], shape.belt + 0.03, glass.screen
+        side, low, z = shape.half(glass.screen) * shape.section[1], shape.belt + 0.03, glass.screen
         color = draws.pick(paint.body, paint.trim)
-        out.box((0.9 * x, x + u(0.1, 0.2)), (y, y + 0.13), (z - 0.3, z - 0.2), color, mirror=True)
+        out.box((0.9 * side, side + u(0.1, 0.2)), (low, low + 0.13), (z - 0.3, z - 0.2), color, mirror=True)
 
 
 def cargo(car: Car, x: float, y: float, z: Range) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Polygons:
         self.triangles: list[np.ndarray] = []
         self.colors: list[np.ndarray] = []
 
-    def face(self, points: Sequence | np.ndarray, color: np.ndarray, mirror: bool = False) -> None:
+    def face(self, points: Sequence[Any] | np.ndarray, color: np.ndarray, mirror: bool = False) -> None:
         """A convex polygon (n, 3), counterclockwise as seen from outside."""
         p = np.asarray(points, float)
         for i in range(1, len(p) - 1):
@@ -56,8 +57,10 @@ class Polygons:
         half = np.array([x[1] - x[0], z[1] - z[0]]) / 2
         low = np.insert(middle + SQUARE * half, 1, y[0], 1)
         high = np.insert(middle + [0, lean] + SQUARE * half * top, 1, y[1], 1)
-        for quad in (low, high[::-1], *([low[j], low[i], high[i], high[j]] for i, j in zip(range(4), (1, 2, 3, 0)))):
-            self.face(quad, color, mirror)
+        self.face(low, color, mirror)
+        self.face(high[::-1], color, mirror)
+        for i, j in zip(range(4), (1, 2, 3, 0)):
+            self.face([low[j], low[i], high[i], high[j]], color, mirror)
 
     def bar(
         self,
@@ -86,7 +89,7 @@ class Polygons:
 
     def panel(
         self,
-        quad: Sequence | np.ndarray,
+        quad: Sequence[Any] | np.ndarray,
         across: Range,
         along: Range,
         color: np.ndarray,
