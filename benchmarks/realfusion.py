@@ -66,7 +66,7 @@ def main() -> int:
         if needed and not (chosen.prior / "model_index.json").is_file():
             advice = f"give --prior, or --methods {' '.join(WITHOUT_PRIOR)}"
             raise UserError(f"{chosen.prior} is no text prior, which {needed[0]} needs: {advice}")
-        metrics = Metrics({"squeeze": load_lpips("squeeze", offline=True)})
+        metrics = Metrics([load_lpips("squeeze", offline=True)])
         rows = [row(method, objects, chosen, metrics) for method in chosen.methods]
     except UserError as error:
         print(f"realfusion: error: {error}", file=sys.stderr)

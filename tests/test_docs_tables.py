@@ -22,7 +22,7 @@ from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.guidance import NGD
 from vcgen.losses.scene import LossWeights
-from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, family
+from vcgen.metrics.image import COLUMNS, column
 from vcgen.metrics.lpips import SOURCES
 from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.rendering.volume import RenderOptions
@@ -131,8 +131,8 @@ def spoken(node: ast.JoinedStr | ast.Constant) -> str:
 def test_the_evaluation_page_lists_metrics_weights_protocol_and_results():
     page = ROOT / "docs" / "evaluation.md"
     metrics = table(page, "## Metrics", columns=3)
-    assert {family(name) for name in metrics} == DEFINITIONS.keys()
-    assert all((cells[-1].strip("| ") == "higher") == HIGHER_IS_BETTER[family(name)] for name, cells in metrics.items())
+    assert {id(column(name)) for name in metrics} == {id(known) for known in COLUMNS.values()}
+    assert all((cells[-1].strip("| ") == "higher") == column(name).higher_is_better for name, cells in metrics.items())
     weights = table(page, "## LPIPS weights")
     assert {name: re.findall(r"`([^`]+)`", cells[0]) for name, cells in weights.items()} == {
         name: [source.published, source.features] for name, source in SOURCES.items()

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, gray_shards, numbers, run
 from vcgen.cli import evaluate as command
@@ -117,3 +118,21 @@ def test_too_many_unreadable_objects_are_refused(shards, tmp_path):
     spoil(shards, 2)
     with pytest.raises(UserError, match="2 of 4 scenes cannot be read"):
         run(shards, tmp_path / "out", settings=replace(SETTINGS, on_error="skip"))
+
+
+@pytest.mark.parametrize("columns", [3, 6])
+def test_the_table_is_readable_at_80_columns(shards, tmp_path, monkeypatch, capsys, columns):
+    """No name is broken inside a word, and no number at all."""
+    monkeypatch.setenv("COLUMNS", "80")
+    results, _ = run(shards, tmp_path / "out", name="cars64_prior, distilled")
+    names = ["psnr", "ssim", "ssim_gauss", "lpips_vgg", "lpips_squeeze", "lpips_alex"][:columns]
+    mean, interval = dict.fromkeys(names, 0.8123), dict.fromkeys(names, (0.7881, 0.8345))
+    others = {"copy the input view": {"mean": mean, "interval95": interval, "difference": {}}}
+    command._announce(structs.replace(results, mean=mean, interval95=interval, baselines=others), tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    words = " ".join(lines).split()
+    assert {"method", "cars64_prior,", "distilled", "copy", "input"} <= set(words)
+    numbers = [word.strip("[],") for word in words if word.strip("[],")[:1].isdigit()]
+    printed = [f"{value:.{2 if name == 'psnr' else 3}f}" for name in names for value in (0.8123, 0.7881, 0.8345)] * 2
+    assert sorted(number for number in numbers if "." in number) == sorted(printed)

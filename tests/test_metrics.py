@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from vcgen.evaluation.protocol import SUPPORTED_METRICS
-from vcgen.metrics.image import DEFINITIONS, PSNR_CAP, Metrics, family, psnr, quantise, ssim, ssim_gauss
+from vcgen.metrics.image import COLUMNS, PSNR_CAP, Metrics, column, psnr, quantise, ssim, ssim_gauss
 
 
 def random_pair(noise: float, count: int = 3, height: int = 24, width: int = 31) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,5 +82,5 @@ def test_every_image_gets_its_own_record():
 
 
 def test_every_column_has_a_definition_that_protocol_files_name():
-    assert {name: text.split(":")[0] for name, text in DEFINITIONS.items()} == SUPPORTED_METRICS
-    assert family("lpips_vgg") == "lpips"
+    assert {name: known.definition.split(":")[0] for name, known in COLUMNS.items()} == SUPPORTED_METRICS
+    assert column("lpips_vgg") is COLUMNS["lpips"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vcgen.evaluation.protocol import Protocol
     from vcgen.evaluation.results import Results
     from vcgen.evaluation.runner import Settings
+    from vcgen.metrics.base import Metric
     from vcgen.systems.distillation.distilled import Distilled
 
 EXAMPLE = """example:
@@ -58,6 +59,7 @@ def evaluate(
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
     plugins: list[str] | None = None,
+    metrics: list[str] | None = None,
 ) -> None:
     """Measure a model: PSNR, SSIM and LPIPS of its novel views, with intervals; writes results.json, report.md and
     report.html.
@@ -82,6 +84,8 @@ def evaluate(
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
         on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
+        metrics: further metrics, by the short name under which an installed package registers them, or by the import
+            path of their class; see docs/plugins.md.
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
     from vcgen.checkpoints import model_folder as folder
@@ -94,7 +98,7 @@ def evaluate(
     check_sharing(share, merge, overwrite, baselines)
     check_companions(together, distill, seed, train, baselines)
     networks, device = tuple(network for network in lpips if network != "none"), usage.choose_device(device)
-    settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error)
+    settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error, own(metrics))
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, settings.device, plugins or ())
     check_views(loaded_protocol, model, 1 if distill else getattr(system, "most_views", None))
@@ -110,8 +114,7 @@ def evaluate(
             distill_in_groups(system, places.data, loaded_protocol, settings, together)
         hashes = {**origin.hashes, "distillation": system.settings}
         origin = replace(origin, name=f"{origin.name}, distilled", hashes=hashes)
-    results = evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others)
-    _announce(results, places.out)
+    _announce(evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others), places.out)
 
 
 def distill_in_groups(
@@ -190,7 +193,16 @@ def check_companions(together: int, distill: str | None, seed: int, train: str |
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
 
 
+def own(names: list[str] | None) -> "tuple[Metric, ...]":
+    """The user's own metrics of these names."""
+    from vcgen.metrics.base import Metric
+    from vcgen.plugins import find
+
+    return tuple(find(Metric, name, "vcgen.metrics") for name in names or ())
+
+
 def _announce(results: "Results | None", out: Path) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -201,12 +213,20 @@ def _announce(results: "Results | None", out: Path) -> None:
 
     heading, *body = rows(results)
     title = f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images"
-    table = Table(title=unstyled(title))
+    cells = [
+        [unstyled(*cell.replace(" [", "\n[").split("\n")) for cell in row] for row in body
+    ]  # intervals below means
+    console, table = Console(), Table(title=unstyled(title), box=SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column(heading[0], overflow="fold")
-    for name in heading[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in body:
-        # The interval under its mean.
-        table.add_row(unstyled(row[0]), *(unstyled(*cell.replace(" [", "\n[").split("\n")) for cell in row[1:]))
-    Console().print(table)
+    # Where all cannot stand in whole lines, lines end between words.
+    columns = [[name, *(str(row[place]) for row in cells)] for place, name in enumerate(heading)]
+    lines = sum(max(len(line) for text in column for line in text.split("\n")) for column in columns[1:])
+    words = max(len(word) for text in columns[0] for word in text.split())
+    crowded = min(words, 24) + lines + len(heading) > console.width
+    for name, column in zip(heading[1:], columns[1:], strict=True):
+        width = max(len(word) for text in column for word in text.split()) if crowded else None
+        table.add_column(name, justify="right", width=width)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
     say(f"{out / 'report.html'}, report.md, results.json")

@@ -14,7 +14,8 @@ from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
 from vcgen.io import check, read_json, write_bytes
-from vcgen.metrics.image import DEFINITIONS, HIGHER_IS_BETTER, PSNR_CAP, family
+from vcgen.metrics.base import Column
+from vcgen.metrics.image import PSNR_CAP, check_values, column
 from vcgen.schema import Count, Finite, Name, Text
 from vcgen.terminal import one_line
 
@@ -38,6 +39,7 @@ class Results(Struct, frozen=True, forbid_unknown_fields=True):
         not be computed.
     skipped: object -> why it could not be read and is in no number (``--on_error skip``).
     protocol, definitions, versions, hashes, run (command, time, hardware), model (its config.json): provenance.
+    columns: of metrics that are not of this package, by name.
     baselines: name -> mean, interval95, and this model's paired difference to it by metric.
     """
 
@@ -56,11 +58,16 @@ class Results(Struct, frozen=True, forbid_unknown_fields=True):
     model: dict[str, Any] = {}
     objects: list[Row] = []
     images: list[Row] = []
+    columns: dict[str, Column] = {}
 
     @property
     def metrics(self) -> list[str]:
         """Column names in the order they are printed."""
         return list(self.mean)
+
+    def column(self, metric: str) -> Column:
+        """What a column means."""
+        return column(metric, self.columns)
 
     def ranked(self) -> list[dict[str, Any]]:
         """The objects from best to worst mean PSNR; ties by name."""
@@ -84,6 +91,11 @@ def load_results(folder: Path | str) -> Results:
         wrong.append("interval95")
     if not {"protocol", "data"} <= results.hashes.keys():
         wrong.append("hashes")
+    try:
+        for row in results.images:
+            check_values({name: row[name] for name in results.mean}, results.columns)
+    except ValueError as error:
+        raise UserError(one_line(f"{path}: {error}", ADVICE)) from error
     if wrong:
         raise UserError(one_line(f"{path}: {' and '.join(wrong)} cannot be those of its images", ADVICE))
     return results
@@ -134,7 +146,9 @@ def average(scores: Sequence[ObjectScore]) -> dict[str, Any]:
     return {"mean": columns, "counts": counts, "objects": objects, "images": images}
 
 
-def collect(name: str, scores: Sequence[ObjectScore], protocol: Protocol, **provenance: Any) -> Results:
+def collect(
+    name: str, scores: Sequence[ObjectScore], protocol: Protocol, columns: Mapping[str, Column] = {}, **provenance: Any
+) -> Results:
     """Average records: mean over an object's views, then over objects, in the order of (object, view), in float64.
 
     provenance: the fields of :class:`Results` that do not follow from the scores (versions, hashes, run, missing,
@@ -151,14 +165,15 @@ def collect(name: str, scores: Sequence[ObjectScore], protocol: Protocol, **prov
         **averages,
         interval95=intervals,
         protocol=asdict(protocol),
-        definitions=definitions(list(intervals)),
+        definitions=definitions(list(intervals), columns),
+        columns=dict(columns),
         **provenance,
     )
 
 
-def definitions(metrics: Sequence[str]) -> dict[str, str]:
+def definitions(metrics: Sequence[str], columns: Mapping[str, Column] = {}) -> dict[str, str]:
     """What each column means, and how averages and intervals are formed."""
-    return {metric: DEFINITIONS[family(metric)] for metric in metrics} | {
+    return {metric: column(metric, columns).definition for metric in metrics} | {
         "pixels": "renderings are clamped to [0, 1] and rounded to 8 bit, as are the true images",
         "mean": "over an object's predicted views, then over objects",
         "interval95": (
@@ -191,7 +206,7 @@ def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, 
         differences = {
             metric: asdict(
                 paired_difference(
-                    _column(results, metric), _column(other, metric), groups, HIGHER_IS_BETTER[family(metric)]
+                    _column(results, metric), _column(other, metric), groups, results.column(metric).higher_is_better
                 )
             )
             for metric in shared

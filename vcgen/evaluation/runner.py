@@ -25,6 +25,7 @@ from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, Recor
 from vcgen.evaluation.results import Results, collect, compare
 from vcgen.evaluation.sharing import merged, note_count, objects_of
 from vcgen.io import file_sha256
+from vcgen.metrics.base import Metric
 from vcgen.metrics.image import Metrics
 from vcgen.metrics.lpips import Network, load_lpips
 from vcgen.terminal import complain, printable
@@ -60,6 +61,7 @@ class Settings:
     together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the
     report to a later merge. overwrite: replace older results. merge: score nothing, report what all shards have scored.
     on_error: "stop" at an object that cannot be read, or "skip" it, which changes the mean: the report then names it.
+    further: metrics of the user's own.
     """
 
     lpips: tuple[Network, ...] = ("vgg",)
@@ -70,6 +72,7 @@ class Settings:
     overwrite: bool = False
     merge: bool = False
     on_error: Literal["stop", "skip"] = "stop"
+    further: tuple[Metric, ...] = ()
 
 
 def evaluate_system(
@@ -99,7 +102,7 @@ def evaluate_system(
         protocol.target_indices(entry.views, entry.key)
     metrics, missing = _metrics(settings)
     hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
-    hashes |= {f"lpips_{net}": distance.sha256 for net, distance in metrics.perceptual.items()}
+    hashes |= {metric.name: metric.sha256 for metric in metrics.all if metric.sha256}
     fingerprint = Fingerprint(" ".join(origin.hashes.values()), protocol.sha256, hashes["data"], tuple(metrics.names))
     records = RecordFolder(out / "records", fingerprint, settings.overwrite)
     if isinstance(system, torch.nn.Module):
@@ -115,7 +118,7 @@ def evaluate_system(
     provenance = {"versions": versions(), "hashes": hashes, "missing": missing}
     provenance |= {"model": origin.config, "skipped": skipped}
     provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
-    results = collect(origin.name, scores, protocol, **provenance)
+    results = collect(origin.name, scores, protocol, metrics.others, **provenance)
     results = structs.replace(results, baselines=compare(results, others))
     results.save(out)
 
@@ -135,14 +138,15 @@ def _check_record(score: ObjectScore, entry: SampleEntry, protocol: Protocol, pa
 
 def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:
     """The metrics that can be computed, and why the others cannot."""
-    perceptual, missing = {}, {}
+    further: list[Metric] = []
+    missing = {}
     for network in dict.fromkeys(settings.lpips):
         try:
-            perceptual[network] = load_lpips(network, settings.device, settings.offline)
+            further.append(load_lpips(network, settings.device, settings.offline))
         except UserError as error:
             missing[f"lpips_{network}"] = str(error)
             complain(f"{error}; going on without it", "warning")
-    return Metrics(perceptual), missing
+    return Metrics([*further, *settings.further]), missing
 
 
 def _score_all(

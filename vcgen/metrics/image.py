@@ -1,62 +1,76 @@
 """Image metrics, one number per image, each with one written definition that travels with every number."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d
 
-from vcgen.metrics.lpips import PerceptualDistance
+from vcgen.errors import UserError
+from vcgen.metrics.base import Column, Metric
+from vcgen.metrics.lpips import LPIPS
 
 #: Identical images have infinite PSNR; they count as this many dB, and results say how many reached it. At 128 x 128
 #: pixels the smallest possible difference of two 8-bit images, one level in one channel of one pixel, is 95 dB.
 PSNR_CAP = 100.0
 
-#: metric -> the definition printed beside it. A protocol file names the short form (left of the colon) and is refused
-#: if it wants another.
-DEFINITIONS = {
-    "psnr": (
+#: What the metrics of this package mean, by family. A protocol file names the short form of a definition (left of the
+#: colon) and is refused if it wants another.
+COLUMNS = {
+    "psnr": Column(
+        "PSNR, dB",
         "db-per-image: -10 log10 of the mean squared error over all pixels and channels of one image, range 1; averaged"
-        " in dB"
+        " in dB",
+        higher_is_better=True,
+        low=0.0,
+        high=PSNR_CAP,
+        decimals=2,
     ),
-    "ssim": (
+    # rounding may exceed 1 by a little
+    "ssim": Column(
+        "SSIM",
         "scikit-image: 7 x 7 uniform window, sample covariance N/(N-1), range 1, 3-pixel border dropped, channels"
-        " averaged"
+        " averaged",
+        higher_is_better=True,
+        low=-1.001,
+        high=1.001,
     ),
-    "ssim_gauss": (
+    "ssim_gauss": Column(
+        "SSIM, Gaussian",
         "gaussian-11-zero-padded: 11 x 11 Gaussian window, std 1.5, population covariance, zero padding, channels"
-        " averaged"
+        " averaged",
+        higher_is_better=True,
+        low=-1.001,
+        high=1.001,
     ),
-    "lpips": (
-        "v0.1: learned perceptual distance, inputs in [-1, 1], the package's linear heads on an ImageNet network named"
-        " in the column"
-    ),
+    "lpips": LPIPS,
 }
 
-#: metric -> does a larger value mean a better image?
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "ssim_gauss": True, "lpips": False}
 
-
-#: metric -> the least and the largest value that there is; rounding may exceed 1 by a little.
-RANGES = {"psnr": (0.0, PSNR_CAP), "ssim": (-1.001, 1.001), "ssim_gauss": (-1.001, 1.001), "lpips": (0.0, 100.0)}
-
-
-def family(metric: str) -> str:
-    """The key of :data:`DEFINITIONS` for a column: ``lpips_vgg`` -> ``lpips``."""
-    return "lpips" if metric.startswith("lpips") else metric
-
-
-def check_values(values: Mapping[str, float]) -> None:
-    """Raise ValueError for columns that this version does not know, for none, and for values that the metric cannot
-    have.
+def column(metric: str, others: Mapping[str, Column] = {}) -> Column:
+    """What a column of that name means: ``lpips_vgg`` is of the family ``lpips``. others: of metrics that are not of
+    this package. Raises ValueError where it is unknown.
     """
-    if unknown := [name for name in values or [""] if family(name) not in RANGES]:
-        raise ValueError(f"unknown metric {unknown[0]!r}")
-    for name, value in values.items():
-        low, high = RANGES[family(name)]
-        if not low <= value <= high:
-            raise ValueError(f"{name} is {value}, outside [{low:g}, {high:g}]")
+    found = COLUMNS.get("lpips" if metric.startswith("lpips") else metric) or others.get(metric)
+    if found is None:
+        raise ValueError(f"unknown metric {metric!r}; evaluate with --metrics where it is of a package of yours")
+    return found
+
+
+def check_values(values: Mapping[str, float], others: Mapping[str, Column] | None = None) -> None:
+    """Raise ValueError for columns that are unknown, for none, and for values that the metric cannot have.
+
+    others: see :func:`column`; None: columns that are not of this package may have any finite value.
+    """
+    for name, value in values.items() or [("", 0.0)]:
+        if others is None and re.fullmatch(r"[a-z]\w{0,39}", name) and math.isfinite(value) and name not in COLUMNS:
+            if not name.startswith("lpips"):
+                continue
+        known = column(name, others or {})
+        if not known.low <= value <= known.high:
+            raise ValueError(f"{name} is {value}, outside [{known.low:g}, {known.high:g}]")
 
 
 def quantise(images: Tensor) -> Tensor:
@@ -113,27 +127,57 @@ def similarity(
     return luminance * structure
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """The columns of one evaluation. perceptual: network name -> loaded distance; may be empty."""
+class Psnr(Metric):
+    """:func:`psnr`, at most :data:`PSNR_CAP`."""
 
-    perceptual: Mapping[str, PerceptualDistance] = field(default_factory=dict)
+    name, column = "psnr", COLUMNS["psnr"]
+
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        return psnr(prediction, truth).clamp(max=PSNR_CAP)
+
+
+class Ssim(Metric):
+    """:func:`ssim`."""
+
+    name, column = "ssim", COLUMNS["ssim"]
+
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        return ssim(prediction, truth)
+
+
+class SsimGauss(Metric):
+    """:func:`ssim_gauss`."""
+
+    name, column = "ssim_gauss", COLUMNS["ssim_gauss"]
+
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        return ssim_gauss(prediction, truth)
+
+
+class Metrics:
+    """The columns of one evaluation: PSNR, both SSIMs, and further ones. Raises UserError for a name given twice."""
+
+    def __init__(self, further: Sequence[Metric] = ()):
+        self.all: tuple[Metric, ...] = (Psnr(), Ssim(), SsimGauss(), *further)
+        for name in self.names:
+            if self.names.count(name) > 1 or not re.fullmatch(r"\w{1,40}", name):
+                raise UserError(f"a metric's name must be a word that no other has, {name!r} is not")
 
     @property
     def names(self) -> list[str]:
         """Column names in the order they are printed."""
-        return ["psnr", "ssim", "ssim_gauss", *(f"lpips_{net}" for net in self.perceptual)]
+        return [metric.name for metric in self.all]
+
+    @property
+    def others(self) -> dict[str, Column]:
+        """The columns that are not of this package, by name."""
+        own = (*COLUMNS, "lpips_vgg", "lpips_squeeze", "lpips_alex")
+        return {metric.name: metric.column for metric in self.all if metric.name not in own}
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> list[dict[str, float]]:
         """One record per image of two (batch, 3, height, width) stacks; both are clamped and quantised to 8 bit
         first.
         """
         prediction, truth = quantise(prediction), quantise(truth)
-        columns = {
-            "psnr": psnr(prediction, truth).clamp(max=PSNR_CAP),
-            "ssim": ssim(prediction, truth),
-            "ssim_gauss": ssim_gauss(prediction, truth),
-        }
-        columns |= {f"lpips_{net}": distance(prediction, truth) for net, distance in self.perceptual.items()}
-        values = [columns[name].tolist() for name in self.names]
-        return [dict(zip(self.names, row)) for row in zip(*values)]
+        values = [metric(prediction, truth).tolist() for metric in self.all]
+        return [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]

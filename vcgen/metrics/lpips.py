@@ -27,6 +27,7 @@ from torch import Tensor
 from vcgen.archives import damaged_part
 from vcgen.errors import UserError
 from vcgen.io import file_sha256
+from vcgen.metrics.base import Column, Metric
 from vcgen.tensors import all_finite
 from vcgen.terminal import one_line, printable
 
@@ -51,7 +52,17 @@ SOURCES: dict[str, Source] = {
 }
 
 
-class PerceptualDistance:
+LPIPS = Column(
+    "LPIPS",
+    "v0.1: learned perceptual distance, inputs in [-1, 1], the package's linear heads on an ImageNet network named in"
+    " the column",
+    higher_is_better=False,
+    low=0.0,
+    high=100.0,
+)
+
+
+class PerceptualDistance(Metric):
     """LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924), version 0.1, for images in [0, 1].
 
     network: the ImageNet network underneath. path: its weights file. sha256: that file's hash.
@@ -61,6 +72,7 @@ class PerceptualDistance:
         import lpips  # lazily: it imports torchvision
 
         self.network, self.path, self.sha256 = network, path, file_sha256(path)
+        self.name, self.column = f"lpips_{network}", LPIPS
         # pnet_rand: the package's other way, pretrained=True, downloads without a word. Every random value is
         # overwritten below.
         with warnings.catch_warnings():

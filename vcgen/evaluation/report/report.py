@@ -16,7 +16,7 @@ from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_
 from vcgen.evaluation.report.page import PAGE
 from vcgen.evaluation.results import Results
 from vcgen.io import write_bytes
-from vcgen.metrics.image import HIGHER_IS_BETTER, family
+from vcgen.metrics.base import Column
 from vcgen.types import Rendering
 from vcgen.visualization.colormaps import LARGEST_ERROR, depth_image, error_image
 from vcgen.visualization.video import png_bytes, to_uint8
@@ -27,8 +27,6 @@ Images = Callable[[str, Sequence[int]], tuple[Tensor, Tensor, Rendering]]
 #: Below this many groups a bootstrap interval is too narrow to lean on, and the report says so.
 FEW_GROUPS = 20
 
-TITLES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ssim_gauss": "SSIM, Gaussian"}
-
 
 def write_report(results: Results, folder: Path, images: Images) -> None:
     """Write report.md and report.html (self-contained: images inside, no scripts, nothing from the network) into
@@ -38,30 +36,36 @@ def write_report(results: Results, folder: Path, images: Images) -> None:
     write_bytes(folder / "report.html", page(results, images).encode())
 
 
-def title(metric: str) -> str:
+def title(results: Results, metric: str) -> str:
     """The heading of a column, with an arrow towards better."""
-    name = TITLES.get(metric) or metric.replace("lpips_", "LPIPS-")
-    return f"{name} {'↑' if HIGHER_IS_BETTER[family(metric)] else '↓'}"
+    column = results.column(metric)
+    name = metric.replace("lpips_", "LPIPS-") if metric.startswith("lpips_") else column.title
+    return f"{name} {'↑' if column.higher_is_better else '↓'}"
 
 
-def number(metric: str, value: float, signed: bool = False) -> str:
-    """A value as it is printed: decibels with two decimals, the rest with three."""
-    return f"{value:{'+' if signed else ''}.{2 if metric == 'psnr' else 3}f}"
+def number(column: Column, value: float, signed: bool = False) -> str:
+    """A value as it is printed."""
+    return f"{value:{'+' if signed else ''}.{column.decimals}f}"
 
 
-def with_interval(metric: str, value: float, interval: Sequence[float] | None, signed: bool = False) -> str:
+def with_interval(column: Column, value: float, interval: Sequence[float] | None, signed: bool = False) -> str:
     """``24.53 [24.10, 24.96]``, or the value alone where there is no interval."""
-    printed = number(metric, value, signed)
-    return printed if interval is None else f"{printed} [{', '.join(number(metric, end, signed) for end in interval)}]"
+    printed = number(column, value, signed)
+    return printed if interval is None else f"{printed} [{', '.join(number(column, end, signed) for end in interval)}]"
 
 
 def rows(results: Results) -> list[list[str]]:
     """The main table as text: a heading row, this model, then every method it is compared with."""
-    table = [["method", *(title(metric) for metric in results.metrics)]]
-    table.append([results.name, *(with_interval(m, results.mean[m], results.interval95[m]) for m in results.metrics)])
+    table = [["method", *(title(results, metric) for metric in results.metrics)]]
+    table.append(
+        [
+            results.name,
+            *(with_interval(results.column(m), results.mean[m], results.interval95[m]) for m in results.metrics),
+        ]
+    )
     for name, other in results.baselines.items():
         cells = [
-            with_interval(m, other["mean"][m], other["interval95"][m]) if m in other["mean"] else "–"
+            with_interval(results.column(m), other["mean"][m], other["interval95"][m]) if m in other["mean"] else "–"
             for m in results.metrics
         ]
         table.append([name, *cells])
@@ -72,12 +76,16 @@ def difference_rows(results: Results) -> list[list[str]]:
     """Paired differences as text: a heading row, then one row per method compared with; empty if there is none."""
     if not results.baselines:
         return []
-    table = [[f"{results.name} minus", *(title(metric) for metric in results.metrics)]]
+    table = [[f"{results.name} minus", *(title(results, metric) for metric in results.metrics)]]
     for name, other in results.baselines.items():
         cells = []
         for metric in results.metrics:
             entry = other["difference"].get(metric)
-            text = "–" if entry is None else with_interval(metric, entry["mean"], entry["interval"], signed=True)
+            text = (
+                "–"
+                if entry is None
+                else with_interval(results.column(metric), entry["mean"], entry["interval"], signed=True)
+            )
             cells.append(text if entry is None else f"{text}; better on {entry['improved']:.0%}")
         table.append([name, *cells])
     return table
@@ -137,9 +145,14 @@ def page(results: Results, images: Images) -> str:
     )
     differences = difference_rows(results)
     paired = f"<h2>Paired differences on the same objects</h2>{_html_table(differences)}" if differences else ""
-    headings = ["object", "group", "views", *(title(metric) for metric in results.metrics)]
+    headings = ["object", "group", "views", *(title(results, metric) for metric in results.metrics)]
     objects = [
-        [entry["object"], entry["group"], str(entry["views"]), *(number(m, entry[m]) for m in results.metrics)]
+        [
+            entry["object"],
+            entry["group"],
+            str(entry["views"]),
+            *(number(results.column(m), entry[m]) for m in results.metrics),
+        ]
         for entry in results.ranked()
     ]
     return Template(PAGE).substitute(
@@ -207,7 +220,8 @@ def _example(results: Results, label: str, entry: dict[str, Any], render_views: 
             for n, p in panels.items()
         )
         values = "<br>".join(
-            f"{html_text(title(metric)[:-2])} <b>{number(metric, image[metric])}</b>" for metric in results.metrics
+            f"{html_text(title(results, metric)[:-2])} <b>{number(results.column(metric), image[metric])}</b>"
+            for metric in results.metrics
         )
         lines.append(
             f"<div class='row'>{cells}<p>view {image['view']} ({html_text(image['view_name'])})<br>{values}</p></div>"

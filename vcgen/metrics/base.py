@@ -1,0 +1,38 @@
+"""What every metric of images is."""
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+from msgspec import Meta, Struct
+from torch import Tensor
+
+from vcgen.schema import Finite, Text
+
+
+class Column(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a metric's numbers mean, and how they are printed.
+
+    title: heading, with the unit. definition: in one line, beside every number. low, high: the least and the largest
+    value there is. decimals: printed digits after the point.
+    """
+
+    title: Text
+    definition: Text
+    higher_is_better: bool
+    low: Finite
+    high: Finite
+    decimals: Annotated[int, Meta(ge=0, le=12)] = 3
+
+
+class Metric(ABC):
+    """A number for each image; has one written definition, which travels with the numbers."""
+
+    #: Of the column in results: letters, digits and underscores.
+    name: str
+    column: Column
+    #: SHA-256 of weights that it needs, part of what an evaluation is recognized by.
+    sha256: str = ""
+
+    @abstractmethod
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """Values (batch,) of two (batch, 3, height, width) stacks, float64 in [0, 1], rounded to 8 bit."""
