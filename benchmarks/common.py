@@ -2,25 +2,20 @@
 
 import json
 import os
-import platform
 import re
 from datetime import date
+from importlib import metadata
 from pathlib import Path
+
+from vcgen import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def hardware() -> dict[str, object]:
-    """Processor, cores that this process may use, and GPU, for the record."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": model, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "torch": torch.__version__}
+    """Processor, cores that this process may use, GPU and the version of PyTorch, for the record."""
+    return {**provenance.hardware(), "torch": metadata.version("torch")}
 
 
 def days(minutes: float) -> str:

@@ -59,7 +59,9 @@ def test_stored_results_equal_the_returned_ones_and_say_what_they_mean(shards, t
     assert (stored.mean, stored.images, stored.hashes) == (results.mean, results.images, results.hashes)
     assert set(stored.metrics) <= set(stored.definitions)
     assert {"weights", "protocol", "data"} <= set(stored.hashes)
-    assert {"vcgen", "torch", "lpips"} <= set(stored.versions) and {"command", "seconds", "hardware"} <= set(stored.run)
+    assert {"vcgen", "torch", "lpips"} <= set(stored.versions) and {"command", "seconds", "processor"} <= set(
+        stored.run
+    )
 
 
 def test_two_runs_give_identical_numbers(shards, tmp_path):

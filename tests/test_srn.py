@@ -159,7 +159,7 @@ def test_a_second_run_does_nothing_and_other_settings_need_overwrite(tmp_path, s
 def test_two_packs_into_one_folder_do_not_mix(tmp_path, source, capsys):
     (tmp_path / "out.partial").mkdir()
     with packing.hold_lock(tmp_path / "out.partial"):
-        assert "another `vcgen data pack`" in refused(capsys, source, tmp_path / "out")
+        assert "another process of vcgen" in refused(capsys, source, tmp_path / "out")
     assert pack(source, tmp_path / "out") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.tar", "index.json", "pack.json"]
 

@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
+from vcgen import provenance
 from vcgen.checkpoints.fitting import first_names, misfit, mismatch
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
@@ -74,6 +75,7 @@ def save(
     if folder.exists() and not _is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a model folder: choose another --out, or remove it")
     content = {"format": FORMAT, **config, "dtype": "float16" if half else "float32", "diffusers": prior is not None}
+    content["versions"] = provenance.versions()
     check(content, Config, str(folder / CONFIG), ADVICE)
     if odd := [name for name, tensor in weights.items() if not all_finite(tensor)]:
         raise UserError(

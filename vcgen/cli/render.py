@@ -91,9 +91,9 @@ def render(
         seed: of the distillation's noise.
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
+    arguments = dict(locals())  # before there are other names
     _check_outputs(views, azimuths, elevation, size, turntable_frames, fps, mesh_resolution, threshold)
-    _check_input(input_elevation, input_distance, fov, fill)
-    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
+    _check_input(input_elevation, input_distance, fov, fill, seed)
     device, targets = usage.choose_device(device), _targets(image, Path(out))
     from vcgen.checkpoints.model_folder import read_config
     from vcgen.cli.render_outputs import OutputOptions
@@ -115,7 +115,7 @@ def render(
         threshold=threshold,
         transparent=transparent,
     )
-    _render_all(system, input_camera, images, targets, options, {"model": str(model), "distill": distill, "seed": seed})
+    _render_all(system, input_camera, images, targets, options, arguments)
 
 
 def _check_outputs(
@@ -143,7 +143,8 @@ def _check_outputs(
         raise UserError("--views spreads views evenly, --azimuths says where they are: give one of the two")
 
 
-def _check_input(elevation: float | None, distance: float | None, fov: float | None, fill: float) -> None:
+def _check_input(elevation: float | None, distance: float | None, fov: float | None, fill: float, seed: int) -> None:
+    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
     usage.within("--input-elevation", elevation, -90, 90, " degrees", strict=True)
     usage.within("--input-distance", distance, 0, strict=True)
     usage.within("--fov", fov, 1, 150, " degrees")
@@ -169,7 +170,7 @@ def _render_all(
     images: "dict[Path, RgbaImage]",
     targets: dict[Path, Path],
     options: "OutputOptions",
-    record: dict[str, Any],
+    arguments: dict[str, Any],
 ) -> None:
     """Every image, even when an earlier one had problems; these end the command."""
     import torch
@@ -181,8 +182,8 @@ def _render_all(
     for target in targets.values():
         create_folder(target)
     for path, target in targets.items():
-        torch.manual_seed(record["seed"])
-        report = render_image(system, input_camera, path, images[path], target, options, record)
+        torch.manual_seed(arguments["seed"])
+        report = render_image(system, input_camera, path, images[path], target, options, arguments)
         say(*report.lines)
         problems += report.problems
     if problems:

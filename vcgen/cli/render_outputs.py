@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vcgen import provenance
 from vcgen.cameras import Cameras
 from vcgen.data.images.arrays import to_bytes
 from vcgen.data.images.framing import RgbaImage
@@ -59,10 +60,10 @@ def render_image(
     image: RgbaImage,
     target: Path,
     options: OutputOptions,
-    record: dict[str, Any],
+    arguments: dict[str, Any],
 ) -> Report:
-    """Write everything for one image, which came from ``path``, to the folder ``target``; ``record`` goes into
-    render.json.
+    """Write everything for one image, which came from ``path``, to the folder ``target``. arguments: of the command,
+    for render.json.
     """
     pixels = np.concatenate([image.color, image.alpha[..., None]], -1)
     write_png(target / "input.png", to_bytes(pixels))
@@ -84,10 +85,13 @@ def render_image(
     mesh, problems = (
         ({}, []) if not options.mesh_resolution else _write_mesh(field, input_camera, target, options, lines)
     )
-    record = {**record, "image": str(path), **_record(input_camera, cameras, options), "mesh": mesh}
-    write_bytes(target / "render.json", (json.dumps(record, indent=2) + "\n").encode())
+    record = {"image": str(path), **_record(input_camera, cameras, options), "mesh": mesh, "arguments": arguments}
+    write_bytes(
+        target / "render.json", (json.dumps(record | provenance.record(), indent=2, default=str) + "\n").encode()
+    )
     return Report(
-        [*lines, _line(target / "render.json", "cameras and settings")], [f"{path}: {problem}" for problem in problems]
+        [*lines, _line(target / "render.json", "cameras, settings, versions")],
+        [f"{path}: {problem}" for problem in problems],
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
+from vcgen import provenance
 from vcgen.cameras import Cameras
 from vcgen.data.shards.faults import faults_among
 from vcgen.data.shards.files import INDEX, ShardIndex, read_index
@@ -20,7 +21,6 @@ from vcgen.data.shards.table import SampleEntry
 from vcgen.data.views import scene_views
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import Protocol
-from vcgen.evaluation.provenance import run_summary, versions
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import Results, collect, compare
 from vcgen.evaluation.sharing import merged, note_count, objects_of
@@ -115,10 +115,9 @@ def evaluate_system(
     scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
     for score, (key, number) in zip(scores, chosen, strict=True):
         _check_record(score, index.scenes[number], protocol, records.folder / f"{key}.json")
-    provenance = {"versions": versions(), "hashes": hashes, "missing": missing}
-    provenance |= {"model": origin.config, "skipped": skipped}
-    provenance["run"] = run_summary(settings.device, settings.views_per_call, scores, time.perf_counter() - started)
-    results = collect(origin.name, scores, protocol, metrics.others, **provenance)
+    run = run_summary(settings, scores, time.perf_counter() - started)
+    facts = {"versions": provenance.versions(), "hashes": hashes, "model": origin.config, "run": run}
+    results = collect(origin.name, scores, protocol, metrics.others, **facts, missing=missing, skipped=skipped)
     results = structs.replace(results, baselines=compare(results, others))
     results.save(out)
 
@@ -134,6 +133,20 @@ def _check_record(score: ObjectScore, entry: SampleEntry, protocol: Protocol, pa
         raise UserError(
             f"{path}: is of other views, or of another group, than {entry.key} has; delete it and run again"
         )
+
+
+def run_summary(settings: Settings, scores: Sequence[ObjectScore], seconds: float) -> dict[str, Any]:
+    """When, where and how fast; nothing in here is part of a number."""
+    facts, views = provenance.record(), sum(len(score.images) for score in scores)
+    return {
+        "command": facts["command"],
+        "finished": facts["date"],
+        "seconds": round(seconds, 2),
+        "seconds_per_view": round(sum(score.seconds for score in scores) / views, 4),
+        **facts["hardware"],
+        "device": settings.device,
+        "views_per_call": settings.views_per_call,
+    }
 
 
 def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:

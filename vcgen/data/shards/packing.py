@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from msgspec import Struct, to_builtins
 
+from vcgen import provenance
 from vcgen.data.formats.remarks import print_remarks
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.shards.conversion import ListScenes, ReadScene, convert
@@ -109,15 +110,15 @@ def pack(
 
 
 def hold_lock(partial: Path) -> BinaryIO:
-    """Claim a folder for this process until the returned file is closed; raises UserError while another process packs
-    into it.
+    """Claim a folder for this process until the returned file is closed; raises UserError while another process has
+    it.
     """
     file = open_lock(partial / "lock")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
-            f"{partial}: another `vcgen data pack` is writing here; wait for it, or choose another OUT"
+            f"{partial}: another process of vcgen is writing here; wait for it, or choose another OUT"
         ) from error
     return file
 
@@ -239,6 +240,7 @@ def publish(made: list[Made], partial: Path, target: Path, settings: Settings, f
     record = {
         "fingerprint": fingerprint,
         "settings": asdict(settings),
+        "versions": provenance.versions(),
         "broken": [item for shard in made for item in shard.broken],
     }
     write_bytes(partial / PACK_FILE, (json.dumps(record, indent=1) + "\n").encode())

@@ -1,38 +1,14 @@
 """What a run was: versions and git commit in its folder, and in every checkpoint all that export needs."""
 
 import json
-import platform
-import subprocess
-import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-import vcgen
-from vcgen import redaction
+from vcgen import __version__, provenance, redaction
 from vcgen.io import write_bytes
-
-PACKAGES = ("torch", "lightning", "diffusers", "nerfacc", "webdataset", "jsonargparse", "omegaconf", "numpy")
-
-
-def git_commit() -> str:
-    """The commit of the source tree vcgen runs from, with "+" appended when it has local changes; "" outside a git
-    checkout.
-    """
-    folder = Path(vcgen.__file__).parent
-    try:
-        ask = dict(cwd=folder, capture_output=True, text=True)
-        if not subprocess.run(["git", "ls-files", "__init__.py"], **ask, check=True).stdout:
-            return ""
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask, check=True).stdout.strip()
-        return commit + (
-            "+" if subprocess.run(["git", "status", "--porcelain", "-uno"], **ask, check=True).stdout else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 class Provenance(pl.Callback):
@@ -49,12 +25,7 @@ class Provenance(pl.Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         facts = {
-            "command": [redaction.hide_word(word) for word in sys.argv],
-            "vcgen": vcgen.__version__,
-            "git": git_commit(),
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES},
-            "processor": platform.processor() or platform.machine(),
+            **provenance.record(),
             "device": str(module.device),
             "ranks": trainer.world_size,
             "parameters": sum(p.numel() for p in module.parameters()),
@@ -73,8 +44,8 @@ class Provenance(pl.Callback):
             "camera": asdict(data.input_camera()),
             "background": 1.0,
             "data": redaction.hide_word(str(data.train_folder)),
-            "version": vcgen.__version__,
-            "git": git_commit(),
+            "version": __version__,
+            "git": provenance.git_commit(),
         }
 
 
