@@ -35,6 +35,9 @@ def run(
     size: str = "128",
     light: LightName = "sky",
     samples: int = 4,
+    depth: bool = False,
+    normals: bool = False,
+    masks: bool = False,
     split: str = "train",
     samples_per_shard: int = 64,
     workers: int = 1,
@@ -51,6 +54,9 @@ def run(
         light: sky, with shadows and two suns; varied: another sky and other suns for each object; or none: the base
             color alone.
         samples: along both sides of a pixel, 1 to 8.
+        depth: also write the Euclidean distance that the center of each pixel sees, as 16-bit PNG beside each image.
+        normals: also write the unit normals there, in the world, as 8-bit PNG.
+        masks: also write where the object is, at the centers of pixels, as 8-bit PNG.
         split: name stored with every scene.
         samples_per_shard: objects in one tar file.
         workers: processes that render; the bytes written do not depend on it.
@@ -73,6 +79,7 @@ def run(
         elevation=between,
         samples=samples,
         light=light,
+        maps=tuple(kind for kind, asked in (("depth", depth), ("normals", normals), ("mask", masks)) if asked),
     )
     listed = partial(list_scenes, cameras=cameras)
     print(explain(listed(Path(source), settings), settings, f"{count} views, cameras {os.path.basename(cameras)}"))

@@ -54,10 +54,10 @@ def draw(scene: Drawable, camera: Cameras, size: tuple[int, int], samples: int =
     """
     fine = (size[0] * samples, size[1] * samples)
     total = torch.zeros(fine[0] * fine[1], 4)
-    shown, raster = _shown(scene, camera), None
+    visible, raster = shown(scene, camera), None
     for _ in range(LAYERS if bool((scene.surface.mode != OPAQUE).any()) else 1):
-        raster = rasterize(*shown, fine, behind=raster)
-        rgba, before = _colors(scene, raster, camera), total[raster.pixels]
+        raster = rasterize(*visible, fine, behind=raster)
+        rgba, before = colors(scene, raster, camera), total[raster.pixels]
         left = (1 - before[:, 3:]) * rgba[:, 3:]
         total[raster.pixels] = before + torch.cat([rgba[:, :3] * left, left], 1)
         if not len(raster.pixels) or bool((total[raster.pixels, 3] > 0.999).all()):
@@ -67,22 +67,22 @@ def draw(scene: Drawable, camera: Cameras, size: tuple[int, int], samples: int =
     return (torch.cat([color, pixels[..., 3:]], -1) * 255 + 0.5).to(torch.uint8)
 
 
-def _shown(scene: Drawable, camera: Cameras) -> tuple[Meshes, Cameras]:
+def shown(scene: Drawable, camera: Cameras) -> tuple[Meshes, Cameras]:
     """What is drawn, and the camera as a batch of one, in float64. A face that is left out becomes one without area."""
     mesh, camera = scene.mesh, Cameras(*(x.double()[None] for x in (camera.c2w, camera.K, camera.near, camera.far)))
     if not scene.cull:
         return mesh, camera
-    kept = scene.surface.double | ~_backs(scene.surface, camera.centers[0], torch.arange(len(scene.surface)))
+    kept = scene.surface.double | ~backs(scene.surface, camera.centers[0], torch.arange(len(scene.surface)))
     return Meshes(mesh.vertices, torch.where(kept[:, None], mesh.faces, 0)), camera
 
 
-def _backs(surface: Surface, eye: Tensor, faces: Tensor) -> Tensor:
+def backs(surface: Surface, eye: Tensor, faces: Tensor) -> Tensor:
     """Whether faces show their back to a point."""
     a, b, c = surface.triangles[faces].unbind(1)
     return (torch.linalg.cross(b - a, c - a) * (eye - a)).sum(1) < 0
 
 
-def _colors(scene: Drawable, raster: Raster, camera: Cameras) -> Tensor:
+def colors(scene: Drawable, raster: Raster, camera: Cameras) -> Tensor:
     """(m, 4) color in linear light and alpha of the samples that meet a face."""
     surface, found = scene.surface, raster.faces
     met = torch.zeros(len(surface), dtype=torch.bool).index_fill(0, found, True)
@@ -114,7 +114,7 @@ def _slopes(raster: Raster, surface: Surface, count: int, place: Tensor) -> Tens
 
 def _lit(light: Light, surface: Surface, faces: Tensor, eye: Tensor) -> list[Tensor]:
     """Diffuse light (n, 3, 3) and gloss (n, 3, 1) at the corners of faces, on the side that is seen from a point."""
-    back = _backs(surface, eye, faces).long()
+    back = backs(surface, eye, faces).long()
     normals = torch.where(back[:, None, None] == 1, -1, 1) * surface.normals[faces]
     to_eye = torch.nn.functional.normalize(eye - surface.triangles[faces], dim=-1).float()
     shine = gloss(light.lamps, normals, to_eye, light.sky[back, faces], [sun[back, faces] for sun in light.suns])

@@ -8,10 +8,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from vcgen.cameras import Cameras
 from vcgen.data.formats.scene import SceneFolder, Settings, make_record
+from vcgen.data.shards.maps import encode_depth, encode_mask, encode_normals
 from vcgen.data.shards.record import SceneRecord
+from vcgen.meshes.buffers import buffers
 from vcgen.meshes.cameras import camera_set
-from vcgen.meshes.draw import draw, drawable
+from vcgen.meshes.draw import Drawable, draw, drawable
 from vcgen.meshes.light import STANDARD, varied_lamps
 from vcgen.meshes.surface import BOX_RADIUS, RADIUS, Fit, Surface
 
@@ -23,7 +26,7 @@ class DrawSettings(Settings):
     """How surfaces become images. cameras: name of a set, or a JSON file's SHA-256. views: how many, None as the set
     says. elevation: degrees between which ``sphere`` looks from, None for its own. samples: along both sides of a
     pixel. light: as the bundled cars have it, another for each object, or none: base colors alone. cull: without backs
-    of single-sided faces."""
+    of single-sided faces. maps: kinds of maps beside the images."""
 
     size: tuple[int, int]
     cameras: str = "sphere"
@@ -33,6 +36,7 @@ class DrawSettings(Settings):
     samples: int = 4
     light: LightName = "sky"
     cull: bool = False
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,20 @@ def draw_record(
     record = make_record(
         scene, replace(settings, near=near, far=far), cameras_of.view_names(count), pixels, K, c2w, np.zeros(3)
     )
-    return replace(record, scale=scale)
+    return replace(record, scale=scale, maps=_maps(scenery, cameras, record, settings.maps))
+
+
+def _maps(scenery: Drawable, cameras: Cameras, record: SceneRecord, kinds: tuple[str, ...]) -> dict[str, list[bytes]]:
+    """PNGs of each kind for all views."""
+    maps: dict[str, list[bytes]] = {kind: [] for kind in kinds}
+    for number in range(len(record.views) if kinds else 0):
+        distance, normals = (map.numpy() for map in buffers(scenery, cameras[number], record.size))
+        for kind in kinds:
+            if kind == "depth":
+                maps[kind].append(encode_depth(distance, record.t_far))
+            else:
+                maps[kind].append(encode_normals(normals) if kind == "normals" else encode_mask(distance > 0))
+    return maps
 
 
 @contextmanager

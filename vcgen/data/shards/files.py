@@ -1,8 +1,7 @@
 """Shard folders: plain tar files of scenes (WebDataset layout) plus ``index.json``, so that one seek and one read fetch
 any scene.
 
-Members of a scene are adjacent: ``KEY.cameras.json``, ``KEY.000.png``, ``KEY.001.png``, ... The bytes depend on the
-records alone."""
+Members of a scene are adjacent. The bytes depend on the records alone."""
 
 import itertools
 import json
@@ -19,6 +18,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from vcgen.data.shards.index_file import MAX_BYTES, FileName, Length, parse_index
+from vcgen.data.shards.members import members_of, record_of
 from vcgen.data.shards.record import VERSION, SceneRecord
 from vcgen.data.shards.table import SampleEntry, SceneTable
 from vcgen.data.shards.tar import add_member, read_members
@@ -209,11 +209,8 @@ def write_shard(records: Iterable[SceneRecord], path: Path, image_size: tuple[in
                         " --size"
                     )
                 offset = tar.offset
-                add_member(
-                    tar, f"{record.key}.cameras.json", json.dumps(record.cameras_json(), allow_nan=False).encode()
-                )
-                for number, image in enumerate(record.images):
-                    add_member(tar, f"{record.key}.{number:03d}.png", image)
+                for name, data in members_of(record):
+                    add_member(tar, name, data)
                 samples.append(SampleEntry(record.key, offset, tar.offset - offset, len(record.images), record.group))
         return ShardEntry(path.name, temporary.stat().st_size, file_sha256(temporary), tuple(samples))
 
@@ -277,20 +274,6 @@ def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> 
     if len(data) != size or not size:
         raise UserError(f"{path}: truncated: wanted {size} bytes at {offset}, got {len(data)}; copy or pack it again")
     try:
-        return _parse(data)
+        return record_of(read_members(data))
     except (UserError, tarfile.TarError, TypeError, ValueError) as error:
         raise UserError(one_line(f"{path}, scene at byte {offset}: {error}", "copy or pack it again")) from error
-
-
-def _parse(data: bytes) -> SceneRecord:
-    """The bytes of a scene's tar members -> its record; raises UserError, TarError, TypeError or ValueError."""
-    members = read_members(data)
-    names = list(members)
-    key = names[0].split(".", 1)[0] if names else ""
-    expected = [f"{key}.cameras.json", *(f"{key}.{number:03d}.png" for number in range(len(names) - 1))]
-    if names != expected:
-        raise UserError(
-            f"damaged: scene {key!r} should hold cameras.json and numbered PNGs, found"
-            f" {', '.join(names[:3]) or 'nothing'}"
-        )
-    return SceneRecord.from_cameras_json(key, members[names[0]], [members[name] for name in names[1:]]).validate()

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from vcgen.data.images.reading import MAX_VIEW_PIXELS, check_size, decode_png
+from vcgen.data.shards.maps import check_maps
 from vcgen.errors import UserError
 from vcgen.schema import Name, Side, Text
 from vcgen.terminal import one_line
@@ -69,7 +70,7 @@ class SceneRecord:
         backdrop).
     up: the world's up vector. scale: world units stored / world units of the source. group: scenes with one group are
         variants of one
-    model and count as one in statistics. source, split, licence: free text.
+    model and count as one in statistics. source, split, licence: free text. maps: by kind, one PNG for each view.
     """
 
     key: str
@@ -88,6 +89,7 @@ class SceneRecord:
     split: str = ""
     licence: str = ""
     group: str = ""
+    maps: dict[str, list[bytes]] = dataclasses.field(default_factory=dict)
 
     def validate(self) -> "SceneRecord":
         """Check everything that can be checked without decoding pixels; returns itself, raises UserError naming scene
@@ -106,6 +108,7 @@ class SceneRecord:
         for index, view in enumerate(self.views):
             where = f"scene {self.key}, view {view}"
             check_png(self.images[index], self.size, self.background == "alpha", where)
+        check_maps(self.maps, len(self.views), self.size, f"scene {self.key}")
         return self
 
     def _check_settings(self) -> None:
@@ -154,7 +157,9 @@ class SceneRecord:
         return {"version": VERSION, **arrays, **values, "group": self.group or self.key}
 
     @staticmethod
-    def from_cameras_json(key: str, cameras: bytes, images: list[bytes]) -> "SceneRecord":
+    def from_cameras_json(
+        key: str, cameras: bytes, images: list[bytes], maps: dict[str, list[bytes]] | None = None
+    ) -> "SceneRecord":
         """Read a ``cameras.json``. Raises UserError for another version, and missing or malformed entries. Does not
         validate.
         """
@@ -168,7 +173,7 @@ class SceneRecord:
         views = [f"{number:06d}" for number in range(len(images))] if file.views is None else file.views
         c2w, K = np.array(file.c2w, dtype=np.float64), np.array(file.K, dtype=np.float64)
         return SceneRecord(
-            key=key, images=images, size=file.size, up=file.up, views=views, c2w=c2w, K=K, **values
+            key=key, images=images, size=file.size, up=file.up, views=views, c2w=c2w, K=K, maps=maps or {}, **values
         ).with_group_default()
 
     def with_group_default(self) -> "SceneRecord":

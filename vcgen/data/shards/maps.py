@@ -1,0 +1,88 @@
+"""What a scene may hold beside its images: maps of depth, normals and masks of the same views, one PNG each.
+
+Maps are of what the centers of pixels see, without smoothing. ``KEY.000.depth.png``: 16-bit gray; value / 65535 * t_far
+is the Euclidean distance from the camera, 0 where nothing is hit. ``KEY.000.normals.png``: 8-bit RGB; value / 255 * 2 -
+1 are the world's x, y and z of the unit normal turned to the camera, black where nothing is hit. ``KEY.000.mask.png``:
+8-bit gray, 255 where something is hit, else 0."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcgen.errors import UserError
+from vcgen.terminal import one_line
+
+#: Kind -> what its PNGs have: bits a channel, number of the color type, and type of the decoded values.
+KINDS = {"depth": (16, 0, np.uint16), "normals": (8, 2, np.uint8), "mask": (8, 0, np.uint8)}
+_DEEPEST = 65535
+
+
+def encode_depth(distance: NDArray[np.float64], t_far: float) -> bytes:
+    """Of (height, width) distances, 0 where nothing is hit. Raises UserError for one beyond ``t_far``."""
+    if (farthest := float(distance.max())) > t_far:
+        raise UserError(f"a depth of {farthest:.6g} lies beyond t_far, {t_far:.6g}; raise it in the file of cameras")
+    values = np.round(distance / t_far * _DEEPEST)
+    return _encode(np.where(distance > 0, values.clip(1), 0).astype(np.uint16))
+
+
+def encode_normals(normals: NDArray[np.float64]) -> bytes:
+    """Of (height, width, 3) unit vectors, 0 where nothing is hit."""
+    hit = np.abs(normals).max(-1, keepdims=True) > 0
+    return _encode(np.where(hit, np.round((normals + 1) / 2 * 255), 0).astype(np.uint8))
+
+
+def encode_mask(hit: NDArray[np.bool_]) -> bytes:
+    """Of (height, width) truth values."""
+    return _encode(hit.astype(np.uint8) * 255)
+
+
+def decode_depth(data: bytes, size: tuple[int, int], t_far: float) -> NDArray[np.float64]:
+    """(height, width) Euclidean distances in world units, 0 where nothing is hit."""
+    return _decode(data, "depth", size).astype(np.float64) / _DEEPEST * t_far
+
+
+def decode_normals(data: bytes, size: tuple[int, int]) -> NDArray[np.float64]:
+    """(height, width, 3) unit vectors in the world, 0 where nothing is hit."""
+    values = _decode(data, "normals", size).astype(np.float64)
+    normals = values / 255 * 2 - 1
+    unit = normals / np.linalg.norm(normals, axis=-1, keepdims=True).clip(1e-9)
+    return np.where(values.max(-1, keepdims=True) > 0, unit, 0)
+
+
+def decode_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(height, width) truth values."""
+    return _decode(data, "mask", size) > 127
+
+
+def check_maps(maps: dict[str, list[bytes]], count: int, size: tuple[int, int], scene: str) -> None:
+    """Raise UserError unless every kind is known and has a map of ``size`` for each of ``count`` views."""
+    for kind, files in maps.items():
+        if kind not in KINDS or len(files) != count:
+            raise UserError(f"{scene}: {len(files)} maps {kind!r} of {count} views; maps are {', '.join(KINDS)}")
+        for number, data in enumerate(files):
+            found = (int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"), *data[24:26])
+            if data[:4] != b"\x89PNG" or found != (*size, *KINDS[kind][:2]):
+                raise UserError(f"{scene}: map {number} of {kind} is no PNG of {size[0]} x {size[1]} as it must be")
+
+
+def _encode(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _decode(data: bytes, kind: str, size: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The values of a map, which :func:`check_maps` has seen."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(one_line(f"a map of {kind} is damaged ({error})", "pack the data again")) from error
+    if pixels.shape[:2] != size or pixels.ndim != (3 if kind == "normals" else 2):
+        raise UserError(f"a map of {kind} decodes to the shape {pixels.shape}; pack the data again")
+    return pixels.astype(KINDS[kind][2])
