@@ -136,7 +136,7 @@ def using(system, quick: bool) -> list[Part]:
     context = views(system, 1, 1, size)
     cameras = context.cameras
     field = no_grad(lambda: system.field(context))()
-    state = Distillation(system, context, guidance, options, torch.Generator(system.device).manual_seed(0))
+    state = Distillation(system, context, guidance, options)
     state.advance(0, noise(system))
     optimizer = state.optimizer()
 

@@ -6,6 +6,7 @@ import torch
 import yaml
 from torch import nn
 
+from training import load, vcgen
 from vcgen.checkpoints import model_folder as folder
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.triplane import TriplaneEncoder
@@ -65,3 +66,21 @@ def write_distillation(path: Path, **changes) -> Path:
     """A configuration of the stage, with these of its arguments changed."""
     path.write_text(yaml.safe_dump({"model": {**DISTILLATION, "init_args": {**DISTILLATION["init_args"], **changes}}}))
     return path
+
+
+#: Of `vcgen fit -c configs/distill.yaml`: six updates in three rounds.
+SMALL = dict(
+    model__guidance__rounds=3,
+    model__guidance__updates=2,
+    model__options__views=2,
+    model__options__rays=64,
+    trainer__accelerator="cpu",
+    trainer__val_check_interval=2,
+    samples__turntable=0,
+)
+
+
+def run(out: Path, model: Path, **options) -> dict:
+    """A distillation as a training run; returns its last checkpoint."""
+    assert vcgen("fit", "configs/distill.yaml", out, model__model=model, **SMALL, **options) == 0
+    return load(out / "checkpoints" / "last.ckpt")

@@ -139,7 +139,7 @@ def test_a_walk_is_refused_where_views_are_new_at_every_step():
 def test_a_scene_that_cannot_be_finetuned_is_refused():
     system = NerfDiff(PixelNerf(first_pool=False, width=8), RenderOptions(4), prior=Gray())
     with pytest.raises(UserError, match=r"^fields of the class PixelField cannot be finetuned: distill .* planes"):
-        Distillation(system, context(), SDS(), FEW, torch.Generator())
+        Distillation(system, context(), SDS(), FEW)
 
 
 def test_a_guidances_own_parameters_learn_and_are_stored_and_leave_the_scene_alone():

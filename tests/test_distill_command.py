@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
-from small_distillation import make_folder, write_distillation
+from small_distillation import make_folder, run, write_distillation
 from training import refusal
 from vcgen.api import open_pipeline
 from vcgen.checkpoints import model_folder as folder
@@ -184,3 +185,24 @@ def test_together_without_distill_is_refused(capsys, model, tmp_path):
         "4",
     ]
     assert "--distill" in refusal(capsys, cli.main(words))
+
+
+@pytest.mark.integration
+def test_fit_ends_by_itself_resumes_exactly_and_gives_the_field_of_the_loop_without_a_trainer(model, tmp_path):
+    """To the bit: with fresh noise in each round, images and validations in between, and a seed of its own."""
+    options = {"seed_everything": 7, "model__images_every": 1}
+    whole = run(tmp_path / "whole", model, **options)
+    assert whole["global_step"] == 6
+    run(tmp_path / "parts", model, trainer__max_steps=3, **options)
+    resumed = run(tmp_path / "parts", model, ckpt_path="last", **options)
+    assert resumed["global_step"] == 6
+    context = FixedScenes(read_index("data/cars64/test"), 1, 1)[0].context
+    stage = distilled(folder.load(model), str(tmp_path / "whole" / "config.yaml"), seed=7)
+    assert stage.guidance.eta > 0 and stage.field(context)
+    alone = {f"state.weights.{name}": value for name, value in stage.last.weights.state_dict().items()}
+    assert alone and alone.keys() <= whole["state_dict"].keys()
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
+        assert torch.equal(value, alone.get(name, value)), name
+    with pytest.raises(UserError, match="the seed of a distillation is at least 0, not -1"):
+        distilled(folder.load(model), "default", seed=-1)

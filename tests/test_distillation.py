@@ -189,7 +189,7 @@ def test_objects_distilled_together_keep_apart(example):
         alpha=example.context.alpha.repeat(2, 1, 1, 1, 1),
         cameras=example.context.cameras[[0, 0]],
     )
-    state = Distillation(model, both, NGD(), FEW, torch.Generator().manual_seed(0))
+    state = Distillation(model, both, NGD(), FEW)
     state.advance(0, torch.Generator().manual_seed(0))
     with torch.no_grad():
         state.targets[4:] = 1.0
@@ -201,7 +201,7 @@ def test_objects_distilled_together_keep_apart(example):
         gradients.append(planes.grad.clone())
     assert torch.equal(gradients[0][0], gradients[1][0]) and not torch.equal(gradients[0][1], gradients[1][1])
     with pytest.raises(UserError, match="one at a time"):
-        Distillation(model, both, NGD(), replace(FEW, decoder_lr=1e-3), torch.Generator())
+        Distillation(model, both, NGD(), replace(FEW, decoder_lr=1e-3))
 
 
 def test_the_condition_is_the_first_rendering_or_the_current_one(example):

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image, ImageDraw
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from small_distillation import DISTILLATION, make_folder, write_distillation, write_model
+from small_distillation import DISTILLATION, SMALL, make_folder, run, write_distillation, write_model
 from training import load, refusal, vcgen
 from vcgen.api import open_pipeline
 from vcgen.checkpoints import model_folder as folder
@@ -157,28 +157,14 @@ def test_without_a_file_the_settings_are_those_of_the_shipped_configuration(mode
     assert stage["guidance"]["init_args"].keys() == {field.name for field in fields(NGD)}
 
 
-SMALL = dict(
-    model__guidance__rounds=3,
-    model__guidance__updates=2,
-    model__options__views=2,
-    model__options__rays=64,
-    trainer__accelerator="cpu",
-    trainer__val_check_interval=2,
-    samples__turntable=0,
-)
-
-
-def run(out: Path, model: Path, **options) -> dict:
-    assert vcgen("fit", "configs/distill.yaml", out, model__model=model, **SMALL, **options) == 0
-    return load(out / "checkpoints" / "last.ckpt")
-
-
-def test_the_data_of_another_stage_is_refused(capsys, model, tmp_path):
+def test_the_data_of_another_stage_and_accumulated_gradients_are_refused(capsys, model, tmp_path):
     config = yaml.safe_load(Path("configs/distill.yaml").read_text())
     config["data"] = {"class_path": "ShardData", "init_args": {"train": "data/cars64/train"}}
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
     line = refusal(capsys, vcgen("fit", tmp_path / "wrong.yaml", tmp_path / "run", model__model=model))
     assert "Distill does not learn from ShardData; set data to SceneData or ImageData" in line
+    status = vcgen("fit", "configs/distill.yaml", tmp_path, model__model=model, trainer__accumulate_grad_batches=2)
+    assert "set trainer.accumulate_grad_batches to 1" in refusal(capsys, status)
 
 
 def test_an_image_is_distilled_as_a_training_run(capsys, model, tmp_path):
@@ -287,14 +273,3 @@ def test_a_hash_grid_is_distilled_saved_and_kept_as_planes_are(context, tmp_path
     )
     with pytest.raises(UserError, match="one image at a time"):
         Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path / "both").distill_together(both)
-
-
-@pytest.mark.integration
-def test_fit_ends_by_itself_and_resumes_exactly(model, tmp_path):
-    whole = run(tmp_path / "whole", model)
-    assert whole["global_step"] == 6
-    run(tmp_path / "parts", model, trainer__max_steps=3)
-    resumed = run(tmp_path / "parts", model, ckpt_path="last")
-    assert resumed["global_step"] == 6
-    for name, value in whole["state_dict"].items():
-        assert torch.equal(value, resumed["state_dict"][name]), name

@@ -17,6 +17,7 @@ from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.io import read_json, replacing, write_bytes
+from vcgen.random import seeded
 from vcgen.schema import AtLeastOne, NotNegative
 from vcgen.terminal import printable
 from vcgen.visualization.video import to_uint8
@@ -90,9 +91,8 @@ def draw_class_images(
     for numbers in batches[rank::ranks]:
         if all(path_of(folder, number).is_file() for number in numbers if number < options.count):
             continue
-        mixed = np.random.SeedSequence((seed, numbers[0])).generate_state(1, np.uint64)
-        generator = torch.Generator(device).manual_seed(int(mixed[0]) % 2**63)
-        images = prior.sample(options.prompts_of(noun, list(numbers)), generator, options.steps, options.guidance_scale)
+        noise, prompts = seeded(seed, numbers[0], device=device), options.prompts_of(noun, list(numbers))
+        images = prior.sample(prompts, noise, options.steps, options.guidance_scale)
         for number, image in zip(numbers, images):
             with replacing(path_of(folder, number)) as temporary:
                 Image.fromarray(to_uint8(image)).save(temporary)

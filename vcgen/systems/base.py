@@ -1,11 +1,8 @@
 """What all systems share: one training step, one optimizer set-up, randomness as a function of (seed, step, rank)."""
 
-import os
 from abc import abstractmethod
-from datetime import timedelta
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -17,6 +14,7 @@ from vcgen.metrics.mean import Mean
 from vcgen.optim.fsdp import shard
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.optim.sharding import average_gradients, clip_gradients, total_norm
+from vcgen.random import run_seed, seeded
 from vcgen.schema import NotNegative
 from vcgen.types import Example, Rendering, Scene, Views
 
@@ -121,12 +119,9 @@ class System(pl.LightningModule):
         """Noise of this batch: different at every step, on every rank, and for every batch of an accumulation; the same
         after a resume.
         """
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         step, number = self.micro_batch
         number = number if step == self.global_step else 0
-        # Mixed, because PyTorch's generator on CPUs looks at the low 32 bits of its seed alone.
-        mixed = np.random.SeedSequence((seed, self.global_step, self.global_rank, number)).generate_state(1, np.uint64)
-        return torch.Generator(self.device).manual_seed(int(mixed[0]) % 2**63)
+        return seeded(run_seed(), self.global_step, self.global_rank, number, device=self.device)
 
     def configure_model(self) -> None:
         """Lightning's hook: with ``trainer.strategy`` sharded the U-Nets are split among the processes."""
@@ -175,9 +170,9 @@ class System(pl.LightningModule):
         if trainer.max_steps > 0:
             return step / trainer.max_steps
         timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)
-        if timer is None or timer._duration is None:
+        if timer is None or (left := timer.time_remaining()) is None:
             return 0.0
-        return timer.time_elapsed() / timedelta(seconds=timer._duration).total_seconds()
+        return (passed := timer.time_elapsed()) / (passed + left)
 
 
 class FieldSystem(System):

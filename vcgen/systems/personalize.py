@@ -3,7 +3,6 @@ arXiv 2208.12242).
 """
 
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.personalization.base import Personalization
 from vcgen.personalization.class_images import Preservation, draw_class_images, read_class_images
+from vcgen.random import run_seed
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
 from vcgen.systems.base import System
 from vcgen.types import Example, Views
@@ -190,7 +190,7 @@ class Personalize(System):
 
     def preserved(self, prior: TextPrior, device: torch.device) -> Tensor:
         """The class's images, drawn by all processes together."""
-        folder, seed = Path(self.trainer.default_root_dir) / "class_images", int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        folder, seed = Path(self.trainer.default_root_dir) / "class_images", run_seed()
         place = self.trainer.global_rank, self.trainer.world_size
         with self.trainer.precision_plugin.forward_context():
             draw_class_images(prior, self.method.noun, self.preservation, folder, seed, device, *place)

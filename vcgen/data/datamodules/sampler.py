@@ -10,13 +10,13 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from msgspec import Meta, Struct
 from torch import Tensor
 
 from vcgen.errors import UserError
 from vcgen.io import check
+from vcgen.random import seeded
 from vcgen.schema import Count, Sha256
 from vcgen.types import Position
 
@@ -47,10 +47,7 @@ def scene_generator(seed: int, epoch: int, place: int, attempt: int = 0) -> torc
     """The random draws for the scene at a place of an epoch's order. attempt: how many scenes there could not be
     read.
     """
-    # Mixed by SeedSequence: PyTorch's generator on CPUs looks at 32 bits of its seed, too few for a product of the
-    # three.
-    mixed = np.random.SeedSequence((seed, epoch, attempt, place)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed[0]))
+    return seeded(seed, epoch, attempt, place)
 
 
 def identity(keys: Iterable[str]) -> str:

@@ -4,7 +4,6 @@ every checkpoint.
 
 import atexit
 import multiprocessing
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from vcgen.data.shards.files import ShardIndex, read_index
 from vcgen.data.shards.overlap import overlap, read_families
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
+from vcgen.random import run_seed
 from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
 from vcgen.terminal import complain
 from vcgen.types import Example, Position
@@ -200,9 +200,6 @@ class ShardData(SceneDataModule):
             )
 
 
-def run_seed() -> int:
-    """What ``--seed_everything`` set."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:

@@ -160,7 +160,7 @@ def distilled(
 
     rounds: of the guidance, instead of the configuration's. plugins: see :func:`vcgen.checkpoints.build.build_system`.
         Raises UserError for a
-    file that is missing or of another kind, for rounds below 1, and for a model without a prior.
+    file that is missing or of another kind, for rounds below 1 or a seed below 0, and for a model without a prior.
     """
     if getattr(system, "prior", None) is None:
         raise UserError(
@@ -171,6 +171,8 @@ def distilled(
         if rounds < 1:
             raise UserError(f"a distillation takes at least 1 step, not {rounds}")
         guidance = guidance.with_rounds(rounds)
+    if seed < 0:
+        raise UserError(f"the seed of a distillation is at least 0, not {seed}")
     return Distilled(system, guidance, options, seed, keep)
 
 

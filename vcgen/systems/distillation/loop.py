@@ -14,6 +14,7 @@ from vcgen.cameras import Cameras, look_at
 from vcgen.diffusion.base import Condition, to_signed
 from vcgen.errors import UserError
 from vcgen.guidance.base import ConditionedPrior, Guidance, Round
+from vcgen.random import seeded
 from vcgen.rendering.ray_batches import ray_losses
 from vcgen.schema import AtLeastOne, Elevation, NotNegative, Positive
 from vcgen.systems.nerfdiff import NerfDiff
@@ -86,9 +87,7 @@ class Distillation(nn.Module):
     targets: Tensor
     noise: Tensor
 
-    def __init__(
-        self, system: NerfDiff, context: Views, guidance: Guidance, options: DistillOptions, generator: torch.Generator
-    ):
+    def __init__(self, system: NerfDiff, context: Views, guidance: Guidance, options: DistillOptions):
         super().__init__()
         object.__setattr__(self, "system", system)  # not a submodule: its weights are neither trained nor stored here
         if system.prior is None:
@@ -117,11 +116,11 @@ class Distillation(nn.Module):
         )
         with torch.no_grad():
             self.condition = self.condition_on(first)
-            begun = guidance.begin(self.renderings(), generator)
-        # clone: one draw may be shared by all views, and then shares memory
-        self.register_buffer("targets", begun.targets.clone())
-        self.register_buffer("noise", begun.noise.clone())
-        self.last = begun
+        blank = context.images.new_zeros(self.cameras.near.numel(), 3, *context.size)
+        self.register_buffer("targets", blank)
+        self.register_buffer("noise", blank.clone())
+        #: The latest round; of the one before the first, only that there was none is known.
+        self.last = Round(self.targets, self.noise, -1, 0.0, 0.0)
 
     @property
     def field(self) -> Finetunable:
@@ -168,15 +167,18 @@ class Distillation(nn.Module):
 
     @torch.no_grad()
     def advance(self, number: int, generator: torch.Generator) -> None:
-        """One round of the guidance: new targets."""
+        """Round ``number`` of the guidance: new targets. The guidance begins with the first."""
         condition = self.condition if self.options.condition == "first" else self.condition_on(self.field)
         prior, scale = self.system.prior, self.options.guidance_scale
-
-        last = Round(self.targets, self.noise, self.last.timestep, self.last.weight, self.last.disagreement)
+        renderings = self.renderings()
+        if number == 0:
+            last = self.guidance.begin(renderings, generator)
+        else:  # a resumed run has but the buffers
+            last = self.last._replace(targets=self.targets, noise=self.noise)
         self.last = self.guidance.step(
             number,
             last,
-            self.renderings(),
+            renderings,
             ConditionedPrior(
                 lambda noisy, times: prior.denoise(noisy, times, condition, scale),
                 prior.schedule,
@@ -228,6 +230,8 @@ def distill(
 ) -> Distillation:
     """Run a whole distillation of ``context`` (batch, 1) views; the result's ``field`` renders without the prior.
 
+    It is bit for bit that of `vcgen fit -c configs/distill.yaml` with the same image, model, seed and options.
+
     watch: called after every update with its number and the state. Uses bfloat16 where training does. Raises UserError
         when it diverges.
     """
@@ -240,13 +244,12 @@ def distill(
 
     with torch.enable_grad():
         with reduced():
-            state = Distillation(system, context, guidance, options, torch.Generator(device).manual_seed(seed))
+            state = Distillation(system, context, guidance, options)
         optimizer = state.optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, state.rate)
         for update in range(state.updates):
-            generator = torch.Generator(device).manual_seed(seed * 1_000_003 + update)
             with reduced():
-                loss = torch.stack(list(state.losses(update, generator).values())).sum()
+                loss = torch.stack(list(state.losses(update, seeded(seed, update, device=device)).values())).sum()
             if not torch.isfinite(loss):
                 advice = "lower scene_lr and decoder_lr, or the guidance's max_weight"
                 raise UserError(f"the distillation diverged at update {update}: {advice}")

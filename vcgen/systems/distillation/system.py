@@ -58,6 +58,8 @@ class Distill(FieldSystem):
         if self.trainer.world_size > 1:
             advice = "set trainer.devices to 1; `vcgen evaluate --distill` shares many scenes among processes"
             raise UserError(f"a distillation is the work of one process, here are {self.trainer.world_size}: {advice}")
+        if self.trainer.accumulate_grad_batches != 1:
+            raise UserError("a distillation accumulates no gradients: set trainer.accumulate_grad_batches to 1")
         if not isinstance(self.trainer.datamodule, OneScene):
             found = type(self.trainer.datamodule).__name__
             raise UserError(f"a distillation takes one scene: set data to SceneData or ImageData, not {found}")
@@ -65,9 +67,7 @@ class Distill(FieldSystem):
         system = model_folder.load(self.model, self.device)
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            self.state = Distillation(
-                system.requires_grad_(False), context, self.guidance, self.options, self.step_generator()
-            )
+            self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options)
         # The guidance ends the run; a smaller trainer.max_steps may end it before.
         loop = self.trainer.fit_loop.epoch_loop
         loop.max_steps = self.state.updates if loop.max_steps < 0 else min(loop.max_steps, self.state.updates)
