@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -96,9 +97,24 @@ def test_processes_of_a_node_download_a_shard_once(origin, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.partial*"))
 
 
-def test_the_least_recently_used_shard_goes_first_and_never_one_that_is_read(origin, tmp_path):
+def test_a_data_set_that_the_cache_cannot_hold_is_refused_before_a_shard_is_fetched(origin, tmp_path):
+    total, source = sum(shard.bytes for shard in origin.shards), logged(origin, tmp_path / "log")
+    with pytest.raises(UserError, match="the cache must hold all of it; raise it"):
+        Cache(tmp_path / "cache", total - 1).index(source)
+    assert fetched(tmp_path / "log") == []
+    cache = Cache(tmp_path / "cache", total)
+    index = cache.index(source)
+    cache.refuse_too_small([*index.hold_out(3)])  # whose shards are the same, each with scenes of both
+    other = Cache(tmp_path / "cache", total).index(f"pipe:cat {origin.folder}/./{{}}")
+    with pytest.raises(UserError, match="the cache must hold all of it"):
+        cache.refuse_too_small([index, other])
+    assert same_scenes(index, origin) and sorted(fetched(tmp_path / "log")) == sorted(s.name for s in origin.shards)
+
+
+def test_where_data_sets_compete_the_least_recently_used_shard_goes_first_and_never_one_that_is_read(origin, tmp_path):
     size = max(shard.bytes for shard in origin.shards)
-    index = Cache(tmp_path / "cache", 2 * size).index(logged(origin, tmp_path / "log"))
+    index = Cache(tmp_path / "cache", 1 << 20).index(logged(origin, tmp_path / "log"))
+    index = replace(index, cache=Cache(tmp_path / "cache", 2 * size))  # the rest is taken by others
     names = [shard.name for shard in origin.shards]
 
     def kept() -> set[str]:
@@ -117,7 +133,9 @@ def test_the_least_recently_used_shard_goes_first_and_never_one_that_is_read(ori
         assert kept() == {names[0], names[3]}
         with open(index.folder / f"{names[3]}.lock", "ab") as second:
             fcntl.flock(second, fcntl.LOCK_SH)
-            with pytest.raises(UserError, match=r"no room for 000001.tar.*raise data.cache_gb"):
+            with pytest.raises(
+                UserError, match=r"no room for 000001.tar .* beside what is being read; raise data.cache_gb"
+            ):
                 index.read(2)
     assert index.read(2).key == "k2" and sum(path.stat().st_size for path in index.folder.glob("*.tar")) <= 2 * size
 

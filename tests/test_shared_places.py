@@ -3,6 +3,7 @@ believed.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,9 +109,8 @@ def test_making_room_removes_nothing_but_shards_of_the_cache(origin, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(5000))
         os.utime(path, (1, 1))
-    index = Cache(tmp_path / "cache", max(shard.bytes for shard in origin.shards)).index(
-        f"pipe:cat {origin.folder}/{{}}"
-    )
+    index = Cache(tmp_path / "cache", 1 << 22).index(f"pipe:cat {origin.folder}/{{}}")
+    index = replace(index, cache=Cache(tmp_path / "cache", max(shard.bytes for shard in origin.shards)))
     left = beside(index.folder / "000001.tar")
     left.write_bytes(bytes(5000))
     assert index.read(0).key == "k0" and index.read(2).key == "k2"

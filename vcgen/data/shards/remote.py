@@ -1,9 +1,10 @@
 """Shards that lie elsewhere: behind a command (``pipe:``) or a URL, kept in a cache on the node that many processes
 share.
 
-A scene is read by its place in a file, so whole shards are fetched. The cache is bounded: the least recently used shard
-goes first, never one that is being read. One lock file per shard orders the processes: readers share it, whoever
-downloads or removes the shard has it alone."""
+A scene is read by its place in a file, so whole shards are fetched. The cache is bounded, and a data set that it cannot
+hold whole is refused at the start. Room is made where several data sets compete for it, or one has been packed anew:
+the least recently used shard goes first, never one that is being read. One lock file per shard orders the processes:
+readers share it, whoever downloads or removes the shard has it alone."""
 
 import contextlib
 import fcntl
@@ -59,8 +60,8 @@ class Cache:
     limit: int
 
     def index(self, source: str) -> "CachedIndex":
-        """Fetch the table of contents of a remote shard folder; shards are fetched when they are read. Raises
-        UserError.
+        """Fetch the table of contents of a remote shard folder; shards are fetched when they are read. Raises UserError
+        where that fails, and where the cache cannot hold them all.
         """
         if is_hidden(source):
             raise UserError(
@@ -80,14 +81,16 @@ class Cache:
             with replacing(folder / INDEX) as temporary:
                 _download(source, INDEX, temporary, MAX_BYTES)
         index = read_index(folder, check=False)
-        return CachedIndex(
-            folder, index.image_size, index.source, index.split, index.licence, index.shards, self, source
-        )
+        described = index.image_size, index.source, index.split, index.licence, index.shards
+        found = CachedIndex(folder, *described, self, source)
+        self.refuse_too_small([found])
+        return found
 
     def refuse_too_small(self, indices: list["CachedIndex"]) -> None:
         """Raise UserError unless the cache can hold these data sets: scenes are shuffled over all shards, and where a
         cache holds a part of them almost every scene would be another download."""
-        total = sum(shard.bytes for index in indices for shard in index.shards)
+        # Those of which scenes are held out occur in two of them.
+        total = sum({(index.folder, shard.name): shard.bytes for index in indices for shard in index.shards}.values())
         if total > self.limit:
             found = f"the data has {total / 1e9:.3g} GB, data.cache_gb is {self.limit / 1e9:.3g}"
             raise UserError(
@@ -98,7 +101,9 @@ class Cache:
         """A scene, from the cache; its shard is downloaded when it is not there, and once more when the copy there is
         damaged.
         """
-        for attempt in (1, 2, 3):
+        attempt = 0
+        while True:
+            attempt += 1
             with _locked(folder / f"{shard.name}.lock", fcntl.LOCK_SH):
                 try:
                     os.utime(folder / shard.name, follow_symlinks=False)  # the time of last use
@@ -110,7 +115,6 @@ class Cache:
                     if attempt == 3 or (attempt == 2 and _is_whole(folder / shard.name, shard)):
                         raise UserError(f"{source}: {error}") from error
             self.fetch(source, folder, shard)
-        raise AssertionError("unreachable")
 
     def fetch(self, source: str, folder: Path, shard: ShardEntry) -> None:
         """Download a shard unless a whole copy is there by now: other processes may have been waiting for the same
@@ -137,9 +141,8 @@ class Cache:
                     break
                 excess -= _remove_unused(path)
             if excess > 0:
-                raise UserError(
-                    f"{self.folder}: no room for {shard.name} ({shard.bytes / 1e9:.2f} GB); raise data.cache_gb"
-                )
+                found = f"no room for {shard.name} ({shard.bytes / 1e9:.2f} GB) beside what is being read"
+                raise UserError(f"{self.folder}: {found}; raise data.cache_gb, or give another data.cache")
             # counts for those who make room from now on
             os.truncate(temporary, shard.bytes)
 
