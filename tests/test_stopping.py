@@ -1,4 +1,6 @@
-"""How a training ends before its last step: by the clock, and by Ctrl-C; signals do not end its loader processes."""
+"""How a training ends before its last step: by the clock, by Ctrl-C, by preemption before its first; signals do not end
+its loader processes.
+"""
 
 import os
 import signal
@@ -6,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from queue import Queue
 
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
 from training import CONFIG, Witness, load, vcgen
 from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
+from vcgen.training.stopping import StopSignals
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,3 +108,31 @@ def test_loader_processes_outlive_the_signals(number):
     assert worker != os.getpid()
     os.kill(worker, number)
     assert [next(stream) for _ in range(20)] == [worker] * 20  # more than are fetched ahead
+
+
+@pytest.mark.parametrize(
+    ("rank", "preempt", "status", "notes"),
+    [(0, "2026-11-21T19:49:11", 0, "requeue 12"), (1, "2026-11-21T19:49:11", 0, ""), (0, "None", 143, "")],
+    ids=["preempted", "not the first process", "canceled"],
+)
+def test_a_job_preempted_before_its_first_step_is_requeued(tmp_path, monkeypatch, capfd, rank, preempt, status, notes):
+    """While PyTorch is being imported, or processes wait for one another. A program stands in for scontrol."""
+    program = tmp_path / "scontrol"
+    shown = f'[ "$1" = show ] && echo "JobState=RUNNING PreemptTime={preempt}"'
+    program.write_text(f'#!/bin/sh\n[ "$1" = requeue ] && echo "$@" >> {tmp_path}/notes\n{shown}\nexit 0\n')
+    program.chmod(0o755)
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    for name, value in {"JOB_ID": "12", "JOB_NAME": "vcgen", "PROCID": str(rank)}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    statuses: Queue[int] = Queue()
+    monkeypatch.setattr(os, "_exit", statuses.put)
+    with StopSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert statuses.get(timeout=60) == status
+    assert (tmp_path / "notes").exists() == bool(notes)
+    if notes:
+        assert (tmp_path / "notes").read_text() == notes + "\n"
+        said = "vcgen: stopped by SIGTERM with nothing to save; job 12 is requeued and will start again\n"
+        assert capfd.readouterr().err == said

@@ -140,7 +140,8 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
     elif job:
         refusal = requeue(job)
         if not refusal:
-            _say(f"{saved}; job {job} is requeued and will go on from there")
+            then = "start again" if stopped.step is None else "go on from there"
+            _say(f"{saved}; job {job} is requeued and will {then}")
             return 0
         advice = (
             f"warning: job {job} could not be requeued ({refusal}); submit it again with the same"
