@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
@@ -17,6 +17,7 @@ from vcgen import redaction
 from vcgen.checkpoints.build import CLASSES, build_system
 from vcgen.errors import UserError
 from vcgen.terminal import one_line
+from vcgen.training.lightning_private import OpenCLI
 
 ABSENT = object()
 #: The first keys of a configuration that jsonargparse puts together for all commands.
@@ -124,7 +125,7 @@ class Parser(LightningArgumentParser):
         return "".join([*header, yaml.safe_dump(stored, sort_keys=False)])
 
 
-class DiscreetCLI(LightningCLI):
+class DiscreetCLI(OpenCLI):
     """LightningCLI that stores and prints no value of the environment."""
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -142,10 +143,9 @@ class DiscreetCLI(LightningCLI):
         with self.interpolations.noticed():
             super().parse_arguments(parser, args)
 
-    def _dump_config(self) -> None:
-        """What Lightning notes of a class that saves its arguments."""
-        super()._dump_config()
-        self.config_dump = self.interpolations.put_back(self.config_dump)
+    def storable(self, config: Any) -> Any:
+        """With the interpolations in place of what they gave."""
+        return self.interpolations.put_back(config)
 
 
 def refuse_unstorable(model: dict[str, Any], stored: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import set_parsing_settings
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -54,8 +53,9 @@ from vcgen.training.callbacks.requeue import Requeue
 from vcgen.training.callbacks.samples import Samples
 from vcgen.training.callbacks.skipped import Skipped
 from vcgen.training.callbacks.speed import Speed
-from vcgen.training.callbacks.together import Together, started_by
+from vcgen.training.callbacks.together import Together
 from vcgen.training.environment import DiscreetCLI, refuse_unstorable
+from vcgen.training.lightning_private import leave_signals_alone, set_patience, started_by
 from vcgen.training.loggers import put_into, unwanted_callbacks
 from vcgen.training.parsing import mend
 from vcgen.training.ranges import check_pair, check_value
@@ -142,7 +142,7 @@ class VcgenCLI(DiscreetCLI):
             Progress(),
             LearningRateMonitor("step"),
         ]
-        saved = ConfigOfRun(self._parser(self.subcommand).dump(config, skip_none=False))
+        saved = ConfigOfRun(self.parser_of(self.subcommand).dump(config, skip_none=False))
         nodes = self.layout.nodes if self.layout else config.trainer.num_nodes
         self.trainer_defaults["callbacks"] = [Together(partial(explain, nodes=nodes)), *own, saved]
         put_into(config.trainer, config.trainer.default_root_dir)
@@ -180,20 +180,18 @@ class VcgenCLI(DiscreetCLI):
             ]  # Lightning would take this process for one that srun has started
         kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
         trainer = super().instantiate_trainer(**kwargs)
-        # Lightning's own handler of SIGTERM calls the other processes from inside the handler, and can wait for ever.
-        trainer._signal_connector.register_signal_handlers = lambda: None
+        leave_signals_alone(trainer)
         self.signals.started = lambda: started_by(trainer)
-        if getattr(trainer.strategy, "_timeout", None) == default_pg_timeout:
-            trainer.strategy._timeout = PATIENCE
+        set_patience(trainer, PATIENCE)
         return trainer
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
+    def build_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
         """Lightning's own, without those of vcgen's callbacks that the Trainer is told to do without."""
         unwanted = unwanted_callbacks(config)
         self.trainer_defaults["callbacks"] = [
             c for c in self.trainer_defaults["callbacks"] if not isinstance(c, unwanted)
         ]
-        return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, unwanted)])
+        return super().build_trainer(config, [c for c in callbacks if not isinstance(c, unwanted)])
 
     def fit(self, **arguments: Any) -> None:
         """Lightning's own, with the run's folder to itself; the process that writes there sees to it."""
@@ -215,9 +213,6 @@ class VcgenCLI(DiscreetCLI):
                 "there is nothing to validate on: give data.val, or data.hold_out, and trainer.limit_val_batches"
                 " above 0"
             )
-
-    def _parse_ckpt_path(self) -> None:
-        """Flags beat the hyperparameters stored in a checkpoint (LightningCLI does it the other way round)."""
 
 
 def checkpoint_folder(root: str | None) -> str:

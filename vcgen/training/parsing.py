@@ -1,4 +1,6 @@
-"""What jsonargparse gets wrong in configurations that Lightning users write, put right in one place."""
+"""What jsonargparse gets wrong in configurations that Lightning users write, put right in one place. Its private
+parts are touched here and in :mod:`vcgen.option_types`, and named in tests/test_private_parts.py.
+"""
 
 import inspect
 from typing import Any

@@ -39,6 +39,7 @@ def show_animation(trainer: pl.Trainer, name: str, frames: NDArray[np.uint8], fp
     for logger in boards:
         # add_video needs moviepy and writes nothing with its version 2: an animated GIF goes in as an image instead.
         image = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=content)
+        # A private part of PyTorch's SummaryWriter, named in tests/test_private_parts.py.
         logger.experiment._get_file_writer().add_summary(
             Summary(value=[Summary.Value(tag=name, image=image)]), trainer.global_step
         )

@@ -18,6 +18,7 @@ from vcgen.errors import UserError
 from vcgen.io import replacing
 from vcgen.schema import AtLeastOne
 from vcgen.terminal import complain
+from vcgen.training.lightning_private import is_accumulating, is_validation_due, validate
 
 
 class Checkpoints(Checkpoint):
@@ -72,7 +73,7 @@ class Checkpoints(Checkpoint):
         """After the last step, before the loops wind up: what they store then is a clean place to resume from."""
         if trainer.fast_dev_run:
             return
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             self.stopping, trainer.should_stop = self.stopping or trainer.should_stop, False
             return
         trainer.should_stop = trainer.should_stop or self.stopping
@@ -89,7 +90,7 @@ class Checkpoints(Checkpoint):
         if self.monitor not in trainer.callback_metrics:
             self._refuse_monitor(trainer)
         self._save_best(trainer)
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             self.owed = True
             return
         self.write_last(trainer, self.score)
@@ -175,7 +176,7 @@ class Checkpoints(Checkpoint):
 
     def _refuse_monitor(self, trainer: pl.Trainer) -> NoReturn:
         """What has been learned until now is kept."""
-        kept = not trainer.fit_loop._should_accumulate()
+        kept = not is_accumulating(trainer)
         if kept:
             self.write_last(trainer)
         known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/"))) or "none"
@@ -190,11 +191,6 @@ def is_last_step(trainer: pl.Trainer) -> bool:
     """Whether the run ends with this batch, by its number of steps or of epochs."""
     last_epoch = trainer.max_epochs > 0 and trainer.current_epoch + 1 >= trainer.max_epochs
     return trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch)
-
-
-def is_validation_due(trainer: pl.Trainer) -> bool:
-    """Whether a validation belongs after this batch."""
-    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
 
 
 def never_due(trainer: pl.Trainer) -> str | None:
@@ -218,16 +214,6 @@ def never_due(trainer: pl.Trainer) -> str | None:
 def validates(trainer: pl.Trainer) -> bool:
     """Whether one will follow at once, since there is something to validate on."""
     return is_validation_due(trainer) and sum(trainer.num_val_batches) > 0
-
-
-def validate(trainer: pl.Trainer) -> None:
-    """Validate as the training loop does after a batch, before the first batch of a resumed run."""
-    loop, first = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector._first_loop_iter
-    loop.restarting = False  # it begins with its first batch
-    trainer.validating = True
-    loop.run()
-    trainer.training = True
-    trainer._logger_connector._first_loop_iter = first
 
 
 def remove_others(folder: Path, steps: set[int]) -> None:

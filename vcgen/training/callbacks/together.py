@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from vcgen.errors import UserError
 from vcgen.redaction import hide
 from vcgen.terminal import complain
+from vcgen.training.lightning_private import dismiss_watchman, started_by
 from vcgen.training.stopping import Stopped
 
 #: Errors of a process whose partner has gone: consequences, never the cause.
@@ -45,9 +46,7 @@ class Together(pl.Callback):
         status and all.
         """
         if started := started_by(trainer):
-            for thread in threading.enumerate():
-                if thread.name == "child-process-observer":
-                    thread._run = lambda: True  # done
+            dismiss_watchman()
             threading.Thread(target=self._watch, args=(started,), daemon=True).start()
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
@@ -85,11 +84,6 @@ class Together(pl.Callback):
                     )
                 if status:
                     end(started, status)
-
-
-def started_by(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
-    """The processes of the other ranks that this one has started."""
-    return getattr(trainer.strategy.launcher, "procs", [])
 
 
 def end(started: Sequence[subprocess.Popen[bytes]], status: int, line: str | None = None) -> None:
