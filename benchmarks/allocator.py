@@ -60,8 +60,8 @@ def report(rounds: list[tuple[dict, dict]]) -> tuple[dict, list[str]]:
     """Figures and their table."""
     figures, rows = {}, []
     for name in WORK:
-        plain, kept = ([side[name] for side in sides] for sides in zip(*rounds))
-        ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(plain, kept))
+        plain, kept = ([side[name] for side in sides] for sides in zip(*rounds, strict=True))
+        ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(plain, kept, strict=True))
         middle = {
             side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             for side, runs in (("given_back", plain), ("kept", kept))

@@ -77,7 +77,7 @@ def run(chosen: argparse.Namespace) -> None:
     for name, show in {**references, **{text: distilled(*parts) for text, parts in stages.items()}}.items():
         scores = [score(show(system, example), example, lpips) for example in examples]
         means = torch.tensor(scores, dtype=torch.float64).mean(0).tolist()
-        rows.append({"setting": name, **dict(zip(("psnr", "ssim", "lpips"), means)), "scenes": scores})
+        rows.append({"setting": name, **dict(zip(("psnr", "ssim", "lpips"), means, strict=True)), "scenes": scores})
         lines.append("| {} | {:.3f} | {:.4f} | {:.4f} |".format(name if name in references else f"`{name}`", *means))
         print(lines[-1], flush=True)
     figures = {

@@ -183,8 +183,8 @@ def systems(system, config: str, quick: bool, out: Path) -> dict:
     sds = SDS(rounds=ngd.guidance.rounds, updates=ngd.guidance.updates)
     free, first = replace(ngd.guidance, gamma=0.0), replace(ngd.options, condition="first")
     others = {
-        **dict(zip(PAIRS[0], [(sds, replace(ngd.options, guidance_scale=scale)) for scale in SDS_SCALES])),
-        **dict(zip(PAIRS[1], [(free, replace(first, guidance_scale=scale)) for scale in PLAIN_SCALES])),
+        **dict(zip(PAIRS[0], [(sds, replace(ngd.options, guidance_scale=scale)) for scale in SDS_SCALES], strict=True)),
+        **dict(zip(PAIRS[1], [(free, replace(first, guidance_scale=scale)) for scale in PLAIN_SCALES], strict=True)),
         "ngd_gamma0_seen": (free, ngd.options),
         "ngd": (ngd.guidance, ngd.options),
     }

@@ -89,7 +89,11 @@ def load_objects(toys: Path, scans: Path, meshes: Path, held_out: Path | None, c
     kept_out = set(held_out.read_text().split()) if held_out is not None else None
     first = [f"ycb/{name}_0" for name in SCANS if kept_out is None or f"ycb/{name}_0" in kept_out]
     others = sorted(name for name in kept_out or () if not name.startswith("ycb/"))
-    names = [name for pair in zip(first, others) for name in pair] + first[len(others) :] + others[len(first) :]
+    names = (
+        [name for pair in zip(first, others, strict=False) for name in pair]
+        + first[len(others) :]
+        + others[len(first) :]
+    )
     with tarfile.open(toys / "toys.tar") as archive, tempfile.TemporaryDirectory() as folder:
         return [_load(name, archive, Path(folder), captions[name]["name"], scans, meshes) for name in names[:count]]
 

@@ -31,5 +31,5 @@ def test_depth_outside_the_range_is_clamped():
 
 def test_errors_are_white_where_there_is_none_and_end_at_half_the_range():
     truth = np.full((3, 1, 3), 0.5)
-    none, half, whole = error_image([*truth, [[0.0, 0.5, -0.5]]], truth)[0].tolist()
+    none, half, whole = error_image(truth + np.array([[[0.0, 0.5, -0.5]]]), truth)[0].tolist()
     assert none == [255, 255, 255] and half == whole == [0x73, 0x0A, 0x26]

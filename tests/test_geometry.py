@@ -21,7 +21,7 @@ def box(shift=(0.0, 0.0, 0.0), bounds=UNIT):
 def square(shift):
     """The unit square in the xy plane, moved along x."""
     return trimesh.Trimesh(
-        [*np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]), shift, 0, 0], [[0, 1, 2], [0, 2, 3]]
+        np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]) + np.array([shift, 0, 0]), [[0, 1, 2], [0, 2, 3]]
     )
 
 
@@ -68,7 +68,7 @@ def test_distances_of_known_points():
     """A tiny triangle at height 2 above another: every distance is 2, either way."""
     speck = np.array([[0, 0, 0], [1e-9, 0, 0], [0, 1e-9, 0]])
     there, back = surface_distances(
-        trimesh.Trimesh(speck, [[0, 1, 2]]), trimesh.Trimesh([*speck, 0, 0, 2], [[0, 1, 2]]), 10
+        trimesh.Trimesh(speck, [[0, 1, 2]]), trimesh.Trimesh(speck + np.array([0, 0, 2]), [[0, 1, 2]]), 10
     )
     assert there == pytest.approx(np.full(10, 2.0)) and back == pytest.approx(np.full(10, 2.0))
 

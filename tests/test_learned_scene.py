@@ -42,7 +42,7 @@ def fitted(place, tmp_path, monkeypatch):
 
     def fit(**options) -> RealFusion:
         runs = []
-        monkeypatch.setattr(RealFusion, "on_train_end", runs.append)
+        monkeypatch.setattr(RealFusion, "on_train_end", lambda self: runs.append(self))
         assert vcgen("fit", place / "given.yaml", tmp_path / "run", trainer__max_steps=1, **options) == 0
         return runs[0]
 

@@ -98,7 +98,7 @@ def test_maps_are_stored_in_their_units():
     found = maps.decode_normals(maps.encode_normals(normals), SIZE)
     assert np.abs(found - normals).max() < 0.01 and not found[0].any()
     assert (maps.decode_mask(maps.encode_mask(distance > 0), SIZE) == (distance > 0)).all()
-    with pytest.raises(UserError, match="a depth of 1.9 lies beyond t_far, 1.8"):
+    with pytest.raises(UserError, match=r"a depth of 1.9 lies beyond t_far, 1.8"):
         maps.encode_depth(np.full(SIZE, 1.9), 1.8)
 
 

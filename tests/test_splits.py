@@ -103,7 +103,7 @@ def test_one_capture_is_parted_into_training_and_test_views(tmp_path, capsys, ki
 def test_views_that_are_parted_stay_in_one_world(tmp_path, how):
     """The middle of the training views, or of the whole capture, is the origin of both."""
     moved = looking_inwards(10, distance=4)
-    moved[:, :3, 3] += [*np.random.default_rng(0).normal(size=(10, 3)), 3, 1, 2]
+    moved[:, :3, 3] += np.random.default_rng(0).normal(size=(10, 3)) + np.array([3, 1, 2])
     frames, options = posed_frames(moved), ["--recenter"]
     if how == "srn":
         write_srn_object(tmp_path / "in" / "car", views=10)

@@ -38,7 +38,7 @@ def _strange_part(file: zipfile.ZipFile, raw: BinaryIO) -> str:
     if len(names) != len(entries):
         return "two parts have one name"
     ends = [entry.header_offset for entry in entries[1:]] + [file.start_dir]
-    for entry, end in zip(entries, ends):
+    for entry, end in zip(entries, ends, strict=True):
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
             return f"{entry.filename} is compressed or encrypted"
         if entry.header_offset + 30 + len(entry.filename) + entry.file_size > end:

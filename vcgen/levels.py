@@ -24,7 +24,9 @@ def check_levels(
         raise ValueError(f"attention has {len(attention)} entries, channels {len(channels)}; give one per level")
     if odd := [width for width in channels if width % GROUPS]:
         raise ValueError(f"channels must be multiples of {GROUPS}; {odd[0]} is none")
-    if thin := [width for width, attends in zip(channels, attention or ()) if heads and attends and width < HEAD]:
+    if thin := [
+        width for width, attends in zip(channels, attention or (), strict=False) if heads and attends and width < HEAD
+    ]:
         raise ValueError(
             f"a level with attention needs at least {HEAD} channels, not {thin[0]}; widen it, or set its attention to"
             " false"

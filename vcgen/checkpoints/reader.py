@@ -101,7 +101,7 @@ def rename_weights(checkpoint: dict[str, Any], expected: "list[str]") -> None:
     """
     names = {plain_name(name): name for name in expected}
     tables = [checkpoint, checkpoint.get("callbacks", {}).get("EMA")]
-    for table, key in zip(tables, ("state_dict", "weights")):
+    for table, key in zip(tables, ("state_dict", "weights"), strict=True):
         if isinstance(table, dict) and isinstance(table.get(key), dict):
             renamed = {names.get(plain_name(name), plain_name(name)): value for name, value in table[key].items()}
             if len(renamed) != len(table[key]):

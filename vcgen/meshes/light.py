@@ -119,7 +119,7 @@ def gloss(lamps: Lamps, normals: Tensor, to_eye: Tensor, sky: Tensor, suns: list
     """
     mu = (normals * to_eye).sum(-1).clamp(0.02, 1)
     out = (0.028 + 0.10 * (1 - mu) ** 3) * lamps.sky * sky
-    for sun, seen in zip(lamps.suns, suns):
+    for sun, seen in zip(lamps.suns, suns, strict=False):
         aim = sun.frame()[:, 2].float()
         half = torch.nn.functional.normalize(to_eye + aim, dim=-1)
         cosine, nh, vh = (

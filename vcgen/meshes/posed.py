@@ -70,7 +70,7 @@ def _maps(scenery: Drawable, cameras: Cameras, record: SceneRecord, kinds: tuple
     """PNGs of each kind for all views."""
     maps: dict[str, list[bytes]] = {kind: [] for kind in kinds}
     for number in range(len(record.views) if kinds else 0):
-        distance, normals = (map.numpy() for map in buffers(scenery, cameras[number], record.size))
+        distance, normals = (buffer.numpy() for buffer in buffers(scenery, cameras[number], record.size))
         for kind in kinds:
             if kind == "depth":
                 maps[kind].append(encode_depth(distance, record.t_far))

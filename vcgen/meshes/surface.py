@@ -90,7 +90,7 @@ class Surface:
         if torch.linalg.det(matrix) > 0:
             return moved
         corners = (getattr(moved, name).flip(1) for name in ("triangles", "normals", "uv", "rgba"))
-        return replace(moved, **dict(zip(("triangles", "normals", "uv", "rgba"), corners)))
+        return replace(moved, **dict(zip(("triangles", "normals", "uv", "rgba"), corners, strict=False)))
 
     def fitted(self, fit: Fit) -> tuple["Surface", float]:
         """The middle of its bounding box at the origin, and its size as ``fit`` says; and the factor on sizes.

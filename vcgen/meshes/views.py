@@ -1,11 +1,11 @@
 """Mesh files as scenes for the packing loop: what there is, and the record of one object or variant."""
 
-from typing import Literal
 import os
 import zlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 

@@ -136,7 +136,10 @@ def _crossings(mesh: "Trimesh", grid: Grid, axis: int) -> tuple[NDArray[Any], ND
     triangles = np.asarray(mesh.triangles, np.float64)
     # A line through an edge would meet two faces or none: all lines are moved by an irrational ten-thousandth of a
     # cell.
-    lines = [grid.centers(i) + grid.cell * 1e-4 * offset for i, offset in zip(across, (np.sqrt(2) - 1, np.sqrt(3) - 1))]
+    lines = [
+        grid.centers(i) + grid.cell * 1e-4 * offset
+        for i, offset in zip(across, (np.sqrt(2) - 1, np.sqrt(3) - 1), strict=True)
+    ]
     hits = lattice_hits(triangles[:, :, across], *lines)
     height = (hits.weights * triangles[hits.face][:, :, axis]).sum(-1)
     centers = grid.centers(axis)

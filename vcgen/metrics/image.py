@@ -65,9 +65,9 @@ def check_values(values: Mapping[str, float], others: Mapping[str, Column] | Non
     others: see :func:`column`; None: columns that are not of this package may have any finite value.
     """
     for name, value in values.items() or [("", 0.0)]:
-        if others is None and re.fullmatch(r"[a-z]\w{0,39}", name) and math.isfinite(value) and name not in COLUMNS:
-            if not name.startswith("lpips"):
-                continue
+        foreign = re.fullmatch(r"(?!lpips)[a-z]\w{0,39}", name) and name not in COLUMNS
+        if others is None and foreign and math.isfinite(value):
+            continue
         known = column(name, others or {})
         if not known.low <= value <= known.high:
             raise ValueError(f"{name} is {value}, outside [{known.low:g}, {known.high:g}]")
@@ -133,6 +133,7 @@ class Psnr(Metric):
     name, column = "psnr", COLUMNS["psnr"]
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """See :class:`vcgen.metrics.base.Metric`."""
         return psnr(prediction, truth).clamp(max=PSNR_CAP)
 
 
@@ -142,6 +143,7 @@ class Ssim(Metric):
     name, column = "ssim", COLUMNS["ssim"]
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """See :class:`vcgen.metrics.base.Metric`."""
         return ssim(prediction, truth)
 
 
@@ -151,6 +153,7 @@ class SsimGauss(Metric):
     name, column = "ssim_gauss", COLUMNS["ssim_gauss"]
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """See :class:`vcgen.metrics.base.Metric`."""
         return ssim_gauss(prediction, truth)
 
 

@@ -39,7 +39,7 @@ class Sharded(ModelParallelStrategy):
         assert self.model is not None, "Lightning gives it before it loads"
         checkpoint: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path)
         set_model_state_dict(self.model, checkpoint["state_dict"], options=WHOLE)
-        for optimizer, stored in zip(self.optimizers, checkpoint.get("optimizer_states", [])):
+        for optimizer, stored in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
             if len(stored["param_groups"]) != len(optimizer.param_groups):
                 raise UserError(f"{checkpoint_path}: its {OTHER_OPTIMIZER}")
             named = FullyShardedDataParallel.rekey_optim_state_dict(stored, OptimStateKeyType.PARAM_NAME, self.model)

@@ -125,7 +125,7 @@ class MuonAdamW(torch.optim.AdamW):
         for (rows, columns), parameters in shapes.items():
             updates = orthogonalize(torch.stack([self.momentum_of(*pair).flatten(1) for pair in parameters]))
             rate = matrices["lr"] * max(1.0, rows / columns) ** 0.5  # tall matrices: as large an effect per output
-            for (parameter, _), update in zip(parameters, updates):
+            for (parameter, _), update in zip(parameters, updates, strict=True):
                 parameter.mul_(1 - matrices["lr"] * matrices["weight_decay"])
                 parameter.add_(update.reshape(parameter.shape), alpha=-rate)
         return loss

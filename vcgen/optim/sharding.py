@@ -50,5 +50,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if gradients:
         flat = torch.cat([g.flatten() for g in gradients])
         all_reduce(flat, ReduceOp.SUM)
-        for gradient, mean in zip(gradients, (flat / get_world_size()).split([g.numel() for g in gradients])):
+        for gradient, mean in zip(
+            gradients, (flat / get_world_size()).split([g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(mean.view_as(gradient))

@@ -93,7 +93,7 @@ def draw_class_images(
             continue
         noise, prompts = seeded(seed, numbers[0], device=device), options.prompts_of(noun, list(numbers))
         images = prior.sample(prompts, noise, options.steps, options.guidance_scale)
-        for number, image in zip(numbers, images):
+        for number, image in zip(numbers, images, strict=False):
             with replacing(path_of(folder, number)) as temporary:
                 Image.fromarray(to_uint8(image)).save(temporary)
 

@@ -82,7 +82,8 @@ class TextualInversion(Personalization):
             return nearest_word(prior, images, words)
         best = clip_probabilities(self.clip, images, words, download).topk(min(BEST, len(words)))
         shown = ", ".join(
-            f"{words[i]} {fraction:.1%}" for fraction, i in zip(best.values.tolist(), best.indices.tolist())
+            f"{words[i]} {fraction:.1%}"
+            for fraction, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         )
         rank_zero_info(printable(f"initial word, of {len(words)}, by CLIP: {shown}"))
         return int(best.indices[0])

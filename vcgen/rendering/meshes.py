@@ -68,7 +68,7 @@ class Meshes:
         starts = accumulate((len(mesh.vertices) for mesh in meshes), initial=0)
         return cls(
             torch.cat([mesh.vertices for mesh in meshes]),
-            torch.cat([mesh.faces + start for mesh, start in zip(meshes, starts)]),
+            torch.cat([mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)]),
             tuple(count for mesh in meshes for count in mesh.vertex_counts),
             tuple(count for mesh in meshes for count in mesh.face_counts),
         )
@@ -159,7 +159,7 @@ class Instances:
         firsts = [first for first in list(accumulate(counts, initial=0))[:-1] for _ in range(views)]
         ends = list(accumulate(sizes))
         table = torch.tensor(
-            [[end - size - first for end, size, first in zip(ends, sizes, firsts)], ends], device="cpu"
+            [[end - size - first for end, size, first in zip(ends, sizes, firsts, strict=True)], ends], device="cpu"
         )
         shift, until = table.to(device, non_blocking=True)
         return cls(shift, until, sum(sizes))

@@ -66,7 +66,7 @@ class Raster:
         and cameras.
         """
         weights = self.weights.to(values.dtype).unbind(1)
-        return sum_of(weight[:, None] * value for weight, value in zip(weights, self._corners(values)))
+        return sum_of(weight[:, None] * value for weight, value in zip(weights, self._corners(values), strict=True))
 
     def slopes(self, values: Tensor) -> Tensor:
         """(m, 2, C) change of :meth:`interpolate` per pixel to the right and per pixel down; no gradient."""
@@ -75,7 +75,8 @@ class Raster:
             positions = [self.points.index_select(0, vertex + shift) for vertex in self.vertices.unbind(1)]
             slopes = _weight_slopes(positions, _centers(self.pixels, self.size)).to(values.dtype)
             return sum_of(
-                slope[..., None] * value[:, None] for slope, value in zip(slopes.unbind(2), self._corners(values))
+                slope[..., None] * value[:, None]
+                for slope, value in zip(slopes.unbind(2), self._corners(values), strict=True)
             )
 
     def distance(self) -> Tensor:
@@ -162,7 +163,7 @@ def rasterize(
     shift = vertex.shift.index_select(0, pixels // (size[0] * size[1]))
     seen = [points.index_select(0, corner + shift) for corner in corners.unbind(1)]
     weights = barycentric(seen, _centers(pixels, size))
-    z = sum_of(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen))
+    z = sum_of(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen, strict=True))
     return Raster(
         meshes,
         cameras,

@@ -84,11 +84,13 @@ def bilinear(mipmaps: Mipmaps, level: Tensor, uv: Tensor, texture: Tensor, wrap:
     uv.
     """
     starts = accumulate((mipmaps.count * height * width for height, width in mipmaps.sizes), initial=0)
-    sizes = [(height, width, start) for (height, width), start in zip(mipmaps.sizes, starts)]
+    sizes = [(height, width, start) for (height, width), start in zip(mipmaps.sizes, starts, strict=False)]
     height, width, start = (
         torch.tensor(sizes, device="cpu").to(uv.device, non_blocking=True).index_select(0, level).unbind(1)
     )
-    (left, right, x), (upper, lower, y) = (_texels(*axis) for axis in zip(uv.unbind(1), (width, height), wrap))
+    (left, right, x), (upper, lower, y) = (
+        _texels(*axis) for axis in zip(uv.unbind(1), (width, height), wrap, strict=True)
+    )
     first = start + texture * (height * width)
     corners = [
         mipmaps.table.index_select(0, first + row * width + column)

@@ -84,7 +84,7 @@ def portions(counts: Tensor) -> Iterator[tuple[slice, int]]:
     cuts = torch.searchsorted(ends, torch.arange(size, total, size, device=counts.device)) + 1
     cuts = cuts.unique()
     start = done = 0
-    for stop, end in zip([*cuts.tolist(), len(counts)], [*ends[cuts - 1].tolist(), total]):
+    for stop, end in zip([*cuts.tolist(), len(counts)], [*ends[cuts - 1].tolist(), total], strict=True):
         yield slice(start, stop), end - done
         start, done = stop, end
 
@@ -135,7 +135,7 @@ def nearest_faces(
             owners.append(cut[parent])
         shown = shown.nonzero()[:, 0]
         pieces.append([projected.index_select(0, corner.index_select(0, shown)) for corner in corners])
-        triangles, owner = [torch.cat(parts) for parts in zip(*pieces)], torch.cat([*owners, shown])
+        triangles, owner = [torch.cat(parts) for parts in zip(*pieces, strict=True)], torch.cat([*owners, shown])
         if cull:
             kept = _is_front(triangles).nonzero()[:, 0]
             triangles, owner = [corner.index_select(0, kept) for corner in triangles], owner.index_select(0, kept)
@@ -199,7 +199,7 @@ def _clipped(corners: list[Tensor], plane: Tensor) -> tuple[list[Tensor], Tensor
     pq, pr = (torch.where(keeps_one[:, None], cut_at(p, end, plane), cut_at(end, p, plane)) for end in (q, r))
     first = [torch.where(keeps_one[:, None], a, b) for a, b in ((p, pq), (pq, q), (pr, r))]
     two = (~keeps_one).nonzero()[:, 0]
-    pieces = [torch.cat([a, b[two]]) for a, b in zip(first, (pq, r, pr))]
+    pieces = [torch.cat([a, b[two]]) for a, b in zip(first, (pq, r, pr), strict=True)]
     return [_projected(piece) for piece in pieces], torch.cat([row, two])
 
 
@@ -232,7 +232,9 @@ def _draw(triangles: list[Tensor], base: Tensor, number: Tensor, size: tuple[int
             ),
         )
         swap = one[0] > two[0]
-        left, right = ([torch.where(swap, b, a) for a, b in zip(*pair)] for pair in ((one, two), (two, one)))
+        left, right = (
+            [torch.where(swap, b, a) for a, b in zip(*pair, strict=True)] for pair in ((one, two), (two, one))
+        )
         column0, columns = centers_between(left[0], right[0], width)
         first = base[some].index_select(0, owner) + row * width
         spans = torch.stack([left[0] - 0.5, left[1], (right[1] - left[1]) / (right[0] - left[0])], 1)

@@ -182,7 +182,7 @@ class Personalize(System):
         for words in self.templates:
             prior.require(words.format(self.method.phrase), self.method.phrase, self.view_words)
         for prompt, view in zip(
-            self.images.prompts_of(self.method.phrase) if self.images.rows else [], self.images.views
+            self.images.prompts_of(self.method.phrase) if self.images.rows else [], self.images.views, strict=False
         ):
             prior.require(prompt, self.method.phrase, view)
         for words in () if self.preservation is None else self.preservation.prompts:
@@ -212,7 +212,7 @@ class Personalize(System):
         self.work = {"images": len(images)}
         latents = latents_of(self.prior, images, generator)
         errors = self.prior.loss(latents, self.embed(prompts), generator, self.min_snr)[0].split(count)
-        return dict(zip(("denoising", "class"), (error.mean() for error in errors)))
+        return dict(zip(("denoising", "class"), (error.mean() for error in errors), strict=False))
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """See :meth:`TextPrior.embed`. Prompts that are alike are read once, and by a text encoder that does not learn
@@ -220,7 +220,7 @@ class Personalize(System):
         """
         different = list(dict.fromkeys(prompts))
         if any(weights.requires_grad for weights in self.prior.text_encoder.parameters()):
-            read = dict(zip(different, self.prior.embed(different)))
+            read = dict(zip(different, self.prior.embed(different), strict=True))
         else:  # each by itself: what is known already must not change the last bits of the others
             self.known_texts |= {
                 text: self.prior.embed([text])[0] for text in different if text not in self.known_texts

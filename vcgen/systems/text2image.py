@@ -125,7 +125,7 @@ class TextToImage(System):
         """The mean denoising loss of the batch, some captions dropped."""
         texts = captions(self.things, example.keys, all_views(example), generator)
         keep = torch.rand(len(texts), generator=generator, device=generator.device) >= self.caption_dropout
-        text = self.prior.embed([text if kept else "" for text, kept in zip(texts, keep.tolist())])
+        text = self.prior.embed([text if kept else "" for text, kept in zip(texts, keep.tolist(), strict=True)])
         return self.prior.loss(latents_of(self.prior, images, generator), text, generator, self.min_snr)[0].mean()
 
     def validation_step(self, example: Example, batch_index: int) -> None:

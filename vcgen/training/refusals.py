@@ -106,7 +106,7 @@ def parse_refusal(message: str) -> str:
         )
         fitting = " or ".join(kind.removeprefix("expected ") for kind in kinds)
         telling.append(f"expected {fitting}" + (f". Got value: {value[1]}" if value else ""))
-    place = ".".join(key for key, before in zip(keys, [None, *keys]) if key != before)
+    place = ".".join(key for key, before in zip(keys, [None, *keys], strict=False) if key != before)
     return " ".join([f"{place}:", *telling] if place else telling)
 
 

@@ -79,7 +79,9 @@ class PhotoData(OneScene):
         """Read the photos: ``example`` is one scene of (1, photos) views. Raises UserError where :func:`load_photo`
         does.
         """
-        photos = [load_photo(image, mask, self.size, self.fill) for image, mask in zip(self.images, self.masks)]
+        photos = [
+            load_photo(image, mask, self.size, self.fill) for image, mask in zip(self.images, self.masks, strict=True)
+        ]
         views = self.input_camera().context(*photos)
         self.example = Example(views, views, (self.images[0].stem,))
         if (

@@ -200,8 +200,6 @@ class ShardData(SceneDataModule):
             )
 
 
-
-
 def leave_signals_to_the_trainer(worker: int) -> None:
     """For loader processes: SLURM signals every process of a job step, and SIGUSR1 or SIGTERM would kill those that do
     not expect it.

@@ -205,7 +205,7 @@ def read_distortion(frame: dict[str, Any], content: dict[str, Any]) -> Distortio
     if values := stated.get("distortion_params"):  # nerfstudio's list beats single values
         if not isinstance(values, list) or len(values) > len(Distortion._fields):
             raise UserError(f"distortion_params must be a list of up to 6 numbers: {', '.join(Distortion._fields)}")
-        frame = dict(zip(Distortion._fields, values))
+        frame = dict(zip(Distortion._fields, values, strict=False))
         content = {}
     return Distortion(**{name: _number(frame, content, name, 0.0) for name in Distortion._fields})
 

@@ -79,7 +79,10 @@ class CutOut:
         alpha = self.coverage(rows, columns)
         behind, divisor = 1 - alpha, np.maximum(alpha, np.float32(1e-3))
         mixed = (as_floats(self.color[rows, columns, channel]) for channel in range(3))
-        return [*(np.clip((m - behind * b) / divisor, 0, 1) * alpha for m, b in zip(mixed, self.background)), alpha]
+        return [
+            *(np.clip((m - behind * b) / divisor, 0, 1) * alpha for m, b in zip(mixed, self.background, strict=True)),
+            alpha,
+        ]
 
 
 def read(source: Source) -> tuple[NDArray[Any], bool]:
@@ -180,7 +183,9 @@ def resample(
     origin = int(np.ceil(scale * max(size))) + 1
     rows, columns = (
         [_weights(middle + origin, scale, length, chunk, origin, pixels, pad) for chunk in _chunks(length, scale)]
-        for middle, length, pixels in zip(((top + bottom) / 2, (left + right) / 2), size, image.color.shape)
+        for middle, length, pixels in zip(
+            ((top + bottom) / 2, (left + right) / 2), size, image.color.shape, strict=False
+        )
     )
     resized = np.concatenate(
         [np.concatenate([_average(image, *row, *column) for column in columns], 1) for row in rows]

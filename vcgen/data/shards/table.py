@@ -76,7 +76,11 @@ class SceneTable(Sequence[SampleEntry]):
             yield from map(_entry, self.rows[start : start + 4096].tolist())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
+        return (
+            isinstance(other, Sequence)
+            and len(self) == len(other)
+            and all(a == b for a, b in zip(self, other, strict=True))
+        )
 
 
 def _entry(row: tuple[bytes, int, int, int, bytes]) -> SampleEntry:

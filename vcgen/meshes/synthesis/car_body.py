@@ -40,7 +40,7 @@ def lower_body(car: Car, back: float | None = None) -> Ends:
     tail = -shape.length / 2 if back is None else back
     rings, in_bed = _sections(shape, tail)
     stripe = paint.body if paint.stripe is None else paint.stripe
-    for p, q, inside in zip(rings, rings[1:], (a and b for a, b in itertools.pairwise(in_bed))):
+    for p, q, inside in zip(rings, rings[1:], (a and b for a, b in itertools.pairwise(in_bed)), strict=False):
         behind = p[0, 2] < shape.glass.rear - 0.01
         side = paint.tail if behind else paint.body
         colors = [
@@ -117,7 +117,9 @@ def cabin(car: Car, windows: int = 2, closed: bool = False) -> float:
     low = shape.half(0) * shape.section[2] * draws.between(0.94, 1.0)
     high, rise = low * shape.tumble, draws.between(0, 0.05)
     front = base - max(0.0, shape.belt - shape.top_at(shape.glass.screen))
-    corners = zip((low, high, high, low), (front, shape.height - rise / 2, shape.height - rise, base), shape.glass)
+    corners = zip(
+        (low, high, high, low), (front, shape.height - rise / 2, shape.height - rise, base), shape.glass, strict=True
+    )
     a, b, c, d = np.array(list(corners))  # the corners of a side: windshield below, above, rear window above, below
     ridge = [b, 0.75 * b + 0.25 * c + [0, rise, 0], 0.3 * b + 0.7 * c + [0, 1.1 * rise, 0], c]
     screen, rear, side = [a * MIRROR, a, b, b * MIRROR], [d, d * MIRROR, c * MIRROR, c], [a, d, c, b]

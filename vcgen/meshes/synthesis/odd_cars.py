@@ -33,7 +33,9 @@ def racer(car: Car) -> None:
     out.box((-0.42 * width, 0.42 * width), (wing, wing + 0.06), (tail, tail + 0.35), color)
     out.box((0.38 * width, 0.42 * width), (low + 0.2, wing + 0.15), (tail, tail + 0.4), color, mirror=True)
     hub = Hub(car, bulges=(0.03,))
-    for z, radius, wide in zip(shape.axles, (0.9 * shape.radius, u(1.0, 1.2) * shape.radius), (0.34, 0.42)):
+    for z, radius, wide in zip(
+        shape.axles, (0.9 * shape.radius, u(1.0, 1.2) * shape.radius), (0.34, 0.42), strict=True
+    ):
         hub.wheels(width / 2, z, radius, wide)
         out.bar((-0.45 * width, shape.radius, z), (0.45 * width, shape.radius, z), 0.05, 6, paint.trim)
 

@@ -59,7 +59,7 @@ class Polygons:
         high = np.insert(middle + [0, lean] + SQUARE * half * top, 1, y[1], 1)
         self.face(low, color, mirror)
         self.face(high[::-1], color, mirror)
-        for i, j in zip(range(4), (1, 2, 3, 0)):
+        for i, j in zip(range(4), (1, 2, 3, 0), strict=True):
             self.face([low[j], low[i], high[i], high[j]], color, mirror)
 
     def bar(
@@ -104,7 +104,9 @@ class Polygons:
         def at(s: float, t: float) -> np.ndarray:
             return (1 - t) * ((1 - s) * q[0] + s * q[1]) + t * ((1 - s) * q[3] + s * q[2]) + offset
 
-        places = zip((across[0], across[1], across[1], across[0]), (along[0], along[0], along[1], along[1]))
+        places = zip(
+            (across[0], across[1], across[1], across[0]), (along[0], along[0], along[1], along[1]), strict=True
+        )
         self.face([at(s, t) for s, t in places], color, mirror)
 
     def surface(self, shade: float = 0.0) -> Surface:
