@@ -58,7 +58,7 @@ PACK = ["data", "pack", "srn", "x", "y"]
         (
             ["data", "pack", "srm", "x", "y"],
             (
-                "unknown format 'srm' (did you mean srn?): the formats are srn, transforms;"
+                "unknown format 'srm' (did you mean srn?): the formats are srn, transforms, colmap;"
                 " write vcgen data pack FORMAT SOURCE OUT"
             ),
         ),

@@ -2,6 +2,7 @@
 ``formats/``.
 """
 
+import inspect
 import math
 import re
 import sys
@@ -10,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from vcgen import plugins
 from vcgen.cli import usage
+from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.scene import Settings
 from vcgen.data.formats.upright import Up
 from vcgen.data.shards.conversion import ListScenes, ReadScene
@@ -19,16 +22,50 @@ from vcgen.errors import UserError, suggestion
 from vcgen.terminal import complain
 
 Backdrop = Literal["white", "black", "none"]
+#: Of entry points that register formats of other packages.
+GROUP = "vcgen.formats"
+#: Help for formats of other packages.
+COMMON = """Args:
+    source: folder of the data set.
+    out: shard folder to make; it appears under this name only when complete.
+    near: nearest ray distance from the camera, Euclidean, in stored units.
+    far: farthest ray distance.
+    background: what lies behind the object in images without transparency.
+    name: data set name stored with every scene."""
 
 
 def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data pack``) and run the converter of the named format."""
     formats = {"srn": srn, "transforms": transforms, "colmap": colmap}
     first = arguments[0] if arguments else ""
-    if first not in formats and not first.startswith("-"):
-        what = f"unknown format {first!r}{suggestion(first, formats)}" if first else "no format given"
-        raise UserError(f"{what}: the formats are {', '.join(formats)}; write vcgen data pack FORMAT SOURCE OUT")
+    known = [*formats, *plugins.names(GROUP)]
+    if first not in formats and (first in known or "." in first) and not first.startswith("-"):
+        form = plugins.find(SceneFormat, first, GROUP)
+        formats, arguments = {form.name: packing(form)}, [form.name, *arguments[1:]]
+    elif first not in formats and not first.startswith("-"):
+        what = f"unknown format {first!r}{suggestion(first, known)}" if first else "no format given"
+        raise UserError(f"{what}: the formats are {', '.join(known)}; write vcgen data pack FORMAT SOURCE OUT")
     usage.run(formats, arguments, "vcgen data pack", positional=True, shared=(run,))
+
+
+def packing(form: SceneFormat) -> Callable[..., None]:
+    """The command of a format of the user's own."""
+
+    def packed(
+        source: str,
+        out: str,
+        near: float | None = form.near,
+        far: float | None = form.far,
+        background: Backdrop = form.background,
+        name: str = form.name,
+        **options: Any,
+    ) -> None:
+        if near is None or far is None:
+            raise UserError(f"{form.name}: the format does not state ray bounds: give --near and --far")
+        run(form.list_scenes, form.read_scene, Settings, source, out, near, far, background, name, **options)
+
+    packed.__doc__ = f"{(inspect.getdoc(form) or form.name).splitlines()[0]}\n\n{COMMON}"
+    return packed
 
 
 def srn(

@@ -57,7 +57,7 @@ from vcgen.training.callbacks.together import Together
 from vcgen.training.environment import DiscreetCLI, refuse_unstorable
 from vcgen.training.lightning_private import leave_signals_alone, set_patience, started_by
 from vcgen.training.loggers import put_into, unwanted_callbacks
-from vcgen.training.parsing import mend
+from vcgen.training.parsing import import_beside, mend
 from vcgen.training.ranges import check_pair, check_value
 from vcgen.training.refusals import explain, parse_refusal, user_errors
 from vcgen.training.run_folder import alone_in
@@ -247,6 +247,7 @@ def run(words: list[str], signals: StopSignals | None = None) -> None:
     of ``signals``.
     """
     mend()
+    import_beside(words)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quieten()
     redaction.begin(words)

@@ -3,6 +3,8 @@ parts are touched here and in :mod:`vcgen.option_types`, and named in tests/test
 """
 
 import inspect
+import sys
+from pathlib import Path
 from typing import Any
 
 import jsonargparse._typehints
@@ -24,6 +26,20 @@ class NestedNull(jsonargparse._util.NestedArg):
     def __new__(cls, key: str, val: Any) -> "NestedNull":
         """The pair of the option's name and its value."""
         return super().__new__(cls, key, "null" if val is None else val)
+
+
+def import_beside(words: list[str]) -> None:
+    """Make modules next to the configurations of a command line importable, after all that is installed.
+
+    A configuration is the user's own program, see docs/security.md; model folders and checkpoints get nothing by this,
+    since what they name is not imported unless the user names its package.
+    """
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        name, _, given = word.partition("=")
+        if name in ("-c", "--config"):
+            folder = str(Path(given or value).absolute().parent)
+            if folder not in sys.path:
+                sys.path.append(folder)
 
 
 def mend() -> None:

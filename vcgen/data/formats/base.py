@@ -1,0 +1,32 @@
+"""What a layout of posed images is to ``vcgen data pack``, where a package of the user's own brings it."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from vcgen.data.formats.scene import SceneFolder, Settings
+from vcgen.data.shards.record import SceneRecord
+
+
+class SceneFormat(ABC):
+    """Finds the scenes of a data set and reads them, one by one, in any process; the docstring is the command's help.
+
+    Poses leave it camera-to-world with OpenCV axes (x right, y down, z forward), intrinsics normalized by the image's
+    size. :func:`vcgen.data.formats.scene.make_record` makes the record, and checks it.
+    """
+
+    #: Name that is stored with every scene unless another is given.
+    name: ClassVar[str]
+    #: Ray bounds from the camera, Euclidean, in stored units, unless others are given; None: they must be given.
+    near: ClassVar[float | None] = None
+    far: ClassVar[float | None] = None
+    #: What lies behind the object in images without transparency.
+    background: ClassVar[Literal["white", "black", "none"]] = "none"
+
+    @abstractmethod
+    def list_scenes(self, source: Path, settings: Settings) -> list[SceneFolder]:
+        """The scenes below ``source``. Raises UserError for none."""
+
+    @abstractmethod
+    def read_scene(self, scene: SceneFolder, settings: Settings) -> SceneRecord:
+        """One scene. Raises UserError that says which file is missing or wrong."""
