@@ -147,6 +147,17 @@ RESULTS = table(
     model_=mapping(TEXT, anything),
     objects=anything,
     images=anything,
+    columns_=mapping(
+        TEXT,
+        table(
+            title=TEXT,
+            definition=TEXT,
+            higher_is_better=one_of(True, False),
+            low=real(-1e12, 1e12),
+            high=real(-1e12, 1e12),
+            decimals_=whole(0, 12),
+        ),
+    ),
 )
 CAPTIONS = mapping(KEY, table(names=rows(LABEL, 1), front_=any_of(one_of(None), real(-360, 360))), 1)
 NOTE = table(others=True, phrase=LABEL, method_=NAME, prior_=TEXT)

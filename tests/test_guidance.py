@@ -198,7 +198,7 @@ def test_without_gamma_low_noise_does_not_let_the_views_go(gamma):
     fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)
     guidance = NGD(gamma=gamma, start=0.2, end=0.02, rounds=4)
     state, renderings = walk(guidance, torch.full((2, 1, 1, 1), start), certain, fit)
-    cosine = lambda time: math.cos((time / 1000 + 0.008) / 1.008 * math.pi / 2)
+    cosine = lambda time: math.cos((time / 1000 + 0.008) / 1.008 * math.pi / 2)  # arXiv 2102.09672, eq. 17
     alphas = [cosine(t + 1) / cosine(0) for t in (200, 140, 80, 20)]
     weights = [0.0 if gamma == 0 else 1 - alpha * math.sqrt(1 - alpha**2) for alpha in alphas]
     torch.testing.assert_close(renderings, torch.full_like(renderings, start * math.prod(weights)), atol=1e-5, rtol=0)
