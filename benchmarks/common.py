@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from vcgen import provenance
+from vcgen.io import write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -39,5 +40,5 @@ def save_results(program: str, figures: dict, table: list[str], quick: bool = Fa
     label = "_".join(re.findall(r"[\w.-]+", name))  # of letters that file names and links bear
     stem = RESULTS / f"{date.today()}_{program}_{label}"
     # Not with_suffix: a processor's name may hold a dot.
-    Path(f"{stem}.json").write_text(json.dumps(figures, indent=1) + "\n")
-    Path(f"{stem}.md").write_text(f"# {program}, {date.today()}, {label}\n\n" + "\n".join(table) + "\n")
+    write_bytes(f"{stem}.json", (json.dumps(figures, indent=1) + "\n").encode())
+    write_bytes(f"{stem}.md", (f"# {program}, {date.today()}, {label}\n\n" + "\n".join(table) + "\n").encode())

@@ -47,7 +47,7 @@ from vcgen.evaluation.protocol import load_protocol
 from vcgen.evaluation.results import Results, compare, load_results
 from vcgen.evaluation.runner import Origin, Settings, evaluate_system
 from vcgen.guidance.guidance import NGD, SDS
-from vcgen.io import file_sha256
+from vcgen.io import file_sha256, write_bytes
 from vcgen.metrics.lpips import load_lpips
 from vcgen.systems.distillation.distilled import Distilled, distilled
 from vcgen.types import Rendering
@@ -218,7 +218,7 @@ def score(name: str, system, model: Path, protocol: Path, out: Path, device: str
     np.savez_compressed(out / "images.npz", images=np.stack(recorder.images[: len(result.images)]))
     virtual = recorder.virtual[: result.counts["objects"]]
     found = {"virtual": float(np.mean(virtual)) if virtual else None}
-    kept.write_text(json.dumps(found))
+    write_bytes(kept, json.dumps(found).encode())
     return result, found
 
 

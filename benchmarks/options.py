@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from common import ROOT, hardware, save_results
+from vcgen.io import replacing
 
 ENCODER, MODEL, DATA = "--model.encoder.init_args", "--model.init_args", "--data.init_args"
 #: name -> what differs from the default
@@ -88,10 +89,8 @@ def measure(name: str, changes: list[str], steps: int, out: Path) -> dict:
             "19",
             *changes,
         ]
-        partial = log.with_suffix(".partial")
-        with partial.open("w") as file:
+        with replacing(log) as partial, partial.open("w") as file:
             subprocess.run([str(word) for word in command], cwd=ROOT, check=True, stdout=file, stderr=subprocess.STDOUT)
-        partial.rename(log)
     seconds, psnr = VALIDATION.findall(log.read_text())[-1]
     return {"name": name, "psnr": float(psnr), "seconds_per_step": float(seconds)}
 

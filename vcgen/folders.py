@@ -29,6 +29,21 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def adding_to(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write into; what it then holds takes its names in ``folder``, each whole, once all is
+    written.
+    """
+    temporary = beside(folder / "new")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for path in sorted(temporary.iterdir()):
+            put_in_place(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def put_in_place(source: Path, target: Path) -> None:
     """Give a finished file or folder its name. What has that name is deleted afterwards; if that fails in between, it
     keeps its name.

@@ -11,6 +11,7 @@ from msgspec import Meta
 from torch import nn
 
 from vcgen.archives import damaged_part
+from vcgen.checkpoints.fitting import mismatch
 from vcgen.checkpoints.reader import read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
 from vcgen.io import check, replacing
@@ -69,13 +70,9 @@ class CheckpointFiles(TorchCheckpointIO):
         """
         checkpoint, here = read_checkpoint(path, map_location), self.module.state_dict()
         rename_weights(checkpoint, list(here))
-        shapes, written = (
-            {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()},
-            checkpoint["vcgen"],
-        )
-        expected = {name: tuple(tensor.shape) for name, tensor in here.items()}
-        if shapes != expected:
-            found = [config_differences(written, self.model), weight_differences(shapes, expected)]
+        written = checkpoint["vcgen"]
+        if difference := mismatch(here, checkpoint["state_dict"]):
+            found = [config_differences(written, self.model), difference]
             remedy = "take the config.yaml of its run, or train without --ckpt_path"
             raise UserError(f"{path}: does not fit this model: {'; weights: '.join(filter(None, found))}; {remedy}")
         if (form := checkpoint.get("format", 1)) != FORMAT:
@@ -131,17 +128,8 @@ def config_differences(stored: dict[str, Any], current: dict[str, Any], limit: i
     if not stored:
         return ""
     there, here = (flatten({"class_path": x["class_path"], **x["init_args"]}) for x in (stored, current))
-    return enumerate_few(
-        [f"{k} = {there.get(k)}, here {here.get(k)}" for k in {**here, **there} if there.get(k) != here.get(k)], limit
-    )
-
-
-def weight_differences(stored: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], limit: int = 2) -> str:
-    """The same for the names and shapes of weights."""
-    names = [name for name in {**expected, **stored} if stored.get(name) != expected.get(name)]
-    return enumerate_few(
-        [f"{n} is {stored.get(n, 'missing')}, here {expected.get(n, 'unknown')}" for n in names], limit
-    )
+    items = [f"{k} = {there.get(k)}, here {here.get(k)}" for k in {**here, **there} if there.get(k) != here.get(k)]
+    return "; ".join(items[:limit]) + (f" (and {len(items) - limit} more)" if len(items) > limit else "")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -151,8 +139,3 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else key
         flat.update(flatten(value, name) if isinstance(value, dict) and value else {name: value})
     return flat
-
-
-def enumerate_few(items: list[str], limit: int) -> str:
-    """The first few of a list, and how many more there are."""
-    return "; ".join(items[:limit]) + (f" (and {len(items) - limit} more)" if len(items) > limit else "")

@@ -174,6 +174,24 @@ def read_weights(folder: Path | str) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in weights.items()}
 
 
+def start_from(system: nn.Module, folder: Path) -> None:
+    """Copy the weights of a model folder into the parts (direct children) of ``system`` that the folder has, too.
+
+    Raises UserError when the folder is missing or damaged, or a part's weights do not fit.
+    """
+    weights = read_weights(folder)
+    found = {name.split(".")[0] for name in weights}
+    for part, module in system.named_children():
+        if part not in found:
+            continue
+        stored = {
+            name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")
+        }
+        if difference := mismatch(module.state_dict(), stored):
+            raise UserError(f"model.pretrained {folder}: its {part} does not fit this configuration: {difference}")
+        module.load_state_dict(stored)
+
+
 def _refuse_other_prior(prior: nn.Module, folder: Path) -> None:
     """vcgen builds the prior from config.json, diffusers from the files beside it: both must say the same."""
     for name, part in ((UNET_CONFIG, prior.unet), (SCHEDULER_CONFIG, prior.schedule)):

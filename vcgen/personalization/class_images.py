@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vcgen.data.images.reading import read_image
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.io import read_json, replacing, write_bytes
+from vcgen.io import read_json, write_bytes
 from vcgen.random import seeded
 from vcgen.schema import AtLeastOne, NotNegative
 from vcgen.terminal import printable
-from vcgen.visualization.video import to_uint8
+from vcgen.visualization.video import to_uint8, write_png
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,7 @@ def draw_class_images(
         noise, prompts = seeded(seed, numbers[0], device=device), options.prompts_of(noun, list(numbers))
         images = prior.sample(prompts, noise, options.steps, options.guidance_scale)
         for number, image in zip(numbers, images, strict=False):
-            with replacing(path_of(folder, number)) as temporary:
-                Image.fromarray(to_uint8(image)).save(temporary)
+            write_png(path_of(folder, number), to_uint8(image))
 
 
 def read_class_images(folder: Path, count: int) -> Tensor:

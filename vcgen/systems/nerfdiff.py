@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
-from vcgen.checkpoints.pretrained import start_from
+from vcgen.checkpoints.model_folder import start_from
 from vcgen.diffusion.base import SAMPLERS, ImagePrior, Sampler
 from vcgen.encoders.base import Encoder
 from vcgen.errors import UserError

@@ -3,14 +3,12 @@ arXiv 2208.12242).
 """
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vcgen.data.datamodules.photo import PhotoData
@@ -18,8 +16,7 @@ from vcgen.data.images.photo_augment import PLAIN, PhotoAugmentation
 from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError
-from vcgen.folders import put_in_place
-from vcgen.io import replacing
+from vcgen.folders import adding_to
 from vcgen.metrics.mean import Mean
 from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
@@ -30,7 +27,7 @@ from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
 from vcgen.systems.base import System
 from vcgen.types import Example, Views
 from vcgen.visualization.logging import show_image
-from vcgen.visualization.video import contact_sheet, to_uint8
+from vcgen.visualization.video import contact_sheet, to_uint8, write_png
 
 #: The 27 "small" templates of textual inversion (arXiv 2208.01618, appendix), from CLIP's for ImageNet.
 TEMPLATES = tuple(
@@ -258,13 +255,10 @@ class Personalize(System):
             return
         root = Path(self.trainer.default_root_dir)
         with averaged_weights(self.trainer, self), torch.no_grad():
-            with tempfile.TemporaryDirectory(dir=root, prefix=".learned") as temporary:
-                self.method.save(self.prior, Path(temporary))
-                for path in sorted(Path(temporary).iterdir()):
-                    put_in_place(path, root / path.name)
+            with adding_to(root) as temporary:
+                self.method.save(self.prior, temporary)
             if self.images.rows:
-                with replacing(root / "views.png") as path:
-                    Image.fromarray(self.view_sheet()).save(path)
+                write_png(root / "views.png", self.view_sheet())
 
 
 def with_view(prompt: str, view: str) -> str:
