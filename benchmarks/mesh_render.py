@@ -19,6 +19,7 @@ from PIL import Image
 from common import hardware, save_results
 from rasterizer import baseline, cameras, ring
 from timing import measure, table
+from vcgen.cli.drawn import UNUSED
 from vcgen.meshes.draw import draw, drawable
 from vcgen.meshes.parts import read_surface
 from vcgen.meshes.views import MeshSettings, list_scenes, read_scene
@@ -110,7 +111,7 @@ def measured(path: Path, textured: bool, rounds: int) -> list[dict]:
 
 def whole(folder: Path, views: int) -> dict:
     """Rate of the command's own work on an object: reading, light, views, PNG."""
-    settings = MeshSettings((64, 64), 0.0, 1.0, "white", "ring", "train", "", "", views=views, up="z")
+    settings = MeshSettings(**UNUSED, size=(64, 64), source="ring", split="train", licence="", views=views, up="z")
     scene = list_scenes(folder, settings)[0]
     timing = measure({"whole": lambda: read_scene(scene, settings)}, 1)["whole"]
     return {"views": views, "views_per_s": views / timing.processor, "seconds": timing.processor}

@@ -3,14 +3,15 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vcgen.cli import usage
 from vcgen.cli.pack import parse_size
-from vcgen.data.shards.packing import ReadScene, pack
+from vcgen.data.shards.packing import pack
+from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.io import MAX_JSON, read_bytes
 from vcgen.meshes.cameras import camera_set
@@ -21,8 +22,8 @@ UNUSED: Any = {"near": 0.0, "far": 1.0, "background": "white", "group_pattern": 
 
 
 def run(
-    list_scenes: Callable[..., Sequence],
-    read_scene: ReadScene,
+    list_scenes: Callable[..., list[Any]],
+    read_scene: Callable[[Any, Any], SceneRecord],
     explain: Callable[[Any, Any, str], str],
     source: str,
     out: str,

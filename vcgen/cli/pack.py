@@ -213,7 +213,18 @@ def run(
     if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
         complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
     settings = make(
-        parse_size(size), near, far, background, name, split, licence, pattern, scale, recenter, hold_out_views, crops
+        None if size is None else parse_size(size),
+        near,
+        far,
+        background,
+        name,
+        split,
+        licence,
+        pattern,
+        scale,
+        recenter,
+        hold_out_views,
+        crops,
     )
     pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 
@@ -229,10 +240,8 @@ def check_numbers(near: float, far: float, scale: float, hold_out_views: int) ->
         raise UserError(f"--hold_out_views {hold_out_views}: give 2 or more, or 0 to hold out none")
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """(height, width): "64" -> (64, 64), "480x270" -> (480, 270); None stays None. Raises UserError for others."""
-    if text is None:
-        return None
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width): "64" -> (64, 64), "480x270" -> (480, 270). Raises UserError for others."""
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
     if not match:
         raise UserError(f"--size {text!r}: give one number for square images or HEIGHTxWIDTH, e.g. 64 or 480x270")

@@ -1,5 +1,6 @@
 """``vcgen data synthesize KIND OUT``: the command line of synthesized objects; the work is in ``meshes/synthesis/``."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from vcgen.errors import UserError, suggestion
 from vcgen.meshes.synthesis.car_shape import KINDS as BODIES
 from vcgen.meshes.synthesis.objects import MOST_PARTS
 from vcgen.meshes.synthesis.paint import Paint
-from vcgen.meshes.synthesis.scenes import SynthesisSettings, list_scenes, read_scene
+from vcgen.meshes.synthesis.scenes import SynthesisSettings, Synthesized, list_scenes, read_scene
 
 #: Of everything that is synthesized: nobody has rights in it.
 LICENCE = "CC0-1.0"
@@ -17,7 +18,7 @@ LICENCE = "CC0-1.0"
 
 def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data synthesize``) and synthesize."""
-    kinds = {"cars": cars, "objects": objects}
+    kinds: dict[str, Callable[..., None]] = {"cars": cars, "objects": objects}
     first = arguments[0] if arguments else ""
     if first not in kinds and not first.startswith("-"):
         what = f"unknown kind {first!r}{suggestion(first, kinds)}" if first else "no kind given"
@@ -74,6 +75,6 @@ def make(out: str, own: dict[str, Any], count: int | None = None, seed: int = 0,
     run(list_scenes, read_scene, explain, f"synthesized {own['kind']}s", out, settings, False, **options)
 
 
-def explain(scenes: list, settings: SynthesisSettings, views: str) -> str:
+def explain(scenes: list[Synthesized], settings: SynthesisSettings, views: str) -> str:
     """One line: what will be made."""
     return f"{settings.count} {settings.kind}s of seed {settings.seed}, {views}; licence {settings.licence}"
