@@ -4,7 +4,8 @@ samples in the same run?
 A bumpy ring of 10,000 faces fills two fifths of the image: with a color for each vertex, and with a texture. One view
 of 64 and 128 pixels with 4 x 4 samples each, light, texture, averaging and rounding included; the light, once per
 object; and whole objects, from the file to PNGs of 50 views. The baseline finds the nearest face of the same samples,
-and colors nothing. `--quick`: fewer rounds and views."""
+and colors nothing. `--quick`: fewer rounds and views.
+"""
 
 import argparse
 import json

@@ -3,7 +3,8 @@ in the same run?
 
 Cars and objects at 64 pixels with 4 x 4 samples, 50 views each: made, lit, drawn and encoded as PNG, by one core. The
 baseline finds the nearest face of the same samples of the same objects, and colors nothing. `--quick`: fewer objects
-and views."""
+and views.
+"""
 
 import argparse
 import json
@@ -35,8 +36,8 @@ def main() -> None:
     with torch.no_grad():
         rows = [measured(kind, *((1, 4) if chosen.quick else (3, 50))) for kind in ("car", "object")]
     lines = table(
-        "One core, processor time. Images a second, all included; milliseconds per image; of the baseline; and how often"
-        " the baseline's goes into it",
+        "One core, processor time. Images a second, all included; milliseconds an image; of the baseline; and how often"
+        " this goes into that",
         ["kind", "faces", "views", "images / s", "ms", "baseline ms", "baseline / this"],
         [
             [

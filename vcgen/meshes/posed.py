@@ -26,7 +26,8 @@ class DrawSettings(Settings):
     """How surfaces become images. cameras: name of a set, or a JSON file's SHA-256. views: how many, None as the set
     says. elevation: degrees between which ``sphere`` looks from, None for its own. samples: along both sides of a
     pixel. light: as the bundled cars have it, another for each object, or none: base colors alone. cull: without backs
-    of single-sided faces. maps: kinds of maps beside the images."""
+    of single-sided faces. maps: kinds of maps beside the images.
+    """
 
     size: tuple[int, int]
     cameras: str = "sphere"

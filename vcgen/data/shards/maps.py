@@ -3,7 +3,8 @@
 Maps are of what the centers of pixels see, without smoothing. ``KEY.000.depth.png``: 16-bit gray; value / 65535 * t_far
 is the Euclidean distance from the camera, 0 where nothing is hit. ``KEY.000.normals.png``: 8-bit RGB; value / 255 * 2 -
 1 are the world's x, y and z of the unit normal turned to the camera, black where nothing is hit. ``KEY.000.mask.png``:
-8-bit gray, 255 where something is hit, else 0."""
+8-bit gray, 255 where something is hit, else 0.
+"""
 
 import io
 

@@ -1,6 +1,7 @@
 """The proportions of cars, by kind: side profile, plan and sections of the body, and where windows and wheels go.
 
-Lengths are about meters: x is to the side, y up, z forward, the middle of the wheelbase near z = 0."""
+Lengths are about meters: x is to the side, y up, z forward, the middle of the wheelbase near z = 0.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +16,8 @@ class Kind(NamedTuple):
     """Ranges of a kind of car. weight: how often it is made. wheel: radius of the wheels. belt: height at which windows
     begin, as a fraction of the whole height. screen: where the windshield meets the hood, from the tail, in lengths of
     the car; rake: how far behind that its upper edge lies. roof_end: where the roof ends; slope: how far behind that
-    the rear window meets the body."""
+    the rear window meets the body.
+    """
 
     weight: float
     length: Range
@@ -75,7 +77,8 @@ class Shape:
     arches in wheels; cut: whether they are cut out of the body. plan: (z, fraction of the width). section: widths at
     sill, shoulder and upper edge as fractions. waist: height of the widest place between sill and belt. slant: by how
     much nose and tail lean. tumble: width of the roof over that of the belt. sides: of the polygons that wheels are.
-    poke: by how much wheels stand out."""
+    poke: by how much wheels stand out.
+    """
 
     kind: str
     length: float

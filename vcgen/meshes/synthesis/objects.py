@@ -3,7 +3,8 @@
 After Zeroverse (LRM-Zero, arXiv 2406.09371): 1 to 9 of five primitives, each scaled, turned and moved at random and
 textured, and then height fields, boolean differences and wire frames, with sizes as its program has them. Ours are: the
 textures, which are computed; that every part touches another one; exact cuts by convex shapes into thin shells, whose
-inside shows; and all probabilities."""
+inside shows; and all probabilities.
+"""
 
 from dataclasses import replace
 

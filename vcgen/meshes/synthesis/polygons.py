@@ -111,7 +111,8 @@ class Polygons:
 
     def surface(self, shade: float = 0.0) -> Surface:
         """What was collected, z up and front to -y as a glTF file's, with flat normals. shade: by how much colors are
-        darker at the bottom than at the top, as palettes of some toys are."""
+        darker at the bottom than at the top, as palettes of some toys are.
+        """
         triangles, colors = np.array(self.triangles), np.array(self.colors)
         areas = np.linalg.norm(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]), axis=1)
         triangles, colors = triangles[areas > LEAST_AREA], colors[areas > LEAST_AREA]

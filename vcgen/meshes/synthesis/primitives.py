@@ -22,7 +22,8 @@ TUBE = 0.3
 class Patch(NamedTuple):
     """points: (rows, columns, 3); seen from outside, columns run to the right and rows down. normals: of the same
     shape, not of unit length, along which a height field raises points. round: whether the last column is the first.
-    joined: whether its first and last rows meet other patches or a point, so that they must stay."""
+    joined: whether its first and last rows meet other patches or a point, so that they must stay.
+    """
 
     points: Array
     normals: Array

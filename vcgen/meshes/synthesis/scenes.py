@@ -16,7 +16,8 @@ from vcgen.meshes.synthesis.paint import Paint
 @dataclass(frozen=True, kw_only=True)
 class SynthesisSettings(DrawSettings):
     """What is synthesized. kind: "car" or "object". count: how many. seed: of the whole set. bodies: kinds of
-    cars. most_parts: primitives in an object."""
+    cars. most_parts: primitives in an object.
+    """
 
     kind: str
     count: int
