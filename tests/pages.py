@@ -7,6 +7,8 @@ ROOT = Path(__file__).parents[1]
 CARD = ROOT / "data" / "pretrained" / "cars64" / "README.md"
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "data" / "README.md",
     ROOT / "slurm" / "README.md",
     CARD,

@@ -48,3 +48,13 @@ def test_images_are_small():
     assert (
         sum(path.stat().st_size for path in (ROOT / "docs" / "images").iterdir() if path.name != "teaser.png") < 300_000
     )
+
+
+def test_every_page_stands_in_the_site():
+    listed = set(re.findall(r"^ +- (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_workflow_calls_the_targets_of_the_whole_check():
+    steps = re.findall(r"- run: make ([\w-]+)", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert set(steps) <= set(re.findall(r"make ([\w-]+)", (ROOT / ".ci" / "run").read_text())) and "lint" in steps
