@@ -73,7 +73,7 @@ class Timed(RealFusion):
     def on_train_batch_end(self, outputs, batch, batch_index: int) -> None:
         """A step ends."""
         self.seconds["all"][-1] = time.process_time() - self.started
-        self.seconds["occupied"][-1] = self.occupancy.fraction()
+        self.seconds["occupied"][-1] = float(self.occupancy.fraction())
 
     def on_train_end(self) -> None:
         """Nothing is written."""

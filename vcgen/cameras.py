@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vcgen.rays import Rays
+from vcgen.tensors import require
 
 #: Right-multiply a camera-to-world matrix with OpenGL/Blender axes (x right, y up, z backward) to get OpenCV axes. Its
 #: own inverse.
@@ -147,10 +148,10 @@ def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     undefined."""
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     right = torch.linalg.cross(forward, torch.nn.functional.normalize(up, dim=-1).expand_as(forward))
-    if bool((right.norm(dim=-1) < 1e-6).any()):
-        raise ValueError(
-            "look_at: `up` is parallel to the viewing direction, or `eye` equals `target`; choose another `up`"
-        )
+    require(
+        ~(right.norm(dim=-1) < 1e-6).any(),
+        "look_at: `up` is parallel to the viewing direction, or `eye` equals `target`; choose another `up`",
+    )
     right = torch.nn.functional.normalize(right, dim=-1)
     down = torch.linalg.cross(forward, right)
     c2w = torch.zeros(*forward.shape[:-1], 4, 4, dtype=forward.dtype, device=forward.device)

@@ -79,6 +79,16 @@ def all_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
+def require(holds: Tensor, message: str, found: Callable[[], str] = str) -> None:
+    """Raise ValueError, with what was ``found``, unless a bool tensor () is true. On CUDA the GPU itself asserts it,
+    because looking at the value here would wait for all that it has to do: the process then ends with a device-side
+    assertion at a later call."""
+    if holds.is_cuda:
+        torch._assert_async(holds, message)
+    elif not holds:
+        raise ValueError(message + found())
+
+
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, kinds, shapes and values of tensors on the CPU."""
     total = hashlib.sha256()

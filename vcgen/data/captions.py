@@ -67,19 +67,18 @@ def all_sentences(things: dict[str, Thing]) -> list[str]:
 def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, generator: torch.Generator) -> list[str]:
     """One caption per image of ``views`` (scenes, n), scene by scene. One of the names at random; the color in half of
     them, the view in four of five. Raises UserError for a scene without entry."""
-    azimuth, elevation = view_angles(views.cameras.centers)
+    angles = torch.stack(view_angles(views.cameras.centers), -1)
     color = color_words(views)
-    draws = torch.rand((*azimuth.shape, 3), generator=generator, device=generator.device).cpu()
-    found = []
+    draws = torch.rand((*angles.shape[:-1], 3), generator=generator, device=generator.device).tolist()
+    seen_from, found = angles.tolist(), []
     for i, key in enumerate(keys):
         if key not in things:
             raise UserError(f"scene {key} has no caption: add it to the captions file")
         thing = things[key]
-        for j in range(azimuth.shape[1]):
-            pick, with_color, with_view = draws[i, j].tolist()
+        for (azimuth, elevation), (pick, with_color, with_view) in zip(seen_from[i], draws[i], strict=True):
             view = ""
             if with_view < 0.8:
-                view = view_word(float(azimuth[i, j]) - (thing.front or 0.0), float(elevation[i, j]))
+                view = view_word(azimuth - (thing.front or 0.0), elevation)
                 if thing.front is None and view not in ("overhead", "bottom"):
                     view = ""
             found.append(
@@ -94,9 +93,9 @@ def color_words(views: Views) -> list[str]:
     """
     if views.alpha is None:
         return [""] * len(views.images)
-    words = torch.tensor(list(COLORS.values()), device=views.images.device)
+    words = torch.tensor(list(COLORS.values())).to(views.images.device, non_blocking=True)
     pixels = views.images.movedim(-3, -1).flatten(1, -2)
     nearest = (pixels[:, :, None] - words).square().sum(-1).argmin(-1)
     votes = torch.zeros(len(pixels), len(words), device=pixels.device).scatter_add_(1, nearest, views.alpha.flatten(1))
     names = list(COLORS)
-    return [names[int(best)] for best in votes.argmax(1)]
+    return [names[best] for best in votes.argmax(1).tolist()]

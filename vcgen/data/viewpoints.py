@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vcgen.cameras import Cameras, look_at, pinhole, view_angles
+from vcgen.cameras import Cameras, look_at, view_angles
 from vcgen.schema import Elevation, Positive
 
 #: All words that :func:`view_word` may answer.
@@ -68,9 +68,10 @@ def random_cameras(
     spanned = (reference.centers[0] - center).norm() / (2 * reference.K[0, 0, 0])  # half the width that the photo spans
     distance = _between(options.framing, fraction[3]) * spanned / (fov / 2).tan()
     eye = center + distance * torch.stack([ring * azimuth.cos(), ring * azimuth.sin(), height])
-    K = pinhole(1.0).to(device)
+    K = torch.eye(3, device=device)
     K[0, 0] = K[1, 1] = 0.5 / (fov / 2).tan()
-    c2w = look_at(eye, center, torch.tensor([0.0, 0.0, 1.0], device=device))
+    K[:2, 2] = 0.5
+    c2w = look_at(eye, center, torch.eye(3, device=device)[2])
     return Cameras(c2w[None], K[None], (distance - radius).clamp(min=0.01)[None], (distance + radius)[None])
 
 

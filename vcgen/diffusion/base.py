@@ -7,8 +7,17 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from vcgen.diffusion.schedule import denoised, draw_timesteps, noise_of, signal_and_noise, snr_weight, training_target
+from vcgen.diffusion.schedule import (
+    denoised,
+    draw_timesteps,
+    noise_of,
+    of_each,
+    signal_and_noise,
+    snr_weight,
+    training_target,
+)
 from vcgen.errors import UserError
+from vcgen.tensors import require
 from vcgen.types import Rendering, Views
 
 #: The names of diffusers' solvers here.
@@ -150,7 +159,8 @@ class ImagePrior(Prior[Condition]):
         if guidance_scale is None:
             guidance_scale = GUIDANCE_SCALE if self.condition_dropout else 1.0
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
-        solver.set_timesteps(steps, device=condition.maps.device)
+        # On the CPU, where the solver's tables are: a GPU would be waited for at every look-up.
+        solver.set_timesteps(steps, device="cpu")
         times = solver.timesteps
         state = torch.randn(
             (len(condition.maps), 3, *condition.maps.shape[-2:]), generator=generator, device=condition.maps.device
@@ -159,26 +169,22 @@ class ImagePrior(Prior[Condition]):
             clean, times = to_signed(start), times[round((1 - strength) * steps) :]
             if len(times) == 0:
                 return start.clamp(0, 1)
-            alpha, sigma = signal_and_noise(self.schedule, times[:1].expand(len(state)), state)
+            alpha, sigma = signal_and_noise(self.schedule, of_each(state, times[0]), state)
             state = alpha * clean + sigma * state
         for time in times:
-            state = solver.step(
-                self.guided(state, time.expand(len(state)), condition, guidance_scale), time, state
-            ).prev_sample
+            output = self.guided(state, of_each(state, time), condition, guidance_scale)
+            state = solver.step(output, time, state).prev_sample
         return to_unit(state)
 
 
 def to_signed(images: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1], the range inside the prior. Raises ValueError for values that cannot be in [0, 1]: a range
-    mixed up is silent otherwise, and spoils training, sampling and distillation alike. On CUDA the GPU itself asserts
-    it, because looking at the values here would wait for all that it has to do: the process then ends with a
-    device-side assertion at a later call. NaNs pass: the training step reports them."""
+    """[0, 1] -> [-1, 1], the range inside the prior. Requires, see :func:`require`, values that can be in [0, 1]: a
+    range mixed up is silent otherwise, and spoils training, sampling and distillation alike. NaNs pass: the training
+    step reports them.
+    """
     low, high = images.detach().aminmax()
     wrong = (low < -0.1) | (high > 1.1)
-    if images.is_cuda:
-        torch._assert_async(~wrong, "images must be in [0, 1] here")
-    elif wrong:
-        raise ValueError(f"images must be in [0, 1] here, these are in [{float(low):.2f}, {float(high):.2f}]")
+    require(~wrong, "images must be in [0, 1] here", lambda: f", these are in [{float(low):.2f}, {float(high):.2f}]")
     return images * 2 - 1
 
 

@@ -4,6 +4,7 @@
 
 import math
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
 
+#: See :func:`_survival`.
+_TABLES: WeakKeyDictionary[DDPMScheduler, dict[torch.device, Tensor]] = WeakKeyDictionary()
 #: Resolution, in pixels, at which a schedule needs no shift (simple diffusion, arXiv 2301.11093, section 2).
 REFERENCE_SIZE = 64
 
@@ -36,8 +39,27 @@ def noise_schedule(
 
 def signal_and_noise(scheduler: DDPMScheduler, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """alpha_t and sigma_t of integer ``timesteps`` (n,), in float32, shaped to broadcast against ``like`` (n, ...)."""
-    survival = scheduler.alphas_cumprod.to(like.device)[timesteps].float().reshape(-1, *[1] * (like.ndim - 1))
+    survival = _survival(scheduler, like.device)[timesteps].float().reshape(-1, *[1] * (like.ndim - 1))
     return survival.sqrt(), (1 - survival).sqrt()
+
+
+def signal_and_noise_at(scheduler: DDPMScheduler, time: int) -> tuple[float, float]:
+    """The same numbers of one timestep, without asking a GPU."""
+    survival = scheduler.alphas_cumprod[time].float()
+    return float(survival.sqrt()), float((1 - survival).sqrt())
+
+
+def of_each(images: Tensor, time: int | Tensor) -> Tensor:
+    """A timestep that the CPU knows, of each of images (n, ...): (n,) on their device."""
+    return torch.full((len(images),), int(time), device=images.device)
+
+
+def _survival(scheduler: DDPMScheduler, device: torch.device) -> Tensor:
+    """alpha_t^2 of all timesteps on a device; copied there once, since a copy waits for the GPU."""
+    tables = _TABLES.setdefault(scheduler, {})
+    if device not in tables:
+        tables[device] = scheduler.alphas_cumprod.to(device)
+    return tables[device]
 
 
 def timestep(scheduler: DDPMScheduler, fraction: float) -> int:

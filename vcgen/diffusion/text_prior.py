@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vcgen.diffusion.base import SAMPLERS, Prior, to_signed, to_unit
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
-from vcgen.diffusion.schedule import draw_timesteps, signal_and_noise, snr_weight, training_target
+from vcgen.diffusion.schedule import draw_timesteps, of_each, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
 from vcgen.schema import PlaneSide, Positive
@@ -182,7 +182,7 @@ class TextPrior(Prior[TextCondition]):
             if full and (lost := self.overlong(prompt)):
                 warnings.warn(lost, stacklevel=2)
         # the first parameter's device: `.device` of diffusers' networks walks through all their parts, at every step
-        return read.input_ids.to(next(self.unet.parameters()).device)
+        return read.input_ids.to(next(self.unet.parameters()).device, non_blocking=True)
 
     def overlong(self, prompt: str) -> str:
         """What is lost of a prompt that is longer than the text encoder reads, in words; "" where nothing is."""
@@ -266,11 +266,12 @@ class TextPrior(Prior[TextCondition]):
     ) -> Tensor:
         """Draw images (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""
         solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
-        solver.set_timesteps(steps, device=generator.device)
+        # On the CPU, where the solver's tables are: a GPU would be waited for at every look-up.
+        solver.set_timesteps(steps, device="cpu")
         condition = TextCondition(self.embed(prompts), self.embed([negative]))
         state = torch.randn((len(condition.text), *self.latent_shape), generator=generator, device=generator.device)
         for time in solver.timesteps:
-            output = self.guided(state, time.expand(len(state)), condition, guidance_scale)
+            output = self.guided(state, of_each(state, time), condition, guidance_scale)
             state = solver.step(output, time, state).prev_sample
         return to_unit(self.decode(state))
 

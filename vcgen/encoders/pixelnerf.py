@@ -115,7 +115,8 @@ class PixelField:
         Not translated: an object at the world's origin stays there, however far the camera (pixelNeRF's
         ``normalize_z``)."""
         local = rotate(vectors[:, None], self.cameras.c2w[..., :3, :3].transpose(-1, -2))
-        return local * local.new_tensor([1.0, -1.0, -1.0])
+        x, y, z = local.unbind(-1)  # not a product with a tensor of signs: to copy that to a GPU waits for it
+        return torch.stack([x, -y, -z], -1)
 
     def features_at(self, points: Tensor) -> Tensor:
         """(batch, p, 3) world points -> (batch, n, p, 512) features at their projections into each view, bilinear,
@@ -124,8 +125,8 @@ class PixelField:
         Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution
         centered its window."""
         uv = self.cameras.project(points[:, None])[0]
-        cells, pixels = uv.new_tensor(self.features.shape[:-3:-1]), uv.new_tensor(self.size[::-1])
-        grid = 2 * uv - 1 + 1 / cells - 1 / pixels
+        sides = zip(uv.unbind(-1), self.features.shape[:-3:-1], self.size[::-1], strict=True)
+        grid = torch.stack([2 * place - 1 + 1 / cells - 1 / pixels for place, cells, pixels in sides], -1)
         grid = grid.flatten(0, 1)[:, :, None]
         maps = self.features.flatten(0, 1).to(
             grid

@@ -82,7 +82,9 @@ class TriplaneEncoder(Encoder):
         camera = view.cameras
         image = self.resample(view.on(1.0), camera)
         signed = image * 2 - 1
-        out = self.unet(F.pixel_unshuffle(signed, self.patch), timestep=0).sample
+        # a tensor: diffusers would copy a number to the GPU, and wait for it
+        no_time = torch.zeros((), dtype=torch.long, device=signed.device)
+        out = self.unet(F.pixel_unshuffle(signed, self.patch), no_time).sample
         xy, xz, yz = F.pixel_shuffle(out, self.patch).unflatten(1, (3, self.plane_channels)).unbind(1)
         planes = torch.stack([xy + self.skip(signed), xz, yz], 1)
         frame = camera.c2w.clone()

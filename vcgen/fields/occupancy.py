@@ -46,19 +46,18 @@ class OccupancyGrid(nn.Module):
         points = field.center + local[inside] * field.radius
         found[inside] = torch.cat([field.density(part[None])[0].float() for part in points.split(1 << 16)])
         found = found.reshape(self.density.shape)
-        first = bool(self.density.isinf().any())
-        self.density.copy_(found if first else torch.maximum(self.density * self.decay, found))
+        first = self.density.isinf().any()
+        self.density.copy_(torch.where(first, found, torch.maximum(self.density * self.decay, found)))
 
     def occupied(self) -> Tensor:
         """(resolution,) * 3 bool, indexed [x, y, z]."""
         dense = self.density > self.density.mean().clamp(max=self.threshold)
-        if bool(self.density.isinf().any()):
-            return torch.ones_like(dense)
-        return F.max_pool3d(dense.float()[None, None], 3, 1, 1)[0, 0] > 0
+        grown = F.max_pool3d(dense.float()[None, None], 3, 1, 1)[0, 0] > 0
+        return grown | self.density.isinf().any()
 
-    def fraction(self) -> float:
-        """Of cells that are occupied."""
-        return float(self.occupied().float().mean())
+    def fraction(self) -> Tensor:
+        """Of cells that are occupied: ()."""
+        return self.occupied().float().mean()
 
 
 @dataclass

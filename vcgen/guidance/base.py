@@ -24,16 +24,16 @@ class Round(NamedTuple):
     """The outcome of one round.
 
     targets: (n, 3, H, W) in [-1, 1]. noise: (n, 3, H, W), as the next round needs it. timestep: of the round, -1 before
-        the first.
-    weight: of the rendering in the targets, in [0, 1]. disagreement: root mean square of the prior's clean images minus
-        the renderings.
+        the first; where it is drawn for each rendering, their mean (). weight: of the rendering in the targets, in [0,
+        1]. disagreement: root mean square () of the prior's clean images minus the renderings. What a GPU has computed
+        stays there: to look at it here would make the CPU wait.
     """
 
     targets: Tensor
     noise: Tensor
-    timestep: int
+    timestep: int | Tensor
     weight: float
-    disagreement: float
+    disagreement: float | Tensor
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from vcgen.diffusion.schedule import signal_and_noise, timestep
+from vcgen.diffusion.schedule import of_each, signal_and_noise, signal_and_noise_at, timestep
 from vcgen.guidance.base import ConditionedPrior, Guidance, Round
 from vcgen.schema import AtLeastOne, NotNegative, Unit
 
@@ -69,17 +69,17 @@ class NGD(Guidance):
         the noise estimate e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
         fraction = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
         time = timestep(prior.schedule, fraction)
-        times = torch.full((len(renderings),), time, device=renderings.device)
+        times = of_each(renderings, time)
         alpha, sigma = signal_and_noise(prior.schedule, times, renderings)
         noisy = alpha * last.targets + sigma * last.noise
         clean = prior.denoise(noisy, times).image
-        weight = self.weight(float(alpha[0, 0, 0, 0]), float(sigma[0, 0, 0, 0]))
+        weight = self.weight(*signal_and_noise_at(prior.schedule, time))
         targets = (1 - weight) * clean + weight * renderings
         noise = (noisy - alpha * targets) / sigma
         if self.eta:
             fresh = torch.randn(renderings.shape, generator=generator, device=renderings.device)
             noise = math.sqrt(1 - self.eta**2) * noise + self.eta * fresh
-        return Round(targets, noise, time, weight, float((clean - renderings).square().mean().sqrt()))
+        return Round(targets, noise, time, weight, (clean - renderings).square().mean().sqrt())
 
     def weight(self, alpha: float, sigma: float) -> float:
         """w of the rendering where the noise level has this signal and noise."""
@@ -131,8 +131,8 @@ class SDS(Guidance):
         alpha, sigma = signal_and_noise(prior.schedule, times, renderings)
         prediction = prior.denoise(alpha * renderings + sigma * noise, times)
         targets = renderings - sigma.square() * (prediction.noise - noise)
-        disagreement = float((prediction.image - renderings).square().mean().sqrt())
-        return Round(targets, noise, int(times.float().mean()), 0.0, disagreement)
+        disagreement = (prediction.image - renderings).square().mean().sqrt()
+        return Round(targets, noise, times.float().mean(), 0.0, disagreement)
 
 
 @dataclass(frozen=True)
@@ -178,4 +178,4 @@ class SJC(Guidance):
             noise = torch.randn(renderings.shape, generator=generator, device=renderings.device)
             clean += prior.denoise(alpha * renderings + sigma * noise, times).image / self.draws
         targets = renderings + (clean - renderings) * alpha / sigma
-        return Round(targets, noise, int(times.float().mean()), 0.0, float((clean - renderings).square().mean().sqrt()))
+        return Round(targets, noise, times.float().mean(), 0.0, (clean - renderings).square().mean().sqrt())

@@ -1,6 +1,7 @@
 """What all systems share: one training step, one optimizer set-up, randomness as a function of (seed, step, rank)."""
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -45,6 +46,8 @@ class System(pl.LightningModule):
         #: Losses and keys of the last training step, for the line that ends a run.
         self.last_losses: dict[str, Tensor] = {}
         self.last_keys: tuple[str, ...] = ()
+        #: The weighted sum, losses and keys of each batch since the last optimizer step.
+        self.unlearned: list[tuple[Tensor, dict[str, Tensor], tuple[str, ...]]] = []
         #: 2-norm of all gradients of the last optimizer step, before clipping.
         self.gradient_norm = torch.zeros(())
 
@@ -75,8 +78,9 @@ class System(pl.LightningModule):
         losses = self.losses(example, self.step_generator())
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         self.last_losses, self.last_keys = {name: value.detach() for name, value in losses.items()}, example.keys
-        if not torch.isfinite(total):
-            raise self.not_finite("loss is")
+        self.unlearned.append((total.detach(), self.last_losses, self.last_keys))
+        if self.trainer.world_size > 1:  # now, before other processes get its gradients and blame their own scenes
+            self.refuse_not_finite()
         logged = {f"train/{name}": value for name, value in self.last_losses.items()} | self.monitored
         self.log_dict(logged, batch_size=len(example.keys))
         self.log("train/loss", total.detach(), batch_size=len(example.keys), prog_bar=True)
@@ -88,19 +92,30 @@ class System(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook: gradients are complete, and neither clipped nor learned from yet. Raises UserError where
-        they are not finite; the scaler of 16-bit mixed precision, which lowers its scale by such steps, leaves them out
-        by itself."""
+        they, or the losses behind them, are not finite; the scaler of 16-bit mixed precision, which lowers its scale by
+        such gradients, leaves them out by itself."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not gradients:
-            return
-        self.gradient_norm = total_norm(gradients)
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None and not torch.isfinite(self.gradient_norm):
-            raise self.not_finite("gradients are")
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if gradients:
+            self.gradient_norm = total_norm(gradients)
+        self.refuse_not_finite([self.gradient_norm] if gradients and not scaled else [])
+        self.unlearned.clear()
 
-    def not_finite(self, what: str) -> UserError:
-        """The line for what, "loss is" or "gradients are", with the last training step's losses and keys."""
-        found = ", ".join(f"{name} = {float(value):.3g}" for name, value in self.last_losses.items())
-        keys = ", ".join(self.last_keys)
+    def refuse_not_finite(self, norms: Sequence[Tensor] = ()) -> None:
+        """Raises UserError for losses since the last optimizer step, or norms of gradients, that are not finite. All
+        are looked at together: each look makes the CPU wait for the GPU."""
+        numbers = [total for total, _, _ in self.unlearned] + [norm.to(self.device) for norm in norms]
+        if not numbers or torch.isfinite(torch.stack(numbers)).all():
+            return
+        for total, losses, keys in self.unlearned:
+            if not torch.isfinite(total):
+                raise self.not_finite("loss is", losses, keys)
+        raise self.not_finite("gradients are", self.last_losses, self.last_keys)
+
+    def not_finite(self, what: str, losses: Mapping[str, Tensor], keys: Sequence[str]) -> UserError:
+        """The line for what, "loss is" or "gradients are", with a batch's losses and keys."""
+        found = ", ".join(f"{name} = {float(value):.3g}" for name, value in losses.items())
+        keys = ", ".join(keys)
         return UserError(
             f"{what} not finite at step {self.global_step} ({found}); learning from {keys}:"
             f" {self.advice_when_not_finite}"

@@ -191,7 +191,10 @@ class NerfDiff(FieldSystem):
         ``size``.
         """
         small = self.prior_options.condition_size
-        rendering = self.render(field, cameras, size if small is None else (small, small))
+        # A training step on a GPU does not wait for the number of rays that meet the scene.
+        skip_misses = not self.training or self.device.type == "cpu"
+        side = size if small is None else (small, small)
+        rendering = render_image(field, cameras, side, self.render_eval, skip_misses=skip_misses)
         if small is None:
             return rendering
         enlarged = (

@@ -214,7 +214,7 @@ def virtual_cameras(camera: Cameras, center: Tensor, count: int, elevations: tup
     ring = (1 - height.square()).sqrt()
     around = torch.stack([ring * azimuth.cos(), ring * azimuth.sin(), height.expand_as(azimuth)], -1)
     eyes = center[:, None] + offset.norm(dim=-1)[:, None, None] * around
-    up = torch.tensor([0.0, 0.0, 1.0], device=center.device).expand_as(eyes)
+    up = torch.eye(3, device=center.device)[2].expand_as(eyes)
     c2w = look_at(eyes, center[:, None].expand_as(eyes), up)
     K, near, far = (x[:, None].expand(-1, count, *x.shape[1:]) for x in (camera.K, camera.near, camera.far))
     return Cameras(c2w, K, near, far)

@@ -94,7 +94,7 @@ class Distill(FieldSystem):
             now = self.state.last
             self.monitored |= {
                 "guidance/weight": torch.tensor(now.weight),
-                "guidance/disagreement": torch.tensor(now.disagreement),
+                "guidance/disagreement": torch.as_tensor(now.disagreement),
             }
             if self.images_every and (update // self.guidance.updates) % self.images_every == 0:
                 self.log_images()

@@ -242,8 +242,9 @@ class RealFusion(FieldSystem):
             losses["smoothness"] = normal_smoothness(normals)
             losses["orientation"] = torch.cat([view.orientation for view in seen]).mean()
         opacity = alpha.detach().mean()
-        self.monitored |= {"scene/opacity": opacity, "scene/occupied": torch.tensor(self.occupancy.fraction())}
-        self.monitor.watch(float(opacity), float(losses["entropy"].detach()), self.progress(self.global_step))
+        self.monitored |= {"scene/opacity": opacity, "scene/occupied": self.occupancy.fraction()}
+        watched = torch.stack([opacity, losses["entropy"].detach()]).tolist()
+        self.monitor.watch(*watched, self.progress(self.global_step))
         return losses
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
@@ -252,7 +253,7 @@ class RealFusion(FieldSystem):
         if self.guidance.shown == "prior":
             latents = prior.encode(latents, generator)
         angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
-        words = [view_word(float(a), float(e)) for a, e in zip(*angles, strict=True)]
+        words = [view_word(azimuth, elevation) for azimuth, elevation in torch.stack(angles, 1).tolist()]
         condition = TextCondition(*(torch.cat([table[word] for word in words]) for table in (self.text, self.negative)))
         first, last = self.options.guidance_scale
         guidance, given = self.annealed(progress), latents.detach()
@@ -264,7 +265,7 @@ class RealFusion(FieldSystem):
             state, number = guidance.begin(given, generator), int(progress * guidance.rounds)
             told = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
             made = guidance.step(number, state, given, told, generator)
-        self.monitored["guidance/disagreement"] = torch.tensor(made.disagreement)
+        self.monitored["guidance/disagreement"] = torch.as_tensor(made.disagreement)
         return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
 
     def annealed(self, progress: float) -> Guidance:
