@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.autograd.function import BackwardCFunction
+from lightning.fabric.utilities.device_dtype_mixin import _DeviceDtypeModuleMixin
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vcgen import __file__ as package
@@ -139,6 +140,24 @@ class FakeGpu:
         setattr(module, name, by)
 
 
+def to_gpu(module: nn.Module, dtype: torch.dtype | None = None, device: str = "cuda") -> nn.Module:
+    """``module.to(device, dtype)``, which of fake weights is refused: weights are replaced, those that are shared by
+    the same."""
+    moved: dict[int, nn.Parameter] = {}
+    for part in module.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None and id(weight) not in moved:
+                new = nn.Parameter(weight.detach().to(device, dtype, copy=True), weight.requires_grad)
+                moved |= {id(weight): new, id(new): new}
+            part._parameters[name] = weight if weight is None else moved[id(weight)]
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = buffer.to(device, dtype if buffer.is_floating_point() else None, copy=True)
+        if isinstance(part, _DeviceDtypeModuleMixin):
+            part._device = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    return module
+
+
 def without_generator(draw: Callable) -> Callable:
     """A function of PyTorch that draws, and does not pass a stand-in on."""
 
@@ -151,10 +170,11 @@ def without_generator(draw: Callable) -> Callable:
 
 
 @torch.no_grad()
-def backward(loss: Tensor) -> None:
+def backward(loss: Tensor, after: Callable[[], None] = lambda: None) -> None:
     """``loss.backward()`` without autograd's engine, which asks for a driver: gradients are added to leaves.
 
-    Like the engine, the last operation of the forward pass goes first. Hooks of tensors are not called."""
+    Like the engine, the last operation of the forward pass goes first. Hooks of tensors are not called. after: called
+    after each operation."""
     start = loss.grad_fn
     missing = Counter(following for node in nodes(start) for following, _ in node.next_functions)
     given: dict[object, dict[int, Tensor]] = {start: {loss.output_nr: torch.ones_like(loss)}}
@@ -163,6 +183,7 @@ def backward(loss: Tensor) -> None:
     while ready:
         node = heapq.heappop(ready)[-1]
         found = outputs(node, given.pop(node, {}))
+        after()
         for (following, number), gradient in zip(node.next_functions, found, strict=True):
             if following is None:
                 continue
@@ -173,6 +194,7 @@ def backward(loss: Tensor) -> None:
             if not missing[following]:
                 last = -following._sequence_nr()
                 heapq.heappush(ready, (last, next(ticket), following))
+        found = gradient = sums = None  # what nobody waits for takes no memory while the next one works
 
 
 def nodes(start: object) -> Iterator[object]:

@@ -179,8 +179,12 @@ def test_chunking_never_changes_the_image_and_keeps_its_bound(passes):
     points, _ = sum(asked), asked.clear()
     parts = render_image(field, cameras, (16, 12), RenderOptions(8, max_points=100, **passes))
     assert max(asked) <= 100 and sum(asked) == points
-    for a, b in zip(whole, parts):
+    asked.clear()
+    every = render_image(field, cameras, (16, 12), RenderOptions(8, **passes), skip_misses=False)
+    assert sum(asked) > points
+    for a, b, c in zip(whole, parts, every, strict=True):
         torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, c)
 
 
 def test_missed_rays_show_the_background_at_far():

@@ -105,7 +105,7 @@ class System(pl.LightningModule):
         """Raises UserError for losses since the last optimizer step, or norms of gradients, that are not finite. All
         are looked at together: each look makes the CPU wait for the GPU."""
         numbers = [total for total, _, _ in self.unlearned] + [norm.to(self.device) for norm in norms]
-        if not numbers or torch.isfinite(torch.stack(numbers)).all():
+        if not numbers or not (~torch.isfinite(torch.stack(numbers))).any():
             return
         for total, losses, keys in self.unlearned:
             if not torch.isfinite(total):

@@ -1,0 +1,334 @@
+"""How much memory a GPU needs for a training step of every shipped configuration, and how many FLOPs, without a GPU.
+
+A step (losses, backward, optimizer) runs under fake tensors on "cuda:0", see fake_gpu.py: shapes and types are those of
+a run, values there are none, so a scene counts as occupied everywhere. Counted are weights, their averages, gradients,
+the optimizer's state and activations, in the blocks of 512 bytes in which PyTorch hands out memory. Not counted: the
+CUDA context (some 0.5 GB), workspaces of cuDNN and cuBLAS, fragmentation of the allocator (often a tenth and more),
+copies for DDP (another set of gradients), validation. Attention is taken to be fused (flash), as PyTorch chooses it in
+bfloat16. No GPU has measured these numbers. What a CPU can check it does: steps of the small configurations are run
+truly, and their tensors' peak must be within 10 % of the same step's under fake tensors.
+
+  python benchmarks/memory_table.py             all configurations, and the checks
+  python benchmarks/memory_table.py nerfdiff    those named, without checks"""
+
+import argparse
+import json
+import math
+import weakref
+from dataclasses import asdict, dataclass
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from common import ROOT, hardware, save_results
+from fake_gpu import FakeGpu, backward, to_gpu
+from memory import watch_memory
+from vcgen.cameras import focal_from_fov, orbit, pinhole
+from vcgen.checkpoints.build import build_system
+from vcgen.data.viewpoints import VIEWS
+from vcgen.diffusion.schedule import noise_schedule
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.systems.base import System
+from vcgen.types import Example, Views
+
+#: Name -> configurations that lie on each other.
+CONFIGS = {
+    "cars64": ["cars64"],
+    "cars64_prior": ["cars64", "cars64_prior"],
+    "pixelnerf64": ["pixelnerf64"],
+    "one_scene": ["one_scene"],
+    "one_scene_hashgrid": ["one_scene_hashgrid"],
+    "nerfdiff": ["nerfdiff"],
+    "nerfdiff_400m": ["nerfdiff", "nerfdiff_400m"],
+    **{f"realfusion_{size}gb": ["realfusion", f"realfusion_{size}gb"] for size in (8, 16, 24, 40)},
+}
+#: Small enough for a true step on a CPU.
+CHECKED = ("cars64", "one_scene_hashgrid", "pixelnerf64")
+#: PyTorch's allocator hands out multiples of this, bytes.
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Row:
+    """Bytes and operations of one configuration's training step. standing: weights, averages, optimizer, before the
+    step. A multiplication with its addition counts as two operations.
+    """
+
+    name: str
+    parameters: int
+    precision: str
+    batch: str
+    standing: int
+    peak: int
+    forward_flop: int
+    backward_flop: int
+
+    @property
+    def line(self) -> str:
+        """In Markdown."""
+        figures = f"{self.standing / 1e9:.2f} | **{self.peak / 1e9:.1f}** | {self.forward_flop / 1e9:,.0f} | "
+        return (
+            f"| {self.name} | {self.parameters / 1e6:.1f} | {self.batch} | {figures}{self.backward_flop / 1e9:,.0f} |"
+        )
+
+
+class Allocated(TorchDispatchMode):
+    """The most bytes that the tensors of a device take at a time, of those that are made inside."""
+
+    def __init__(self, device: str):
+        super().__init__()
+        self.device, self.now, self.peak, self.known = device, 0, 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
+                self.add(tensor.untyped_storage())
+        return result
+
+    def add(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage from now on until nothing refers to it."""
+        key, size = storage._cdata, math.ceil(storage.nbytes() / BLOCK) * BLOCK
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self.remove, key, size).atexit = False
+
+    def remove(self, key: int, size: int) -> None:
+        """Its memory is free again."""
+        self.known.discard(key)
+        self.now -= size
+
+
+class Released:
+    """Lets go of what the forward pass saved for an operation's gradient once that was computed, as autograd's engine
+    does. A context for the forward and the backward pass.
+    """
+
+    def __enter__(self) -> "Released":
+        self.opened: list[list[Tensor]] = []
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: [tensor], self.open)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hooks.__exit__(*error)
+
+    def open(self, saved: list[Tensor]) -> Tensor:
+        """What was saved; noted to be let go of."""
+        self.opened.append(saved)
+        return saved[0]
+
+    def release(self) -> None:
+        """After an operation's gradient."""
+        for saved in self.opened:
+            saved.clear()
+        self.opened.clear()
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *args, **kwargs) -> Tensor:
+    """The fused attention that a GPU would choose; PyTorch asks its driver for that choice, and takes the plain one."""
+    if mask is not None:
+        raise NotImplementedError("attention with a mask is not counted")
+    if query.dtype == torch.float32:
+        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)[0]
+    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(CONFIGS)}; all unless given")
+    parser.add_argument("--quick", action="store_true", help="two small configurations, one of them checked")
+    chosen = parser.parse_args()
+    names = chosen.names or (("one_scene_hashgrid", "cars64") if chosen.quick else CONFIGS)
+    rows = [measured(name) for name in names]
+    lines = [
+        "| configuration | million parameters | a step is | standing, GB | peak, GB | GFLOP forward | backward |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(row.line for row in rows),
+    ]
+    checks = {name: checked(name) for name in (CHECKED[1:2] if chosen.quick else () if chosen.names else CHECKED)}
+    if checks:
+        lines += ["", *(check_line(name, *found) for name, found in checks.items())]
+    print("\n".join(lines))
+    figures = {
+        "program": "memory_table",
+        "hardware": hardware(),
+        "rows": [asdict(row) for row in rows],
+        "checks": checks,
+    }
+    save_results("memory_table", figures, lines, chosen.quick or bool(chosen.names))
+    print(json.dumps(figures))
+    if wrong := [name for name, (fake, true) in checks.items() if abs(fake / true - 1) > 0.1]:
+        raise SystemExit(f"estimate and true step differ by more than 10 %: {', '.join(wrong)}")
+
+
+def measured(name: str) -> Row:
+    """A configuration's step on a fake GPU."""
+    config = merged(name)
+    system, data = built(name, config)
+    precision, batch = config["trainer"]["precision"], described(config)
+    with FakeGpu() as gpu, mock.patch.object(nn.functional, "scaled_dot_product_attention", attention):
+        del gpu
+        with Allocated("cuda") as memory:
+            system, data = placed(system, config), data.to("cuda")
+            system._trainer = SimpleNamespace(max_steps=10, global_step=0)
+            learning = [p for p in system.parameters() if p.requires_grad]
+            averages = [p.detach().clone() for p in learning] if config["ema"]["decay"] else []
+            optimizer = system.configure_optimizers()
+            optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
+            step(system, data, optimizer, precision)  # the optimizer's state comes with its first step
+            standing = memory.now
+            memory.peak = memory.now
+            flop = step(system, data, optimizer, precision)
+    weights = sum(p.numel() for p in system.parameters()) + sum(
+        p.numel() for p in getattr(system, "text_prior", nn.Module()).parameters()
+    )
+    del averages
+    return Row(name, weights, precision, batch, standing, memory.peak, *flop)
+
+
+def step(system: System, example: Example, optimizer: torch.optim.Optimizer, precision: str) -> tuple[int, int]:
+    """A training step; FLOPs forward and backward."""
+    generator, counter = torch.Generator("cuda"), FlopCounterMode(display=False)
+    with Released() as saved, counter, mock.patch.object(torch._C, "_current_graph_task_id", lambda: 0):
+        with torch.autocast("cuda", torch.bfloat16, enabled="bf16" in precision):
+            losses = system.losses(example, generator)
+        forward = counter.get_total_flops()
+        backward(torch.stack(list(losses.values())).sum(), saved.release)
+    optimizer.step()
+    optimizer.zero_grad()
+    return forward, counter.get_total_flops() - forward
+
+
+def merged(name: str) -> dict:
+    """A configuration, as vcgen fit merges it."""
+    parts = [OmegaConf.load(ROOT / "configs" / f"{part}.yaml") for part in CONFIGS[name]]
+    return OmegaConf.to_container(OmegaConf.merge({"ema": {"decay": 0.999}}, *parts), resolve=True)
+
+
+def described(config: dict) -> str:
+    """What a step works on."""
+    data, model = config["data"]["init_args"], config["model"]["init_args"]
+    if config["model"]["class_path"] == "RealFusion":
+        options = model["options"]
+        return f"a view of {options['render_size']} px, {options['reference_rays']} rays of the photo"
+    images = (
+        "" if model.get("prior") is None else f", {data['batch_size'] * model['prior_options'].get('views', 1)} images"
+    )
+    rays = data["batch_size"] * data["targets"] * model["rays_per_view"] if model.get("train_field", True) else 0
+    return f"{data['batch_size']} scenes, {rays} rays{images}"
+
+
+def built(name: str, config: dict) -> tuple[System, Example]:
+    """The system with random weights on the CPU, and data of the right shapes."""
+    data, model = config["data"]["init_args"], config["model"]
+    if model["class_path"] == "RealFusion":
+        system = build_system("vcgen.systems.realfusion.system.RealFusion", {**model["init_args"], "prior": "unused"})
+        return system, example(1, 1, data["size"], data["distance"], data["fov"])
+    system = build_system(f"vcgen.systems.nerfdiff.{model['class_path']}", model["init_args"])
+    size = system.prior.size if system.prior else 128 if name.startswith("one_scene") else 64
+    return system, example(data["batch_size"], data["targets"], size)
+
+
+def example(scenes: int, targets: int, size: int, distance: float = 1.3, fov: float = 52.0) -> Example:
+    """One view of each scene, and targets."""
+    count = scenes * (1 + targets)
+    cameras = orbit(
+        torch.arange(count) * 40.0, torch.full((count,), 25.0), distance, pinhole(focal_from_fov(fov)), 0.8, 2.6
+    )
+    images, alpha = torch.rand(count, 3, size, size), torch.ones(count, 1, size, size)
+    images, alpha = (x.unflatten(0, (scenes, -1)) for x in (images, alpha))
+    views = Views(images, cameras.reshape(scenes, -1), alpha)
+    return Example(views[:, :1], views[:, 1:], tuple(map(str, range(scenes))))
+
+
+def placed(system: System, config: dict) -> System:
+    """On the fake GPU, with what a trainer and a photo bring."""
+    to_gpu(system)
+    system.train()
+    if config["model"]["class_path"] != "RealFusion":
+        return system
+    system.progress = lambda step: 0.5
+    system.reference = example(1, 1, 64, config["data"]["init_args"]["distance"]).context.to("cuda")
+    prior = to_gpu(stable_diffusion(), torch.bfloat16 if system.half_prior else None).requires_grad_(False).eval()
+    if system.checkpoint_encoder:
+        prior.vae.enable_gradient_checkpointing()
+    object.__setattr__(system, "text_prior", prior)
+    words = torch.zeros(1, prior.text_encoder.config.max_position_embeddings, 768, device="cuda")
+    system.text = system.negative = dict.fromkeys(VIEWS, words)
+    return system
+
+
+def stable_diffusion() -> TextPrior:
+    """Stable Diffusion 1.5's networks, by the configuration files of its release, with random weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    text = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
+    )
+    widths = (128, 256, 512, 512)
+    vae = AutoencoderKL(
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=512,
+        scaling_factor=0.18215,
+    )
+    # diffusers' own defaults are those of the release
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    tokenizer = SimpleNamespace(model_max_length=77)
+    return TextPrior(tokenizer, CLIPTextModel(text), vae, unet, noise_schedule("epsilon"), "stable-diffusion-1.5")
+
+
+def checked(name: str) -> tuple[int, int]:
+    """Bytes that a step adds at its peak, by fake tensors on the CPU, and by the kernel's high-water mark of a true
+    step.
+    """
+    config = merged(name)
+    found = []
+    for fake in (True, False):
+        system, data = built(name, config)
+        optimizer = system.optimizer_options.build(system.parameters())
+
+        def one() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in config["trainer"]["precision"]):
+                losses = system.losses(data, torch.Generator())
+            torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        if fake:
+            with FakeGpu(), Allocated("cpu") as memory:
+                system, data = to_gpu(system, device="cpu"), data.to("cpu")
+                optimizer = system.optimizer_options.build(system.parameters())
+                one()
+                before = memory.peak = memory.now
+                one()
+            found.append(memory.peak - before)
+        else:
+            one()
+            with watch_memory(torch.device("cpu")) as peak:
+                one()
+            found.append(peak.added)
+    return tuple(found)
+
+
+def check_line(name: str, fake: int, true: int) -> str:
+    """A check in words."""
+    return f"{name} on a CPU: {fake / 1e9:.3f} GB by fake tensors, {true / 1e9:.3f} GB in a true step ({fake / true - 1:+.1%})."
+
+
+if __name__ == "__main__":
+    main()
