@@ -17,11 +17,12 @@ import small_personalization
 import small_realfusion
 from text_folder import TINY, tiny_prior
 from vcgen.cameras import orbit, pinhole
-from vcgen.diffusion import prior as view_prior
+from vcgen.diffusion import base as diffusion
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.pixelnerf import PixelNerf
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.fields.hashgrid import HashGrid, SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.guidance import NGD, SDS, SJC
 from vcgen.optim.optimizer import OptimizerOptions
@@ -62,9 +63,7 @@ def nerfdiff(encoder: nn.Module | None = None, **changes) -> NerfDiff:
 def example(count: int = 2, size: int = 16) -> Example:
     """Two scenes, the first view of each given."""
     cameras = orbit(torch.arange(2 * count) * 40.0, torch.full((2 * count,), 25.0), 1.3, pinhole(1.0), 0.8, 1.8)
-    views = Views(
-        torch.rand(2, count, 3, size, size), cameras.reshape(2, count), torch.ones(2, count, 1, size, size)
-    )
+    views = Views(torch.rand(2, count, 3, size, size), cameras.reshape(2, count), torch.ones(2, count, 1, size, size))
     return Example(views[:, :1], views[:, 1:], ("car1", "car2"))
 
 
@@ -162,7 +161,7 @@ def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder):
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 def test_sampling_waits_for_the_number_of_rays_alone(sampler, monkeypatch):
-    monkeypatch.setitem(view_prior.SAMPLERS, "dpm++", Solver)
+    monkeypatch.setitem(diffusion.SAMPLERS, "dpm++", Solver)
     system, batch = nerfdiff().eval(), example()
     with FakeGpu() as gpu:
         system, batch = system.to("cuda"), batch.to("cuda")
