@@ -8,7 +8,8 @@ devices, shapes and types, and no values.
   print(gpu.waits)
 
 Operations that mix devices raise. Places where the CPU waits for the GPU are counted. Kernels are not run, so nothing
-is said about speed, nor about what a kernel itself refuses."""
+is said about speed, nor about what a kernel itself refuses.
+"""
 
 import contextlib
 import heapq
@@ -53,7 +54,8 @@ class Waits(TorchDispatchMode):
 
     A copy between the two that is not ``non_blocking`` is one, in either direction. Numbers that are asked for are
     answered by ``answer``, conditions by False, so that the run goes on; of what is chosen by values, all is taken to
-    be chosen."""
+    be chosen.
+    """
 
     def __init__(self, answer: float = 1):
         super().__init__()
@@ -95,7 +97,7 @@ class Waits(TorchDispatchMode):
 
 
 def place() -> str:
-    """ "rendering/volume.py render_image", the innermost function of vcgen that runs."""
+    """File and name, as "rendering/volume.py render_image", of the innermost function of vcgen that runs."""
     root = str(Path(package).parent) + "/"
     frame = sys._getframe()
     while frame is not None:
@@ -108,7 +110,8 @@ def place() -> str:
 class FakeGpu:
     """A context in which tensors are fake and a device "cuda:0" exists.
 
-    waits: calls by "file function operation", counted as :class:`Waits` does."""
+    waits: calls by "file function operation", counted as :class:`Waits` does.
+    """
 
     def __init__(self, answer: float = 1):
         self.mode, self.counter = FakeTensorMode(allow_non_fake_inputs=True), Waits(answer)
@@ -142,7 +145,8 @@ class FakeGpu:
 
 def to_gpu(module: nn.Module, dtype: torch.dtype | None = None, device: str = "cuda") -> nn.Module:
     """``module.to(device, dtype)``, which of fake weights is refused: weights are replaced, those that are shared by
-    the same."""
+    the same.
+    """
     moved: dict[int, nn.Parameter] = {}
     for part in module.modules():
         for name, weight in part._parameters.items():
@@ -174,7 +178,8 @@ def backward(loss: Tensor, after: Callable[[], None] = lambda: None) -> None:
     """``loss.backward()`` without autograd's engine, which asks for a driver: gradients are added to leaves.
 
     Like the engine, the last operation of the forward pass goes first. Hooks of tensors are not called. after: called
-    after each operation."""
+    after each operation.
+    """
     start = loss.grad_fn
     missing = Counter(following for node in nodes(start) for following, _ in node.next_functions)
     given: dict[object, dict[int, Tensor]] = {start: {loss.output_nr: torch.ones_like(loss)}}

@@ -9,12 +9,12 @@ bfloat16. No GPU has measured these numbers. What a CPU can check it does: steps
 truly, and their tensors' peak must be within 10 % of the same step's under fake tensors.
 
   python benchmarks/memory_table.py             all configurations, and the checks
-  python benchmarks/memory_table.py nerfdiff    those named, without checks"""
+  python benchmarks/memory_table.py nerfdiff    those named, without checks
+"""
 
 import argparse
 import json
-import math
-import weakref
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from unittest import mock
@@ -22,12 +22,11 @@ from unittest import mock
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import ROOT, hardware, save_results
 from fake_gpu import FakeGpu, backward, to_gpu
+from fake_memory import Allocated, Released
 from memory import watch_memory
 from vcgen.cameras import focal_from_fov, orbit, pinhole
 from vcgen.checkpoints.build import build_system
@@ -50,8 +49,6 @@ CONFIGS = {
 }
 #: Small enough for a true step on a CPU.
 CHECKED = ("cars64", "one_scene_hashgrid", "pixelnerf64")
-#: PyTorch's allocator hands out multiples of this, bytes.
-BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -76,62 +73,6 @@ class Row:
         return (
             f"| {self.name} | {self.parameters / 1e6:.1f} | {self.batch} | {figures}{self.backward_flop / 1e9:,.0f} |"
         )
-
-
-class Allocated(TorchDispatchMode):
-    """The most bytes that the tensors of a device take at a time, of those that are made inside."""
-
-    def __init__(self, device: str):
-        super().__init__()
-        self.device, self.now, self.peak, self.known = device, 0, 0, set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
-                self.add(tensor.untyped_storage())
-        return result
-
-    def add(self, storage: torch.UntypedStorage) -> None:
-        """Count a storage from now on until nothing refers to it."""
-        key, size = storage._cdata, math.ceil(storage.nbytes() / BLOCK) * BLOCK
-        if key in self.known:
-            return
-        self.known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self.remove, key, size).atexit = False
-
-    def remove(self, key: int, size: int) -> None:
-        """Its memory is free again."""
-        self.known.discard(key)
-        self.now -= size
-
-
-class Released:
-    """Lets go of what the forward pass saved for an operation's gradient once that was computed, as autograd's engine
-    does. A context for the forward and the backward pass.
-    """
-
-    def __enter__(self) -> "Released":
-        self.opened: list[list[Tensor]] = []
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: [tensor], self.open)
-        self.hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.hooks.__exit__(*error)
-
-    def open(self, saved: list[Tensor]) -> Tensor:
-        """What was saved; noted to be let go of."""
-        self.opened.append(saved)
-        return saved[0]
-
-    def release(self) -> None:
-        """After an operation's gradient."""
-        for saved in self.opened:
-            saved.clear()
-        self.opened.clear()
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *args, **kwargs) -> Tensor:
@@ -179,7 +120,8 @@ def measured(name: str) -> Row:
     with FakeGpu() as gpu, mock.patch.object(nn.functional, "scaled_dot_product_attention", attention):
         del gpu
         with Allocated("cuda") as memory:
-            system, data = placed(system, config), data.to("cuda")
+            data = data.to("cuda")
+            system = placed(system, config, data.context)
             system._trainer = SimpleNamespace(max_steps=10, global_step=0)
             learning = [p for p in system.parameters() if p.requires_grad]
             averages = [p.detach().clone() for p in learning] if config["ema"]["decay"] else []
@@ -199,7 +141,7 @@ def measured(name: str) -> Row:
 def step(system: System, example: Example, optimizer: torch.optim.Optimizer, precision: str) -> tuple[int, int]:
     """A training step; FLOPs forward and backward."""
     generator, counter = torch.Generator("cuda"), FlopCounterMode(display=False)
-    with Released() as saved, counter, mock.patch.object(torch._C, "_current_graph_task_id", lambda: 0):
+    with Released() as saved, counter, mock.patch.object(torch._C, "_current_graph_task_id", return_value=0):
         with torch.autocast("cuda", torch.bfloat16, enabled="bf16" in precision):
             losses = system.losses(example, generator)
         forward = counter.get_total_flops()
@@ -251,14 +193,14 @@ def example(scenes: int, targets: int, size: int, distance: float = 1.3, fov: fl
     return Example(views[:, :1], views[:, 1:], tuple(map(str, range(scenes))))
 
 
-def placed(system: System, config: dict) -> System:
+def placed(system: System, config: dict, photo: Views) -> System:
     """On the fake GPU, with what a trainer and a photo bring."""
     to_gpu(system)
     system.train()
     if config["model"]["class_path"] != "RealFusion":
         return system
     system.progress = lambda step: 0.5
-    system.reference = example(1, 1, 64, config["data"]["init_args"]["distance"]).context.to("cuda")
+    system.reference = photo
     prior = to_gpu(stable_diffusion(), torch.bfloat16 if system.half_prior else None).requires_grad_(False).eval()
     if system.checkpoint_encoder:
         prior.vae.enable_gradient_checkpointing()
@@ -297,37 +239,38 @@ def checked(name: str) -> tuple[int, int]:
     step.
     """
     config = merged(name)
-    found = []
-    for fake in (True, False):
-        system, data = built(name, config)
-        optimizer = system.optimizer_options.build(system.parameters())
+    system, data = built(name, config)
+    true = cpu_step(system, data, config["trainer"]["precision"])
+    true()
+    with watch_memory(torch.device("cpu")) as peak:
+        true()
+    with FakeGpu(), Allocated("cpu") as memory:
+        fake = cpu_step(to_gpu(system, device="cpu"), data.to("cpu"), config["trainer"]["precision"])
+        fake()
+        before = memory.peak = memory.now
+        fake()
+    return memory.peak - before, peak.added
 
-        def one() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in config["trainer"]["precision"]):
-                losses = system.losses(data, torch.Generator())
-            torch.stack(list(losses.values())).sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
 
-        if fake:
-            with FakeGpu(), Allocated("cpu") as memory:
-                system, data = to_gpu(system, device="cpu"), data.to("cpu")
-                optimizer = system.optimizer_options.build(system.parameters())
-                one()
-                before = memory.peak = memory.now
-                one()
-            found.append(memory.peak - before)
-        else:
-            one()
-            with watch_memory(torch.device("cpu")) as peak:
-                one()
-            found.append(peak.added)
-    return tuple(found)
+def cpu_step(system: System, data: Example, precision: str) -> Callable[[], None]:
+    """A training step on the CPU."""
+    optimizer = system.optimizer_options.build(system.parameters())
+
+    def call() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in precision):
+            losses = system.losses(data, torch.Generator())
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
 
 
 def check_line(name: str, fake: int, true: int) -> str:
     """A check in words."""
-    return f"{name} on a CPU: {fake / 1e9:.3f} GB by fake tensors, {true / 1e9:.3f} GB in a true step ({fake / true - 1:+.1%})."
+    return (
+        f"{name} on a CPU: {fake / 1e6:.0f} MB by fake tensors, {true / 1e6:.0f} MB in truth ({fake / true - 1:+.1%})."
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from vcgen.systems.text2image import TextToImage
 from vcgen.types import Example, Views
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from fake_gpu import FakeGpu, backward  # noqa: E402
+from fake_gpu import FakeGpu, backward
 
 #: Where the CPU waits, by what is done there. docs/scaling.md says why at each place.
 FINITE = "systems/base.py System.refuse_not_finite"
@@ -130,9 +130,9 @@ def test_waits_are_counted_and_other_work_is_not():
         for wait in (
             lambda: float(numbers.sum()),
             lambda: bool(numbers.any()),
-            lambda: numbers.tolist(),
-            lambda: numbers.nonzero(),
-            lambda: numbers.cpu(),
+            numbers.tolist,
+            numbers.nonzero,
+            numbers.cpu,
             lambda: torch.tensor([1.0], device="cuda"),
             lambda: torch.ones(4)[numbers.sum().long()],
         ):

@@ -1,5 +1,6 @@
 """Files of tensors (safetensors): written with a checksum of what they hold, read within bounds and only when every
-value is a number; and how far a module may grow that a file describes."""
+value is a number; and how far a module may grow that a file describes.
+"""
 
 import functools
 import hashlib
@@ -51,7 +52,8 @@ def read_tensors(path: Path | str, advice: str = DAMAGED) -> dict[str, Tensor]:
     """The tensors of a file by their names, on the CPU.
 
     Raises UserError for a file that is missing, damaged (files that vcgen wrote hold a checksum), none of safetensors,
-    or that holds NaN or infinity. advice: what to do, the end of that line."""
+    or that holds NaN or infinity. advice: what to do, the end of that line.
+    """
     with open_regular(path, MAX_BYTES, advice) as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:
@@ -82,7 +84,8 @@ def all_finite(tensor: Tensor) -> bool:
 def require(holds: Tensor, message: str, found: Callable[[], str] = str) -> None:
     """Raise ValueError, with what was ``found``, unless a bool tensor () is true. On CUDA the GPU itself asserts it,
     because looking at the value here would wait for all that it has to do: the process then ends with a device-side
-    assertion at a later call."""
+    assertion at a later call.
+    """
     if holds.is_cuda:
         torch._assert_async(holds, message)
     elif not holds:

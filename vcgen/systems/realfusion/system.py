@@ -241,10 +241,9 @@ class RealFusion(FieldSystem):
             normals = torch.cat([view.normals for view in seen]).mT.unflatten(-1, (size, size))
             losses["smoothness"] = normal_smoothness(normals)
             losses["orientation"] = torch.cat([view.orientation for view in seen]).mean()
-        opacity = alpha.detach().mean()
-        self.monitored |= {"scene/opacity": opacity, "scene/occupied": self.occupancy.fraction()}
-        watched = torch.stack([opacity, losses["entropy"].detach()]).tolist()
-        self.monitor.watch(*watched, self.progress(self.global_step))
+        self.monitored |= {"scene/opacity": alpha.detach().mean(), "scene/occupied": self.occupancy.fraction()}
+        now = torch.stack([self.monitored["scene/opacity"], losses["entropy"].detach()]).tolist()
+        self.monitor.watch(*now, self.progress(self.global_step))
         return losses
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
