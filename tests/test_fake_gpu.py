@@ -181,7 +181,7 @@ def test_a_round_of_distillation_waits_for_the_number_of_rays_alone(guidance):
     batch, noise = example(), torch.Generator("cpu")
     with FakeGpu() as gpu:
         system, context, noise = system.to("cuda"), batch.context[:1].to("cuda"), torch.Generator("cuda")
-        state = Distillation(system, context, guidance, DistillOptions(views=2, rays=8, input_rays=4), noise)
+        state = Distillation(system, context, guidance, DistillOptions(views=2, rays=8, input_rays=4))
 
         def update(number: int) -> None:
             loss = sum(state.losses(number, noise).values())
