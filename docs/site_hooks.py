@@ -11,18 +11,25 @@ from mkdocs.structure.pages import Page
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
+def modules(config: MkDocsConfig) -> list[str]:
+    """The names of vcgen's modules and packages, in alphabetical order."""
+    package = Path(config.config_file_path).parent / "vcgen"
+    found = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    return sorted(path.stem for path in found if not path.name.startswith("__"))
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """The reference in the navigation."""
+    config.nav.append({"Reference": [f"reference/{name}.md" for name in modules(config)]})
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The pages that are no files in docs/: the README, and one for each module or package of vcgen."""
-    root = Path(config.config_file_path).parent
-    files.append(File.generated(config, "index.md", content=(root / "README.md").read_text()))
-    names = sorted(
-        {path.stem for path in (root / "vcgen").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    )
-    for name in names:
-        if not name.startswith("__"):
-            files.append(
-                File.generated(config, f"reference/{name}.md", content=f"# vcgen.{name}\n\n::: vcgen.{name}\n")
-            )
+    readme = (Path(config.config_file_path).parent / "README.md").read_text()
+    files.append(File.generated(config, "index.md", content=readme))
+    for name in modules(config):
+        content = f"# vcgen.{name}\n\n::: vcgen.{name}\n"
+        files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
 
 

@@ -51,7 +51,7 @@ def test_an_encoder_with_its_field_and_a_prior_train_from_a_config_beside_their_
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     # What a checkpoint names is imported only where the user names the package.
     entry = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["vcgen"]
-    with pytest.raises(UserError, match="the model class 'vcgen_examples.code_field.CodeEncoder' is none of vcgen's"):
+    with pytest.raises(UserError, match=r"the model class 'vcgen_examples.code_field.CodeEncoder' is none of vcgen's"):
         build_system(entry["class_path"], entry["init_args"])
     system = build_system(entry["class_path"], entry["init_args"], ["vcgen_examples"])
     assert type(system.prior).__name__ == "GaussianPrior"
@@ -99,7 +99,7 @@ def test_a_metric_is_a_column_with_its_definition(importable, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, words",
+    ("name", "words"),
     [
         ("gmsdd", "there is no Metric 'gmsdd'"),
         ("nowhere.Gmsd", "No module named 'nowhere'; is its package installed, or its folder in PYTHONPATH?"),

@@ -1,6 +1,7 @@
 """An encoder with its field: a code for the whole image, and a network that reads it at every point (as CodeNeRF)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class CodeEncoder(Encoder):
         super().__init__()
         self.radius = radius
         widths = (3, width // 4, width // 2, width)
-        layers = [nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:], strict=False)]
+        layers = [nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths)]
         self.image = nn.Sequential(*(part for layer in layers for part in (layer, nn.SiLU())))
         self.network = nn.Sequential(
             nn.Linear(24 + width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 4)
