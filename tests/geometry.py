@@ -5,7 +5,7 @@ from skimage.color import rgb2gray
 from skimage.feature import SIFT, match_descriptors
 from skimage.morphology import dilation, disk
 
-from vcgen.data.epipolar import epipolar_errors, fundamental_matrix
+from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
 from vcgen.data.shards.record import SceneRecord, decode_views
 
 
@@ -63,3 +63,11 @@ def matched_errors(record: SceneRecord, first: int, second: int) -> np.ndarray:
     size = np.array([record.size[1], record.size[0]])
     F = fundamental_matrix(record.c2w[first], record.K[first], record.c2w[second], record.K[second])
     return epipolar_errors(F, keypoints[0][pairs[:, 0]] / size, keypoints[1][pairs[:, 1]] / size, record.size)
+
+
+def epipolar_errors(F: np.ndarray, points_a: np.ndarray, points_b: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Distance in pixels (n,) of matched points of the second view to the epipolar lines of the first's; points
+    normalized (n, 2).
+    """
+    pixels = np.concatenate([points_b * np.array([size[1], size[0]]), np.ones_like(points_b[:, :1])], -1)
+    return np.abs((epipolar_lines(F, points_a, size) * pixels).sum(-1))

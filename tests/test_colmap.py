@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from colmap_files import C2W, COEFFICIENTS, DOTS, HEIGHT, POINTS, WIDTH, WORLD, write_scene
+from geometry import epipolar_errors
 from training import refusal
 from vcgen.cli.main import main
-from vcgen.data.epipolar import epipolar_errors, fundamental_matrix
+from vcgen.data.epipolar import fundamental_matrix
 from vcgen.data.formats.colmap_model import read_model
 from vcgen.data.images.lenses import CAMERA_MODELS
 from vcgen.data.shards.files import read_index

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geometry import epipolar_errors
 from scenes import looking_inwards, make_record, noise, png
 from vcgen.cli.main import main
 from vcgen.data.drawing import COLORS, choose_points, draw_epipolar_lines, object_mask
-from vcgen.data.epipolar import epipolar_errors, epipolar_lines, fundamental_matrix
+from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
 from vcgen.data.shards.files import write_shards
 
 

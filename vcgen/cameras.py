@@ -193,12 +193,6 @@ def pytorch3d_to_c2w(R: Tensor, T: Tensor) -> Tensor:
     return rigid_inverse(w2c) @ PYTORCH3D_TO_OPENCV.to(R)
 
 
-def c2w_to_pytorch3d(c2w: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`pytorch3d_to_c2w`."""
-    w2c = rigid_inverse(c2w @ PYTORCH3D_TO_OPENCV.to(c2w))
-    return w2c[..., :3, :3].transpose(-1, -2), w2c[..., :3, 3]
-
-
 def colmap_to_c2w(quaternion: Tensor, translation: Tensor) -> Tensor:
     """COLMAP's world-to-camera quaternion (..., 4) as (w, x, y, z) and translation (..., 3) -> OpenCV
     camera-to-world.
@@ -214,11 +208,6 @@ def colmap_to_c2w(quaternion: Tensor, translation: Tensor) -> Tensor:
     w2c[..., :3, 3] = translation
     w2c[..., 3, 3] = 1
     return rigid_inverse(w2c)
-
-
-def field_of_view(K: Tensor) -> Tensor:
-    """Horizontal field of view in degrees of normalized intrinsics (..., 3, 3) with a centered principal point."""
-    return torch.rad2deg(2 * torch.atan(0.5 / K[..., 0, 0]))
 
 
 def focal_from_fov(degrees: float) -> float:

@@ -1,7 +1,9 @@
 """Command lines as people type them; what is wrong with one is said in one line: the option, the fault, the nearest
 one, where the help is.
 
-Of all commands but fit and validate, whose parser is Lightning's.
+Of all commands but three: fit and validate are LightningCLI, whose parser builds objects of classes that the
+configuration names; doctor must run where packages are missing, so it has only argparse of the standard library. So do
+the programs in benchmarks/, whose few options need no more.
 """
 
 import inspect

@@ -24,11 +24,3 @@ def epipolar_lines(F: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> 
     lines = np.concatenate([points, np.ones_like(points[:, :1])], -1) @ F.T
     lines = lines / np.array([size[1], size[0], 1.0])
     return lines / np.linalg.norm(lines[:, :2], axis=-1, keepdims=True)
-
-
-def epipolar_errors(F: np.ndarray, points_a: np.ndarray, points_b: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Distance in pixels (n,) of matched points of the second view to the epipolar lines of the first's; points
-    normalized (n, 2).
-    """
-    pixels = np.concatenate([points_b * np.array([size[1], size[0]]), np.ones_like(points_b[:, :1])], -1)
-    return np.abs((epipolar_lines(F, points_a, size) * pixels).sum(-1))

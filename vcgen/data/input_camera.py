@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -12,10 +12,12 @@ from msgspec import Meta
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
 from vcgen.data.images.framing import RgbaImage
-from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.schema import Elevation, Length, NotNegative
 from vcgen.types import Views
+
+if TYPE_CHECKING:
+    from vcgen.data.shards.record import SceneRecord
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class InputCamera:
         )
 
     @classmethod
-    def typical(cls, record: SceneRecord) -> "InputCamera":
+    def typical(cls, record: "SceneRecord") -> "InputCamera":
         """That of a scene: its focal length, near and far, and the medians of its cameras' distances and elevations."""
         centers = record.c2w[:, :3, 3]
         distance = np.linalg.norm(centers, axis=1)
