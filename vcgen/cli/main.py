@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": (TRAINER, "train: vcgen fit -c configs/cars64.yaml [--key value]"),
     "validate": (TRAINER, "run the validation loop of a configuration"),
     "data pack": ("vcgen.cli.pack:main", "turn posed images into shards: vcgen data pack FORMAT SOURCE OUT"),
+    "data poses": ("vcgen.cli.poses:main", "find the cameras of photos and pack them: vcgen data poses PHOTOS OUT"),
     "data render": (
         "vcgen.cli.render_meshes:main",
         "turn mesh files into shards of posed images: vcgen data render MESHES OUT",

@@ -136,7 +136,7 @@ def colmap(
     images: str = "",
     masks: str = "",
     up: Up = "auto",
-    **options,
+    **options: Any,
 ) -> None:
     """Pack COLMAP models with their images, as COLMAP, GLOMAP, VGGT, Depth-Anything-3 and InstantSplat write them.
 

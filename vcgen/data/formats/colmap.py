@@ -1,7 +1,8 @@
 """COLMAP's sparse models with their images: ``SCENE/{images, sparse/0}``, and where other programs put the same files.
 
 Poses are world-to-camera in a world of any place, turn and unit; here the world is turned upright, and the sparse
-points tell near and far. Every camera model but panoramas is read; lenses that bend are undistorted."""
+points tell near and far. Every camera model but panoramas is read; lenses that bend are undistorted.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +46,8 @@ NEAREST, FARTHEST, ROOM = 1, 99, 1.1
 @dataclass(frozen=True, kw_only=True)
 class ColmapSettings(Settings):
     """How models become records. measured: those of "near" and "far" that the sparse points tell. images, masks:
-    folders, absolute or in that of the scene. up: what becomes z."""
+    folders, absolute or in that of the scene. up: what becomes z.
+    """
 
     measured: tuple[str, ...] = ()
     images: str = ""
@@ -118,7 +120,8 @@ def ray_bounds(model: SparseModel) -> tuple[float, float]:
     """(near, far): the nearest and the farthest that an image shows, by the points that project into it: their 1st and
     99th percentile of distance, Euclidean, over and times ``ROOM``. (inf, 0) where no image shows ``ENOUGH``.
 
-    Points hidden from an image count, too, since not every program notes which image shows which."""
+    Points hidden from an image count, too, since not every program notes which image shows which.
+    """
     near, far = np.inf, 0.0
     for view in model.views:
         local = (model.points - view.c2w[:3, 3]) @ view.c2w[:3, :3]

@@ -1,7 +1,8 @@
 """COLMAP's sparse models, text or binary: cameras, poses and points as COLMAP, GLOMAP, VGGT, Depth-Anything-3 and
 InstantSplat write them (https://colmap.github.io/format.html).
 
-Files are taken for a stranger's: what they count is read as far as it is there, and every damage is one line."""
+Files are taken for a stranger's: what they count is read as far as it is there, and every damage is one line.
+"""
 
 import math
 import struct
@@ -61,7 +62,8 @@ def read_model(folder: Path) -> SparseModel:
     """The model in a folder; of a text and a binary one, the binary one, as COLMAP does.
 
     Points may be absent. Raises UserError for files that are missing, cut short or malformed, for cameras that are none
-    of COLMAP's, or panoramas, and for poses that are none."""
+    of COLMAP's, or panoramas, and for poses that are none.
+    """
     is_binary = all((folder / f"{name}.bin").is_file() for name in ("cameras", "images"))
     reader, kind = (_Binary, "bin") if is_binary else (_Text, "txt")
     path = folder / f"cameras.{kind}"

@@ -11,7 +11,8 @@ Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 
 def upright_turn(up: Up, c2w: np.ndarray) -> np.ndarray:
     """The least rotation (3, 3) of a world that makes ``up`` its z axis; "auto": as :func:`guessed_up` says, with a
-    remark. c2w: (V, 4, 4) of images as they are to be looked at."""
+    remark. c2w: (V, 4, 4) of images as they are to be looked at.
+    """
     if up != "auto":
         return turn_to_z(np.eye(3)["xyz".index(up[-1])] * (-1 if up[0] == "-" else 1))
     guess, reason = guessed_up(c2w)
@@ -22,7 +23,8 @@ def upright_turn(up: Up, c2w: np.ndarray) -> np.ndarray:
 
 def guessed_up(c2w: np.ndarray) -> tuple[np.ndarray, str]:
     """A unit vector (3,) and why: perpendicular to the rows of all images, where people held the camera level and
-    turned it; else the images' mean upward direction; else z, where these cancel out."""
+    turned it; else the images' mean upward direction; else z, where these cancel out.
+    """
     right, upward = c2w[:, :3, 0], -c2w[:, :3, 1].mean(0)
     length = float(np.linalg.norm(upward))
     values, vectors = np.linalg.eigh(right.T @ right / len(right))

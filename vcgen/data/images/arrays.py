@@ -89,10 +89,11 @@ def encode_scene(pixels: list[np.ndarray], names: Sequence[str]) -> tuple[list[b
         counts = f"{len(transparent)} images have transparency, {len(without)} have no alpha channel ({few})"
         raise UserError(f"{counts}; make all RGBA or all RGB")
     channels = 4 if transparent else 3
-    return [_encode(image[..., :channels]) for image in pixels], channels == 4
+    return [encode_png(image[..., :channels]) for image in pixels], channels == 4
 
 
-def _encode(pixels: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 pixels (height, width), or with 3 or 4 channels."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -17,7 +17,8 @@ Bend = Callable[..., Pair]
 
 class CameraModel(NamedTuple):
     """One of COLMAP's. number: in binary files. focals: 1 or 2, how many focal lengths come first; the principal point
-    follows, then the ``coefficients``, by name."""
+    follows, then the ``coefficients``, by name.
+    """
 
     number: int
     focals: int

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from vcgen.data.formats.remarks import collect_remarks
 from vcgen.data.formats.scene import SceneFolder, Settings
@@ -16,8 +17,9 @@ from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.terminal import printable
 
-ListScenes = Callable[[Path, Settings], list[SceneFolder]]
-ReadScene = Callable[[SceneFolder, Settings], SceneRecord]
+#: Formats have settings, and kinds of scenes, of their own: Any stands for them.
+ListScenes = Callable[[Path, Any], list[SceneFolder]]
+ReadScene = Callable[[Any, Any], SceneRecord]
 
 
 def convert(
