@@ -65,7 +65,7 @@ def test_the_weight_is_noise_over_signal(time):
     alpha, sigma = signal_and_noise(SCHEDULE, torch.tensor([time]), torch.zeros(1))
     ratio = math.tan(((time + 1) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
     weigh = lambda **options: NGD(**options).weight(float(alpha), float(sigma))
-    assert weigh(gamma=0.5, max_weight=math.inf) == pytest.approx(0.5 * ratio, rel=0.01)
+    assert weigh(gamma=0.5, max_weight=1e12) == pytest.approx(0.5 * ratio, rel=0.01)
     assert weigh(gamma=1.0, max_weight=0.85) == pytest.approx(min(0.85, ratio), rel=0.01)
     assert weigh(gamma=0.0) == 0
     # alpha sigma is half the sine of twice the angle
@@ -184,7 +184,7 @@ def disagreeing_views(guidance):
 
 def test_weights_above_one_diverge_and_the_clip_prevents_it():
     options = dict(gamma=1.0, eta=0.0, start=0.98, rounds=40)
-    unclipped, clipped = (disagreeing_views(NGD(**options, max_weight=clip)) for clip in (math.inf, 0.85))
+    unclipped, clipped = (disagreeing_views(NGD(**options, max_weight=clip)) for clip in (1e12, 0.85))
     assert unclipped > 100 and clipped < 1.0
 
 
@@ -192,7 +192,8 @@ def test_weights_above_one_diverge_and_the_clip_prevents_it():
 def test_without_gamma_low_noise_does_not_let_the_views_go(gamma):
     """Two views whose priors, without spread, want -0.5 and 0.5. Left alone they get it; else each target keeps only
     the last step's fraction, alpha sigma, from the scene, which is the mean of the targets, and leaves its start as the
-    product of the weights does."""
+    product of the weights does.
+    """
     means, start = torch.tensor([-0.5, 0.5]).reshape(2, 1, 1, 1), 0.3
     certain = lambda noisy, times: Denoised(means.expand_as(noisy), noisy)
     fit = lambda targets, _: targets.mean(0, keepdim=True).expand_as(targets)
@@ -283,7 +284,7 @@ def test_averaging_perturbations_takes_noise_out_of_the_direction():
     ],
 )
 def test_impossible_rounds_are_refused(kind, wrong):
-    with pytest.raises(ValueError, match="need 0 <= end < start"):
+    with pytest.raises(ValueError, match=r"need end < start|expected (float|int) [<>]= |must be finite"):
         kind(**wrong)
 
 
@@ -291,5 +292,5 @@ def test_impossible_rounds_are_refused(kind, wrong):
     "wrong", [dict(gamma=-1.0), dict(gamma=math.nan), dict(max_weight=-0.1), dict(eta=1.1), dict(eta=-0.1)]
 )
 def test_impossible_weights_are_refused(wrong):
-    with pytest.raises(ValueError, match="need gamma >= 0 or null, max_weight >= 0"):
+    with pytest.raises(ValueError, match=r"^NGD\.(gamma|max_weight|eta)(: expected float [<>]= | must be finite)"):
         NGD(**wrong)

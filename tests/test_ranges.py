@@ -2,6 +2,7 @@
 name.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import isabstract
@@ -17,11 +18,11 @@ from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 from vcgen.levels import check_levels
-from vcgen.schema import AtLeastOne, NotNegative, Unit
+from vcgen.schema import AtLeastOne, NotNegative, Unit, check_options, is_bounded
 from vcgen.systems.base import System
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.training.fit import STANDING
-from vcgen.training.ranges import check_pair, check_ranges, is_bounded
+from vcgen.training.ranges import check_pair, check_ranges
 
 
 def below(kind: type) -> set[type]:
@@ -225,3 +226,28 @@ def test_a_distillation_with_fewer_rays_than_views_names_both():
 def test_an_input_view_that_some_scene_does_not_have_is_refused():
     with pytest.raises(UserError, match=r"none is view 50.*change data.context"):
         FixedScenes(read_index("data/cars64/test"), scenes=2, targets=1, context=50)
+
+
+@dataclass
+class Options:
+    """Of a member that a user adds."""
+
+    name: str = ""
+    fractions: tuple[Unit, Unit] | None = None
+
+    def __post_init__(self):
+        check_options(self)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ((0.0, 1.5), r"Options.fractions\[1\]: expected float <= 1.0; not \(0.0, 1.5\)"),
+        ((math.nan, 0.5), "Options.fractions must be finite"),
+        ((0.5,), "Options.fractions: expected array of length 2"),
+    ],
+)
+def test_objects_made_in_python_keep_to_the_ranges_of_their_annotations(value, line):
+    assert Options().fractions is None and Options("a", (0, 1.0)).fractions == (0, 1.0)
+    with pytest.raises(ValueError, match=f"^{line}"):
+        Options(fractions=value)

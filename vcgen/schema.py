@@ -1,10 +1,16 @@
 """Types that the schemas of several files share: what a number or a text in a file may be.
 
 A schema is a msgspec Struct beside the code that owns the file. Bounds are wide enough for every use and narrow enough
-that what follows (a float32, an array of that many pixels, a line in a report) can hold the value."""
+that what follows (a float32, an array of that many pixels, a line in a report) can hold the value.
+"""
 
-from typing import Annotated
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from typing import Annotated, Any, get_args, get_type_hints
 
+import msgspec
 from msgspec import Meta
 
 _PRINTABLE = "^[^\\x00-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]*\\Z"
@@ -40,3 +46,45 @@ Name = Annotated[str, Meta(max_length=200, pattern=_PRINTABLE)]
 Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=_PRINTABLE)]
 #: Free text.
 Text = Annotated[str, Meta(max_length=100_000)]
+
+
+def excluded(hint: Any, value: Any) -> str:
+    """Why an annotation excludes a value, plain data, to be said after its name; "" where it does not."""
+    if any(not math.isfinite(number) for number in _floats(value)):
+        return f" must be finite, not {value}"
+    if is_bounded(hint):
+        try:
+            msgspec.convert(value, hint)
+        except msgspec.ValidationError as error:
+            wanted, _, at = str(error).replace("`", "").removeprefix("Expected ").partition(" - at $")
+            return f"{at}: expected {wanted}; not {value}"
+    return ""
+
+
+def check_options(options: Any) -> None:
+    """Raise ValueError where a field of a dataclass lies outside the range that its annotation states.
+
+    Its ``__post_init__`` calls this, for objects that are made in Python: what a configuration holds has been checked
+    under the options' full names.
+    """
+    for name, hint in _bounded_fields(type(options)).items():
+        if why := excluded(hint, getattr(options, name)):
+            raise ValueError(f"{type(options).__name__}.{name}{why}")
+
+
+def is_bounded(hint: Any) -> bool:
+    """Whether an annotation, or a part of it, states a range."""
+    return hasattr(hint, "__metadata__") or any(map(is_bounded, get_args(hint)))
+
+
+@cache
+def _bounded_fields(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(kind) if is_bounded(hints[field.name])}
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    for item in value if isinstance(value, (list, tuple)) else ():
+        yield from _floats(item)

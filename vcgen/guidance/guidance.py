@@ -10,13 +10,14 @@ from torch import Tensor
 
 from vcgen.diffusion.schedule import of_each, signal_and_noise, signal_and_noise_at, timestep
 from vcgen.guidance.base import ConditionedPrior, Guidance, Round
-from vcgen.schema import AtLeastOne, NotNegative, Unit
+from vcgen.schema import AtLeastOne, NotNegative, Unit, check_options
 
 
 def check_rounds(guidance: "NGD | SDS | SJC") -> None:
-    """Raises ValueError where noise levels or counts are impossible; all guidances have the same."""
-    if not 0 <= guidance.end < guidance.start <= 1 or guidance.rounds < 1 or guidance.updates < 1:
-        raise ValueError(f"need 0 <= end < start <= 1, rounds and updates >= 1; got {guidance}")
+    """Raises ValueError where noise levels or other options are impossible."""
+    check_options(guidance)
+    if guidance.end >= guidance.start:
+        raise ValueError(f"need end < start; got {guidance}")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,6 @@ class NGD(Guidance):
 
     def __post_init__(self) -> None:
         check_rounds(self)
-        if not ((self.gamma is None or self.gamma >= 0) and self.max_weight >= 0 and 0 <= self.eta <= 1):
-            raise ValueError(f"need gamma >= 0 or null, max_weight >= 0, eta in [0, 1]; got {self}")
 
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """The walk starts at the noised renderings; one draw of noise is shared by all views."""
@@ -66,7 +65,8 @@ class NGD(Guidance):
         self, number: int, last: Round, renderings: Tensor, prior: ConditionedPrior, generator: torch.Generator
     ) -> Round:
         """Noise the last estimate again with its own noise, denoise it, and move the result towards the rendering: with
-        the noise estimate e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I."""
+        the noise estimate e + gamma (sigma / alpha) (x - I), the clean image is x <- (1 - w) x + w I.
+        """
         fraction = self.start + (self.end - self.start) * number / max(1, self.rounds - 1)
         time = timestep(prior.schedule, fraction)
         times = of_each(renderings, time)
@@ -160,8 +160,6 @@ class SJC(Guidance):
 
     def __post_init__(self) -> None:
         check_rounds(self)
-        if self.draws < 1:
-            raise ValueError(f"need draws >= 1; got {self}")
 
     def annealed(self, progress: float, end: float) -> Self:
         """See :meth:`Guidance.annealed`."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.schema import NotNegative
+from vcgen.schema import NotNegative, check_options
 
 #: Weight of the photo's color and opacity against score distillation, by the latter's reduction.
 AGAINST = {"mean": (5.0, 0.5), "sum": (1000.0, 500.0)}
@@ -41,9 +41,7 @@ class LossWeights:
     entropy: NotNegative = 1e-3
 
     def __post_init__(self) -> None:
-        given = (self.rgb or 0, self.mask or 0, self.sds, self.smoothness, self.orientation, self.opacity, self.entropy)
-        if min(given) < 0:
-            raise ValueError(f"weights must not be negative; got {self}")
+        check_options(self)
 
     def at(self, progress: float) -> dict[str, float]:
         """The weights by the losses' names when the fraction ``progress`` in [0, 1] of the run is over."""
@@ -62,7 +60,8 @@ class LossWeights:
 def distance_to_targets(latents: Tensor, targets: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
     """Half the squared distance of latents (n, ...) to targets that get no gradient: its gradient is latents - targets,
     divided by the number of latents ("sum") or of all entries ("mean"). As a loss among others it passes a gradient
-    scaler unharmed."""
+    scaler unharmed.
+    """
     half = 0.5 * (latents - targets.detach()).square()
     return half.mean() if reduction == "mean" else half.sum() / len(latents)
 

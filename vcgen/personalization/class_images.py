@@ -17,7 +17,7 @@ from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.io import read_json, write_bytes
 from vcgen.random import seeded
-from vcgen.schema import AtLeastOne, NotNegative
+from vcgen.schema import AtLeastOne, NotNegative, check_options
 from vcgen.terminal import printable
 from vcgen.visualization.video import to_uint8, write_png
 
@@ -45,8 +45,9 @@ class Preservation:
     weight: NotNegative = 1.0
 
     def __post_init__(self) -> None:
-        if not self.prompts or self.count < 1 or self.steps < 1 or self.batch_size < 1 or self.weight < 0:
-            raise ValueError(f"preservation needs prompts, count, steps, batch_size >= 1 and weight >= 0; got {self}")
+        check_options(self)
+        if not self.prompts:
+            raise ValueError("model.preservation.prompts is empty: give the class's")
         if faults := [fault for prompt in self.prompts if (fault := fault_of(prompt, [""]))]:
             raise ValueError(f"model.preservation.prompts: {faults[0]}: the class's noun stands there")
 

@@ -3,7 +3,8 @@
 The renderer knows nothing of networks: it takes any :class:`vcgen.types.Field`, of colors or of features, and any
 :class:`vcgen.types.RayScene`, which it only asks. Samples are *intervals* that tile
 [near, far] without gaps, so a homogeneous medium is composited exactly whatever the number of samples (Max 1995, eq.
-12)."""
+12).
+"""
 
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.rays import Rays
-from vcgen.schema import AtLeastOne, Length
+from vcgen.schema import AtLeastOne, Length, check_options
 from vcgen.types import Field, RayRendering, RayScene, Rendering, Scene
 
 #: Of one ray: a file that asks for more is damaged.
@@ -55,14 +56,14 @@ class RenderOptions:
         return first + max(self.samples, self.importance) + self.around_depth
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.importance < 0 or self.around_depth < 0:
-            raise ValueError(f"samples must be >= 1, importance and around_depth >= 0; got {self}")
+        check_options(self)
 
 
 def ray_sphere(rays: Rays, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """Clip rays (batch, rays) to spheres: entry and exit distance (batch, rays), equal where the ray misses.
 
-    center: (batch, 3); radius: (batch,), may be infinite."""
+    center: (batch, 3); radius: (batch,), may be infinite.
+    """
     offset = rays.origins - center[:, None]
     half_b = (offset * rays.directions).sum(-1)
     discriminant = half_b.square() - offset.square().sum(-1) + radius[:, None].square()
@@ -92,7 +93,8 @@ def importance_edges(
     edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the fraction of the probability spread uniformly, so
         that what the
     first pass missed can be found. Jittered with a generator, else deterministic. First and last edge stay, so the ray
-    remains tiled."""
+    remains tiled.
+    """
     weights = weights + padding * weights.sum(-1, keepdim=True) / weights.shape[-1] + 1e-6
     cdf = torch.cat([torch.zeros_like(weights[..., :1]), weights.cumsum(-1)], -1)
     cdf = cdf / cdf[..., -1:]
@@ -125,7 +127,8 @@ def render_rays(
     """Render rays (batch, rays): a field by sampling along them, a ray scene by asking it.
 
     With a generator sampling is jittered (training); without, it is deterministic. Differentiable with respect to the
-    scene."""
+    scene.
+    """
     entry, leave = ray_sphere(rays, scene.center, scene.radius)
     if isinstance(scene, RayScene):
         hit = leave > entry

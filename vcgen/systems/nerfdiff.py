@@ -19,7 +19,7 @@ from vcgen.metrics.mean import Mean
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
-from vcgen.schema import AtLeastOne, Count, NotNegative, Side
+from vcgen.schema import AtLeastOne, Count, NotNegative, Side, check_options
 from vcgen.systems.base import FieldSystem
 from vcgen.types import Example, Rendering, Scene, Views
 
@@ -44,8 +44,7 @@ class PriorOptions:
     field_gradient_from: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.views < 1 or (self.condition_size or 1) < 1:
-            raise ValueError(f"prior_options: views and condition_size must be at least 1; got {self}")
+        check_options(self)
 
 
 class NerfDiff(FieldSystem):
@@ -165,7 +164,8 @@ class NerfDiff(FieldSystem):
 
     def denoising_losses(self, field: Scene, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The prior's loss on the first target views of every scene, over white, given the field's renderings at their
-        cameras: of each image (n,), with the fraction of the noise schedule (n,), in [0, 1), at which it was taken."""
+        cameras: of each image (n,), with the fraction of the noise schedule (n,), in [0, 1), at which it was taken.
+        """
         target = example.target[:, : self.prior_options.views]
         self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from
@@ -178,7 +178,8 @@ class NerfDiff(FieldSystem):
     def monitor(self, losses: Tensor, fraction: Tensor) -> None:
         """Notes the mean of the losses (n,) by quarters of the noise schedule, each of the last step that had images
         there, NaN before. All on the device: looking at the numbers here would make the CPU wait for the GPU at every
-        step."""
+        step.
+        """
         for low in (0.0, 0.25, 0.5, 0.75):
             name, inside = f"denoising/t_{low:g}_to_{low + 0.25:g}", (fraction >= low) & (fraction < low + 0.25)
             before = self.monitored.get(name, torch.full_like(losses[0], torch.nan))
@@ -221,7 +222,8 @@ class NerfDiff(FieldSystem):
             schedule at which sampling
         starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or
         "dpm++" (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown
-        sampler."""
+        sampler.
+        """
         if self.prior is None:
             raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
         if not 0 <= strength <= 1:

@@ -2,7 +2,6 @@
 arXiv 2208.12242).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.personalization.base import Personalization
 from vcgen.personalization.class_images import Preservation, draw_class_images, read_class_images
 from vcgen.random import run_seed
-from vcgen.schema import AtLeastOne, Count, NotNegative, Positive
+from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, check_options
 from vcgen.systems.base import System
 from vcgen.types import Example, Views
 from vcgen.visualization.logging import show_image
@@ -66,15 +65,9 @@ class ViewImages:
     def __post_init__(self) -> None:
         if fault := fault_of(self.prompt, [""]):
             raise ValueError(f"model.images.prompt: {fault}: the object's name stands there")
-        if (
-            self.rows < 0
-            or self.steps < 1
-            or not 0 <= self.guidance_scale < math.inf
-            or not (self.views or not self.rows)
-        ):
-            raise ValueError(
-                f"model.images needs views, rows and guidance_scale of 0 or more, steps of 1 or more; got {self}"
-            )
+        check_options(self)
+        if self.rows and not self.views:
+            raise ValueError("model.images.views is empty: give some, or set model.images.rows to 0")
 
     def prompts_of(self, phrase: str) -> list[str]:
         """A row of prompts."""
@@ -196,7 +189,8 @@ class Personalize(System):
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses "denoising": the mean over the object's latents, weighted by min-SNR where asked for; with
-        preservation "class": that of as many images of the class, in one batch with them."""
+        preservation "class": that of as many images of the class, in one batch with them.
+        """
         views, count = example.context, self.batch_size
         chosen = draw(views.images.shape[1], count, generator)
         images = photos(views, self.augmentation, chosen, self.prior.size, generator)

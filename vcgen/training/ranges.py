@@ -3,14 +3,12 @@ its full name.
 """
 
 import importlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import msgspec
-
 from vcgen.errors import UserError
+from vcgen.schema import excluded
 
 
 def check_ranges(kind: type, arguments: Mapping[str, Any], place: str) -> None:
@@ -41,14 +39,8 @@ def check_value(hint: Any, value: Any, place: str) -> None:
             check_value(
                 next((get_args(kind)[1] for kind in kinds if get_origin(kind) is dict), Any), item, f"{place}.{name}"
             )
-    elif any(not math.isfinite(number) for number in _floats(value)):
-        raise UserError(f"{place} must be finite, not {value}")
-    elif is_bounded(hint):
-        try:
-            msgspec.convert(value, hint)
-        except msgspec.ValidationError as error:
-            wanted, _, at = str(error).replace("`", "").removeprefix("Expected ").partition(" - at $")
-            raise UserError(f"{place}{at}: expected {wanted}; not {value}") from error
+    elif why := excluded(hint, value):
+        raise UserError(f"{place}{why}")
 
 
 def check_pair(model: str, data: str) -> None:
@@ -64,15 +56,3 @@ def named_class(path: str) -> type:
     """The class of a configuration's ``class_path``, which the parser has found."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
-
-
-def is_bounded(hint: Any) -> bool:
-    """Whether an annotation, or a part of it, states a range."""
-    return hasattr(hint, "__metadata__") or any(map(is_bounded, get_args(hint)))
-
-
-def _floats(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    for item in value if isinstance(value, (list, tuple)) else ():
-        yield from _floats(item)

@@ -16,7 +16,7 @@ from vcgen.errors import UserError
 from vcgen.guidance.base import ConditionedPrior, Guidance, Round
 from vcgen.random import seeded
 from vcgen.rendering.ray_batches import ray_losses
-from vcgen.schema import AtLeastOne, Elevation, NotNegative, Positive
+from vcgen.schema import AtLeastOne, Elevation, NotNegative, Positive, check_options
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Finetunable, Scene, Views
 
@@ -59,20 +59,14 @@ class DistillOptions:
     guidance_scale: NotNegative = 1.05
 
     def __post_init__(self) -> None:
+        check_options(self)
         low, high = self.elevations
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"samples per ray must be at least 1, not {self.samples}")
-        if 1 <= self.rays < self.views:
+        if self.rays < self.views:
             raise ValueError(f"options.rays is {self.rays}, options.views {self.views}: give at least one ray per view")
-        if self.views < 1 or self.rays < self.views or self.input_rays < 1 or self.input_weight < 0:
-            raise ValueError(f"need views and input_rays >= 1, rays >= views, input_weight >= 0; got {self}")
         if not -90 < low <= high < 90:
             raise ValueError(f"elevations must satisfy -90 < lowest <= highest < 90 degrees, not {self.elevations}")
-        rates = [rate for rate in (self.scene_lr, self.decoder_lr) if rate is not None]
-        if not rates:
+        if self.scene_lr is None and self.decoder_lr is None:
             raise ValueError("scene_lr and decoder_lr are both null: nothing is left to finetune, give one of them")
-        if not min(rates) > 0:
-            raise ValueError(f"learning rates must be positive, not {self.scene_lr} and {self.decoder_lr}")
 
 
 class Distillation(nn.Module):
@@ -152,7 +146,8 @@ class Distillation(nn.Module):
         ``guidance.updates``.
 
         "virtual": mean squared error on rays of the virtual views against the guidance's targets; "input": on rays of
-        the input view, already weighted; and those of the guidance's own parameters, where it has any."""
+        the input view, already weighted; and those of the guidance's own parameters, where it has any.
+        """
         if update % self.guidance.updates == 0:
             self.advance(update // self.guidance.updates, generator)
         field, options = self.field, self.options
@@ -205,7 +200,8 @@ def virtual_cameras(camera: Cameras, center: Tensor, count: int, elevations: tup
     world z up.
 
     On a golden-angle spiral over the zone between the elevations (degrees), equal areas to each; the first azimuth is
-    the camera's."""
+    the camera's.
+    """
     offset = camera.centers - center
     low, high = (math.sin(math.radians(e)) for e in elevations)
     steps = torch.arange(count, device=center.device)

@@ -9,7 +9,7 @@ from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
-from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit
+from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit, check_options
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,8 @@ class RealFusionOptions:
     refresh_every: AtLeastOne = 16
 
     def __post_init__(self) -> None:
-        if min(self.render_size, self.views, self.reference_rays, self.refresh_every) < 1:
-            raise ValueError(f"render_size, views, reference_rays and refresh_every must be at least 1; got {self}")
-        if min(self.shading) < 0 or abs(sum(self.shading) - 1) > 1e-6:
+        check_options(self)
+        if abs(sum(self.shading) - 1) > 1e-6:
             raise ValueError(
                 f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}"
             )
