@@ -8,12 +8,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import load_file, save_file
-from vcgen.checkpoints.pretrained import start_from
 
 from prior_folder import entry, exported, trained
 from vcgen.cameras import orbit, pinhole
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.build import build_system
+from vcgen.checkpoints.model_folder import start_from
 from vcgen.errors import UserError
 from vcgen.io import file_sha256
 from vcgen.types import Views
