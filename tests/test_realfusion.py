@@ -51,7 +51,7 @@ def test_the_weights_fit_the_reduction_and_follow_the_run():
     course = [LossWeights(orientation=0.01, entropy=0.4).at(fraction) for fraction in (0, 0.5, 0.75, 1)]
     assert [w["orientation"] for w in course] == pytest.approx([1e-4, 1e-3, 10**-2.5, 1e-2])
     assert [w["entropy"] for w in course] == pytest.approx([0, 0, 0.2, 0.4])
-    with pytest.raises(ValueError, match="rgb: expected float >= 0.0"):
+    with pytest.raises(ValueError, match=r"rgb: expected float >= 0.0"):
         LossWeights(rgb=-1.0)
 
 

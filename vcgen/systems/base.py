@@ -79,9 +79,8 @@ class System(pl.LightningModule):
         total = torch.stack([self.loss_weights.get(name, 1.0) * value for name, value in losses.items()]).sum()
         self.last_losses, self.last_keys = {name: value.detach() for name, value in losses.items()}, example.keys
         self.unlearned.append((total.detach(), self.last_losses, self.last_keys))
-        if (
-            torch.distributed.is_available() and torch.distributed.is_initialized()
-        ):  # now, before other processes get its gradients and blame their own scenes
+        # Of several processes each looks now, before the others get its gradients and blame their own scenes.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.refuse_not_finite()
         logged = {f"train/{name}": value for name, value in self.last_losses.items()} | self.monitored
         self.log_dict(logged, batch_size=len(example.keys))
