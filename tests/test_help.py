@@ -1,6 +1,7 @@
 """Every option of every class that a shipped configuration names has a line of help, which `--help` prints."""
 
 import inspect
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from docstring_parser import parse
 from lightning.pytorch import LightningDataModule
 
+from vcgen.cli import main as cli
 from vcgen.option_types import type_text
 from vcgen.schema import AtLeastOne, BelowOne, Positive, Unit
 from vcgen.systems.base import System
@@ -101,3 +103,54 @@ def test_the_first_line_of_the_help_is_a_sentence(cls):
 )
 def test_types_are_printed_in_words(hint, text):
     assert type_text(hint) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        (["--help"], {"System": "NerfDiff RealFusion Distill Personalize TextToImage"}),
+        (["--help"], {"SceneDataModule": "ShardData SceneData PhotoData ImageData"}),
+        (
+            ["--model.help", "NerfDiff"],
+            {"Encoder": "PixelNerf SceneHashGrid SceneTriplane TriplaneEncoder", "ImagePrior | null": "ViewPrior"},
+        ),
+        (["--model.help", "Distill"], {"Guidance | null": "NGD SDS SJC"}),
+        (["--model", "NerfDiff", "--model.encoder.help", "TriplaneEncoder"], {"TriplaneDecoder": "TriplaneDecoder"}),
+        (["--data.help", "ShardData"], {}),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_where_a_class_is_asked_for_the_help_lists_ours_within_80_columns(words, known, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", ["vcgen"])
+    with pytest.raises(SystemExit) as end:
+        fit.run(["fit", *words])
+    text = capsys.readouterr().out
+    assert end.value.code in (0, None)
+    # Placeholders in usage, and what the parser says of linked options, cannot be broken.
+    lines = text.split("\n\n", 1)[1].splitlines()
+    assert [line for line in lines if len(line) > 80 and "[-" not in line and "-->" not in line] == []
+    flat = " ".join(text.split())
+    for kind, names in known.items():
+        listed = re.search(rf"type: {re.escape(kind)}(?: \| null)?, (?:default: null, )?known subclasses: ([^)]*)\)", flat)
+        assert listed, f"no option asks for {kind}"
+        paths = [path for path in listed[1].split(", ") if not path.startswith(("test_", "vcgen_examples."))]
+        assert all(path.startswith("vcgen.") for path in paths)
+        assert {path.rpartition(".")[2] for path in paths} == set(names.split())
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if cli.COMMANDS[name][0] != cli.TRAINER])
+def test_every_option_of_every_command_has_a_line_of_help(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    forms = {"data pack": ("srn", "transforms", "colmap"), "data synthesize": ("cars", "objects")}.get(name, ("",))
+    for form in forms:
+        with pytest.raises(SystemExit):
+            cli.main([*name.split(), *form.split(), "--help"])
+        text = capsys.readouterr().out
+        body = re.split(r"\n(?:options|positional arguments|[^\n]*):\n", text, maxsplit=1)[-1]
+        bare = [
+            line.split()[0]
+            for line, following in zip(body.splitlines(), [*body.splitlines()[1:], ""], strict=True)
+            if re.match(r"  -", line) and not re.search(r"\S  +\S", line.strip()) and not following.startswith(" " * 8)
+        ]
+        assert bare == []

@@ -1,6 +1,6 @@
 """What all systems share: one training step, one optimizer set-up, randomness as a function of (seed, step, rank)."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
@@ -20,7 +20,7 @@ from vcgen.schema import NotNegative
 from vcgen.types import Example, Rendering, Scene, Views
 
 
-class System(pl.LightningModule):
+class System(pl.LightningModule, ABC):
     """A training stage: named losses, their weights, an optimizer."""
 
     #: The data modules of vcgen that it learns from, by the names of their classes; none: any.

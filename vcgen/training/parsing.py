@@ -2,11 +2,15 @@
 parts are touched here and in :mod:`vcgen.option_types`, and named in tests/test_private_parts.py.
 """
 
+import argparse
 import inspect
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import jsonargparse._typehints
 import jsonargparse._util
 import yaml
@@ -28,6 +32,12 @@ class NestedNull(jsonargparse._util.NestedArg):
         return super().__new__(cls, key, "null" if val is None else val)
 
 
+def wrapped_section(formatter: argparse.HelpFormatter, heading: str | None) -> None:
+    """Start a section of ``--help`` whose heading, a class's first sentence, may take several lines."""
+    width = shutil.get_terminal_size().columns - 2  # as argparse has it
+    argparse.HelpFormatter.start_section(formatter, heading and textwrap.fill(heading, width))
+
+
 def import_beside(words: list[str]) -> None:
     """Make modules next to the configurations of a command line importable, after all that is installed.
 
@@ -45,6 +55,7 @@ def import_beside(words: list[str]) -> None:
 def mend() -> None:
     """To be called before anything is parsed; twice does no harm."""
     print_types_in_words()
+    jsonargparse.DefaultHelpFormatter.start_section = wrapped_section
     jsonargparse._util.NestedArg = jsonargparse._typehints.NestedArg = NestedNull
     # Words that are also members of an enumeration, as the default of Lightning's Timer, cannot be written otherwise.
     yaml.SafeDumper.add_multi_representer(str, lambda dumper, word: dumper.represent_str(str.__str__(word)))

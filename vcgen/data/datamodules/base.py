@@ -1,6 +1,6 @@
 """What every data module is."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from vcgen.data.input_camera import InputCamera
 from vcgen.types import Example, Position
 
 
-class SceneDataModule(pl.LightningDataModule):
-    """Batches of :class:`vcgen.types.Example` for training and validation, and what is to be known of all images.
+class SceneDataModule(pl.LightningDataModule, ABC):
+    """Batches of scenes for training and validation, and what is to be known of all images.
+
+    Batches are of :class:`vcgen.types.Example`.
 
     Its loaders have ``batch_size=None``: what they yield are batches. Training data is endless, and the order of it a
     function of the seed and the position. on_error: at a scene that cannot be read "stop", or "skip" it: its key is
