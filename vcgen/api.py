@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from vcgen.cameras import Cameras
@@ -14,6 +14,10 @@ from vcgen.data.images.photo import prepare
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.types import Rendering, Scene, Views
+
+if TYPE_CHECKING:
+    from vcgen.diffusion.base import Sampler
+    from vcgen.systems.nerfdiff import NerfDiff
 
 
 def open_pipeline(
@@ -41,9 +45,10 @@ class Pipeline:
     that the object is scaled to fill. as_is: keep the framing, for images framed like the training data. Everything
     stays on the model's device. Raises UserError for images without an object."""
 
-    def __init__(self, system: LightningModule, input_camera: InputCamera):
+    def __init__(self, system: "NerfDiff", input_camera: InputCamera):
         self.system, self.input_camera = system, input_camera
-        self.image_size, self.background = tuple(system.config["image_size"]), float(system.config["background"])
+        height, width = system.config["image_size"]
+        self.image_size, self.background = (int(height), int(width)), float(system.config["background"])
 
     def context(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Views:
         """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that
@@ -113,7 +118,7 @@ class Pipeline:
         strength: float = 1.0,
         fill: float = 0.78,
         as_is: bool = False,
-        sampler: str = "ddim",
+        sampler: "Sampler" = "ddim",
     ) -> Tensor:
         """Images (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each
         by itself.

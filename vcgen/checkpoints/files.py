@@ -76,10 +76,10 @@ class CheckpointFiles(TorchCheckpointIO):
             remedy = "take the config.yaml of its run, or train without --ckpt_path"
             raise UserError(f"{path}: does not fit this model: {'; weights: '.join(filter(None, found))}; {remedy}")
         if (form := checkpoint.get("format", 1)) != FORMAT:
-            found = f"checkpoint format {str(form)[:20]}, written by vcgen {str(written.get('version'))[:40]}"
-            found += f"; this one reads format {FORMAT}"
+            formats = f"checkpoint format {str(form)[:20]}, written by vcgen {str(written.get('version'))[:40]}"
+            formats += f"; this one reads format {FORMAT}"
             advice = "go on with that version, or export the model and train on with --model.pretrained"
-            raise UserError(one_line(f"{path}: {found}: {advice}"))
+            raise UserError(one_line(f"{path}: {formats}: {advice}"))
         check(
             checkpoint.get("pytorch-lightning_version", "2.0"), LightningVersion, f"{path}, pytorch-lightning_version"
         )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from msgspec import Meta, Struct
 from torch import Tensor, nn
 
@@ -58,11 +57,7 @@ class Config(Struct):
 
 
 def save(
-    folder: Path | str,
-    weights: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    prior: nn.Module | None = None,
-    half: bool = False,
+    folder: Path | str, weights: Mapping[str, Tensor], config: Mapping[str, Any], prior: Any = None, half: bool = False
 ) -> Path:
     """Write a model folder, all or nothing: it appears under its name only when complete. An older model folder is
     replaced.
@@ -94,7 +89,7 @@ def save(
     return folder
 
 
-def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequence[str] = ()) -> LightningModule:
+def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequence[str] = ()) -> Any:
     """The system of a model folder, with its weights, in eval mode on ``device``; ``.config`` holds the parsed
     config.json.
 
@@ -108,7 +103,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
     config = read_config(folder)
     weights = read_weights(folder)
 
-    def build() -> LightningModule:
+    def build() -> Any:
         return build_system(config["class_path"], config["init_args"], plugins)
 
     try:
@@ -192,7 +187,7 @@ def start_from(system: nn.Module, folder: Path) -> None:
         module.load_state_dict(stored)
 
 
-def _refuse_other_prior(prior: nn.Module, folder: Path) -> None:
+def _refuse_other_prior(prior: Any, folder: Path) -> None:
     """vcgen builds the prior from config.json, diffusers from the files beside it: both must say the same."""
     for name, part in ((UNET_CONFIG, prior.unet), (SCHEDULER_CONFIG, prior.schedule)):
         own, found = json.loads(part.to_json_string()), read_json(folder / name, dict[str, Any], ADVICE)

@@ -83,8 +83,8 @@ def foreign_name(path: Path) -> str:
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
             return f"it is not of torch.save ({operation.name})"
-        if operation.name == "GLOBAL" and not (NAMES.fullmatch(argument) or argument in allowed):
-            return f"it names {argument.replace(' ', '.')}"
+        if operation.name == "GLOBAL" and not (NAMES.fullmatch(name := str(argument)) or name in allowed):
+            return f"it names {name.replace(' ', '.')}"
     return ""
 
 

@@ -35,8 +35,16 @@ def main(arguments: list[str]) -> None:
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the lines of the example whole, so that it can be copied."""
 
-    about = {"description": evaluate.__doc__.split("\n\n")[0], "epilog": EXAMPLE, "formatter_class": Formatter}
-    usage.run(evaluate, arguments, "vcgen evaluate", flags={"--distill": "default"}, **about)
+    about = (evaluate.__doc__ or "").split("\n\n")[0]
+    usage.run(
+        evaluate,
+        arguments,
+        "vcgen evaluate",
+        flags={"--distill": "default"},
+        description=about,
+        epilog=EXAMPLE,
+        formatter_class=Formatter,
+    )
 
 
 def evaluate(
@@ -152,14 +160,15 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
     from vcgen.evaluation.baselines import CopyInput, MeanImage
     from vcgen.evaluation.runner import Origin, evaluate_system
 
-    systems = {"copy_input": CopyInput()}
+    systems: dict[str, CopyInput | MeanImage] = {"copy_input": CopyInput()}
     if places.train is not None:
         systems["mean_image"] = MeanImage.of(places.train, protocol.background)
     folder = places.out / "baselines"
-    return [
+    found = (
         evaluate_system(system, places.data, protocol, folder / name, Origin(system.name, system.hashes), settings)
         for name, system in systems.items()
-    ]
+    )
+    return [results for results in found if results is not None]
 
 
 def check_views(protocol: "Protocol", model: str, most: int | None) -> None:

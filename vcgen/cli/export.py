@@ -1,9 +1,9 @@
 """``vcgen export``: a training checkpoint becomes a model folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from inspect import getdoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from msgspec import Meta, Struct
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen export``."""
-    usage.run(export, arguments, "vcgen export", description=getdoc(export).split("Args:")[0])
+    usage.run(export, arguments, "vcgen export", description=(getdoc(export) or "").split("Args:")[0])
 
 
 def export(
@@ -129,7 +129,7 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
     from vcgen.checkpoints.build import without_starting_weights
 
     entry = content["vcgen"]
-    step = check(content.get("global_step"), Count | None, "global_step", "export another checkpoint")
+    step = check(content.get("global_step"), cast(Any, Count | None), "global_step", "export another checkpoint")
     return {
         "class_path": entry["class_path"],
         "init_args": without_starting_weights(entry["init_args"]),
@@ -150,7 +150,7 @@ def _config(content: dict[str, Any], weights: str) -> dict[str, Any]:
 def _best_scores(content: dict[str, Any]) -> dict[str, float]:
     """The monitored metric of the checkpoint, which those callbacks keep that write checkpoints."""
     states = [state for state in content.get("callbacks", {}).values() if isinstance(state, dict)]
-    pairs = ((state.get("monitor"), state.get("current_score")) for state in states)
+    pairs: Iterator[tuple[Any, Any]] = ((state.get("monitor"), state.get("current_score")) for state in states)
     found = (
         (name, score.item() if getattr(score, "ndim", 1) == 0 else score)
         for name, score in pairs

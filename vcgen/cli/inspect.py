@@ -2,6 +2,7 @@
 convention at once.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,6 @@ def draw(index: ShardIndex, record: SceneRecord, out: Path) -> list[Path]:
     return [out / name for name in images]
 
 
-def _range(values: list[float]) -> str:
+def _range(values: Sequence[float]) -> str:
     low, high = min(values), max(values)
     return f"{low:.4g}" if np.isclose(low, high) else f"{low:.4g} to {high:.4g}"

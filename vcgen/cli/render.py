@@ -11,12 +11,12 @@ from vcgen.errors import UserError
 from vcgen.terminal import one_line, say
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule
-
     from vcgen.cli.render_outputs import OutputOptions
     from vcgen.data.images.framing import RgbaImage
     from vcgen.data.input_camera import InputCamera
+    from vcgen.systems.base import FieldSystem
     from vcgen.systems.distillation.distilled import Distilled
+    from vcgen.systems.nerfdiff import NerfDiff
 
 #: Views, and frames of a turntable, at most.
 MOST = 3600
@@ -24,7 +24,7 @@ MOST = 3600
 
 def main(arguments: list[str]) -> None:
     """Entry point of ``vcgen render``."""
-    about = getdoc(render).split("Args:")[0]
+    about = (getdoc(render) or "").split("Args:")[0]
     usage.run(render, arguments, "vcgen render", flags={"--distill": "default"}, description=about)
 
 
@@ -153,10 +153,10 @@ def _check_input(elevation: float | None, distance: float | None, fov: float | N
 
 def _open(
     model: str, device: str, distill: str | None, seed: int, keep: Path, plugins: Sequence[str]
-) -> "LightningModule | Distilled":
+) -> "FieldSystem | Distilled":
     from vcgen.checkpoints import model_folder as folder
 
-    system = folder.load(model, device, plugins)
+    system: NerfDiff = folder.load(model, device, plugins)
     if distill is None:
         return system
     from vcgen.systems.distillation.distilled import distilled
@@ -165,7 +165,7 @@ def _open(
 
 
 def _render_all(
-    system: "LightningModule | Distilled",
+    system: "FieldSystem | Distilled",
     input_camera: "InputCamera",
     images: "dict[Path, RgbaImage]",
     targets: dict[Path, Path],

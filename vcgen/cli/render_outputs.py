@@ -4,11 +4,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,6 +25,10 @@ from vcgen.types import Rendering, Scene
 from vcgen.visualization.colormaps import depth_image
 from vcgen.visualization.mesh_files import write_mesh
 from vcgen.visualization.video import contact_sheet, to_uint8, write_gif, write_mp4, write_png
+
+if TYPE_CHECKING:
+    from vcgen.systems.base import FieldSystem
+    from vcgen.systems.distillation.distilled import Distilled
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Report:
 
 
 def render_image(
-    system: LightningModule,
+    system: "FieldSystem | Distilled",
     input_camera: InputCamera,
     path: Path,
     image: RgbaImage,
@@ -96,7 +99,7 @@ def render_image(
 
 
 def _render(
-    system: LightningModule, field: Scene, cameras: Cameras, options: OutputOptions, bar: Progress, name: str
+    system: "FieldSystem | Distilled", field: Scene, cameras: Cameras, options: OutputOptions, bar: Progress, name: str
 ) -> Rendering:
     """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height,
     width).

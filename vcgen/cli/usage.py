@@ -74,7 +74,8 @@ def run(
     needed = {f"--{p.name}=" for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
     if empty := [word for word in words if word in needed or (positional and not word)]:
         raise UserError(f"{shown(empty[0].strip('=')) or 'a word'} is empty: give a value; see `{prog} --help`")
-    auto_cli(component, args=words, prog=prog, as_positional=positional, parser_class=Parser, **parser)
+    components: Any = component
+    auto_cli(components, args=words, prog=prog, as_positional=positional, parser_class=Parser, **parser)
 
 
 def plain_words(

@@ -93,7 +93,8 @@ class Protocol:
                 f"object {key}: has {views} views, protocol {self.name} is for objects with {self.views}; check the"
                 " data set"
             )
-        targets = sorted(set(range(views)) - set(self.context) if self.targets == ALL_OTHERS else self.targets)
+        wanted = set(range(views)) - set(self.context) if isinstance(self.targets, str) else self.targets
+        targets = sorted(wanted)
         largest = max(*self.context, *targets, 0)
         if largest >= views:
             raise UserError(

@@ -24,7 +24,7 @@ RESULTS = "results.json"
 MAX_BYTES = 1 << 30
 ADVICE = "not a result of this version: evaluate again"
 #: What an image or an object of results.json is, beside its metrics.
-Row = dict[str, str | int | float]
+Row = dict[str, Any]
 PLACE = ("object", "group", "view", "view_name")
 
 
@@ -129,9 +129,10 @@ def average(scores: Sequence[ObjectScore]) -> dict[str, Any]:
     (object, view).
     """
     metrics = list(scores[0].images[0].metrics)
-    objects, images = [], []
+    objects: list[Row] = []
+    images: list[Row] = []
     for score in sorted(scores, key=lambda score: score.object):
-        where = {"object": score.object, "group": score.group}
+        where: Row = {"object": score.object, "group": score.group}
         ordered = sorted(score.images, key=lambda image: image.view)
         images += [where | {"view": image.view, "view_name": image.name} | image.metrics for image in ordered]
         means = {metric: mean([image.metrics[metric] for image in ordered]) for metric in metrics}

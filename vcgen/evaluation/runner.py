@@ -152,7 +152,7 @@ def run_summary(settings: Settings, scores: Sequence[ObjectScore], seconds: floa
 def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:
     """The metrics that can be computed, and why the others cannot."""
     further: list[Metric] = []
-    missing = {}
+    missing: dict[str, str] = {}
     for network in dict.fromkeys(settings.lpips):
         try:
             further.append(load_lpips(network, settings.device, settings.offline))

@@ -56,7 +56,7 @@ def merged(out: Path, records: RecordFolder, keys: list[str], dealt: list[str]) 
         shown = ", ".join(dealt[position] for position in missing[:3]) + (", ..." if len(missing) > 3 else "")
         found = f"{out}: {len(missing)} of {len(keys)} objects are not scored yet ({shown})"
         raise UserError(f"{found}; run {remedy(out, missing)}, then --merge")
-    return scores
+    return [score for score in scores if score is not None]
 
 
 def remedy(out: Path, missing: list[int]) -> str:

@@ -45,7 +45,7 @@ class Source:
     features: str
 
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[Network, Source] = {
     "vgg": Source("VGG16_Weights", "vgg16-397923af.pth", "vgg16_features.pth"),
     "squeeze": Source("SqueezeNet1_1_Weights", "squeezenet1_1-b8a52dc0.pth", "squeezenet1_1_features.pth"),
     "alex": Source("AlexNet_Weights", "alexnet-owt-7be5be79.pth", "alexnet_features.pth"),

@@ -190,8 +190,8 @@ def refuse_partial_changes(prior: TextPrior, changes: dict[str, Tensor]) -> None
     modules = {name.replace(".text_model.", "."): module for name, module in prior.named_modules()}
     layers: dict[str, dict[str, Tensor]] = {}
     for name, match in found.items():
-        layer = match and match[1].replace(".text_model.", ".")
-        if layer not in modules or not isinstance(getattr(modules[layer], "weight", None), Tensor):
+        layer = match[1].replace(".text_model.", ".") if match else ""
+        if match is None or layer not in modules or not isinstance(getattr(modules[layer], "weight", None), Tensor):
             raise ValueError(f"it changes {name}, which is no layer of the prior")
         layers.setdefault(layer, {})["down" if match[2] in (".down", "_A") else "up"] = changes[name]
     for layer, factors in layers.items():

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
@@ -173,7 +174,8 @@ class System(pl.LightningModule, ABC):
         """The optimizer of all trainable parameters, scheduled every step."""
         options = self.optimizer_options
         optimizer = options.build(
-            self.parameters(), [m.weight for m in self.modules() if isinstance(m, torch.nn.Embedding)]
+            self.parameters(),
+            [cast(nn.Parameter, m.weight) for m in self.modules() if isinstance(m, torch.nn.Embedding)],
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.factor(step, self.progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -199,6 +201,8 @@ class FieldSystem(System):
         loss_weights: Weight of each loss by name.
     """
 
+    #: That of the model folder that it was loaded from.
+    config: dict[str, Any]
     #: Input views of a scene that ``field`` can take; None: any number.
     most_views: int | None = None
 

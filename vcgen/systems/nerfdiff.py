@@ -166,6 +166,7 @@ class NerfDiff(FieldSystem):
         """The prior's loss on the first target views of every scene, over white, given the field's renderings at their
         cameras: of each image (n,), with the fraction of the noise schedule (n,), in [0, 1), at which it was taken.
         """
+        assert self.prior is not None, "losses asks"
         target = example.target[:, : self.prior_options.views]
         self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from

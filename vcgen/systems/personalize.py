@@ -95,6 +95,7 @@ class Personalize(System):
         images: Which images are drawn at validations.
     """
 
+    prior: TextPrior  # from setup on
     takes = ("PhotoData",)
     advice_when_not_finite = (
         "lower model.optimizer.lr, set trainer.gradient_clip_val to 1, and look at photo.png in the run's folder"
@@ -133,16 +134,16 @@ class Personalize(System):
         self.gradient_checkpointing = gradient_checkpointing
         self.val_denoising = Mean()
         self.class_images: Tensor | None = None
-        self.hold(None)
+        self.known_texts: dict[str, Tensor] = {}
 
-    def hold(self, prior: TextPrior | None) -> None:
+    def hold(self, prior: TextPrior) -> None:
         """Keep the prior outside of the module: its weights are in no checkpoint, nor counted as the system's."""
         object.__setattr__(self, "prior", prior)
-        self.known_texts: dict[str, Tensor] = {}
+        self.known_texts = {}
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: load the prior, draw the images of its class, build in what is trained."""
-        if self.prior is not None:
+        if hasattr(self, "prior"):
             return
         data = self.trainer.datamodule
         if not isinstance(data, PhotoData):
@@ -175,13 +176,15 @@ class Personalize(System):
             self.images.prompts_of(self.method.phrase) if self.images.rows else [], self.images.views, strict=False
         ):
             prior.require(prompt, self.method.phrase, view)
-        for words in () if self.preservation is None else self.preservation.prompts:
-            prior.require(words.format(self.method.noun), self.method.noun)
+        if self.preservation is not None and self.method.noun is not None:
+            for words in self.preservation.prompts:
+                prior.require(words.format(self.method.noun), self.method.noun)
 
     def preserved(self, prior: TextPrior, device: torch.device) -> Tensor:
         """The class's images, drawn by all processes together."""
         folder, seed = Path(self.trainer.default_root_dir) / "class_images", run_seed()
         place = self.trainer.global_rank, self.trainer.world_size
+        assert self.method.noun is not None and self.preservation is not None, "the constructor refuses others"
         with self.trainer.precision_plugin.forward_context():
             draw_class_images(prior, self.method.noun, self.preservation, folder, seed, device, *place)
         self.trainer.strategy.barrier("class images")
@@ -196,7 +199,7 @@ class Personalize(System):
         images = photos(views, self.augmentation, chosen, self.prior.size, generator)
         phrase = self.method.phrase
         prompts = [self.templates[number].format(phrase) for number in draw(len(self.templates), count, generator)]
-        if self.class_images is not None:
+        if self.class_images is not None and self.preservation is not None and self.method.noun is not None:
             numbers = draw(len(self.class_images), count, generator)
             images = torch.cat([images, self.class_images[numbers].float() / 255])
             prompts += self.preservation.prompts_of(self.method.noun, numbers)

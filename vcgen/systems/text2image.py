@@ -70,8 +70,9 @@ class TextToImage(System):
         self.caption_dropout, self.min_snr = caption_dropout, min_snr
         self.prompts, self.half_precision = tuple(prompts), half
         #: Standard deviation of the autoencoder's code, a moving average while it trains; latents are divided by it.
+        self.spread: Tensor
         self.register_buffer("spread", torch.ones(()))
-        self.val_losses = torch.nn.ModuleDict({"denoising": Mean(), "reconstruction": Mean()})
+        self.val_denoising, self.val_reconstruction = Mean(), Mean()
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: refuse images of another size."""
@@ -135,12 +136,12 @@ class TextToImage(System):
         images, generator = all_images(example), torch.Generator(self.device).manual_seed(batch_index)
         decoded = self.prior.decode(self.prior.encode(to_signed(images))).clamp(-1, 1) / 2 + 0.5
         error = (decoded - images).square().mean((1, 2, 3))
-        self.val_losses["reconstruction"].update(-10 * error.log10(), example.weight)
+        self.val_reconstruction.update(-10 * error.log10(), example.weight)
         early = self.global_step <= self.autoencoder_steps
         loss = torch.full((), torch.inf) if early else self.denoising(example, images, generator)
-        self.val_losses["denoising"].update(loss, example.weight)
-        for name, mean in self.val_losses.items():
-            self.log(f"val/{name}", mean, prog_bar=True)
+        self.val_denoising.update(loss, example.weight)
+        self.log("val/denoising", self.val_denoising, prog_bar=True)
+        self.log("val/reconstruction", self.val_reconstruction, prog_bar=True)
         if batch_index == 0 and self.trainer.is_global_zero and not self.trainer.sanity_checking:
             self.log_images(images, decoded)
 
@@ -175,7 +176,8 @@ class TextToImage(System):
 def all_views(example: Example) -> Views:
     """Context and target together: (scenes, n)."""
     parts = example.context, example.target
-    alpha = None if any(part.alpha is None for part in parts) else torch.cat([part.alpha for part in parts], 1)
+    alphas = [part.alpha for part in parts if part.alpha is not None]
+    alpha = torch.cat(alphas, 1) if len(alphas) == len(parts) else None
     return Views(torch.cat([part.images for part in parts], 1), Cameras.cat([part.cameras for part in parts], 1), alpha)
 
 

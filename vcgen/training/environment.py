@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -63,8 +63,8 @@ class Interpolations:
         derived = bool(self.kept) and self.written.get(place) != value
         return redaction.hide_word(value) if derived else redaction.hide_address(value)
 
-    def _value(self, name: str, default: Any = ABSENT, *, _root_: Container) -> str | None:
-        value = oc.env(name) if default is ABSENT else oc.env(name, default)
+    def _value(self, name: str, default: Any = ABSENT, *, _root_: Container) -> Any:
+        value: Any = oc.env(name) if default is ABSENT else oc.env(name, default)
         if name in os.environ:
             redaction.remember(value, f"${{oc.env:{name}}}")
             self._asked = True
@@ -130,11 +130,11 @@ class DiscreetCLI(OpenCLI):
 
     def __init__(self, *arguments: Any, **options: Any):
         self.interpolations = Interpolations()
-        super().__init__(*arguments, parser_class=Parser, **options)
+        super().__init__(*arguments, **{"parser_class": Parser, **options})
 
-    def init_parser(self, **options: Any) -> Parser:
+    def init_parser(self, **options: Any) -> "Parser":
         """Lightning's own, which knows what comes from the environment."""
-        parser = super().init_parser(**options)
+        parser = cast(Parser, super().init_parser(**options))
         parser.interpolations = self.interpolations
         return parser
 

@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 class OpenCLI(LightningCLI):
     """LightningCLI whose inner steps have names, under which they can be called and overridden."""
 
-    def parser_of(self, command: str) -> LightningArgumentParser:
+    def parser_of(self, command: str | None) -> LightningArgumentParser:
         """The parser of "fit" or "validate"."""
         return self._parser(command)
 
@@ -62,7 +62,7 @@ def dismiss_watchman() -> None:
     """End Lightning's own thread that watches the processes it has started, and kills all where one has failed."""
     for thread in threading.enumerate():
         if thread.name == "child-process-observer":
-            thread._run = lambda: True  # done
+            thread._run = lambda: True  # type: ignore[attr-defined]  # Lightning's own kind of thread; done
 
 
 def is_accumulating(trainer: pl.Trainer) -> bool:

@@ -55,11 +55,11 @@ def import_beside(words: list[str]) -> None:
 def mend() -> None:
     """To be called before anything is parsed; twice does no harm."""
     print_types_in_words()
-    jsonargparse.DefaultHelpFormatter.start_section = wrapped_section
-    jsonargparse._util.NestedArg = jsonargparse._typehints.NestedArg = NestedNull
+    jsonargparse.DefaultHelpFormatter.start_section = wrapped_section  # type: ignore[method-assign]  # there is no other place
+    jsonargparse._util.NestedArg = jsonargparse._typehints.NestedArg = NestedNull  # type: ignore[misc]
     # Words that are also members of an enumeration, as the default of Lightning's Timer, cannot be written otherwise.
     yaml.SafeDumper.add_multi_representer(str, lambda dumper, word: dumper.represent_str(str.__str__(word)))
     for kind in (CSVLogger, TensorBoardLogger):  # they demand ``save_dir``; see vcgen.training.loggers
         known = inspect.signature(kind.__init__)
         changed = [p.replace(default=HERE) if name == "save_dir" else p for name, p in known.parameters.items()]
-        kind.__init__.__signature__ = known.replace(parameters=changed)
+        vars(kind)["__init__"].__signature__ = known.replace(parameters=changed)

@@ -3,6 +3,7 @@ its full name.
 """
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -20,7 +21,7 @@ def check_ranges(kind: type, arguments: Mapping[str, Any], place: str) -> None:
         arguments: By name, plain data with {"class_path", "init_args"} for objects.
         place: What the command line calls the object, such as "model".
     """
-    hints = get_type_hints(kind.__init__, include_extras=True)
+    hints = get_type_hints(inspect.getattr_static(kind, "__init__"), include_extras=True)
     for name, value in arguments.items():
         check_value(hints.get(name, Any), value, f"{place}.{name}")
 

@@ -91,8 +91,10 @@ class StopSignals:
             if not leader and "SLURM_JOB_ID" not in os.environ:  # whoever started this process must hear of its end
                 status = 128 + number
         sys.stdout.flush()
-        for process in (*self.started(), *multiprocessing.active_children()):
-            process.kill()
+        for started in self.started():
+            started.kill()
+        for child in multiprocessing.active_children():
+            child.kill()
         os._exit(status)
 
 

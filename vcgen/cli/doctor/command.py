@@ -2,8 +2,10 @@
 
 import argparse
 import os
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Never
 
 from vcgen.cli.doctor import cluster, computer, files, packages
 from vcgen.cli.doctor.finding import Finding, attempt
@@ -13,7 +15,7 @@ from vcgen.errors import UserError
 class ArgumentParser(argparse.ArgumentParser):
     """Refuses in one line."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> Never:
         """Raise UserError for a mistake in the command line."""
         raise UserError(f"{message}; see `{self.prog} --help`")
 
@@ -41,7 +43,7 @@ def report(data: Path | None = None) -> list[Finding]:
     refused = attempt("packages", packages.malicious)
     if refused:
         return refused
-    checks = {
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "python": packages.python,
         "packages": packages.packages,
         "imports": packages.imports,

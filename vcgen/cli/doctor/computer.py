@@ -78,7 +78,10 @@ def space(folder: Path = Path(".")) -> Iterator[Finding]:
     if not os.access(folder, os.W_OK):
         yield Finding("problem", "space", f"{folder.resolve()} cannot be written to; change to another folder")
     elif free < LITTLE:
-        state = "problem" if free < TOO_LITTLE else "warning"
-        yield Finding(state, "space", f"{text}; make room, or give another trainer.default_root_dir")
+        yield Finding(
+            "problem" if free < TOO_LITTLE else "warning",
+            "space",
+            f"{text}; make room, or give another trainer.default_root_dir",
+        )
     else:
         yield Finding("ok", "space", text)

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,8 +17,8 @@ from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 from vcgen.terminal import printable
 
-#: Formats have settings, and kinds of scenes, of their own: Any stands for them.
-ListScenes = Callable[[Path, Any], list[SceneFolder]]
+#: Of a format: its kinds of Settings and SceneFolder are its own.
+ListScenes = Callable[[Path, Any], Sequence[SceneFolder]]
 ReadScene = Callable[[Any, Any], SceneRecord]
 
 

@@ -78,7 +78,7 @@ def pack(
     if samples_per_shard < 1 or workers < 1:
         raise UserError("--samples-per-shard and --workers must be at least 1")
     target = Path(os.path.abspath(out))
-    scenes = list_scenes(Path(source), settings)
+    scenes = [*list_scenes(Path(source), settings)]
     refuse_equal_keys(scenes)
     plans = make_plans(scenes, settings, f"{read_scene.__module__}.{read_scene.__name__}", samples_per_shard)
     fingerprint = hashlib.sha256("".join(plan.fingerprint for plan in plans).encode()).hexdigest()

@@ -18,11 +18,11 @@ from vcgen.meshes.synthesis.draws import Draws
 from vcgen.meshes.synthesis.paint import Paint, paint
 from vcgen.meshes.synthesis.patterns import texture, waves
 from vcgen.meshes.synthesis.polygons import Polygons
-from vcgen.meshes.synthesis.primitives import Patch, edges, patch_surface, primitive, raised
+from vcgen.meshes.synthesis.primitives import Patch, Primitive, edges, patch_surface, primitive, raised
 
 #: Of primitives in an object, at most.
 MOST_PARTS = 9
-PRIMITIVES = ("cube", "sphere", "cylinder", "cone", "torus")
+PRIMITIVES: tuple[Primitive, ...] = ("cube", "sphere", "cylinder", "cone", "torus")
 #: How often: a patch has a height field, an object a cut, and a wire frame; a patch one color instead of a texture.
 BUMPY, CUT, WIRED, PLAIN = 0.35, 0.4, 0.2, 0.15
 #: Half the size of cuts and wire frames, and the thickness of wires, where an object's radius is 0.5.

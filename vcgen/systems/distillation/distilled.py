@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -96,12 +96,13 @@ class Distilled:
         An object's random rays depend on its place in the batch, and so does fresh noise; the noise that views share
         does not. Raises UserError where objects cannot share a batch."""
         views = [context[i : i + 1] for i in range(len(context.images))]
-        missing = [i for i, view in enumerate(views) if not self.path_of(view).is_file()]
+        paths = [self.path_of(view) for view in views]
+        missing = {number: path for number, path in enumerate(paths) if path is not None and not path.is_file()}
         if not missing:
             return
-        fields = distill(self.system, context[missing], self.guidance, self.options, self.seed).result
-        for place, number in enumerate(missing):
-            store(fields[place : place + 1], self.path_of(views[number]))
+        fields = distill(self.system, context[list(missing)], self.guidance, self.options, self.seed).result
+        for place, path in enumerate(missing.values()):
+            store(fields[place : place + 1], path)
 
     def path_of(self, context: Views) -> Path | None:
         """The file that keeps the field of an input view; None where none is kept."""
@@ -111,7 +112,7 @@ class Distilled:
         """A kept field. Raises UserError when its file is damaged."""
         stored = read_tensors(path, KEPT)
         with torch.no_grad():
-            field = self.system.field(context)
+            field = cast(Finetunable, self.system.field(context))
         weights = field.weights().requires_grad_(False)  # a copy: the system's own stay as they are
         if difference := mismatch(weights.state_dict(), stored):
             raise UserError(f"{path}: {difference}; {KEPT}")
@@ -201,7 +202,7 @@ def read_distillation(config: str, plugins: Sequence[str] = ()) -> tuple[Guidanc
     return stage.guidance, stage.options
 
 
-def refuse_names_twice(node: yaml.Node | None) -> None:
+def refuse_names_twice(node: Any) -> None:
     """Raise ValueError where a part of a YAML file gives a name twice."""
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if sum(other.value == key.value for other, _ in node.value) > 1:

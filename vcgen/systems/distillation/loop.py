@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras, look_at
-from vcgen.diffusion.base import Condition, to_signed
+from vcgen.diffusion.base import Condition, ImagePrior, to_signed
 from vcgen.errors import UserError
 from vcgen.guidance.base import ConditionedPrior, Guidance, Round
 from vcgen.random import seeded
@@ -78,6 +78,8 @@ class Distillation(nn.Module):
     fields that cannot be finetuned, and for input views of another size than the prior's.
     """
 
+    system: NerfDiff
+    prior: ImagePrior
     targets: Tensor
     noise: Tensor
 
@@ -86,6 +88,7 @@ class Distillation(nn.Module):
         object.__setattr__(self, "system", system)  # not a submodule: its weights are neither trained nor stored here
         if system.prior is None:
             raise UserError("this model has no diffusion prior to distill: train one with model.prior")
+        object.__setattr__(self, "prior", system.prior)
         if context.size != (system.prior.size,) * 2:
             found, side = "{} x {}".format(*context.size), system.prior.size
             raise UserError(
@@ -164,7 +167,7 @@ class Distillation(nn.Module):
     def advance(self, number: int, generator: torch.Generator) -> None:
         """Round ``number`` of the guidance: new targets. The guidance begins with the first."""
         condition = self.condition if self.options.condition == "first" else self.condition_on(self.field)
-        prior, scale = self.system.prior, self.options.guidance_scale
+        prior, scale = self.prior, self.options.guidance_scale
         renderings = self.renderings()
         if number == 0:
             last = self.guidance.begin(renderings, generator)
@@ -192,7 +195,7 @@ class Distillation(nn.Module):
     def condition_on(self, field: Scene) -> Condition:
         """What the prior is told about the virtual views."""
         seen = self.system.render_condition(field, self.cameras, self.context.size)
-        return self.system.prior.condition(seen, self.context, self.cameras.near, self.cameras.far)
+        return self.prior.condition(seen, self.context, self.cameras.near, self.cameras.far)
 
 
 def virtual_cameras(camera: Cameras, center: Tensor, count: int, elevations: tuple[float, float]) -> Cameras:

@@ -4,6 +4,7 @@ prior.
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
+from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example, Rendering, Scene, Views
 from vcgen.visualization.logging import show_image
 from vcgen.visualization.video import contact_sheet, to_uint8
@@ -37,6 +39,7 @@ class Distill(FieldSystem):
     """
 
     takes = ("SceneData", "ImageData")
+    state: Distillation  # from setup on
     advice_when_not_finite = (
         "lower model.options.scene_lr and model.options.decoder_lr, or model.options.guidance_scale"
     )
@@ -51,7 +54,6 @@ class Distill(FieldSystem):
         super().__init__(OptimizerOptions(), {})
         self.guidance, self.options, self.images_every = guidance or NGD(), options, images_every
         self.model = model
-        self.state: Distillation | None = None
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: the amortized field, from where the distillation starts."""
@@ -64,7 +66,7 @@ class Distill(FieldSystem):
             found = type(self.trainer.datamodule).__name__
             raise UserError(f"a distillation takes one scene: set data to SceneData or ImageData, not {found}")
         self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
-        system = model_folder.load(self.model, self.device)
+        system = cast(NerfDiff, model_folder.load(self.model, self.device))  # Distillation refuses what has no prior
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options)

@@ -26,8 +26,10 @@ class SceneMonitor:
     """Each warning comes once."""
 
     def __init__(self) -> None:
-        self.opacity, self.entropy = deque(maxlen=WINDOW), deque(maxlen=WINDOW)
-        self.norms, self.large = deque(maxlen=NORMS), 0
+        self.opacity: deque[float] = deque(maxlen=WINDOW)
+        self.entropy: deque[float] = deque(maxlen=WINDOW)
+        self.norms: deque[float] = deque(maxlen=NORMS)
+        self.large = 0
         self.said: set[str] = set()
 
     def watch(self, opacity: float, entropy: float, progress: float) -> None:

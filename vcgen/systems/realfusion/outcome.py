@@ -3,22 +3,24 @@
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from vcgen.cameras import Cameras, view_angles
 from vcgen.checkpoints import model_folder
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.viewpoints import around
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
 from vcgen.rendering.mesh import extract_mesh
+from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, Count, Side
-from vcgen.systems.base import FieldSystem
-from vcgen.types import Field, Views
+from vcgen.types import Field, Rendering, Views
 from vcgen.visualization.colormaps import depth_image
 from vcgen.visualization.logging import show_image
 from vcgen.visualization.mesh_files import write_mesh
@@ -55,8 +57,30 @@ class Sides(NamedTuple):
     alpha: NDArray[np.float32]
 
 
+class Fitted(Protocol):
+    """What a system that fits one scene shows of it; see :class:`vcgen.systems.realfusion.system.RealFusion`."""
+
+    scene: SceneHashGrid
+    render_options: RenderOptions
+    render_eval: RenderOptions
+    trainer: Any
+
+    @property
+    def whole_field(self) -> Field:
+        """The scene without skipping."""
+
+    def field(self, context: Views) -> Field:
+        """The scene, whose empty cells are skipped."""
+
+    def render(self, field: Field, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """Images over a gray level."""
+
+    def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
+        """An image and its normals."""
+
+
 @torch.no_grad()
-def sides_of(system: FieldSystem, field: Field, cameras: Cameras, size: tuple[int, int]) -> Sides:
+def sides_of(system: Fitted, field: Field, cameras: Cameras, size: tuple[int, int]) -> Sides:
     """What cameras (n,) see of a field."""
     rows = []
     for number in range(len(cameras.near)):
@@ -68,25 +92,25 @@ def sides_of(system: FieldSystem, field: Field, cameras: Cameras, size: tuple[in
     return Sides(*(np.stack(part) for part in zip(*rows, strict=True)))
 
 
-def circle(system: FieldSystem, reference: Views, count: int) -> Cameras:
+def circle(system: Fitted, reference: Views, count: int) -> Cameras:
     """``count`` cameras once around the scene from the photo's, at its elevation."""
     camera, center = reference.cameras[0], system.scene.center
     return around(camera, center, torch.arange(count, device=center.device) * 360 / count)
 
 
-def four_sides(system: FieldSystem, reference: Views, field: Field) -> Sides:
+def four_sides(system: Fitted, reference: Views, field: Field) -> Sides:
     """The scene from the photo's camera, and from 90, 180 and 270 degrees round it."""
     return sides_of(system, field, circle(system, reference, 4), reference.size)
 
 
-def log_sheet(system: FieldSystem, reference: Views, sides: Sides) -> None:
+def log_sheet(system: Fitted, reference: Views, sides: Sides) -> None:
     """To TensorBoard: the photo, then four sides of the scene; normals and depth below."""
     photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(sides.color[0], 255)
     sheet = contact_sheet(np.stack([photo, *sides.color, blank, *sides.normals, blank, *sides.depth]), 5)
     show_image(system.trainer, "val/photo_and_four_sides", sheet)
 
 
-def write_outcome(system: FieldSystem, reference: Views, target: Path, options: OutcomeOptions) -> None:
+def write_outcome(system: Fitted, reference: Views, target: Path, options: OutcomeOptions) -> None:
     """Write sheets of views, normals and depth, turntable.gif and .mp4, mesh.glb and .obj, and the model folder
     ``field/``.
     """
@@ -121,7 +145,7 @@ def write_meshes(field: Field, target: Path, resolution: int) -> None:
     rank_zero_info(f"{target / 'mesh.glb'}: {len(surface.mesh.faces)} triangles")
 
 
-def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
+def save_field(system: Fitted, reference: Views, target: Path) -> Path:
     """The scene as a model folder, which `vcgen render` opens; the image that is given to it does not matter."""
     scene, camera = system.scene, reference.cameras[0, 0]
     offset = camera.centers - scene.center
@@ -139,7 +163,7 @@ def save_field(system: FieldSystem, reference: Views, target: Path) -> Path:
         "half_size": scene.half_size,
         "radius": scene.radius,
         "center": scene.center.tolist(),
-        "hidden": scene.decoder[0].out_features,
+        "hidden": cast(nn.Linear, scene.decoder[0]).out_features,
         "depth": len(scene.decoder) // 2,
         "blob": list(scene.blob),
     }

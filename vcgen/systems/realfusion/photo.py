@@ -35,6 +35,7 @@ def outside(photo: Views, center: Tensor, radius: float) -> float:
     """Fraction of an object's pixels, by alpha (1, H, W) of one view, whose rays miss a sphere about ``center``
     (3,).
     """
+    assert photo.alpha is not None, "require_cut_out asks"
     rays = photo.cameras.rays(*photo.size)
     to_center = center - rays.origins
     beside = (to_center - (to_center * rays.directions).sum(-1, keepdim=True) * rays.directions).norm(dim=-1)

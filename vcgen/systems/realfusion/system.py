@@ -61,6 +61,8 @@ class RealFusion(FieldSystem):
         empty_below: Density per world unit below which a cell counts as empty.
     """
 
+    reference: Views  # from setup on, as the prior
+    text_prior: TextPrior
     takes = ("PhotoData",)
     advice_when_not_finite = (
         "lower model.options.grid_lr and model.options.network_lr, or model.options.guidance_scale, and look at"
@@ -98,9 +100,7 @@ class RealFusion(FieldSystem):
             )
         refuse_walk(self.guidance)
         self.annealed(1.0)  # refuses impossible noise levels now
-        self.half_prior, self.checkpoint_encoder = half_prior, checkpoint_encoder
-        self.monitor = SceneMonitor()
-        self.reference: Views | None = None
+        self.half_prior, self.checkpoint_encoder, self.monitor = half_prior, checkpoint_encoder, SceneMonitor()
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: prior, prompt and photo. Raises UserError where one cannot be used."""
@@ -238,12 +238,12 @@ class RealFusion(FieldSystem):
         alpha, size = torch.cat([view.rays.alpha for view in seen]), self.options.render_size
         losses = {"opacity": opacity_cost(alpha), "entropy": opacity_entropy(alpha)}
         if seen[0].normals is not None:
-            normals = torch.cat([view.normals for view in seen]).mT.unflatten(-1, (size, size))
-            losses["smoothness"] = normal_smoothness(normals)
-            losses["orientation"] = torch.cat([view.orientation for view in seen]).mean()
+            normals = torch.cat([view.normals for view in seen if view.normals is not None])
+            losses["smoothness"] = normal_smoothness(normals.mT.unflatten(-1, (size, size)))
+            losses["orientation"] = torch.cat([one.orientation for one in seen if one.orientation is not None]).mean()
         self.monitored |= {"scene/opacity": alpha.detach().mean(), "scene/occupied": self.occupancy.fraction()}
-        now = torch.stack([self.monitored["scene/opacity"], losses["entropy"].detach()]).tolist()
-        self.monitor.watch(*now, self.progress(self.global_step))
+        mean, bits = torch.stack([self.monitored["scene/opacity"], losses["entropy"].detach()]).tolist()
+        self.monitor.watch(mean, bits, self.progress(self.global_step))
         return losses
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:

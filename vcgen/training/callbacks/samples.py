@@ -1,6 +1,6 @@
 """Images of a validation: input, target, rendering, depth and the prior's sample side by side, and a turntable."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -8,7 +8,9 @@ import torch
 
 from vcgen.cameras import orbit, view_angles
 from vcgen.schema import AtLeastOne, Count
-from vcgen.types import Example, Field
+from vcgen.systems.base import FieldSystem
+from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.types import Example, Scene
 from vcgen.visualization.colormaps import depth_image
 from vcgen.visualization.logging import show_animation, show_image
 from vcgen.visualization.video import contact_sheet, to_uint8
@@ -51,13 +53,14 @@ class Samples(pl.Callback):
         if not drawn and module.device_mesh is None:
             return
         # Where the networks are sharded, all processes must compute for one to see.
-        field = module.field(batch.context)
-        row = image_row(module, field, batch)
+        system = cast(FieldSystem, module)
+        field = system.field(batch.context)
+        row = image_row(system, field, batch)
         if not drawn:
             return
         self.rows.append(row)
         if batch_idx == 0 and self.turntable and self.validations % self.every == 0:
-            self._log_turntable(trainer, module, field, batch)
+            self._log_turntable(trainer, system, field, batch)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log the sheet."""
@@ -69,11 +72,11 @@ class Samples(pl.Callback):
         name = "val/input_target_rendering_depth" + ("_sample" if columns == 5 else "")
         show_image(trainer, name, sheet)
 
-    def _log_turntable(self, trainer: pl.Trainer, module: pl.LightningModule, field: Field, batch: Example) -> None:
+    def _log_turntable(self, trainer: pl.Trainer, module: FieldSystem, field: Scene, batch: Example) -> None:
         show_animation(trainer, "val/turntable", turntable_frames(module, field, batch, self.turntable), fps=12)
 
 
-def image_row(module: pl.LightningModule, field: Field, batch: Example) -> np.ndarray:
+def image_row(module: FieldSystem, field: Scene, batch: Example) -> np.ndarray:
     """(4 or 5, H, W, 3) uint8: input, first target, its rendering, its depth, and where the system has a prior its
     sample.
     """
@@ -85,11 +88,11 @@ def image_row(module: pl.LightningModule, field: Field, batch: Example) -> np.nd
     row = [*map(to_uint8, images), colored]
     if getattr(module, "prior", None) is not None:
         noise = torch.Generator(module.device).manual_seed(0)
-        row.append(to_uint8(module.sample(batch.context, cameras, noise)[0, 0]))
+        row.append(to_uint8(cast(NerfDiff, module).sample(batch.context, cameras, noise)[0, 0]))
     return np.stack(row)
 
 
-def turntable_frames(module: pl.LightningModule, field: Field, batch: Example, count: int) -> np.ndarray:
+def turntable_frames(module: FieldSystem, field: Scene, batch: Example, count: int) -> np.ndarray:
     """(count, H, W, 3) uint8: once round the world's z axis at the input view's distance, focal length and elevation
     (10 to 60 degrees).
     """

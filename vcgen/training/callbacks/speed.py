@@ -1,13 +1,14 @@
 """How fast training goes and what it needs: throughput, memory, gradient norms, in TensorBoard."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 
 from vcgen.memory import peak_memory
 from vcgen.optim.sharding import total_norm
+from vcgen.systems.base import System
 from vcgen.types import Example
 
 
@@ -20,7 +21,8 @@ class Speed(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.since, self.step, self.steps, self.done = 0.0, 0, 0, {}
+        self.since, self.step, self.steps = 0.0, 0, 0
+        self.done: dict[str, int] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -46,7 +48,7 @@ class Speed(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Example, batch_idx: int
     ) -> None:
         """Count; log from time to time."""
-        for name, count in module.work.items():
+        for name, count in cast(System, module).work.items():
             self.done[name] = self.done.get(name, 0) + count * trainer.world_size
         if trainer.global_step == self.step:
             return  # in the midst of an accumulation
