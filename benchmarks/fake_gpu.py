@@ -53,13 +53,13 @@ class Waits(TorchDispatchMode):
     makes them.
 
     A copy between the two that is not ``non_blocking`` is one, in either direction. Numbers that are asked for are
-    answered by ``answer``, conditions by False, so that the run goes on; of what is chosen by values, all is taken to
-    be chosen.
+    answered by ``answer``, conditions by False, so that the run goes on; of what is chosen by values the
+    fraction ``kept`` is.
     """
 
-    def __init__(self, answer: float = 1):
+    def __init__(self, answer: float, kept: float):
         super().__init__()
-        self.answer, self.places = answer, Counter()
+        self.answer, self.kept, self.places = answer, kept, Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -78,10 +78,11 @@ class Waits(TorchDispatchMode):
         return float(self.answer) if asked.is_floating_point() else int(self.answer)
 
     def counted(self, func: object, asked: Tensor) -> Tensor:
-        """All places, or all values, of a tensor."""
+        """Places, or values, of a tensor."""
+        count = int(self.kept * asked.numel())
         if func is aten.nonzero.default:
-            return asked.new_empty((asked.numel(), asked.ndim), dtype=torch.int64)
-        return asked.new_empty((asked.numel(),))
+            return asked.new_empty((count, asked.ndim), dtype=torch.int64)
+        return asked.new_empty((count,))
 
     def note_copy(self, func: object, args: tuple, kwargs: dict) -> None:
         """A copy between devices."""
@@ -113,8 +114,8 @@ class FakeGpu:
     waits: calls by "file function operation", counted as :class:`Waits` does.
     """
 
-    def __init__(self, answer: float = 1):
-        self.mode, self.counter = FakeTensorMode(allow_non_fake_inputs=True), Waits(answer)
+    def __init__(self, answer: float = 1, kept: float = 1.0):
+        self.mode, self.counter = FakeTensorMode(allow_non_fake_inputs=True), Waits(answer, kept)
 
     @property
     def waits(self) -> Counter:
