@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
-from training import CONFIG, vcgen
+#: The modules whose shapes are types. With CHECK_SHAPES in the environment (test_shapes.py), what they are given
+#: and what they return is checked; the hook must come before the first of them is imported.
+SHAPED = [
+    "vcgen.cameras", "vcgen.rays", "vcgen.types", "vcgen.fields",
+    "vcgen.rendering.volume", "vcgen.rendering.ray_batches", "vcgen.rendering.shading",
+]  # fmt: skip
+if "CHECK_SHAPES" in os.environ:
+    install_import_hook(SHAPED, "beartype.beartype")
+
+from training import CONFIG, vcgen  # noqa: E402  # it imports them
 
 #: Model folders of the tests may name the classes of tests/stand_in.py, in other processes, too.
 os.environ["VCGEN_PLUGINS"] = "stand_in"

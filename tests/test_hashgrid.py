@@ -157,7 +157,10 @@ def test_it_learns_a_ball_from_its_images():
         center, radius, proposal = torch.zeros(1, 3), torch.ones(1), None
 
         def __call__(self, points, directions):
-            return 40.0 * (points.norm(dim=-1) < 0.5), (points + 0.5).clamp(0, 1)
+            return self.density(points), (points + 0.5).clamp(0, 1)
+
+        def density(self, points):
+            return 40.0 * (points.norm(dim=-1) < 0.5)
 
     seen, size, options = views(6), (12, 12), RenderOptions(24)
     truth = render_image(Ball(), seen.cameras, size, options)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vcgen.rays import Rays
@@ -30,10 +31,10 @@ class Cameras:
     near, far: (...) Euclidean distances in world units.
     """
 
-    c2w: Tensor
-    K: Tensor
-    near: Tensor
-    far: Tensor
+    c2w: Float[Tensor, "*batch 4 4"]
+    K: Float[Tensor, "*batch 3 3"]
+    near: Float[Tensor, "*batch"]
+    far: Float[Tensor, "*batch"]
 
     @property
     def shape(self) -> torch.Size:
@@ -41,7 +42,7 @@ class Cameras:
         return self.near.shape
 
     @property
-    def centers(self) -> Tensor:
+    def centers(self) -> Float[Tensor, "*batch 3"]:
         """(..., 3) positions in the world."""
         return self.c2w[..., :3, 3]
 
@@ -76,7 +77,7 @@ class Cameras:
         """Rays (..., height * width) through all pixel centers, row by row."""
         return self.rays_at(pixel_centers(height, width, self.c2w.device, self.c2w.dtype))
 
-    def rays_at(self, uv: Tensor) -> Rays:
+    def rays_at(self, uv: Float[Tensor, "*batch n 2"]) -> Rays:
         """Rays (..., n) through image points ``uv``: (n, 2) or (..., n, 2), normalized, (0, 0) top left and (1, 1)
         bottom right corner.
         """
@@ -87,7 +88,7 @@ class Cameras:
         near, far = (x[..., None].expand(directions.shape[:-1]) for x in (self.near, self.far))
         return Rays(self.centers[..., None, :].expand_as(directions), directions, near, far)
 
-    def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, points: Float[Tensor, "*_ n 3"]) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n"]]:
         """World points (..., n, 3) -> normalized image points (..., n, 2) and z-depth (..., n), negative behind the
         camera.
         """
@@ -97,7 +98,9 @@ class Cameras:
         return local[..., :2] / z[..., None] * focal + self.K[..., None, :2, 2], z
 
 
-def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
+def rotate(
+    vectors: Float[Tensor, "*#batch n 3"], rotation: Float[Tensor, "*#batch 3 3"]
+) -> Float[Tensor, "*batch n 3"]:
     """Multiply vectors (..., n, 3) by matrices (..., 3, 3), in the precision of the inputs.
 
     Written out because a matrix product would be rounded to bfloat16 by autocast, or to TF32 by
@@ -109,7 +112,7 @@ def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
 
 def pixel_centers(
     height: int, width: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
-) -> Tensor:
+) -> Float[Tensor, "pixels 2"]:
     """(height * width, 2) normalized (u, v) of all pixel centers, row by row: u = (column + 0.5) / width."""
     v, u = torch.meshgrid(
         (torch.arange(height, device=device, dtype=dtype) + 0.5) / height,
@@ -119,18 +122,20 @@ def pixel_centers(
     return torch.stack([u, v], -1).reshape(-1, 2)
 
 
-def pinhole(focal_x: float, focal_y: float | None = None, center_x: float = 0.5, center_y: float = 0.5) -> Tensor:
+def pinhole(
+    focal_x: float, focal_y: float | None = None, center_x: float = 0.5, center_y: float = 0.5
+) -> Float[Tensor, "3 3"]:
     """(3, 3) intrinsics from values already normalized by width (x) and height (y)."""
     focal_y = focal_x if focal_y is None else focal_y
     return torch.tensor([[focal_x, 0.0, center_x], [0.0, focal_y, center_y], [0.0, 0.0, 1.0]])
 
 
-def normalize_intrinsics(K_pixels: Tensor, height: int, width: int) -> Tensor:
+def normalize_intrinsics(K_pixels: Float[Tensor, "*batch 3 3"], height: int, width: int) -> Float[Tensor, "*batch 3 3"]:
     """(..., 3, 3) intrinsics in pixels -> normalized."""
     return K_pixels / torch.tensor([width, height, 1.0], dtype=K_pixels.dtype, device=K_pixels.device)[:, None]
 
 
-def rigid_inverse(transform: Tensor) -> Tensor:
+def rigid_inverse(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """Inverse of (..., 4, 4) rigid transforms, exact for orthonormal rotations."""
     rotation_t = transform[..., :3, :3].transpose(-1, -2)
     inverse = torch.zeros_like(transform)
@@ -140,7 +145,9 @@ def rigid_inverse(transform: Tensor) -> Tensor:
     return inverse
 
 
-def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
+def look_at(
+    eye: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch 3"], up: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*batch 4 4"]:
     """Camera-to-world (..., 4, 4) at ``eye`` looking at ``target`` with image-up towards ``up``; all (..., 3) in the
     world.
 
@@ -160,7 +167,14 @@ def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     return c2w
 
 
-def orbit(azimuth: Tensor, elevation: Tensor, distance: float, K: Tensor, near: float, far: float) -> Cameras:
+def orbit(
+    azimuth: Float[Tensor, " n"],
+    elevation: Float[Tensor, " n"],
+    distance: float,
+    K: Float[Tensor, "3 3"],
+    near: float,
+    far: float,
+) -> Cameras:
     """Cameras on a sphere around the origin of a z-up world, looking at the origin.
 
     azimuth, elevation: (n,) degrees; azimuth 0 looks along +y from -y and grows counter-clockwise seen from above. K:
@@ -174,7 +188,7 @@ def orbit(azimuth: Tensor, elevation: Tensor, distance: float, K: Tensor, near: 
     return Cameras(c2w, K.to(eye).expand(len(eye), 3, 3), near * full, far * full)
 
 
-def view_angles(centers: Tensor) -> tuple[Tensor, Tensor]:
+def view_angles(centers: Float[Tensor, "*batch 3"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Azimuth and elevation in degrees of positions (..., 3) in a z-up world; the inverse of :func:`orbit`."""
     azimuth = torch.rad2deg(torch.atan2(centers[..., 1], centers[..., 0])) + 90
     # not asin(z / norm): at the poles it loses half the digits, or rounds past 1 to NaN
@@ -182,7 +196,7 @@ def view_angles(centers: Tensor) -> tuple[Tensor, Tensor]:
     return torch.remainder(azimuth, 360), elevation
 
 
-def pytorch3d_to_c2w(R: Tensor, T: Tensor) -> Tensor:
+def pytorch3d_to_c2w(R: Float[Tensor, "*batch 3 3"], T: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
     """PyTorch3D's world-to-camera ``x_cam = x_world R + T`` (row vectors; R (..., 3, 3), T (..., 3)) -> OpenCV
     camera-to-world.
     """
@@ -193,7 +207,9 @@ def pytorch3d_to_c2w(R: Tensor, T: Tensor) -> Tensor:
     return rigid_inverse(w2c) @ PYTORCH3D_TO_OPENCV.to(R)
 
 
-def colmap_to_c2w(quaternion: Tensor, translation: Tensor) -> Tensor:
+def colmap_to_c2w(
+    quaternion: Float[Tensor, "*batch 4"], translation: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 4 4"]:
     """COLMAP's world-to-camera quaternion (..., 4) as (w, x, y, z) and translation (..., 3) -> OpenCV
     camera-to-world.
     """

@@ -67,7 +67,7 @@ def check_options(options: Any) -> None:
     Its ``__post_init__`` calls this, for objects that are made in Python: what a configuration holds has been checked
     under the options' full names.
     """
-    for name, hint in _bounded_fields(type(options)).items():
+    for name, hint in _bounded_fields(type(options)).items():  # type: ignore[arg-type]  # types are hashable
         if why := excluded(hint, getattr(options, name)):
             raise ValueError(f"{type(options).__name__}.{name}{why}")
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
@@ -22,16 +23,16 @@ class Views:
     alpha: (..., 1, height, width) coverage in [0, 1], or None for images that are opaque throughout.
     """
 
-    images: Tensor
+    images: Float[Tensor, "*batch 3 height width"]
     cameras: Cameras
-    alpha: Tensor | None = None
+    alpha: Float[Tensor, "*batch 1 height width"] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.images.shape[-2], self.images.shape[-1]
 
-    def on(self, background: Tensor | float) -> Tensor:
+    def on(self, background: Tensor | float) -> Float[Tensor, "*batch 3 height width"]:
         """Composite over a color: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views stay
         as they are.
         """
@@ -94,9 +95,9 @@ class Rendering(NamedTuple):
     opacity in [0, 1]; depth: (..., 1, height, width) expected Euclidean distance along the ray in world units, ``far``
     where nothing is hit."""
 
-    rgb: Tensor
-    alpha: Tensor
-    depth: Tensor
+    rgb: Float[Tensor, "*batch channels height width"]
+    alpha: Float[Tensor, "*batch 1 height width"]
+    depth: Float[Tensor, "*batch 1 height width"]
 
 
 class RayRendering(NamedTuple):
@@ -108,13 +109,13 @@ class RayRendering(NamedTuple):
     over rays, or None.
     """
 
-    rgb: Tensor
-    alpha: Tensor
-    depth: Tensor
+    rgb: Float[Tensor, "*batch rays channels"]
+    alpha: Float[Tensor, "*batch rays"]
+    depth: Float[Tensor, "*batch rays"]
     coarse: "RayRendering | None" = None
     penalties: Mapping[str, Tensor] | None = None
 
-    def over(self, background: Tensor | float) -> Tensor:
+    def over(self, background: Tensor | float) -> Float[Tensor, "*batch rays channels"]:
         """(batch, rays, channels) composited over a color that broadcasts to that shape."""
         return self.rgb + (1 - self.alpha[..., None]) * background
 
@@ -123,12 +124,12 @@ class Bounded(Protocol):
     """A batch of scenes inside spheres; a ray that misses the sphere sees the background. Attributes are only read."""
 
     @property
-    def center(self) -> Tensor:
+    def center(self) -> Float[Tensor, "batch 3"]:
         """(batch, 3) in the world, of the sphere."""
         ...
 
     @property
-    def radius(self) -> Tensor:
+    def radius(self) -> Float[Tensor, " batch"]:
         """(batch,) of the sphere, in world units; may be infinite."""
         ...
 
@@ -142,14 +143,16 @@ class Field(Bounded, Protocol):
         """The field that the coarse pass of the renderer samples to place the fine samples; None: this field itself."""
         ...
 
-    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, points: Float[Tensor, "batch n 3"], directions: Float[Tensor, "batch n 3"]
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n channels"]]:
         """Density (batch, n) >= 0 per world unit, and color (batch, n, 3) in [0, 1] or features (batch, n, channels).
 
         points, directions (unit): (batch, n, 3) in the world.
         """
         ...
 
-    def density(self, points: Tensor) -> Tensor:
+    def density(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
         """(batch, n, 3) world points -> density (batch, n); cheaper than the full call where the field allows it."""
         ...
 
@@ -203,11 +206,11 @@ class Finetunable(Field, Protocol):
         """A copy of what can be finetuned, without gradient history."""
         ...
 
-    def with_weights(self, weights: FieldWeights) -> Self:
+    def with_weights(self, weights: FieldWeights) -> "Finetunable":
         """The same scenes with other weights, to which gradients flow."""
         ...
 
-    def __getitem__(self, scenes: slice) -> Self:
+    def __getitem__(self, scenes: slice) -> "Finetunable":
         """Some scenes of the batch."""
         ...
 

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -27,7 +28,7 @@ class Background(nn.Module):
             nn.Linear(hidden, 3),
         )
 
-    def forward(self, directions: Tensor) -> Tensor:
+    def forward(self, directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """(..., 3) unit vectors -> (..., 3) color in (0, 1)."""
         angles = (directions[..., None] * self.octaves).flatten(-2)
         return self.layers(torch.cat([angles.sin(), angles.cos()], -1)).sigmoid()

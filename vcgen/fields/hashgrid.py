@@ -9,6 +9,7 @@ from math import exp, log
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,7 +75,7 @@ class HashGrid(nn.Module):
         """Features of a point."""
         return self.levels * self.features
 
-    def forward(self, points: Tensor) -> Tensor:
+    def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
         """(n, 3) in [0, 1], clamped to it -> (n, levels * features), in float32; differentiable in the points, too."""
         sides = self.sides[: self.active_levels, None]
         # The points stand last, up to the look-up: a CPU works on long rows at its full width.
@@ -87,7 +88,7 @@ class HashGrid(nn.Module):
         found = found.unflatten(0, (self.active_levels, len(points))).transpose(0, 1).flatten(1)
         return F.pad(found, (0, self.width - found.shape[1]))
 
-    def rows(self, corner: Tensor) -> Tensor:
+    def rows(self, corner: Int[Tensor, "3 levels n"]) -> Int[Tensor, "levels n 8"]:
         """Where the eight corners of the active levels' cells are stored in the table: (levels, n, 8) int32, in the
         order of CORNERS, of each cell's lowest corner, (3, levels, n)."""
         side, start = self.sides[: self.active_levels, None] + 1, self.starts[: self.active_levels, None]
@@ -161,13 +162,15 @@ class HashGridField:
 
     grid: HashGrid
     decoder: nn.Module
-    center: Tensor
-    radius: Tensor
+    center: Float[Tensor, "batch 3"]
+    radius: Float[Tensor, " batch"]
     half_size: float
     blob: tuple[float, float] = (0.0, 0.2)
     proposal: None = None
 
-    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, points: Float[Tensor, "batch n 3"], directions: Float[Tensor, "batch n 3"]
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n 3"]]:
         """See :class:`vcgen.types.Field`; the color does not depend on the direction."""
         local = points - self.center[:, None]
         features = self.grid((local / (2 * self.half_size) + 0.5).reshape(-1, 3))
@@ -176,7 +179,7 @@ class HashGridField:
         logit = output[..., 0] + height * (-local.square().sum(-1) / (2 * width**2)).exp()
         return _TruncatedExp.apply(logit), output[..., 1:].sigmoid()
 
-    def density(self, points: Tensor) -> Tensor:
+    def density(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
         """(batch, n, 3) -> (batch, n)."""
         return self(points, points)[0]
 

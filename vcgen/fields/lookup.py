@@ -8,11 +8,15 @@ gradients with respect to the coordinates are needed."""
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+Planes = Float[Tensor, "batch planes channels size size"]
+Coordinates = Float[Tensor, "batch n planes 2"]
 
-def sample_planes(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
+
+def sample_planes(planes: Planes, coordinates: Coordinates, reduce: bool) -> Float[Tensor, "batch n features"]:
     """Bilinear samples of feature planes, texel centers at +0.5, border values outside.
 
     planes: (batch, planes, channels, R, R). coordinates: (batch, n, planes, 2), x along the planes' last axis, [-1, 1]
@@ -24,7 +28,7 @@ def sample_planes(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
     return sample_by_grid(planes, coordinates, reduce)
 
 
-def sample_by_grid(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
+def sample_by_grid(planes: Planes, coordinates: Coordinates, reduce: bool) -> Float[Tensor, "batch n features"]:
     """:func:`sample_planes` through ``grid_sample``; differentiable in both arguments."""
     batch, count, channels = planes.shape[:3]
     grid = coordinates.transpose(1, 2).reshape(batch * count, -1, 1, 2)
@@ -35,7 +39,7 @@ def sample_by_grid(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
     return sampled.reshape(batch, count * channels, -1).mT
 
 
-def channels_last(planes: Tensor) -> Tensor:
+def channels_last(planes: Planes) -> Planes:
     """The same (batch, planes, channels, R, R) feature planes in float32, laid out in memory as :func:`sample_by_bags`
     reads them.
 
@@ -44,7 +48,7 @@ def channels_last(planes: Tensor) -> Tensor:
     return planes.movedim(2, -1).float().contiguous().movedim(-1, 2)
 
 
-def sample_by_bags(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
+def sample_by_bags(planes: Planes, coordinates: Coordinates, reduce: bool) -> Float[Tensor, "batch n features"]:
     """:func:`sample_planes` through ``embedding_bag``; differentiable in the planes only."""
     batch, count, channels, size, _ = planes.shape
     with torch.no_grad():
@@ -56,7 +60,7 @@ def sample_by_bags(planes: Tensor, coordinates: Tensor, reduce: bool) -> Tensor:
     )
 
 
-def bilinear_rows(coordinates: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def bilinear_rows(coordinates: Coordinates, size: int) -> tuple[Int[Tensor, "points 4"], Float[Tensor, "points 4"]]:
     """Bilinear interpolation as a sparse matrix: coordinates (batch, n, planes, 2) -> rows (int32) and weights, (batch
     * n * planes, 4).
 

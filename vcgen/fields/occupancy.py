@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,7 @@ class OccupancyGrid(nn.Module):
     world unit, lie below min(threshold, mean of the grid): matter may grow into the cells around it. Before the first
     refresh every cell counts as occupied."""
 
-    density: Tensor
+    density: Float[Tensor, "size size size"]
 
     def __init__(self, resolution: int = 48, decay: float = 0.95, threshold: float = 0.05):
         super().__init__()
@@ -49,7 +50,7 @@ class OccupancyGrid(nn.Module):
         first = self.density.isinf().any()
         self.density.copy_(torch.where(first, found, torch.maximum(self.density * self.decay, found)))
 
-    def occupied(self) -> Tensor:
+    def occupied(self) -> Bool[Tensor, "size size size"]:
         """(resolution,) * 3 bool, indexed [x, y, z]."""
         dense = self.density > self.density.mean().clamp(max=self.threshold)
         grown = F.max_pool3d(dense.float()[None, None], 3, 1, 1)[0, 0] > 0
@@ -71,8 +72,8 @@ class OccupiedField:
     field: Field
     grid: OccupancyGrid
     proposal: None = None
-    center: Tensor = dataclasses.field(init=False)
-    radius: Tensor = dataclasses.field(init=False)
+    center: Float[Tensor, "1 3"] = dataclasses.field(init=False)
+    radius: Float[Tensor, "1"] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         if len(self.field.center) != 1:
@@ -80,21 +81,23 @@ class OccupiedField:
         self.center, self.radius = self.field.center, self.field.radius
         self.cells = self.grid.occupied()
 
-    def kept(self, points: Tensor) -> Tensor:
+    def kept(self, points: Float[Tensor, "1 n 3"]) -> Int[Tensor, " m"]:
         """Which of the points (1, n, 3) lie in the sphere and in occupied cells: their numbers (m,)."""
         size = self.grid.resolution
         local = (points[0].detach() - self.center) / self.radius
         x, y, z = ((local * 0.5 + 0.5) * size).long().clamp(0, size - 1).unbind(-1)
         return (self.cells[x, y, z] & (local.square().sum(-1) <= 1 + 1e-4)).nonzero()[:, 0]
 
-    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, points: Float[Tensor, "1 n 3"], directions: Float[Tensor, "1 n 3"]
+    ) -> tuple[Float[Tensor, "1 n"], Float[Tensor, "1 n channels"]]:
         """See :class:`vcgen.types.Field`."""
         kept = self.kept(points)
         found, colors = self.field(points[:, kept], directions[:, kept])
         density = found.new_zeros(points.shape[:2]).index_copy(1, kept, found)
         return density, colors.new_zeros(points.shape).index_copy(1, kept, colors)
 
-    def density(self, points: Tensor) -> Tensor:
+    def density(self, points: Float[Tensor, "1 n 3"]) -> Float[Tensor, "1 n"]:
         """See :class:`vcgen.types.Field`."""
         kept = self.kept(points)
         found = self.field.density(points[:, kept])

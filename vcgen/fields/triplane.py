@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,7 +59,7 @@ class TriplaneDecoder(nn.Module):
                 f"plane_channels is {plane_channels}, decoder.channels {self.channels}; give the same number"
             )
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Float[Tensor, "*n width"]) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n channels"]]:
         """(..., width) features -> density (...) >= 0 per world unit, color (..., 3) in [0, 1], both float32."""
         for layer in self.hidden:
             features = F.relu(layer(features), inplace=True)
@@ -81,11 +82,11 @@ class TriplaneField:
     eye_distance: perspective only: distance of the camera from the box center along the box's -z axis, in world units.
     """
 
-    planes: Tensor
+    planes: Float[Tensor, "batch 3 channels size size"]
     decoder: TriplaneDecoder
-    frame: Tensor
+    frame: Float[Tensor, "batch 4 4"]
     half_size: float
-    radius: Tensor
+    radius: Float[Tensor, " batch"]
     projection: Projection = "orthographic"
     eye_distance: float = 0.0
     proposal: None = None
@@ -95,25 +96,27 @@ class TriplaneField:
             self.planes = channels_last(self.planes)
 
     @property
-    def center(self) -> Tensor:
+    def center(self) -> Float[Tensor, "batch 3"]:
         """(batch, 3) in the world."""
         return self.frame[:, :3, 3]
 
-    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, points: Float[Tensor, "batch n 3"], directions: Float[Tensor, "batch n 3"]
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n channels"]]:
         """See :class:`vcgen.types.Field`; the color does not depend on the direction."""
         return self.decoder(self.features(points))
 
-    def density(self, points: Tensor) -> Tensor:
+    def density(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
         """(batch, n, 3) -> (batch, n)."""
         return self.decoder(self.features(points))[0]
 
-    def features(self, points: Tensor) -> Tensor:
+    def features(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n features"]:
         """World points (batch, n, 3) -> bilinear plane features (batch, n, channels), or 3 * channels when
         concatenated.
         """
         return sample_planes(self.planes, self.plane_coordinates(points), self.decoder.aggregate == "sum")
 
-    def plane_coordinates(self, points: Tensor) -> Tensor:
+    def plane_coordinates(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n 3 2"]:
         """World points (batch, n, 3) -> (batch, n, 3, 2) coordinates in the planes, [-1, 1] over the box."""
         local = rotate(points - self.center[:, None], self.frame[:, :3, :3].mT) / self.half_size
         x, y, z = local.unbind(-1)

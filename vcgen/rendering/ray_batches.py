@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vcgen.rays import Rays
@@ -19,8 +20,8 @@ def ray_losses(
     options: RenderOptions,
     generator: torch.Generator,
     background: Background = "white",
-    learned: Tensor | None = None,
-) -> dict[str, Tensor]:
+    learned: Float[Tensor, "3"] | None = None,
+) -> dict[str, Float[Tensor, ""]]:
     """Errors on ``count`` random rays of each of the target views (batch, views).
 
     "rgb": mean squared error over rays and channels, both sides over the same background; "coarse" likewise for the
@@ -52,7 +53,9 @@ def squared_error(
     return (color - opacity * (1.0 if background is None else background)).square().mean()
 
 
-def draw_rays(scene: Scene, target: Views, count: int, generator: torch.Generator) -> tuple[Rays, Tensor]:
+def draw_rays(
+    scene: Scene, target: Views, count: int, generator: torch.Generator
+) -> tuple[Rays, Int[Tensor, "batch views {count}"]]:
     """Rays (batch, views, count) of random pixels, and the pixels' indices, of the same shape.
 
     Twice as many candidates are drawn as needed and those whose ray meets the scene's sphere go first: the others teach
@@ -68,7 +71,7 @@ def draw_rays(scene: Scene, target: Views, count: int, generator: torch.Generato
     return rays.gather(first), pixels.gather(2, first)
 
 
-def gather_pixels(views: Views, pixels: Tensor) -> RayRendering:
+def gather_pixels(views: Views, pixels: Int[Tensor, "batch views rays"]) -> RayRendering:
     """The true color and opacity at pixel indices (batch, views, rays), as premultiplied (batch, views * rays, ...)."""
     alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
     stacked = torch.cat([views.images * alpha, alpha], 2).flatten(-2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,7 +29,7 @@ class Shading:
     """
 
     kind: Kind = "albedo"
-    light: Tensor | None = None
+    light: Float[Tensor, "3"] | None = None
     ambient: float = 0.1
 
 
@@ -38,11 +39,11 @@ class ShadedRendering(NamedTuple):
     they were not asked for."""
 
     rays: RayRendering
-    normals: Tensor | None
-    orientation: Tensor | None
+    normals: Float[Tensor, "batch rays 3"] | None
+    orientation: Float[Tensor, "batch rays"] | None
 
 
-def normals(field: Field, points: Tensor, step: float = 1e-2) -> Tensor:
+def normals(field: Field, points: Float[Tensor, "batch n 3"], step: float = 1e-2) -> Float[Tensor, "batch n 3"]:
     """Outward unit normals (batch, n, 3) at points (batch, n, 3): against the gradient of the density, by central
     differences over +- ``step`` world units; 0 where the density is constant. Differentiable. Six look-ups a point."""
     offsets = step * torch.eye(3, device=points.device, dtype=points.dtype)
@@ -53,7 +54,7 @@ def normals(field: Field, points: Tensor, step: float = 1e-2) -> Tensor:
     return F.normalize(density[..., 1] - density[..., 0], dim=-1)
 
 
-def lit(albedo: Tensor, normal: Tensor, shading: Shading) -> Tensor:
+def lit(albedo: Float[Tensor, "*n 3"], normal: Float[Tensor, "*n 3"], shading: Shading) -> Float[Tensor, "*n 3"]:
     """Colors (..., 3) of albedo (..., 3) with unit normals (..., 3)."""
     if shading.kind == "albedo":
         return albedo
@@ -64,7 +65,7 @@ def lit(albedo: Tensor, normal: Tensor, shading: Shading) -> Tensor:
     return color * (shading.ambient + (1 - shading.ambient) * cosine)
 
 
-def light_near(eye: Tensor, generator: torch.Generator) -> Tensor:
+def light_near(eye: Float[Tensor, "3"], generator: torch.Generator) -> Float[Tensor, "3"]:
     """A unit vector towards a light near the camera, which stands at ``eye`` (3,): its direction from the origin plus
     N(0, I).
     """
@@ -116,7 +117,7 @@ def shaded_image(
     options: RenderOptions,
     shading: Shading = Shading(),
     chunk: int = 1 << 16,
-) -> tuple[Rendering, Tensor]:
+) -> tuple[Rendering, Float[Tensor, "1 1 3 height width"]]:
     """What a camera (1,) sees of a field of one scene, over white, and its normals, (1, 1, 3, H, W) in [0, 1] over
     white, with 0.5 for 0.
 

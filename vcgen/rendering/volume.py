@@ -11,6 +11,7 @@ from typing import Annotated
 
 import nerfacc
 import torch
+from jaxtyping import Float
 from msgspec import Meta
 from torch import Tensor
 
@@ -59,7 +60,9 @@ class RenderOptions:
         check_options(self)
 
 
-def ray_sphere(rays: Rays, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+def ray_sphere(
+    rays: Rays, center: Float[Tensor, "batch 3"], radius: Float[Tensor, " batch"]
+) -> tuple[Float[Tensor, "batch rays"], Float[Tensor, "batch rays"]]:
     """Clip rays (batch, rays) to spheres: entry and exit distance (batch, rays), equal where the ray misses.
 
     center: (batch, 3); radius: (batch,), may be infinite.
@@ -72,7 +75,9 @@ def ray_sphere(rays: Rays, center: Tensor, radius: Tensor) -> tuple[Tensor, Tens
     return entry, torch.maximum(torch.minimum(-half_b + root, rays.far), entry)
 
 
-def uniform_edges(near: Tensor, far: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def uniform_edges(
+    near: Float[Tensor, "*rays"], far: Float[Tensor, "*rays"], count: int, generator: torch.Generator | None
+) -> Float[Tensor, "*rays {count+1}"]:
     """Edges (..., count + 1) of ``count`` intervals tiling [near, far]; with a generator the inner ones move by up to
     half an interval.
     """
@@ -85,8 +90,12 @@ def uniform_edges(near: Tensor, far: Tensor, count: int, generator: torch.Genera
 
 
 def importance_edges(
-    edges: Tensor, weights: Tensor, count: int, generator: torch.Generator | None, padding: float = 0.01
-) -> Tensor:
+    edges: Float[Tensor, "*rays n"],
+    weights: Float[Tensor, "*rays n-1"],
+    count: int,
+    generator: torch.Generator | None,
+    padding: float = 0.01,
+) -> Float[Tensor, "*rays {count+1}"]:
     """Edges (..., count + 1) that cut the weights into equal fractions, by inverting their piecewise linear
     distribution function.
 
@@ -111,7 +120,9 @@ def importance_edges(
     return left + fraction * (right - left)
 
 
-def composite(density: Tensor, color: Tensor, edges: Tensor) -> tuple[RayRendering, Tensor]:
+def composite(
+    density: Float[Tensor, "*rays n"], color: Float[Tensor, "*rays n channels"], edges: Float[Tensor, "*rays n+1"]
+) -> tuple[RayRendering, Float[Tensor, "*rays n"]]:
     """Composite intervals of constant density (..., n) and color or features (..., n, channels) between edges
     (..., n + 1); also returns weights (..., n).
     """
@@ -203,25 +214,31 @@ def render_image(
     return Rendering(rgb + (1 - alpha) * background, alpha, depth)
 
 
-def _points(rays: Rays, edges: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+def _points(
+    rays: Rays, edges: Float[Tensor, "batch rays edges"]
+) -> tuple[Float[Tensor, "batch points 3"], tuple[int, ...]]:
     points = rays.at((edges[..., 1:] + edges[..., :-1]) / 2)
     return points.reshape(len(points), -1, 3), points.shape[:-1]
 
 
-def _query(field: Field, rays: Rays, edges: Tensor) -> tuple[Tensor, Tensor]:
+def _query(
+    field: Field, rays: Rays, edges: Float[Tensor, "batch rays n"]
+) -> tuple[Float[Tensor, "batch rays n-1"], Float[Tensor, "batch rays n-1 channels"]]:
     points, shape = _points(rays, edges)
     density, color = field(points, rays.directions[..., None, :].expand(*shape, 3).reshape(points.shape))
     return density.reshape(shape), color.reshape(*shape, color.shape[-1])
 
 
-def _density(field: Field, rays: Rays, edges: Tensor) -> Tensor:
+def _density(field: Field, rays: Rays, edges: Float[Tensor, "batch rays n"]) -> Float[Tensor, "batch rays n-1"]:
     if field.proposal is not None:
         return _query(field.proposal, rays, edges)[0]
     points, shape = _points(rays, edges)
     return field.density(points).reshape(shape)
 
 
-def _gaussian(like: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def _gaussian(
+    like: Float[Tensor, "*rays"], count: int, generator: torch.Generator | None
+) -> Float[Tensor, "*rays {count}"]:
     """(..., count) standard normal draws; without a generator the midpoint quantiles, so that evaluation is
     deterministic.
     """

@@ -55,7 +55,7 @@ def import_beside(words: list[str]) -> None:
 def mend() -> None:
     """To be called before anything is parsed; twice does no harm."""
     print_types_in_words()
-    jsonargparse.DefaultHelpFormatter.start_section = wrapped_section  # type: ignore[method-assign]  # there is no other place
+    jsonargparse.DefaultHelpFormatter.start_section = wrapped_section  # type: ignore[assignment,method-assign]  # there is no other place
     jsonargparse._util.NestedArg = jsonargparse._typehints.NestedArg = NestedNull  # type: ignore[misc]
     # Words that are also members of an enumeration, as the default of Lightning's Timer, cannot be written otherwise.
     yaml.SafeDumper.add_multi_representer(str, lambda dumper, word: dumper.represent_str(str.__str__(word)))
