@@ -1,4 +1,4 @@
-"""Shapes as types: with CHECK_SHAPES calls of geometry, fields and the renderer is checked, see conftest.py."""
+"""Shapes as types: with CHECK_SHAPES, calls of geometry, fields and the renderer are checked; see conftest.py."""
 
 import os
 import subprocess
