@@ -30,7 +30,7 @@ from vcgen.diffusion.base import to_unit
 from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
-from vcgen.guidance.guidance import SDS
+from vcgen.guidance.sds import SDS
 from vcgen.metrics.image import psnr, quantise, ssim
 from vcgen.metrics.lpips import PerceptualDistance, load_lpips
 from vcgen.systems.distillation.distilled import read_distillation

@@ -46,7 +46,8 @@ from vcgen.errors import UserError
 from vcgen.evaluation.protocol import load_protocol
 from vcgen.evaluation.results import Results, compare, load_results
 from vcgen.evaluation.runner import Origin, Settings, evaluate_system
-from vcgen.guidance.guidance import NGD, SDS
+from vcgen.guidance.ngd import NGD
+from vcgen.guidance.sds import SDS
 from vcgen.io import file_sha256, write_bytes
 from vcgen.metrics.lpips import load_lpips
 from vcgen.systems.distillation.distilled import Distilled, distilled

@@ -35,7 +35,7 @@ from vcgen.metrics.geometry import compare
 from vcgen.metrics.image import Metrics
 from vcgen.metrics.janus import AZIMUTHS, janus
 from vcgen.personalization.base import load_personal
-from vcgen.rendering.mesh import extract_mesh
+from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.systems.realfusion.system import RealFusion
 from vcgen.types import Example, Views
 

@@ -17,7 +17,9 @@ from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.base import Guidance, Round
-from vcgen.guidance.guidance import NGD, SDS, SJC
+from vcgen.guidance.ngd import NGD
+from vcgen.guidance.sds import SDS
+from vcgen.guidance.sjc import SJC
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff

@@ -20,7 +20,9 @@ from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
-from vcgen.guidance.guidance import NGD, SDS, SJC
+from vcgen.guidance.ngd import NGD
+from vcgen.guidance.sds import SDS
+from vcgen.guidance.sjc import SJC
 from vcgen.rendering.ray_batches import ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.systems.distillation import loop as distillation

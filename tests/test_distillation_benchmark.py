@@ -18,7 +18,7 @@ from vcgen.errors import UserError  # noqa: E402
 from vcgen.evaluation.protocol import load_protocol  # noqa: E402
 from vcgen.evaluation.records import ImageScore, ObjectScore  # noqa: E402
 from vcgen.evaluation.results import Results, collect  # noqa: E402
-from vcgen.guidance.guidance import SDS  # noqa: E402
+from vcgen.guidance.sds import SDS  # noqa: E402
 from vcgen.io import file_sha256  # noqa: E402
 
 PROTOCOL = ROOT / "configs" / "protocols" / "cars64_view0_sparse.json"

@@ -23,7 +23,8 @@ from vcgen.data.shards.files import read_index
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid
-from vcgen.guidance.guidance import NGD, SDS
+from vcgen.guidance.ngd import NGD
+from vcgen.guidance.sds import SDS
 from vcgen.systems.distillation.data import ImageData
 from vcgen.systems.distillation.distilled import Distilled, distilled, read_distillation
 from vcgen.systems.distillation.loop import DistillOptions, virtual_cameras

@@ -20,7 +20,7 @@ from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.evaluation.results import Results
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
-from vcgen.guidance.guidance import NGD
+from vcgen.guidance.ngd import NGD
 from vcgen.losses.scene import LossWeights
 from vcgen.metrics.image import COLUMNS, column
 from vcgen.metrics.lpips import SOURCES

@@ -24,7 +24,9 @@ from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
-from vcgen.guidance.guidance import NGD, SDS, SJC
+from vcgen.guidance.ngd import NGD
+from vcgen.guidance.sds import SDS
+from vcgen.guidance.sjc import SJC
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.personalization.dreambooth import DreamBooth
 from vcgen.rendering.volume import RenderOptions

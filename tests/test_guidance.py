@@ -8,7 +8,9 @@ import torch
 from vcgen.diffusion.base import Denoised
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.guidance.base import ConditionedPrior, Round
-from vcgen.guidance.guidance import NGD, SDS, SJC
+from vcgen.guidance.ngd import NGD
+from vcgen.guidance.sds import SDS
+from vcgen.guidance.sjc import SJC
 
 SCHEDULE = noise_schedule()
 

@@ -11,7 +11,7 @@ from scipy import special
 
 from stand_in import Balls
 from vcgen.errors import UserError
-from vcgen.rendering.mesh import OUTLINE, SKIN, density_grid, extract_mesh, solidity, surface_colors
+from vcgen.rendering.marching_cubes import OUTLINE, SKIN, density_grid, extract_mesh, solidity, surface_colors
 from vcgen.visualization.mesh_files import srgb_to_linear, write_mesh
 
 RESOLUTION = 64

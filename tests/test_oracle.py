@@ -18,7 +18,7 @@ from vcgen.fields.hashgrid import HashGrid
 from vcgen.losses.scene import LossWeights
 from vcgen.metrics.geometry import compare
 from vcgen.metrics.janus import AZIMUTHS, janus
-from vcgen.rendering.mesh import extract_mesh
+from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.realfusion.system import RealFusionOptions
 from vcgen.types import Example, Views

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vcgen.cameras import orbit, pinhole
 from vcgen.encoders.base import Encoder
 from vcgen.errors import UserError
-from vcgen.rendering.mesh import extract_mesh
+from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example, Field, RayRendering, RayScene, Scene, Views

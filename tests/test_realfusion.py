@@ -15,7 +15,8 @@ from vcgen.cameras import focal_from_fov, orbit, pinhole
 from vcgen.diffusion.base import Denoised
 from vcgen.diffusion.schedule import noise_schedule
 from vcgen.errors import UserError
-from vcgen.guidance.guidance import SDS, SJC
+from vcgen.guidance.sds import SDS
+from vcgen.guidance.sjc import SJC
 from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.rendering.shading import ShadedRendering
 from vcgen.systems.realfusion.options import Prompt

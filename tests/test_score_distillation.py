@@ -11,7 +11,8 @@ from gaussian_text import gaussian_text_prior, one_level
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.diffusion.text_prior import TextCondition
 from vcgen.guidance.base import ConditionedPrior
-from vcgen.guidance.guidance import SDS, SJC
+from vcgen.guidance.sds import SDS
+from vcgen.guidance.sjc import SJC
 
 #: alpha, the deviation of the prior, its mean and the pixels of the rendering.
 ALPHA, DEVIATION, MEAN, VALUE = 0.6, 0.5, 0.3, 1.1

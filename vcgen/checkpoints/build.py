@@ -37,9 +37,9 @@ CLASSES = (
     "vcgen.fields.hashgrid.HashGrid",
     "vcgen.fields.triplane.TriplaneDecoder",
     "vcgen.diffusion.prior.ViewPrior",
-    "vcgen.guidance.guidance.NGD",
-    "vcgen.guidance.guidance.SDS",
-    "vcgen.guidance.guidance.SJC",
+    "vcgen.guidance.ngd.NGD",
+    "vcgen.guidance.sds.SDS",
+    "vcgen.guidance.sjc.SJC",
 )
 #: Systems that leave their result in the run's folder: no file may ask to build them.
 WITHOUT_FIELD = (

@@ -19,7 +19,7 @@ from vcgen.data.images.framing import RgbaImage
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.io import write_bytes
-from vcgen.rendering.mesh import extract_mesh
+from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.terminal import printable
 from vcgen.types import Rendering, Scene
 from vcgen.visualization.colormaps import depth_image

@@ -28,7 +28,9 @@ import vcgen.encoders.pixelnerf
 import vcgen.encoders.scene_hashgrid
 import vcgen.encoders.scene_triplane
 import vcgen.encoders.triplane
-import vcgen.guidance.guidance
+import vcgen.guidance.ngd
+import vcgen.guidance.sds
+import vcgen.guidance.sjc
 import vcgen.personalization.dreambooth
 import vcgen.personalization.lora
 import vcgen.personalization.textual_inversion

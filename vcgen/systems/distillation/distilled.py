@@ -19,7 +19,7 @@ from vcgen.checkpoints.build import instantiate
 from vcgen.checkpoints.fitting import mismatch
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
-from vcgen.guidance.guidance import NGD
+from vcgen.guidance.ngd import NGD
 from vcgen.io import check, read_bytes, replacing
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff

@@ -16,7 +16,7 @@ from vcgen.checkpoints import model_folder
 from vcgen.data.datamodules.single import OneScene
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
-from vcgen.guidance.guidance import NGD
+from vcgen.guidance.ngd import NGD
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem

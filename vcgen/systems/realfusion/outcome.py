@@ -17,7 +17,7 @@ from vcgen.data.input_camera import InputCamera
 from vcgen.data.viewpoints import around
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
-from vcgen.rendering.mesh import extract_mesh
+from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, Count, Side
 from vcgen.types import Field, Rendering, Views

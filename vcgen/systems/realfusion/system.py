@@ -18,7 +18,7 @@ from vcgen.fields.background import Background
 from vcgen.fields.hashgrid import HashGridField
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
 from vcgen.guidance.base import ConditionedPrior, Guidance
-from vcgen.guidance.guidance import SDS
+from vcgen.guidance.sds import SDS
 from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.memory import peak_memory
 from vcgen.optim.optimizer import OptimizerOptions
