@@ -34,7 +34,7 @@ test-integration: $(STAMP)  ## tests of seconds each: short trainings, several p
 
 # pytest says 5 when it selects nothing: having no slow tests is no failure, but it is said.
 test-slow: $(STAMP)  ## the slow tests: trainings of minutes and end-to-end runs
-	@$(PYTEST) -m slow; status=$$?; \
+	@$(PARALLEL) --dist loadfile -m slow; status=$$?; \
 	if [ $$status -eq 5 ]; then echo "no slow tests: none carries the marker 'slow'"; else exit $$status; fi
 
 coverage: $(STAMP)  ## which lines of vcgen the quick and the integration tests never run; fails below 92 %
