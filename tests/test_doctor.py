@@ -102,7 +102,7 @@ def test_malicious_releases_are_refused_by_name_and_never_imported(monkeypatch, 
 @pytest.mark.parametrize(
     ("versions", "text"),
     [
-        ({"lightning": "2.6.1"}, "lightning 2.6.1 is not >=2.6.6; pip install 'lightning>=2.6.6'"),
+        ({"lightning": "2.6.1"}, "lightning 2.6.1 is not <2.7,>=2.6.6; pip install 'lightning<2.7,>=2.6.6'"),
         ({"jsonargparse": "5.0.0"}, "jsonargparse 5.0.0 is not"),
         ({"nerfacc": None}, "nerfacc is missing; pip install 'nerfacc==0.5.3'"),
     ],

@@ -6,7 +6,6 @@ features are known and pairs that were matched are not looked at again.
 
 import itertools
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from vcgen.data.formats.files import visible
 from vcgen.data.images.reading import SUFFIXES, read_header
 from vcgen.data.shards.record import natural_order
 from vcgen.errors import UserError
-from vcgen.folders import create_own_folder
+from vcgen.folders import create_own_folder, put_in_place
 from vcgen.io import read_json, write_bytes
 from vcgen.terminal import one_line
 
@@ -239,7 +238,7 @@ def _map(pycolmap: Any, photos: Path, names: list[str], work: Path, solver: Solv
                 config.add_image(image)
             pycolmap.create_default_bundle_adjuster(refine, config, model).solve()
             model.write(made / str(number))
-    os.replace(made, work / "sparse")
+    put_in_place(made, work / "sparse")
 
 
 def _counts(pycolmap: Any, database: Path) -> tuple[Counter[str], Counter[str]]:
