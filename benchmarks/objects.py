@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from common import ROOT
 from vcgen.cameras import view_angles
 from vcgen.data.formats.scene import SceneFolder, Settings, scene_key
-from vcgen.data.formats.srn import read_scene
+from vcgen.data.formats.srn import Srn
 from vcgen.data.views import scene_views
 from vcgen.errors import UserError
 from vcgen.types import Views
@@ -101,7 +101,7 @@ def load_objects(toys: Path, scans: Path, meshes: Path, held_out: Path | None, c
 def _load(name: str, archive: tarfile.TarFile, folder: Path, noun: str, scans: Path, meshes: Path) -> KnownObject:
     members = [member for member in archive.getmembers() if member.name.startswith(f"toys/{name}/")]
     archive.extractall(folder, members, filter="data")
-    record = read_scene(SceneFolder(scene_key(name), folder / "toys" / name), IMAGES_SETTINGS)
+    record = Srn().read_scene(SceneFolder(scene_key(name), folder / "toys" / name), IMAGES_SETTINGS)
     views = scene_views(record, list(range(len(record.views))))
     kind, stem = name.removesuffix("_0").split("/")
     path = scans / "baked" / f"{stem}.npz" if kind == "ycb" else meshes / kind / f"{stem}.npz"

@@ -35,7 +35,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
 def sources(folder: Path) -> Iterator[Subject]:
     """The layouts that are packed."""
     write_srn_object(folder / "srn" / "object")
-    load = functools.partial(convert, srn.read_scene, "object")
+    load = functools.partial(convert, srn.Srn().read_scene, "object")
     files = read(folder / "srn")
     for name, how, fraction in (
         ("intrinsics.txt", spoil_text, 1),
@@ -60,7 +60,7 @@ def sources(folder: Path) -> Iterator[Subject]:
         k1=0.01,
         camera_model="OPENCV",
     )
-    load = functools.partial(convert, transforms.read_scene, "object")
+    load = functools.partial(convert, transforms.Transforms().read_scene, "object")
     files = read(folder / "transforms")
     yield Subject("transforms.json", files, spoil_one("object/transforms.json"), load, transforms_hold, 3)
     yield Subject(
@@ -85,8 +85,8 @@ def models(folder: Path) -> Iterator[Subject]:
 def convert_model(folder: Path) -> Any:
     """As packing does."""
     settings = colmap.ColmapSettings(**vars(SETTINGS), measured=("near", "far"))
-    (scene,) = colmap.list_scenes(folder / "object", settings)
-    record, _ = convert_one(colmap.read_scene, scene, settings)
+    (scene,) = colmap.Colmap().list_scenes(folder / "object", settings)
+    record, _ = convert_one(colmap.Colmap().read_scene, scene, settings)
     if not isinstance(record, SceneRecord):
         raise UserError(record)
     return {**vars(record), "images": decode_views(record, range(len(record.images)))}

@@ -21,6 +21,7 @@ def wait_in_pytorch(ready, training: bool, port: int, pipe: int | None) -> None:
     """The life of a process that nobody joins: it waits where Python's own handlers are not called. pipe: held open by
     one it starts.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" lets what it starts ignore Ctrl-C
     with StopSignals() as signals:
         signals.training = training
         child = [] if pipe is None else [subprocess.Popen(["sleep", "100"], pass_fds=(pipe,))]

@@ -16,7 +16,6 @@ from vcgen.cli import usage
 from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.scene import Settings
 from vcgen.data.formats.upright import Up
-from vcgen.data.shards.conversion import ListScenes, ReadScene
 from vcgen.data.shards.packing import pack
 from vcgen.errors import UserError, suggestion
 from vcgen.terminal import complain
@@ -48,7 +47,7 @@ def main(arguments: list[str]) -> None:
     usage.run(formats, arguments, "vcgen data pack", positional=True, shared=(run,))
 
 
-def packing(form: SceneFormat) -> Callable[..., None]:
+def packing(form: SceneFormat[Any, Any]) -> Callable[..., None]:
     """The command of a format of the user's own."""
 
     def packed(
@@ -62,7 +61,7 @@ def packing(form: SceneFormat) -> Callable[..., None]:
     ) -> None:
         if near is None or far is None:
             raise UserError(f"{form.name}: the format does not state ray bounds: give --near and --far")
-        run(form.list_scenes, form.read_scene, Settings, source, out, near, far, background, name, **options)
+        run(form, Settings, source, out, near, far, background, name, **options)
 
     packed.__doc__ = f"{(inspect.getdoc(form) or form.name).splitlines()[0]}\n\n{COMMON}"
     return packed
@@ -91,9 +90,9 @@ def srn(
         background: what lies behind the object in images without transparency.
         name: data set name stored with every scene.
     """
-    from vcgen.data.formats.srn import list_scenes, read_scene
+    from vcgen.data.formats.srn import Srn
 
-    run(list_scenes, read_scene, Settings, source, out, near, far, background, name, **options)
+    run(Srn(), Settings, source, out, near, far, background, name, **options)
 
 
 def transforms(
@@ -119,11 +118,11 @@ def transforms(
         background: what lies behind the object in images without transparency.
         name: data set name stored with every scene.
     """
-    from vcgen.data.formats.transforms import list_scenes, read_scene
+    from vcgen.data.formats.transforms import Transforms
 
     if near is None or far is None:
         raise UserError("transforms files do not state ray bounds: give --near and --far (2 and 6 for NeRF-synthetic)")
-    run(list_scenes, read_scene, Settings, source, out, near, far, background, name, **options)
+    run(Transforms(), Settings, source, out, near, far, background, name, **options)
 
 
 def colmap(
@@ -156,17 +155,16 @@ def colmap(
         masks: folder of masks, white where the object is, named IMAGE.png or as the image; they become transparency.
         up: axis of the model that becomes z; auto guesses it by how the camera was held, and says what it guessed.
     """
-    from vcgen.data.formats.colmap import ColmapSettings, list_scenes, read_scene
+    from vcgen.data.formats.colmap import Colmap, ColmapSettings
 
     measured = tuple(name for name, bound in (("near", near), ("far", far)) if bound is None)
     make = partial(ColmapSettings, images=images, masks=masks, up=up, measured=measured)
     near, far = near or 0.0, sys.float_info.max if far is None else far
-    run(list_scenes, read_scene, make, source, out, near, far, background, name, **options)
+    run(Colmap(), make, source, out, near, far, background, name, **options)
 
 
 def run(
-    list_scenes: ListScenes,
-    read_scene: ReadScene,
+    form: SceneFormat[Any, Any],
     make: Callable[..., Settings],
     source: str,
     out: str,
@@ -226,7 +224,7 @@ def run(
         hold_out_views,
         crops,
     )
-    pack(list_scenes, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+    pack(form.list_scenes, form.read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 
 
 def check_numbers(near: float, far: float, scale: float, hold_out_views: int) -> None:

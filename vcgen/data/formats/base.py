@@ -1,14 +1,18 @@
-"""What a layout of posed images is to ``vcgen data pack``, where a package of the user's own brings it."""
+"""What a layout of posed images is to ``vcgen data pack``."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.shards.record import SceneRecord
 
+#: A format's own kinds of scenes on disk and of settings, which may say more.
+Scene = TypeVar("Scene", bound=SceneFolder)
+Own = TypeVar("Own", bound=Settings)
 
-class SceneFormat(ABC):
+
+class SceneFormat(ABC, Generic[Scene, Own]):
     """Finds the scenes of a data set and reads them, one by one, in any process; the docstring is the command's help.
 
     Poses leave it camera-to-world with OpenCV axes (x right, y down, z forward), intrinsics normalized by the image's
@@ -24,9 +28,9 @@ class SceneFormat(ABC):
     background: ClassVar[Literal["white", "black", "none"]] = "none"
 
     @abstractmethod
-    def list_scenes(self, source: Path, settings: Settings) -> list[SceneFolder]:
+    def list_scenes(self, source: Path, settings: Own) -> list[Scene]:
         """The scenes below ``source``. Raises UserError for none."""
 
     @abstractmethod
-    def read_scene(self, scene: SceneFolder, settings: Settings) -> SceneRecord:
+    def read_scene(self, scene: Scene, settings: Own) -> SceneRecord:
         """One scene. Raises UserError that says which file is missing or wrong."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.colmap_model import SparseModel, View, has_model, read_model
 from vcgen.data.formats.files import ImageFiles, find_images, view_names, visible
 from vcgen.data.formats.intrinsics import normalized
@@ -75,45 +76,51 @@ class ColmapScene(SceneFolder):
         ]
 
 
-def list_scenes(source: Path, settings: ColmapSettings) -> list[SceneFolder]:
-    """``source`` itself if it holds a model, else the folders below it that do. Raises UserError where none does."""
-    require_folder(source)
-    folders = find_scenes(source, lambda folder: _model_in(folder) is not None)
-    found = [folder for folder in folders if _model_in(folder)]
-    if not found:
-        hint = other_layout(source, "cameras.bin", "images.bin", "cameras.txt", "images.txt")
-        raise UserError(f"{source}: no COLMAP model (cameras, images and points3D, .bin or .txt) in here{hint}")
-    if found == [source]:
-        return [_scene(scene_key(source.resolve().name), source, settings)]
-    return [_scene(scene_key("_".join(folder.relative_to(source).parts)), folder, settings) for folder in found]
+class Colmap(SceneFormat[ColmapScene, ColmapSettings]):
+    """COLMAP models, text and binary, with their images."""
 
+    name = "colmap"
 
-def read_scene(scene: ColmapScene, settings: ColmapSettings) -> SceneRecord:
-    """Convert one scene; raises UserError listing missing images, or saying what of the model is wrong."""
-    model = read_model(scene.model)
-    names = [view.name for view in model.views]
-    images = find_images(names, scene.images, str(scene.model), "; --images says where they are")
-    masks = _find_masks(names, scene)
-    turns = plan_turns(images, [view.camera.size for view in model.views])
-    views = dict(
-        zip(view_names(images, scene.images), zip(model.views, images, masks, turns, strict=True), strict=True)
-    )
-    rotation = upright_turn(settings.up, np.stack([_packed_pose(view, turn) for view, _, _, turn in views.values()]))
-    model = _rotated(model, rotation)
-    settings = _with_bounds(model, settings, scene)
-    chosen = held_out(list(views), settings)
-    parts = []
-    for name in chosen:
-        view, image, mask, turn = views[name]
-        try:
-            parts.append(_read_view(view, rotation, image, mask, turn, settings))
-        except UserError as error:
-            raise UserError(f"{scene.model}, image {view.name}: {error}") from error
-    pixels, K, c2w = zip(*parts, strict=True)
-    if scene.masks:
-        refuse_empty(pixels, scene.masks)
-    middle = middle_of(((view.name, view.c2w) for view in model.views), scene, settings)
-    return make_record(scene, settings, chosen, list(pixels), list(K), list(c2w), middle)
+    def list_scenes(self, source: Path, settings: ColmapSettings) -> list[ColmapScene]:
+        """``source`` itself if it holds a model, else the folders below it that do. Raises UserError for none."""
+        require_folder(source)
+        folders = find_scenes(source, lambda folder: _model_in(folder) is not None)
+        found = [folder for folder in folders if _model_in(folder)]
+        if not found:
+            hint = other_layout(source, "cameras.bin", "images.bin", "cameras.txt", "images.txt")
+            raise UserError(f"{source}: no COLMAP model (cameras, images and points3D, .bin or .txt) in here{hint}")
+        if found == [source]:
+            return [_scene(scene_key(source.resolve().name), source, settings)]
+        return [_scene(scene_key("_".join(folder.relative_to(source).parts)), folder, settings) for folder in found]
+
+    def read_scene(self, scene: ColmapScene, settings: ColmapSettings) -> SceneRecord:
+        """Convert one scene; raises UserError listing missing images, or saying what of the model is wrong."""
+        model = read_model(scene.model)
+        names = [view.name for view in model.views]
+        images = find_images(names, scene.images, str(scene.model), "; --images says where they are")
+        masks = _find_masks(names, scene)
+        turns = plan_turns(images, [view.camera.size for view in model.views])
+        views = dict(
+            zip(view_names(images, scene.images), zip(model.views, images, masks, turns, strict=True), strict=True)
+        )
+        rotation = upright_turn(
+            settings.up, np.stack([_packed_pose(view, turn) for view, _, _, turn in views.values()])
+        )
+        model = _rotated(model, rotation)
+        settings = _with_bounds(model, settings, scene)
+        chosen = held_out(list(views), settings)
+        parts = []
+        for name in chosen:
+            view, image, mask, turn = views[name]
+            try:
+                parts.append(_read_view(view, rotation, image, mask, turn, settings))
+            except UserError as error:
+                raise UserError(f"{scene.model}, image {view.name}: {error}") from error
+        pixels, K, c2w = zip(*parts, strict=True)
+        if scene.masks:
+            refuse_empty(pixels, scene.masks)
+        middle = middle_of(((view.name, view.c2w) for view in model.views), scene, settings)
+        return make_record(scene, settings, chosen, list(pixels), list(K), list(c2w), middle)
 
 
 def ray_bounds(model: SparseModel) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.files import is_visible, visible
 from vcgen.data.formats.intrinsics import normalized
 from vcgen.data.formats.scene import (
@@ -37,45 +38,52 @@ _OTHER_CARS = (
 )
 
 
-def list_scenes(source: Path, settings: Settings) -> list[SceneFolder]:
-    """The objects below ``source``, at any depth as long as they share one parent folder. Raises UserError for none or
-    several parents.
-    """
-    require_folder(source)
-    folders = find_scenes(source, _is_scene)
-    if not any(_is_scene(folder) for folder in folders):
-        hint = (
-            other_layout(source, "rgb", "intrinsics.txt") or "; give the folder of one split, e.g. srn_cars/cars_train"
+class Srn(SceneFormat[SceneFolder, Settings]):
+    """ShapeNet-SRN layout: ``OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}``."""
+
+    name = "srn"
+
+    def list_scenes(self, source: Path, settings: Settings) -> list[SceneFolder]:
+        """The objects below ``source``, at any depth as long as they share one parent folder. Raises UserError for none
+        or several parents.
+        """
+        require_folder(source)
+        folders = find_scenes(source, _is_scene)
+        if not any(_is_scene(folder) for folder in folders):
+            hint = (
+                other_layout(source, "rgb", "intrinsics.txt")
+                or "; give the folder of one split, e.g. srn_cars/cars_train"
+            )
+            raise UserError(f"{source}: no object with rgb/ and pose/ folders in here{hint}")
+        parents = sorted({folder.parent for folder in folders})
+        if len(parents) > 1:
+            names = ", ".join(str(parent.relative_to(source)) for parent in parents[:5])
+            raise UserError(f"{source}: objects lie in {len(parents)} folders ({names}); pack one split at a time")
+        return [SceneFolder(scene_key(folder.name), folder) for folder in folders]
+
+    def read_scene(self, scene: SceneFolder, settings: Settings) -> SceneRecord:
+        """Convert one object; raises UserError saying which file is missing or wrong."""
+        names = _view_names(scene.folder)
+        if (scene.folder / "intrinsics").is_dir() or (settings.split == "train" and len(names) == 250):
+            raise UserError(f"{scene.folder}: {_OTHER_CARS}")
+        focal, center_x, center_y, height, width, is_world_to_camera = read_intrinsics(scene.folder / "intrinsics.txt")
+        c2w = {name: _camera_to_world(scene.folder / "pose" / f"{name}.txt", is_world_to_camera) for name in names}
+        names = {name: names[name] for name in held_out(list(names), settings)}
+        turns = plan_turns(list(names.values()), [(width, height)] * len(names))
+        pixels, matrices, poses = [], [], []
+        for (name, path), turn in zip(names.items(), turns, strict=True):
+            image = _read_image(path, (height, width), turn.back)
+            try:
+                K = normalized((focal, focal), (center_x, center_y), (width, height), settings.crops)
+            except UserError as error:
+                raise UserError(f"{scene.folder / 'intrinsics.txt'}: {error}") from error
+            image, K, pose = turned(image, K, c2w[name], turn.on)
+            pixels.append(shrink(image, settings.size, path))
+            matrices.append(K)
+            poses.append(pose)
+        return make_record(
+            scene, settings, list(names), pixels, matrices, poses, middle_of(c2w.items(), scene, settings)
         )
-        raise UserError(f"{source}: no object with rgb/ and pose/ folders in here{hint}")
-    parents = sorted({folder.parent for folder in folders})
-    if len(parents) > 1:
-        names = ", ".join(str(parent.relative_to(source)) for parent in parents[:5])
-        raise UserError(f"{source}: objects lie in {len(parents)} folders ({names}); pack one split at a time")
-    return [SceneFolder(scene_key(folder.name), folder) for folder in folders]
-
-
-def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
-    """Convert one object; raises UserError saying which file is missing or wrong."""
-    names = _view_names(scene.folder)
-    if (scene.folder / "intrinsics").is_dir() or (settings.split == "train" and len(names) == 250):
-        raise UserError(f"{scene.folder}: {_OTHER_CARS}")
-    focal, center_x, center_y, height, width, is_world_to_camera = read_intrinsics(scene.folder / "intrinsics.txt")
-    c2w = {name: _camera_to_world(scene.folder / "pose" / f"{name}.txt", is_world_to_camera) for name in names}
-    names = {name: names[name] for name in held_out(list(names), settings)}
-    turns = plan_turns(list(names.values()), [(width, height)] * len(names))
-    pixels, matrices, poses = [], [], []
-    for (name, path), turn in zip(names.items(), turns, strict=True):
-        image = _read_image(path, (height, width), turn.back)
-        try:
-            K = normalized((focal, focal), (center_x, center_y), (width, height), settings.crops)
-        except UserError as error:
-            raise UserError(f"{scene.folder / 'intrinsics.txt'}: {error}") from error
-        image, K, pose = turned(image, K, c2w[name], turn.on)
-        pixels.append(shrink(image, settings.size, path))
-        matrices.append(K)
-        poses.append(pose)
-    return make_record(scene, settings, list(names), pixels, matrices, poses, middle_of(c2w.items(), scene, settings))
 
 
 def _camera_to_world(path: Path, is_world_to_camera: bool) -> np.ndarray:

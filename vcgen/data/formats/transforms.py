@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
+from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.files import ImageFiles, find_images, view_names
 from vcgen.data.formats.intrinsics import focal_of_angle, normalized
 from vcgen.data.formats.masks import find_masks, load_masked, refuse_empty
@@ -46,55 +47,59 @@ OTHER_COEFFICIENTS = ("k5", "k6", "s1", "s2", "s3", "s4")
 PINHOLES = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 
 
-def list_scenes(source: Path, settings: Settings) -> list[SceneFolder]:
-    """``source`` itself if it has a transforms file of the split, else the folders below it. Raises UserError where
-    there is none.
-    """
-    require_folder(source)
-    folders = find_scenes(source, lambda folder: _transforms_file(folder, settings.split) is not None)
-    found = [folder for folder in folders if _transforms_file(folder, settings.split)]
-    if not found:
-        others = sorted({path.name for path in source.glob("**/transforms*.json")})
-        hint = (
-            f"; there is {', '.join(others[:4])}: choose with --split"
-            if others
-            else other_layout(source, "transforms*.json")
+class Transforms(SceneFormat[SceneFolder, Settings]):
+    """``transforms.json`` scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio."""
+
+    name = "transforms"
+
+    def list_scenes(self, source: Path, settings: Settings) -> list[SceneFolder]:
+        """``source`` itself if it has a transforms file of the split, else the folders below it. Raises UserError where
+        there is none.
+        """
+        require_folder(source)
+        folders = find_scenes(source, lambda folder: _transforms_file(folder, settings.split) is not None)
+        found = [folder for folder in folders if _transforms_file(folder, settings.split)]
+        if not found:
+            others = sorted({path.name for path in source.glob("**/transforms*.json")})
+            hint = (
+                f"; there is {', '.join(others[:4])}: choose with --split"
+                if others
+                else other_layout(source, "transforms*.json")
+            )
+            raise UserError(f"{source}: no transforms_{settings.split}.json or transforms.json in here{hint}")
+        if found == [source]:
+            return [SceneFolder(scene_key(source.resolve().name), source)]
+        return [SceneFolder(scene_key("_".join(folder.relative_to(source).parts)), folder) for folder in folders]
+
+    def read_scene(self, scene: SceneFolder, settings: Settings) -> SceneRecord:
+        """Convert one scene; raises UserError listing missing images, or saying which entry is wrong."""
+        path = _transforms_file(scene.folder, settings.split)
+        if path is None:
+            raise UserError(f"{scene.folder}: empty, no transforms file")
+        content, frames = _read_json(path)
+        images = find_images([str(frame.get("file_path", "")) for frame in frames], path.parent, str(path))
+        views = view_names(images, path.parent)
+        chosen = choose_frames(path, content, images, views, settings)
+        remark_on_shared(
+            [images[i] for i in chosen],
+            _other_splits(path, content, settings.split),
+            ImageFiles(path.parent),
+            settings.split,
         )
-        raise UserError(f"{source}: no transforms_{settings.split}.json or transforms.json in here{hint}")
-    if found == [source]:
-        return [SceneFolder(scene_key(source.resolve().name), source)]
-    return [SceneFolder(scene_key("_".join(folder.relative_to(source).parts)), folder) for folder in folders]
-
-
-def read_scene(scene: SceneFolder, settings: Settings) -> SceneRecord:
-    """Convert one scene; raises UserError listing missing images, or saying which entry is wrong."""
-    path = _transforms_file(scene.folder, settings.split)
-    if path is None:
-        raise UserError(f"{scene.folder}: empty, no transforms file")
-    content, frames = _read_json(path)
-    images = find_images([str(frame.get("file_path", "")) for frame in frames], path.parent, str(path))
-    views = view_names(images, path.parent)
-    chosen = choose_frames(path, content, images, views, settings)
-    remark_on_shared(
-        [images[i] for i in chosen],
-        _other_splits(path, content, settings.split),
-        ImageFiles(path.parent),
-        settings.split,
-    )
-    turns = plan_turns([images[i] for i in chosen], [_stated_size(frames[i], content) for i in chosen])
-    masks = find_masks(path, [frames[i] for i in chosen])
-    parts = []
-    for number, mask, turn in zip(chosen, masks, turns, strict=True):
-        try:
-            parts.append(_read_view(frames[number], content, images[number], mask, turn, settings))
-        except UserError as error:
-            raise UserError(f"{path}, frame {views[number]}: {error}") from error
-    _remark_on_focal_length(frames[chosen[0]], content)
-    pixels, K, c2w = zip(*parts, strict=True)
-    if any(masks):
-        refuse_empty(pixels, path)
-    middle = middle_of(_capture(path, frames), scene, settings)
-    return make_record(scene, settings, [views[i] for i in chosen], list(pixels), list(K), list(c2w), middle)
+        turns = plan_turns([images[i] for i in chosen], [_stated_size(frames[i], content) for i in chosen])
+        masks = find_masks(path, [frames[i] for i in chosen])
+        parts = []
+        for number, mask, turn in zip(chosen, masks, turns, strict=True):
+            try:
+                parts.append(_read_view(frames[number], content, images[number], mask, turn, settings))
+            except UserError as error:
+                raise UserError(f"{path}, frame {views[number]}: {error}") from error
+        _remark_on_focal_length(frames[chosen[0]], content)
+        pixels, K, c2w = zip(*parts, strict=True)
+        if any(masks):
+            refuse_empty(pixels, path)
+        middle = middle_of(_capture(path, frames), scene, settings)
+        return make_record(scene, settings, [views[i] for i in chosen], list(pixels), list(K), list(c2w), middle)
 
 
 def _capture(path: Path, frames: list[dict[str, Any]]) -> Iterator[tuple[str, np.ndarray]]:
