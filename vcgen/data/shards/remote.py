@@ -223,7 +223,10 @@ def _is_whole(path: Path, shard: ShardEntry) -> bool:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # it has just got its name, or was just removed, by another process
+        return 0
 
 
 def _last_use(path: Path) -> float:
