@@ -230,4 +230,7 @@ def _size(path: Path) -> int:
 
 
 def _last_use(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0.0
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
