@@ -4,9 +4,12 @@ import os
 import select
 import signal
 import subprocess
+import sys
+import threading
 import time
 from datetime import timedelta
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,15 +20,17 @@ from vcgen.training.refusals import rendezvous_refusal
 from vcgen.training.stopping import Stopped, StopSignals, conclude
 
 
-def wait_in_pytorch(ready, training: bool, port: int, pipe: int | None) -> None:
-    """The life of a process that nobody joins: it waits where Python's own handlers are not called. pipe: held open by
-    one it starts.
-    """
+def wait_in_pytorch(ready, training: bool, port: int, child) -> None:
+    """The life of a process that nobody joins: it waits where Python's own handlers are not called.
+
+    child: None, or what takes the number of a process that it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" lets what it starts ignore Ctrl-C
     with StopSignals() as signals:
         signals.training = training
-        child = [] if pipe is None else [subprocess.Popen(["sleep", "100"], pass_fds=(pipe,))]
-        signals.started = lambda: child
+        if child is not None:
+            started = subprocess.Popen(["sleep", "100"])
+            signals.started = lambda: [started]
+            child.value = started.pid
         ready.set()
         torch.distributed.TCPStore("127.0.0.1", port, 2, True, timeout=timedelta(seconds=100))
 
@@ -35,9 +40,9 @@ def waiting():
     """Starts such a process; it is there when it waits."""
     processes, context = [], get_context("fork")
 
-    def start(training: bool, pipe: int | None = None):
+    def start(training: bool, child=None):
         ready = context.Event()
-        processes.append(context.Process(target=wait_in_pytorch, args=(ready, training, free_port(), pipe)))
+        processes.append(context.Process(target=wait_in_pytorch, args=(ready, training, free_port(), child)))
         processes[-1].start()
         assert ready.wait(30)
         time.sleep(0.5)
@@ -80,12 +85,23 @@ def test_in_training_the_first_signal_waits_for_the_step_and_the_second_does_not
 
 
 def test_the_processes_that_it_has_started_end_with_it(waiting):
-    reader, writer = os.pipe()
-    process = waiting(False, writer)
-    os.close(writer)
+    child = get_context("fork").Value("i", 0)
+    process = waiting(False, child)
+    ended = os.pidfd_open(child.value)  # it can be read from once the process has ended
+    assert not select.select([ended], [], [], 0)[0]
     os.kill(process.pid, signal.SIGTERM)
-    assert select.select([reader], [], [], 20)[0] and os.read(reader, 1) == b""  # nobody holds it any more
-    os.close(reader)
+    assert select.select([ended], [], [], 20)[0]
+    os.close(ended)
+
+
+def test_a_stopped_process_ends_although_nobody_reads_what_it_prints(monkeypatch):
+    flushing, ends = threading.Event(), []
+    monkeypatch.setattr(stopping, "ECHO", 0.1)
+    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=lambda: flushing.wait(20)))
+    StopSignals()._end(signal.SIGTERM)
+    assert ends == [128 + signal.SIGTERM] and not flushing.is_set()
+    flushing.set()
 
 
 def test_signals_are_what_they_were_when_a_training_is_over():

@@ -90,11 +90,13 @@ class StopSignals:
             status = conclude(Stopped(number, None, "", leader, resumes=True))
             if not leader and "SLURM_JOB_ID" not in os.environ:  # whoever started this process must hear of its end
                 status = 128 + number
-        sys.stdout.flush()
         for started in self.started():
             started.kill()
         for child in multiprocessing.active_children():
             child.kill()
+        flush = threading.Thread(target=sys.stdout.flush, daemon=True)  # it never returns where nobody reads the pipe
+        flush.start()
+        flush.join(ECHO)
         os._exit(status)
 
 
