@@ -84,7 +84,7 @@ def models(folder: Path) -> Iterator[Subject]:
 
 def convert_model(folder: Path) -> Any:
     """As packing does."""
-    settings = colmap.ColmapSettings(**vars(SETTINGS), measured=("near", "far"))
+    settings = colmap.ColmapSettings(**{**vars(SETTINGS), "near": None, "far": None})
     (scene,) = colmap.Colmap().list_scenes(folder / "object", settings)
     record, _ = convert_one(colmap.Colmap().read_scene, scene, settings)
     if not isinstance(record, SceneRecord):

@@ -192,4 +192,4 @@ def test_an_equal_pack_is_not_made_twice_and_a_changed_model_is_noticed(tmp_path
     assert "nothing to do" in capsys.readouterr().out
     write_scene(tmp_path / "in", c2w=C2W[:5])
     assert "another source" in refusal(capsys, pack(tmp_path / "in", tmp_path / "out"))
-    assert "measured" in json.loads((tmp_path / "out" / "pack.json").read_text())["settings"]
+    assert json.loads((tmp_path / "out" / "pack.json").read_text())["settings"]["near"] is None, "it was measured"

@@ -18,6 +18,7 @@ from pages import PAGES, ROOT, blocks
 from text_folder import tiny_folder
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
+from vcgen.cli.pack import FORMATS
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.encoders.triplane import TriplaneEncoder
@@ -151,7 +152,7 @@ def test_flags_named_in_the_text_exist(capsys):
     assert {"scale", "skip-broken", "threshold"} <= named
     for line in (
         *cli.COMMANDS,
-        *(f"data pack {name}" for name in ("srn", "transforms", "colmap")),
+        *(f"data pack {form.name}" for form in FORMATS),
         *(f"data synthesize {name}" for name in ("cars", "objects")),
     ):
         with pytest.raises(SystemExit):

@@ -3,6 +3,7 @@
 import pytest
 
 from vcgen.cli import main as cli, usage
+from vcgen.cli.pack import FORMATS
 from vcgen.errors import UserError, suggestion
 
 RENDER = ["render", "--model", "m", "--image", "a.png", "--out", "o"]
@@ -58,7 +59,7 @@ PACK = ["data", "pack", "srn", "x", "y"]
         (
             ["data", "pack", "srm", "x", "y"],
             (
-                "unknown format 'srm' (did you mean srn?): the formats are srn, transforms, colmap;"
+                f"unknown format 'srm' (did you mean srn?): the formats are {', '.join(form.name for form in FORMATS)};"
                 " write vcgen data pack FORMAT SOURCE OUT"
             ),
         ),

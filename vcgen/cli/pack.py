@@ -7,15 +7,17 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from vcgen import plugins
 from vcgen.cli import usage
 from vcgen.data.formats.base import SceneFormat
+from vcgen.data.formats.colmap import Colmap
 from vcgen.data.formats.scene import Settings
-from vcgen.data.formats.upright import Up
+from vcgen.data.formats.srn import Srn
+from vcgen.data.formats.transforms import Transforms
 from vcgen.data.shards.packing import pack
 from vcgen.errors import UserError, suggestion
 from vcgen.terminal import complain
@@ -23,155 +25,62 @@ from vcgen.terminal import complain
 Backdrop = Literal["white", "black", "none"]
 #: Of entry points that register formats of other packages.
 GROUP = "vcgen.formats"
-#: Help for formats of other packages.
-COMMON = """Args:
-    source: folder of the data set.
-    out: shard folder to make; it appears under this name only when complete.
-    near: nearest ray distance from the camera, Euclidean, in stored units.
-    far: farthest ray distance.
-    background: what lies behind the object in images without transparency.
-    name: data set name stored with every scene."""
+#: What stands before the options in a docstring.
+ARGS = "\nArgs:\n"
+FORMATS: tuple[SceneFormat[Any, Any], ...] = (Srn(), Transforms(), Colmap())
 
 
 def main(arguments: list[str]) -> None:
     """Parse ``arguments`` (everything after ``vcgen data pack``) and run the converter of the named format."""
-    formats = {"srn": srn, "transforms": transforms, "colmap": colmap}
+    formats: dict[str, SceneFormat[Any, Any]] = {form.name: form for form in FORMATS}
     first = arguments[0] if arguments else ""
     known = [*formats, *plugins.names(GROUP)]
     if first not in formats and (first in known or "." in first) and not first.startswith("-"):
         form = plugins.find(SceneFormat, first, GROUP)
-        formats, arguments = {form.name: packing(form)}, [form.name, *arguments[1:]]
+        formats, first, arguments = {form.name: form}, form.name, [form.name, *arguments[1:]]
     elif first not in formats and not first.startswith("-"):
         what = f"unknown format {first!r}{suggestion(first, known)}" if first else "no format given"
         raise UserError(f"{what}: the formats are {', '.join(known)}; write vcgen data pack FORMAT SOURCE OUT")
-    usage.run(formats, arguments, "vcgen data pack", positional=True, shared=(run,))
+    commands = {name: packing(form) for name, form in formats.items()}
+    chosen = (commands[first],) if first in commands else ()
+    usage.run(commands, arguments, "vcgen data pack", positional=True, shared=chosen)
 
 
 def packing(form: SceneFormat[Any, Any]) -> Callable[..., None]:
-    """The command of a format of the user's own."""
+    """The command of a format: it takes the options of :func:`run`, by default as the format says, and what the
+    format's settings have beyond :class:`Settings`; the help is that of both docstrings.
+    """
+    shared = list(inspect.signature(run).parameters.values())[2:]
+    said = {name: getattr(form, name) for name in ("near", "far", "background", "name")}
+    shared = [option.replace(default=said.get(option.name, option.default)) for option in shared]
+    hints, known = get_type_hints(form.settings), {field.name for field in fields(Settings)}
+    own = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(form.settings)
+        if field.name not in known
+    ]
 
-    def packed(
-        source: str,
-        out: str,
-        near: float | None = form.near,
-        far: float | None = form.far,
-        background: Backdrop = form.background,
-        name: str = form.name,
-        **options: Any,
-    ) -> None:
-        if near is None or far is None:
-            raise UserError(f"{form.name}: the format does not state ray bounds: give --near and --far")
-        run(form, Settings, source, out, near, far, background, name, **options)
+    def packed(**options: Any) -> None:
+        run(form, {option.name: options.pop(option.name) for option in own}, **options)
 
-    packed.__doc__ = f"{(inspect.getdoc(form) or form.name).splitlines()[0]}\n\n{COMMON}"
+    (text, _, of_own), of_run = (inspect.getdoc(form) or form.name).partition(ARGS), inspect.getdoc(run) or ""
+    packed.__doc__ = f"{text}{ARGS}{of_run.partition(ARGS)[2]}\n{of_own}"  # of two explanations the last is printed
+    packed.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]  # what parsers read
+    packed.__annotations__ = {option.name: option.annotation for option in (*shared, *own)}
     return packed
-
-
-def srn(
-    source: str,
-    out: str,
-    near: float = 0.8,
-    far: float = 1.8,
-    background: Backdrop = "white",
-    name: str = "srn",
-    **options: Any,
-) -> None:
-    """Pack a data set in the ShapeNet-SRN layout: OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}.
-
-    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenCV axes,
-    world z up.
-
-    Args:
-        source: folder of one split; objects may lie deeper, as in srn_cars/cars_train or chairs_train/chairs_2.0_train.
-        out: shard folder to make; it appears under this name only when complete.
-        near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need
-            1.25.
-        far: farthest ray distance. The default suits SRN cars; chairs need 2.75.
-        background: what lies behind the object in images without transparency.
-        name: data set name stored with every scene.
-    """
-    from vcgen.data.formats.srn import Srn
-
-    run(Srn(), Settings, source, out, near, far, background, name, **options)
-
-
-def transforms(
-    source: str,
-    out: str,
-    near: float | None = None,
-    far: float | None = None,
-    background: Backdrop = "none",
-    name: str = "transforms",
-    **options: Any,
-) -> None:
-    """Pack transforms.json scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
-
-    An interrupted pack continues when the same command is given again. Poses are camera-to-world with OpenGL axes,
-    world z up. Lens distortion (k1 to k4, p1, p2) is removed; fisheye lenses are refused.
-
-    Args:
-        source: folder with transforms_SPLIT.json or transforms.json (one scene), or a folder of such folders (many
-            scenes).
-        out: shard folder to make; it appears under this name only when complete.
-        near: nearest ray distance from the camera, Euclidean, in stored units. Required; 2 for NeRF-synthetic.
-        far: farthest ray distance. Required; 6 for NeRF-synthetic.
-        background: what lies behind the object in images without transparency.
-        name: data set name stored with every scene.
-    """
-    from vcgen.data.formats.transforms import Transforms
-
-    if near is None or far is None:
-        raise UserError("transforms files do not state ray bounds: give --near and --far (2 and 6 for NeRF-synthetic)")
-    run(Transforms(), Settings, source, out, near, far, background, name, **options)
-
-
-def colmap(
-    source: str,
-    out: str,
-    near: float | None = None,
-    far: float | None = None,
-    background: Backdrop = "none",
-    name: str = "colmap",
-    images: str = "",
-    masks: str = "",
-    up: Up = "auto",
-    **options: Any,
-) -> None:
-    """Pack COLMAP models with their images, as COLMAP, GLOMAP, VGGT, Depth-Anything-3 and InstantSplat write them.
-
-    An interrupted pack continues when the same command is given again. Text and binary models are read, with every
-    camera model but panoramas; lens distortion and fisheyes are undone. The world is turned so that z is up.
-
-    Args:
-        source: folder with images/ and sparse/0/, or with the model itself (one scene), or a folder of such folders
-            (many scenes). Of several models of a scene the largest is taken.
-        out: shard folder to make; it appears under this name only when complete.
-        near: nearest ray distance from the camera, Euclidean, in stored units. By default the sparse points tell: the
-            least 1st percentile, over all images, of the distances of the points in it, divided by 1.1.
-        far: farthest ray distance. By default the largest 99th percentile, times 1.1.
-        background: what lies behind the object in images without transparency.
-        name: data set name stored with every scene.
-        images: folder of the images, in the scene's or a full path; by default images/ or input/ beside the model.
-        masks: folder of masks, white where the object is, named IMAGE.png or as the image; they become transparency.
-        up: axis of the model that becomes z; auto guesses it by how the camera was held, and says what it guessed.
-    """
-    from vcgen.data.formats.colmap import Colmap, ColmapSettings
-
-    measured = tuple(name for name, bound in (("near", near), ("far", far)) if bound is None)
-    make = partial(ColmapSettings, images=images, masks=masks, up=up, measured=measured)
-    near, far = near or 0.0, sys.float_info.max if far is None else far
-    run(Colmap(), make, source, out, near, far, background, name, **options)
 
 
 def run(
     form: SceneFormat[Any, Any],
-    make: Callable[..., Settings],
+    own: dict[str, Any],
     source: str,
     out: str,
-    near: float,
-    far: float,
-    background: str,
-    name: str,
+    near: float | None = None,
+    far: float | None = None,
+    background: Backdrop = "none",
+    name: str = "",
     *,
     size: str | None = None,
     split: str = "train",
@@ -186,12 +95,18 @@ def run(
     skip_broken: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Pack with the options that all formats share.
+    """Pack with the options that all formats share, and those of the format's own.
 
     Args:
+        source: folder of the data set.
+        out: shard folder to make; it appears under this name only when complete. The same command continues a pack
+            that was interrupted.
+        near: nearest ray distance from the camera, Euclidean, in stored units.
+        far: farthest ray distance.
+        background: what lies behind the object in images without transparency.
+        name: data set name stored with every scene.
         size: shrink images: "64" for square ones or "HEIGHTxWIDTH", by an exact area mean of premultiplied color.
-        split: name stored with every scene; for transforms also which transforms_SPLIT.json to read (else
-            transforms.json, and of it the frames that SPLIT_filenames lists).
+        split: name stored with every scene; where the data has splits, also which of them to read.
         hold_out_views: parts one capture: with 8, `--split test` packs every 8th view, the first included, `--split
             train` the others.
         licence: licence stored with every scene.
@@ -204,31 +119,37 @@ def run(
         skip_broken: leave out broken scenes (listed at the end) instead of refusing.
         overwrite: replace a shard folder that was packed from other data or with other settings.
     """
-    pattern = check_pattern(group_pattern)
+    if not form.tells_bounds and (near is None or far is None):
+        raise UserError(f"{form.name} data does not state ray bounds: give --near and --far")
     check_numbers(near, far, scale, hold_out_views)
-    if not re.fullmatch(r"[\w.-]{1,80}", split):
-        raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
-    if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
-        complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
-    settings = make(
-        None if size is None else parse_size(size),
+    check_split(split, source)
+    common = (
         near,
         far,
         background,
         name,
         split,
         licence,
-        pattern,
+        check_pattern(group_pattern),
         scale,
         recenter,
         hold_out_views,
-        crops,
     )
+    settings = form.settings(None if size is None else parse_size(size), *common, crops, **own)
     pack(form.list_scenes, form.read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 
 
-def check_numbers(near: float, far: float, scale: float, hold_out_views: int) -> None:
-    """Raise UserError for an option that no scene can be packed with."""
+def check_split(split: str, source: str) -> None:
+    """Raise UserError for what is no name of a split; warn where the folder is called after another."""
+    if not re.fullmatch(r"[\w.-]{1,80}", split):
+        raise UserError(f"--split {split!r}: a split's name has letters, digits, '_', '-' and '.' only")
+    if split == "train" and re.search(r"(^|[_-])(test|val)$", Path(source).resolve().name, re.IGNORECASE):
+        complain(f"{source} is packed as split train; if it is for testing, give --split test", "warning")
+
+
+def check_numbers(near: float | None, far: float | None, scale: float, hold_out_views: int) -> None:
+    """Raise UserError for an option that no scene can be packed with. near, far: None where the data tells them."""
+    near, far = near or 0.0, sys.float_info.max if far is None else far
     if not 0 <= near < far < math.inf:
         swapped = " (the other way round?)" if near > far >= 0 else ""
         raise UserError(f"--near {near:g} and --far {far:g}: near must be 0 or more, and less than far{swapped}")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from vcgen.cli import usage
-from vcgen.cli.pack import Backdrop, colmap, run
+from vcgen.cli.pack import Backdrop, run
+from vcgen.data.formats.colmap import Colmap
 from vcgen.data.formats.upright import Up
 from vcgen.data.structure_from_motion import LensModel, Matching, Report, Solver, find_photos, solve
 from vcgen.errors import UserError
@@ -75,8 +76,8 @@ def poses(
             masks = str(cut_out(source, folder / "masks", report))
     total = len(find_photos(source))
     say(f"{folder}: {total - len(left_out)} of {total} photos placed", *(f"  {p.name}: {p.reason}" for p in left_out))
-    masks = masks and str(Path(masks).resolve())
-    colmap(str(folder), out, near, far, background, name, str(source), masks, up, **options)
+    own = {"images": str(source), "masks": masks and str(Path(masks).resolve()), "up": up}
+    run(Colmap(), own, str(folder), out, near, far, background, name, **options)
 
 
 def cut_out(photos: Path, masks: Path, report: Report) -> Path:

@@ -13,7 +13,11 @@ Own = TypeVar("Own", bound=Settings)
 
 
 class SceneFormat(ABC, Generic[Scene, Own]):
-    """Finds the scenes of a data set and reads them, one by one, in any process; the docstring is the command's help.
+    """Finds the scenes of a data set and reads them, one by one, in any process.
+
+    ``vcgen data pack`` makes a command of it: the docstring of the class is the help, and what its settings have beyond
+    :class:`Settings`, fields that are keyword-only and have defaults, are options of its own, explained there under
+    ``Args:``, where the options that all formats share may be explained anew.
 
     Poses leave it camera-to-world with OpenCV axes (x right, y down, z forward), intrinsics normalized by the image's
     size. :func:`vcgen.data.formats.scene.make_record` makes the record, and checks it.
@@ -24,8 +28,12 @@ class SceneFormat(ABC, Generic[Scene, Own]):
     #: Ray bounds from the camera, Euclidean, in stored units, unless others are given; None: they must be given.
     near: ClassVar[float | None] = None
     far: ClassVar[float | None] = None
+    #: Whether they need not be given, since the data tells: :meth:`Settings.within`.
+    tells_bounds: ClassVar[bool] = False
     #: What lies behind the object in images without transparency.
     background: ClassVar[Literal["white", "black", "none"]] = "none"
+    #: Its kind of settings.
+    settings: ClassVar[type[Settings]] = Settings
 
     @abstractmethod
     def list_scenes(self, source: Path, settings: Own) -> list[Scene]:

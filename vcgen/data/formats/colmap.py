@@ -4,7 +4,7 @@ Poses are world-to-camera in a world of any place, turn and unit; here the world
 points tell near and far. Every camera model but panoramas is read; lenses that bend are undistorted.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,8 @@ NEAREST, FARTHEST, ROOM = 1, 99, 1.1
 
 @dataclass(frozen=True, kw_only=True)
 class ColmapSettings(Settings):
-    """How models become records. measured: those of "near" and "far" that the sparse points tell. images, masks:
-    folders, absolute or in that of the scene. up: what becomes z.
-    """
+    """How models become records. images, masks: folders, absolute or in that of the scene. up: what becomes z."""
 
-    measured: tuple[str, ...] = ()
     images: str = ""
     masks: str = ""
     up: Up = "auto"
@@ -77,9 +74,25 @@ class ColmapScene(SceneFolder):
 
 
 class Colmap(SceneFormat[ColmapScene, ColmapSettings]):
-    """COLMAP models, text and binary, with their images."""
+    """Pack COLMAP models with their images, as COLMAP, GLOMAP, VGGT, Depth-Anything-3 and InstantSplat write them.
+
+    Text and binary models are read, with every camera model but panoramas; lens distortion and fisheyes are undone.
+    The world is turned so that z is up.
+
+    Args:
+        source: folder with images/ and sparse/0/, or with the model itself (one scene), or a folder of such folders
+            (many scenes). Of several models of a scene the largest is taken.
+        near: nearest ray distance from the camera, Euclidean, in stored units. By default the sparse points tell: the
+            least 1st percentile, over all images, of the distances of the points in it, divided by 1.1.
+        far: farthest ray distance. By default the largest 99th percentile, times 1.1.
+        images: folder of the images, in the scene's or a full path; by default images/ or input/ beside the model.
+        masks: folder of masks, white where the object is, named IMAGE.png or as the image; they become transparency.
+        up: axis of the model that becomes z; auto guesses it by how the camera was held, and says what it guessed.
+    """
 
     name = "colmap"
+    tells_bounds = True
+    settings = ColmapSettings
 
     def list_scenes(self, source: Path, settings: ColmapSettings) -> list[ColmapScene]:
         """``source`` itself if it holds a model, else the folders below it that do. Raises UserError for none."""
@@ -197,7 +210,7 @@ def _turned_world(c2w: np.ndarray, rotation: np.ndarray) -> np.ndarray:
 
 def _with_bounds(model: SparseModel, settings: ColmapSettings, scene: ColmapScene) -> ColmapSettings:
     """Settings with the ray bounds that were not given."""
-    if not settings.measured:
+    if settings.near is not None and settings.far is not None:
         return settings
     near, far = ray_bounds(model)
     if near > far:
@@ -205,17 +218,14 @@ def _with_bounds(model: SparseModel, settings: ColmapSettings, scene: ColmapScen
             f"{scene.model}: no image shows {ENOUGH} sparse points ({len(model.points)} in all), so near and far are"
             " not told: give --near and --far"
         )
-    settings = replace(
-        settings,
-        near=near * settings.scale if "near" in settings.measured else settings.near,
-        far=far * settings.scale if "far" in settings.measured else settings.far,
-    )
-    if not settings.near < settings.far:
-        raise UserError(f"{scene.model}: near {settings.near:g} and far {settings.far:g}: give both, --near and --far")
+    settings = settings.within(near, far)
+    near, far = settings.bounds()
+    if not near < far:
+        raise UserError(f"{scene.model}: near {near:g} and far {far:g}: give both, --near and --far")
     aim = aim_of(np.stack([view.c2w for view in model.views]))
     place = f"; the cameras stand {aim.distance * settings.scale:.4g} from the point they look at"
     where = place if aim.is_clear() else ""
-    remark(f"near {settings.near:.4g} and far {settings.far:.4g}, by {len(model.points)} sparse points{where}")
+    remark(f"near {near:.4g} and far {far:.4g}, by {len(model.points)} sparse points{where}")
     return settings
 
 

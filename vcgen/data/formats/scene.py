@@ -5,8 +5,9 @@ folders.
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -21,16 +22,16 @@ from vcgen.errors import UserError
 @dataclass(frozen=True)
 class Settings:
     """How scenes become records. size: (height, width) to shrink to, None keeps the source's. near, far: Euclidean ray
-    bounds, in stored world units (after ``scale``). background: what opaque images show behind the object.
-    group_pattern: regular expression whose first group, matched against the whole key, names the statistical group (""
-    means each scene is its own). scale: factor on all positions. recenter: move the point nearest to all optical axes
-    to the origin (before scaling). hold_out_views: each scene is one capture, of which every so many-th view is for
-    testing; 0 means that it is not to be parted. crops: the images are parts of larger ones: their principal point may
-    lie outside."""
+    bounds, in stored world units (after ``scale``), None where the data tells. background: what opaque images show
+    behind the object. group_pattern: regular expression whose first group, matched against the whole key, names the
+    statistical group ("" means each scene is its own). scale: factor on all positions. recenter: move the point nearest
+    to all optical axes to the origin (before scaling). hold_out_views: each scene is one capture, of which every so
+    many-th view is for testing; 0 means that it is not to be parted. crops: the images are parts of larger ones: their
+    principal point may lie outside."""
 
     size: tuple[int, int] | None
-    near: float
-    far: float
+    near: float | None
+    far: float | None
     background: str
     source: str
     split: str
@@ -40,6 +41,20 @@ class Settings:
     recenter: bool = False
     hold_out_views: int = 0
     crops: bool = False
+
+    def within(self, near: float, far: float) -> Self:
+        """These settings with ray bounds, in units of the source, in place of those that are not given."""
+        return replace(
+            self,
+            near=near * self.scale if self.near is None else self.near,
+            far=far * self.scale if self.far is None else self.far,
+        )
+
+    def bounds(self) -> tuple[float, float]:
+        """(near, far). Raises UserError where one is not told."""
+        if self.near is None or self.far is None:
+            raise UserError("nothing tells near and far: give --near and --far")
+        return self.near, self.far
 
     def group(self, key: str) -> str:
         """The statistical group of a scene; its key where the pattern does not match."""
@@ -135,6 +150,7 @@ def make_record(
     wrong."""
     if len(shapes := {image.shape[:2] for image in pixels}) > 1:
         raise UserError(f"{scene.folder}: images of several sizes (height, width): {sorted(shapes)}; give --size")
+    near, far = settings.bounds()
     images, has_alpha = encode_scene(pixels, views)
     backdrop = [] if has_alpha else odd_backdrop(pixels, settings.background)
     for text in (*odd_pixels(np.stack(K), pixels[0].shape[:2]), *backdrop):
@@ -145,8 +161,8 @@ def make_record(
         c2w=place(np.stack(c2w), middle, scene, views, settings),
         K=np.stack(K),
         size=pixels[0].shape[:2],
-        t_near=settings.near,
-        t_far=settings.far,
+        t_near=near,
+        t_far=far,
         views=views,
         background="alpha" if has_alpha else settings.background,
         scale=settings.scale,
@@ -183,6 +199,6 @@ def place(
         check_pose(pose, f"scene {scene.key}, view {view}")
     placed = c2w.copy()
     placed[:, :3, 3] = (placed[:, :3, 3] - middle) * settings.scale
-    for text in odd_poses(c2w) or odd_place(placed, settings.near, settings.far):
+    for text in odd_poses(c2w) or odd_place(placed, *settings.bounds()):
         remark(text)
     return placed

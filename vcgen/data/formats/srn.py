@@ -39,9 +39,19 @@ _OTHER_CARS = (
 
 
 class Srn(SceneFormat[SceneFolder, Settings]):
-    """ShapeNet-SRN layout: ``OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}``."""
+    """Pack a data set in the ShapeNet-SRN layout: OBJECT/{intrinsics.txt, rgb/*.png, pose/*.txt}.
+
+    Poses are camera-to-world with OpenCV axes, world z up.
+
+    Args:
+        source: folder of one split; objects may lie deeper, as in srn_cars/cars_train or chairs_train/chairs_2.0_train.
+        near: nearest ray distance from the camera in world units, Euclidean. The default suits SRN cars; chairs need
+            1.25.
+        far: farthest ray distance. The default suits SRN cars; chairs need 2.75.
+    """
 
     name = "srn"
+    near, far, background = 0.8, 1.8, "white"
 
     def list_scenes(self, source: Path, settings: Settings) -> list[SceneFolder]:
         """The objects below ``source``, at any depth as long as they share one parent folder. Raises UserError for none

@@ -48,7 +48,19 @@ PINHOLES = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"
 
 
 class Transforms(SceneFormat[SceneFolder, Settings]):
-    """``transforms.json`` scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio."""
+    """Pack transforms.json scenes: NeRF-synthetic (Blender), instant-ngp and nerfstudio.
+
+    Poses are camera-to-world with OpenGL axes, world z up. Lens distortion (k1 to k4, p1, p2) is removed; fisheye
+    lenses are refused.
+
+    Args:
+        source: folder with transforms_SPLIT.json or transforms.json (one scene), or a folder of such folders (many
+            scenes).
+        near: nearest ray distance from the camera, Euclidean, in stored units. Required; 2 for NeRF-synthetic.
+        far: farthest ray distance. Required; 6 for NeRF-synthetic.
+        split: name stored with every scene, and which transforms_SPLIT.json to read (else transforms.json, and of it
+            the frames that SPLIT_filenames lists).
+    """
 
     name = "transforms"
 
