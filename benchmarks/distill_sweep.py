@@ -31,8 +31,9 @@ from vcgen.diffusion.schedule import timestep
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
 from vcgen.guidance.sds import SDS
-from vcgen.metrics.image import psnr, quantise, ssim
+from vcgen.metrics.image import psnr, quantise
 from vcgen.metrics.lpips import PerceptualDistance, load_lpips
+from vcgen.metrics.ssim import ssim
 from vcgen.systems.distillation.distilled import read_distillation
 from vcgen.systems.distillation.loop import DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff

@@ -116,8 +116,17 @@ PROTOCOL = table(
     size=fixed(SIDE, SIDE),
     background=UNIT,
     quantisation=one_of("8-bit-rounded"),
-    metrics=one_of(
-        {"psnr": "db-per-image", "ssim": "scikit-image", "ssim_gauss": "gaussian-11-zero-padded", "lpips": "v0.1"}
+    metrics=table(
+        psnr=one_of("db-per-image"),
+        ssim=one_of("scikit-image"),
+        ssim_gauss=one_of("gaussian-11-zero-padded"),
+        lpips=one_of("v0.1"),
+        psnr_unclamped_=one_of("db-per-image-of-floats"),
+        ssim_skimage_gauss_=one_of("scikit-image-gaussian-11"),
+        ssim_valid_=one_of("gaussian-11-valid"),
+        ssim_valid_inferred_=one_of("gaussian-11-valid-inferred-range"),
+        ssim_torchmetrics_=one_of("gaussian-11-reflected"),
+        ssim_torchmetrics_inferred_=one_of("gaussian-11-reflected-inferred-range"),
     ),
     split_=NAME,
     views_=whole(0, 99_999),

@@ -1,12 +1,11 @@
-"""Metrics against closed forms and scikit-image."""
+"""PSNR against closed forms; what all metrics have in common. test_ssim.py has the forms of SSIM."""
 
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
 
-from vcgen.evaluation.protocol import SUPPORTED_METRICS
-from vcgen.metrics.image import COLUMNS, PSNR_CAP, Metrics, column, psnr, quantise, ssim, ssim_gauss
+from vcgen.evaluation.protocol import FURTHER_METRICS, SUPPORTED_METRICS
+from vcgen.metrics.image import COLUMNS, FURTHER, PSNR_CAP, Metrics, column, psnr, quantise
 
 
 def random_pair(noise: float, count: int = 3, height: int = 24, width: int = 31) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,28 +38,6 @@ def test_cap_is_out_of_reach_of_images_that_differ_at_128_pixels():
     assert -10 * np.log10(smallest_error) < PSNR_CAP
 
 
-@pytest.mark.parametrize("noise", [0.02, 0.2])
-def test_ssim_equals_scikit_image(noise):
-    prediction, truth = random_pair(noise)
-    expected = [
-        structural_similarity(a.permute(1, 2, 0).numpy(), b.permute(1, 2, 0).numpy(), channel_axis=-1, data_range=1.0)
-        for a, b in zip(prediction, truth)
-    ]
-    assert ssim(prediction, truth).tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_gaussian_ssim_equals_scikit_image_on_zero_padded_images():
-    prediction, truth = random_pair(0.1)
-    pad = 12  # scikit-image's own border handling stays outside the part that is compared
-    padded = [torch.nn.functional.pad(x, (pad,) * 4).permute(0, 2, 3, 1).numpy() for x in (prediction, truth)]
-    expected = []
-    for a, b in zip(*padded):
-        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-        _, scores = structural_similarity(a, b, channel_axis=-1, data_range=1.0, full=True, **options)
-        expected.append(scores[pad:-pad, pad:-pad].mean())
-    assert ssim_gauss(prediction, truth).tolist() == pytest.approx(expected, abs=1e-6)
-
-
 def test_quantisation_rounds_to_the_nearest_of_256_levels_and_clamps():
     values = torch.tensor([-0.5, 0.49 / 255, 0.51 / 255, 100.4 / 255, 1.7])
     assert (quantise(values) * 255).tolist() == pytest.approx([0, 0, 1, 100, 255], abs=1e-9)
@@ -82,5 +59,15 @@ def test_every_image_gets_its_own_record():
 
 
 def test_every_column_has_a_definition_that_protocol_files_name():
-    assert {name: known.definition.split(":")[0] for name, known in COLUMNS.items()} == SUPPORTED_METRICS
+    named = {name: known.definition.split(":")[0] for name, known in COLUMNS.items()}
+    assert named == SUPPORTED_METRICS | FURTHER_METRICS
     assert column("lpips_vgg") is COLUMNS["lpips"]
+
+
+def test_psnr_of_floats_takes_renderings_as_they_are():
+    truth = torch.full((1, 3, 16, 16), 1.0)
+    prediction = truth + 0.1  # brighter than white
+    (record,) = Metrics([FURTHER["psnr_unclamped"]])(prediction, truth)
+    assert record["psnr"] == PSNR_CAP and record["psnr_unclamped"] == pytest.approx(20, abs=1e-5)
+    (record,) = Metrics([FURTHER["psnr_unclamped"]])(truth - 0.4 / 255, truth)
+    assert record["psnr"] == PSNR_CAP and record["psnr_unclamped"] == pytest.approx(-20 * np.log10(0.4 / 255), abs=1e-3)

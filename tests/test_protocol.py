@@ -87,6 +87,7 @@ def test_other_split_is_refused_and_no_split_accepts_any():
             "missing required field `background`",
         ),
         (content(metrics={"psnr": "pooled"}), "other metric definitions"),
+        (content(metrics=SUPPORTED_METRICS | {"ssim_valid": "other"}), "other metric definitions"),
         (content(quantisation="8-bit-truncated"), "other metric definitions"),
         (content(size=[8]), "of length 2 - at `$.size`"),
         (content(size=[[8], [8]]), "Expected `int`, got `array` - at `$.size"),
@@ -116,6 +117,12 @@ def test_hash_follows_the_file(tmp_path):
     first = load_protocol(write(tmp_path, content())).sha256
     assert load_protocol(write(tmp_path, content())).sha256 == first
     assert load_protocol(write(tmp_path, content(background=0.0))).sha256 != first
+
+
+def test_further_metrics_are_named_with_their_definitions(tmp_path):
+    assert load_protocol(write(tmp_path, content())).metrics == ()
+    metrics = {"ssim_valid": "gaussian-11-valid"} | SUPPORTED_METRICS
+    assert load_protocol(write(tmp_path, content(metrics=metrics))).metrics == ("ssim_valid",)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

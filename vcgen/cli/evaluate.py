@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from vcgen.evaluation.protocol import Protocol
     from vcgen.evaluation.results import Results
     from vcgen.evaluation.runner import Settings
-    from vcgen.metrics.base import Metric
     from vcgen.systems.distillation.distilled import Distilled
 
 EXAMPLE = """example:
@@ -92,8 +91,9 @@ def evaluate(
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
         on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
-        metrics: further metrics, by the short name under which an installed package registers them, or by the import
-            path of their class; see docs/plugins.md.
+        metrics: further columns: a form of SSIM or PSNR by its name in docs/which_ssim.md, or a metric of yours by the
+            short name under which an installed package registers it or by the import path of its class, see
+            docs/plugins.md.
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
     from vcgen.checkpoints import model_folder as folder
@@ -101,12 +101,12 @@ def evaluate(
     from vcgen.evaluation.results import load_results
     from vcgen.evaluation.runner import Origin, Settings, evaluate_system
     from vcgen.evaluation.sharing import parse_shard
+    from vcgen.metrics.named import by_name
 
-    share = parse_shard(shard)
-    check_sharing(share, merge, overwrite, baselines)
+    check_sharing(share := parse_shard(shard), merge, overwrite, baselines)
     check_companions(together, distill, seed, train, baselines)
     networks, device = tuple(network for network in lpips if network != "none"), usage.choose_device(device)
-    settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error, own(metrics))
+    settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error, *by_name(metrics))
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, settings.device, plugins or ())
     check_views(loaded_protocol, model, 1 if distill else getattr(system, "most_views", None))
@@ -200,14 +200,6 @@ def check_companions(together: int, distill: str | None, seed: int, train: str |
     if train and not baselines:
         raise UserError("--train is for the mean training image of --baselines: give that, too")
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
-
-
-def own(names: list[str] | None) -> "tuple[Metric, ...]":
-    """The user's own metrics of these names."""
-    from vcgen.metrics.base import Metric
-    from vcgen.plugins import find
-
-    return tuple(find(Metric, name, "vcgen.metrics") for name in names or ())
 
 
 def _announce(results: "Results | None", out: Path) -> None:

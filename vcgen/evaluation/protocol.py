@@ -14,12 +14,21 @@ from vcgen.io import parse_json, read_bytes
 from vcgen.schema import Label, Name, Side, Text, Unit, ViewNumber
 from vcgen.terminal import one_line
 
-#: The definitions this version computes; a protocol must name them, so that a later change cannot pass unnoticed.
+#: The definitions of the default columns; a protocol must name them, so that a later change cannot pass unnoticed.
 SUPPORTED_METRICS = {
     "psnr": "db-per-image",
     "ssim": "scikit-image",
     "ssim_gauss": "gaussian-11-zero-padded",
     "lpips": "v0.1",
+}
+#: Those that it may name, too, and then adds.
+FURTHER_METRICS = {
+    "psnr_unclamped": "db-per-image-of-floats",
+    "ssim_skimage_gauss": "scikit-image-gaussian-11",
+    "ssim_valid": "gaussian-11-valid",
+    "ssim_valid_inferred": "gaussian-11-valid-inferred-range",
+    "ssim_torchmetrics": "gaussian-11-reflected",
+    "ssim_torchmetrics_inferred": "gaussian-11-reflected-inferred-range",
 }
 SUPPORTED_QUANTISATION = "8-bit-rounded"
 ALL_OTHERS = "all others"
@@ -43,8 +52,11 @@ class ProtocolFile(Struct, forbid_unknown_fields=True):
     description: Text = ""
 
     def __post_init__(self) -> None:
-        if self.metrics != SUPPORTED_METRICS or self.quantisation != SUPPORTED_QUANTISATION:
-            wanted = f"metrics must be {SUPPORTED_METRICS}, quantisation {SUPPORTED_QUANTISATION!r}"
+        known = SUPPORTED_METRICS | FURTHER_METRICS
+        needed = SUPPORTED_METRICS.items() <= self.metrics.items() <= known.items()
+        if not needed or self.quantisation != SUPPORTED_QUANTISATION:
+            wanted = f"metrics must be {SUPPORTED_METRICS}, further ones of {FURTHER_METRICS}"
+            wanted += f", quantisation {SUPPORTED_QUANTISATION!r}"
             raise ValueError(f"wants other metric definitions than this version computes; {wanted}")
 
 
@@ -56,7 +68,8 @@ class Protocol:
         width) in pixels.
     background: gray level in [0, 1] behind everything. split: the split the shards must carry, "" for any. views: the
         number of views
-    every object must have, 0 for any. description: free text for the report. sha256: hash of the file.
+    every object must have, 0 for any. description: free text for the report. sha256: hash of the file. metrics:
+    names of the columns beside the default ones.
     """
 
     name: str
@@ -68,6 +81,7 @@ class Protocol:
     views: int = 0
     description: str = ""
     sha256: str = ""
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         indices = (*self.context, *(() if self.targets == ALL_OTHERS else self.targets))
@@ -134,6 +148,7 @@ def load_protocol(path: Path | str) -> Protocol:
             file.views,
             file.description,
             sha256=hashlib.sha256(data).hexdigest(),
+            metrics=tuple(name for name in file.metrics if name in FURTHER_METRICS),
         )
     except UserError as error:
         raise UserError(one_line(f"{path}: {error}")) from error

@@ -27,7 +27,8 @@ from vcgen.evaluation.sharing import merged, note_count, objects_of
 from vcgen.io import file_sha256
 from vcgen.metrics.base import Metric
 from vcgen.metrics.image import Metrics
-from vcgen.metrics.lpips import Network, load_lpips
+from vcgen.metrics.lpips import Network
+from vcgen.metrics.named import further, load
 from vcgen.terminal import complain, printable
 from vcgen.types import Rendering, Views
 
@@ -61,7 +62,7 @@ class Settings:
     together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the
     report to a later merge. overwrite: replace older results. merge: score nothing, report what all shards have scored.
     on_error: "stop" at an object that cannot be read, or "skip" it, which changes the mean: the report then names it.
-    further: metrics of the user's own.
+    further: metrics of the user's own. named: further columns of vcgen's by name, beside those of the protocol.
     """
 
     lpips: tuple[Network, ...] = ("vgg",)
@@ -73,6 +74,7 @@ class Settings:
     merge: bool = False
     on_error: Literal["stop", "skip"] = "stop"
     further: tuple[Metric, ...] = ()
+    named: tuple[str, ...] = ()
 
 
 def evaluate_system(
@@ -100,7 +102,7 @@ def evaluate_system(
     chosen = [(key, number) for key, number in chosen if key not in skipped]
     for _, entry in index.samples:
         protocol.target_indices(entry.views, entry.key)
-    metrics, missing = _metrics(settings)
+    metrics, missing = _metrics(settings, protocol)
     hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
     hashes |= {metric.name: metric.sha256 for metric in metrics.all if metric.sha256}
     fingerprint = Fingerprint(" ".join(origin.hashes.values()), protocol.sha256, hashes["data"], tuple(metrics.names))
@@ -149,17 +151,17 @@ def run_summary(settings: Settings, scores: Sequence[ObjectScore], seconds: floa
     }
 
 
-def _metrics(settings: Settings) -> tuple[Metrics, dict[str, str]]:
+def _metrics(settings: Settings, protocol: Protocol) -> tuple[Metrics, dict[str, str]]:
     """The metrics that can be computed, and why the others cannot."""
-    further: list[Metric] = []
+    found: list[Metric] = []
     missing: dict[str, str] = {}
-    for network in dict.fromkeys(settings.lpips):
+    for name in further([*(f"lpips_{network}" for network in settings.lpips), *protocol.metrics, *settings.named]):
         try:
-            further.append(load_lpips(network, settings.device, settings.offline))
+            found.append(load(name, settings.device, settings.offline))
         except UserError as error:
-            missing[f"lpips_{network}"] = str(error)
+            missing[name] = str(error)
             complain(f"{error}; going on without it", "warning")
-    return Metrics([*further, *settings.further]), missing
+    return Metrics([*found, *settings.further]), missing
 
 
 def _score_all(

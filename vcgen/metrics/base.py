@@ -32,7 +32,9 @@ class Metric(ABC):
     column: Column
     #: SHA-256 of weights that it needs, part of what an evaluation is recognized by.
     sha256: str = ""
+    #: Whether the images are clamped and rounded to 8 bit first; False: they come as they were rendered and read.
+    quantised: bool = True
 
     @abstractmethod
     def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """Values (batch,) of two (batch, 3, height, width) stacks, float64 in [0, 1], rounded to 8 bit."""
+        """Values (batch,) of two (batch, 3, height, width) stacks, float64; in [0, 1] where they are quantised."""

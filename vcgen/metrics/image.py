@@ -3,18 +3,25 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d
 
 from vcgen.errors import UserError
 from vcgen.metrics.base import Column, Metric
 from vcgen.metrics.lpips import LPIPS
+from vcgen.metrics.ssim import at_inferred_range, ssim, ssim_gauss, ssim_skimage_gauss, ssim_torchmetrics, ssim_valid
 
 #: Identical images have infinite PSNR; they count as this many dB, and results say how many reached it. At 128 x 128
 #: pixels the smallest possible difference of two 8-bit images, one level in one channel of one pixel, is 95 dB.
 PSNR_CAP = 100.0
+
+
+def _ssim(title: str, definition: str) -> Column:
+    """Rounding may exceed 1 by a little."""
+    return Column(title, definition, higher_is_better=True, low=-1.001, high=1.001)
+
 
 #: What the metrics of this package mean, by family. A protocol file names the short form of a definition (left of the
 #: colon) and is refused if it wants another.
@@ -28,22 +35,48 @@ COLUMNS = {
         high=PSNR_CAP,
         decimals=2,
     ),
-    # rounding may exceed 1 by a little
-    "ssim": Column(
+    "psnr_unclamped": Column(
+        "PSNR of floats, dB",
+        "db-per-image-of-floats: as psnr, of the renderings as they are, neither clamped nor rounded to 8 bit",
+        higher_is_better=True,
+        low=-1000.0,
+        high=PSNR_CAP,
+        decimals=2,
+    ),
+    "ssim": _ssim(
         "SSIM",
         "scikit-image: 7 x 7 uniform window, sample covariance N/(N-1), range 1, 3-pixel border dropped, channels"
         " averaged",
-        higher_is_better=True,
-        low=-1.001,
-        high=1.001,
     ),
-    "ssim_gauss": Column(
+    "ssim_gauss": _ssim(
         "SSIM, Gaussian",
         "gaussian-11-zero-padded: 11 x 11 Gaussian window, std 1.5, population covariance, zero padding, channels"
         " averaged",
-        higher_is_better=True,
-        low=-1.001,
-        high=1.001,
+    ),
+    "ssim_skimage_gauss": _ssim(
+        "SSIM, scikit-image's Gaussian",
+        "scikit-image-gaussian-11: 11 x 11 Gaussian window, std 1.5, sample covariance N/(N-1), range 1, 5-pixel border"
+        " dropped, channels averaged",
+    ),
+    "ssim_valid": _ssim(
+        "SSIM, Gaussian inside",
+        "gaussian-11-valid: 11 x 11 Gaussian window, std 1.5, population covariance, range 1, 5-pixel border dropped,"
+        " channels averaged",
+    ),
+    "ssim_valid_inferred": _ssim(
+        "SSIM, Gaussian inside, inferred range",
+        "gaussian-11-valid-inferred-range: as ssim_valid, range the larger of the two images' maximum minus minimum, 1"
+        " where both are of one value each",
+    ),
+    "ssim_torchmetrics": _ssim(
+        "SSIM, torchmetrics",
+        "gaussian-11-reflected: 11 x 11 Gaussian window, std 1.5, population covariance, range 1, reflected borders,"
+        " channels averaged",
+    ),
+    "ssim_torchmetrics_inferred": _ssim(
+        "SSIM, torchmetrics, inferred range",
+        "gaussian-11-reflected-inferred-range: as ssim_torchmetrics, range the larger of the two images' maximum minus"
+        " minimum, 1 where both are of one value each",
     ),
     "lpips": LPIPS,
 }
@@ -85,83 +118,42 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     return -10 * torch.log10((prediction.double() - truth.double()).square().mean(dim=(1, 2, 3)))
 
 
-def ssim(prediction: Tensor, truth: Tensor, window: int = 7) -> Tensor:
-    """Structural similarity as scikit-image defines it by default (Wang et al. 2004 with a uniform window); equal to it
-    to 1e-6.
+class Function(Metric):
+    """A metric that is a function of two stacks of images; it needs no weights."""
 
-    prediction, truth: (batch, 3, height, width) in [0, 1], both sides at least ``window`` pixels. Returns (batch,) in
-    [-1, 1]."""
-    unbiased = window**2 / (window**2 - 1)
-    return similarity(prediction.double(), truth.double(), lambda x: avg_pool2d(x, window, stride=1), unbiased).mean(
-        dim=(1, 2, 3)
+    def __init__(self, name: str, function: Callable[[Tensor, Tensor], Tensor], quantised: bool = True):
+        self.name, self.column, self.function, self.quantised = name, COLUMNS[name], function, quantised
+
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """See :class:`vcgen.metrics.base.Metric`."""
+        return self.function(prediction, truth)
+
+
+def _capped(prediction: Tensor, truth: Tensor) -> Tensor:
+    return psnr(prediction, truth).clamp(max=PSNR_CAP)
+
+
+#: The metrics that every evaluation has.
+DEFAULT = (Function("psnr", _capped), Function("ssim", ssim), Function("ssim_gauss", ssim_gauss))
+#: Those that it has where a protocol or a user names them.
+FURTHER = {
+    metric.name: metric
+    for metric in (
+        Function("psnr_unclamped", _capped, quantised=False),
+        Function("ssim_skimage_gauss", ssim_skimage_gauss),
+        Function("ssim_valid", ssim_valid),
+        Function("ssim_valid_inferred", partial(at_inferred_range, ssim_valid)),
+        Function("ssim_torchmetrics", ssim_torchmetrics),
+        Function("ssim_torchmetrics_inferred", partial(at_inferred_range, ssim_torchmetrics)),
     )
-
-
-def ssim_gauss(prediction: Tensor, truth: Tensor, window: int = 11, std: float = 1.5) -> Tensor:
-    """Structural similarity with a Gaussian window and zero padding, as Splatter Image and 3D Gaussian splatting
-    compute it.
-
-    prediction, truth: (batch, 3, height, width) in [0, 1]. Returns (batch,). About 0.013 above :func:`ssim` on objects
-    before white: the two belong in different columns."""
-    offsets = torch.arange(window, dtype=torch.float64, device=truth.device) - window // 2
-    weights = torch.exp(-offsets.square() / (2 * std**2))
-    weights = weights / weights.sum()
-    kernel = torch.outer(weights, weights).expand(3, 1, window, window)
-    mean = lambda x: conv2d(x, kernel, padding=window // 2, groups=3)  # noqa: E731
-    return similarity(prediction.double(), truth.double(), mean).mean(dim=(1, 2, 3))
-
-
-def similarity(
-    x: Tensor, y: Tensor, mean: Callable[[Tensor], Tensor], unbiased: float = 1.0, k1: float = 0.01, k2: float = 0.03
-) -> Tensor:
-    """Wang et al. 2004, equation 13, of two stacks in [0, 1], at every place for which ``mean`` gives a local average.
-
-    unbiased: factor on variances and covariance.
-    """
-    mean_x, mean_y = mean(x), mean(y)
-    variance_x = unbiased * (mean(x * x) - mean_x**2)
-    variance_y = unbiased * (mean(y * y) - mean_y**2)
-    covariance = unbiased * (mean(x * y) - mean_x * mean_y)
-    luminance = (2 * mean_x * mean_y + k1**2) / (mean_x**2 + mean_y**2 + k1**2)
-    structure = (2 * covariance + k2**2) / (variance_x + variance_y + k2**2)
-    return luminance * structure
-
-
-class Psnr(Metric):
-    """:func:`psnr`, at most :data:`PSNR_CAP`."""
-
-    name, column = "psnr", COLUMNS["psnr"]
-
-    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """See :class:`vcgen.metrics.base.Metric`."""
-        return psnr(prediction, truth).clamp(max=PSNR_CAP)
-
-
-class Ssim(Metric):
-    """:func:`ssim`."""
-
-    name, column = "ssim", COLUMNS["ssim"]
-
-    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """See :class:`vcgen.metrics.base.Metric`."""
-        return ssim(prediction, truth)
-
-
-class SsimGauss(Metric):
-    """:func:`ssim_gauss`."""
-
-    name, column = "ssim_gauss", COLUMNS["ssim_gauss"]
-
-    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """See :class:`vcgen.metrics.base.Metric`."""
-        return ssim_gauss(prediction, truth)
+}
 
 
 class Metrics:
     """The columns of one evaluation: PSNR, both SSIMs, and further ones. Raises UserError for a name given twice."""
 
     def __init__(self, further: Sequence[Metric] = ()):
-        self.all: tuple[Metric, ...] = (Psnr(), Ssim(), SsimGauss(), *further)
+        self.all: tuple[Metric, ...] = (*DEFAULT, *further)
         for name in self.names:
             if self.names.count(name) > 1 or not re.fullmatch(r"\w{1,40}", name):
                 raise UserError(f"a metric's name must be a word that no other has, {name!r} is not")
@@ -179,8 +171,8 @@ class Metrics:
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> list[dict[str, float]]:
         """One record per image of two (batch, 3, height, width) stacks; both are clamped and quantised to 8 bit
-        first.
+        first, but for metrics that want them as they are.
         """
-        prediction, truth = quantise(prediction), quantise(truth)
-        values = [metric(prediction, truth).tolist() for metric in self.all]
+        rounded, exact = (quantise(prediction), quantise(truth)), (prediction.double(), truth.double())
+        values = [metric(*(rounded if metric.quantised else exact)).tolist() for metric in self.all]
         return [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]

@@ -5,7 +5,7 @@ with two.
 import torch
 from torch import Tensor
 
-from vcgen.metrics.image import similarity
+from vcgen.metrics.ssim import similarity
 
 #: Degrees from the reference view at which other sides are looked at.
 AZIMUTHS = 0.0, 90.0, 180.0, 270.0
