@@ -78,6 +78,14 @@ def test_one_file_without_the_other_is_refused(tmp_path, capsys):
     assert "images.txt is missing" in refused(capsys, tmp_path / "in", tmp_path / "out")
 
 
+def test_every_camera_model_of_pycolmap_is_read_but_panoramas():
+    pycolmap = pytest.importorskip("pycolmap")
+    theirs = {name: int(model) for name, model in pycolmap.CameraModelId.__members__.items() if int(model) >= 0}
+    assert theirs.pop("EQUIRECTANGULAR", 17) == 17
+    ours = {name: model.number for name, model in CAMERA_MODELS.items()}
+    assert theirs.items() <= ours.items(), "an older pycolmap has fewer"
+
+
 @pytest.mark.parametrize("model", sorted(CAMERA_MODELS))
 def test_lenses_and_models_are_what_pycolmap_makes_of_them(tmp_path, model):
     pycolmap = pytest.importorskip("pycolmap")

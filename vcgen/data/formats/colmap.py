@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vcgen.data.formats.base import SceneFormat
-from vcgen.data.formats.colmap_model import SparseModel, View, has_model, read_model
+from vcgen.data.formats.colmap_model import POINTS_PLY, SparseModel, View, has_model, read_model
 from vcgen.data.formats.files import ImageFiles, find_images, view_names, visible
 from vcgen.data.formats.intrinsics import normalized
 from vcgen.data.formats.masks import load_masked, refuse_empty
@@ -34,8 +34,9 @@ from vcgen.data.images.distortion import undistort
 from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
 
-#: Where models lie in a scene's folder: COLMAP, GLOMAP and nerfstudio; VGGT; InstantSplat.
-PLACES = (".", "sparse", "sparse/*", "colmap/sparse", "colmap/sparse/*", "sparse*", "sparse*/*")
+#: Where models lie in a scene's folder: Depth-Anything-3; VGGT; COLMAP, GLOMAP and nerfstudio; InstantSplat, whose
+#: ``sparse_N/1`` has guesses of where test views might be.
+PLACES = (".", "sparse", "sparse/*", "colmap/sparse", "colmap/sparse/*", "sparse_*", "sparse_*/0")
 #: Where images lie beside a model, unless --images says.
 IMAGES = ("images", "input")
 #: Points that an image must show to tell near and far.
@@ -69,7 +70,7 @@ class ColmapScene(SceneFolder):
             for name, folder in folders.items()
             if folder
             for path, size in SceneFolder("", folder).files()
-            if name != "model" or ("/" not in path and path.endswith((".bin", ".txt")))
+            if name != "model" or ("/" not in path and path.endswith((".bin", ".txt", POINTS_PLY)))
         ]
 
 

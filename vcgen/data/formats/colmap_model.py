@@ -5,6 +5,7 @@ Files are taken for a stranger's: what they count is read as far as it is there,
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ MAX_FILE = 2 << 30
 #: Cameras and images allowed in a model.
 MOST = 100_000
 ADVICE = "write the model again, or convert it with colmap model_converter"
+#: What InstantSplat writes instead of points3D.bin: a vertex is a row of numbers, little-endian.
+POINTS_PLY = "points3D.ply"
+PLY = re.compile(
+    rb"ply\nformat binary_little_endian 1.0\n(?:comment[^\n]*\n)*element vertex (\d{1,12})\n((?:property \w+ \w+\n)+)"
+)
+PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "float32": "<f4", "float64": "<f8", "uint8": "u1"}
 NUMBERS = {model.number: name for name, model in CAMERA_MODELS.items()}
 
 
@@ -79,11 +86,10 @@ def read_model(folder: Path) -> SparseModel:
             raise UserError(f"{path}: more than {MOST} images")
     if not views:
         raise UserError(f"{path}: no image was placed; {ADVICE}")
-    points = folder / f"points3D.{kind}"
-    return SparseModel(
-        sorted(views.values(), key=lambda view: natural_order(view.name)),
-        _checked_points(points, reader.points(points) if points.exists() else np.zeros((0, 3))),
-    )
+    read = {f"points3D.{kind}": reader.points, POINTS_PLY: _ply_points}
+    name = next((name for name in read if (folder / name).exists()), None)
+    points = _checked_points(folder / name, read[name](folder / name)) if name else np.zeros((0, 3))
+    return SparseModel(sorted(views.values(), key=lambda view: natural_order(view.name)), points)
 
 
 class _Binary:
@@ -255,6 +261,22 @@ def _checked_name(path: Path, name: str) -> str:
     if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or not name.isprintable():
         raise UserError(f"{path}: the image name {printable(name)[:80]!r} leads outside the folder of images")
     return name
+
+
+def _ply_points(path: Path) -> np.ndarray:
+    """Positions of the vertices of a .ply file. Raises UserError for one of another kind."""
+    header, _, body = read_bytes(path, MAX_FILE).partition(b"end_header\n")
+    found = PLY.match(header)
+    properties = [line.split()[1:] for line in found[2].decode().splitlines()] if found else []
+    names = {name for _, name in properties}
+    known = len(names) == len(properties) and {kind for kind, _ in properties} <= PLY_TYPES.keys()
+    if not found or not known or not {"x", "y", "z"} <= names:
+        raise UserError(f"{path}: no binary, little-endian .ply file of points x, y and z; {ADVICE}")
+    layout, count = np.dtype([(name, PLY_TYPES[kind]) for kind, name in properties]), int(found[1])
+    if len(body) < count * layout.itemsize:
+        raise UserError(f"{path}: cut short; {ADVICE}")
+    rows = np.frombuffer(body, layout, count)
+    return np.stack([rows[axis].astype(np.float64) for axis in "xyz"], -1)
 
 
 def _checked_points(path: Path, points: np.ndarray) -> np.ndarray:
