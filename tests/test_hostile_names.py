@@ -170,7 +170,22 @@ def test_a_page_holds_the_tags_of_every_page(results, tmp_path):
 def test_a_markdown_report_is_text_and_keeps_its_tables(results):
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     found = seen(reader.render(markdown(hostile(results))))
-    assert found.tags <= {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "strong", "code"}
+    assert found.tags <= {
+        "h1",
+        "h2",
+        "p",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "ul",
+        "li",
+        "strong",
+        "code",
+        "pre",
+    }
     assert found.odd == [] and "<script>alert(1)</script>" in found.text and "*a*" in found.text
     rows = [line for line in markdown(hostile(results)).splitlines() if line.startswith("|")]
     columns = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}

@@ -210,7 +210,7 @@ def _announce(results: "Results | None", out: Path) -> None:
     if results is None:
         say(f"{out}: this shard is done; when all are, --merge instead of --shard writes the report")
         return
-    from vcgen.evaluation.report.report import rows
+    from vcgen.evaluation.report.table import rows
 
     heading, *body = rows(results)
     title = f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images"

@@ -11,6 +11,12 @@ from vcgen.terminal import printable
 #: words are none, nor are brackets alone.
 MARKDOWN = re.compile(r"([\\`*|~$]|\](?=[\[(:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
+#: What LaTeX would take for a command, a comment, a column, a formula or an accent.
+LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
+
 
 def html_text(value: str) -> str:
     """For HTML, between tags or in an attribute; white space is one space."""
@@ -27,3 +33,8 @@ def markdown_code(value: str) -> str:
     text = printable(" ".join(value.split()))
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
+def latex_text(value: str) -> str:
+    """For a cell of a LaTeX table."""
+    return "".join(LATEX.get(character, character) for character in printable(" ".join(value.split())))

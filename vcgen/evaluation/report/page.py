@@ -61,6 +61,7 @@ $examples
 $histogram
 <details><summary>All objects, best first</summary>$objects</details>
 <details><summary>Provenance: hashes, versions, command, hardware</summary>$provenance</details>
+<details><summary>A row for a paper's table, in LaTeX and Markdown</summary><pre class="scroll">$row</pre></details>
 </body>
 </html>
 """

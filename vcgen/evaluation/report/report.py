@@ -3,6 +3,7 @@ like.
 """
 
 import base64
+import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_text
 from vcgen.evaluation.report.page import PAGE
+from vcgen.evaluation.report.row import latex_row, markdown_row, scored
+from vcgen.evaluation.report.table import difference_rows, number, rows, title
 from vcgen.evaluation.results import Results
 from vcgen.io import write_bytes
-from vcgen.metrics.base import Column
 from vcgen.types import Rendering
 from vcgen.visualization.colormaps import LARGEST_ERROR, depth_image, error_image
 from vcgen.visualization.video import png_bytes, to_uint8
@@ -34,61 +36,6 @@ def write_report(results: Results, folder: Path, images: Images) -> None:
     """
     write_bytes(folder / "report.md", markdown(results).encode())
     write_bytes(folder / "report.html", page(results, images).encode())
-
-
-def title(results: Results, metric: str) -> str:
-    """The heading of a column, with an arrow towards better."""
-    column = results.column(metric)
-    name = metric.replace("lpips_", "LPIPS-") if metric.startswith("lpips_") else column.title
-    return f"{name} {'↑' if column.higher_is_better else '↓'}"
-
-
-def number(column: Column, value: float, signed: bool = False) -> str:
-    """A value as it is printed."""
-    return f"{value:{'+' if signed else ''}.{column.decimals}f}"
-
-
-def with_interval(column: Column, value: float, interval: Sequence[float] | None, signed: bool = False) -> str:
-    """``24.53 [24.10, 24.96]``, or the value alone where there is no interval."""
-    printed = number(column, value, signed)
-    return printed if interval is None else f"{printed} [{', '.join(number(column, end, signed) for end in interval)}]"
-
-
-def rows(results: Results) -> list[list[str]]:
-    """The main table as text: a heading row, this model, then every method it is compared with."""
-    table = [["method", *(title(results, metric) for metric in results.metrics)]]
-    table.append(
-        [
-            results.name,
-            *(with_interval(results.column(m), results.mean[m], results.interval95[m]) for m in results.metrics),
-        ]
-    )
-    for name, other in results.baselines.items():
-        cells = [
-            with_interval(results.column(m), other["mean"][m], other["interval95"][m]) if m in other["mean"] else "–"
-            for m in results.metrics
-        ]
-        table.append([name, *cells])
-    return table
-
-
-def difference_rows(results: Results) -> list[list[str]]:
-    """Paired differences as text: a heading row, then one row per method compared with; empty if there is none."""
-    if not results.baselines:
-        return []
-    table = [[f"{results.name} minus", *(title(results, metric) for metric in results.metrics)]]
-    for name, other in results.baselines.items():
-        cells = []
-        for metric in results.metrics:
-            entry = other["difference"].get(metric)
-            text = (
-                "–"
-                if entry is None
-                else with_interval(results.column(metric), entry["mean"], entry["interval"], signed=True)
-            )
-            cells.append(text if entry is None else f"{text}; better on {entry['improved']:.0%}")
-        table.append([name, *cells])
-    return table
 
 
 def summary(results: Results) -> str:
@@ -135,6 +82,8 @@ def markdown(results: Results) -> str:
         *(f"- {markdown_text(k)}: {markdown_code(v)}" for k, v in _provenance(results).items()),
         "",
     ]
+    parts += ["## A row for a paper's table", "", markdown_text(scored(results)), ""]
+    parts += ["```latex", latex_row(results), "```", "", "```markdown", markdown_row(results), "```", ""]
     return "\n".join(parts)
 
 
@@ -167,6 +116,7 @@ def page(results: Results, images: Images) -> str:
         histogram=histogram([entry["psnr"] for entry in results.objects]),
         objects=_html_table([headings, *objects]),
         provenance=_html_list(_provenance(results)),
+        row="\n\n".join(map(html.escape, (latex_row(results), markdown_row(results)))),
     )
 
 
