@@ -17,7 +17,7 @@ from scenes import make_record, png
 from vcgen.cli import main as cli
 from vcgen.data.shards import maps
 from vcgen.data.shards.files import read_index, write_shards
-from vcgen.data.shards.members import members_of, record_of
+from vcgen.data.shards.tar import members_of, record_of
 from vcgen.errors import UserError
 from vcgen.meshes.buffers import buffers
 from vcgen.meshes.cameras import turntable

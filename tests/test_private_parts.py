@@ -24,7 +24,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.utils.tensorboard import SummaryWriter
 
-from vcgen.optim.fsdp import Sharded
+from vcgen.optim.sharding import Sharded
 from vcgen.training import lightning_private, parsing
 
 PACKAGE = Path(__file__).parents[1] / "vcgen"

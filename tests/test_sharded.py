@@ -14,7 +14,7 @@ from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.export import main as export
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
-from vcgen.optim.sharding import clip_gradients, total_norm
+from vcgen.optim.optimizer import clip_gradients, total_norm
 
 PRIOR = {
     "class_path": "vcgen.diffusion.prior.ViewPrior",

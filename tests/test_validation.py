@@ -16,7 +16,7 @@ from vcgen.checkpoints import model_folder
 from vcgen.checkpoints.build import build_system
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
-from vcgen.metrics.mean import Mean
+from vcgen.systems.base import Mean
 
 ROOT = Path(__file__).parents[1]
 PRIOR = {

@@ -11,10 +11,10 @@ from msgspec import Meta
 from torch import nn
 
 from vcgen.archives import damaged_part
-from vcgen.checkpoints.fitting import mismatch
 from vcgen.checkpoints.reader import read_checkpoint, rename_weights
 from vcgen.errors import FULL, UserError
 from vcgen.io import check, replacing
+from vcgen.tensors import mismatch
 from vcgen.terminal import one_line
 
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a

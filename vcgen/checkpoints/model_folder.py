@@ -17,13 +17,12 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from vcgen import provenance
-from vcgen.checkpoints.fitting import first_names, misfit, mismatch
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
 from vcgen.io import check, read_json
 from vcgen.schema import ModelSide, Unit
-from vcgen.tensors import TensorsWithin, all_finite, read_tensors, write_tensors
+from vcgen.tensors import TensorsWithin, all_finite, first_names, misfit, mismatch, read_tensors, write_tensors
 from vcgen.terminal import one_line
 
 FORMAT = 1

@@ -57,8 +57,8 @@ def export_checkpoint(
     no EMA weights.
     """
     from vcgen.checkpoints import model_folder as folder
-    from vcgen.checkpoints.fitting import misfit, mismatch
     from vcgen.checkpoints.reader import read_checkpoint, rename_weights
+    from vcgen.tensors import misfit, mismatch
 
     content = read_checkpoint(checkpoint)
     entry = _entry(content, checkpoint)
@@ -113,7 +113,7 @@ def _build(entry: dict[str, Any], path: Path, plugins: Sequence[str]) -> "Lightn
 def _ema_weights(content: dict[str, Any], system: "LightningModule", path: Path) -> "dict[str, Tensor]":
     from torch import Tensor
 
-    from vcgen.checkpoints.fitting import mismatch
+    from vcgen.tensors import mismatch
 
     states = content.get("callbacks", {}).get("EMA")
     average = states.get("weights") if isinstance(states, dict) else None

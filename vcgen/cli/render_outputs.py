@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vcgen import provenance
 from vcgen.cameras import Cameras
-from vcgen.data.images.arrays import to_bytes
 from vcgen.data.images.framing import RgbaImage
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
@@ -69,7 +68,7 @@ def render_image(
     for render.json.
     """
     pixels = np.concatenate([image.color, image.alpha[..., None]], -1)
-    write_png(target / "input.png", to_bytes(pixels))
+    write_png(target / "input.png", to_uint8(torch.from_numpy(pixels).movedim(-1, 0)))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:

@@ -11,12 +11,12 @@ import torch
 from msgspec import Meta
 
 from vcgen.cameras import Cameras, focal_from_fov, orbit, pinhole
-from vcgen.data.images.framing import RgbaImage
 from vcgen.errors import UserError
 from vcgen.schema import Elevation, Length, NotNegative
 from vcgen.types import Views
 
 if TYPE_CHECKING:
+    from vcgen.data.images.framing import RgbaImage
     from vcgen.data.shards.record import SceneRecord
 
 
@@ -93,7 +93,7 @@ class InputCamera:
         K = pinhole(self.focal, self.focal * width / height)
         return orbit(around, torch.full_like(around, elevation), self.distance, K, self.near, self.far)
 
-    def context(self, *images: RgbaImage) -> Views:
+    def context(self, *images: "RgbaImage") -> Views:
         """What a system's ``field`` takes, (1, images) views: images of one size, framed by
         :func:`vcgen.data.images.photo.prepare` or :func:`~vcgen.data.images.photo.load_photo`, all from this camera.
         """

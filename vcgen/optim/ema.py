@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.optim.sharding import local, placed_like, whole
+from vcgen.optim.optimizer import local
+from vcgen.optim.sharding import placed_like, whole
 from vcgen.schema import BelowOne
 
 

@@ -1,7 +1,9 @@
 """The optimizers and the learning rate's course: AdamW for everything, or Muon for the weight matrices and AdamW for
-the rest.
+the rest. And gradients of weights that every process has whole, beside those of weights of which it keeps a part
+(FSDP2's DTensor): their norm, and clipping.
 """
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -10,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ReduceOp, all_reduce, get_world_size
 from torch.distributed.tensor import DTensor
 
 from vcgen.errors import UserError
@@ -179,3 +182,36 @@ def iterate_gram(x: Tensor, steps: int) -> Tensor:
         if step < steps - 1:
             gram = factor @ gram @ factor
     return x if product is None else product @ x
+
+
+def local(value: Tensor) -> Tensor:
+    """This process's part of a tensor, sharing its memory."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """The 2-norm of all gradients together, a plain scalar; with sharded ones every process must call it."""
+    gradients = list(gradients)
+    kinds = [g for g in gradients if isinstance(g, DTensor)], [g for g in gradients if not isinstance(g, DTensor)]
+    norms = [torch.nn.utils.get_total_norm(kind) for kind in kinds if kind]
+    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    return functools.reduce(torch.hypot, norms)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> None:
+    """As torch.nn.utils.clip_grad_norm_, for both kinds of weights together."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    fraction = (limit / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], fraction)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average over all processes what FSDP2 does not: the gradients of weights that every process has whole."""
+    gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+    if gradients:
+        flat = torch.cat([g.flatten() for g in gradients])
+        all_reduce(flat, ReduceOp.SUM)
+        for gradient, mean in zip(
+            gradients, (flat / get_world_size()).split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(mean.view_as(gradient))

@@ -9,13 +9,11 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from vcgen.cameras import Cameras
 from vcgen.errors import UserError
-from vcgen.metrics.mean import Mean
-from vcgen.optim.fsdp import shard
-from vcgen.optim.optimizer import OptimizerOptions
-from vcgen.optim.sharding import average_gradients, clip_gradients, total_norm
+from vcgen.optim.optimizer import OptimizerOptions, average_gradients, clip_gradients, total_norm
 from vcgen.random import run_seed, seeded
 from vcgen.schema import NotNegative
 from vcgen.types import Example, Rendering, Scene, Views
@@ -143,6 +141,8 @@ class System(pl.LightningModule, ABC):
     def configure_model(self) -> None:
         """Lightning's hook: with ``trainer.strategy`` sharded the U-Nets are split among the processes."""
         if self.device_mesh is not None:
+            from vcgen.optim.sharding import shard  # which imports much that rendering does not need
+
             shard(self, self.device_mesh["data_parallel"], reduced=self.trainer.precision == "bf16-mixed")
 
     def on_after_backward(self) -> None:
@@ -213,3 +213,31 @@ class FieldSystem(System):
     @abstractmethod
     def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """Images of scenes: cameras (batch, views), size (height, width) in pixels."""
+
+
+class Mean(Metric):
+    """The mean of all values of all ranks since the last reset, however a validation set was dealt out to them: one sum
+    over one count, in float64 where the device has it.
+
+    Two traps that this avoids: ``log(sync_dist=True)`` divides the count of values by the number of ranks and drops the
+    remainder; torchmetrics' MeanMetric drops NaNs, or with ``nan_strategy="disable"`` the weights."""
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        self.add_state("total", torch.zeros((), dtype=precise), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=precise), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor, weight: float = 1.0) -> None:
+        """Add values of any shape, each counted ``weight`` times; 0 leaves them out, whatever they are."""
+        if weight:
+            self.total += values.detach().to(self.total.dtype).sum() * weight
+            self.count += values.numel() * weight
+
+    def compute(self) -> Tensor:
+        """The mean; NaN where nothing counted."""
+        return self.total / self.count

@@ -15,12 +15,11 @@ from vcgen.checkpoints.model_folder import start_from
 from vcgen.diffusion.base import SAMPLERS, ImagePrior, Sampler
 from vcgen.encoders.base import Encoder
 from vcgen.errors import UserError
-from vcgen.metrics.mean import Mean
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side, check_options
-from vcgen.systems.base import FieldSystem
+from vcgen.systems.base import FieldSystem, Mean
 from vcgen.types import Example, Rendering, Scene, Views
 
 #: See :meth:`NerfDiff.losses`.

@@ -16,14 +16,13 @@ from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior, latents_of
 from vcgen.errors import UserError
 from vcgen.folders import adding_to
-from vcgen.metrics.mean import Mean
 from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.personalization.base import Personalization
 from vcgen.personalization.class_images import Preservation, draw_class_images, read_class_images
 from vcgen.random import run_seed
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, check_options
-from vcgen.systems.base import System
+from vcgen.systems.base import Mean, System
 from vcgen.types import Example, Views
 from vcgen.visualization.logging import show_image
 from vcgen.visualization.video import contact_sheet, to_uint8, write_png

@@ -17,11 +17,10 @@ from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
-from vcgen.metrics.mean import Mean
 from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, Unit
-from vcgen.systems.base import System
+from vcgen.systems.base import Mean, System
 from vcgen.types import Example, Views
 from vcgen.visualization.logging import show_image
 from vcgen.visualization.video import contact_sheet, to_uint8

@@ -2,7 +2,7 @@
 
 Another version may change them without a word. tests/test_private_parts.py names the version that they were read in and
 fails before anything else does; ``lightning`` has an upper bound in pyproject.toml for the same reason. Two more stand
-where their base classes are: ``_data_parallel_size`` in :mod:`vcgen.optim.fsdp`, and ``_get_train_description`` in
+where their base classes are: ``_data_parallel_size`` in :mod:`vcgen.optim.sharding`, and ``_get_train_description`` in
 :mod:`vcgen.training.callbacks.progress`.
 """
 

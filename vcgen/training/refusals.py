@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from vcgen.errors import FULL, UserError
-from vcgen.optim.fsdp import OTHER_OPTIMIZER
+from vcgen.optim.sharding import OTHER_OPTIMIZER
 
 #: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
 NOISE = re.compile(

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vcgen.data.formats.masks import read_mask, two_coverages
 from vcgen.data.images.framing import USE_ANOTHER, CutOut, RgbaImage, Source, bounding_box, cut_out, read, resample
+from vcgen.data.images.reading import read_mask, two_coverages
 from vcgen.errors import UserError
 
 #: What to do with a photo that says nowhere what the object is.

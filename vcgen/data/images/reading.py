@@ -97,6 +97,42 @@ def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
             return (image.size if lies else image.size[::-1]), number
 
 
+def two_coverages(image: Path, mask: Path) -> UserError:
+    """The line for an image that has transparency, and a mask."""
+    return UserError(f"{image} has transparency, and {mask} is given as its mask; keep one of them")
+
+
+def read_mask(mask: Path, image: Path, upright: tuple[int, int]) -> NDArray[np.uint8]:
+    """Coverage (H, W) uint8 of an upright image: the mask's alpha where that says anything, else its brightness.
+
+    A mask without EXIF orientation of an image that has one lies as its shape says. Raises UserError where that does
+    not tell, and for a mask of another size, in colors or without white."""
+    pixels, orientation = read_image(mask, upright=True), read_header(image)[1]
+    if orientation != 1 and read_header(mask)[1] == 1:
+        if orientation < 5 or upright[0] == upright[1]:
+            raise UserError(
+                f"{mask} has no EXIF orientation, {image} has one: which way the mask lies is not told; save both"
+                " upright"
+            )
+        if pixels.shape[:2] != upright:
+            pixels = UPRIGHT[orientation](pixels)
+    if pixels.shape[:2] != upright:
+        found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape[:2], upright))
+        raise UserError(
+            f"{mask}: the mask has {found} pixels, {image} {wanted} (width x height, upright): give a mask of the"
+            " image's size"
+        )
+    if pixels.shape[2] == 4 and (pixels[..., 3] < 255).any():
+        return pixels[..., 3]
+    if np.ptp(pixels[..., :3], axis=-1).max() > 25:
+        raise UserError(f"{mask}: the mask has colors; it must be white where the object is, black elsewhere")
+    if 0 < (brightest := pixels[..., :3].max()) < 128:
+        raise UserError(
+            f"{mask}: the brightest value is {brightest} of 255; the mask must be white where the object is"
+        )
+    return np.round(pixels[..., :3].mean(-1)).astype(np.uint8)
+
+
 def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
     """As :func:`read_image`, of the bytes of a PNG file whose header says ``shape``, (height, width, 3 or 4). name:
     what messages call it.

@@ -18,10 +18,9 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from vcgen.data.shards.index_file import MAX_BYTES, FileName, Length, parse_index
-from vcgen.data.shards.members import members_of, record_of
 from vcgen.data.shards.record import VERSION, SceneRecord
 from vcgen.data.shards.table import SampleEntry, SceneTable
-from vcgen.data.shards.tar import add_member, read_members
+from vcgen.data.shards.tar import add_member, members_of, read_members, record_of
 from vcgen.errors import UserError
 from vcgen.folders import create_folder, replacing_folder
 from vcgen.io import file_sha256, read_bytes, replacing, write_bytes

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.checkpoints.build import instantiate
-from vcgen.checkpoints.fitting import mismatch
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
 from vcgen.guidance.ngd import NGD
 from vcgen.io import check, read_bytes, replacing
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.tensors import read_tensors, write_tensors
+from vcgen.tensors import mismatch, read_tensors, write_tensors
 from vcgen.terminal import one_line
 from vcgen.types import Finetunable, Rendering, Scene, Views
 

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import torch
 
 from vcgen.memory import peak_memory
-from vcgen.optim.sharding import total_norm
+from vcgen.optim.optimizer import total_norm
 from vcgen.systems.base import System
 from vcgen.types import Example
 
