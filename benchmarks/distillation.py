@@ -52,7 +52,7 @@ from vcgen.io import file_sha256, write_bytes
 from vcgen.metrics.lpips import load_lpips
 from vcgen.systems.distillation.distilled import Distilled, distilled
 from vcgen.types import Rendering
-from vcgen.visualization.video import contact_sheet, to_uint8
+from vcgen.visualization.images import contact_sheet, to_uint8
 
 DATA = ROOT / "data" / "cars64" / "test"
 #: Scales of classifier-free guidance of SDS and of plain sampling with fitting: chosen on held-out cars, and that of

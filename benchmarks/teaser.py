@@ -14,7 +14,7 @@ from common import ROOT
 from vcgen.checkpoints import model_folder as folder
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
-from vcgen.visualization.video import contact_sheet, to_uint8
+from vcgen.visualization.images import contact_sheet, to_uint8
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vcgen.visualization.colormaps import PLASMA, REDS, colored, depth_image, error_image
+from vcgen.visualization.images import PLASMA, REDS, colored, depth_image, error_image
 
 
 def lightness(colors: np.ndarray) -> np.ndarray:

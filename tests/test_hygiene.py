@@ -15,7 +15,7 @@ ALL = [*FILES, *sorted((ROOT / "benchmarks").glob("*.py")), *sorted((ROOT / "tes
 ROOMS = (
     "__main__ cli api training evaluation systems checkpoints personalization guidance diffusion encoders meshes "
     "rendering fields losses data optim metrics visualization types cameras rays archives folders tensors memory "
-    "plugins option_types schema io random levels terminal errors provenance redaction"
+    "plugins option_types schema io random terminal errors provenance redaction"
 ).split()
 #: They meet in guidance, through functions, and in systems.
 APART = {

@@ -17,8 +17,7 @@ from training import refusal, vcgen
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
-from vcgen.levels import check_levels
-from vcgen.schema import AtLeastOne, NotNegative, Unit, check_options, is_bounded
+from vcgen.schema import AtLeastOne, NotNegative, Unit, check_levels, check_options, is_bounded
 from vcgen.systems.base import System
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.training.fit import STANDING

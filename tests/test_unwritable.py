@@ -17,7 +17,7 @@ from training import refusal
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.errors import UserError
-from vcgen.visualization.video import write_mp4
+from vcgen.visualization.images import write_mp4
 
 CARS = Path(__file__).parents[1] / "data" / "cars64" / "test"
 

@@ -21,9 +21,8 @@ from vcgen.io import write_bytes
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.terminal import printable
 from vcgen.types import Rendering, Scene
-from vcgen.visualization.colormaps import depth_image
+from vcgen.visualization.images import contact_sheet, depth_image, to_uint8, write_gif, write_mp4, write_png
 from vcgen.visualization.mesh_files import write_mesh
-from vcgen.visualization.video import contact_sheet, to_uint8, write_gif, write_mp4, write_png
 
 if TYPE_CHECKING:
     from vcgen.systems.base import FieldSystem

@@ -16,7 +16,6 @@ from typing import Any, Never, get_args, get_origin
 from jsonargparse import ArgumentParser, auto_cli
 
 from vcgen.errors import UserError, suggestion
-from vcgen.option_types import print_types_in_words
 from vcgen.terminal import one_line
 
 #: Types as jsonargparse's messages write them -> in words.
@@ -37,8 +36,14 @@ class Parser(ArgumentParser):
     """
 
     def __init__(self, *arguments: Any, **options: Any):
-        print_types_in_words()
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+    def format_help(self, *formatter: Any) -> str:
+        """The text of ``--help``, with the types of options in words."""
+        from vcgen.option_types import print_types_in_words
+
+        print_types_in_words()
+        return super().format_help(*formatter)
 
     def error(self, message: str, ex: Exception | None = None) -> Never:
         """Raise UserError for a mistake in the command line."""

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
 from vcgen.data.shards.record import SceneRecord, decode_views
-from vcgen.visualization.video import png_bytes
+from vcgen.visualization.images import png_bytes
 
 COLORS = (
     (230, 25, 75),

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from vcgen.diffusion.base import Condition, ImagePrior, to_signed
 from vcgen.diffusion.schedule import Prediction, noise_schedule, predicts_noise, signal_and_noise, snr_weight
-from vcgen.levels import GROUPS, HEAD, check_levels
-from vcgen.schema import AtLeastOne, PlaneSide, Positive, Unit
+from vcgen.schema import GROUPS, HEAD, AtLeastOne, PlaneSide, Positive, Unit, check_levels
 from vcgen.types import Rendering, Views
 
 

@@ -10,8 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from vcgen.diffusion.schedule import Prediction, noise_schedule
 from vcgen.diffusion.text_prior import NEEDS_TEXT, TextPrior
 from vcgen.errors import UserError
-from vcgen.levels import check_levels
-from vcgen.schema import AtLeastOne, Side
+from vcgen.schema import AtLeastOne, Side, check_levels
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer

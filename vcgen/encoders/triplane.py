@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from vcgen.cameras import Cameras
 from vcgen.encoders.base import Encoder
 from vcgen.fields.triplane import Projection, TriplaneDecoder, TriplaneField
-from vcgen.levels import GROUPS, HEAD, check_levels
-from vcgen.schema import AtLeastOne, Length, PlaneSide
+from vcgen.schema import GROUPS, HEAD, AtLeastOne, Length, PlaneSide, check_levels
 from vcgen.types import Views
 
 

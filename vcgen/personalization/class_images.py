@@ -19,7 +19,7 @@ from vcgen.io import read_json, write_bytes
 from vcgen.random import seeded
 from vcgen.schema import AtLeastOne, NotNegative, check_options
 from vcgen.terminal import printable
-from vcgen.visualization.video import to_uint8, write_png
+from vcgen.visualization.images import to_uint8, write_png
 
 
 @dataclass(frozen=True)

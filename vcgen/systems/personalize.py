@@ -24,8 +24,8 @@ from vcgen.random import run_seed
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, check_options
 from vcgen.systems.base import Mean, System
 from vcgen.types import Example, Views
+from vcgen.visualization.images import contact_sheet, to_uint8, write_png
 from vcgen.visualization.logging import show_image
-from vcgen.visualization.video import contact_sheet, to_uint8, write_png
 
 #: The 27 "small" templates of textual inversion (arXiv 2208.01618, appendix), from CLIP's for ImageNet.
 TEMPLATES = tuple(

@@ -22,8 +22,8 @@ from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, Unit
 from vcgen.systems.base import Mean, System
 from vcgen.types import Example, Views
+from vcgen.visualization.images import contact_sheet, to_uint8
 from vcgen.visualization.logging import show_image
-from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class TextToImage(System):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from vcgen.io import write_bytes
-from vcgen.visualization.video import gif_bytes, write_png
+from vcgen.visualization.images import gif_bytes, write_png
 
 
 def show_image(trainer: pl.Trainer, name: str, pixels: NDArray[np.uint8]) -> None:

@@ -19,7 +19,7 @@ from vcgen.folders import create_folder
 from vcgen.io import write_bytes
 from vcgen.schema import Fill, Positive, Side
 from vcgen.types import Example
-from vcgen.visualization.video import png_bytes
+from vcgen.visualization.images import png_bytes
 
 #: Ways of looking at the reference camera: world axes to the right and upwards.
 SIDES = ((0, 1, "from above"), (1, 2, "from the side"))

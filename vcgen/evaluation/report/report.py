@@ -20,8 +20,7 @@ from vcgen.evaluation.report.table import difference_rows, number, rows, title
 from vcgen.evaluation.results import Results
 from vcgen.io import write_bytes
 from vcgen.types import Rendering
-from vcgen.visualization.colormaps import LARGEST_ERROR, depth_image, error_image
-from vcgen.visualization.video import png_bytes, to_uint8
+from vcgen.visualization.images import LARGEST_ERROR, depth_image, error_image, png_bytes, to_uint8
 
 #: (object key, view indices) -> input image (3, H, W), true images (V, 3, H, W), Rendering (V, ...)
 Images = Callable[[str, Sequence[int]], tuple[Tensor, Tensor, Rendering]]

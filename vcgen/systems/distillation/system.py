@@ -23,8 +23,8 @@ from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example, Rendering, Scene, Views
+from vcgen.visualization.images import contact_sheet, to_uint8
 from vcgen.visualization.logging import show_image
-from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class Distill(FieldSystem):

@@ -21,10 +21,9 @@ from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, Count, Side
 from vcgen.types import Field, Rendering, Views
-from vcgen.visualization.colormaps import depth_image
+from vcgen.visualization.images import contact_sheet, depth_image, to_uint8, write_gif, write_mp4, write_png
 from vcgen.visualization.logging import show_image
 from vcgen.visualization.mesh_files import write_mesh
-from vcgen.visualization.video import contact_sheet, to_uint8, write_gif, write_mp4, write_png
 
 
 @dataclass(frozen=True)

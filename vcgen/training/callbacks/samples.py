@@ -11,9 +11,8 @@ from vcgen.schema import AtLeastOne, Count
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example, Scene
-from vcgen.visualization.colormaps import depth_image
+from vcgen.visualization.images import contact_sheet, depth_image, to_uint8
 from vcgen.visualization.logging import show_animation, show_image
-from vcgen.visualization.video import contact_sheet, to_uint8
 
 
 class Samples(pl.Callback):

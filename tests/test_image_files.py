@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from vcgen.io import replacing
-from vcgen.visualization.video import contact_sheet, gif_bytes, write_gif, write_mp4, write_png
+from vcgen.visualization.images import contact_sheet, gif_bytes, write_gif, write_mp4, write_png
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 64, 200)]
 
