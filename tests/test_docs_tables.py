@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pages import ROOT, table
+from vcgen.cli.pack import FORMATS
 from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
@@ -36,6 +37,12 @@ from vcgen.systems.realfusion.outcome import OutcomeOptions
 def test_the_distillation_page_lists_every_option_with_its_default():
     listed = documented_defaults(table(ROOT / "docs" / "distillation.md", "Options, all ours but the algorithm:"))
     assert listed == defaults(NGD) | defaults(DistillOptions)
+
+
+def test_the_page_of_formats_has_a_row_for_each():
+    page = ROOT / "docs" / "formats.md"
+    heading = next(line for line in page.read_text().splitlines() if line.startswith("before you train"))
+    assert table(page, heading).keys() == {form.name for form in FORMATS}
 
 
 def test_the_personalization_page_lists_every_change_and_template_there_is():

@@ -115,7 +115,7 @@ LAYOUTS = {
     "database.db": "a COLMAP project without a model: run its mapper, or vcgen data poses on the photos",
     "poses_bounds.npy": "LLFF's layout: nerfstudio and instant-ngp make transforms.json of its images",
     "frame_annotations.jgz": f"CO3D's layout: {CONVERT}",
-    "cameras.npz": f"the layout of NMR, DVR or IDR: {CONVERT}",
+    "cameras.npz": "DVR's layout: vcgen data pack nmr, for the NMR data",
 }
 
 
