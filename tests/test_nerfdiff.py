@@ -141,3 +141,7 @@ def test_schedule_follows_its_definition():
     assert options.factor(100, 0.5) == pytest.approx(0.55) and options.factor(100, 1.0) == pytest.approx(0.1)
     assert options.factor(100, 0.25) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
     assert OptimizerOptions(warmup_steps=0, schedule="constant").factor(0, 0.7) == 1
+    options = OptimizerOptions(warmup_steps=0, schedule="wsd", final=0.1, decay_fraction=0.2)
+    assert options.factor(0, 0.0) == 1 and options.factor(9, 0.8) == pytest.approx(1.0)
+    assert options.factor(9, 0.9) == pytest.approx(0.55) and options.factor(9, 1.1) == pytest.approx(0.1)
+    assert OptimizerOptions(warmup_steps=0, schedule="wsd", decay_fraction=0.0).factor(9, 1.0) == 1

@@ -31,8 +31,10 @@ class OptimizerOptions:
             not depend on their size); null trains them by AdamW, too.
         warmup_steps: Steps of the linear rise from 0.
         schedule: "cosine" falls to the fraction ``final`` of the peak over the run (``trainer.max_steps``, else
-            ``trainer.max_time``); "constant" stays.
-        final: Fraction of the peak at the end of "cosine".
+            ``trainer.max_time``); "constant" stays; "wsd" (warmup-stable-decay, arXiv 2404.06395) stays, and falls
+            linearly to ``final`` over the last ``decay_fraction``: what is trained before the fall can be prolonged.
+        final: Fraction of the peak at the end of "cosine" and "wsd".
+        decay_fraction: Part of the run over which "wsd" falls, in [0, 1].
     """
 
     lr: NotNegative = 1e-4
@@ -40,8 +42,9 @@ class OptimizerOptions:
     weight_decay: NotNegative = 0.0
     muon_lr: NotNegative | None = None
     warmup_steps: Count = 100
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
     final: Unit = 0.02
+    decay_fraction: Unit = 0.2
 
     def factor(self, step: int, progress: float) -> float:
         """Multiplier of the learning rates at a step, where ``progress`` in [0, 1] is the fraction of the run that is
@@ -50,7 +53,12 @@ class OptimizerOptions:
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.schedule == "constant":
             return warm
-        return warm * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+        progress = min(1.0, progress)
+        if self.schedule == "wsd":
+            height = min(1.0, (1 - progress) / self.decay_fraction) if self.decay_fraction else 1.0
+        else:
+            height = 0.5 * (1 + math.cos(math.pi * progress))
+        return warm * (self.final + (1 - self.final) * height)
 
     def build(self, parameters: Iterable[nn.Parameter], tables: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
         """The optimizer of the parameters that require gradients. tables: those whose rows are looked up; they stay
