@@ -42,7 +42,7 @@ def test_version_is_the_packages(flag):
     assert (result.returncode, result.stdout.strip()) == (0, __version__)
 
 
-@pytest.mark.parametrize("words", [["trian"], ["data"], ["data", "unpack"], ["--verbose"]])
+@pytest.mark.parametrize("words", [["trian"], ["data"], ["data", "repack"], ["--verbose"]])
 def test_unknown_command_is_one_line_and_status_2(words):
     result = vcgen(*words)
     assert result.returncode == 2 and result.stdout == ""

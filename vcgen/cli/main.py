@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vcgen.cli.render_meshes:main",
         "turn mesh files into shards of posed images: vcgen data render MESHES OUT",
     ),
+    "data unpack": (
+        "vcgen.cli.unpack:main",
+        "unpack furniture libraries (.sh3f) into mesh files: vcgen data unpack LIBRARIES OUT",
+    ),
     "data synthesize": (
         "vcgen.cli.synthesize:main",
         "make training data by code: vcgen data synthesize cars OUT --count 1000",

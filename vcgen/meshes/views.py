@@ -49,8 +49,8 @@ class MeshFile(DrawnScene):
 
 
 def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -> list[SceneFolder]:
-    """Every variant of every mesh file at or below ``source``, named after its path, in sorted order. UserError where
-    there is none.
+    """Every variant of every mesh file at or below ``source``, see :func:`object_name`, in sorted order. UserError
+    where there is none.
     """
     if not source.exists():
         raise UserError(f"{source}: is missing; give a mesh file, or a folder of such files")
@@ -61,13 +61,21 @@ def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -
             " them"
         )
     root = source.parent if source.is_file() else source
-    named = [(path, scene_key(path.relative_to(root).with_suffix("").as_posix().replace("/", "_"))) for path in paths]
+    named = [(path, object_name(path.relative_to(root))) for path in paths]
     keys = (lambda name, number: f"{name[:76]}_{number}") if settings.variants > 1 else (lambda name, number: name)
     return [
         MeshFile(keys(name, number), path, cameras, name, number)
         for path, name in named
         for number in range(settings.variants)
     ]
+
+
+def object_name(path: Path) -> str:
+    """Of a file at a path below the folder that is given: chair for chair.obj and chair/chair.obj, shop_chair for
+    shop/chair.obj.
+    """
+    path = path.with_suffix("")
+    return scene_key("_".join((path.parent if path.name == path.parent.name else path).parts))
 
 
 def up_axis(path: Path, up: Literal["auto", "x", "y", "z"]) -> Literal["x", "y", "z"]:
