@@ -47,7 +47,7 @@ class NGD(Guidance):
     fixed_views: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_rounds(self)
+        check_rounds(self, self.start, self.end)
 
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """The walk starts at the noised renderings; one draw of noise is shared by all views."""

@@ -1,37 +1,48 @@
 """The noise levels that a guidance works at."""
 
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
 from vcgen.diffusion.schedule import timestep
-from vcgen.schema import check_options
+from vcgen.guidance.base import Guidance
+from vcgen.schema import AtLeastOne, Unit, check_options
 
 
-class NoiseRange(Protocol):
-    """A guidance that goes, or draws, from noise level ``start`` to ``end``, fractions of the noise schedule."""
-
-    @property
-    def start(self) -> float:
-        """The highest."""
-        ...
-
-    @property
-    def end(self) -> float:
-        """The lowest."""
-        ...
-
-
-def check_rounds(guidance: NoiseRange) -> None:
-    """Raises ValueError where noise levels or other options are impossible."""
+def check_rounds(guidance: Guidance, start: float, end: float) -> None:
+    """Raises ValueError where its options are impossible. start, end: its highest and lowest noise level."""
     check_options(guidance)
-    if guidance.end >= guidance.start:
+    if end >= start:
         raise ValueError(f"need end < start; got {guidance}")
 
 
-def draw_times(guidance: NoiseRange, renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:
-    """A timestep per rendering, uniform between the guidance's ``end`` and ``start``: (n,)."""
-    low, high = timestep(schedule, guidance.end), timestep(schedule, guidance.start)
-    return torch.randint(low, high + 1, (len(renderings),), generator=generator, device=renderings.device)
+@dataclass(frozen=True)
+class DrawnLevels(Guidance):
+    """A guidance that noises the renderings afresh in every round, each to a level of its own.
+
+    Args:
+        start: Highest noise level, as a fraction of the noise schedule; levels are drawn uniformly.
+        end: Lowest noise level.
+        rounds: How often targets are made.
+        updates: Optimizer steps of the field after each round.
+    """
+
+    start: Unit = 0.98
+    end: Unit = 0.02
+    rounds: AtLeastOne = 1000
+    updates: AtLeastOne = 1
+
+    def __post_init__(self) -> None:
+        check_rounds(self, self.start, self.end)
+
+    def annealed(self, progress: float, end: float) -> Self:
+        """See :meth:`Guidance.annealed`."""
+        return replace(self, start=self.start + progress * (end - self.start))
+
+    def draw_times(self, renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:
+        """A timestep per rendering, uniform between ``end`` and ``start``: (n,)."""
+        low, high = timestep(schedule, self.end), timestep(schedule, self.start)
+        return torch.randint(low, high + 1, (len(renderings),), generator=generator, device=renderings.device)
