@@ -8,6 +8,7 @@ import pytest
 
 import colmap_files
 import test_nmr
+import test_posed_folder
 from scenes import looking_inwards, noise, png, posed_frames, write_srn_object, write_transforms
 from training import CONFIG, vcgen
 from vcgen.cli.main import main
@@ -26,6 +27,12 @@ PROTOCOL = {
     "quantisation": SUPPORTED_QUANTISATION,
     "metrics": SUPPORTED_METRICS,
 }
+
+
+def folder(place: Path) -> list[str]:
+    for name in "ab":
+        test_posed_folder.write_scene(place / name)
+    return []
 
 
 def srn(folder: Path) -> list[str]:
@@ -56,7 +63,13 @@ def nmr(folder: Path) -> list[str]:
 
 
 #: Name of a format -> what writes two scenes into a folder, and returns the options that they are packed with.
-WRITERS: dict[str, Callable[[Path], list[str]]] = {"srn": srn, "transforms": transforms, "colmap": colmap, "nmr": nmr}
+WRITERS: dict[str, Callable[[Path], list[str]]] = {
+    "folder": folder,
+    "srn": srn,
+    "transforms": transforms,
+    "colmap": colmap,
+    "nmr": nmr,
+}
 
 
 def test_every_format_is_here():

@@ -16,6 +16,7 @@ from vcgen.cli import usage
 from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.colmap import Colmap
 from vcgen.data.formats.nmr import Nmr
+from vcgen.data.formats.posed_folder import PosedFolder
 from vcgen.data.formats.scene import Settings
 from vcgen.data.formats.srn import Srn
 from vcgen.data.formats.transforms import Transforms
@@ -28,7 +29,7 @@ Backdrop = Literal["white", "black", "none"]
 GROUP = "vcgen.formats"
 #: What stands before the options in a docstring.
 ARGS = "\nArgs:\n"
-FORMATS: tuple[SceneFormat[Any, Any], ...] = (Srn(), Transforms(), Colmap(), Nmr())
+FORMATS: tuple[SceneFormat[Any, Any], ...] = (PosedFolder(), Srn(), Transforms(), Colmap(), Nmr())
 
 
 def main(arguments: list[str]) -> None:

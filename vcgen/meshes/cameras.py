@@ -7,17 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from msgspec import Meta, Struct
 
 from vcgen.cameras import Cameras, orbit, pinhole
-from vcgen.data.shards.record import check_intrinsics, check_pose, natural_order
+from vcgen.data.camera_file import read_camera_file
+from vcgen.data.shards.record import natural_order
 from vcgen.errors import UserError, suggestion
-from vcgen.io import read_json
-from vcgen.schema import Finite, Name, Positive
 
 #: SRN cars' cameras: distance to the origin, and focal length in image widths.
 DISTANCE, FOCAL = 1.3, 131.25 / 128
@@ -25,20 +22,6 @@ DISTANCE, FOCAL = 1.3, 131.25 / 128
 LOWEST, HIGHEST = -5.0, 75.0
 #: The nearest that a ray begins, whatever the cameras' place.
 LEAST_NEAR = 0.01
-Row = tuple[Finite, Finite, Finite, Finite]
-Vector = tuple[Finite, Finite, Finite]
-
-
-class CameraFile(Struct):
-    """A file of cameras; ``KEY.cameras.json`` of a shard is one, too. c2w: camera-to-world, OpenCV axes, z up. K:
-    intrinsics divided by the image's size, one for all views or one for each. t_near, t_far: ray bounds, Euclidean;
-    else from the object's size. views: names."""
-
-    c2w: Annotated[list[tuple[Row, Row, Row, Row]], Meta(min_length=2, max_length=10_000)]
-    K: Annotated[list[tuple[Vector, Vector, Vector]], Meta(min_length=1, max_length=10_000)]
-    t_near: Positive | None = None
-    t_far: Positive | None = None
-    views: list[Name] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,23 +85,14 @@ def camera_set(name: str, elevation: tuple[float, float] | None = None) -> Camer
 
 
 def read_cameras(path: Path) -> CameraSet:
-    """The cameras of a JSON file; see :class:`CameraFile`."""
-    file = read_json(path, CameraFile, "it must hold c2w and K as docs/data.md says")
-    c2w, K = (torch.tensor(matrices, dtype=torch.float64) for matrices in (file.c2w, file.K))
-    if len(K) not in (1, len(c2w)):
-        raise UserError(f"{path}: {len(c2w)} poses and {len(K)} intrinsics; give one K for all views, or one for each")
-    names = [f"{number:06d}" for number in range(len(c2w))] if file.views is None else file.views
-    if len(names) != len(c2w) or len(set(names)) != len(names) or names != sorted(names, key=natural_order):
-        raise UserError(f"{path}: views must be {len(c2w)} different names in natural order, one for each pose")
-    if (file.t_near or 0) >= (file.t_far or math.inf):
-        raise UserError(f"{path}: t_near must be less than t_far")
-    K = K.expand(len(c2w), 3, 3)
-    for number, view in enumerate(names):
-        check_pose(c2w[number].numpy(), f"{path}, view {view}")
-        check_intrinsics(K[number].numpy(), f"{path}, view {view}")
-    one = torch.ones(len(c2w), dtype=torch.float64)
-    cameras = Cameras(c2w, K, one, 2 * one)
-    return CameraSet(lambda random, count: cameras, len(c2w), True, tuple(names), file.t_near, file.t_far)
+    """The cameras of a JSON file; see :class:`vcgen.data.camera_file.CameraFile`."""
+    stated = read_camera_file(path)
+    names = stated.names or [f"{number:06d}" for number in range(len(stated.c2w))]
+    if names != sorted(names, key=natural_order):
+        raise UserError(f"{path}: views must be in natural order of their names")
+    one = torch.ones(len(names), dtype=torch.float64)
+    cameras = Cameras(torch.tensor(stated.c2w), torch.tensor(stated.K), one, 2 * one)
+    return CameraSet(lambda random, count: cameras, len(names), True, tuple(names), stated.near, stated.far)
 
 
 def sphere(random: np.random.Generator, views: int, elevation: tuple[float, float] = (LOWEST, HIGHEST)) -> Cameras:

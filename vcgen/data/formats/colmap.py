@@ -11,9 +11,9 @@ import numpy as np
 
 from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.colmap_model import POINTS_PLY, SparseModel, View, has_model, read_model
-from vcgen.data.formats.files import ImageFiles, find_images, view_names, visible
+from vcgen.data.formats.files import find_images, view_names, visible
 from vcgen.data.formats.intrinsics import normalized
-from vcgen.data.formats.masks import load_masked, refuse_empty
+from vcgen.data.formats.masks import find_masks_in, load_masked, refuse_empty
 from vcgen.data.formats.plausible import aim_of
 from vcgen.data.formats.remarks import remark
 from vcgen.data.formats.scene import (
@@ -112,7 +112,7 @@ class Colmap(SceneFormat[ColmapScene, ColmapSettings]):
         model = read_model(scene.model)
         names = [view.name for view in model.views]
         images = find_images(names, scene.images, str(scene.model), "; --images says where they are")
-        masks = _find_masks(names, scene)
+        masks = find_masks_in(scene.masks, names) if scene.masks else [None] * len(names)
         turns = plan_turns(images, [view.camera.size for view in model.views])
         views = dict(
             zip(view_names(images, scene.images), zip(model.views, images, masks, turns, strict=True), strict=True)
@@ -178,20 +178,6 @@ def _model_in(folder: Path) -> Path | None:
 
 def _bytes_of_images(model: Path) -> int:
     return max((path.stat().st_size for path in visible(model) if path.stem == "images" and path.is_file()), default=0)
-
-
-def _find_masks(names: list[str], scene: ColmapScene) -> list[Path | None]:
-    """The mask of each image: of its name with an extension added, as COLMAP has it, or exchanged."""
-    if scene.masks is None:
-        return [None] * len(names)
-    files = ImageFiles(scene.masks)
-    found = [files.find(f"{name}.png") or files.find(Path(name).with_suffix("").as_posix()) for name in names]
-    if missing := [name for name, mask in zip(names, found, strict=True) if mask is None]:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(
-            f"{scene.masks}: {len(missing)} of {len(names)} images have no mask: {listed}; give all or none"
-        )
-    return found
 
 
 def _packed_pose(view: View, turn: Turn) -> np.ndarray:

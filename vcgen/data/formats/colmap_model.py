@@ -9,12 +9,13 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vcgen.data.formats.files import checked_name
 from vcgen.data.images.lenses import CAMERA_MODELS, Lens
 from vcgen.data.shards.record import natural_order
 from vcgen.errors import UserError
@@ -81,7 +82,7 @@ def read_model(folder: Path) -> SparseModel:
             raise UserError(f"{path}: image {name} has camera {camera}, which cameras.{kind} lacks; {ADVICE}")
         if name in views:
             raise UserError(f"{path}: image {name} occurs more than once; {ADVICE}")
-        views[name] = View(_checked_name(path, name), cameras[camera], _pose(path, name, quaternion, translation))
+        views[name] = View(checked_name(name, path), cameras[camera], _pose(path, name, quaternion, translation))
         if len(views) > MOST:
             raise UserError(f"{path}: more than {MOST} images")
     if not views:
@@ -253,14 +254,6 @@ def _pose(path: Path, name: str, quaternion: tuple[float, ...], translation: tup
     c2w = np.eye(4)
     c2w[:3, :3], c2w[:3, 3] = rotation, -rotation @ translation
     return c2w
-
-
-def _checked_name(path: Path, name: str) -> str:
-    """A name that stays below the folder of images."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or not name.isprintable():
-        raise UserError(f"{path}: the image name {printable(name)[:80]!r} leads outside the folder of images")
-    return name
 
 
 def _ply_points(path: Path) -> np.ndarray:

@@ -5,10 +5,11 @@ after it.
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vcgen.data.images.reading import SUFFIXES
 from vcgen.errors import UserError
+from vcgen.terminal import printable
 
 #: What systems and archives leave in folders, beside hidden files such as .DS_Store and macOS's ._NAME.
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -59,6 +60,14 @@ class ImageFiles:
             images = (path for path in visible(folder) if path.suffix.lower() in SUFFIXES) if folder.is_dir() else ()
             self._listings[folder] = {path.stem + path.suffix.lower(): path for path in images}
         return self._listings[folder]
+
+
+def checked_name(name: str, path: Path) -> str:
+    """A name in the file ``path`` that stays below the folder of images. Raises UserError for others."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or ".." in parts or parts[0] == "/" or ":" in parts[0] or not name.isprintable():
+        raise UserError(f"{path}: the image name {printable(name)[:80]!r} leads outside the folder of images")
+    return name
 
 
 def find_images(names: list[str], folder: Path, where: str, advice: str = "") -> list[Path]:

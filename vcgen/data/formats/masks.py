@@ -28,6 +28,18 @@ def find_masks(path: Path, frames: list[dict[str, Any]]) -> list[Path | None]:
     return found
 
 
+def find_masks_in(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The mask of each image: of its name with an extension added, as COLMAP has it, or exchanged. Raises UserError
+    where any is missing.
+    """
+    files = ImageFiles(folder)
+    found = [files.find(f"{name}.png") or files.find(Path(name).with_suffix("").as_posix()) for name in names]
+    if missing := [name for name, mask in zip(names, found, strict=True) if mask is None]:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise UserError(f"{folder}: {len(missing)} of {len(names)} images have no mask: {listed}; give all or none")
+    return [mask for mask in found if mask]
+
+
 def load_masked(image: Path, mask: Path) -> np.ndarray:
     """The upright image (H, W, 4) of an image and its mask. Raises UserError where :func:`read_mask` does, and for an
     image that has transparency of its own."""

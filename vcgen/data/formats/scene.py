@@ -102,10 +102,11 @@ def require_folder(source: Path) -> None:
         raise UserError(f"{source}: permission denied")
 
 
-CONVERT = "convert it to transforms.json or the SRN layout, see docs/cameras.md"
+CONVERT = "convert it to images with a cameras.json, see docs/formats.md"
 #: A file or folder that tells another layout -> what it is, and what to do.
 LAYOUTS = {
     "transforms*.json": "a transforms file: vcgen data pack transforms",
+    "cameras.json": "the simplest layout: vcgen data pack folder",
     "index.json": "a shard folder, which is packed already",
     "rgb": "the SRN layout: vcgen data pack srn",
     "intrinsics.txt": "the SRN layout: vcgen data pack srn",
