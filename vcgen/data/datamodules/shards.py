@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -20,6 +20,7 @@ from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import ShardIndex, read_index
+from vcgen.data.shards.joining import joined
 from vcgen.data.shards.overlap import overlap, read_families
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
@@ -28,18 +29,21 @@ from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
 from vcgen.terminal import complain
 from vcgen.types import Example, Position
 
+T = TypeVar("T")
+
 
 class ShardData(SceneDataModule):
     """Posed images from shard folders (``vcgen data pack``), for training and validation.
 
     Args:
-        train: Shard folder to train on. With ``cache`` also a URL, or "pipe:COMMAND {}", a shell command that prints
-            the file named {}.
-        val: Shard folder to validate on, given in the same ways; null validates on the objects that ``hold_out`` keeps.
-        hold_out: Number of objects of ``train``, evenly spaced, that are validated on and not trained on; used without
-            ``val``.
-        families: JSON list of lists of objects that are near-copies of one another: ``hold_out`` never parts them, and
-            counts each list as one object; null where there are none.
+        train: Shard folder to train on, or a list of several, of whose scenes each comes once in an epoch. With
+            ``cache`` also a URL, or "pipe:COMMAND {}", a shell command that prints the file named {}.
+        val: Shard folders to validate on, given in the same ways; null validates on the objects that ``hold_out``
+            keeps.
+        hold_out: Number of objects of each folder of ``train``, evenly spaced, that are validated on and not trained
+            on; used without ``val``.
+        families: JSON list of lists of objects that are near-copies of one another, or several such files:
+            ``hold_out`` never parts them, and counts each list as one object; null where there are none.
         batch_size: Scenes per step and rank, at least 1.
         targets: Target views per scene and step, at least 1; more of them share one encoding of the input view.
         val_scenes: Scenes of the validation set, evenly spaced, at least 1.
@@ -60,10 +64,10 @@ class ShardData(SceneDataModule):
 
     def __init__(
         self,
-        train: str,
-        val: str | None = None,
+        train: str | list[str],
+        val: str | list[str] | None = None,
         hold_out: Count = 0,
-        families: Path | None = None,
+        families: Path | list[Path] | None = None,
         batch_size: AtLeastOne = 8,
         targets: AtLeastOne = 4,
         val_scenes: AtLeastOne = 8,
@@ -77,7 +81,8 @@ class ShardData(SceneDataModule):
         cache_gb: Positive = 100.0,
     ):
         super().__init__()
-        self.train_folder, self.val_folder, self.hold_out, self.families = train, val, hold_out, families
+        self.train_folders, self.val_folders, self.families = listed(train), listed(val), listed(families)
+        self.train_folder, self.hold_out = ", ".join(self.train_folders), hold_out
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
@@ -89,16 +94,16 @@ class ShardData(SceneDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the tables of contents; damaged folders are refused here, before anything is trained."""
-        self.train_index = self._read_index(self.train_folder)
-        self.val_index = None
-        if self.val_folder:
-            self.val_index = self._read_index(self.val_folder)
+        indices = [self._read_index(folder) for folder in self.train_folders]
+        self.val_index = joined([self._read_index(folder) for folder in self.val_folders]) if self.val_folders else None
         if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):
-            for text in overlap(self.train_index, self.val_index):
+            for text in (text for index in indices for text in overlap(index, self.val_index)):
                 complain(text, "warning")
-        if self.hold_out and not self.val_folder:
-            families = read_families(self.families) if self.families else []
-            self.train_index, self.val_index = self.train_index.hold_out(self.hold_out, families)
+        if self.hold_out and not self.val_folders:
+            families = [family for path in self.families for family in read_families(path)]
+            parts = [index.hold_out(self.hold_out, families) for index in indices]
+            indices, self.val_index = [kept for kept, _ in parts], joined([held for _, held in parts])
+        self.train_index = joined(indices)
         self.identity = identity(entry.key for _, entry in self.train_index.samples)
         self.faults = {
             stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index
@@ -198,6 +203,11 @@ class ShardData(SceneDataModule):
                 f"going on with {now} instead of {then}: the order of scenes stays, the noise is not that of an"
                 " undisturbed run"
             )
+
+
+def listed(value: T | list[T] | None) -> list[T]:
+    """What an option that takes one or several was given."""
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
