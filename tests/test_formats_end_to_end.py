@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import colmap_files
+import re10k_files
 import test_nmr
 import test_posed_folder
+import test_zero123plus
 from scenes import looking_inwards, noise, png, posed_frames, write_srn_object, write_transforms
 from training import CONFIG, vcgen
 from vcgen.cli.main import main
@@ -62,6 +64,18 @@ def nmr(folder: Path) -> list[str]:
     return ["--lists", "", "--masks"]
 
 
+def re10k(folder: Path) -> list[str]:
+    re10k_files.write_clip(folder / "train", "a", folder / "frames")
+    re10k_files.write_clip(folder / "train", "b", folder / "frames")
+    return ["--frames", str(folder / "frames"), "--square"]
+
+
+def zero123plus(folder: Path) -> list[str]:
+    for name in "ab":
+        test_zero123plus.write_sheet(folder / f"{name}.png")
+    return []
+
+
 #: Name of a format -> what writes two scenes into a folder, and returns the options that they are packed with.
 WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "folder": folder,
@@ -69,6 +83,8 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "transforms": transforms,
     "colmap": colmap,
     "nmr": nmr,
+    "re10k": re10k,
+    "zero123plus": zero123plus,
 }
 
 

@@ -1,6 +1,9 @@
 """Archives as torch.save writes them: what is wrong with one, found without reading it into memory."""
 
+import pickletools
+import re
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +27,23 @@ def damaged_part(path: Path) -> str:
             return f"{part} is damaged" if part else ""
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         return str(error) or type(error).__name__
+
+
+def foreign_name(path: Path, known: re.Pattern[str], more: Container[str] = ()) -> str:
+    """The first thing that the pickle in an archive names, "module name", and neither ``known`` matches nor ``more``
+    holds; found by reading, not by unpickling; "" if none.
+    """
+    with zipfile.ZipFile(path) as file:
+        found = [name for name in file.namelist() if name.endswith("/data.pkl")]
+        if not found:
+            return "it has no data.pkl"
+        pickled = file.read(found[0])
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+            return f"it is not of torch.save ({operation.name})"
+        if operation.name == "GLOBAL" and not (known.fullmatch(name := str(argument)) or name in more):
+            return f"it names {name.replace(' ', '.')}"
+    return ""
 
 
 def _strange_part(file: zipfile.ZipFile, raw: BinaryIO) -> str:

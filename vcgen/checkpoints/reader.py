@@ -4,16 +4,14 @@ damaged is used.
 A checkpoint is the zip archive that ``torch.save`` writes: a pickle that names plain containers and tensors, and the
 tensors' bytes, stored as they are. Every part has a checksum, which ``torch.load`` does not look at."""
 
-import pickletools
 import re
-import zipfile
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vcgen.archives import damaged_part
+from vcgen.archives import damaged_part, foreign_name
 from vcgen.errors import UserError
 from vcgen.io import levels
 from vcgen.terminal import one_line
@@ -46,7 +44,9 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
             )
         )
     try:
-        if damage := damaged_part(path) or foreign_name(path):
+        kinds = torch.serialization.get_safe_globals()
+        safe = {f"{getattr(kind, '__module__', '')} {getattr(kind, '__qualname__', '')}" for kind in kinds}
+        if damage := damaged_part(path) or foreign_name(path, NAMES, safe):
             raise ValueError(damage)
         content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         weights, entry = content["state_dict"], content["vcgen"]
@@ -65,27 +65,6 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
         )
         raise UserError(one_line(f"{path}: damaged or not a checkpoint ({reason})", ADVICE)) from error
     return content
-
-
-def foreign_name(path: Path) -> str:
-    """The first thing that a checkpoint's pickle names and no checkpoint has use for; found by reading, not by
-    unpickling; "" if none.
-    """
-    with zipfile.ZipFile(path) as file:
-        found = [name for name in file.namelist() if name.endswith("/data.pkl")]
-        if not found:
-            return "it has no data.pkl"
-        pickled = file.read(found[0])
-    allowed = {
-        f"{getattr(kind, '__module__', '')} {getattr(kind, '__qualname__', '')}"
-        for kind in torch.serialization.get_safe_globals()
-    }
-    for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
-            return f"it is not of torch.save ({operation.name})"
-        if operation.name == "GLOBAL" and not (NAMES.fullmatch(name := str(argument)) or name in allowed):
-            return f"it names {name.replace(' ', '.')}"
-    return ""
 
 
 def plain_name(name: str) -> str:

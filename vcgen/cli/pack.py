@@ -17,9 +17,11 @@ from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.colmap import Colmap
 from vcgen.data.formats.nmr import Nmr
 from vcgen.data.formats.posed_folder import PosedFolder
+from vcgen.data.formats.re10k import Re10k
 from vcgen.data.formats.scene import Settings
 from vcgen.data.formats.srn import Srn
 from vcgen.data.formats.transforms import Transforms
+from vcgen.data.formats.zero123plus import Zero123Plus
 from vcgen.data.shards.packing import pack
 from vcgen.errors import UserError, suggestion
 from vcgen.terminal import complain
@@ -29,7 +31,15 @@ Backdrop = Literal["white", "black", "none"]
 GROUP = "vcgen.formats"
 #: What stands before the options in a docstring.
 ARGS = "\nArgs:\n"
-FORMATS: tuple[SceneFormat[Any, Any], ...] = (PosedFolder(), Srn(), Transforms(), Colmap(), Nmr())
+FORMATS: tuple[SceneFormat[Any, Any], ...] = (
+    PosedFolder(),
+    Srn(),
+    Transforms(),
+    Colmap(),
+    Nmr(),
+    Re10k(),
+    Zero123Plus(),
+)
 
 
 def main(arguments: list[str]) -> None:

@@ -105,6 +105,7 @@ def require_folder(source: Path) -> None:
 CONVERT = "convert it to images with a cameras.json, see docs/formats.md"
 #: A file or folder that tells another layout -> what it is, and what to do.
 LAYOUTS = {
+    "*.torch": "pixelSplat's chunks: vcgen data pack re10k",
     "transforms*.json": "a transforms file: vcgen data pack transforms",
     "cameras.json": "the simplest layout: vcgen data pack folder",
     "index.json": "a shard folder, which is packed already",

@@ -78,11 +78,13 @@ def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
         damaged, of another
     format than ``FORMATS`` whatever its name says, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or of more than 8 bits
     a channel."""
-    with open_regular(path, MAX_BYTES, ADVICE) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on sizes and odd parts: the file is taken, or refused below
-        if file.peek(len(PNG_START)).startswith(PNG_START) and not _chunks_are_whole(file):
-            raise _refusal(str(path), "a checksum in it is wrong")
-        return _decode(file, str(path), FORMATS, upright)
+    with open_regular(path, MAX_BYTES, ADVICE) as file:
+        return _decode_checked(file, str(path), upright)
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """As :func:`read_image`, of the bytes of a file. name: what messages call it."""
+    return _decode_checked(io.BytesIO(data), name, upright=False)
 
 
 def read_header(path: Path | str) -> tuple[tuple[int, int], int]:
@@ -197,6 +199,15 @@ def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS) -> N
         raise UserError(
             one_line(f"{name}: the image has {size}, allowed are 1 to {limit // 10**6} million", "give a smaller one")
         )
+
+
+def _decode_checked(file: IO[bytes], name: str, upright: bool) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on sizes and odd parts: the file is taken, or refused below
+        if file.read(len(PNG_START)) == PNG_START and not _chunks_are_whole(file):
+            raise _refusal(name, "a checksum in it is wrong")
+        file.seek(0)
+        return _decode(file, name, FORMATS, upright)
 
 
 def _decode(file: IO[bytes], name: str, formats: tuple[str, ...], upright: bool) -> NDArray[np.uint8]:
