@@ -1,5 +1,7 @@
 """Mesh files as strangers write them, for the tests of rendering: small, with known geometry and colors."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,17 @@ def four_colors(side: int = 8) -> Image.Image:
     """Upper left red, upper right green, lower left blue, lower right white."""
     pixels = np.array([[RED, GREEN], [BLUE, WHITE]], dtype=np.uint8)
     return Image.fromarray(pixels.repeat(side // 2, 0).repeat(side // 2, 1))
+
+
+def edited(glb: bytes, change: Callable[[dict], None]) -> bytes:
+    """A .glb file whose header was changed in place."""
+    length = int.from_bytes(glb[12:16], "little")
+    change(header := json.loads(glb[20 : 20 + length]))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 4)
+    total = len(glb) - length + len(text)
+    sizes = total.to_bytes(4, "little") + len(text).to_bytes(4, "little")
+    return glb[:8] + sizes + glb[16:20] + text + glb[20 + length :]
 
 
 def front(azimuth: float = 0.0, elevation: float = 0.0) -> Cameras:

@@ -2,7 +2,6 @@
 mean them.
 """
 
-import json
 import math
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
-from mesh_files import BLUE, GREEN, RED, WHITE, four_colors, front, quad, quarters, seen
+from mesh_files import BLUE, GREEN, RED, WHITE, edited, four_colors, front, quad, quarters, seen
 from vcgen.meshes.cameras import DISTANCE, FOCAL, turntable
 from vcgen.meshes.draw import draw, drawable
 from vcgen.meshes.parts import read_surface
@@ -39,24 +38,15 @@ def test_a_cube_covers_its_square_in_its_own_color(tmp_path):
     color = (0.2, 0.013, 0.6)  # linear, as glTF has it; in 8 bits the second would be another gray level
     cube = trimesh.creation.box()
     cube.visual = TextureVisuals(material=PBRMaterial(name="paint", baseColorFactor=[*color, 1.0]))
-    (tmp_path / "cube.glb").write_bytes(with_factor(trimesh.Scene(cube).export(file_type="glb"), [*color, 1.0]))
+
+    def unrounded(header: dict) -> None:  # as other writers have it
+        header["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"] = [*color, 1.0]
+
+    (tmp_path / "cube.glb").write_bytes(edited(trimesh.Scene(cube).export(file_type="glb"), unrounded))
     image = seen(tmp_path / "cube.glb", 32)
     assert image[..., 3].sum() / 255 == pytest.approx(16.0**2, rel=0.05)  # its near side is larger by 1 %
     wanted = (to_srgb(torch.tensor(color)) * 255).round().int()
     assert (image[9:23, 9:23] == torch.cat([wanted, torch.tensor([255])])).all()
-
-
-def with_factor(glb: bytes, factor: list[float]) -> bytes:
-    """The file with that base color, unrounded, as other writers have it."""
-    length = int.from_bytes(glb[12:16], "little")
-    header = json.loads(glb[20 : 20 + length])
-    header["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"] = factor
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 4)
-    total = len(glb) - length + len(text)
-    return (
-        glb[:8] + total.to_bytes(4, "little") + len(text).to_bytes(4, "little") + glb[16:20] + text + glb[20 + length :]
-    )
 
 
 @pytest.mark.parametrize("kind", ["glb", "gltf", "obj"])

@@ -2,9 +2,12 @@
 refused.
 """
 
+import math
 from typing import Annotated
 
+import torch
 from msgspec import Meta, Raw, Struct
+from torch import Tensor
 
 from vcgen.data.formats.remarks import remark
 from vcgen.errors import UserError
@@ -12,7 +15,7 @@ from vcgen.io import parse_json
 from vcgen.schema import Finite, Unit
 
 #: Extensions that a file may require: what they change is read, or is no part of the base color.
-KNOWN = ("KHR_materials_", "EXT_texture_webp", "KHR_lights_punctual")
+KNOWN = ("KHR_materials_", "EXT_texture_webp", "KHR_lights_punctual", "KHR_texture_transform")
 #: The old kind of material, which trimesh turns into the usual one.
 GLOSSY = "KHR_materials_pbrSpecularGlossiness"
 #: Nodes, meshes, images and materials allowed.
@@ -30,11 +33,39 @@ class Accessor(Struct):
     componentType: int = FLOAT
 
 
+class TextureTransform(Struct):
+    """KHR_texture_transform: (u, v), v down, are scaled, turned counterclockwise about (0, 0) by ``rotation`` radians,
+    and moved.
+    """
+
+    offset: tuple[Finite, Finite] = (0.0, 0.0)
+    rotation: Finite = 0.0
+    scale: tuple[Finite, Finite] = (1.0, 1.0)
+    texCoord: int = 0
+
+    def __call__(self, uv: Tensor) -> Tensor:
+        """Texture coordinates (..., 2) -> those at which the texture is read."""
+        u, v = (uv * torch.tensor(self.scale)).unbind(-1)
+        cos, sin = math.cos(self.rotation), math.sin(self.rotation)
+        return torch.stack([cos * u + sin * v, cos * v - sin * u], -1) + torch.tensor(self.offset)
+
+
+class TextureExtensions(Struct, frozen=True):
+    """Those that are read."""
+
+    KHR_texture_transform: TextureTransform | None = None
+
+
 class TextureInfo(Struct):
-    """Which texture coordinates a texture takes."""
+    """Which texture coordinates a texture takes, and how they are changed."""
 
     texCoord: int = 0
-    extensions: dict[str, Raw] = {}
+    extensions: TextureExtensions = TextureExtensions()
+
+    @property
+    def transform(self) -> TextureTransform:
+        """The identity, unless an extension says otherwise."""
+        return self.extensions.KHR_texture_transform or TextureTransform()
 
 
 class Metallic(Struct):
@@ -91,6 +122,18 @@ class Header(Struct):
             return None
         return found[0].pbrMetallicRoughness.baseColorFactor
 
+    def texture_transform(self, name: str | None) -> TextureTransform:
+        """Of the base color of the materials of that name. Raises UserError where they differ."""
+        found = [material.pbrMetallicRoughness for material in self.materials if material.name == name]
+        transforms = [
+            metallic.baseColorTexture.transform for metallic in found if metallic and metallic.baseColorTexture
+        ]
+        if any(transform != transforms[0] for transform in transforms):
+            raise UserError(
+                f"has several materials {name!r} whose textures are moved differently; give them other names"
+            )
+        return transforms[0] if transforms else TextureTransform()
+
     def refuse_unread(self) -> None:
         """Raise UserError for what would be drawn wrong: unknown extensions, whole numbers for places, fans of
         triangles.
@@ -114,8 +157,8 @@ class Header(Struct):
     def remark_on_unread(self) -> None:
         """Note what is not read and may show."""
         textures = [m.pbrMetallicRoughness.baseColorTexture for m in self.materials if m.pbrMetallicRoughness]
-        if any("KHR_texture_transform" in texture.extensions or texture.texCoord for texture in textures if texture):
-            remark("moves textures, or has second texture coordinates, which are not read: colors may lie elsewhere")
+        if any(texture.texCoord or texture.transform.texCoord for texture in textures if texture):
+            remark("has second texture coordinates, which are not read: colors may lie elsewhere")
         if self.skins:
             remark("has a skin, which is not read: it is drawn as its vertices lie in the file")
 

@@ -67,6 +67,7 @@ def _metallic(material: Any, uv: Tensor | None, header: Header, colors: np.ndarr
     rgba = torch.tensor([1.0] * 4 if factor is None else np.asarray(factor), dtype=torch.float32)
     if colors is not None:
         rgba = rgba * _unit(np.asarray(colors))
+    uv = None if uv is None else header.texture_transform(material.name)(uv)
     cutoff = 0.5 if material.alphaCutoff is None else float(material.alphaCutoff)
     return Look(
         rgba, uv, material.baseColorTexture, MODES[material.alphaMode or "OPAQUE"], cutoff, bool(material.doubleSided)
