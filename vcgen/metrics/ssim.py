@@ -30,9 +30,11 @@ def ssim(prediction: Tensor, truth: Tensor, window: int = 7) -> Tensor:
 def ssim_gauss(prediction: Tensor, truth: Tensor) -> Tensor:
     """With a Gaussian window and zero padding, as Splatter Image and 3D Gaussian splatting compute it.
 
-    About 0.013 above :func:`ssim` on objects before white: the two belong in different columns.
+    0.01 to 0.03 above :func:`ssim` on objects before white: the two belong in different columns.
     """
-    mean = lambda x: _gaussian_mean(x, WINDOW // 2)  # noqa: E731
+    line = _line(truth)
+    kernel = torch.outer(line, line).expand(3, 1, WINDOW, WINDOW)  # not in two steps: results are filed to the last bit
+    mean = lambda x: conv2d(x, kernel, padding=WINDOW // 2, groups=3)  # noqa: E731
     return similarity(prediction.double(), truth.double(), mean).mean(dim=(1, 2, 3))
 
 
@@ -85,13 +87,17 @@ def similarity(
     return luminance * structure
 
 
-def _gaussian_mean(images: Tensor, zeros: int = 0) -> Tensor:
-    """Local averages under a Gaussian window. zeros: pixels of padding on each side."""
+def _gaussian_mean(images: Tensor) -> Tensor:
+    """Local averages under a Gaussian window where it fits: first along columns, then along rows."""
+    weights = _line(images)
+    columns = conv2d(images, weights[:, None].expand(3, 1, WINDOW, 1), groups=3)
+    return conv2d(columns, weights.expand(3, 1, 1, WINDOW), groups=3)
+
+
+def _line(images: Tensor) -> Tensor:
     offsets = torch.arange(WINDOW, dtype=torch.float64, device=images.device) - WINDOW // 2
     weights = torch.exp(-offsets.square() / (2 * STD**2))
-    weights = weights / weights.sum()
-    kernel = torch.outer(weights, weights).expand(3, 1, WINDOW, WINDOW)
-    return conv2d(images, kernel, padding=zeros, groups=3)
+    return weights / weights.sum()
 
 
 def _at_least(pixels: int, images: Tensor) -> None:
