@@ -188,6 +188,7 @@ def same(first: Any, second: Any) -> bool:
 def prepared(only: str = "") -> Iterator[list[Subject]]:
     """All kinds of files, those with a part of the name alone where one is given."""
     import fuzz_evaluation
+    import fuzz_layouts
     import fuzz_meshes
     import fuzz_models
     import fuzz_shards
@@ -196,7 +197,7 @@ def prepared(only: str = "") -> Iterator[list[Subject]]:
 
     root = Path(tempfile.mkdtemp(prefix="vcgen-fuzz-"))
     try:
-        modules = (fuzz_shards, fuzz_sources, fuzz_meshes, fuzz_evaluation, fuzz_models, fuzz_weights)
+        modules = (fuzz_shards, fuzz_sources, fuzz_layouts, fuzz_meshes, fuzz_evaluation, fuzz_models, fuzz_weights)
         made = [subject for module in modules for subject in module.subjects(root / module.__name__)]
         subjects = [subject for subject in made if only in subject.name]
         for subject in subjects:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import co3d_files
 import colmap_files
 import re10k_files
 import test_nmr
@@ -64,6 +65,11 @@ def nmr(folder: Path) -> list[str]:
     return ["--lists", "", "--masks"]
 
 
+def co3d(folder: Path) -> list[str]:
+    co3d_files.write_category(folder)
+    return ["--subset", ""]
+
+
 def re10k(folder: Path) -> list[str]:
     re10k_files.write_clip(folder / "train", "a", folder / "frames")
     re10k_files.write_clip(folder / "train", "b", folder / "frames")
@@ -83,6 +89,7 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "transforms": transforms,
     "colmap": colmap,
     "nmr": nmr,
+    "co3d": co3d,
     "re10k": re10k,
     "zero123plus": zero123plus,
 }

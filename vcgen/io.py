@@ -4,6 +4,7 @@ import codecs
 import errno
 import fnmatch
 import functools
+import gzip
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import secrets
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
@@ -151,6 +153,20 @@ def read_bytes(path: Path | str, limit: int, advice: str = "") -> bytes:
             raise UserError(one_line(f"{path}: cannot be read ({error.strerror})", advice)) from error
     if len(data) > limit:
         raise UserError(one_line(f"{path}: longer than {limit / 1e6:.0f} MB", advice))
+    return data
+
+
+def read_gzip(path: Path | str, limit: int, advice: str = "") -> bytes:
+    """What a gzip file decompresses to. Raises UserError as :func:`open_regular`, for a damaged file, and where it is
+    more than ``limit`` bytes, before they are held.
+    """
+    with open_regular(path, limit, advice) as file, gzip.GzipFile(fileobj=file) as unpacked:
+        try:
+            data = unpacked.read(limit + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(one_line(f"{path}: cannot be decompressed ({error})", advice)) from error
+    if len(data) > limit:
+        raise UserError(one_line(f"{path}: longer than {limit / 1e6:.0f} MB once decompressed", advice))
     return data
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_type_hints
 from vcgen import plugins
 from vcgen.cli import usage
 from vcgen.data.formats.base import SceneFormat
+from vcgen.data.formats.co3d import Co3d
 from vcgen.data.formats.colmap import Colmap
 from vcgen.data.formats.nmr import Nmr
 from vcgen.data.formats.posed_folder import PosedFolder
@@ -37,6 +38,7 @@ FORMATS: tuple[SceneFormat[Any, Any], ...] = (
     Transforms(),
     Colmap(),
     Nmr(),
+    Co3d(),
     Re10k(),
     Zero123Plus(),
 )

@@ -102,7 +102,6 @@ def require_folder(source: Path) -> None:
         raise UserError(f"{source}: permission denied")
 
 
-CONVERT = "convert it to images with a cameras.json, see docs/formats.md"
 #: A file or folder that tells another layout -> what it is, and what to do.
 LAYOUTS = {
     "*.torch": "pixelSplat's chunks: vcgen data pack re10k",
@@ -116,7 +115,7 @@ LAYOUTS = {
     ),
     "database.db": "a COLMAP project without a model: run its mapper, or vcgen data poses on the photos",
     "poses_bounds.npy": "LLFF's layout: nerfstudio and instant-ngp make transforms.json of its images",
-    "frame_annotations.jgz": f"CO3D's layout: {CONVERT}",
+    "frame_annotations.jgz": "CO3D's layout: vcgen data pack co3d",
     "cameras.npz": "DVR's layout: vcgen data pack nmr, for the NMR data",
 }
 
