@@ -6,29 +6,38 @@ import functools
 import hashlib
 import io
 import json
+import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from fuzz_mutations import plain, png_is_whole, spoil_bytes, spoil_json
 from fuzz_specs import TEXT, any_of, cameras, one_of, rows, table, text
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
 from scenes import make_record
+from vcgen.data.shards import maps
 from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.shards.packing import Made, Plan, load_made, save_made
 from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
 
 SIZE = [8, 6]
+#: Kind of a map -> how Pillow calls its pixels.
+MODES = {"depth": "I;16", "normals": "RGB", "mask": "L"}
 
 
 def subjects(folder: Path) -> Iterator[Subject]:
     """All of them. folder: to make the whole files in."""
-    records = [make_record(key, count=2, split="train", licence="CC0", source="s") for key in ("a", "b", "c")]
+    records = [
+        make_record(key, count=2, split="train", licence="CC0", source="s", maps=kinds)
+        for key, kinds in (("a", made_maps()), ("b", made_maps("depth")), ("c", {}))
+    ]
     write_shards(records, folder / "shards", (8, 6), samples_per_shard=2, source="s", split="train", licence="CC0")
     files = read(folder / "shards")
     whole_index = json.loads(files["index.json"])
@@ -37,9 +46,11 @@ def subjects(folder: Path) -> Iterator[Subject]:
     remade = functools.partial(spoil_member, json.loads(files["index.json"]))
     scene = [lambda files: members_hold(files, whole_index)]
     yield Subject(
-        "cameras.json", files, functools.partial(remade, ".cameras.json", spoil_json), open_shards, scene[0], 3
+        "cameras.json", files, functools.partial(remade, r"\.cameras\.json", spoil_json), open_shards, scene[0], 3
     )
-    yield Subject("image in a shard", files, functools.partial(remade, ".png", spoil_bytes), open_shards, scene[0], 2)
+    image, kinds = r"\.\d+\.png", rf"({'|'.join(MODES)})\.png"
+    yield Subject("image in a shard", files, functools.partial(remade, image, spoil_bytes), open_shards, scene[0], 2)
+    yield Subject("map in a shard", files, functools.partial(remade, kinds, spoil_bytes), open_shards, scene[0], 2)
     yield Subject("tar", files, spoil_one("000000.tar", same_length), open_shards, scene[0], 2)
     plan, made = Plan("000000", [], "abc"), folder / "made"
     made.mkdir()
@@ -55,11 +66,29 @@ def subjects(folder: Path) -> Iterator[Subject]:
     yield note
 
 
+def made_maps(*kinds: str) -> dict[str, list[bytes]]:
+    """Maps of two views, of all kinds unless some are named."""
+    hit = np.arange(48).reshape(SIZE) % 3 > 0
+    towards = np.where(hit[..., None], [0.6, 0.0, 0.8], 0.0)
+    depths = [np.where(hit, np.linspace(low, 1.7, 48).reshape(SIZE), 0.0) for low in (0.9, 1.1)]
+    made = {
+        "depth": [maps.encode_depth(depth, 1.8) for depth in depths],
+        "normals": [maps.encode_normals(normals) for normals in (towards, towards[..., ::-1])],
+        "mask": [maps.encode_mask(mask) for mask in (hit, hit[::-1])],
+    }
+    return {kind: made[kind] for kind in kinds or made}
+
+
 def open_shards(folder: Path) -> Any:
-    """Everything that the index and the scenes say, and all pixels."""
+    """Everything that the index and the scenes say, all pixels, and all maps."""
     index = read_index(folder)
     records = [index.read(number) for number in range(len(index.samples))]
     pixels = [decode_views(record, range(len(record.images))) for record in records]
+    seen = [
+        maps.decode_maps(record.maps, view, record.size, record.t_far, record.key)
+        for record in records
+        for view in range(len(record.views))
+    ]
     about = (
         index.image_size,
         index.source,
@@ -70,8 +99,9 @@ def open_shards(folder: Path) -> Any:
     )
     return (
         about,
-        [{name: value for name, value in vars(record).items() if name != "images"} for record in records],
+        [{name: value for name, value in vars(record).items() if name not in ("images", "maps")} for record in records],
         pixels,
+        seen,
     )
 
 
@@ -99,11 +129,16 @@ def index_holds(tree: Any, original: Any) -> bool:
 
 
 def spoil_member(index: Any, ending: str, how, random: Random, files: Files) -> Files:
-    """Spoil a file in a tar, and make the tar and the index anew, so that what lies deeper is reached."""
-    shard = random.choice(index["shards"])
-    with tarfile.open(fileobj=io.BytesIO(files[shard["name"]])) as old:
-        members = {member.name: old.extractfile(member).read() for member in old}
-    chosen = random.choice([name for name in members if name.endswith(ending)])
+    """Spoil a file in a tar, and make the tar and the index anew, so that what lies deeper is reached. ending: a
+    pattern.
+    """
+    shard, members, named = None, {}, []
+    while not named:
+        shard = random.choice(index["shards"])
+        with tarfile.open(fileobj=io.BytesIO(files[shard["name"]])) as old:
+            members = {member.name: old.extractfile(member).read() for member in old}
+        named = [name for name in members if re.search(f"{ending}$", name)]
+    chosen = random.choice(named)
     spoiled = how(random, members[chosen], list(members.values()))
     members[chosen] = random.choice(list(members.values())) if random.random() < 0.05 else spoiled
     buffer, offsets = io.BytesIO(), {}
@@ -143,15 +178,21 @@ def members_hold(files: Files, index: Any) -> bool:
             except (ValueError, KeyError, RecursionError, tarfile.TarError):
                 return False
             group = sample["key"] if not tree.get("group") else tree["group"]
-            if not cameras(tree, SIZE, len(members)) or (group, len(members)) != (sample["group"], sample["views"]):
+            kinds = Counter(kind_of(name) for name in members)
+            images = kinds.pop("image", 0)
+            if not cameras(tree, SIZE, images) or (group, images) != (sample["group"], sample["views"]):
                 return False
-            if not all(png_holds(data, (6, 8), "RGBA") for data in members.values()) or tree.get("split") not in (
-                "",
-                "train",
-                None,
-            ):
+            if any(kinds[kind] not in (0, images) for kind in MODES) or tree.get("split") not in ("", "train", None):
+                return False
+            modes = {"image": "RGBA", **MODES}
+            if not all(png_holds(data, (6, 8), modes[kind_of(name)]) for name, data in members.items()):
                 return False
     return True
+
+
+def kind_of(name: str) -> str:
+    """What a member of a tar holds, by its name."""
+    return name.split(".")[2] if name.count(".") > 2 else "image"
 
 
 def png_holds(data: bytes, size: tuple[int, int], mode: str) -> bool:

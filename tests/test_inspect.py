@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from scenes import looking_inwards, make_record, noise, png
 from vcgen.cli.main import main
 from vcgen.data.drawing import COLORS, choose_points, draw_epipolar_lines, object_mask
 from vcgen.data.epipolar import epipolar_lines, fundamental_matrix
+from vcgen.data.shards import maps
 from vcgen.data.shards.files import write_shards
 
 
@@ -78,6 +80,42 @@ def test_the_summary_states_what_was_packed(folder, capsys):
     centers = looking_inwards(4)[:, 2, 3] / 1.3
     low, high = np.degrees(np.arcsin([centers.min(), centers.max()]))
     assert lines["elevation"].strip().startswith(f"{low:.4g} to {high:.4g}")
+
+
+def summary_of(folder: Path, capsys, **kinds: list[bytes]) -> str:
+    """What is printed of two scenes, one of which has maps."""
+    records = [make_record("a", count=2, maps=kinds), make_record("b", count=2)]
+    assert main(["data", "inspect", str(write_shards(records, folder, (8, 6)).folder), "--out", "none"]) == 0
+    return "".join(capsys.readouterr())
+
+
+def test_the_summary_states_which_maps_there_are(folder, tmp_path, capsys):
+    hit = np.arange(48).reshape(8, 6) % 3 > 0
+    depth, mask = maps.encode_depth(np.where(hit, 1.2, 0), 1.8), maps.encode_mask(hit)
+    printed = summary_of(tmp_path / "good", capsys, depth=[depth] * 2, mask=[mask] * 2)
+    assert (
+        re.search(r"^maps: +depth of 1 scene, mask of 1 scene$", printed, re.MULTILINE) and "different" not in printed
+    )
+    assert main(["data", "inspect", str(folder), "--out", "none"]) == 0
+    assert re.search(r"^maps: +none$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_maps_that_do_not_fit_together_are_remarked_upon(tmp_path, capsys):
+    hit = np.arange(48).reshape(8, 6) % 3 > 0
+    near = [maps.encode_depth(np.where(hit, 0.5, 0), 1.8)] * 2
+    other = [maps.encode_mask(~hit)] * 2
+    printed = summary_of(tmp_path / "odd", capsys, depth=near, mask=other)
+    assert "maps of depth and mask cover different pixels, 48 of 48" in printed
+    assert "32 pixels of the map of depth lie before near, 0.8" in printed
+
+
+def test_a_map_that_is_damaged_is_one_line(tmp_path, capsys):
+    whole = maps.encode_mask(np.ones((8, 6), bool))
+    record = make_record("a", count=2, maps={"mask": [whole[:45] + bytes([whole[45] ^ 1]) + whole[46:], whole]})
+    folder = write_shards([record], tmp_path / "shards", (8, 6)).folder
+    assert main(["data", "inspect", str(folder), "--out", "none"]) == 2
+    line = capsys.readouterr().err
+    assert "scene a, view 000000: the map of mask is damaged (a checksum is wrong)" in line and line.count("\n") == 1
 
 
 def test_images_are_drawn(folder, tmp_path, capsys):

@@ -131,6 +131,7 @@ def test_records_come_back_with_their_maps_and_other_kinds_are_passed_over(tmp_p
         ({"flow": [b""] * 3}, "maps are depth, normals, mask"),
         ({"normals": [png(np.zeros((2, 2, 3), np.uint8))] * 3}, "map 0 of normals is no PNG of 8 x 6"),
         ({"mask": [b"no"] * 3}, "map 0 of mask is no PNG"),
+        ({"mask": [maps.encode_mask(np.ones((8, 6), bool))[:-12]] * 3}, "map 0 of mask is truncated"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(kinds, words):
@@ -144,8 +145,13 @@ def test_a_damaged_or_missing_map_is_one_line():
     del members[f"{key}.001.depth.png"]
     with pytest.raises(UserError, match=r"002.depth.png is out of order"):
         record_of(members)
-    with pytest.raises(UserError, match="a map of depth is damaged"):
-        maps.decode_depth(maps.encode_depth(np.ones((8, 6)), 2.0)[:50], (8, 6), 2.0)
+    whole = maps.encode_depth(np.ones((8, 6)), 2.0)
+    flipped = whole[:45] + bytes([whole[45] ^ 1]) + whole[46:]
+    for data in (whole[:50], flipped):
+        with pytest.raises(UserError, match="a map of depth is damaged"):
+            maps.decode_depth(data, (8, 6), 2.0)
+    with pytest.raises(UserError, match="a map of normals has vectors of other lengths than 1, 48 of 48"):
+        maps.decode_normals(maps.encode_normals(np.full((8, 6, 3), 0.1)), (8, 6))
 
 
 def test_the_command_writes_what_is_asked_for_and_the_images_stay_the_same(ball, tmp_path):

@@ -2,6 +2,7 @@
 convention at once.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vcgen.cli import usage
 from vcgen.data.formats.plausible import odd_pixels, odd_place, odd_poses
 from vcgen.data.formats.remarks import print_remarks
 from vcgen.data.shards.files import ShardIndex, read_index
+from vcgen.data.shards.maps import decode_maps, odd_maps
 from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
@@ -67,15 +69,20 @@ def choose_place(folder: Path, out: str | None) -> Path | None:
 
 
 def summarize(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, str]:
-    """Name -> value over all scenes; validates each and decodes one image of each. Raises UserError for the first bad
-    one.
+    """Name -> value over all scenes; validates each and decodes one image of each, and its maps. Raises UserError for
+    the first bad one.
 
-    Adds (scene, text) to ``remarks`` for poses that look wrong.
+    Adds (scene, text) to ``remarks`` for poses and maps that look wrong.
     """
-    distances, elevations, bounds, backgrounds = [], [], set(), set()
+    distances, elevations, bounds, backgrounds, maps = [], [], set(), set(), Counter[str]()
     for number in range(len(index.samples)):
         record = index.read(number)
         decode_views(record, [0])
+        if record.maps:
+            where = f"scene {record.key}, view {record.views[0]}"
+            decoded = decode_maps(record.maps, 0, record.size, record.t_far, where)
+            remarks += [(record.key, text) for text in odd_maps(decoded, record.t_near)]
+            maps.update(decoded.keys())
         centers = record.c2w[:, :3, 3]
         distance = np.linalg.norm(centers, axis=-1)
         distances += distance.tolist()
@@ -96,6 +103,7 @@ def summarize(index: ShardIndex, remarks: list[tuple[str, str]]) -> dict[str, st
         "scenes": f"{len(views)} in {len(groups)} groups, {len(index.shards)} shards, checksums good",
         "views": f"{sum(views)} ({_range(views)} a scene)",
         "image size": f"{index.image_size[0]} x {index.image_size[1]} (height x width)",
+        "maps": ", ".join(f"{kind} of {number} scene{'s' * (number > 1)}" for kind, number in maps.items()) or "none",
         "bytes": f"{sum(shard.bytes for shard in index.shards):,}",
         "near, far": "; ".join(f"{near:g}, {far:g}" for near, far in sorted(bounds)) + " (Euclidean)",
         "camera distance": f"{_range(distances)} from the origin",

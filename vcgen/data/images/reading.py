@@ -33,7 +33,7 @@ MAX_VIEW_PIXELS = 50_000_000
 #: Bytes allowed in an image file; some readers of Pillow take a whole file, or a whole part of it, into memory.
 MAX_BYTES = 500_000_000
 #: What PNG files begin with.
-PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 #: What messages end in.
 ADVICE = "give a PNG or JPEG file"
 #: What names of image files end in.
@@ -139,8 +139,11 @@ def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[n
     """As :func:`read_image`, of the bytes of a PNG file whose header says ``shape``, (height, width, 3 or 4). name:
     what messages call it.
 
-    Raises UserError for another shape, too, as a second header or a transparent color make it.
+    Raises UserError for a wrong checksum, too, and for another shape, as a second header or a transparent color make
+    it.
     """
+    if not chunks_are_whole(data):
+        raise UserError(f"{name}: the PNG is damaged (a checksum is wrong)")
     pixels = _decode(io.BytesIO(data), name, ("PNG",), upright=False)
     if pixels.shape != shape:
         raise UserError(
@@ -149,6 +152,19 @@ def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[n
             )
         )
     return pixels
+
+
+def chunks_are_whole(png: bytes) -> bool:
+    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often
+    is another color.
+    """
+    position = len(PNG_START)
+    while position < len(png):
+        end = position + 8 + int.from_bytes(png[position : position + 4], "big")
+        if zlib.crc32(png[position + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
+            return False
+        position = end + 4
+    return True
 
 
 def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> NDArray[np.uint8]:

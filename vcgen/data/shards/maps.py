@@ -7,10 +7,13 @@ is the Euclidean distance from the camera, 0 where nothing is hit. ``KEY.000.nor
 """
 
 import io
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vcgen.data.images.reading import PNG_END, PNG_START, chunks_are_whole
 from vcgen.errors import UserError
 from vcgen.terminal import one_line
 
@@ -38,22 +41,53 @@ def encode_mask(hit: NDArray[np.bool_]) -> bytes:
     return _encode(hit.astype(np.uint8) * 255)
 
 
-def decode_depth(data: bytes, size: tuple[int, int], t_far: float) -> NDArray[np.float64]:
-    """(height, width) Euclidean distances in world units, 0 where nothing is hit."""
-    return _decode(data, "depth", size).astype(np.float64) / _DEEPEST * t_far
+def decode_depth(data: bytes, size: tuple[int, int], t_far: float, where: str = "a map") -> NDArray[np.float64]:
+    """(height, width) Euclidean distances in world units, 0 where nothing is hit. where: what messages call it."""
+    return _decode(data, "depth", size, where).astype(np.float64) / _DEEPEST * t_far
 
 
-def decode_normals(data: bytes, size: tuple[int, int]) -> NDArray[np.float64]:
-    """(height, width, 3) unit vectors in the world, 0 where nothing is hit."""
-    values = _decode(data, "normals", size).astype(np.float64)
-    normals = values / 255 * 2 - 1
-    unit = normals / np.linalg.norm(normals, axis=-1, keepdims=True).clip(1e-9)
-    return np.where(values.max(-1, keepdims=True) > 0, unit, 0)
+def decode_normals(data: bytes, size: tuple[int, int], where: str = "a map") -> NDArray[np.float64]:
+    """(height, width, 3) unit vectors in the world, 0 where nothing is hit. Raises UserError for other vectors, of
+    which eight bits leave lengths between 0.99 and 1.01.
+    """
+    values = _decode(data, "normals", size, where).astype(np.float64)
+    normals, hit = values / 255 * 2 - 1, values.max(-1, keepdims=True) > 0
+    lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
+    if (odd := np.abs(lengths - 1)[hit] > 0.1).any():
+        raise UserError(f"{where} of normals has vectors of other lengths than 1, {odd.sum()} of {odd.size}")
+    return np.where(hit, normals / lengths.clip(1e-9), 0)
 
 
-def decode_mask(data: bytes, size: tuple[int, int]) -> NDArray[np.bool_]:
+def decode_mask(data: bytes, size: tuple[int, int], where: str = "a map") -> NDArray[np.bool_]:
     """(height, width) truth values."""
-    return _decode(data, "mask", size) > 127
+    return _decode(data, "mask", size, where) > 127
+
+
+def decode_maps(
+    maps: Mapping[str, list[bytes]], view: int, size: tuple[int, int], t_far: float, where: str
+) -> dict[str, NDArray[Any]]:
+    """All maps of a view by their kinds, as the functions above return them."""
+    where = f"{where}: the map"
+    decoders: dict[str, Callable[[bytes], NDArray[Any]]] = {
+        "depth": lambda data: decode_depth(data, size, t_far, where),
+        "normals": lambda data: decode_normals(data, size, where),
+        "mask": lambda data: decode_mask(data, size, where),
+    }
+    return {kind: decoders[kind](files[view]) for kind, files in maps.items()}
+
+
+def odd_maps(decoded: Mapping[str, NDArray[Any]], near: float) -> list[str]:
+    """What does not fit together in the maps of a view, one line each."""
+    hits = {kind: values.any(-1) if values.ndim == 3 else values > 0 for kind, values in decoded.items()}
+    (first, covered), *others = hits.items()
+    texts = [
+        f"maps of {first} and {kind} cover different pixels, {(hit != covered).sum()} of {hit.size}"
+        for kind, hit in others
+        if (hit != covered).any()
+    ]
+    if "depth" in decoded and (before := (hits["depth"] & (decoded["depth"] < 0.999 * near)).sum()):
+        texts.append(f"{before} pixels of the map of depth lie before near, {near:g}")
+    return texts
 
 
 def check_maps(maps: dict[str, list[bytes]], count: int, size: tuple[int, int], scene: str) -> None:
@@ -63,8 +97,10 @@ def check_maps(maps: dict[str, list[bytes]], count: int, size: tuple[int, int], 
             raise UserError(f"{scene}: {len(files)} maps {kind!r} of {count} views; maps are {', '.join(KINDS)}")
         for number, data in enumerate(files):
             found = (int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"), *data[24:26])
-            if data[:4] != b"\x89PNG" or found != (*size, *KINDS[kind][:2]):
+            if not data.startswith(PNG_START) or found != (*size, *KINDS[kind][:2]):
                 raise UserError(f"{scene}: map {number} of {kind} is no PNG of {size[0]} x {size[1]} as it must be")
+            if not data.endswith(PNG_END):
+                raise UserError(f"{scene}: map {number} of {kind} is truncated ({len(data)} bytes, no end mark)")
 
 
 def _encode(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
@@ -75,15 +111,17 @@ def _encode(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(data: bytes, kind: str, size: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _decode(data: bytes, kind: str, size: tuple[int, int], where: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The values of a map, which :func:`check_maps` has seen."""
     from PIL import Image
 
+    if not chunks_are_whole(data):
+        raise UserError(one_line(f"{where} of {kind} is damaged (a checksum is wrong)", "pack the data again"))
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(one_line(f"a map of {kind} is damaged ({error})", "pack the data again")) from error
+        raise UserError(one_line(f"{where} of {kind} is damaged ({error})", "pack the data again")) from error
     if pixels.shape[:2] != size or pixels.ndim != (3 if kind == "normals" else 2):
-        raise UserError(f"a map of {kind} decodes to the shape {pixels.shape}; pack the data again")
+        raise UserError(f"{where} of {kind} decodes to the shape {pixels.shape}; pack the data again")
     return pixels.astype(KINDS[kind][2])

@@ -4,7 +4,6 @@ torch.
 
 import dataclasses
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from vcgen.data.images.reading import MAX_VIEW_PIXELS, check_size, decode_png
+from vcgen.data.images.reading import MAX_VIEW_PIXELS, PNG_END, PNG_START, check_size, decode_png
 from vcgen.data.shards.maps import check_maps
 from vcgen.errors import UserError
 from vcgen.schema import Name, Side, Text
@@ -23,8 +22,6 @@ VERSION = 1
 #: Of positions and distances in a scene, in world units: float32 has seven digits.
 FARTHEST = 1e6
 BACKGROUNDS = ("white", "black", "alpha", "none")
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOR, _PNG_COLOR_ALPHA = 2, 6
 _JSON_FIELDS = ("t_near", "t_far", "distance", "background", "scale", "source", "split", "licence", "group")
 Row = tuple[float, float, float, float]
@@ -248,9 +245,9 @@ def check_png(data: bytes, size: tuple[int, int], has_alpha: bool, where: str) -
     """Raise UserError unless ``data`` starts and ends as a complete 8-bit PNG of ``size``, RGBA if ``has_alpha`` else
     RGB.
     """
-    if not data.startswith(_PNG_START) or len(data) < 33:
+    if not data.startswith(PNG_START) or len(data) < 33:
         raise UserError(f"{where}: the image is not a PNG file ({len(data)} bytes)")
-    if not data.endswith(_PNG_END):
+    if not data.endswith(PNG_END):
         raise UserError(f"{where}: the PNG is truncated ({len(data)} bytes, no end mark)")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if (height, width) != tuple(size):
@@ -273,26 +270,7 @@ def decode_views(record: SceneRecord, indices: Sequence[int]) -> tuple[np.ndarra
     """
     shape = (*record.size, 4 if record.background == "alpha" else 3)
     pixels = np.stack(
-        [_decode(record.images[i], shape, f"scene {record.key}, view {record.views[i]}") for i in indices]
+        [decode_png(record.images[i], shape, f"scene {record.key}, view {record.views[i]}") for i in indices]
     )
     pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
     return pixels[:, :3], (pixels[:, 3:] if record.background == "alpha" else None)
-
-
-def _decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
-    if not chunks_are_whole(data):
-        raise UserError(f"{where}: the PNG is damaged (a checksum is wrong)")
-    return decode_png(data, shape, where)
-
-
-def chunks_are_whole(png: bytes) -> bool:
-    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often
-    is another color.
-    """
-    position = len(_PNG_START)
-    while position < len(png):
-        end = position + 8 + int.from_bytes(png[position : position + 4], "big")
-        if zlib.crc32(png[position + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
-            return False
-        position = end + 4
-    return True
