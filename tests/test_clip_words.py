@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from text_folder import tiny_folder, tiny_prior
 from training import equal, load, refusal, vcgen
@@ -24,6 +23,11 @@ from vcgen.errors import UserError
 from vcgen.personalization import clip_words
 from vcgen.personalization.clip_words import clip_probabilities, load_clip
 from vcgen.personalization.textual_inversion import TextualInversion
+
+try:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+except ImportError:  # transformers 5.0: it has no other, but for the fast one
+    from transformers import CLIPImageProcessor as CLIPImageProcessorPil
 
 WORDS = ["car", "chair", "fish", "photo", "red", "blue", "green"]
 CONFIG = Path(__file__).parents[1] / "configs" / "textual_inversion.yaml"

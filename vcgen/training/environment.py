@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -22,8 +23,12 @@ from vcgen.training.lightning_private import OpenCLI
 ABSENT = object()
 #: The first keys of a configuration that jsonargparse puts together for all commands.
 COMMANDS = ("fit", "validate")
-#: OmegaConf 2.4 has another name for it.
-register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+#: OmegaConf 2.4 calls it by a name that was an older function's before.
+register = (
+    OmegaConf.register_resolver
+    if "replace" in signature(OmegaConf.register_resolver).parameters
+    else OmegaConf.register_new_resolver
+)
 
 
 class Interpolations:
