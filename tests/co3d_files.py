@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from colmap_files import WORLD
 from scenes import looking_inwards, png
@@ -48,7 +49,7 @@ def frames(sequence: str, kind: str = "ndc_isotropic", world: np.ndarray = WORLD
             "sequence_name": sequence,
             "frame_number": number,
             "frame_timestamp": 0.1 * number,
-            "image": {"path": f"{category}/{sequence}/images/frame{number + 8:06d}.png", "size": list(SIZE)},
+            "image": {"path": f"{category}/{sequence}/images/frame{number + 8:06d}.jpg", "size": list(SIZE)},
             "depth": {"path": "x.png", "scale_adjustment": 1.0, "mask_path": None},
             "mask": {"path": f"{category}/{sequence}/masks/frame{number + 8:06d}.png", "mass": 100.0},
             "viewpoint": viewpoint(pose, kind),
@@ -69,7 +70,8 @@ def write_category(root: Path, sequences: tuple[str, ...] = ("1_2_3", "4_5_6"), 
     for number, frame in enumerate(found):
         for part in ("image", "mask"):
             (root / frame[part]["path"]).parent.mkdir(parents=True, exist_ok=True)
-        (root / frame["image"]["path"]).write_bytes(png(draw_dots(SIZE, C2W[number % VIEWS], K)))
+        image = Image.fromarray(draw_dots(SIZE, C2W[number % VIEWS], K))
+        image.save(root / frame["image"]["path"], quality=98, subsampling=0)
         mask = np.zeros((*SIZE, 3), np.uint8)
         mask[COVERED] = 255
         (root / frame["mask"]["path"]).write_bytes(png(mask))

@@ -137,7 +137,7 @@ def test_frames_without_a_camera_are_counted(tmp_path, capsys):
     [
         ("0.image.path", "../../etc/passwd", "leads outside the folder of images"),
         ("0.mask.path", "/etc/passwd", "leads outside the folder of images"),
-        ("0.image.path", "cup/1_2_3/images/lost.png", "1 of 4 images are missing: cup/1_2_3/images/lost.png"),
+        ("0.image.path", "cup/1_2_3/images/lost.jpg", "1 of 4 images are missing: cup/1_2_3/images/lost.jpg"),
         ("0.mask.path", "cup/1_2_3/masks/lost.png", "masks: 1 of 4 images are missing: cup/1_2_3/masks/lost.png"),
         ("0.mask", None, "1 frames have no mask, frame000008 the first; give --masks false"),
         ("0.image.size", [120, 90], "90 x 120, annotated are 120 x 90"),

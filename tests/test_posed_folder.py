@@ -109,6 +109,21 @@ def test_equal_sources_give_equal_bytes(tmp_path):
     assert listing(tmp_path / "one")["000000.tar"] == listing(tmp_path / "two")["000000.tar"]
 
 
+def test_a_scene_of_a_shard_written_as_a_folder_comes_back_as_it_was(tmp_path):
+    scene = read_index(ROOT / "data" / "cars64" / "test").read(0)
+    folder = tmp_path / "in" / scene.key
+    folder.mkdir(parents=True)
+    (folder / "cameras.json").write_text(json.dumps(scene.cameras_json()))
+    for name, image in zip(scene.views, scene.images, strict=True):
+        (folder / f"{name}.png").write_bytes(image)
+    again = packed(tmp_path / "in", tmp_path / "out")
+    assert (again.c2w == scene.c2w).all() and (again.K == scene.K).all() and again.views == scene.views
+    assert (again.key, again.t_near, again.background) == (scene.key, scene.t_near, "alpha")
+    views = range(len(scene.views))
+    for ours, theirs in zip(decode_views(again, views), decode_views(scene, views), strict=True):
+        assert (ours == theirs).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
