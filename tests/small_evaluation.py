@@ -49,6 +49,8 @@ class Oracle:
     levels.
     """
 
+    config, most_views = {}, None
+
     def __init__(self, offset: float):
         self.offset, self.rendered = offset, []
 

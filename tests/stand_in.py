@@ -1,12 +1,13 @@
 """A system whose field is known in closed form: a ball that shows its surface normals as colors."""
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
+from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.volume import RenderOptions, render_image
-from vcgen.types import Rendering, Views
+from vcgen.systems.base import FieldSystem
+from vcgen.types import Example, Rendering, Views
 
 
 class Balls:
@@ -43,11 +44,11 @@ class Balls:
         return self.density(points), ((1 + normal) / 2 * self.tint).expand_as(points)
 
 
-class BallSystem(LightningModule):
+class BallSystem(FieldSystem):
     """Offers the contract of a system; ``size`` and ``tint`` are trainable, ``steps`` is a buffer."""
 
     def __init__(self, density: float = 200.0, size: float = 0.3):
-        super().__init__()
+        super().__init__(OptimizerOptions(), {})
         self.density = density
         self.size = nn.Parameter(torch.tensor([size]))
         self.tint = nn.Parameter(torch.ones(3))
@@ -56,6 +57,9 @@ class BallSystem(LightningModule):
     def field(self, context: Views) -> Balls:
         self.seen = context
         return Balls(torch.zeros(1, 3), self.size, self.density, self.tint)
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        return {}
 
     def render(self, field: Balls, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         return render_image(field, cameras, size, RenderOptions(samples=96), background=background)

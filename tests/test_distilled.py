@@ -21,6 +21,7 @@ from vcgen.checkpoints import model_folder as folder
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.guidance.ngd import NGD
@@ -166,6 +167,12 @@ def test_the_data_of_another_stage_and_accumulated_gradients_are_refused(capsys,
     assert "Distill does not learn from ShardData; set data to SceneData or ImageData" in line
     status = vcgen("fit", "configs/distill.yaml", tmp_path, model__model=model, trainer__accumulate_grad_batches=2)
     assert "set trainer.accumulate_grad_batches to 1" in refusal(capsys, status)
+
+
+def test_a_field_that_could_not_be_kept_is_refused_before_it_is_distilled(capsys, model, tmp_path, monkeypatch):
+    monkeypatch.delattr(TriplaneEncoder, "recipe")
+    line = refusal(capsys, vcgen("fit", "configs/distill.yaml", tmp_path, model__model=model, **SMALL))
+    assert "TriplaneEncoder cannot be kept" in line and not (tmp_path / "checkpoints").exists()
 
 
 def test_an_image_is_distilled_as_a_training_run(capsys, model, tmp_path):

@@ -178,9 +178,7 @@ def test_a_class_of_ours_stands_only_where_its_type_belongs():
         ({"encoder": ENCODER, "render": "config.yaml"}, "none of vcgen's"),
     ):
         assert words in refused(build_system, NERFDIFF, arguments)
-    assert "stands where a LightningModule belongs" in refused(
-        build_system, ENCODER["class_path"], ENCODER["init_args"]
-    )
+    assert "stands where a FieldModel belongs" in refused(build_system, ENCODER["class_path"], ENCODER["init_args"])
 
 
 @pytest.mark.parametrize(
@@ -256,6 +254,7 @@ def test_a_package_that_the_user_names_is_imported_and_vouches_for_its_own_class
     arguments = {"encoder": {"class_path": "own_parts.Finer", "init_args": {"decoder": reader}}}
     assert "VCGEN_PLUGINS" in refused(build_system, NERFDIFF, arguments) and "own_parts" not in sys.modules
     assert build_system(NERFDIFF, arguments, ["own_parts"]).encoder.decoder.head.in_features == 8
+    assert "a FieldModel belongs" in refused(build_system, "own_parts.Reader", {"width": 8}, ["own_parts"])
     monkeypatch.setenv("VCGEN_PLUGINS", "other, own_parts")
     assert type(build_system(NERFDIFF, arguments).encoder).__name__ == "Finer"
     for name in (

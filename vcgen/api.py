@@ -12,12 +12,10 @@ from vcgen.checkpoints import model_folder
 from vcgen.data.images.framing import Source
 from vcgen.data.images.photo import prepare
 from vcgen.data.input_camera import InputCamera
-from vcgen.errors import UserError
-from vcgen.types import Rendering, Scene, Views
+from vcgen.types import FieldModel, Rendering, Scene, Views
 
 if TYPE_CHECKING:
     from vcgen.diffusion.base import Sampler
-    from vcgen.systems.nerfdiff import NerfDiff
 
 
 def open_pipeline(
@@ -45,7 +43,7 @@ class Pipeline:
     that the object is scaled to fill. as_is: keep the framing, for images framed like the training data. Everything
     stays on the model's device. Raises UserError for images without an object."""
 
-    def __init__(self, system: "NerfDiff", input_camera: InputCamera):
+    def __init__(self, system: FieldModel, input_camera: InputCamera):
         self.system, self.input_camera = system, input_camera
         height, width = system.config["image_size"]
         self.image_size, self.background = (int(height), int(width)), float(system.config["background"])
@@ -129,11 +127,6 @@ class Pipeline:
         sampling starts from the field's rendering, noised to this fraction of the schedule: closer to it, less sharp.
         sampler: "ddim", or "dpm++" for DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model
         without a prior and for an unknown sampler."""
-        if getattr(self.system, "prior", None) is None:
-            raise UserError(
-                "this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with"
-                " a prior"
-            )
         noise = torch.Generator(self.system.device).manual_seed(seed)
         views = cameras.to(self.system.device).reshape(1, len(cameras.near))
         context = self.context(image, fill, as_is)

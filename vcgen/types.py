@@ -1,8 +1,9 @@
 """The data that flows through vcgen: Views in, a Scene between, a Rendering out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -188,16 +189,6 @@ class FieldWeights(nn.Module):
         self.scene, self.decoder = scene, decoder
 
 
-class Recipe(NamedTuple):
-    """How to build the module that gives one certain field whatever it is shown: class and arguments, as in a model
-    folder, and weights.
-    """
-
-    class_path: str
-    init_args: dict[str, Any]
-    weights: dict[str, Tensor]
-
-
 @runtime_checkable
 class Finetunable(Field, Protocol):
     """A field that distillation can write into."""
@@ -214,6 +205,47 @@ class Finetunable(Field, Protocol):
         """Some scenes of the batch."""
         ...
 
-    def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
-        """Of the batch's first scene. encoder: the arguments of the module that made the field."""
-        ...
+
+class FieldModel(nn.Module, ABC):
+    """What a model folder holds: makes scenes of views, and renders them. Those who open one call nothing else of it.
+
+    Systems with a scene are, see :class:`vcgen.systems.base.FieldSystem`.
+    """
+
+    #: The config.json of the model folder that it was loaded from.
+    config: dict[str, Any]
+    #: Input views of a scene that ``field`` can take; None: any number.
+    most_views: int | None = None
+    #: The diffusion prior that ``sample`` draws from; None: there is none.
+    prior: Any
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """That of its weights."""
+
+    @abstractmethod
+    def field(self, context: Views) -> Scene:
+        """The scenes behind ``context``: (batch, n) views -> ``batch`` scenes."""
+
+    @abstractmethod
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+        """Images of scenes: cameras (batch, views), size (height, width) in pixels."""
+
+    def sample(
+        self,
+        context: Views,
+        cameras: Cameras,
+        generator: torch.Generator,
+        size: tuple[int, int] | None = None,
+        steps: int = 10,
+        guidance_scale: float | None = None,
+        strength: float = 1.0,
+        sampler: Literal["ddim", "dpm++"] = "ddim",
+    ) -> Tensor:
+        """Images (batch, views, 3, height, width) in [0, 1], drawn from the prior for ``cameras`` (batch, views); see
+        :meth:`vcgen.systems.nerfdiff.NerfDiff.sample`. Raises UserError without a prior."""
+        raise UserError(
+            "this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with"
+            " model.prior"
+        )

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import lightning.pytorch as pl
 import msgspec
 
 from vcgen.errors import UserError
 from vcgen.io import levels
 from vcgen.terminal import one_line
+from vcgen.types import FieldModel
 
 T = TypeVar("T")
 #: The user's own packages whose classes files may name, separated by commas.
@@ -51,7 +51,7 @@ WITHOUT_FIELD = (
 MOST_VALUES = 10_000
 
 
-def build_system(class_path: str, init_args: Mapping[str, Any], plugins: Sequence[str] = ()) -> pl.LightningModule:
+def build_system(class_path: str, init_args: Mapping[str, Any], plugins: Sequence[str] = ()) -> FieldModel:
     """The system, one that makes a field, that ``class_path`` and nested ``{"class_path", "init_args"}`` in
     ``init_args`` describe.
 
@@ -62,9 +62,7 @@ def build_system(class_path: str, init_args: Mapping[str, Any], plugins: Sequenc
     refuse_foreign({"class_path": class_path, "init_args": init_args}, allowed)
     if class_path in WITHOUT_FIELD:
         raise UserError(f"{class_path.rpartition('.')[2]} makes no field; what it made lies in its run's folder")
-    system = class_of(class_path, (pl.LightningModule,), allowed)
-    if not hasattr(system, "field"):
-        raise UserError(f"model class {class_path!r} makes no field; a model is a system such as {CLASSES[0]}")
+    system = class_of(class_path, (FieldModel,), allowed)
     return instantiate(system, without_starting_weights(init_args), allowed)
 
 

@@ -24,6 +24,7 @@ from vcgen.io import check, read_json
 from vcgen.schema import ModelSide, Unit
 from vcgen.tensors import TensorsWithin, all_finite, first_names, misfit, mismatch, read_tensors, write_tensors
 from vcgen.terminal import one_line
+from vcgen.types import FieldModel
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -88,7 +89,7 @@ def save(
     return folder
 
 
-def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequence[str] = ()) -> Any:
+def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequence[str] = ()) -> FieldModel:
     """The system of a model folder, with its weights, in eval mode on ``device``; ``.config`` holds the parsed
     config.json.
 
@@ -102,7 +103,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
     config = read_config(folder)
     weights = read_weights(folder)
 
-    def build() -> Any:
+    def build() -> FieldModel:
         return build_system(config["class_path"], config["init_args"], plugins)
 
     try:
@@ -121,7 +122,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
         raise UserError(
             f"the weights of {folder} do not fit {config['class_path']}: {difference}; export the checkpoint again"
         )
-    if getattr(system, "prior", None) is not None and config.get("diffusers"):
+    if system.prior is not None and config.get("diffusers"):
         _refuse_other_prior(system.prior, folder)
     system.load_state_dict(weights)
     system.config = config

@@ -1,5 +1,6 @@
 """``vcgen evaluate``: measure a model folder on a shard folder under a protocol file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,8 +14,9 @@ from vcgen.terminal import say, unstyled
 if TYPE_CHECKING:
     from vcgen.evaluation.protocol import Protocol
     from vcgen.evaluation.results import Results
-    from vcgen.evaluation.runner import Settings
+    from vcgen.evaluation.runner import Origin, Settings
     from vcgen.systems.distillation.distilled import Distilled
+    from vcgen.types import FieldModel
 
 EXAMPLE = """example:
   vcgen evaluate --model outputs/cars/model --data data/cars64/test \
@@ -109,20 +111,29 @@ def evaluate(
     settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error, *by_name(metrics))
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, settings.device, plugins or ())
-    check_views(loaded_protocol, model, 1 if distill else getattr(system, "most_views", None))
+    check_views(loaded_protocol, model, 1 if distill else system.most_views)
     places = Places(Path(data), Path(out), Path(train) if train else None)
     others = [load_results(other) for other in compare or []]
     others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
-    origin = Origin(Path(model).resolve().name, folder.hashes(model), dict(getattr(system, "config", {})))
+    origin = Origin(Path(model).resolve().name, folder.hashes(model), system.config)
+    scored: FieldModel | Distilled = system
     if distill:
-        from vcgen.systems.distillation.distilled import distilled
-
-        system = distilled(system, distill, seed, keep=places.out / "fields", plugins=plugins or ())
+        scored, origin = finetuned(system, origin, distill, seed, places.out / "fields", plugins or ())
         if together > 1 and not merge:
-            distill_in_groups(system, places.data, loaded_protocol, settings, together)
-        hashes = {**origin.hashes, "distillation": system.settings}
-        origin = replace(origin, name=f"{origin.name}, distilled", hashes=hashes)
-    _announce(evaluate_system(system, places.data, loaded_protocol, places.out, origin, settings, others), places.out)
+            distill_in_groups(scored, places.data, loaded_protocol, settings, together)
+    _announce(evaluate_system(scored, places.data, loaded_protocol, places.out, origin, settings, others), places.out)
+
+
+def finetuned(
+    system: "FieldModel", origin: "Origin", config: str, seed: int, keep: Path, plugins: Sequence[str]
+) -> "tuple[Distilled, Origin]":
+    """A model whose fields are distilled before they are scored, and what its results say of it. config, seed: see
+    :func:`evaluate`; keep: the folder of finished fields."""
+    from vcgen.systems.distillation.distilled import distilled
+
+    made = distilled(system, config, seed, keep, plugins=plugins)
+    hashes = {**origin.hashes, "distillation": made.settings}
+    return made, replace(origin, name=f"{origin.name}, distilled", hashes=hashes)
 
 
 def distill_in_groups(

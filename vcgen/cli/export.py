@@ -15,8 +15,9 @@ from vcgen.schema import Count, ModelSide, Name, Unit
 from vcgen.terminal import say
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule
     from torch import Tensor
+
+    from vcgen.types import FieldModel
 
 
 def main(arguments: list[str]) -> None:
@@ -65,7 +66,7 @@ def export_checkpoint(
     rename_weights(content, [])
     state = content["state_dict"]
 
-    def build() -> "LightningModule":
+    def build() -> "FieldModel":
         return _build(entry, checkpoint, plugins)
 
     if difference := misfit(build, state) or mismatch((system := build()).state_dict(), state):
@@ -75,7 +76,7 @@ def export_checkpoint(
         )
     if weights == "ema":
         state.update(_ema_weights(content, system, checkpoint))
-    return folder.save(out, state, _config(content, weights), getattr(system, "prior", None), half)
+    return folder.save(out, state, _config(content, weights), system.prior, half)
 
 
 def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return content["vcgen"]
 
 
-def _build(entry: dict[str, Any], path: Path, plugins: Sequence[str]) -> "LightningModule":
+def _build(entry: dict[str, Any], path: Path, plugins: Sequence[str]) -> "FieldModel":
     from vcgen.checkpoints.build import build_system
 
     try:
@@ -110,7 +111,7 @@ def _build(entry: dict[str, Any], path: Path, plugins: Sequence[str]) -> "Lightn
         raise type(error)(f"{path}, trained with vcgen {entry.get('version')}: {error}") from error.__cause__
 
 
-def _ema_weights(content: dict[str, Any], system: "LightningModule", path: Path) -> "dict[str, Tensor]":
+def _ema_weights(content: dict[str, Any], system: "FieldModel", path: Path) -> "dict[str, Tensor]":
     from torch import Tensor
 
     from vcgen.tensors import mismatch

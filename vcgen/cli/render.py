@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from vcgen.cli.render_outputs import OutputOptions
     from vcgen.data.images.framing import RgbaImage
     from vcgen.data.input_camera import InputCamera
-    from vcgen.systems.base import FieldSystem
     from vcgen.systems.distillation.distilled import Distilled
-    from vcgen.systems.nerfdiff import NerfDiff
+    from vcgen.types import FieldModel
 
 #: Views, and frames of a turntable, at most.
 MOST = 3600
@@ -153,10 +152,10 @@ def _check_input(elevation: float | None, distance: float | None, fov: float | N
 
 def _open(
     model: str, device: str, distill: str | None, seed: int, keep: Path, plugins: Sequence[str]
-) -> "FieldSystem | Distilled":
+) -> "FieldModel | Distilled":
     from vcgen.checkpoints import model_folder as folder
 
-    system: NerfDiff = folder.load(model, device, plugins)
+    system = folder.load(model, device, plugins)
     if distill is None:
         return system
     from vcgen.systems.distillation.distilled import distilled
@@ -165,7 +164,7 @@ def _open(
 
 
 def _render_all(
-    system: "FieldSystem | Distilled",
+    system: "FieldModel | Distilled",
     input_camera: "InputCamera",
     images: "dict[Path, RgbaImage]",
     targets: dict[Path, Path],

@@ -20,12 +20,11 @@ from vcgen.errors import UserError
 from vcgen.io import write_bytes
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.terminal import printable
-from vcgen.types import Rendering, Scene
+from vcgen.types import FieldModel, Rendering, Scene
 from vcgen.visualization.images import contact_sheet, depth_image, to_uint8, write_gif, write_mp4, write_png
 from vcgen.visualization.mesh_files import write_mesh
 
 if TYPE_CHECKING:
-    from vcgen.systems.base import FieldSystem
     from vcgen.systems.distillation.distilled import Distilled
 
 
@@ -55,7 +54,7 @@ class Report:
 
 
 def render_image(
-    system: "FieldSystem | Distilled",
+    system: "FieldModel | Distilled",
     input_camera: InputCamera,
     path: Path,
     image: RgbaImage,
@@ -97,7 +96,7 @@ def render_image(
 
 
 def _render(
-    system: "FieldSystem | Distilled", field: Scene, cameras: Cameras, options: OutputOptions, bar: Progress, name: str
+    system: "FieldModel | Distilled", field: Scene, cameras: Cameras, options: OutputOptions, bar: Progress, name: str
 ) -> Rendering:
     """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height,
     width).

@@ -1,10 +1,23 @@
 """What every encoder is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
+from vcgen.errors import UserError
 from vcgen.types import Scene, Views
+
+
+class Recipe(NamedTuple):
+    """How to build an encoder that gives one certain scene whatever it is shown: its class, arguments as in a model
+    folder, and weights.
+    """
+
+    kind: "type[Encoder]"
+    init_args: dict[str, Any]
+    weights: dict[str, Tensor]
 
 
 class Encoder(nn.Module, ABC):
@@ -20,3 +33,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, context: Views) -> Scene:
         """context: (batch, n) views -> ``batch`` scenes."""
+
+    def recipe(self, scene: Scene, arguments: Mapping[str, Any]) -> Recipe:
+        """Of the first of scenes that it made and that were finetuned since. arguments: its own, as in a model folder.
+
+        Raises UserError where single scenes cannot be kept, as here.
+        """
+        raise UserError(f"a single scene of {type(self).__name__} cannot be kept: give it a method `recipe`")

@@ -1,14 +1,16 @@
 """A hash grid of one scene: its entries are parameters. No input view is used."""
 
 import itertools
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vcgen.encoders.base import Encoder
+from vcgen.encoders.base import Encoder, Recipe
 from vcgen.fields.hashgrid import HashGrid, HashGridField
 from vcgen.schema import AtLeastOne, Count, Finite, Length
-from vcgen.types import Views
+from vcgen.types import Scene, Views
 
 
 class SceneHashGrid(Encoder):
@@ -54,8 +56,40 @@ class SceneHashGrid(Encoder):
 
     def forward(self, context: Views) -> HashGridField:
         """``context`` gives only the batch size."""
-        batch = len(context.images)
+        return self.scene(len(context.images))
+
+    def scene(self, batch: int = 1) -> HashGridField:
+        """The scene as it is now, given to a batch."""
         center = self.center.expand(batch, 3)
         return HashGridField(
             self.grid, self.decoder, center, center.new_full((batch,), self.radius), self.half_size, self.blob
         )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of its constructor that the weights do not replace, as in a model folder."""
+        grid = {
+            "levels": self.grid.levels,
+            "features": self.grid.features,
+            "log2_size": self.grid.log2_size,
+            "coarsest": self.grid.sizes[0],
+            "finest": self.grid.sizes[-1],
+        }
+        return {
+            "grid": {"class_path": f"{HashGrid.__module__}.{HashGrid.__qualname__}", "init_args": grid},
+            "half_size": self.half_size,
+            "radius": self.radius,
+            "center": self.center.tolist(),
+            "hidden": self.decoder[0].out_features,
+            "depth": len(self.decoder) // 2,
+            "blob": list(self.blob),
+        }
+
+    def recipe(self, scene: Scene, arguments: Mapping[str, Any]) -> Recipe:
+        """See :meth:`Encoder.recipe`: its own, with the scene's weights."""
+        field = cast(HashGridField, scene)
+        parts = {"grid": field.grid, "decoder": field.decoder}
+        weights = {
+            f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
+        }
+        return Recipe(type(self), dict(arguments), {**weights, "center": field.center[0]})

@@ -1,12 +1,15 @@
 """A triplane of one scene: the planes are parameters. No input view is used."""
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
-from vcgen.encoders.base import Encoder
+from vcgen.encoders.base import Encoder, Recipe
 from vcgen.fields.triplane import Projection, TriplaneDecoder, TriplaneField
 from vcgen.schema import AtLeastOne, Finite, Length, NotNegative, PlaneSide
-from vcgen.types import Views
+from vcgen.types import Scene, Views
 
 
 class SceneTriplane(Encoder):
@@ -56,3 +59,24 @@ class SceneTriplane(Encoder):
         planes: Tensor = self.planes.expand(batch, -1, -1, -1, -1)
         radius = frame.new_full((batch,), self.radius)
         return TriplaneField(planes, self.decoder, frame, self.half_size, radius, self.projection, self.eye_distance)
+
+    def recipe(self, scene: Scene, arguments: Mapping[str, Any]) -> Recipe:
+        """See :meth:`Encoder.recipe`."""
+        return self.holding(scene, arguments["decoder"])
+
+    @staticmethod
+    def holding(scene: Scene, decoder: Any) -> Recipe:
+        """Of the first scene of a TriplaneField. decoder: its class and arguments, as in a model folder."""
+        field = cast(TriplaneField, scene)
+        arguments = {
+            "decoder": decoder,
+            "plane_size": field.planes.shape[-1],
+            "plane_channels": field.planes.shape[2],
+            "half_size": field.half_size,
+            "radius": float(field.radius[0]),
+            "projection": field.projection,
+            "eye_distance": field.eye_distance,
+        }
+        weights = {"planes": field.planes[:1], "frame": field.frame[0]}
+        weights |= {f"decoder.{name}": value for name, value in field.decoder.state_dict().items()}
+        return Recipe(SceneTriplane, arguments, weights)

@@ -2,7 +2,8 @@
 input camera.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
-from vcgen.encoders.base import Encoder
+from vcgen.encoders.base import Encoder, Recipe
 from vcgen.fields.triplane import Projection, TriplaneDecoder, TriplaneField
 from vcgen.schema import GROUPS, HEAD, AtLeastOne, Length, PlaneSide, check_levels
-from vcgen.types import Views
+from vcgen.types import Scene, Views
 
 
 class TriplaneEncoder(Encoder):
@@ -90,6 +91,12 @@ class TriplaneEncoder(Encoder):
         frame[:, :3, 3] = camera.centers + self.distance * camera.c2w[:, :3, 2]
         radius = torch.full_like(camera.near, self.radius)
         return TriplaneField(planes, self.decoder, frame, self.half_size, radius, self.projection, self.distance)
+
+    def recipe(self, scene: Scene, arguments: Mapping[str, Any]) -> Recipe:
+        """See :meth:`Encoder.recipe`: that of a SceneTriplane."""
+        from vcgen.encoders.scene_triplane import SceneTriplane
+
+        return SceneTriplane.holding(scene, arguments["decoder"])
 
     def resample(self, image: Tensor, camera: Cameras) -> Tensor:
         """Crop (batch, 3, H, W) to what the box's middle plane spans, plane_size x plane_size.

@@ -3,7 +3,6 @@ that stands on one.
 """
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import exp, log
 from typing import Any, cast
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from vcgen.errors import UserError
 from vcgen.schema import AtLeastOne
-from vcgen.types import FieldWeights, Recipe
+from vcgen.types import FieldWeights
 
 #: Of the spatial hash (equation 4): corner (x, y, z) is stored at x xor y * 2654435761 xor z * 805459861, modulo the
 #: table's size.
@@ -197,13 +196,3 @@ class HashGridField:
 
     def __getitem__(self, scenes: slice) -> "HashGridField":
         return replace(self, center=self.center[scenes], radius=self.radius[scenes])
-
-    def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
-        """That of the SceneHashGrid that made the field, with its present weights."""
-        parts = {"grid": self.grid, "decoder": self.decoder}
-        weights = {
-            f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
-        }
-        return Recipe(
-            "vcgen.encoders.scene_hashgrid.SceneHashGrid", dict(encoder), {**weights, "center": self.center[0]}
-        )

@@ -4,9 +4,8 @@
 
 import copy
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from vcgen.cameras import rotate
 from vcgen.fields.lookup import channels_last, sample_planes
 from vcgen.schema import AtLeastOne, Count, Finite, Positive
-from vcgen.types import FieldWeights, Recipe
+from vcgen.types import FieldWeights
 
 Projection = Literal["orthographic", "perspective"]
 Aggregation = Literal["sum", "concat"]
@@ -138,18 +137,3 @@ class TriplaneField:
 
     def __getitem__(self, scenes: slice) -> "TriplaneField":
         return replace(self, planes=self.planes[scenes], frame=self.frame[scenes], radius=self.radius[scenes])
-
-    def recipe(self, encoder: Mapping[str, Any]) -> Recipe:
-        """That of a SceneTriplane."""
-        arguments = {
-            "decoder": encoder["decoder"],
-            "plane_size": self.planes.shape[-1],
-            "plane_channels": self.planes.shape[2],
-            "half_size": self.half_size,
-            "radius": float(self.radius[0]),
-            "projection": self.projection,
-            "eye_distance": self.eye_distance,
-        }
-        weights = {"planes": self.planes[:1], "frame": self.frame[0]}
-        weights |= {f"decoder.{name}": value for name, value in self.decoder.state_dict().items()}
-        return Recipe("vcgen.encoders.scene_triplane.SceneTriplane", arguments, weights)

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 import lightning.pytorch as pl
 import torch
@@ -11,12 +12,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from vcgen.cameras import Cameras
+from vcgen.diffusion.base import ImagePrior
 from vcgen.errors import UserError
 from vcgen.optim.optimizer import OptimizerOptions, average_gradients, clip_gradients, total_norm
 from vcgen.random import run_seed, seeded
 from vcgen.schema import NotNegative
-from vcgen.types import Example, Rendering, Scene, Views
+from vcgen.types import Example, FieldModel
 
 
 class System(pl.LightningModule, ABC):
@@ -24,6 +25,8 @@ class System(pl.LightningModule, ABC):
 
     #: The data modules of vcgen that it learns from, by the names of their classes; none: any.
     takes: tuple[str, ...] = ()
+    #: The model folder that its weights start from.
+    pretrained: Path | None = None
     #: What to change, by the names of its own options, when losses or gradients are not finite.
     advice_when_not_finite = (
         "lower model.optimizer.lr, set trainer.gradient_clip_val, or check the scenes with `vcgen data inspect`"
@@ -62,7 +65,7 @@ class System(pl.LightningModule, ABC):
         """Whether its weights mean something before any training, as those of a model folder do; `vcgen validate`
         asks.
         """
-        return getattr(self, "pretrained", None) is not None
+        return self.pretrained is not None
 
     @abstractmethod
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
@@ -193,26 +196,19 @@ class System(pl.LightningModule, ABC):
         return (passed := timer.time_elapsed()) / (passed + left)
 
 
-class FieldSystem(System):
-    """A system whose outcome is a scene: evaluation, callbacks and export use ``field`` and ``render``.
+class FieldSystem(System, FieldModel):
+    """A system whose outcome is a scene, and which a model folder can hold.
 
     Args:
         optimizer: Optimizer and learning rates.
         loss_weights: Weight of each loss by name.
     """
 
-    #: That of the model folder that it was loaded from.
-    config: dict[str, Any]
-    #: Input views of a scene that ``field`` can take; None: any number.
-    most_views: int | None = None
+    prior: ImagePrior | None
 
-    @abstractmethod
-    def field(self, context: Views) -> Scene:
-        """The scenes behind ``context``: (batch, n) views -> ``batch`` scenes."""
-
-    @abstractmethod
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """Images of scenes: cameras (batch, views), size (height, width) in pixels."""
+    def __init__(self, optimizer: OptimizerOptions, loss_weights: dict[str, NotNegative]):
+        super().__init__(optimizer, loss_weights)
+        self.prior = None
 
 
 class Mean(Metric):

@@ -3,17 +3,19 @@ on its renderings.
 """
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
-from vcgen.checkpoints.model_folder import start_from
+from vcgen.checkpoints import model_folder
 from vcgen.diffusion.base import SAMPLERS, ImagePrior, Sampler
-from vcgen.encoders.base import Encoder
+from vcgen.encoders.base import Encoder, Recipe
 from vcgen.errors import UserError
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.ray_batches import Background, ray_losses
@@ -96,7 +98,7 @@ class NerfDiff(FieldSystem):
         self.background_logit = nn.Parameter(torch.zeros(3)) if background == "learned" else None
         self.pretrained, self.train_field = pretrained, train_field
         if pretrained is not None:
-            start_from(self, pretrained)
+            model_folder.start_from(self, pretrained)
         self.encoder.requires_grad_(train_field)
         if self.background_logit is not None:
             self.background_logit.requires_grad_(train_field)
@@ -225,7 +227,7 @@ class NerfDiff(FieldSystem):
         sampler.
         """
         if self.prior is None:
-            raise UserError("this model has no diffusion prior to sample from: train one with model.prior")
+            return super().sample(context, cameras, generator)  # which says so
         if not 0 <= strength <= 1:
             raise UserError(f"strength is a fraction of the noise schedule: it must lie in [0, 1], {strength} does not")
         if sampler not in SAMPLERS:
@@ -247,3 +249,15 @@ class NerfDiff(FieldSystem):
             self.val_denoising.update(self.denoising_losses(field, example, noise)[0], example.weight)
             self.log("val/denoising", self.val_denoising, prog_bar=True)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
+
+
+def save_scene(
+    folder: Path, recipe: Recipe, render: RenderOptions, render_eval: RenderOptions, config: Mapping[str, Any]
+) -> Path:
+    """Write the model folder of one scene, without a prior; what image it is given does not matter. config: image size,
+    background, camera and whatever else config.json holds."""
+    encoder = {"class_path": f"{recipe.kind.__module__}.{recipe.kind.__qualname__}", "init_args": recipe.init_args}
+    arguments = {"encoder": encoder, "render": asdict(render), "render_eval": asdict(render_eval)}
+    built = {"class_path": f"{NerfDiff.__module__}.{NerfDiff.__qualname__}", "init_args": arguments}
+    weights = {f"encoder.{name}": value for name, value in recipe.weights.items()}
+    return model_folder.save(folder, weights, {**config, **built})

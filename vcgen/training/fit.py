@@ -206,7 +206,7 @@ class VcgenCLI(DiscreetCLI):
 
     def validate(self, **arguments: Any) -> None:
         """Lightning's own, where there is something to validate."""
-        if arguments.get("ckpt_path") is None and not getattr(self.model, "starts_trained", True):
+        if arguments.get("ckpt_path") is None and not self.model.starts_trained:
             advice = "give --ckpt_path best, last or a file, or --model.pretrained FOLDER where the model has it"
             raise UserError(f"there is nothing to validate: the weights are random; {advice}")
         self.trainer.validate(**arguments)

@@ -24,7 +24,7 @@ from vcgen.systems.distillation.loop import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.tensors import mismatch, read_tensors, write_tensors
 from vcgen.terminal import one_line
-from vcgen.types import Finetunable, Rendering, Scene, Views
+from vcgen.types import FieldModel, Finetunable, Rendering, Scene, Views
 
 ADVICE = "no configuration of a distillation; see configs/distill.yaml"
 #: Bytes of such a file, which has a page of settings.
@@ -148,7 +148,7 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def distilled(
-    system: NerfDiff,
+    system: FieldModel,
     config: str,
     seed: int = 0,
     keep: Path | None = None,
@@ -162,7 +162,7 @@ def distilled(
         Raises UserError for a
     file that is missing or of another kind, for rounds below 1 or a seed below 0, and for a model without a prior.
     """
-    if getattr(system, "prior", None) is None:
+    if not isinstance(system, NerfDiff) or system.prior is None:
         raise UserError(
             "this model has no diffusion prior to distill: train one with model.prior, or do without distillation"
         )

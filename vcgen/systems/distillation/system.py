@@ -2,7 +2,6 @@
 prior.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
 from vcgen.data.datamodules.single import OneScene
+from vcgen.encoders.base import Recipe
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
 from vcgen.guidance.ngd import NGD
@@ -21,7 +21,7 @@ from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
-from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.nerfdiff import NerfDiff, save_scene
 from vcgen.types import Example, Rendering, Scene, Views
 from vcgen.visualization.images import contact_sheet, to_uint8
 from vcgen.visualization.logging import show_image
@@ -70,6 +70,7 @@ class Distill(FieldSystem):
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options)
+        recipe_of(self.state)  # refuses now what could not be kept
         # The guidance ends the run; a smaller trainer.max_steps may end it before.
         loop = self.trainer.fit_loop.epoch_loop
         loop.max_steps = self.state.updates if loop.max_steps < 0 else min(loop.max_steps, self.state.updates)
@@ -117,7 +118,8 @@ class Distill(FieldSystem):
         and prior.
         """
         if self.writes:
-            save_field(self.state, Path(self.trainer.default_root_dir) / "field")
+            folder, system = Path(self.trainer.default_root_dir) / "field", self.state.system
+            save_scene(folder, recipe_of(self.state), system.render_options, system.render_eval, system.config)
 
     def log_images(self) -> None:
         """The first virtual views: renderings above the targets they are pulled towards."""
@@ -127,17 +129,6 @@ class Distill(FieldSystem):
         show_image(self.trainer, "virtual/renderings_above_targets", sheet)
 
 
-def save_field(state: Distillation, folder: Path) -> Path:
-    """The distilled field of one image as a model folder; the image that is given to it does not matter."""
-    system = state.system
-    recipe = state.result.recipe(system.config["init_args"]["encoder"]["init_args"])
-    config = {
-        **system.config,
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
-        "init_args": {
-            "encoder": {"class_path": recipe.class_path, "init_args": recipe.init_args},
-            "render": asdict(system.render_options),
-            "render_eval": asdict(system.render_eval),
-        },
-    }
-    return model_folder.save(folder, {f"encoder.{name}": value for name, value in recipe.weights.items()}, config)
+def recipe_of(state: Distillation) -> Recipe:
+    """Of the distilled field. Raises UserError where the model's encoder has none."""
+    return state.system.encoder.recipe(state.result, state.system.config["init_args"]["encoder"]["init_args"])

@@ -3,16 +3,15 @@
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcgen.cameras import Cameras, view_angles
-from vcgen.checkpoints import model_folder
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.viewpoints import around
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
@@ -20,6 +19,7 @@ from vcgen.errors import UserError
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, Count, Side
+from vcgen.systems.nerfdiff import save_scene
 from vcgen.types import Field, Rendering, Views
 from vcgen.visualization.images import contact_sheet, depth_image, to_uint8, write_gif, write_mp4, write_png
 from vcgen.visualization.logging import show_image
@@ -150,32 +150,6 @@ def save_field(system: Fitted, reference: Views, target: Path) -> Path:
     offset = camera.centers - scene.center
     orbit = float(offset.norm()), float(view_angles(offset)[1])
     assumed = InputCamera(float(camera.K[0, 0]), *orbit, float(camera.near), float(camera.far))
-    grid = {
-        "levels": scene.grid.levels,
-        "features": scene.grid.features,
-        "log2_size": scene.grid.log2_size,
-        "coarsest": scene.grid.sizes[0],
-        "finest": scene.grid.sizes[-1],
-    }
-    arguments = {
-        "grid": {"class_path": "vcgen.fields.hashgrid.HashGrid", "init_args": grid},
-        "half_size": scene.half_size,
-        "radius": scene.radius,
-        "center": scene.center.tolist(),
-        "hidden": cast(nn.Linear, scene.decoder[0]).out_features,
-        "depth": len(scene.decoder) // 2,
-        "blob": list(scene.blob),
-    }
-    config = {
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
-        "init_args": {
-            "encoder": {"class_path": "vcgen.encoders.scene_hashgrid.SceneHashGrid", "init_args": arguments},
-            "render": asdict(system.render_options),
-            "render_eval": asdict(system.render_eval),
-            "prior": None,
-        },
-        "image_size": list(reference.size),
-        "background": 1.0,
-        "camera": asdict(assumed),
-    }
-    return model_folder.save(target, {f"encoder.{name}": value for name, value in scene.state_dict().items()}, config)
+    config = {"image_size": list(reference.size), "background": 1.0, "camera": asdict(assumed)}
+    recipe = scene.recipe(scene.scene(), scene.arguments)
+    return save_scene(target, recipe, system.render_options, system.render_eval, config)

@@ -143,9 +143,7 @@ class RealFusion(FieldSystem):
     @property
     def whole_field(self) -> HashGridField:
         """The scene as it is now, without skipping."""
-        scene, center = self.scene, self.scene.center[None]
-        radius = center.new_full((1,), scene.radius)
-        return HashGridField(scene.grid, scene.decoder, center, radius, scene.half_size, scene.blob)
+        return self.scene.scene()
 
     def field(self, context: Views) -> OccupiedField:
         """The scene as it is now; ``context`` is not looked at."""

@@ -1,6 +1,6 @@
 """Images of a validation: input, target, rendering, depth and the prior's sample side by side, and a turntable."""
 
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -9,7 +9,6 @@ import torch
 from vcgen.cameras import orbit, view_angles
 from vcgen.schema import AtLeastOne, Count
 from vcgen.systems.base import FieldSystem
-from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Example, Scene
 from vcgen.visualization.images import contact_sheet, depth_image, to_uint8
 from vcgen.visualization.logging import show_animation, show_image
@@ -46,20 +45,24 @@ class Samples(pl.Callback):
         """Render the first target view of a scene once more, with its depth. Systems without a field draw their images
         themselves.
         """
-        if batch_idx >= self.scenes or trainer.sanity_checking or not trainer.loggers or not hasattr(module, "field"):
+        if (
+            batch_idx >= self.scenes
+            or trainer.sanity_checking
+            or not trainer.loggers
+            or not isinstance(module, FieldSystem)
+        ):
             return
         drawn = trainer.is_global_zero and batch.weight
         if not drawn and module.device_mesh is None:
             return
         # Where the networks are sharded, all processes must compute for one to see.
-        system = cast(FieldSystem, module)
-        field = system.field(batch.context)
-        row = image_row(system, field, batch)
+        field = module.field(batch.context)
+        row = image_row(module, field, batch)
         if not drawn:
             return
         self.rows.append(row)
         if batch_idx == 0 and self.turntable and self.validations % self.every == 0:
-            self._log_turntable(trainer, system, field, batch)
+            self._log_turntable(trainer, module, field, batch)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log the sheet."""
@@ -85,9 +88,9 @@ def image_row(module: FieldSystem, field: Scene, batch: Example) -> np.ndarray:
     colored = depth_image(depth, float(cameras.near[0, 0]), float(cameras.far[0, 0]), alpha)
     images = [batch.context.on(1.0)[0, 0], batch.target.on(1.0)[0, 0], rendering.rgb[0, 0]]
     row = [*map(to_uint8, images), colored]
-    if getattr(module, "prior", None) is not None:
+    if module.prior is not None:
         noise = torch.Generator(module.device).manual_seed(0)
-        row.append(to_uint8(cast(NerfDiff, module).sample(batch.context, cameras, noise)[0, 0]))
+        row.append(to_uint8(module.sample(batch.context, cameras, noise)[0, 0]))
     return np.stack(row)
 
 
