@@ -11,9 +11,10 @@ from scenes import listing, png, set_at
 from seen_dots import DOTS, worst_epipolar_error, worst_error
 from training import refusal
 from vcgen.cli.main import main
+from vcgen.data.formats.co3d_annotations import pinhole_pixels, poses, read_frames
 from vcgen.data.formats.framed import centered_square, cut, square_around
 from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.record import SceneRecord, check_pose, decode_views
 from vcgen.errors import UserError
 from vcgen.io import read_gzip
 
@@ -55,6 +56,31 @@ def test_cameras_are_those_that_were_written(tmp_path, kind):
     assert np.allclose(record.c2w, C2W, atol=1e-12) and np.allclose(record.K, K, atol=1e-12)
     assert record.views[0] == "frame000008" and (record.key, record.size) == ("cup_1_2_3", SIZE)
     assert worst_error(record) < 0.1 and worst_epipolar_error(record) < 0.2
+
+
+def test_an_annotation_of_the_published_data_is_what_a_phone_sees_from_where_the_solver_began(tmp_path):
+    found = frames("540_79043_153212", category="apple")[0]
+    found["image"]["size"] = [900, 2000]
+    found["viewpoint"] = {
+        "R": [
+            [-0.9941162467002869, -0.10805200785398483, 0.007596105802804232],
+            [0.10785271227359772, -0.9939004778862, -0.02301282249391079],
+            [0.010036354884505272, -0.022058159112930298, 0.9997063279151917],
+        ],
+        "T": [-0.35470789670944214, 1.2838153839111328, 14.110940933227539],
+        "focal_length": [3.959122657775879, 3.9611024856567383],
+        "principal_point": [-0.0, -0.0],
+        "intrinsics_format": "ndc_isotropic",
+    }
+    write_jgz(tmp_path / "frame_annotations.jgz", [found])
+    (frame,) = read_frames(tmp_path)
+    focal, center = pinhole_pixels(frame, frame.viewpoint)
+    assert focal == pytest.approx([1781.6, 1782.5], abs=0.1) and center.tolist() == [1000, 450]
+    (c2w,) = poses([frame])
+    check_pose(c2w, "it")
+    assert np.degrees(np.arccos((np.trace(c2w[:3, :3]) - 1) / 2)) < 7, "COLMAP's first camera is not turned at all"
+    depth = (np.linalg.inv(c2w) @ [0, 0, 0, 1])[2]
+    assert depth == pytest.approx(14.110940933227539), "z points forward in both conventions"
 
 
 @pytest.mark.parametrize("crop", ["center", "object", "none"])

@@ -87,6 +87,19 @@ def test_the_dots_are_where_the_packed_cameras_see_them(tmp_path, inverse, rows)
     assert record.K[0, 0, 0] * SIDE == pytest.approx(FOCAL * SIDE / 2), "and its focal length is f W / 2"
 
 
+def test_a_camera_of_the_published_data_stands_upright_30_degrees_up_and_sees_30(tmp_path):
+    world_mat = [[0, 0, -1, 0], [0.5, -0.86602539, 0, 0], [-0.86602539, -0.49999997, 0, 2.73199987], [0, 0, 0, 1]]
+    camera_mat = np.diag([3.7320509, 3.7320509, 1, 1])
+    arrays = {"world_mat_0": np.array(world_mat, np.float32), "camera_mat_0": camera_mat.astype(np.float32)}
+    write_object(tmp_path / "in" / CAR / "car", inverse=False, **arrays)
+    record = packed(tmp_path / "in", tmp_path / "out", "--lists", "")
+    (right, down, forward), eye = record.c2w[0, :3, :3].T, record.c2w[0, :3, 3]
+    assert np.linalg.norm(eye) == pytest.approx(2.732) and eye[2] == pytest.approx(2.732 * 0.5, abs=1e-6)
+    assert np.allclose(forward, -eye / 2.732, atol=1e-6), "it looks at the origin"
+    assert abs(right[2]) < 1e-6 and down[2] < -0.8, "and its image is upright"
+    assert 2 * np.degrees(np.arctan(0.5 / record.K[0, 0, 0])) == pytest.approx(30, abs=1e-4)
+
+
 def test_lists_tell_splits_and_near_and_far_are_pixelnerfs(tmp_path, source):
     record = packed(source, tmp_path / "train")
     assert keys(tmp_path / "train") == [f"{name}_{i}a_b" for name in (CAR, CHAIR) for i in (0, 1)]
