@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import abo_files
 import co3d_files
 import colmap_files
 import re10k_files
+import test_clevr3d
 import test_nmr
 import test_posed_folder
 import test_zero123plus
@@ -76,6 +78,17 @@ def re10k(folder: Path) -> list[str]:
     return ["--frames", str(folder / "frames"), "--square"]
 
 
+def abo(folder: Path) -> list[str]:
+    abo_files.write_benchmark(folder / "a", ("0",))
+    abo_files.write_renderings(folder / "b", "b")
+    return []
+
+
+def clevr3d(folder: Path) -> list[str]:
+    test_clevr3d.write_scenes(folder, (0, 1))
+    return ["--scale", "0.1"]
+
+
 def zero123plus(folder: Path) -> list[str]:
     for name in "ab":
         test_zero123plus.write_sheet(folder / f"{name}.png")
@@ -91,6 +104,8 @@ WRITERS: dict[str, Callable[[Path], list[str]]] = {
     "nmr": nmr,
     "co3d": co3d,
     "re10k": re10k,
+    "abo": abo,
+    "clevr3d": clevr3d,
     "zero123plus": zero123plus,
 }
 

@@ -13,7 +13,9 @@ from typing import Any, Literal, get_type_hints
 
 from vcgen import plugins
 from vcgen.cli import usage
+from vcgen.data.formats.abo import Abo
 from vcgen.data.formats.base import SceneFormat
+from vcgen.data.formats.clevr3d import Clevr3d
 from vcgen.data.formats.co3d import Co3d
 from vcgen.data.formats.colmap import Colmap
 from vcgen.data.formats.nmr import Nmr
@@ -40,6 +42,8 @@ FORMATS: tuple[SceneFormat[Any, Any], ...] = (
     Nmr(),
     Co3d(),
     Re10k(),
+    Abo(),
+    Clevr3d(),
     Zero123Plus(),
 )
 

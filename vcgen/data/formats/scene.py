@@ -105,6 +105,8 @@ def require_folder(source: Path) -> None:
 #: A file or folder that tells another layout -> what it is, and what to do.
 LAYOUTS = {
     "*.torch": "pixelSplat's chunks: vcgen data pack re10k",
+    "train_test_split.csv": "ABO's material benchmark: vcgen data pack abo",
+    "metadata.npz": "CLEVR3D: vcgen data pack clevr3d",
     "transforms*.json": "a transforms file: vcgen data pack transforms",
     "cameras.json": "the simplest layout: vcgen data pack folder",
     "index.json": "a shard folder, which is packed already",
