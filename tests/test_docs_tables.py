@@ -14,6 +14,7 @@ from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_triplane import SceneTriplane
@@ -70,6 +71,7 @@ def test_the_realfusion_page_lists_every_option_with_its_default(heading, part):
 
 OPTIONS = [
     TriplaneEncoder,
+    LightFieldEncoder,
     TriplaneDecoder,
     RenderOptions,
     NerfDiff,

@@ -19,6 +19,7 @@ from text_folder import TINY, tiny_prior
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion import base as diffusion
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.triplane import TriplaneEncoder
@@ -51,6 +52,10 @@ WATCHED = tuple(
 )
 PHOTOS = ("systems/personalize.py draw", "data/images/photo_augment.py PhotoAugmentation.__call__")
 CAPTIONS = ("data/captions.py captions", "data/captions.py color_words", "systems/text2image.py TextToImage.denoising")
+
+
+def light_field() -> LightFieldEncoder:
+    return LightFieldEncoder(8, (8, 8), 8, shared=True, width=8, layers=1)
 
 
 def triplane() -> TriplaneEncoder:
@@ -146,8 +151,8 @@ def test_waits_are_counted_and_other_work_is_not():
 
 @pytest.mark.parametrize(
     "encoder",
-    [triplane, pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration)],
-    ids=["triplane", "pixelnerf"],
+    [triplane, light_field, pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration)],
+    ids=["triplane", "light field", "pixelnerf"],
 )
 def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder):
     fine = RenderOptions(4, importance=4, keep_coarse=True, around_depth=2)

@@ -32,6 +32,7 @@ CLASSES = (
     "vcgen.systems.realfusion.system.RealFusion",
     "vcgen.encoders.triplane.TriplaneEncoder",
     "vcgen.encoders.pixelnerf.PixelNerf",
+    "vcgen.encoders.light_field.LightFieldEncoder",
     "vcgen.encoders.scene_triplane.SceneTriplane",
     "vcgen.encoders.scene_hashgrid.SceneHashGrid",
     "vcgen.fields.hashgrid.HashGrid",

@@ -24,6 +24,7 @@ import vcgen.data.datamodules.photo
 import vcgen.data.datamodules.shards
 import vcgen.data.datamodules.single
 import vcgen.diffusion.prior
+import vcgen.encoders.light_field
 import vcgen.encoders.pixelnerf
 import vcgen.encoders.scene_hashgrid
 import vcgen.encoders.scene_triplane
