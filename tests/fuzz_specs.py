@@ -48,6 +48,11 @@ def anything(value: Any) -> bool:
     return True
 
 
+def anything_written(value: Any) -> bool:
+    """Any text."""
+    return isinstance(value, str)
+
+
 def one_of(*values: Any) -> Rule:
     """One of a few values; 1 is neither 1.0 nor True."""
     return lambda value: any(type(value) is type(other) and value == other for other in values)
@@ -134,7 +139,9 @@ PROTOCOL = table(
 )
 METRICS = {"psnr": real(0, 100), "ssim": real(-1.001, 1.001), "ssim_gauss": real(-1.001, 1.001)}
 RECORD = table(
-    fingerprint=table(model=TEXT, protocol=TEXT, data=TEXT, metrics=one_of(list(METRICS))),
+    fingerprint=table(
+        model=TEXT, protocol=TEXT, data=TEXT, metrics=one_of(list(METRICS)), features_=rows(anything_written)
+    ),
     object=KEY,
     group=NAME,
     seconds=real(0, 1e12),
@@ -156,6 +163,9 @@ RESULTS = table(
     model_=mapping(TEXT, anything),
     objects=anything,
     images=anything,
+    distances_=mapping(
+        TEXT, table(value=real(-1e12, 1e12), definition=TEXT, predicted=whole(0, 1 << 53), true=whole(0, 1 << 53))
+    ),
     columns_=mapping(
         TEXT,
         table(

@@ -9,7 +9,8 @@ from PIL import Image
 
 from vcgen.errors import UserError
 from vcgen.metrics import lpips as module
-from vcgen.metrics.lpips import SOURCES, find_weights, load_lpips, weights_folder
+from vcgen.metrics.lpips import SOURCES, find_weights, load_lpips
+from vcgen.metrics.weights import weights_folder
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def evaluate(
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
         seed: of the distillation's noise.
         on_error: stop at an object that cannot be read, or skip it: the report names it, and more than 5 % are refused.
-        metrics: further columns: a form of SSIM or PSNR by its name in docs/which_ssim.md, or a metric of yours by the
+        metrics: further columns, or FID and KID, by their names in docs/evaluation.md; or a metric of yours by the
             short name under which an installed package registers it or by the import path of its class, see
             docs/plugins.md.
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
@@ -221,7 +221,7 @@ def _announce(results: "Results | None", out: Path) -> None:
     if results is None:
         say(f"{out}: this shard is done; when all are, --merge instead of --shard writes the report")
         return
-    from vcgen.evaluation.report.table import rows
+    from vcgen.evaluation.report.table import distance_rows, rows
 
     heading, *body = rows(results)
     title = f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images"
@@ -241,4 +241,6 @@ def _announce(results: "Results | None", out: Path) -> None:
     for row in cells:
         table.add_row(*row)
     console.print(table)
+    for name, value, predicted, true in distance_rows(results)[1:]:
+        say(f"{name}: {value} (all images together: {predicted} predicted, {true} true)")
     say(f"{out / 'report.html'}, report.md, results.json")

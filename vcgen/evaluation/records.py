@@ -3,28 +3,32 @@ numbers.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct, structs, to_builtins
+from torch import Tensor
 
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
-from vcgen.io import read_json, write_bytes
+from vcgen.io import read_json, replacing, write_bytes
 from vcgen.metrics.image import check_values
 from vcgen.schema import Key, Name, NotNegative, Text, ViewNumber
+from vcgen.tensors import read_tensors, write_tensors
 
 ADVICE = "not a record of this vcgen evaluate: delete it and run again"
 
 
 class Fingerprint(Struct, frozen=True, forbid_unknown_fields=True):
-    """What must agree before two records may be averaged: SHA-256 of model, protocol and shard index, and the metrics'
-    names.
+    """What must agree before two records may be averaged: SHA-256 of model, protocol and shard index, the metrics'
+    names, and those of the networks whose features are kept.
     """
 
     model: Text
     protocol: Text
     data: Text
     metrics: tuple[str, ...]
+    features: tuple[str, ...] = ()
 
     def difference(self, other: "Fingerprint") -> str:
         """The names of the fields that differ, for a message; "" if none does."""
@@ -74,8 +78,8 @@ class RecordFile(ObjectScore, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class RecordFolder:
-    """The records of an evaluation, ``FOLDER/OBJECT.json`` each. Opening it refuses, or with ``overwrite`` deletes,
-    foreign records.
+    """The records of an evaluation, ``FOLDER/OBJECT.json`` each, with ``OBJECT.safetensors`` beside it where features
+    of the images are kept. Opening it refuses, or with ``overwrite`` deletes, foreign records.
     """
 
     def __init__(self, folder: Path, fingerprint: Fingerprint, overwrite: bool = False):
@@ -94,17 +98,27 @@ class RecordFolder:
     def read(self, key: str) -> ObjectScore | None:
         """The record of an object, or None while it has none."""
         path = self.folder / f"{key}.json"
-        if not path.is_file():
+        if not path.is_file() or (self.fingerprint.features and not self._features(key).is_file()):
             return None
         record = _read(path)
         if record.object != key:
             raise UserError(f"{path}: is the record of {record.object}; delete it and run again")
         return ObjectScore(*(getattr(record, name) for name in ObjectScore.__struct_fields__))
 
-    def write(self, score: ObjectScore) -> None:
-        """Store a record, atomically."""
+    def read_features(self, key: str) -> dict[str, Tensor]:
+        """The features of an object's images, "NETWORK.predicted" and "NETWORK.true"."""
+        return read_tensors(self._features(key), ADVICE)
+
+    def write(self, score: ObjectScore, features: Mapping[str, Tensor] = {}) -> None:
+        """Store a record, atomically, and the features before it."""
+        if features:
+            with replacing(self._features(score.object)) as path:
+                write_tensors(features, path)
         content = to_builtins(RecordFile(**structs.asdict(score), fingerprint=self.fingerprint))
         write_bytes(self.folder / f"{score.object}.json", (json.dumps(content, allow_nan=False) + "\n").encode())
+
+    def _features(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
 
 
 def _read(path: Path) -> RecordFile:

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from vcgen.errors import UserError
+from vcgen.evaluation.distances import Distance
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
@@ -39,7 +40,7 @@ class Results(Struct, frozen=True, forbid_unknown_fields=True):
         not be computed.
     skipped: object -> why it could not be read and is in no number (``--on_error skip``).
     protocol, definitions, versions, hashes, run (command, time, hardware), model (its config.json): provenance.
-    columns: of metrics that are not of this package, by name.
+    columns: of metrics that are not of this package, by name. distances: of all images together (FID, KID), by name.
     baselines: name -> mean, interval95, and this model's paired difference to it by metric.
     """
 
@@ -59,6 +60,7 @@ class Results(Struct, frozen=True, forbid_unknown_fields=True):
     objects: list[Row] = []
     images: list[Row] = []
     columns: dict[str, Column] = {}
+    distances: dict[str, Distance] = {}
 
     @property
     def metrics(self) -> list[str]:

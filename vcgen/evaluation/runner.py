@@ -20,12 +20,14 @@ from vcgen.data.shards.record import SceneRecord
 from vcgen.data.shards.table import SampleEntry
 from vcgen.data.views import scene_views
 from vcgen.errors import UserError
+from vcgen.evaluation.distances import Networks, distances, joined
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import Results, collect, compare
 from vcgen.evaluation.sharing import merged, note_count, objects_of
 from vcgen.io import file_sha256
 from vcgen.metrics.base import Metric
+from vcgen.metrics.distribution import DISTANCES
 from vcgen.metrics.image import Metrics
 from vcgen.metrics.lpips import Network
 from vcgen.metrics.named import further, load
@@ -102,16 +104,18 @@ def evaluate_system(
     chosen = [(key, number) for key, number in chosen if key not in skipped]
     for _, entry in index.samples:
         protocol.target_indices(entry.views, entry.key)
-    metrics, missing = _metrics(settings, protocol)
+    metrics, networks, missing = _metrics(settings, protocol)
     hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
     hashes |= {metric.name: metric.sha256 for metric in metrics.all if metric.sha256}
-    fingerprint = Fingerprint(" ".join(origin.hashes.values()), protocol.sha256, hashes["data"], tuple(metrics.names))
+    hashes |= {f"features_{name}": str(network.sha256) for name, network in networks.items()}
+    parts = " ".join(origin.hashes.values()), protocol.sha256, hashes["data"]
+    fingerprint = Fingerprint(*parts, tuple(metrics.names), tuple(networks))
     records = RecordFolder(out / "records", fingerprint, settings.overwrite)
     if isinstance(system, torch.nn.Module):
         system.to(settings.device).eval()
     if not settings.merge:
         note_count(out, settings.shard[1])
-        _score_all(system, index, chosen, protocol, metrics, records, settings, origin.name)
+        _score_all(system, index, chosen, protocol, metrics, networks, records, settings, origin.name)
     if settings.shard[1] > 1:
         return None
     scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
@@ -120,7 +124,9 @@ def evaluate_system(
     run = run_summary(settings, scores, time.perf_counter() - started)
     facts = {"versions": provenance.versions(), "hashes": hashes, "model": origin.config, "run": run}
     results = collect(origin.name, scores, protocol, metrics.others, **facts, missing=missing, skipped=skipped)
-    results = structs.replace(results, baselines=compare(results, others))
+    apart = [name for name in further(settings.named) if name in DISTANCES and name not in missing]
+    features = joined(records.read_features(key) for key, _ in chosen) if apart else {}
+    results = structs.replace(results, baselines=compare(results, others), distances=distances(apart, features))
     results.save(out)
 
     from vcgen.evaluation.report.report import write_report
@@ -151,17 +157,21 @@ def run_summary(settings: Settings, scores: Sequence[ObjectScore], seconds: floa
     }
 
 
-def _metrics(settings: Settings, protocol: Protocol) -> tuple[Metrics, dict[str, str]]:
-    """The metrics that can be computed, and why the others cannot."""
+def _metrics(settings: Settings, protocol: Protocol) -> tuple[Metrics, Networks, dict[str, str]]:
+    """The metrics that can be computed, the networks of distances, and why others cannot."""
     found: list[Metric] = []
+    networks = Networks()
     missing: dict[str, str] = {}
     for name in further([*(f"lpips_{network}" for network in settings.lpips), *protocol.metrics, *settings.named]):
         try:
-            found.append(load(name, settings.device, settings.offline))
+            if name in DISTANCES:
+                networks.add(name, settings.device, settings.offline)
+            else:
+                found.append(load(name, settings.device, settings.offline))
         except UserError as error:
             missing[name] = str(error)
             complain(f"{error}; going on without it", "warning")
-    return Metrics([*found, *settings.further]), missing
+    return Metrics([*found, *settings.further]), networks, missing
 
 
 def _score_all(
@@ -170,6 +180,7 @@ def _score_all(
     samples: list[tuple[str, int]],
     protocol: Protocol,
     metrics: Metrics,
+    networks: Networks,
     records: RecordFolder,
     settings: Settings,
     name: str,
@@ -197,17 +208,19 @@ def _score_all(
         task = progress.add_task(printable(f"{name}: objects"), total=len(samples))
         for key, number in samples:
             if settings.overwrite or records.read(key) is None:
-                records.write(score_object(system, index.read(number), protocol, metrics, settings))
+                records.write(*score_object(system, index.read(number), protocol, metrics, networks, settings))
             progress.advance(task)
 
 
 def score_object(
-    system: Renderer, record: SceneRecord, protocol: Protocol, metrics: Metrics, settings: Settings
-) -> ObjectScore:
-    """Render all target views of one scene and measure each of them."""
+    system: Renderer, record: SceneRecord, protocol: Protocol, metrics: Metrics, networks: Networks, settings: Settings
+) -> tuple[ObjectScore, dict[str, Tensor]]:
+    """Render all target views of one scene and measure each of them; with the features of these images and of all
+    true ones.
+    """
     started = time.perf_counter()
     targets = protocol.target_indices(len(record.images), record.key)
-    images = []
+    images, features = [], []
     with torch.no_grad():  # not inference_mode: a distillation needs gradients inside
         scene = system.field(views_of(record, protocol.context, protocol, settings.device))
         for start in range(0, len(targets), settings.views_per_call):
@@ -217,7 +230,13 @@ def score_object(
             _check_rendering(rendering.rgb, truth, record.key, chunk)
             values = metrics(rendering.rgb[0], truth.on(protocol.background)[0])
             images += [ImageScore(view, record.views[view], value) for view, value in zip(chunk, values, strict=True)]
-    return ObjectScore(record.key, record.group, time.perf_counter() - started, tuple(images))
+            features.append(networks.features(rendering.rgb[0], "predicted"))
+        for start in range(0, len(record.images) if networks else 0, settings.views_per_call):
+            every = range(start, min(start + settings.views_per_call, len(record.images)))
+            truth = views_of(record, every, protocol, settings.device)
+            features.append(networks.features(truth.on(protocol.background)[0], "true"))
+    score = ObjectScore(record.key, record.group, time.perf_counter() - started, tuple(images))
+    return score, joined(features)
 
 
 def images(

@@ -13,11 +13,8 @@ Accepted file names: torchvision's own (``vgg16-397923af.pth``, ``squeezenet1_1-
 ``squeezenet1_1_features.pth``, ``alexnet_features.pth``, which hold the convolutional part alone (keys
 ``features.N...``)."""
 
-import os
-import sys
 import warnings
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,21 +25,11 @@ from vcgen.archives import damaged_part
 from vcgen.errors import UserError
 from vcgen.io import file_sha256
 from vcgen.metrics.base import Column, Metric
+from vcgen.metrics.weights import Source, find, first_line
 from vcgen.tensors import all_finite
-from vcgen.terminal import one_line, printable
+from vcgen.terminal import one_line
 
 Network = Literal["vgg", "squeeze", "alex"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one network's weights come from. weights: torchvision's enumeration; published: its file name; features:
-    ours.
-    """
-
-    weights: str
-    published: str
-    features: str
 
 
 SOURCES: dict[Network, Source] = {
@@ -101,58 +88,14 @@ class PerceptualDistance(Metric):
         return distance.flatten().double()
 
 
-def weights_folder() -> Path:
-    """The documented folder for weights: ``$VCGEN_WEIGHTS``, else ``~/.cache/vcgen/weights``. It need not exist."""
-    return Path(os.environ.get("VCGEN_WEIGHTS") or Path.home() / ".cache" / "vcgen" / "weights").expanduser()
-
-
 def find_weights(network: Network, offline: bool = False) -> Path:
-    """The weights file of a network, downloaded if need be and allowed (see the module's text for the order).
-
-    Raises UserError, in one line that says what to put where, if there is none, or if a file's hash contradicts its
-    name."""
-    source = SOURCES[network]
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    for folder in (weights_folder(), cache):
-        for name in (source.published, source.features):
-            if (folder / name).is_file():
-                return _verified(folder / name, source)
-    if offline or os.environ.get("VCGEN_OFFLINE", "") not in ("", "0"):
-        raise UserError(_missing(source, network, "downloads are switched off"))
-    try:
-        return _download(source, cache)
-    except (OSError, RuntimeError) as error:
-        raise UserError(_missing(source, network, f"the download failed ({_first_line(error)})")) from error
+    """The weights file of a network, downloaded if need be and allowed; see :func:`vcgen.metrics.weights.find`."""
+    return find(SOURCES[network], f"LPIPS-{network}", offline)
 
 
 def load_lpips(network: Network, device: torch.device | str = "cpu", offline: bool = False) -> PerceptualDistance:
     """Find the weights of a network and build its distance; errors as :func:`find_weights`."""
     return PerceptualDistance(network, find_weights(network, offline), device)
-
-
-def _missing(source: Source, network: str, reason: str) -> str:
-    return (
-        f"no weights for LPIPS-{network}: {reason}; put torchvision's {source.published} "
-        f"(or {source.features}) into {weights_folder()}, or set VCGEN_WEIGHTS to the folder that holds it"
-    )
-
-
-def _verified(path: Path, source: Source) -> Path:
-    digits = source.published.removesuffix(".pth").rsplit("-", 1)[1]
-    if path.name == source.published and not file_sha256(path).startswith(digits):
-        raise UserError(
-            f"{path}: SHA-256 does not begin with {digits}, so the file is damaged; delete it and run again"
-        )
-    return path
-
-
-def _download(source: Source, cache: Path) -> Path:
-    import torchvision.models
-
-    url = getattr(torchvision.models, source.weights).IMAGENET1K_V1.url
-    print(printable(f"downloading {url} into {cache}"), file=sys.stderr)
-    torch.hub.load_state_dict_from_url(url, str(cache), map_location="cpu", check_hash=True, weights_only=True)
-    return cache / source.published
 
 
 def _fill(network: torch.nn.Module, path: Path) -> None:
@@ -169,9 +112,5 @@ def _fill(network: torch.nn.Module, path: Path) -> None:
             raise ValueError(f"{odd[0]} holds NaN or infinity")
     except Exception as error:  # a file of another kind can fail in any way
         raise UserError(
-            one_line(f"{path}: not the weights of this network ({_first_line(error)})", "replace the file")
+            one_line(f"{path}: not the weights of this network ({first_line(error)})", "replace the file")
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -8,13 +8,14 @@ import torch
 from vcgen import plugins
 from vcgen.errors import UserError, suggestion
 from vcgen.metrics.base import Metric
+from vcgen.metrics.distribution import DISTANCES
 from vcgen.metrics.image import DEFAULT, FURTHER
 from vcgen.metrics.lpips import Network, load_lpips
 
 #: Those of networks, whose weights have to be found.
 LEARNED = tuple(f"lpips_{network}" for network in get_args(Network))
-#: All names that mean a column.
-NAMES = (*(metric.name for metric in DEFAULT), *FURTHER, *LEARNED)
+#: All names that mean a column, or a distance of all images together.
+NAMES = (*(metric.name for metric in DEFAULT), *FURTHER, *LEARNED, *DISTANCES)
 
 
 def further(names: Sequence[str]) -> list[str]:
@@ -35,8 +36,8 @@ def by_name(given: Sequence[str] | None) -> tuple[tuple[Metric, ...], tuple[str,
 
 
 def load(name: str, device: torch.device | str = "cpu", offline: bool = False) -> Metric:
-    """The metric of a name, of those in :data:`NAMES` that are no default. Raises UserError, in one line that says what
-    to put where, for one whose weights are missing.
+    """The metric of a name, of those in :data:`NAMES` that are a column and no default. Raises UserError, in one line
+    that says what to put where, for one whose weights are missing.
     """
     if name in FURTHER:
         return FURTHER[name]

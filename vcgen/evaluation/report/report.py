@@ -16,7 +16,7 @@ from torch import Tensor
 from vcgen.evaluation.report.escaping import html_text, markdown_code, markdown_text
 from vcgen.evaluation.report.page import PAGE
 from vcgen.evaluation.report.row import latex_row, markdown_row, scored
-from vcgen.evaluation.report.table import difference_rows, number, rows, title
+from vcgen.evaluation.report.table import difference_rows, distance_rows, number, rows, title
 from vcgen.evaluation.results import Results
 from vcgen.io import write_bytes
 from vcgen.types import Rendering
@@ -63,6 +63,8 @@ def markdown(results: Results) -> str:
         "",
     ]
     parts += [*_markdown_table(rows(results)), "", "Brackets: 95 % intervals.", ""]
+    if results.distances:
+        parts += [*_markdown_table(distance_rows(results)), ""]
     if results.baselines:
         parts += ["Paired differences on the same objects:", "", *_markdown_table(difference_rows(results)), ""]
     missing = [
@@ -72,7 +74,7 @@ def markdown(results: Results) -> str:
     parts += [
         "## Definitions",
         "",
-        *(f"- **{markdown_text(k)}**: {markdown_text(v)}" for k, v in results.definitions.items()),
+        *(f"- **{markdown_text(k)}**: {markdown_text(v)}" for k, v in _definitions(results).items()),
         "",
     ]
     parts += [
@@ -106,10 +108,10 @@ def page(results: Results, images: Images) -> str:
     return Template(PAGE).substitute(
         title=html_text(f"{results.name} on {results.protocol['name']}"),
         summary=html_text(f"{results.protocol['description']} {summary(results)}"),
-        table=_html_table(rows(results)),
+        table=_html_table(rows(results)) + (_html_table(distance_rows(results)) if results.distances else ""),
         missing=missing,
         paired=paired,
-        definitions=_html_list(results.definitions),
+        definitions=_html_list(_definitions(results)),
         examples="".join(_example(results, label, entry, images) for label, entry in chosen_objects(results)),
         error_scale=f"{LARGEST_ERROR:g}",
         histogram=histogram([entry["psnr"] for entry in results.objects]),
@@ -190,6 +192,10 @@ def depth_panel(depth: Tensor, alpha: Tensor) -> NDArray[np.uint8]:
 def data_address(pixels: NDArray[np.uint8]) -> str:
     """A ``data:`` address that holds the pixels (height, width, 3) as PNG."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(pixels)).decode()
+
+
+def _definitions(results: Results) -> dict[str, str]:
+    return results.definitions | {name: distance.definition for name, distance in results.distances.items()}
 
 
 def _provenance(results: Results) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from vcgen.evaluation.distances import Distance
 from vcgen.evaluation.results import Results
 from vcgen.metrics.base import Column
+from vcgen.metrics.distribution import DISTANCES
 
 
 def title(results: Results, metric: str) -> str:
@@ -59,3 +61,25 @@ def difference_rows(results: Results) -> list[list[str]]:
             cells.append(text if entry is None else f"{text}; better on {entry['improved']:.0%}")
         table.append([name, *cells])
     return table
+
+
+def distance_rows(results: Results) -> list[list[str]]:
+    """Distances of all images together as text: a heading row, then one each; empty if there is none."""
+    if not results.distances:
+        return []
+    table = [["all images together", "↓", "predicted", "true"]]
+    for name, distance in results.distances.items():
+        table.append(
+            [distance_title(name), distance_number(name, distance), str(distance.predicted), str(distance.true)]
+        )
+    return table
+
+
+def distance_title(name: str) -> str:
+    """``FID-inception``."""
+    return DISTANCES[name].title if name in DISTANCES else name
+
+
+def distance_number(name: str, distance: Distance) -> str:
+    """A distance as it is printed."""
+    return f"{distance.value:.{DISTANCES[name].decimals if name in DISTANCES else 4}f}"
