@@ -18,7 +18,7 @@ def groups(name: str, split: str) -> set[str]:
     return {sample.group for _, sample in read_index(DATA / name / split).samples}
 
 
-@pytest.mark.parametrize("name", ["furniture64"])
+@pytest.mark.parametrize("name", ["furniture64", "kits64"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_bundled_objects_are_whole_and_as_many_as_their_page_says(name, split):
     index = read_index(DATA / name / split)
@@ -45,7 +45,12 @@ def test_the_makers_of_furniture_are_parted_and_named():
     assert len({creator[key] for key in train | test}) == int(re.search(r"textured models of (\d+) creators", PAGE)[1])
 
 
-@pytest.mark.parametrize("name", ["furniture64"])
+def test_the_makers_of_kits_are_parted():
+    makers = [{key.split("_")[1][:6] for key in groups("kits64", split)} for split in ("train", "test")]
+    assert makers == [{"kenney", "quater"}, {"kaykit"}]
+
+
+@pytest.mark.parametrize("name", ["furniture64", "kits64"])
 def test_families_of_bundled_objects_are_never_parted(name):
     families = read_families(DATA / name / "families.json")
     train, test = (groups(name, split) for split in ("train", "test"))

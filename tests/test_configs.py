@@ -160,12 +160,16 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     base, *_ = stack = stack_of(path)
     if "--model.pretrained" in path.read_text() and base != path:
         options["model__pretrained"] = untrained(base, tmp_path / "model")
-    data = yaml.safe_load(base.read_text())["data"]["init_args"]
+    parts = [yaml.safe_load(part.read_text()).get("data", {}).get("init_args", {}) for part in stack]
+    train = next((part["train"] for part in reversed(parts) if "train" in part), "")
+    folders = train if isinstance(train, list) else [train]
     if base.stem == "realfusion":
         options = {name: value for name, value in options.items() if not name.startswith("data__")} | REALFUSION
         options |= {"model__prior": tiny_folder(tmp_path / "prior")}
-    elif not (ROOT / data["train"]).is_dir():
+    elif not (there := [folder for folder in folders if (ROOT / folder).is_dir()]):
         options |= {"data__train": generated, "data__val": generated}
+    elif there != folders:  # what is made by code is not bundled
+        options |= {"data__train": json.dumps(there)}
     if path.stem == "text2image":
         names = tmp_path / "captions.json"
         names.write_text(json.dumps({f"scene{i}": {"names": ["cloud", "thing"]} for i in range(8)}))
