@@ -23,7 +23,7 @@ def made(name: str, views: int | None = None):
         ("sphere", 50, 1.3, 131.25 / 128),
         ("srn_test", 251, 1.3, 131.25 / 128),
         ("gso30", 16, 1.5, 280 / 256),
-        ("zero123plus", 6, 2.0, 0.5 / math.tan(math.radians(15))),
+        ("zero123plus", 6, 0.5 / math.tan(math.radians(15)), 0.5 / math.tan(math.radians(15))),
         ("turntable", 24, 1.3, 131.25 / 128),
     ],
 )

@@ -36,6 +36,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(kind, tmp_pa
     assert [more.read(n).images for n in (0, 1)] == [one.read(n).images for n in (0, 1)], "a longer set begins alike"
 
 
+@pytest.mark.slow  # three processes that import PyTorch
+@pytest.mark.parametrize("kind", ["cars", "objects"])
+def test_bytes_do_not_depend_on_the_number_of_workers(kind, tmp_path):
+    options = ("--size", "16", "--views", "2", "--count", "5", "--samples-per-shard", "2", "--depth")
+    assert synthesize(kind, tmp_path / "one", *options) == 0
+    assert synthesize(kind, tmp_path / "three", *options, "--workers", "3") == 0
+    assert listing(tmp_path / "one") == listing(tmp_path / "three")
+
+
 def test_scenes_state_their_licence_and_are_posed_objects_on_transparent_ground(tmp_path, capsys):
     assert synthesize("cars", tmp_path / "out", *FAST, "--count", "3", "--elevation", "10,20") == 0
     assert capsys.readouterr().out.splitlines()[0] == "3 cars of seed 0, 2 views, cameras sphere; licence CC0-1.0"

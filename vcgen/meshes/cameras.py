@@ -13,6 +13,7 @@ import torch
 
 from vcgen.cameras import Cameras, orbit, pinhole
 from vcgen.data.camera_file import read_camera_file
+from vcgen.data.formats.zero123plus import AZIMUTHS, ELEVATIONS, FOV, RADIUS
 from vcgen.data.shards.record import natural_order
 from vcgen.errors import UserError, suggestion
 
@@ -122,11 +123,10 @@ def gso30(random: np.random.Generator, views: int) -> Cameras:
 
 
 def zero123plus(random: np.random.Generator, views: int) -> Cameras:
-    """Zero123++ 1.2's six views: from 30 degrees on every 60, in turn 20 above and 10 below; 30 degrees of view at four
-    radii of the object, as InstantMesh has them. Azimuth 0 is the front."""
-    return _around(
-        30 + 60.0 * np.arange(views), np.where(np.arange(views) % 2, -10.0, 20.0), 2.0, 0.5 / math.tan(math.radians(15))
-    )
+    """Zero123++ 1.2's six views, by the numbers that its sheets are packed with; a ball of radius 0.5 fills them, and
+    its rim is a little cut, as in what the model learned from. Azimuth 0 is the front."""
+    focal = 0.5 / math.tan(math.radians(FOV["1.2"] / 2))
+    return _around(np.array(AZIMUTHS), np.array(ELEVATIONS["1.2"] * 3), 2 * RADIUS * focal, focal)
 
 
 def turntable(random: np.random.Generator, views: int) -> Cameras:
