@@ -1,16 +1,15 @@
-"""The main job on the bundled cars, start to end: train, export, measure on the test split, render one car. Run by
-`make demo`.
+"""The main job on the bundled cars. The best comes first: one car by the shipped model, from one image, as a turntable
+and a colored mesh, its field as it is beside the distilled one. Then the way there: train, export, measure, render. Run
+by `make demo` (six minutes on two cores) and `make demo-full`.
 
-Then field and diffusion prior together for two minutes, to see the prior's loss fall; and the same car by the shipped
-model, whose prior was trained longer: its field as it is, and distilled.
+Writes outputs/demo/: turntable.gif, turntable.mp4 and mesh.glb (the shipped model's), shipped.png (its views of the
+car, above the distilled ones), shipped/, distilled/; loss.png (the training's loss over its steps), results.json,
+report.md, report.html (its evaluation), contact_sheet.png (the car by the model just trained), car/, run/ (config.yaml,
+run.json, TensorBoard, checkpoints), model/ (what `vcgen.load` opens) and log.txt.
 
-Writes outputs/demo/: results.json, report.md, report.html (evaluation), turntable.gif, turntable.mp4, mesh.glb,
-contact_sheet.png (one test car), joint.png (the prior's loss over the steps), shipped.png (the shipped model's views of
-the car, above distilled ones), run/ and joint/ (config.yaml, run.json, TensorBoard, checkpoints), model/ (what
-`vcgen.load` opens) and log.txt.
-
-`--quick` trains for seconds and measures few images: it shows that everything works, not what is learned. `--file` also
-files the figures among the benchmarks' results."""
+`--full` trains for ten minutes, measures every view of the test cars, and then trains field and diffusion prior
+together for two minutes to see the prior's loss fall: joint.png, joint/. `--quick` trains for seconds: it shows that
+everything works, not what is learned. `--file` also files the figures among the benchmarks' results."""
 
 import argparse
 import codecs
@@ -29,15 +28,15 @@ from vcgen.data.shards.record import decode_views
 
 #: What the demo promises to write.
 WRITTEN = (
-    "results.json",
-    "report.html",
+    "shipped.png",
     "turntable.gif",
     "turntable.mp4",
     "mesh.glb",
-    "contact_sheet.png",
-    "joint.png",
-    "shipped.png",
     "distilled/turntable.gif",
+    "loss.png",
+    "report.html",
+    "results.json",
+    "contact_sheet.png",
     "run/config.yaml",
     "log.txt",
 )
@@ -46,16 +45,16 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 def main() -> None:
     options = parsed()
-    minutes, joint_minutes = (0.2, 0.1) if options.quick else (options.minutes, options.joint_minutes)
+    minutes = 0.2 if options.quick else options.minutes or (9.5 if options.full else 2.0)
     started = time.time()
     out = options.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    train_and_measure(out, minutes, options.quick)
     image = write_input(out / "input_car.png")
-    render(out, image)
-    losses = train_jointly(out, joint_minutes)
     render_shipped(out, image)
+    train_and_measure(out, minutes, options.full)
+    render_trained(out, image)
+    losses = train_jointly(out, 0.1 if options.quick else 2.0) if options.full else None
     figures = report(out, losses, time.time() - started)
     if options.file:
         save_results("demo", figures, table(figures["rows"]), options.quick)
@@ -64,31 +63,48 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9.5, help="training time of the field (default: 9.5)")
-    parser.add_argument(
-        "--joint-minutes", type=float, default=2.0, help="training time of field and prior together (default: 2)"
-    )
+    parser.add_argument("--full", action="store_true", help="train longer, measure all views, train the prior, too")
+    parser.add_argument("--minutes", type=float, help="training time of the field (default: 2; with --full 9.5)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--file", action="store_true")
     return parser.parse_args()
 
 
-def train_and_measure(out: Path, minutes: float, quick: bool) -> None:
-    """out/run, out/model, and the evaluation of that model."""
-    protocol = f"configs/protocols/cars64_view0{'_sparse' if quick else ''}.json"
+def render_shipped(out: Path, image: Path) -> None:
+    """One car by the shipped model: turntable and mesh; its views as they are above those of the distilled field."""
+    shipped = "render --model data/pretrained/cars64 --as_is true --elevation 20 --image"
+    run(out, shipped, image, "--out", out / "shipped")
+    keep(out, "shipped", "turntable.gif", "turntable.mp4", "mesh.glb")
+    distilled = ("--distill", "configs/distill.yaml", "--mesh-resolution", 0)
+    run(out, shipped, image, "--out", out / "distilled", *distilled)
+    stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
+    print(
+        f"\nlook: {os.path.relpath(out)}/turntable.gif, mesh.glb, shipped.png (as it is, above distilled)", flush=True
+    )
+
+
+def train_and_measure(out: Path, minutes: float, full: bool) -> None:
+    """out/run, out/model, out/loss.png, and the evaluation of that model."""
+    protocol = f"configs/protocols/cars64_view0{'' if full else '_sparse'}.json"
     run(out, "fit -c configs/cars64.yaml --trainer.max_time", days(minutes), "--trainer.default_root_dir", out / "run")
+    draw_curve(scalars(out / "run", "train/loss"), out / "loss.png", "the training's loss")
     run(out, "export --checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
     measured = f"evaluate --data data/cars64/test --protocol {protocol} --lpips squeeze"
     run(out, f"{measured} --baselines --train data/cars64/train --model", out / "model", "--out", out)
 
 
-def render(out: Path, image: Path) -> None:
-    """One car by the model that was just trained."""
+def render_trained(out: Path, image: Path) -> None:
+    """The car by the model that was just trained."""
     run(out, "render --as_is true --elevation 20 --model", out / "model", "--image", image, "--out", out / "car")
-    for name in ("turntable.gif", "turntable.mp4", "mesh.glb", "contact_sheet.png"):
-        if (out / "car" / name).exists():
-            shutil.copy(out / "car" / name, out / name)
+    keep(out, "car", "contact_sheet.png")
+
+
+def keep(out: Path, folder: str, *names: str) -> None:
+    """What a rendering has made, where one looks first."""
+    for name in names:
+        if (out / folder / name).exists():
+            shutil.copy(out / folder / name, out / name)
 
 
 def train_jointly(out: Path, minutes: float) -> list[tuple[int, float]]:
@@ -96,35 +112,25 @@ def train_jointly(out: Path, minutes: float) -> list[tuple[int, float]]:
     command = "fit -c configs/cars64.yaml -c configs/cars64_prior.yaml --model.train_field true"
     command += f" --model.optimizer.warmup_steps 20 --trainer.log_every_n_steps 1 --trainer.max_time {days(minutes)}"
     run(out, f"{command} --model.pretrained", out / "model", "--trainer.default_root_dir", out / "joint")
-    losses = denoising_losses(out / "joint")
-    draw_curve(losses, out / "joint.png")
+    losses = scalars(out / "joint", "train/denoising")
+    draw_curve(losses, out / "joint.png", "the prior's loss")
     return losses
 
 
-def render_shipped(out: Path, image: Path) -> None:
-    """The same car by the shipped model, as it is and distilled, one above the other."""
-    shipped = "render --model data/pretrained/cars64 --as_is --elevation 20 --mesh-resolution 0"
-    run(out, f"{shipped} --turntable-frames 0 --image", image, "--out", out / "shipped")
-    run(out, f"{shipped} --distill configs/distill.yaml --image", image, "--out", out / "distilled")
-    stack([out / "shipped" / "contact_sheet.png", out / "distilled" / "contact_sheet.png"], out / "shipped.png")
-
-
-def denoising_losses(run: Path, parts: int = 12) -> list[tuple[int, float]]:
-    """(step, the prior's loss) from a run's TensorBoard files, in means over parts of the run: single batches are
-    noisy.
-    """
+def scalars(run: Path, name: str, parts: int = 12) -> list[tuple[int, float]]:
+    """(step, value) from a run's TensorBoard files, in means over parts of the run: single batches are noisy."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run))
     events.Reload()
-    points = [(event.step + 1, event.value) for event in events.Scalars("train/denoising")]
+    points = [(event.step + 1, event.value) for event in events.Scalars(name)]
     size = -(-len(points) // parts)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(group[len(group) // 2][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
 def draw_curve(
-    points: list[tuple[int, float]], path: Path, size: tuple[int, int] = (480, 240), margin: int = 40
+    points: list[tuple[int, float]], path: Path, what: str, size: tuple[int, int] = (480, 240), margin: int = 40
 ) -> None:
     """A line through the points, from zero up."""
     from PIL import Image, ImageDraw
@@ -137,9 +143,7 @@ def draw_curve(
     pen.line(
         [(margin + width * x / right, margin + height * (1 - y / top)) for x, y in points], fill=(0, 90, 200), width=2
     )
-    pen.text(
-        (margin, margin - 16), f"the prior's loss, 0 to {top:.2f}, over {right} steps of joint training", fill="black"
-    )
+    pen.text((margin, margin - 16), f"{what}, 0 to {top:.2g}, over {right} steps", fill="black")
     image.save(path)
 
 
@@ -190,14 +194,15 @@ def write_input(path: Path) -> Path:
     return path
 
 
-def report(out: Path, losses: list[tuple[int, float]], seconds: float) -> dict:
+def report(out: Path, losses: list[tuple[int, float]] | None, seconds: float) -> dict:
     """Print the table and the paths; returns the figures."""
     results = {"vcgen": out, **{name: out / "baselines" / name for name in ("copy_input", "mean_image")}}
     results = {name: json.loads((folder / "results.json").read_text()) for name, folder in results.items()}
     rows = {name: found["mean"] for name, found in results.items()}
     print("\n" + "\n".join(table(rows)))
-    (start, first), (end, last) = losses[0], losses[-1]
-    print(f"\njoint training, the prior's loss: {first:.3f} at step {start}, {last:.3f} at step {end}")
+    if losses:
+        (start, first), (end, last) = losses[0], losses[-1]
+        print(f"\njoint training, the prior's loss: {first:.3f} at step {start}, {last:.3f} at step {end}")
     print(f"\n{seconds / 60:.1f} minutes. Written to {os.path.relpath(out)}/:")
     for name in WRITTEN:
         print(f"  {name}" if (out / name).exists() else f"  {name}: missing")

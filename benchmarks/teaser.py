@@ -1,6 +1,9 @@
-"""The README's image from a trained model: per test car the input, then truth and rendering of three other views.
+"""The README's images from a trained model with a prior, of five held-out cars.
 
-python benchmarks/teaser.py outputs/demo/model docs/images/teaser.png
+teaser.png: per car the input, then truth, amortized field and distilled field from two other sides. turntable.gif: the
+inputs, and the distilled fields once around.
+
+python benchmarks/teaser.py data/pretrained/cars64 docs/images
 """
 
 import argparse
@@ -14,29 +17,54 @@ from common import ROOT
 from vcgen.checkpoints import model_folder as folder
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
-from vcgen.visualization.images import contact_sheet, to_uint8
+from vcgen.systems.distillation.distilled import distilled
+from vcgen.training.callbacks.samples import turntable_frames
+from vcgen.visualization.images import contact_sheet, to_uint8, write_gif
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="folder of the images")
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "cars64" / "test")
+    parser.add_argument("--rounds", type=int, help="of the distillation (default: those of configs/distill.yaml)")
     options = parser.parse_args()
     model = folder.load(options.model)
-    scenes = FixedScenes(read_index(ROOT / "data" / "cars64" / "test"), scenes=5, targets=3)
-    images = [image for i in range(len(scenes)) for image in row(model, scenes[i])]
-    sheet = Image.fromarray(contact_sheet(np.stack(images), columns=7, gap=4))
+    scenes = FixedScenes(read_index(options.data), scenes=5, targets=2)
+    cars = [Car(model, scenes[i], options.rounds) for i in range(len(scenes))]
+    sheet = Image.fromarray(contact_sheet(np.stack([image for car in cars for image in car.row()]), columns=7, gap=4))
     sheet.resize((sheet.width * 3 // 2, sheet.height * 3 // 2), Image.Resampling.LANCZOS).save(
-        options.out, optimize=True
+        options.out / "teaser.png", optimize=True
     )
+    turns = np.stack([car.turn(24) for car in cars], 1)  # (frames, cars, H, W, 3)
+    seen = np.broadcast_to(np.stack([to_uint8(car.seen) for car in cars]), turns.shape)
+    frames = [contact_sheet(np.concatenate(pair), columns=len(cars), gap=4) for pair in zip(seen, turns, strict=True)]
+    write_gif(options.out / "turntable.gif", np.stack(frames), fps=10)
 
 
-@torch.inference_mode()
-def row(model, example) -> list[np.ndarray]:
-    """Input, then truth and rendering per target view; each (H, W, 3) uint8."""
-    seen = model.render(model.field(example.context), example.target.cameras, example.target.size).rgb[0]
-    pairs = zip(example.target.on(1.0)[0], seen, strict=True)
-    return [to_uint8(example.context.on(1.0)[0, 0]), *(to_uint8(image) for pair in pairs for image in pair)]
+class Car:
+    """One test car: its views, its field as it is, and distilled."""
+
+    def __init__(self, model, example, rounds: int | None):
+        self.model, self.example = model, example
+        self.seen = example.context.on(1.0)[0, 0]
+        self.distilled = distilled(model, "default", rounds=rounds).field(example.context)
+        with torch.inference_mode():
+            self.amortized = model.field(example.context)
+
+    @torch.inference_mode()
+    def row(self) -> list[np.ndarray]:
+        """Input, then truth, amortized and distilled per target view; each (H, W, 3) uint8."""
+        target = self.example.target
+        fields = (self.amortized, self.distilled)
+        amortized, final = (self.model.render(field, target.cameras, target.size).rgb[0] for field in fields)
+        views = zip(target.on(1.0)[0], amortized, final, strict=True)
+        return [to_uint8(self.seen), *(to_uint8(image) for view in views for image in view)]
+
+    @torch.inference_mode()
+    def turn(self, count: int) -> np.ndarray:
+        """The distilled field once around: (count, H, W, 3) uint8."""
+        return turntable_frames(self.model, self.distilled, self.example, count)
 
 
 if __name__ == "__main__":

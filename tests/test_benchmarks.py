@@ -104,7 +104,15 @@ def test_the_demo_runs_from_start_to_end_and_writes_what_it_promises(tmp_path):
     assert figures["rows"]["copy_input"]["psnr"] == pytest.approx(13.62, abs=0.01)
     assert json.loads((out / "results.json").read_text())["mean"] == figures["rows"]["vcgen"]
     assert not [line for line in lines if line.endswith(": missing")]
-    for name in ("report.html", "turntable.mp4", "run/config.yaml", "model/model.safetensors", "log.txt"):
+    for name in (
+        "report.html",
+        "turntable.mp4",
+        "loss.png",
+        "car/turntable.gif",
+        "run/config.yaml",
+        "model/model.safetensors",
+        "log.txt",
+    ):
         assert (out / name).stat().st_size > 0
     assert Image.open(out / "turntable.gif").n_frames > 1 and Image.open(out / "shipped.png").size[0] > 64
     assert len(trimesh.load(out / "mesh.glb", force="mesh").faces) > 0
