@@ -10,6 +10,7 @@ from argparse import ArgumentError
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,12 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 import vcgen.data.datamodules.photo
 import vcgen.data.datamodules.shards
 import vcgen.data.datamodules.single
-import vcgen.diffusion.prior
-import vcgen.encoders.light_field
-import vcgen.encoders.pixelnerf
-import vcgen.encoders.scene_hashgrid
-import vcgen.encoders.scene_triplane
-import vcgen.encoders.triplane
-import vcgen.guidance.ngd
-import vcgen.guidance.sds
-import vcgen.guidance.sjc
 import vcgen.personalization.dreambooth
 import vcgen.personalization.lora
 import vcgen.personalization.textual_inversion
-import vcgen.systems.distillation.data
-import vcgen.systems.distillation.system
-import vcgen.systems.nerfdiff
-import vcgen.systems.personalize
-import vcgen.systems.realfusion.system
-import vcgen.systems.text2image  # noqa: F401  (imported so that their classes are known by short names)
+import vcgen.systems.distillation.data  # noqa: F401  (imported so that their classes are known by short names)
 from vcgen import redaction
+from vcgen.checkpoints.build import CLASSES, WITHOUT_FIELD
 from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.data.datamodules.base import SceneDataModule
 from vcgen.errors import UserError
@@ -67,6 +55,9 @@ from vcgen.training.run_folder import alone_in
 from vcgen.training.slurm import slurm_layout
 from vcgen.training.stopping import StopSignals
 from vcgen.training.trainer_options import check_seed, check_trainer
+
+for path in (*CLASSES, *WITHOUT_FIELD):  # those that files may name are known by short names, too
+    import_module(path.rpartition(".")[0])
 
 DEFAULT_ROOT = "outputs/run"
 #: The callbacks that every run has, by their part of a configuration.
