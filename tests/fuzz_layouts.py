@@ -23,6 +23,8 @@ from vcgen.data.shards.conversion import convert_one
 from vcgen.data.shards.record import SceneRecord, decode_views
 from vcgen.errors import UserError
 
+FRAMES, LISTS = "cup/frame_annotations.jgz", "cup/set_lists/set_lists_fewview_dev.json"
+
 
 def subjects(folder: Path) -> Iterator[Subject]:
     """All of them. folder: to make the whole files in."""
@@ -34,12 +36,8 @@ def subjects(folder: Path) -> Iterator[Subject]:
     yield Subject("nmr cameras.npz", read(folder / "nmr"), spoil, functools.partial(packed, Nmr(), {"lists": ""}))
     co3d_files.write_category(folder / "co3d", ("1_2_3",))
     load, files = functools.partial(packed, Co3d(), {"up": "z"}), read(folder / "co3d")
-    yield Subject(
-        "co3d frame_annotations.jgz", files, spoil_one("cup/frame_annotations.jgz", spoil_jgz), load, annotated
-    )
-    yield Subject(
-        "co3d set_lists.json", files, spoil_one("cup/set_lists/set_lists_fewview_dev.json"), load, listed, 0.5
-    )
+    yield Subject("co3d frame_annotations.jgz", files, spoil_one(FRAMES, spoil_jgz), load, annotated)
+    yield Subject("co3d set_lists.json", files, spoil_one(LISTS), load, listed, 0.5)
 
 
 def packed(form: SceneFormat, own: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -74,13 +72,12 @@ def posed(files: Files) -> bool:
 
 def annotated(files: Files) -> bool:
     """Cameras are rigid, whose transposes are, too; which frames have any may change."""
-    (data,) = files.values()
+    data = files[FRAMES]
     views = [frame["viewpoint"] for frame in plain(gzip.decompress(data)) if frame.get("viewpoint")]
     return all(rigid([[*row, x] for row, x in zip(zip(*view["R"]), view["T"], strict=True)]) for view in views)
 
 
 def listed(files: Files) -> bool:
     """Of the frames there are at least two are named."""
-    (data,) = files.values()
-    numbers = {number for sequence, number, _ in plain(data)["train"] if sequence == "1_2_3"}
+    numbers = {number for sequence, number, _ in plain(files[LISTS])["train"] if sequence == "1_2_3"}
     return len(numbers & set(range(co3d_files.VIEWS))) >= 2

@@ -5,11 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from co3d_files import C2W, COVERED, SIZE, VIEWS, WORLD, K, frames, in_world, write_category, write_jgz
 from scenes import listing, png, set_at
 from seen_dots import DOTS, worst_epipolar_error, worst_error
 from training import refusal
+from vcgen.cameras import pytorch3d_to_c2w
 from vcgen.cli.main import main
 from vcgen.data.formats.co3d_annotations import pinhole_pixels, poses, read_frames
 from vcgen.data.formats.framed import centered_square, cut, square_around
@@ -78,6 +80,8 @@ def test_an_annotation_of_the_published_data_is_what_a_phone_sees_from_where_the
     assert focal == pytest.approx([1781.6, 1782.5], abs=0.1) and center.tolist() == [1000, 450]
     (c2w,) = poses([frame])
     check_pose(c2w, "it")
+    R, T = (torch.tensor(found["viewpoint"][name], dtype=torch.float64) for name in ("R", "T"))
+    assert np.allclose(c2w, pytorch3d_to_c2w(R, T))
     assert np.degrees(np.arccos((np.trace(c2w[:3, :3]) - 1) / 2)) < 7, "COLMAP's first camera is not turned at all"
     depth = (np.linalg.inv(c2w) @ [0, 0, 0, 1])[2]
     assert depth == pytest.approx(14.110940933227539), "z points forward in both conventions"

@@ -104,14 +104,14 @@ def read_list(category: Path, subset: str, split: str) -> set[tuple[str, int]]:
 
 
 def poses(frames: Sequence[Frame]) -> np.ndarray:
-    """(V, 4, 4) camera-to-world with OpenCV axes, of frames that have a viewpoint."""
-    import torch
-
-    from vcgen.cameras import pytorch3d_to_c2w
-
-    R = torch.tensor([frame.viewpoint.R for frame in frames if frame.viewpoint], dtype=torch.float64)
-    T = torch.tensor([frame.viewpoint.T for frame in frames if frame.viewpoint], dtype=torch.float64)
-    return pytorch3d_to_c2w(R, T).numpy()
+    """(V, 4, 4) camera-to-world with OpenCV axes, of frames that have a viewpoint: as
+    :func:`vcgen.cameras.pytorch3d_to_c2w`, without PyTorch, which every process that packs would load.
+    """
+    R = np.array([frame.viewpoint.R for frame in frames if frame.viewpoint])
+    T = np.array([frame.viewpoint.T for frame in frames if frame.viewpoint])
+    c2w = np.tile(np.eye(4), (len(R), 1, 1))
+    c2w[:, :3, :3], c2w[:, :3, 3] = R * [-1, -1, 1], -(R @ T[..., None])[..., 0]
+    return c2w
 
 
 def pinhole_pixels(frame: Frame, view: Viewpoint) -> tuple[np.ndarray, np.ndarray]:
