@@ -113,7 +113,10 @@ def test_types_are_printed_in_words(hint, text):
         (["--help"], {"SceneDataModule": "ShardData SceneData PhotoData ImageData"}),
         (
             ["--model.help", "NerfDiff"],
-            {"Encoder": "PixelNerf SceneHashGrid SceneTriplane TriplaneEncoder", "ImagePrior | null": "ViewPrior"},
+            {
+                "Encoder": "LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane TriplaneEncoder",
+                "ImagePrior | null": "ViewPrior",
+            },
         ),
         (["--model.help", "Distill"], {"Guidance | null": "NGD SDS SJC"}),
         (["--model", "NerfDiff", "--model.encoder.help", "TriplaneEncoder"], {"TriplaneDecoder": "TriplaneDecoder"}),

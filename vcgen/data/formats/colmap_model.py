@@ -88,8 +88,8 @@ def read_model(folder: Path) -> SparseModel:
     if not views:
         raise UserError(f"{path}: no image was placed; {ADVICE}")
     read = {f"points3D.{kind}": reader.points, POINTS_PLY: _ply_points}
-    name = next((name for name in read if (folder / name).exists()), None)
-    points = _checked_points(folder / name, read[name](folder / name)) if name else np.zeros((0, 3))
+    file = next((file for file in read if (folder / file).exists()), None)
+    points = _checked_points(folder / file, read[file](folder / file)) if file else np.zeros((0, 3))
     return SparseModel(sorted(views.values(), key=lambda view: natural_order(view.name)), points)
 
 

@@ -272,5 +272,5 @@ def decode_views(record: SceneRecord, indices: Sequence[int]) -> tuple[np.ndarra
     pixels = np.stack(
         [decode_png(record.images[i], shape, f"scene {record.key}, view {record.views[i]}") for i in indices]
     )
-    pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
-    return pixels[:, :3], (pixels[:, 3:] if record.background == "alpha" else None)
+    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    return images[:, :3], (images[:, 3:] if record.background == "alpha" else None)
