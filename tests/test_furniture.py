@@ -142,15 +142,11 @@ SIDES = "width#1=1\ndepth#1=1\nheight#1=1\n"
     [
         ("Public domain", [], {CATALOGUE: "nothing"}, "no model has a licence among cc0"),
         (BY, [{"id": "a"}], {}, "no model has a licence among cc0"),
-        (
-            "CC-0",
-            [],
-            {CATALOGUE: f"license=CC-0\nmodel#1=/x/a.obj\n{SIDES}"},
-            "x/a.obj is missing, which its catalogue",
-        ),
+        ("CC-0", [], {CATALOGUE: f"license=CC-0\nmodel#1=/x/a.obj\n{SIDES}"}, "has no x/a.obj"),
         ("Public domain", [{"id": "a", "width": "nan"}], {}, "model 1 has no usable width"),
         ("Public domain", [{"id": "a", "modelRotation": "1 2 3"}], {}, "model 1 has no usable modelRotation"),
-        ("Public domain", [{"id": "a", "modelRotation": "x"}], {}, "model 1 has no usable"),
+        ("Public domain", [{"id": "a", "modelRotation": "x"}], {}, "model 1 has no usable modelRotation"),
+        ("CC-0", [], {CATALOGUE: f"license=CC-0\n{SIDES}"}, "model 1 has no usable model;"),
     ],
 )
 def test_a_bad_catalogue_is_one_line(tmp_path, capsys, licence, pieces, files, reason):

@@ -70,7 +70,7 @@ def read_library(path: Path) -> list[Piece]:
                 piece = piece_of(path, whole, entry)
             except (KeyError, ValueError) as error:
                 raise UserError(
-                    one_line(f"{path}: {CATALOGUE}: model {number} has no usable {error}", ADVICE)
+                    one_line(f"{path}: {CATALOGUE}: model {number} has no usable {error.args[0]}", ADVICE)
                 ) from error
             note = notes.get(str(piece.file.parent))
             found = re.search(rb"https?://\S+/blends/view/\d+", content(archive, note)) if note else None
@@ -85,10 +85,7 @@ def piece_of(path: Path, whole: dict[str, str], entry: dict[str, str]) -> Piece:
     creator = entry.get("creator") or whole.get("creator") or whole.get("provider") or "unknown"
     licence = licence_of(entry.get("license") or whole.get("license", ""))
     sides = tuple(number(entry, name) for name in ("width", "depth", "height"))
-    rotation = tuple(map(float, entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split()))
-    matrix = np.array(rotation)
-    if matrix.shape != (9,) or not np.allclose(matrix.reshape(3, 3) @ matrix.reshape(3, 3).T, np.eye(3), atol=1e-3):
-        raise ValueError("modelRotation")
+    rotation = turning(entry.get("modelRotation", "1 0 0 0 1 0 0 0 1"))
     own = entry.get("id", file.stem).rpartition("#")[2]
     key = scene_key(f"{slug(creator)}_{slug(own)}")
     return Piece(
@@ -104,6 +101,17 @@ def number(entry: dict[str, str], name: str) -> float:
     except (KeyError, ValueError):
         pass
     raise ValueError(name)
+
+
+def turning(text: str) -> tuple[float, ...]:
+    """The nine numbers of a rotation; ValueError for others."""
+    try:
+        matrix = np.array([float(word) for word in text.split()]).reshape(3, 3)
+        if np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3):
+            return tuple(matrix.ravel().tolist())
+    except ValueError:
+        pass
+    raise ValueError("modelRotation")
 
 
 def parse_catalogue(text: str) -> tuple[dict[str, str], dict[int, dict[str, str]]]:

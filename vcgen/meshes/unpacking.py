@@ -11,11 +11,12 @@ import numpy as np
 
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
-from vcgen.meshes.furniture import ADVICE, Licence, Piece, content, opened, read_library
-from vcgen.terminal import one_line
+from vcgen.meshes.furniture import Licence, Piece, content, opened, read_library
 
 #: Who converted models of others, which makes their makers no relatives.
 CONVERTERS = ("etek", "eteks")
+#: In a line of an .obj file.
+NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 def unpack(
@@ -83,22 +84,17 @@ def split_of(maker: str, test_every: int) -> str:
 
 def write_piece(piece: Piece, folder: Path) -> None:
     """The model's file, named after its folder, and what lies beside it in the library, which it may name."""
-    folder.mkdir(parents=True)
     with opened(piece.library) as archive:
-        beside = [
-            PurePosixPath(name)
-            for name in archive.namelist()
-            if PurePosixPath(name).parent == piece.file.parent and not name.endswith("/")
-        ]
-        for file in beside if piece.file.parent.name else [piece.file]:
-            data = content(archive, str(file))
-            if file == piece.file:
-                turned = turn(data, np.array(piece.rotation).reshape(3, 3)) if file.suffix.lower() == ".obj" else data
-                (folder / f"{folder.name}{file.suffix.lower()}").write_bytes(turned)
-            elif re.fullmatch(r"[^\x00-\x1f/\\]{1,200}", file.name) and file.name != "..":
-                (folder / file.name).write_bytes(data)
-        if piece.file not in beside:
-            raise UserError(one_line(f"{piece.library}: {piece.file} is missing, which its catalogue names", ADVICE))
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        beside = [file for file in map(PurePosixPath, names) if file.parent == piece.file.parent != PurePosixPath(".")]
+        files = {file: content(archive, str(file)) for file in dict.fromkeys([piece.file, *beside])}
+    folder.mkdir(parents=True)
+    for file, data in files.items():
+        if file == piece.file:
+            turned = turn(data, np.array(piece.rotation).reshape(3, 3)) if file.suffix.lower() == ".obj" else data
+            (folder / f"{folder.name}{file.suffix.lower()}").write_bytes(turned)
+        elif re.fullmatch(r"[^\x00-\x1f/\\]{1,200}", file.name) and file.name != "..":
+            (folder / file.name).write_bytes(data)
 
 
 def turn(data: bytes, rotation: np.ndarray) -> bytes:
@@ -110,7 +106,7 @@ def turn(data: bytes, rotation: np.ndarray) -> bytes:
         point = rotation @ np.array([float(word) for word in found[2].split()[:3]])
         return found[1] + b" " + " ".join(f"{value:.6g}" for value in point).encode()
 
-    return re.sub(rb"^(vn?)[ \t]+([-+.\deE]+[ \t]+[-+.\deE]+[ \t]+[-+.\deE]+)", turned, data, flags=re.MULTILINE)
+    return re.sub(rb"^(vn?)[ \t]+(%b(?:[ \t]+%b){2})" % (NUMBER, NUMBER), turned, data, flags=re.MULTILINE)
 
 
 def attribution(pieces: list[Piece], makers: dict[str, str], test_every: int) -> str:
