@@ -132,6 +132,7 @@ PROTOCOL = table(
         ssim_valid_inferred_=one_of("gaussian-11-valid-inferred-range"),
         ssim_torchmetrics_=one_of("gaussian-11-reflected"),
         ssim_torchmetrics_inferred_=one_of("gaussian-11-reflected-inferred-range"),
+        dists_=one_of("vgg16"),
     ),
     split_=NAME,
     views_=whole(0, 99_999),

@@ -29,6 +29,7 @@ FURTHER_METRICS = {
     "ssim_valid_inferred": "gaussian-11-valid-inferred-range",
     "ssim_torchmetrics": "gaussian-11-reflected",
     "ssim_torchmetrics_inferred": "gaussian-11-reflected-inferred-range",
+    "dists": "vgg16",
 }
 SUPPORTED_QUANTISATION = "8-bit-rounded"
 ALL_OTHERS = "all others"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vcgen.errors import UserError
 from vcgen.metrics.base import Column, Metric
+from vcgen.metrics.dists import DISTS
 from vcgen.metrics.lpips import LPIPS
 from vcgen.metrics.ssim import at_inferred_range, ssim, ssim_gauss, ssim_skimage_gauss, ssim_torchmetrics, ssim_valid
 
@@ -79,6 +80,7 @@ COLUMNS = {
         " minimum, 1 where both are of one value each",
     ),
     "lpips": LPIPS,
+    "dists": DISTS,
 }
 
 

@@ -9,11 +9,12 @@ from vcgen import plugins
 from vcgen.errors import UserError, suggestion
 from vcgen.metrics.base import Metric
 from vcgen.metrics.distribution import DISTANCES
+from vcgen.metrics.dists import load_dists
 from vcgen.metrics.image import DEFAULT, FURTHER
 from vcgen.metrics.lpips import Network, load_lpips
 
 #: Those of networks, whose weights have to be found.
-LEARNED = tuple(f"lpips_{network}" for network in get_args(Network))
+LEARNED = ("dists", *(f"lpips_{network}" for network in get_args(Network)))
 #: All names that mean a column, or a distance of all images together.
 NAMES = (*(metric.name for metric in DEFAULT), *FURTHER, *LEARNED, *DISTANCES)
 
@@ -41,5 +42,7 @@ def load(name: str, device: torch.device | str = "cpu", offline: bool = False) -
     """
     if name in FURTHER:
         return FURTHER[name]
+    if name == "dists":
+        return load_dists(device, offline)
     network: Network = name.removeprefix("lpips_")  # type: ignore[assignment]  # NAMES has no others
     return load_lpips(network, device, offline)
