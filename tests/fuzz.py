@@ -191,13 +191,15 @@ def prepared(only: str = "") -> Iterator[list[Subject]]:
     import fuzz_layouts
     import fuzz_meshes
     import fuzz_models
+    import fuzz_published
     import fuzz_shards
     import fuzz_sources
     import fuzz_weights
 
     root = Path(tempfile.mkdtemp(prefix="vcgen-fuzz-"))
     try:
-        modules = (fuzz_shards, fuzz_sources, fuzz_layouts, fuzz_meshes, fuzz_evaluation, fuzz_models, fuzz_weights)
+        layouts = (fuzz_sources, fuzz_layouts, fuzz_published)
+        modules = (fuzz_shards, *layouts, fuzz_meshes, fuzz_evaluation, fuzz_models, fuzz_weights)
         made = [subject for module in modules for subject in module.subjects(root / module.__name__)]
         subjects = [subject for subject in made if only in subject.name]
         for subject in subjects:

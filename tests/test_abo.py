@@ -124,10 +124,10 @@ def keys_of_test(tmp_path) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        ("views.0.K", [1.0] * 8, "view 3: expected 3 x 3 numbers, row by row"),
+        ("views.0.K", [1.0] * 8, "view 3: 8 numbers, expected 3 x 3, row by row"),
         ("views.0.K", [FOCAL, 0, 0.5, 0, FOCAL, 0.5, 0, 0, 1], "view 3: fl_x, the focal length, is 1.2 pixels"),
         ("views.0.pose", [[1, 0, 0, 0]] * 4, "view 3: the pose's rotation is not orthonormal"),
-        ("views.0.pose", ["x"] * 16, "view 3: expected 4 x 4 numbers"),
+        ("views.0.pose", ["x"] * 16, "got `str` - at `$.views[0].pose[0]`"),
         ("views.0.index", 10, "two views have one name"),
         ("views.0.index", 77, "1 of 8 images are missing: render_77"),
         ("views", [], "length >= 2"),

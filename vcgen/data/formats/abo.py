@@ -6,9 +6,10 @@ and ``train_test_split.csv``; 91 views, ``K`` in pixels, ``pose`` camera-to-worl
 views, with a ``camera`` for each frame (render/render.py of jazcollins/amazon-berkeley-objects). Both have z up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -43,14 +44,16 @@ NOISE = (1, 254)
 ROOM = 1.02
 ADVICE = "unpack the archive again"
 Row = tuple[float, float, float, float]
+#: Of a matrix, row by row, in one list or a list for each row.
+Numbers = Annotated[list[float | list[float]], Meta(max_length=16)]
 
 
 class BenchmarkView(Struct):
     """A view in ``metadata.json``."""
 
     index: Annotated[int, Meta(ge=0, le=1_000_000)]
-    K: list[Any]
-    pose: list[Any]
+    K: Numbers
+    pose: Numbers
 
 
 class Metadata(Struct):
@@ -254,15 +257,15 @@ def _lit(folder: Path, environment: str) -> list[View]:
     return views
 
 
-def _square(values: Any, side: int, where: str) -> np.ndarray:
+def _square(values: Sequence[float | Sequence[float]], side: int, where: str) -> np.ndarray:
     """(side, side) of numbers that a file has row by row."""
-    try:
-        return np.array(values, dtype=np.float64).reshape(side, side)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{where}: expected {side} x {side} numbers, row by row") from error
+    numbers = [number for part in values for number in (part if isinstance(part, Sequence) else [part])]
+    if len(numbers) != side * side:
+        raise UserError(f"{where}: {len(numbers)} numbers, expected {side} x {side}, row by row")
+    return np.array(numbers, dtype=np.float64).reshape(side, side)
 
 
-def _opencv(values: Any, where: str) -> np.ndarray:
+def _opencv(values: Sequence[float | Sequence[float]], where: str) -> np.ndarray:
     """(4, 4) of a pose with Blender's axes."""
     pose = _square(values, 4, where) @ FLIP
     check_pose(pose, where)

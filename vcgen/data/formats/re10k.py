@@ -26,7 +26,7 @@ from vcgen.data.formats.splits import SPLITS, held_out
 from vcgen.data.formats.upright import Up, upright_turn
 from vcgen.data.images.arrays import shrink
 from vcgen.data.images.reading import decode_image, read_image
-from vcgen.data.shards.record import SceneRecord, check_pose, natural_order
+from vcgen.data.shards.record import SceneRecord, check_intrinsics, check_pose, natural_order
 from vcgen.errors import UserError
 from vcgen.io import read_bytes
 from vcgen.terminal import complain
@@ -175,8 +175,10 @@ def _read_frame(
     """The uint8 image and normalized intrinsics of a frame, as they are packed: as it is stored, since poses are of
     that.
     """
+    fx, fy, cx, cy = row[:4].tolist()
+    check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), where)
     image = (decode_image(file, where) if isinstance(file, bytes) else read_image(file)).astype(np.float32) / 255
-    (fx, fy, cx, cy), (height, width) = row[:4], image.shape[:2]
+    height, width = image.shape[:2]
     if settings.square:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
