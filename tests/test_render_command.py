@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
@@ -14,12 +15,13 @@ from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
 from stand_in import BallSystem
 from vcgen.cameras import view_angles
 from vcgen.checkpoints import model_folder as folder
-from vcgen.cli import main as cli
+from vcgen.cli import main as cli, render_outputs
 from vcgen.cli.render import main
 from vcgen.cli.usage import plain_words
 from vcgen.data.images.photo import prepare
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
+from vcgen.types import Views
 
 
 @pytest.fixture(scope="session")
@@ -278,3 +280,13 @@ def test_options_may_be_typed_as_people_do(typed, parsed):
 def test_pixels_stay_square_in_frames_that_are_not():
     K = InputCamera.of(CONFIG).cameras([0.0], 10.0, (32, 64)).K[0]
     assert K[0, 0] * 64 == pytest.approx((K[1, 1] * 32).item())
+
+
+@pytest.mark.parametrize(("error", "warned"), [(0.2, False), (0.3, True)])
+def test_a_field_that_does_not_show_the_image_is_warned_of(error, warned):
+    """A gray image, seen darker: its contrast against white is 0.5 a pixel."""
+    images = torch.full((1, 1, 3, 4, 4), 0.5)
+    seen = SimpleNamespace(render=lambda field, cameras, size, background: SimpleNamespace(rgb=images - 0.5 * error))
+    lost = render_outputs.missed(seen, None, Views(images, None), 1.0)
+    assert lost == pytest.approx(error**2)
+    assert bool(render_outputs._warning(lost)) == warned

@@ -20,7 +20,7 @@ from vcgen.errors import UserError
 from vcgen.io import write_bytes
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.terminal import printable
-from vcgen.types import FieldModel, Rendering, Scene
+from vcgen.types import FieldModel, Rendering, Scene, Views
 from vcgen.visualization.images import contact_sheet, depth_image, to_uint8, write_gif, write_mp4, write_png
 from vcgen.visualization.mesh_files import write_mesh
 
@@ -43,6 +43,11 @@ class OutputOptions:
     mesh_formats: tuple[str, ...]
     threshold: float | None
     transparent: bool
+
+
+#: An image of whose contrast the field misses more is unlike those that the shipped model learned from, of which it
+#: misses less (benchmarks/far_images.py).
+FAR = 0.055
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,12 @@ def render_image(
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
-        field = system.field(input_camera.context(image).to(system.device))
+        context = input_camera.context(image).to(system.device)
+        field = system.field(context)
+        lost = missed(system, field, context, options.background)
         cameras = input_camera.cameras(options.azimuths, options.elevation, image.alpha.shape)
         views = _render(system, field, cameras, options, bar, f"{path.name}: views")
-        lines = [f"{path} -> {target}", *_write_views(views, input_camera, target, options)]
+        lines = [f"{path} -> {target}", *_warning(lost), *_write_views(views, input_camera, target, options)]
         if options.turntable_frames:
             angles = [360 * i / options.turntable_frames for i in range(options.turntable_frames)]
             around = input_camera.cameras(angles, options.elevation, image.alpha.shape)
@@ -85,7 +92,13 @@ def render_image(
     mesh, problems = (
         ({}, []) if not options.mesh_resolution else _write_mesh(field, input_camera, target, options, lines)
     )
-    record = {"image": str(path), **_record(input_camera, cameras, options), "mesh": mesh, "arguments": arguments}
+    record = {
+        "image": str(path),
+        "missed": lost,
+        **_record(input_camera, cameras, options),
+        "mesh": mesh,
+        "arguments": arguments,
+    }
     write_bytes(
         target / "render.json", (json.dumps(record | provenance.record(), indent=2, default=str) + "\n").encode()
     )
@@ -93,6 +106,22 @@ def render_image(
         [*lines, _line(target / "render.json", "cameras, settings, versions")],
         [f"{path}: {problem}" for problem in problems],
     )
+
+
+def missed(system: "FieldModel | Distilled", field: Scene, context: Views, background: float) -> float:
+    """The part of an input image's contrast that its field does not show from the input's own side: mean squared
+    difference of the two, over that of image and background. context: (1, 1) views."""
+    image = context.on(background)
+    seen = system.render(field, context.cameras, context.size, background).rgb
+    contrast = (image - background).square().mean().clamp(min=1e-8)
+    return float((seen - image).square().mean() / contrast)
+
+
+def _warning(lost: float) -> list[str]:
+    if lost <= FAR:
+        return []
+    found = f"  warning: from its own side the field misses {lost:.0%} of what the image shows"
+    return [f"{found}; the image may be unlike those that the model learned from: expect little of its other sides"]
 
 
 def _render(
