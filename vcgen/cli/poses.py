@@ -82,9 +82,8 @@ def poses(
 
 def cut_out(photos: Path, masks: Path, report: Report) -> Path:
     """Write a mask of every photo that has none yet. Raises UserError where rembg is absent."""
-    from vcgen.data.images.arrays import encode_png
     from vcgen.data.images.photo import background_remover
-    from vcgen.data.images.reading import read_image
+    from vcgen.data.images.reading import encode_png, read_image
 
     if (remove := background_remover()) is None:
         raise UserError("--cutout removes backgrounds by rembg, which is not installed: pip install 'vcgen[cutout]'")

@@ -4,13 +4,12 @@ An image is a float32 array (H, W, 3) or (H, W, 4) in [0, 1]; with four channels
 premultiplied."""
 
 import functools
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vcgen.data.images.reading import read_image
+from vcgen.data.images.reading import encode_png, read_image
 from vcgen.errors import UserError
 
 
@@ -90,12 +89,3 @@ def encode_scene(pixels: list[np.ndarray], names: Sequence[str]) -> tuple[list[b
         raise UserError(f"{counts}; make all RGBA or all RGB")
     channels = 4 if transparent else 3
     return [encode_png(image[..., :channels]) for image in pixels], channels == 4
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 pixels (height, width), or with 3 or 4 channels."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

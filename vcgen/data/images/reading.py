@@ -142,7 +142,7 @@ def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[n
     Raises UserError for a wrong checksum, too, and for another shape, as a second header or a transparent color make
     it.
     """
-    if not chunks_are_whole(data):
+    if not chunks_are_whole(io.BytesIO(data)):
         raise UserError(f"{name}: the PNG is damaged (a checksum is wrong)")
     pixels = _decode(io.BytesIO(data), name, ("PNG",), upright=False)
     if pixels.shape != shape:
@@ -154,17 +154,31 @@ def decode_png(data: bytes, shape: tuple[int, int, int], name: str) -> NDArray[n
     return pixels
 
 
-def chunks_are_whole(png: bytes) -> bool:
-    """Whether every chunk has the checksum it carries. Decoders skip those of the pixels: to them a flipped bit often
-    is another color.
+def chunks_are_whole(file: IO[bytes]) -> bool:
+    """Whether every chunk of a PNG file has the checksum that it carries, up to the one that ends it.
+
+    Pillow skips those of the pixels: to it a flipped bit often is another color.
     """
-    position = len(PNG_START)
-    while position < len(png):
-        end = position + 8 + int.from_bytes(png[position : position + 4], "big")
-        if zlib.crc32(png[position + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
+    file.seek(len(PNG_START))
+    kind = b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        total = zlib.crc32(kind)
+        while length and (piece := file.read(min(length, 1 << 20))):
+            total, length = zlib.crc32(piece, total), length - len(piece)
+        if length or len(kind) < 4 or total != int.from_bytes(file.read(4), "big"):
             return False
-        position = end + 4
+    file.seek(0)
     return True
+
+
+def encode_png(pixels: NDArray[Any]) -> bytes:
+    """A PNG file of uint8 pixels (height, width), or with 3 or 4 channels, or of uint16 (height, width)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def image_to_array(image: "Image.Image", name: str, upright: bool = False) -> NDArray[np.uint8]:
@@ -220,7 +234,7 @@ def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS) -> N
 def _decode_checked(file: IO[bytes], name: str, upright: bool) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and odd parts: the file is taken, or refused below
-        if file.read(len(PNG_START)) == PNG_START and not _chunks_are_whole(file):
+        if file.read(len(PNG_START)) == PNG_START and not chunks_are_whole(file):
             raise _refusal(name, "a checksum in it is wrong")
         file.seek(0)
         return _decode(file, name, FORMATS, upright)
@@ -229,24 +243,6 @@ def _decode_checked(file: IO[bytes], name: str, upright: bool) -> NDArray[np.uin
 def _decode(file: IO[bytes], name: str, formats: tuple[str, ...], upright: bool) -> NDArray[np.uint8]:
     with _open(file, name, formats) as image:
         return image_to_array(image, name, upright)
-
-
-def _chunks_are_whole(file: IO[bytes]) -> bool:
-    """Whether every chunk of a PNG file has the checksum that it carries, up to the one that ends it.
-
-    Pillow skips those of the pixels: to it a flipped bit often is another color.
-    """
-    file.seek(len(PNG_START))
-    kind = b""
-    while kind != b"IEND":
-        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
-        total = zlib.crc32(kind)
-        while length and (piece := file.read(min(length, 1 << 20))):
-            total, length = zlib.crc32(piece, total), length - len(piece)
-        if length or len(kind) < 4 or total != int.from_bytes(file.read(4), "big"):
-            return False
-    file.seek(0)
-    return True
 
 
 def _open(file: IO[bytes], name: str, formats: tuple[str, ...]) -> "Image.Image":

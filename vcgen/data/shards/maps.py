@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcgen.data.images.reading import PNG_END, PNG_START, chunks_are_whole
+from vcgen.data.images.reading import PNG_END, PNG_START, chunks_are_whole, encode_png
 from vcgen.errors import UserError
 from vcgen.terminal import one_line
 
@@ -27,18 +27,18 @@ def encode_depth(distance: NDArray[np.float64], t_far: float) -> bytes:
     if (farthest := float(distance.max())) > t_far:
         raise UserError(f"a depth of {farthest:.6g} lies beyond t_far, {t_far:.6g}; raise it in the file of cameras")
     values = np.round(distance / t_far * _DEEPEST)
-    return _encode(np.where(distance > 0, values.clip(1), 0).astype(np.uint16))
+    return encode_png(np.where(distance > 0, values.clip(1), 0).astype(np.uint16))
 
 
 def encode_normals(normals: NDArray[np.float64]) -> bytes:
     """Of (height, width, 3) unit vectors, 0 where nothing is hit."""
     hit = np.abs(normals).max(-1, keepdims=True) > 0
-    return _encode(np.where(hit, np.round((normals + 1) / 2 * 255), 0).astype(np.uint8))
+    return encode_png(np.where(hit, np.round((normals + 1) / 2 * 255), 0).astype(np.uint8))
 
 
 def encode_mask(hit: NDArray[np.bool_]) -> bytes:
     """Of (height, width) truth values."""
-    return _encode(hit.astype(np.uint8) * 255)
+    return encode_png(hit.astype(np.uint8) * 255)
 
 
 def decode_depth(data: bytes, size: tuple[int, int], t_far: float, where: str = "a map") -> NDArray[np.float64]:
@@ -103,19 +103,11 @@ def check_maps(maps: dict[str, list[bytes]], count: int, size: tuple[int, int], 
                 raise UserError(f"{scene}: map {number} of {kind} is truncated ({len(data)} bytes, no end mark)")
 
 
-def _encode(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
 def _decode(data: bytes, kind: str, size: tuple[int, int], where: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The values of a map, which :func:`check_maps` has seen."""
     from PIL import Image
 
-    if not chunks_are_whole(data):
+    if not chunks_are_whole(io.BytesIO(data)):
         raise UserError(one_line(f"{where} of {kind} is damaged (a checksum is wrong)", "pack the data again"))
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
