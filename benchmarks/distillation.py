@@ -31,7 +31,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from common import ROOT, hardware, save_results, weights_environment
@@ -49,7 +48,7 @@ from vcgen.evaluation.runner import Origin, Settings, evaluate_system
 from vcgen.guidance.ngd import NGD
 from vcgen.guidance.sds import SDS
 from vcgen.io import file_sha256, write_bytes
-from vcgen.metrics.lpips import load_lpips
+from vcgen.metrics.features import SqueezeFeatures
 from vcgen.systems.distillation.distilled import Distilled, distilled
 from vcgen.types import Rendering
 from vcgen.visualization.images import contact_sheet, to_uint8
@@ -99,20 +98,6 @@ class Recorder:
         rendering = self.system.render(field, cameras, size, background)
         self.images += [to_uint8(image) for image in rendering.rgb[0]]
         return rendering
-
-
-class SqueezeFeatures(nn.Module):
-    """uint8 images (n, 3, H, W) -> (n, 512): the last features of the LPIPS trunk, of unit mean square at every place
-    as LPIPS has them up to a factor, averaged over the image."""
-
-    def __init__(self, device: str):
-        super().__init__()
-        model = load_lpips("squeeze", device, offline=True).model
-        self.scaling, self.net = model.scaling_layer, model.net
-
-    def forward(self, images):
-        features = self.net(self.scaling(images.float() / 127.5 - 1))[-1]
-        return (features / features.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)).mean((2, 3))
 
 
 def main() -> int:
@@ -247,7 +232,7 @@ def row(name: str, result: Results, kept: dict, first: Results) -> dict:
 
 def add_kid(rows: list[dict], out: Path, device: str) -> None:
     """KID x 1000 of each method's images against the true views (Binkowski et al. 2018, arXiv 1801.01401)."""
-    features = SqueezeFeatures(device)
+    features = SqueezeFeatures(device, offline=True)
     protocol_views = {int(image["view"]) for image in load_results(out / "amortized").images}
     index = read_index(DATA)
     truth = [

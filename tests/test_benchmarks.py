@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trimesh
 from PIL import Image
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import common  # noqa: E402
+import which_ssim  # noqa: E402
 from field_parts import learning_times  # noqa: E402
 from options import OPTIONS  # noqa: E402
 
@@ -87,6 +89,20 @@ def test_results_are_filed_under_names_that_links_can_bear(tmp_path, monkeypatch
     figures = {"hardware": {"cores": 2, "processor": "Intel(R) Xeon(R) CPU @ 2.20GHz", "gpu": gpu}}
     common.save_results("costs", figures, ["| a |"])
     assert {file.name.split("_", 1)[1] for file in tmp_path.iterdir()} == {f"costs_{name}.json", f"costs_{name}.md"}
+
+
+def test_forms_of_ssim_are_compared_on_two_folders_of_images(tmp_path):
+    for folder in ("prediction", "truth"):
+        (tmp_path / folder).mkdir()
+        for name in ("a.png", f"only_{folder}.png"):
+            pixels = np.random.default_rng(len(folder)).integers(0, 256, (24, 24, 4), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / name)
+    rows = which_ssim.folders(tmp_path / "prediction", tmp_path / "truth")
+    assert len(rows) == 1 and rows[0].keys() == {*which_ssim.PSNRS, *which_ssim.FORMS}
+    lines = which_ssim.table({name: np.array([value, value]) for name, value in rows[0].items()})
+    apart = rows[0]["ssim_gauss"] - rows[0]["ssim"]
+    line = f"| `ssim_gauss` | {rows[0]['ssim_gauss']:.4f} | {apart:+.4f} | {apart:+.4f} to {apart:+.4f} |"
+    assert line in lines and {line.count("|") for line in lines} == {5}
 
 
 @pytest.mark.slow
