@@ -32,11 +32,10 @@ def load(
     """Open a model folder written by ``vcgen export``; see :class:`vcgen.api.Pipeline`.
 
     input_elevation: of the images that will be given, in degrees; input_distance: of their camera from the object's
-        middle, in world
-    units; fov: horizontal field of view of all cameras, in degrees; each the model's default unless given. plugins:
-    packages of your own whose classes the folder may name, beside vcgen's and those of the variable VCGEN_PLUGINS
-    (docs/security.md). Raises vcgen.errors.UserError in one line for a folder that is missing, damaged or foreign, a
-    device that cannot be used, or an impossible camera."""
+    middle, in world units; fov: horizontal field of view of all cameras, in degrees; each the model's default unless
+    given. plugins: packages of your own whose classes the folder may name, beside vcgen's and those of the variable
+    VCGEN_PLUGINS (docs/security.md). Raises vcgen.errors.UserError in one line for a folder that is missing, damaged or
+    foreign, a device that cannot be used, or an impossible camera."""
     from vcgen.api import open_pipeline  # torch stays out of `import vcgen`
 
     return open_pipeline(folder, device, input_elevation, input_distance, fov, plugins)

@@ -78,9 +78,8 @@ class Pipeline:
         64 px.
 
         steps: rounds of the guidance, each of which denoises the virtual views once; the configuration's own unless
-            given. config: a YAML
-        file such as configs/distill.yaml, or "default", its settings. seed: of the noise. Raises UserError for a model
-        without a prior."""
+        given. config: a YAML file such as configs/distill.yaml, or "default", its settings. seed: of the noise. Raises
+        UserError for a model without a prior."""
         from vcgen.systems.distillation.distilled import distilled
 
         return distilled(self.system, str(config), seed, rounds=steps).field(self.context(image, fill, as_is))
@@ -122,9 +121,9 @@ class Pipeline:
         by itself.
 
         steps: of the sampler. seed: of the noise; the same gives the same images. guidance_scale: of the
-            classifier-free
-        kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout. strength: below 1,
-        sampling starts from the field's rendering, noised to this fraction of the schedule: closer to it, less sharp.
+        classifier-free kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout.
+        strength: below 1, sampling starts from the field's rendering, noised to this fraction of the schedule: closer
+        to it, less sharp.
         sampler: "ddim", or "dpm++" for DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model
         without a prior and for an unknown sampler."""
         noise = torch.Generator(self.system.device).manual_seed(seed)

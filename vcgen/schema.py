@@ -84,8 +84,7 @@ def check_levels(
     called ``name``.
 
     channels: its widths, finest level first. attention: whether each level attends; None: as the U-Net itself decides.
-        heads: whether
-    attention has heads of HEAD channels, which a level must then have at least.
+    heads: whether attention has heads of HEAD channels, which a level must then have at least.
     """
     if not channels:
         raise ValueError("channels is empty; give the width of at least one level")

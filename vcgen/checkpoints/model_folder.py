@@ -63,9 +63,9 @@ def save(
     replaced.
 
     config: the entries of :class:`Config`, and whatever else JSON can hold. prior: the system's ViewPrior, whose
-        ``unet`` and ``schedule``
-    are to be written for diffusers; only their configurations are taken from it. half: store float16. Raises UserError
-    when ``folder`` exists and holds something else, when a weight is NaN or infinite, or too large for float16."""
+    ``unet`` and ``schedule`` are to be written for diffusers; only their configurations are taken from it. half: store
+    float16. Raises UserError when ``folder`` exists and holds something else, when a weight is NaN or infinite, or too
+    large for float16."""
     folder = Path(folder)
     if folder.exists() and not _is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a model folder: choose another --out, or remove it")
@@ -94,8 +94,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
     config.json.
 
     plugins: packages of the user's own whose classes config.json may name, beside vcgen's and those in VCGEN_PLUGINS.
-        Raises UserError in
-    one line for a folder that is missing, foreign, damaged, or does not fit the model it names.
+    Raises UserError in one line for a folder that is missing, foreign, damaged, or does not fit the model it names.
     """
     from vcgen.checkpoints.build import build_system
 

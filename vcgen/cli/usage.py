@@ -67,9 +67,8 @@ def run(
     given.
 
     positional: its required parameters are given without names. flags: options that may stand without a value -> the
-        value they have then;
-    switches, parameters that are bool, are among them by themselves. shared: functions that take the component's
-    further options. parser: of the parser."""
+    value they have then; switches, parameters that are bool, are among them by themselves. shared: functions that take
+    the component's further options. parser: of the parser."""
     parameters = [
         p for f in (component, *shared) if not isinstance(f, dict) for p in inspect.signature(f).parameters.values()
     ]

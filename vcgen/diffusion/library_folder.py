@@ -76,8 +76,7 @@ def checked_folder(name: str | Path, parts: Mapping[str, Sequence[str]], downloa
     """The folder of a model: ``name`` itself, or the hub's copy on this computer, fetched only with ``download``.
 
     parts: subfolder -> names of classes that its files may hold. Raises UserError for a folder that asks for more than
-        that, and OSError or
-    ValueError for what is neither a folder nor a known name.
+    that, and OSError or ValueError for what is neither a folder nor a known name.
     """
     folder = Path(name)
     if not folder.is_dir():

@@ -8,8 +8,7 @@ def fault_of(template: str, needed: Sequence[str], allowed: Sequence[str] = ()) 
     """What is wrong with a template of ``str.format``, "" where nothing is.
 
     needed: names of the fields that it must hold, "" for {}; what stands for them would not reach the network
-        otherwise. allowed: others
-    that it may hold.
+    otherwise. allowed: others that it may hold.
     """
     known = [*needed, *allowed]
     values = {name: "x" for name in known if name}

@@ -68,9 +68,8 @@ class Protocol:
     name: printed beside every number. context: input views. targets: views to predict, or "all others". size: (height,
         width) in pixels.
     background: gray level in [0, 1] behind everything. split: the split the shards must carry, "" for any. views: the
-        number of views
-    every object must have, 0 for any. description: free text for the report. sha256: hash of the file. metrics:
-    names of the columns beside the default ones.
+    number of views every object must have, 0 for any. description: free text for the report. sha256: hash of the file.
+    metrics: names of the columns beside the default ones.
     """
 
     name: str

@@ -60,9 +60,9 @@ class Settings:
     """How to score; none of it changes what the numbers mean.
 
     lpips: networks to add LPIPS columns for. offline: never download weights. device: where to render. views_per_call:
-        views rendered
-    together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and leaves the
-    report to a later merge. overwrite: replace older results. merge: score nothing, report what all shards have scored.
+    views rendered together, which bounds memory. shard: (i, n) scores every n-th object from the i-th on, 0-based, and
+    leaves the report to a later merge. overwrite: replace older results. merge: score nothing, report what all shards
+    have scored.
     on_error: "stop" at an object that cannot be read, or "skip" it, which changes the mean: the report then names it.
     further: metrics of the user's own. named: further columns of vcgen's by name, beside those of the protocol.
     """

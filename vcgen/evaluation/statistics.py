@@ -37,9 +37,8 @@ def bootstrap_interval(
     Welsh 2007).
 
     values: one number per object. groups: one name per object; objects with one name are drawn together. The result
-        depends on the values,
-    the partition into groups and the seed, not on the order or the names of the objects. None for fewer than two
-    groups."""
+    depends on the values, the partition into groups and the seed, not on the order or the names of the objects. None
+    for fewer than two groups."""
     clusters: dict[str, list[float]] = {}
     for value, group in zip(values, groups, strict=True):
         clusters.setdefault(group, []).append(value)

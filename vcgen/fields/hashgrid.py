@@ -154,10 +154,10 @@ class HashGridField:
     """One scene, given to a batch; satisfies :class:`vcgen.types.Finetunable`.
 
     grid: spans the cube of side 2 * half_size around the center, in world units. decoder: features -> logit of the
-        density, three of the
-    color. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height, width): the density is
-    exp(logit + height * exp(-r^2 / (2 width^2))), r being the distance from the center: matter begins in the middle
-    (DreamFusion, arXiv 2209.14988, section 3.2; inside the exponential as in RealFusion). Height 0 is none."""
+    density, three of the color. center: (batch, 3); radius: (batch,), of the sphere that is rendered. blob: (height,
+    width): the density is exp(logit + height * exp(-r^2 / (2 width^2))), r being the distance from the center: matter
+    begins in the middle (DreamFusion, arXiv 2209.14988, section 3.2; inside the exponential as in RealFusion). Height 0
+    is none."""
 
     grid: HashGrid
     decoder: nn.Module

@@ -16,9 +16,8 @@ class OccupancyGrid(nn.Module):
     2201.05989, appendix C).
 
     resolution: cells per side. decay: of old values at a refresh. threshold: a cell is empty where its density and its
-        neighbors', per
-    world unit, lie below min(threshold, mean of the grid): matter may grow into the cells around it. Before the first
-    refresh every cell counts as occupied."""
+    neighbors', per world unit, lie below min(threshold, mean of the grid): matter may grow into the cells around it.
+    Before the first refresh every cell counts as occupied."""
 
     density: Float[Tensor, "size size size"]
 

@@ -61,9 +61,9 @@ def compare(
     """All metrics of two meshes.
 
     threshold: of the F-score, in units of the meshes. samples: points per surface. resolution: cells along the longest
-        edge of the box
-    around both. align: "none" compares them where they are, which is right when the reference camera is known; "box"
-    first moves and scales each by its bounding box (:func:`boxed`). Raises UserError for a mesh without faces."""
+    edge of the box around both. align: "none" compares them where they are, which is right when the reference camera is
+    known; "box" first moves and scales each by its bounding box (:func:`boxed`). Raises UserError for a mesh without
+    faces."""
     for name, mesh in (("predicted", prediction), ("true", truth)):
         if len(mesh.faces) == 0:
             raise UserError(f"the {name} mesh has no faces, so there is nothing to compare")
@@ -153,8 +153,7 @@ class Hits(NamedTuple):
     """Which points of a lattice lie inside which flat triangles, one entry per pair.
 
     face: the triangle's number. first, second: the point's, along both axes. weights: (n, 3) barycentric coordinates.
-        sign: 1 for a
-    triangle whose corners go from the first axis to the second, else -1.
+    sign: 1 for a triangle whose corners go from the first axis to the second, else -1.
     """
 
     face: NDArray[np.int64]

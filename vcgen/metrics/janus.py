@@ -16,10 +16,9 @@ def janus(images: Tensor, alpha: Tensor) -> float:
     four.
 
     images: (4, 3, height, width) straight color in [0, 1], from :data:`AZIMUTHS` about the vertical axis at one
-        elevation and
-    distance; alpha: (4, 1, height, width) opacity. Similarity is SSIM with one window, the pixels where either image is
-    more opaque than transparent, over mid-gray. Objects that are truly alike on all sides score high, too: compare with
-    the truth's own score. 0 where nothing is seen."""
+    elevation and distance; alpha: (4, 1, height, width) opacity. Similarity is SSIM with one window, the pixels where
+    either image is more opaque than transparent, over mid-gray. Objects that are truly alike on all sides score high,
+    too: compare with the truth's own score. 0 where nothing is seen."""
     over = (images * alpha + (1 - alpha) * 0.5).double().clamp(0, 1)
     front, sides = over[:1].expand(3, -1, -1, -1), over[1:]
     seen = (torch.maximum(alpha[:1], alpha[1:]) > 0.5).double()

@@ -62,8 +62,7 @@ class Personalization(nn.Module, ABC):
         [0, 1].
 
         download: what a method needs beside the prior may be fetched from the hub. Raises UserError for words that the
-            prior's tokenizer
-        does not allow, and for what is needed and not there.
+        prior's tokenizer does not allow, and for what is needed and not there.
         """
 
     @property

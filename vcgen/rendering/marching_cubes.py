@@ -31,8 +31,7 @@ class Surface:
     """A mesh and how it was found.
 
     mesh: world coordinates, normals outward, uint8 sRGB vertex colors. threshold: the density (per world unit) of the
-        surface where one
-    was asked for, else None. density_range: lowest and highest density on the grid.
+    surface where one was asked for, else None. density_range: lowest and highest density on the grid.
     """
 
     mesh: "trimesh.Trimesh"
@@ -47,8 +46,8 @@ def extract_mesh(
     """The largest connected surface of the first scene of ``field``, colored as seen from outside.
 
     resolution: grid points along each edge of a cube around ``field.center``. threshold: density per world unit of the
-        surface; None puts
-    it where :func:`solidity` is 1. radius: half the cube's edge; None takes the field's own, which must then be finite.
+    surface; None puts it where :func:`solidity` is 1. radius: half the cube's edge; None takes the field's own, which
+    must then be finite.
     chunk: points per query, which bounds memory. Raises UserError when there is nothing to extract."""
     import trimesh
     from skimage.measure import marching_cubes

@@ -17,8 +17,7 @@ class Edges(NamedTuple):
     faces.
 
     ends: (E, 2) vertices, the lower number first. of_faces: (F, 3) the edge opposite each corner. forward: (F, 3)
-        whether the face runs
-    along that edge from its first end to its second. counts: edges of each mesh.
+    whether the face runs along that edge from its first end to its second. counts: edges of each mesh.
     """
 
     ends: Tensor

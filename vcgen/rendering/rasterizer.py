@@ -27,11 +27,10 @@ class Raster:
     face: (..., height, width) packed number of the nearest face, -1 where there is none. pixels: (m,) their places in
         ``face``, flattened.
     weights: (m, 3) barycentric coordinates, perspective-correct, differentiable. z: (m,) float64 depth along the
-        camera's axis in world
-    units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3) float64 (x z, y z, z),
-    x and y in pixels, of every view's vertices, differentiable; numbered by ``instances``. clip: (n,) depth z at which
-    faces are cut. culled: whether faces that show their back are left out. keys: of the faces at all pixels, for what
-    lies behind them."""
+    camera's axis in world units, differentiable. vertices: (m, 3) packed numbers of the faces' corners. points: (P, 3)
+    float64 (x z, y z, z), x and y in pixels, of every view's vertices, differentiable; numbered by ``instances``. clip:
+    (n,) depth z at which faces are cut. culled: whether faces that show their back are left out. keys: of the faces at
+    all pixels, for what lies behind them."""
 
     meshes: Meshes
     cameras: Cameras
@@ -135,12 +134,11 @@ def rasterize(
     number.
 
     cameras: of shape (views,) for one mesh, (meshes, views) for several, each mesh seen by its own row. size: (height,
-        width). cull:
-    leave out faces that show their back; else both sides are drawn. clip: depth z, in world units, of the plane at
-    which faces are cut; what lies nearer is not drawn. Default: CLIP times each camera's ``near``. ``far`` cuts
-    nothing. behind: what this call gave without it; now the next face behind that is found at each pixel, and so on
-    from layer to layer. Raises UserError for vertices or cameras that are not finite, numbers of vertices that do not
-    exist, and a clip that is not positive."""
+    width). cull: leave out faces that show their back; else both sides are drawn. clip: depth z, in world units, of the
+    plane at which faces are cut; what lies nearer is not drawn. Default: CLIP times each camera's ``near``. ``far``
+    cuts nothing. behind: what this call gave without it; now the next face behind that is found at each pixel, and so
+    on from layer to layer. Raises UserError for vertices or cameras that are not finite, numbers of vertices that do
+    not exist, and a clip that is not positive."""
     batch = cameras.shape
     if batch[:-1] != (len(meshes),) and (len(batch) != 1 or len(meshes) != 1):
         raise ValueError(

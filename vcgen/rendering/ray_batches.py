@@ -44,8 +44,7 @@ def squared_error(
     """Mean squared error over rays and channels, both sides composited over ``background`` (3,), by default white.
 
     spread: the expectation over backgrounds b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied
-        color and a of
-    opacity, c^2 - c a + a^2 / 3. Drawing b would give the same gradient plus noise.
+    color and a of opacity, c^2 - c a + a^2 / 3. Drawing b would give the same gradient plus noise.
     """
     color, opacity = rendering.rgb - truth.rgb, (rendering.alpha - truth.alpha)[..., None]
     if spread:

@@ -53,10 +53,9 @@ def sample(
     """(m, C) of textures at image points uv (m, 2); differentiable in the texels and uv.
 
     slopes: (m, 2, 2) change of uv per pixel right and down (:meth:`Raster.slopes`). They choose the level on which the
-        larger of both
-    changes is one texel, and a mean where that lies between two (trilinear; the choice has no gradient). Without, the
-    finest level is read. texture: (m,) which texture each point is on; left out where there is one. wrap: what lies
-    beyond the borders, along u and v."""
+    larger of both changes is one texel, and a mean where that lies between two (trilinear; the choice has no gradient).
+    Without, the finest level is read. texture: (m,) which texture each point is on; left out where there is one. wrap:
+    what lies beyond the borders, along u and v."""
     if texture is None and mipmaps.count != 1:
         raise ValueError(f"there are {mipmaps.count} textures: say which one each point is on")
     texture = torch.zeros(len(uv), dtype=torch.int64, device=uv.device) if texture is None else texture

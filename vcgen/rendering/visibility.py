@@ -109,8 +109,8 @@ def nearest_faces(
     its key.
 
     points: (P, 3) float64 (x z, y z, z), x and y in pixels: vertices, view after view. faces: (F, 3) numbers of
-        vertices in their packed
-    meshes. vertex, face: how both are numbered over the views. clip: (n,) depth z of the plane at which faces are cut.
+    vertices in their packed meshes. vertex, face: how both are numbered over the views. clip: (n,) depth z of the plane
+    at which faces are cut.
     cull: leave out faces that show their back. cuts: whether any vertex lies before the plane. before: keys behind
     which to look."""
     keys = Keys(len(faces))

@@ -100,9 +100,8 @@ def importance_edges(
     distribution function.
 
     edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the fraction of the probability spread uniformly, so
-        that what the
-    first pass missed can be found. Jittered with a generator, else deterministic. First and last edge stay, so the ray
-    remains tiled.
+    that what the first pass missed can be found. Jittered with a generator, else deterministic. First and last edge
+    stay, so the ray remains tiled.
     """
     weights = weights + padding * weights.sum(-1, keepdim=True) / weights.shape[-1] + 1e-6
     cdf = torch.cat([torch.zeros_like(weights[..., :1]), weights.cumsum(-1)], -1)

@@ -221,10 +221,9 @@ class NerfDiff(FieldSystem):
         sharp, each by itself.
 
         guidance_scale: of classifier-free guidance, see :meth:`ImagePrior.sample`. strength: fraction of the noise
-            schedule at which sampling
-        starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the rendering. sampler: "ddim" or
-        "dpm++" (DPM-Solver++). Raises UserError without a prior, for a strength outside [0, 1] and for an unknown
-        sampler.
+        schedule at which sampling starts, from the field's noised rendering: 1 starts from pure noise, 0 returns the
+        rendering. sampler: "ddim" or "dpm++" (DPM-Solver++). Raises UserError without a prior, for a strength outside
+        [0, 1] and for an unknown sampler.
         """
         if self.prior is None:
             return super().sample(context, cameras, generator)  # which says so

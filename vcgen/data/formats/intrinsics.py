@@ -24,9 +24,8 @@ def normalized(
     height).
 
     crops: the images are parts of larger ones, so the principal point may be anywhere, up to ``REACH`` image sizes
-        outside. Else it must
-    lie inside, as that of a whole image does. Raises UserError that says what the numbers look like, without saying
-    where they come from."""
+    outside. Else it must lie inside, as that of a whole image does. Raises UserError that says what the numbers look
+    like, without saying where they come from."""
     for axis, length, side in zip("xy", focal, size, strict=True):
         if length <= 0:
             raise UserError(f"fl_{axis}, the focal length, must be positive, found {length:g} pixels")

@@ -180,8 +180,7 @@ def middle_of(capture: Iterable[tuple[str, np.ndarray]], scene: SceneFolder, set
     """What becomes the origin (3,): with ``recenter`` the point nearest to all optical axes.
 
     capture: names and OpenCV poses of all views, whatever the split, since views that are parted must stay in one
-        world. Raises UserError
-    for a pose that is not rigid.
+    world. Raises UserError for a pose that is not rigid.
     """
     if not settings.recenter:
         return np.zeros(3)

@@ -176,8 +176,7 @@ def read_intrinsics(
     itself.
 
     crops: see :func:`vcgen.data.formats.intrinsics.normalized`. Raises UserError if nothing states a focal length, a
-        number is malformed or
-    of another unit, or ``w`` x ``h`` has another shape than the image.
+    number is malformed or of another unit, or ``w`` x ``h`` has another shape than the image.
     """
     height = _number(frame, content, "h", image_size[0])
     width = _number(frame, content, "w", image_size[1])

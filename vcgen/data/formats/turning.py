@@ -29,10 +29,9 @@ def plan_turns(images: list[Path], stated: list[tuple[float, float] | None]) -> 
     """One for each image of a scene, with a remark where any carries an EXIF orientation.
 
     stated: (width, height) that the intrinsics are for, where that is known. Poses are of the image as it is stored, as
-        solvers read it,
-    unless only the upright one has the stated shape. All are packed upright, but for scenes whose images would then
-    differ in size, while stored they do not: these are packed as stored. Raises UserError for mirror images, of which
-    no pose of a camera is."""
+    solvers read it, unless only the upright one has the stated shape. All are packed upright, but for scenes whose
+    images would then differ in size, while stored they do not: these are packed as stored. Raises UserError for mirror
+    images, of which no pose of a camera is."""
     headers = [read_header(image) for image in images]
     for image, (_, orientation) in zip(images, headers, strict=True):
         if orientation not in QUARTERS:

@@ -208,8 +208,7 @@ def _weights(
     ties.
 
     middle: of the ``count`` new pixels, ``scale`` old ones each, in old pixels from ``origin`` before the first.
-        pixels: of the image;
-    weights of others are dropped, or given to the nearest with ``pad``.
+    pixels: of the image; weights of others are dropped, or given to the nearest with ``pad``.
     """
     low, high = np.float32(middle - scale * count / 2), np.float32(middle + scale * count / 2)
     step = float(high - low) / count

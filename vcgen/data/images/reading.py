@@ -75,9 +75,8 @@ def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
     """(height, width, 3) uint8, or 4 with straight alpha where the file holds any; the first frame of an animation.
 
     upright: turned as EXIF notes that the camera was held. Raises UserError in one line for a file that is missing,
-        damaged, of another
-    format than ``FORMATS`` whatever its name says, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or of more than 8 bits
-    a channel."""
+    damaged, of another format than ``FORMATS`` whatever its name says, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or
+    of more than 8 bits a channel."""
     with open_regular(path, MAX_BYTES, ADVICE) as file:
         return _decode_checked(file, str(path), upright)
 

@@ -66,8 +66,8 @@ class SceneRecord:
     background: what is behind the object: "white", "black", "alpha" (the PNGs carry coverage) or "none" (a real
         backdrop).
     up: the world's up vector. scale: world units stored / world units of the source. group: scenes with one group are
-        variants of one
-    model and count as one in statistics. source, split, licence: free text. maps: by kind, one PNG for each view.
+    variants of one model and count as one in statistics. source, split, licence: free text. maps: by kind, one PNG for
+    each view.
     """
 
     key: str

@@ -40,8 +40,7 @@ def open_remote(source: str, name: str) -> IO[bytes]:
     """A file of a remote shard folder, to be read from front to back.
 
     source: "pipe:" and a shell command with {} for the file's name, run by WebDataset's gopen; or a URL, to which the
-        name is appended (or
-    put in place of {}), opened by fsspec.
+    name is appended (or put in place of {}), opened by fsspec.
     """
     if source.startswith("pipe:"):
         from webdataset.gopen import gopen

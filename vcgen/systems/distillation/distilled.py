@@ -159,8 +159,8 @@ def distilled(
     the settings of configs/distill.yaml, which are those of the code.
 
     rounds: of the guidance, instead of the configuration's. plugins: see :func:`vcgen.checkpoints.build.build_system`.
-        Raises UserError for a
-    file that is missing or of another kind, for rounds below 1 or a seed below 0, and for a model without a prior.
+    Raises UserError for a file that is missing or of another kind, for rounds below 1 or a seed below 0, and for a
+    model without a prior.
     """
     if not isinstance(system, NerfDiff) or system.prior is None:
         raise UserError(

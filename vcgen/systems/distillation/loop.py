@@ -73,9 +73,8 @@ class Distillation(nn.Module):
     """The state of a distillation: the fields being finetuned, and where the guidance stands.
 
     system: the trained model with its prior, left as it is. context: (batch, 1) input views over any background. A
-        checkpoint of this
-    module (and of the optimizer) is all that is needed to go on. Raises UserError for a model without prior, for
-    fields that cannot be finetuned, and for input views of another size than the prior's.
+    checkpoint of this module (and of the optimizer) is all that is needed to go on. Raises UserError for a model
+    without prior, for fields that cannot be finetuned, and for input views of another size than the prior's.
     """
 
     system: NerfDiff
