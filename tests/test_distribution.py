@@ -14,6 +14,7 @@ from vcgen.evaluation.results import load_results
 from vcgen.metrics import features
 from vcgen.metrics.distribution import fid, kid
 from vcgen.metrics.features import INCEPTION, InceptionFeatures, SqueezeFeatures, inception, resized
+from vcgen.tensors import read_tensors, write_tensors
 
 
 def sets(shift: float, n: int = 40, m: int = 40, d: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,6 +160,31 @@ def test_shards_of_an_evaluation_have_the_distances_of_one(tmp_path, means):
         run(shards, tmp_path / "out", settings=replace(settings, shard=shard))
     merged, _ = run(shards, tmp_path / "out", settings=replace(settings, merge=True))
     assert merged.distances == whole.distances
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: {"squeeze.true": found["squeeze.true"]},
+        lambda found: found | {"squeeze.predicted": found["squeeze.predicted"][1:]},
+        lambda found: found | {"squeeze.true": found["squeeze.true"][0]},
+        lambda found: found | {"squeeze.true": found["squeeze.true"] * float("nan")},
+    ],
+)
+def test_features_of_other_images_are_refused_in_one_line(tmp_path, means, change):
+    shards, settings = gray_shards(tmp_path / "shards"), replace(SETTINGS, named=NAMES)
+    run(shards, tmp_path / "out", settings=settings)
+    path = tmp_path / "out" / "records" / "b1.safetensors"
+    write_tensors(change(read_tensors(path)), path)
+    with pytest.raises(UserError, match=r"b1\.safetensors: .*; not a record of this vcgen evaluate: delete it"):
+        run(shards, tmp_path / "out", settings=settings)
+
+
+def test_records_that_are_overwritten_leave_no_features(tmp_path, means):
+    shards = gray_shards(tmp_path / "shards")
+    run(shards, tmp_path / "out", settings=replace(SETTINGS, named=NAMES))
+    run(shards, tmp_path / "out", settings=replace(SETTINGS, overwrite=True))
+    assert not list((tmp_path / "out" / "records").glob("*.safetensors"))
 
 
 def test_records_without_features_are_of_another_evaluation(tmp_path, means):

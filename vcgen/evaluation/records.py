@@ -94,6 +94,7 @@ class RecordFolder:
                         " --out, or add --overwrite"
                     )
                 path.unlink()
+                self._features(path.stem).unlink(missing_ok=True)
 
     def read(self, key: str) -> ObjectScore | None:
         """The record of an object, or None while it has none."""
@@ -105,9 +106,17 @@ class RecordFolder:
             raise UserError(f"{path}: is the record of {record.object}; delete it and run again")
         return ObjectScore(*(getattr(record, name) for name in ObjectScore.__struct_fields__))
 
-    def read_features(self, key: str) -> dict[str, Tensor]:
-        """The features of an object's images, "NETWORK.predicted" and "NETWORK.true"."""
-        return read_tensors(self._features(key), ADVICE)
+    def read_features(self, score: ObjectScore) -> dict[str, Tensor]:
+        """The features of an object's images, "NETWORK.predicted" and "NETWORK.true". Raises UserError for those of
+        others.
+        """
+        path = self._features(score.object)
+        found = read_tensors(path, ADVICE)
+        names = {f"{network}.{kind}" for network in self.fingerprint.features for kind in ("predicted", "true")}
+        counts = {len(tensor) for name, tensor in found.items() if tensor.ndim == 2 and name.endswith(".predicted")}
+        if found.keys() != names or any(x.ndim != 2 for x in found.values()) or counts != {len(score.images)}:
+            raise UserError(f"{path}: holds features of other images than its record; {ADVICE}")
+        return found
 
     def write(self, score: ObjectScore, features: Mapping[str, Tensor] = {}) -> None:
         """Store a record, atomically, and the features before it."""

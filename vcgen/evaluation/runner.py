@@ -125,7 +125,7 @@ def evaluate_system(
     facts = {"versions": provenance.versions(), "hashes": hashes, "model": origin.config, "run": run}
     results = collect(origin.name, scores, protocol, metrics.others, **facts, missing=missing, skipped=skipped)
     apart = [name for name in further(settings.named) if name in DISTANCES and name not in missing]
-    features = joined(records.read_features(key) for key, _ in chosen) if apart else {}
+    features = joined(map(records.read_features, scores)) if apart else {}
     results = structs.replace(results, baselines=compare(results, others), distances=distances(apart, features))
     results.save(out)
 
