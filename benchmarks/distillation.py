@@ -192,10 +192,8 @@ def score(name: str, system, model: Path, protocol: Path, out: Path, device: str
         return earlier(out, {**origin.hashes, "protocol": views.sha256, "data": file_sha256(DATA / INDEX)}), json.loads(
             kept.read_text()
         )
-    for part in (
-        "fields",
-        "records",
-    ):  # of a run that was interrupted: time and images of its objects would be missing in this one's
+    # of a run that was interrupted: time and images of its objects would be missing in this one's
+    for part in ("fields", "records"):
         shutil.rmtree(out / part, ignore_errors=True)
     recorder = Recorder(system)
     evaluate_system(recorder, DATA, views, out, origin, Settings(("squeeze",), True, device, 8, overwrite=True))

@@ -161,9 +161,8 @@ def listening() -> Iterator[list[str]]:
             for w in caught
             if not issubclass(w.category, (DeprecationWarning, FutureWarning, ResourceWarning))
         ]
-        said += [
-            line for line in printed.getvalue().splitlines() if line.strip() and "it/s]" not in line
-        ]  # but bars of progress
+        # but bars of progress
+        said += [line for line in printed.getvalue().splitlines() if line.strip() and "it/s]" not in line]
 
 
 def same(first: Any, second: Any) -> bool:

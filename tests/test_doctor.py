@@ -43,10 +43,8 @@ def installed(**versions: str | None):
 
 def test_the_command_prints_a_line_per_check_and_nothing_of_the_environment(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("SECRET_TOKEN", "not for logs")
-    assert cli.main(["doctor", "--data", str(CARS)]) in (
-        0,
-        1,
-    )  # 1 where this computer has a problem, such as little space
+    # 1 where this computer has a problem, such as little space
+    assert cli.main(["doctor", "--data", str(CARS)]) in (0, 1)
     out = capsys.readouterr().out
     assert all(line.split()[0] in ("ok", "warning", "problem") for line in out.splitlines())
     subjects = {line.split()[1] for line in out.splitlines()}

@@ -79,10 +79,8 @@ def test_merged_shards_give_the_report_of_one_process(shards, tmp_path):
     run(shards, tmp_path / "whole", offset=7)
     for number in (2, 0, 1):
         assert run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, shard=(number, 3)))[0] is None
-        assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [
-            "records",
-            "shards.json",
-        ]  # each writes its records only
+        # each writes its records only
+        assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == ["records", "shards.json"]
     _, merger = run(shards, tmp_path / "shared", offset=7, settings=replace(SETTINGS, merge=True))
     assert len(merger.rendered) == 3 * 3  # the report's images, nothing else
     assert results_file(tmp_path / "shared") == results_file(tmp_path / "whole")

@@ -80,6 +80,5 @@ def test_a_large_masked_photo_is_shrunk_before_its_rim_is_looked_for(tmp_path, m
     assert made.alpha.sum() == pytest.approx((0.78 * 16) ** 2 * 246 / 326, rel=0.02)
     shrunk = photo.shrunk(RgbaImage(red_box(300, 400), mask), 16, "photo")
     assert shrunk.alpha.shape == (75, 100) and shrunk.alpha.sum() * 16 == pytest.approx(246 * 326)
-    assert (
-        photo.shrunk(RgbaImage(red_box(300, 400), mask), 60, "photo").alpha is mask
-    )  # its object would become too small
+    # its object would become too small
+    assert photo.shrunk(RgbaImage(red_box(300, 400), mask), 60, "photo").alpha is mask

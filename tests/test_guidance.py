@@ -130,9 +130,8 @@ def test_fresh_noise_replaces_a_fraction_of_the_walks_own():
     for eta in (0.0, 0.6, 1.0):
         guidance = NGD(start=0.4, rounds=4, eta=eta)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(
-            renderings.shape, generator=generator
-        )  # the prior sees this very noise, so the step would keep it
+        # the prior sees this very noise, so the step would keep it
+        noise = torch.randn(renderings.shape, generator=generator)
         before = generator.get_state()
         step = guidance.step(
             0,
@@ -147,9 +146,8 @@ def test_fresh_noise_replaces_a_fraction_of_the_walks_own():
     for eta, step in steps.items():
         assert torch.equal(step.targets, steps[0.0].targets)
         both = torch.stack([step.noise.flatten(), noise.flatten()])
-        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(
-            math.sqrt(1 - eta**2), abs=0.016
-        )  # 5 standard deviations
+        # 5 standard deviations
+        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(math.sqrt(1 - eta**2), abs=0.016)
         assert float(step.noise.std()) == pytest.approx(1, abs=0.01)
     one, other = steps[1.0].noise[:2].flatten(1)
     assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.05  # views have noise of their own

@@ -35,9 +35,8 @@ def test_levels_without_hashing_interpolate_trilinearly():
     made, points = grid(), torch.rand(200, 3, generator=torch.Generator().manual_seed(1))
     found = made(points).detach().unflatten(1, (3, 2))
     for level, (size, start) in enumerate(zip(made.sizes[:2], (0, 27))):
-        corners = (
-            made.table.detach()[start : start + (size + 1) ** 3].reshape(size + 1, size + 1, size + 1, 2).numpy()
-        )  # [z, y, x]
+        # [z, y, x]
+        corners = made.table.detach()[start : start + (size + 1) ** 3].reshape(size + 1, size + 1, size + 1, 2).numpy()
         where = points.numpy().T[::-1] * size
         for feature in range(2):
             expected = map_coordinates(corners[..., feature], where, order=1)

@@ -266,10 +266,8 @@ def test_fit_leaves_a_frozen_field_as_it_was_and_trains_the_prior(tmp_path):
     assert vcgen("fit", path, tmp_path / "prior", samples__scenes=0) == 0
     start = folder.load(tmp_path / "model").state_dict()
     early, late = (load(tmp_path / "prior" / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
-    assert (early["global_step"], late["global_step"]) == (
-        2,
-        4,
-    )  # the field's val/psnr does not change: the first is the best
+    # the field's val/psnr does not change: the first is the best
+    assert (early["global_step"], late["global_step"]) == (2, 4)
     for checkpoint in (early, late):
         assert equal_part(start, checkpoint["state_dict"], "encoder")
         averaged = checkpoint["callbacks"]["EMA"]["weights"]

@@ -11,6 +11,7 @@ from training import equal, load
 from vcgen.training.run_folder import LOCK, alone_in
 
 KILLS = 28
+# 90 steps: an epoch of the data, and a part of the next
 OPTIONS = dict(
     trainer__max_steps=90,
     trainer__val_check_interval=3,
@@ -19,7 +20,7 @@ OPTIONS = dict(
     data__num_workers=2,
     data__val_targets=2,
     samples__scenes=0,
-)  # 90 steps: an epoch of the data, and a part of the next
+)
 
 
 @pytest.mark.slow

@@ -34,9 +34,8 @@ def test_a_ball_becomes_a_closed_ball(surface):
     distances = np.linalg.norm(mesh.vertices - MIDDLE.numpy(), axis=1)
     assert np.abs(distances - 0.3).max() < VOXEL
     assert np.abs(mesh.centroid - MIDDLE.numpy()).max() < VOXEL / 4
-    assert mesh.volume == pytest.approx(
-        4 / 3 * math.pi * 0.3**3, rel=0.04
-    )  # a tenth of the light is lost in its soft edge
+    # a tenth of the light is lost in its soft edge
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.04)
 
 
 def test_vertex_colors_are_those_of_the_surface(surface):

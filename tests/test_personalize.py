@@ -92,11 +92,8 @@ def test_a_run_goes_on_bitwise_and_leaves_what_the_prior_loads(method, place, tm
     assert (whole.parent / "views.png").read_bytes() == (parts.parent / "views.png").read_bytes()
     trained = {name for name in one["state_dict"] if name.startswith("method.")}
     assert trained and len(one["optimizer_states"][0]["state"]) == len(trained)
-    assert {name.split(".")[0] for name in one["state_dict"]} <= {
-        "method",
-        "val_psnr",
-        "val_denoising",
-    }  # nothing of the frozen networks
+    # nothing of the frozen networks
+    assert {name.split(".")[0] for name in one["state_dict"]} <= {"method", "val_psnr", "val_denoising"}
     assert (whole.parent / WRITTEN[method]).exists() and (whole.parent / "photo.png").exists()
     assert not [path for path in whole.parent.iterdir() if path.name.startswith(".learned")]
     prior = TextPrior.load(place / "prior")
@@ -254,9 +251,8 @@ def test_each_validation_puts_the_views_into_tensorboard(place, tmp_path):
     assert [event.step for event in events] == [2, 4]
     sheets = [np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) for event in events]
     assert sheets[0].shape == (2 * 16 + 2, 4 * 16 + 3 * 2, 3) and not np.array_equal(*sheets)
-    assert np.array_equal(
-        sheets[1], np.asarray(Image.open(given.parent / "views.png"))
-    )  # the same weights, noise and prompts
+    # the same weights, noise and prompts
+    assert np.array_equal(sheets[1], np.asarray(Image.open(given.parent / "views.png")))
 
 
 @pytest.mark.integration

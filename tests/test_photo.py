@@ -242,9 +242,8 @@ def test_the_corner_rays_meet_the_space_between_near_and_far(photo):
     nearest = (rays.origins - (rays.origins * rays.directions).sum(-1, keepdim=True) * rays.directions).norm(dim=-1)
     radius = (float(camera.far) - float(camera.near)) / 2
     assert float(nearest.max()) < radius and float(nearest[2]) < 1e-5
-    top = torch.tensor([[[0.0, 0.0, 0.0]]]) + data.object_radius * torch.tensor(
-        [1.0, 0.0, 0.0]
-    )  # the object's right end
+    # the object's right end
+    top = torch.tensor([[[0.0, 0.0, 0.0]]]) + data.object_radius * torch.tensor([1.0, 0.0, 0.0])
     assert camera.project(top[0])[0][0, 0].item() == pytest.approx(0.5 + 0.78 / 2, abs=1e-6)
 
 

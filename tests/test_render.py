@@ -157,9 +157,8 @@ def test_pixel_centers_are_where_a_ball_says(size, azimuth, elevation):
     centroid = torch.stack([(alpha * u).sum(), (alpha * v).sum()]) / alpha.sum()
     x, y, z, _ = (torch.linalg.inv(camera.c2w[0, 0]) @ torch.cat([center, torch.ones(1)])).tolist()
     expected = (focal * z / (z**2 - radius**2) * torch.tensor([x, y]) + 0.5) * torch.tensor([size[1], size[0]])
-    torch.testing.assert_close(
-        centroid, expected, atol=0.05, rtol=0
-    )  # the middle's own projection lies 0.1 to 0.4 pixels away
+    # the middle's own projection lies 0.1 to 0.4 pixels away
+    torch.testing.assert_close(centroid, expected, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("passes", [{}, dict(importance=8), dict(importance=12, keep_coarse=True, around_depth=3)])

@@ -54,9 +54,8 @@ def test_a_resumed_training_equals_one_that_never_stopped(
 
 @pytest.mark.slow
 def test_two_ranks_that_were_stopped_end_as_two_that_were_not(config, tmp_path):
-    options = dict(
-        trainer__max_steps=6, data__num_workers=2, data__batch_size=26, model__rays_per_view=4
-    )  # three steps are an epoch
+    # three steps are an epoch
+    options = dict(trainer__max_steps=6, data__num_workers=2, data__batch_size=26, model__rays_per_view=4)
     assert vcgen_ranks(2, "fit", config, tmp_path / "whole", **options) == [0, 0]
     for stop in (2, 5):
         halt = dict(trainer__callbacks__plus="training.Witness", trainer__callbacks__stop=stop)

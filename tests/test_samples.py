@@ -66,11 +66,8 @@ def test_beside_rendering_and_truth_the_sheet_shows_what_the_prior_draws(tmp_pat
     accumulator.Reload()
     (sheet,) = accumulator.Images("val/input_target_rendering_depth_sample")
     pixels = np.asarray(Image.open(io.BytesIO(sheet.encoded_image_string)).convert("RGB")).astype(int)
-    assert len(drawn) == 2 and pixels.shape == (
-        2 * 64 + 2,
-        5 * 64 + 4 * 2,
-        3,
-    )  # two scenes, five images each, two white pixels between
+    # two scenes, five images each, two white pixels between
+    assert len(drawn) == 2 and pixels.shape == (2 * 64 + 2, 5 * 64 + 4 * 2, 3)
     scenes = FixedScenes(read_index("data/cars64/test"), 2, 1)
     for row, image in enumerate(drawn):
         shown = [pixels[66 * row : 66 * row + 64, 66 * column : 66 * column + 64] for column in range(5)]

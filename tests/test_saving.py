@@ -144,12 +144,8 @@ def test_a_validation_between_accumulated_batches_is_saved_after_their_step(conf
     scores.update({1: 2.0, 2: 1.0, 3: 0.5, 4: 0.0})
     options = dict(trainer__accumulate_grad_batches=2, trainer__val_check_interval=3, trainer__max_steps=4)
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
-    assert saved == [
-        ("best.ckpt", 1),
-        ("last.ckpt", 2),
-        ("last.ckpt", 3),
-        ("last.ckpt", 4),
-    ]  # after batches 3, 4, 6 and 8
+    # after batches 3, 4, 6 and 8
+    assert saved == [("best.ckpt", 1), ("last.ckpt", 2), ("last.ckpt", 3), ("last.ckpt", 4)]
     best = tmp_path / "whole" / "checkpoints" / "best.ckpt"
     assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path=best) == 0
     assert_same_end(tmp_path / "whole", tmp_path / "parts")

@@ -112,9 +112,8 @@ def test_a_ball_is_lit_by_lamberts_law_and_its_normals_face_the_eye():
     seen = render_shaded(Ball(), rays(17), RenderOptions(256), Shading("textureless", light))
     image = seen.rays.rgb.reshape(17, 17, 3)
     torch.testing.assert_close(seen.normals[0].reshape(17, 17, 3)[8, 8], light, atol=0.03, rtol=0)
-    assert float(image[8, 8, 0]) == pytest.approx(
-        1, abs=0.03
-    )  # lit from the eye: full in the middle, darker towards the rim
+    # lit from the eye: full in the middle, darker towards the rim
+    assert float(image[8, 8, 0]) == pytest.approx(1, abs=0.03)
     assert bool((image[8, 5:9].diff(dim=0) > 0).all())
     # What is seen faces the eye, but for the far half behind the translucent rim.
     away = seen.orientation.reshape(17, 17)
@@ -124,9 +123,8 @@ def test_a_ball_is_lit_by_lamberts_law_and_its_normals_face_the_eye():
 def test_normals_that_face_away_cost_their_squared_cosine():
     class Inverted(Ball):
         def density(self, points):
-            return torch.where(
-                points.norm(dim=-1) < 0.5, 5 + 50 * points.norm(dim=-1), 0.0
-            )  # denser outwards: normals point inwards
+            # denser outwards: normals point inwards
+            return torch.where(points.norm(dim=-1) < 0.5, 5 + 50 * points.norm(dim=-1), 0.0)
 
     eye = camera().centers
     direction = -F.normalize(eye, dim=-1)[:, None]

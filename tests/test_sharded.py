@@ -116,9 +116,8 @@ def test_a_checkpoint_of_the_other_strategy_is_refused_and_kept(config, tmp_path
     run = dict(data__val="null", ckpt_path="last")
     assert vcgen_ranks(2, "fit", config, tmp_path / "run", **run, trainer__strategy=second) == [2, 2]
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line or "Traceback" in line]
-    assert len(lines) == 2 and all(
-        "optimizer is of another trainer.strategy" in line for line in lines
-    )  # one of each rank
+    # one of each rank
+    assert len(lines) == 2 and all("optimizer is of another trainer.strategy" in line for line in lines)
     assert last.read_bytes() == before
 
 

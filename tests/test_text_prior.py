@@ -54,9 +54,8 @@ def test_half_precision_halves_the_files_and_is_computed_with_in_float32(folder,
 def test_only_safetensors_and_text_are_written(folder):
     kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert kinds <= {".safetensors", ".json", ".txt"}
-    assert (
-        len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1
-    )  # nobody is kept from single files
+    # nobody is kept from single files
+    assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1
 
 
 def test_the_tokenizer_knows_its_captions_and_survives_the_disk(folder):

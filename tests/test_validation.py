@@ -96,17 +96,17 @@ def plain_loop(config: Path, weights: dict, scenes: int) -> dict[str, float]:
 def test_validation_is_a_plain_mean_over_all_images_whatever_the_number_of_ranks(config, tmp_path, scenes):
     alone = validate(1, config, tmp_path, data__val_scenes=scenes)[0]
     expected = plain_loop(config, alone["weights"], scenes)
-    assert {name: float(value) for name, value in alone["numbers"].items()} == pytest.approx(
-        expected, rel=1e-6
-    )  # the images are float32
+    # the images are float32
+    assert {name: float(value) for name, value in alone["numbers"].items()} == pytest.approx(expected, rel=1e-6)
     for world in (2, 3):  # neither divides 5, and 3 ranks are more than 2 scenes
         ranks = validate(world, config, tmp_path, data__val_scenes=scenes)
         assert len({len(rank["scenes"]) for rank in ranks}) == 1
         assert {key for rank in ranks for key in rank["scenes"]} == set(alone["scenes"])
         for rank in ranks:
+            # sums in float64, in another order
             assert {n: float(v) for n, v in rank["numbers"].items()} == pytest.approx(
                 {n: float(v) for n, v in alone["numbers"].items()}, rel=1e-14
-            )  # sums in float64, in another order
+            )
 
 
 @pytest.mark.parametrize(("scenes", "world"), [(5, 1), (5, 2), (5, 3), (2, 3), (1, 4), (6, 3)])

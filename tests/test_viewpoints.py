@@ -72,9 +72,8 @@ def test_random_cameras_are_uniform_on_the_zone():
     low, high = math.sin(math.radians(-10)), math.sin(math.radians(60))
     for fraction in ((torch.deg2rad(elevation).sin() - low) / (high - low), (azimuth + 180) / 360):
         ranks = fraction.sort().values
-        assert float((ranks - (torch.arange(len(ranks)) + 0.5) / len(ranks)).abs().max()) < 1.63 / math.sqrt(
-            len(ranks)
-        )  # Kolmogorov, 1 %
+        # Kolmogorov, 1 %
+        assert float((ranks - (torch.arange(len(ranks)) + 0.5) / len(ranks)).abs().max()) < 1.63 / math.sqrt(len(ranks))
 
 
 def test_one_seed_is_one_camera():

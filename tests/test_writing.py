@@ -33,9 +33,8 @@ def test_temporary_names_are_never_shared_even_where_process_numbers_are(tmp_pat
     with replacing(tmp_path / "a.json") as first, replacing(tmp_path / "a.json") as second:
         assert first != second and first.exists() and second.exists() and first.suffix == ".json"
         first.write_text("first"), second.write_text("second")
-    assert (
-        names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == "first"
-    )  # the outer one was renamed last
+    # the outer one was renamed last
+    assert names(tmp_path) == ["a.json"] and (tmp_path / "a.json").read_text() == "first"
     with replacing_folder(tmp_path / "b") as one, replacing_folder(tmp_path / "b") as other:
         assert one != other
 

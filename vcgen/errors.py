@@ -43,9 +43,8 @@ def naming(path: Path | str, temporary: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        unnamed = (
-            error.filename is None and error.errno is not None
-        )  # one without a number is nobody's but the program's
+        # one without a number is nobody's but the program's
+        unnamed = error.filename is None and error.errno is not None
         if unnamed or (error.filename is not None and Path(str(error.filename)).is_relative_to(temporary)):
             error.filename = str(path)
         raise

@@ -157,9 +157,8 @@ def misfit(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> str
             return mismatch(build().state_dict(), weights)
     except TooLarge as error:
         return str(error)
-    except (
-        Exception
-    ):  # of a class that needs values while it is built, or a fault that building it in earnest will find, too
+    except Exception:
+        # of a class that needs values while it is built, or a fault that building it in earnest will find, too
         return ""
 
 

@@ -225,9 +225,8 @@ def _announce(results: "Results | None", out: Path) -> None:
 
     heading, *body = rows(results)
     title = f"{results.protocol['name']}, {results.counts['objects']} objects, {results.counts['images']} images"
-    cells = [
-        [unstyled(*cell.replace(" [", "\n[").split("\n")) for cell in row] for row in body
-    ]  # intervals below means
+    # intervals below means
+    cells = [[unstyled(*cell.replace(" [", "\n[").split("\n")) for cell in row] for row in body]
     console, table = Console(), Table(title=unstyled(title), box=SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column(heading[0], overflow="fold")
     # Where all cannot stand in whole lines, lines end between words.

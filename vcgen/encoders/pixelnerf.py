@@ -128,9 +128,8 @@ class PixelField:
         sides = zip(uv.unbind(-1), self.features.shape[:-3:-1], self.size[::-1], strict=True)
         grid = torch.stack([2 * place - 1 + 1 / cells - 1 / pixels for place, cells, pixels in sides], -1)
         grid = grid.flatten(0, 1)[:, :, None]
-        maps = self.features.flatten(0, 1).to(
-            grid
-        )  # not the other way: bfloat16 features must not round the coordinates
+        # not the other way: bfloat16 features must not round the coordinates
+        maps = self.features.flatten(0, 1).to(grid)
         sampled = nn.functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return sampled[..., 0].transpose(1, 2).unflatten(0, self.features.shape[:2])
 

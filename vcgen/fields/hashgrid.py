@@ -59,9 +59,8 @@ class HashGrid(nn.Module):
         self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]
         entries = [min((size + 1) ** 3, 2**log2_size) for size in self.sizes]
         self.levels, self.features, self.log2_size, self.active_levels = levels, features, log2_size, levels
-        self.plain = sum(
-            (size + 1) ** 3 <= 2**log2_size for size in self.sizes
-        )  # the coarser levels, which hold every corner
+        # the coarser levels, which hold every corner
+        self.plain = sum((size + 1) ** 3 <= 2**log2_size for size in self.sizes)
         starts = torch.tensor([0, *entries]).cumsum(0)
         self.sides: Tensor
         self.starts: Tensor

@@ -63,9 +63,8 @@ class PerceptualDistance(Metric):
         # pnet_rand: the package's other way, pretrained=True, downloads without a word. Every random value is
         # overwritten below.
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", category=UserWarning, module="torchvision"
-            )  # the package calls it in an old way
+            # the package calls it in an old way
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
             self.model = lpips.LPIPS(net=network, version="0.1", pnet_rand=True, verbose=False)
         _fill(self.model.net, path)
         self.model.to(device)

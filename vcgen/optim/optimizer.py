@@ -72,9 +72,8 @@ class OptimizerOptions:
         if sharded and self.muon_lr is not None:
             found = "model.optimizer.muon_lr: Muon needs whole matrices, and trainer.strategy sharded splits them"
             raise UserError(f"{found}; set it to null, or the strategy to ddp")
-        if (
-            sharded
-        ):  # the fast loops of PyTorch's optimizers take one kind of tensors, and must be asked for with sharded ones
+        # the fast loops of PyTorch's optimizers take one kind of tensors, and must be asked for with sharded ones
+        if sharded:
             groups = [{"params": group} for group in (sharded, whole) if group]
             return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, foreach=True)
         if self.muon_lr is None:
@@ -145,9 +144,8 @@ class MuonAdamW(torch.optim.AdamW):
         """The Nesterov momentum after this step's gradient."""
         state = self.state[parameter]
         if not state:
-            state.update(
-                step=torch.zeros(()), momentum=torch.zeros_like(parameter)
-            )  # AdamW's loading asks for the step
+            # AdamW's loading asks for the step
+            state.update(step=torch.zeros(()), momentum=torch.zeros_like(parameter))
         state["step"] += 1
         state["momentum"].lerp_(gradient, 1 - self.momentum)
         return gradient.lerp(state["momentum"], self.momentum)

@@ -47,9 +47,8 @@ def normals(field: Field, points: Float[Tensor, "batch n 3"], step: float = 1e-2
     """Outward unit normals (batch, n, 3) at points (batch, n, 3): against the gradient of the density, by central
     differences over +- ``step`` world units; 0 where the density is constant. Differentiable. Six look-ups a point."""
     offsets = step * torch.eye(3, device=points.device, dtype=points.dtype)
-    moved = torch.stack(
-        [points[..., None, :] + offsets, points[..., None, :] - offsets], -2
-    )  # (batch, n, axis, side, 3)
+    # (batch, n, axis, side, 3)
+    moved = torch.stack([points[..., None, :] + offsets, points[..., None, :] - offsets], -2)
     density = field.density(moved.flatten(1, 3)).reshape(moved.shape[:-1])
     return F.normalize(density[..., 1] - density[..., 0], dim=-1)
 

@@ -189,9 +189,8 @@ def _clipped(corners: list[Tensor], plane: Tensor) -> tuple[list[Tensor], Tensor
     What is left of a face is a triangle or two. An edge that two faces share is cut by both in the same place.
     """
     beyond = torch.stack([corner[:, 2] >= plane for corner in corners])
-    lone = torch.where(
-        beyond.sum(0) == 1, beyond.int().argmax(0), beyond.int().argmin(0)
-    )  # the corner that is alone on its side
+    # the corner that is alone on its side
+    lone = torch.where(beyond.sum(0) == 1, beyond.int().argmax(0), beyond.int().argmin(0))
     stacked = torch.stack(corners)
     row = torch.arange(len(lone), device=lone.device)
     p, q, r = (stacked[(lone + k) % 3, row] for k in range(3))

@@ -168,10 +168,8 @@ class VcgenCLI(DiscreetCLI):
             kwargs |= {"num_nodes": self.layout.nodes, "devices": self.layout.per_node}
             plugins = [SLURMEnvironment(auto_requeue=False), *plugins]
         elif "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
-            plugins = [
-                LightningEnvironment(),
-                *plugins,
-            ]  # Lightning would take this process for one that srun has started
+            # Lightning would take this process for one that srun has started
+            plugins = [LightningEnvironment(), *plugins]
         kwargs["plugins"] = [CheckpointFiles(self.model, self.model_config), *plugins]
         trainer = super().instantiate_trainer(**kwargs)
         leave_signals_alone(trainer)

@@ -96,9 +96,8 @@ def parse_refusal(message: str) -> str:
     telling = [reason for reason in reasons if not reason.startswith("Not a valid subclass of")] or reasons
     while len(telling) > 1 and telling[-1].endswith(":"):  # of whose class the reason has been said
         telling.pop()
-    if kinds and all(
-        reason.endswith(":") for reason in telling
-    ):  # only names of classes: the types are all that is said
+    # only names of classes: the types are all that is said
+    if kinds and all(reason.endswith(":") for reason in telling):
         value = (
             re.search(r"Given value: (.*)", message)
             if "NestedArg" not in message

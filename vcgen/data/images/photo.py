@@ -92,9 +92,8 @@ def without_fringe(image: RgbaImage) -> RgbaImage:
     to have an inside."""
     from scipy.ndimage import distance_transform_edt
 
-    solid = np.pad(
-        image.coverage(slice(None)) >= 0.5, 1, mode="edge"
-    )  # an object may leave the image: its border is no rim
+    # an object may leave the image: its border is no rim
+    solid = np.pad(image.coverage(slice(None)) >= 0.5, 1, mode="edge")
     inside = distance_transform_edt(solid)[1:-1, 1:-1] > max(1, round(max(image.alpha.shape) / 512))
     if solid.all() or not inside.any():
         return image

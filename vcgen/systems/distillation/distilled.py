@@ -183,9 +183,8 @@ def read_distillation(config: str, plugins: Sequence[str] = ()) -> tuple[Guidanc
     where = f"--distill {config}"
     try:
         text = read_bytes(config, MAX_CONFIG).decode()
-        if any(
-            isinstance(token, yaml.AliasToken) for token in yaml.scan(text)
-        ):  # a few of them can stand for any number of values
+        # a few of them can stand for any number of values
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError("it refers to its own parts")
         refuse_names_twice(yaml.compose(text, yaml.SafeLoader))
         content = get_loader("yaml")(text)  # as `vcgen fit` reads it: 1e-3 is a number
