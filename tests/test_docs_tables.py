@@ -89,7 +89,7 @@ def test_the_model_page_lists_every_option_with_its_default(part):
 
 
 def test_the_model_page_lists_the_options_of_pixelnerf():
-    text = (ROOT / "docs" / "model.md").read_text().split("## The baseline: pixelNeRF")[1]
+    text = (ROOT / "docs" / "model.md").read_text().split("## The baseline: pixelNeRF")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)
     assert dict(rows) == defaults(PixelNerf)
 
