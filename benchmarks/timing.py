@@ -21,11 +21,12 @@ from vcgen.systems.base import System
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per call: wall clock (median and least over the rounds) and processor time of all threads (median)."""
+    """Seconds per call: wall clock and processor time of all threads, median and least over the rounds."""
 
     wall: float
     least: float
     processor: float
+    least_processor: float
 
 
 def load_config(name: str) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def measure(
             )
     columns = {name: tuple(zip(*rows, strict=True)) for name, rows in samples.items()}
     return {
-        name: Timing(statistics.median(wall), min(wall), statistics.median(cpu))
+        name: Timing(statistics.median(wall), min(wall), statistics.median(cpu), min(cpu))
         for name, (wall, cpu) in columns.items()
     }
 

@@ -1,5 +1,7 @@
 """Photos to poses: what is asked of pycolmap, what is said of photos that it cannot place, and fox from its photos."""
 
+import json
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -161,3 +163,15 @@ def test_fox_from_its_photos_alone_has_the_poses_that_came_with_it(shared_data, 
     assert np.median(found.rotation) < 0.5 and found.rotation.max() < 1.0
     assert np.median(found.center) < 0.01 and found.center.max() < 0.03
     assert np.abs(found.focal).max() < 0.03
+
+
+@pytest.mark.integration
+def test_the_program_that_compares_fits_on_found_and_on_given_poses_works(shared_data, tmp_path):
+    pytest.importorskip("pycolmap")
+    command = [sys.executable, "benchmarks/fox_poses.py", str(shared_data / "fox"), "--quick", "--out", str(tmp_path)]
+    root = Path(__file__).parents[1]
+    for _ in range(2):  # the second reads what the first has made
+        output = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
+    figures = json.loads(output.splitlines()[-1])
+    assert figures["photos"] == 20 and figures["rotation_degrees"]["largest"] < 1
+    assert {row["poses"] for row in figures["rows"]} == {"given", "found"} and abs(figures["difference_db"]) < 2
