@@ -42,14 +42,20 @@ def subjects(folder: Path) -> Iterator[Subject]:
 def scored(folder: Path) -> Iterator[Subject]:
     """A protocol, what is recorded of an object under it, and the results."""
     protocol = {
-        "version": 1,
+        "version": 2,
         "name": "p",
         "description": "d",
         "split": "test",
         "views": 9,
         "context": [0],
-        "targets": [1, 2],
-        "size": [8, 6],
+        "targets": "listed",
+        "objects": {"a1": {"targets": [1, 2]}, "b1": {"targets": [1]}},
+        "unlisted": "left out",
+        "score_context": False,
+        "alpha": "binary",
+        "mask": "object",
+        "crop": [2, 0, 14, 12],
+        "size": [16, 12],
         "background": 1.0,
         "quantisation": "8-bit-rounded",
         "metrics": SUPPORTED_METRICS,
@@ -103,9 +109,18 @@ def protocol_of(name: str, folder: Path) -> Any:
 
 
 def views_differ(tree: Any) -> bool:
-    """No view is named twice."""
-    views = [*tree["context"], *(tree["targets"] if isinstance(tree["targets"], list) else ())]
-    return len(set(views)) == len(views) and tree["targets"] != []
+    """No view is named twice, lists are there where they are wanted, and the crop lies in the image."""
+    fixed = [tree[name] for name in ("context", "targets") if isinstance(tree[name], list)]
+    groups = fixed if tree.get("score_context") else [[view for views in fixed for view in views]]
+    top, left, height, width = tree.get("crop") or (0, 0, 11, 11)
+    inside = (top + height <= tree["size"][0] and left + width <= tree["size"][1]) or not tree.get("crop")
+    listed = "listed" in (tree["context"], tree["targets"])
+    return (
+        all(len(set(views)) == len(views) for views in groups)
+        and inside
+        and min(height, width) >= 11
+        and listed == (tree.get("objects") is not None)
+    )
 
 
 def in_order(tree: Any) -> bool:

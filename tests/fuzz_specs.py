@@ -113,11 +113,13 @@ def ascending(near: float, far: float) -> bool:
 SIDE = whole(1, 16384)
 UNIT = real(0, 1)
 MATRIX = fixed(*[fixed(*[real(-1e6, 1e6)] * 4)] * 4)
+VIEWS = rows(whole(0, 99_999))
+DRAW = table(draw=whole(1, 1 << 31), seed=whole(0, 1 << 53))
 PROTOCOL = table(
-    version=one_of(1),
+    version=one_of(2),
     name=LABEL,
-    context=rows(whole(0, 99_999), 1),
-    targets=any_of(one_of("all others"), rows(whole(0, 99_999), 1)),
+    context=any_of(one_of("listed"), rows(whole(0, 99_999), 1), DRAW),
+    targets=any_of(one_of("all others", "all", "listed"), rows(whole(0, 99_999), 1), DRAW),
     size=fixed(SIDE, SIDE),
     background=UNIT,
     quantisation=one_of("8-bit-rounded"),
@@ -137,6 +139,13 @@ PROTOCOL = table(
     split_=NAME,
     views_=whole(0, 99_999),
     description_=TEXT,
+    objects_=any_of(one_of(None), mapping(KEY, table(context_=VIEWS, targets_=VIEWS))),
+    lists_=one_of(None),
+    unlisted_=one_of("refused", "left out"),
+    score_context_=one_of(True, False),
+    alpha_=one_of("blend", "binary", "ignore"),
+    mask_=one_of("none", "object"),
+    crop_=any_of(one_of(None), fixed(whole(0, 99_999), whole(0, 99_999), SIDE, SIDE)),
 )
 METRICS = {"psnr": real(0, 100), "ssim": real(-1.001, 1.001), "ssim_gauss": real(-1.001, 1.001)}
 RECORD = table(

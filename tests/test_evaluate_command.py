@@ -29,7 +29,7 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
     (model / "config.json").write_text("{}")
     monkeypatch.setattr("vcgen.checkpoints.model_folder.load", lambda folder, device, plugins: Oracle(51))
     entries = {
-        "version": 1,
+        "version": 2,
         "name": "file",
         "context": [0],
         "targets": "all others",

@@ -9,7 +9,6 @@ import torch
 from small_evaluation import PROTOCOL, SETTINGS, gray_shards
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
-from vcgen.cli.evaluate import check_views
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.triplane import TriplaneEncoder
@@ -68,10 +67,10 @@ def test_what_looks_at_one_view_refuses_two():
 def test_the_limit_is_that_of_the_encoder_and_of_distillation():
     two = Protocol("two", (0, 1), "all others", (16, 16))
     assert NerfDiff(triplanes()).most_views == 1 and NerfDiff(PixelNerf(first_pool=False, width=16)).most_views is None
-    check_views(two, "m", None)
-    check_views(PROTOCOL, "m", 1)
+    two.check_views("m", None)
+    PROTOCOL.check_views("m", 1)
     with pytest.raises(UserError, match="gives 2 input views, m looks at 1"):
-        check_views(two, "m", 1)
+        two.check_views("m", 1)
 
 
 def test_pixelnerf_sees_all_of_its_views():

@@ -7,6 +7,7 @@ import pytest
 
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol, load_protocol
+from vcgen.evaluation.selection import Task
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs" / "protocols").glob("*.json"))
 
@@ -16,7 +17,7 @@ def make(**changes) -> Protocol:
 
 
 def content(**changes) -> dict:
-    entries = {"version": 1, "name": "test", "context": [0], "targets": "all others", "size": [8, 8], "background": 1.0}
+    entries = {"version": 2, "name": "test", "context": [0], "targets": "all others", "size": [8, 8], "background": 1.0}
     return entries | {"quantisation": SUPPORTED_QUANTISATION, "metrics": SUPPORTED_METRICS} | changes
 
 
@@ -27,13 +28,14 @@ def write(folder: Path, entries: object) -> Path:
 
 
 def test_with_input_64_of_251_views_exactly_view_64_is_missing_from_250_targets():
-    targets = make(context=(64,)).target_indices(251, "car")
+    (task,) = make(context=(64,)).tasks("car", 251)
+    targets = task.targets
     assert len(targets) == 250
     assert set(range(251)) - set(targets) == {64}
 
 
 def test_listed_targets_come_in_ascending_order():
-    assert make(targets=(5, 2, 9)).target_indices(10, "car") == [2, 5, 9]
+    assert make(targets=(5, 2, 9)).tasks("car", 10) == [Task((0,), (2, 5, 9))]
 
 
 @pytest.mark.parametrize("indices", [{"context": (3,), "targets": (1, 3)}, {"targets": (1, 1)}, {"context": (2, 2)}])
@@ -51,17 +53,17 @@ def test_indices_that_are_no_views_are_refused(indices):
 @pytest.mark.parametrize("indices", [{"context": (64,)}, {"targets": (1, 24)}])
 def test_index_out_of_range_names_the_object(indices):
     with pytest.raises(UserError, match=r"object teapot: .* only views 0 to 23"):
-        make(**indices).target_indices(24, "teapot")
+        make(**indices).tasks("teapot", 24)
 
 
 def test_object_with_another_number_of_views_than_promised_is_named():
     with pytest.raises(UserError, match=r"object teapot: has 250 views.*251"):
-        make(views=251).target_indices(250, "teapot")
+        make(views=251).tasks("teapot", 250)
 
 
 def test_object_without_any_view_left_is_refused():
-    with pytest.raises(UserError, match="no view is left"):
-        make(context=(0, 1)).target_indices(2, "teapot")
+    with pytest.raises(UserError, match="leaves no view to predict"):
+        make(context=(0, 1)).tasks("teapot", 2)
 
 
 def test_other_resolution_says_at_which_size_to_pack():
@@ -80,7 +82,7 @@ def test_other_split_is_refused_and_no_split_accepts_any():
     [
         ("{", "truncated"),
         ([], "Expected `object`, got `array`"),
-        (content(version=2), "2 - at `$.version`"),
+        (content(version=1), "1 - at `$.version`"),
         (content(contxt=[0]), "unknown field `contxt`"),
         (
             {key: value for key, value in content().items() if key != "background"},

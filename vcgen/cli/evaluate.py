@@ -111,7 +111,7 @@ def evaluate(
     settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error, *by_name(metrics))
     loaded_protocol = load_protocol(protocol)
     system = folder.load(model, settings.device, plugins or ())
-    check_views(loaded_protocol, model, 1 if distill else system.most_views)
+    loaded_protocol.check_views(model, 1 if distill else system.most_views)
     places = Places(Path(data), Path(out), Path(train) if train else None)
     others = [load_results(other) for other in compare or []]
     others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
@@ -146,14 +146,16 @@ def distill_in_groups(
     from vcgen.data.shards.files import read_index
     from vcgen.data.views import stack_views
     from vcgen.evaluation.runner import views_of
+    from vcgen.evaluation.scope import tasks_of
     from vcgen.evaluation.sharing import objects_of
 
     index = read_index(data, check=settings.on_error == "stop")
     numbers = [number for _, number in objects_of(index, settings.shard)]
     numbers = [number for number in numbers if settings.on_error == "stop" or fault_in(index, number) is None]
-    groups = [numbers[i : i + together] for i in range(0, len(numbers), together)]
+    given = [(number, task.context) for number in numbers for task in tasks_of(index, number, protocol)]
+    groups = [given[i : i + together] for i in range(0, len(given), together)]
     for group in track(groups, f"distilling, {together} at a time"):
-        views = [views_of(index.read(number), protocol.context, protocol, settings.device)[0] for number in group]
+        views = [views_of(index.read(number), context, protocol, settings.device)[0] for number, context in group]
         system.distill_together(stack_views(views))
 
 
@@ -180,17 +182,6 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
         for name, system in systems.items()
     )
     return [results for results in found if results is not None]
-
-
-def check_views(protocol: "Protocol", model: str, most: int | None) -> None:
-    """Refuse a protocol with more input views than the ``most`` that a model looks at (None: any): it would pass over
-    the others.
-    """
-    if most is not None and (given := len(protocol.context)) > most:
-        found = f"protocol {protocol.name} gives {given} input views, {model} looks at {most}"
-        raise UserError(
-            f"{found}: use a protocol with {most}, or a model that looks at several, as PixelNerf without distillation"
-        )
 
 
 def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baselines: bool) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct, to_builtins
 
 from vcgen.errors import UserError
 from vcgen.evaluation.distances import Distance
+from vcgen.evaluation.pixels import rules
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
@@ -167,8 +168,8 @@ def collect(
         name=name,
         **averages,
         interval95=intervals,
-        protocol=asdict(protocol),
-        definitions=definitions(list(intervals), columns),
+        protocol=protocol.record(),
+        definitions=definitions(list(intervals), columns) | rules(protocol),
         columns=dict(columns),
         **provenance,
     )

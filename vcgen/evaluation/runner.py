@@ -17,13 +17,15 @@ from vcgen.cameras import Cameras
 from vcgen.data.shards.faults import faults_among
 from vcgen.data.shards.files import INDEX, ShardIndex, read_index
 from vcgen.data.shards.record import SceneRecord
-from vcgen.data.shards.table import SampleEntry
 from vcgen.data.views import scene_views
 from vcgen.errors import UserError
 from vcgen.evaluation.distances import Networks, distances, joined
+from vcgen.evaluation.pixels import by_alpha_rule, compared
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
 from vcgen.evaluation.results import Results, collect, compare
+from vcgen.evaluation.scope import scored, tasks_of
+from vcgen.evaluation.selection import Task
 from vcgen.evaluation.sharing import merged, note_count, objects_of
 from vcgen.io import file_sha256
 from vcgen.metrics.base import Metric
@@ -95,15 +97,14 @@ def evaluate_system(
     Settings.shard), which writes no results. Raises UserError for data that does not fit the protocol, for foreign
     results in ``out``, and for a merge with objects missing."""
     started = time.perf_counter()
+    protocol.check_views(origin.name, getattr(system, "most_views", None))
     index = read_index(data, check=settings.on_error == "stop")
     protocol.check_data(index.image_size, index.split, data)
     if index.split == "train":
         complain(f"{data} is of split train: what a model was trained on does not measure it", "warning")
     chosen = objects_of(index, settings.shard)
     skipped = faults_among(index, [number for _, number in chosen]) if settings.on_error == "skip" else {}
-    chosen = [(key, number) for key, number in chosen if key not in skipped]
-    for _, entry in index.samples:
-        protocol.target_indices(entry.views, entry.key)
+    chosen = scored(index, [(key, number) for key, number in chosen if key not in skipped], protocol)
     metrics, networks, missing = _metrics(settings, protocol)
     hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
     hashes |= {metric.name: metric.sha256 for metric in metrics.all if metric.sha256}
@@ -120,7 +121,8 @@ def evaluate_system(
         return None
     scores = merged(out, records, [key for key, _ in chosen], dealt=[key for key, _ in objects_of(index)])
     for score, (key, number) in zip(scores, chosen, strict=True):
-        _check_record(score, index.scenes[number], protocol, records.folder / f"{key}.json")
+        tasks = tasks_of(index, number, protocol)
+        _check_record(score, index.scenes[number].group, tasks, records.folder / f"{key}.json")
     run = run_summary(settings, scores, time.perf_counter() - started)
     facts = {"versions": provenance.versions(), "hashes": hashes, "model": origin.config, "run": run}
     results = collect(origin.name, scores, protocol, metrics.others, **facts, missing=missing, skipped=skipped)
@@ -135,11 +137,11 @@ def evaluate_system(
     return results
 
 
-def _check_record(score: ObjectScore, entry: SampleEntry, protocol: Protocol, path: Path) -> None:
+def _check_record(score: ObjectScore, group: str, tasks: list[Task], path: Path) -> None:
     views = [image.view for image in score.images]
-    if score.group != entry.group or views != protocol.target_indices(entry.views, entry.key):
+    if score.group != group or views != sorted(view for task in tasks for view in task.targets):
         raise UserError(
-            f"{path}: is of other views, or of another group, than {entry.key} has; delete it and run again"
+            f"{path}: is of other views, or of another group, than {score.object} has; delete it and run again"
         )
 
 
@@ -219,22 +221,24 @@ def score_object(
     true ones.
     """
     started = time.perf_counter()
-    targets = protocol.target_indices(len(record.images), record.key)
-    images, features = [], []
+    where, images, features = f"object {record.key}", [], []
     with torch.no_grad():  # not inference_mode: a distillation needs gradients inside
-        scene = system.field(views_of(record, protocol.context, protocol, settings.device))
-        for start in range(0, len(targets), settings.views_per_call):
-            chunk = targets[start : start + settings.views_per_call]
-            truth = views_of(record, chunk, protocol, settings.device)
-            rendering = system.render(scene, truth.cameras, truth.size, protocol.background)
-            _check_rendering(rendering.rgb, truth, record.key, chunk)
-            values = metrics(rendering.rgb[0], truth.on(protocol.background)[0])
-            images += [ImageScore(view, record.views[view], value) for view, value in zip(chunk, values, strict=True)]
-            features.append(networks.features(rendering.rgb[0], "predicted"))
+        for task in protocol.tasks(record.key, len(record.images), record.views):
+            scene = system.field(views_of(record, task.context, protocol, settings.device))
+            for start in range(0, len(task.targets), settings.views_per_call):
+                chunk = task.targets[start : start + settings.views_per_call]
+                truth = views_of(record, chunk, protocol, settings.device)
+                rendering = system.render(scene, truth.cameras, truth.size, protocol.background)
+                _check_rendering(rendering.rgb, truth, record.key, chunk)
+                predicted, true = compared(rendering.rgb[0], truth[0], protocol, where)
+                values = zip(chunk, metrics(predicted, true), strict=True)
+                images += [ImageScore(view, record.views[view], value) for view, value in values]
+                features.append(networks.features(predicted, "predicted"))
         for start in range(0, len(record.images) if networks else 0, settings.views_per_call):
             every = range(start, min(start + settings.views_per_call, len(record.images)))
-            truth = views_of(record, every, protocol, settings.device)
-            features.append(networks.features(truth.on(protocol.background)[0], "true"))
+            truth = views_of(record, every, protocol, settings.device)[0]
+            features.append(networks.features(compared(truth.images, truth, protocol, where)[1], "true"))
+    images.sort(key=lambda image: image.view)
     score = ObjectScore(record.key, record.group, time.perf_counter() - started, tuple(images))
     return score, joined(features)
 
@@ -242,15 +246,25 @@ def score_object(
 def images(
     system: Renderer, index: ShardIndex, key: str, views: Sequence[int], protocol: Protocol, device: str
 ) -> tuple[Tensor, Tensor, Rendering]:
-    """For a report: first input image (3, H, W), true images (V, 3, H, W) and Rendering (V, ...) of chosen views, on
-    CPU.
+    """For a report: first input image (V, 3, H, W) and true images (V, 3, H, W) of chosen views, whole, and Rendering
+    (V, ...), on CPU.
     """
-    record = index.read([entry.key for _, entry in index.samples].index(key))
-    with torch.no_grad():
-        context, truth = (views_of(record, chosen, protocol, device) for chosen in (protocol.context, views))
-        rendering = system.render(system.field(context), truth.cameras, truth.size, protocol.background)
-    parts = Rendering(*(part[0].float().cpu() for part in rendering))
-    return context.on(protocol.background)[0, 0].cpu(), truth.on(protocol.background)[0].cpu(), parts
+    number = [entry.key for _, entry in index.samples].index(key)
+    record, tasks = index.read(number), tasks_of(index, number, protocol)
+    inputs: dict[int, Tensor] = {}
+    seen: dict[int, tuple[Tensor, ...]] = {}
+    for task in tasks:
+        chosen = [view for view in views if view in task.targets]
+        if not chosen:
+            continue
+        with torch.no_grad():
+            context, truth = (views_of(record, some, protocol, device) for some in (task.context, chosen))
+            rendering = system.render(system.field(context), truth.cameras, truth.size, protocol.background)
+        parts = zip(truth.on(protocol.background)[0].cpu(), *(part[0].float().cpu() for part in rendering), strict=True)
+        seen |= dict(zip(chosen, parts, strict=True))
+        inputs |= dict.fromkeys(chosen, context.on(protocol.background)[0, 0].cpu())
+    true, *rendered = (torch.stack(parts) for parts in zip(*(seen[view] for view in views), strict=True))
+    return torch.stack([inputs[view] for view in views]), true, Rendering(*rendered)
 
 
 def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, device: str) -> Views:
@@ -263,7 +277,7 @@ def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, de
             f"object {record.key}: its images lie on {record.background}, protocol {protocol.name} scores on gray level"
             f" {protocol.background:g}; pack images with alpha, or use another protocol"
         )
-    return scene_views(record, indices)[None].to(device)
+    return by_alpha_rule(scene_views(record, indices)[None], protocol).to(device)
 
 
 def _check_rendering(rgb: Tensor, truth: Views, key: str, views: Sequence[int]) -> None:

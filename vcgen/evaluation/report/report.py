@@ -22,7 +22,7 @@ from vcgen.io import write_bytes
 from vcgen.types import Rendering
 from vcgen.visualization.images import LARGEST_ERROR, depth_image, error_image, png_bytes, to_uint8
 
-#: (object key, view indices) -> input image (3, H, W), true images (V, 3, H, W), Rendering (V, ...)
+#: (object key, view indices) -> first input images (V, 3, H, W), true images (V, 3, H, W), Rendering (V, ...)
 Images = Callable[[str, Sequence[int]], tuple[Tensor, Tensor, Rendering]]
 
 #: Below this many groups a bootstrap interval is too narrow to lean on, and the report says so.
@@ -40,7 +40,6 @@ def write_report(results: Results, folder: Path, images: Images) -> None:
 def summary(results: Results) -> str:
     """One sentence: what was scored, on how much."""
     counts, protocol = results.counts, results.protocol
-    targets = protocol["targets"] if isinstance(protocol["targets"], str) else f"{len(protocol['targets'])} views"
     names = ", ".join(results.skipped)
     skipped = f" LEFT OUT, since they cannot be read: {len(results.skipped)} objects, {names}." if names else ""
     few = " So few groups make rough intervals." if counts["groups"] < FEW_GROUPS else ""
@@ -48,7 +47,7 @@ def summary(results: Results) -> str:
         f", {counts['psnr_capped']} of them at the PSNR cap, as identical images are" if counts["psnr_capped"] else ""
     )
     return (
-        f"Protocol {protocol['name']}: input view {', '.join(map(str, protocol['context']))}, targets {targets}, "
+        f"Protocol {protocol['name']}: {protocol['summary']}, "
         f"{protocol['size'][0]} x {protocol['size'][1]} pixels on gray level {protocol['background']:g}; "
         f"{counts['objects']} objects in {counts['groups']} groups, {counts['images']} images{capped}.{skipped}{few}"
     )
@@ -160,7 +159,7 @@ def _example(results: Results, label: str, entry: dict[str, Any], render_views: 
     lines = []
     for position, image in enumerate(images):
         panels = {
-            "input": to_uint8(context),
+            "input": to_uint8(context[position]),
             "truth": to_uint8(truth[position]),
             "rendering": to_uint8(rendering.rgb[position]),
             "error": error_image(rendering.rgb[position].clamp(0, 1).numpy(), truth[position].numpy()),
