@@ -17,6 +17,27 @@ from vcgen.evaluation.results import collect, load_results
 from vcgen.evaluation.sharing import Shards
 from vcgen.io import read_json
 
+#: A protocol with every entry but lists, which name a file.
+WHOLE = {
+    "version": 2,
+    "name": "p",
+    "description": "d",
+    "split": "test",
+    "views": 9,
+    "context": [0],
+    "targets": "listed",
+    "objects": {"a1": {"targets": [1, 2]}, "b1": {"targets": [1]}},
+    "unlisted": "left out",
+    "score_context": False,
+    "alpha": "binary",
+    "mask": "object",
+    "crop": [2, 0, 14, 12],
+    "size": [16, 12],
+    "background": 1.0,
+    "quantisation": "8-bit-rounded",
+    "metrics": SUPPORTED_METRICS,
+}
+
 
 def subjects(folder: Path) -> Iterator[Subject]:
     """All of them. folder: to make the whole files in."""
@@ -41,28 +62,9 @@ def subjects(folder: Path) -> Iterator[Subject]:
 
 def scored(folder: Path) -> Iterator[Subject]:
     """A protocol, what is recorded of an object under it, and the results."""
-    protocol = {
-        "version": 2,
-        "name": "p",
-        "description": "d",
-        "split": "test",
-        "views": 9,
-        "context": [0],
-        "targets": "listed",
-        "objects": {"a1": {"targets": [1, 2]}, "b1": {"targets": [1]}},
-        "unlisted": "left out",
-        "score_context": False,
-        "alpha": "binary",
-        "mask": "object",
-        "crop": [2, 0, 14, 12],
-        "size": [16, 12],
-        "background": 1.0,
-        "quantisation": "8-bit-rounded",
-        "metrics": SUPPORTED_METRICS,
-    }
     yield Subject(
         "protocol",
-        {"p.json": json.dumps(protocol).encode()},
+        {"p.json": json.dumps(WHOLE).encode()},
         spoil_one("p.json"),
         functools.partial(protocol_of, "p.json"),
         by_rule("p.json", PROTOCOL, views_differ),
@@ -84,7 +86,7 @@ def scored(folder: Path) -> Iterator[Subject]:
         1.5,
     )
     hashes = {"protocol": "p", "data": "d"}
-    loaded = load_protocol(written(folder / "p.json", protocol))
+    loaded = load_protocol(written(folder / "p.json", WHOLE))
     results = collect("m", scores, loaded, versions={}, hashes=hashes, run={})
     results.save(folder / "out")
     yield Subject(

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,7 +20,9 @@ from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_triplane import SceneTriplane
 from vcgen.encoders.triplane import TriplaneEncoder
+from vcgen.evaluation.protocol import ProtocolFile
 from vcgen.evaluation.results import Results
+from vcgen.evaluation.view_lists import Format
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.ngd import NGD
@@ -149,8 +152,8 @@ def test_the_evaluation_page_lists_metrics_weights_protocol_and_results():
     assert table(page, "## results.json").keys() == set(Results.__struct_fields__)
     protocols = sorted((ROOT / "configs" / "protocols").glob("*.json"))
     assert table(page, "## Protocol files").keys() == {path.name for path in protocols}
-    entries = set().union(*(json.loads(path.read_text()) for path in protocols))
-    assert entries == set(
+    assert table(page, "### Views of each object").keys() == set(get_args(Format))
+    assert set(ProtocolFile.__struct_fields__) == set(
         re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", protocol_entries(page), re.MULTILINE)))
     )
 

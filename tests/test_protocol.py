@@ -1,13 +1,15 @@
 """Protocol files: what is accepted, what is refused and in which words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vcgen.errors import UserError
-from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol, load_protocol
+from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol, ProtocolFile, load_protocol
 from vcgen.evaluation.selection import Task
+from vcgen.io import parse_json
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs" / "protocols").glob("*.json"))
 
@@ -129,9 +131,58 @@ def test_further_metrics_are_named_with_their_definitions(tmp_path):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_protocols_load_and_are_named_after_their_file(path):
-    assert load_protocol(path).name == path.stem
+    file = parse_json(path.read_bytes(), ProtocolFile, str(path))
+    assert file.name == path.stem
+    if file.lists is None:
+        assert load_protocol(path).name == path.stem
+    else:
+        with pytest.raises(UserError, match=rf"{file.lists.file} is missing, .*; get it from {file.lists.address}"):
+            load_protocol(path)
 
 
-def test_srn_protocol_is_the_published_one():
-    protocol = load_protocol(next(path for path in SHIPPED if path.stem == "srn128"))
-    assert (protocol.context, protocol.size, protocol.background, protocol.views) == ((64,), (128, 128), 1.0, 251)
+def shipped(name: str) -> Protocol:
+    return load_protocol(next(path for path in SHIPPED if path.stem == name))
+
+
+def with_list(folder: Path, name: str, text: str) -> Protocol:
+    """A shipped protocol with a list of our own in place of the published one."""
+    entries = json.loads(next(path for path in SHIPPED if path.stem == name).read_text())
+    entries["lists"].pop("sha256", None)
+    (folder / entries["lists"]["file"]).write_text(text)
+    return load_protocol(write(folder, entries))
+
+
+def test_srn_protocols_are_the_published_ones():
+    one, two = shipped("srn128"), shipped("srn128_2views")
+    assert (one.context, one.size, one.background, one.views) == ((64,), (128, 128), 1.0, 251)
+    assert replace(two, context=one.context, name=one.name, description=one.description, sha256=one.sha256) == one
+    assert two.context == (64, 104) and len(two.tasks("car", 251)[0].targets) == 249
+
+
+def test_protocols_of_several_views_predict_the_same_thirty():
+    contexts = {1: (0,), 3: (0, 12, 24), 5: (0, 8, 16, 24, 32), 10: tuple(range(0, 40, 4))}
+    for count, context in contexts.items():
+        assert shipped(f"cars64_views{count}").tasks("car", 40) == [
+            Task(context, tuple(view for view in range(40) if view % 4))
+        ]
+
+
+def test_gso30_scores_all_sixteen_views_with_the_ssim_of_its_script():
+    assert shipped("gso30").tasks("chicken", 16) == [Task((0,), tuple(range(16)))]
+    assert shipped("gso30").metrics == ("ssim_valid_inferred",)
+
+
+def test_protocols_with_published_lists_take_their_views_from_them(tmp_path):
+    nmr = with_list(tmp_path, "nmr64", "02958343 1079efee042629d4ce28f0f1b509eda 15\n")
+    assert nmr.tasks("02958343_1079efee042629d4ce28f0f1b509eda", 24)[0].context == (15,)
+    clips = with_list(tmp_path, "re10k_2views", '{"debc": {"context": [34, 81], "target": [53, 66, 81]}, "e74c": null}')
+    assert clips.tasks("debc", 100) == [Task((34, 81), (53, 66, 81))]
+    assert clips.tasks("e74c", 100) == clips.tasks("other", 100) == []
+    frames = [["1_2_3", n, f"hydrant/1_2_3/images/frame{n:06d}.jpg"] for n in (3, 1, 2)]
+    sequences = with_list(tmp_path, "co3d_fewview", json.dumps([frames]))
+    assert sequences.tasks("hydrant_1_2_3", 3, ["frame000001", "frame000002", "frame000003"]) == [Task((0, 1), (2,))]
+
+
+def test_abo_draws_one_view_of_each_object():
+    contexts = [shipped("abo128").tasks(f"table_{number}", 91)[0].context for number in range(20)]
+    assert {len(context) for context in contexts} == {1} and len(set(contexts)) > 10
