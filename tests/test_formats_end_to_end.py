@@ -23,7 +23,7 @@ from vcgen.evaluation.results import load_results
 
 SIZE = 16
 PROTOCOL = {
-    "version": 1,
+    "version": 2,
     "name": "tiny",
     "context": [0],
     "targets": "all others",
