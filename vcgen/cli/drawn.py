@@ -65,17 +65,13 @@ def run(
     """
     usage.within("--views", views, 2, 10_000)
     usage.within("--samples", samples, 1, 8)
-    height, width = parse_size(size)
-    usage.within("--size", min(height, width), 8)
-    usage.within("--size", max(height, width), 8, 2048)
     between = None if elevation is None else parse_elevation(elevation)
     count = camera_set(cameras, between).count(views, cameras)
-    identity = hashlib.sha256(read_bytes(cameras, MAX_JSON)).hexdigest() if cameras.endswith(".json") else cameras
     settings = make(
         **UNUSED,
-        size=(height, width),
+        size=drawn_size(size),
         split=split,
-        cameras=identity,
+        cameras=identity_of(cameras),
         views=views,
         elevation=between,
         samples=samples,
@@ -85,6 +81,19 @@ def run(
     listed = partial(list_scenes, cameras=cameras)
     print(explain(listed(Path(source), settings), settings, f"{count} views, cameras {os.path.basename(cameras)}"))
     pack(listed, read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
+
+
+def drawn_size(text: str) -> tuple[int, int]:
+    """(height, width) of ``--size``; UserError outside of 8 to 2048 pixels."""
+    size = parse_size(text)
+    usage.within("--size", min(size), 8)
+    usage.within("--size", max(size), 8, 2048)
+    return size
+
+
+def identity_of(cameras: str) -> str:
+    """What tells sets of cameras apart: a name, or of a file its hash."""
+    return hashlib.sha256(read_bytes(cameras, MAX_JSON)).hexdigest() if cameras.endswith(".json") else cameras
 
 
 def parse_elevation(text: str) -> tuple[float, float]:
