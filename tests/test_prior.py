@@ -87,14 +87,14 @@ def test_sampling_without_strength_returns_the_start_clamped(sampler, strength):
 
 def test_an_unknown_sampler_is_refused():
     prior = ViewPrior(**SMALL).eval()
-    with pytest.raises(ValueError, match=r"the samplers are ddim, dpm.*; got 'euler'"):
+    with pytest.raises(UserError, match="no sampler 'euler': the samplers are ddim, dpm"):
         prior.sample(condition(prior), torch.Generator(), 2, sampler="euler")
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_a_strength_that_is_no_fraction_is_refused(strength):
     prior = ViewPrior(**SMALL).eval()
-    with pytest.raises(ValueError, match=r"strength is a fraction .* in \[0, 1\]; got"):
+    with pytest.raises(UserError, match=r"strength is a fraction .* must lie in \[0, 1\]"):
         prior.sample(condition(prior), torch.Generator(), 2, start=torch.rand(2, 3, 16, 16), strength=strength)
 
 

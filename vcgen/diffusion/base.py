@@ -1,7 +1,7 @@
 """What every diffusion prior is, and what those share that denoise images of views."""
 
 from abc import ABC, abstractmethod
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -150,17 +150,13 @@ class ImagePrior(Prior[Condition]):
         """Draw images (n, 3, H, W) in [0, 1]. guidance_scale: see :meth:`guided`; None: GUIDANCE_SCALE, or 1 where the
         prior was trained without condition dropout. sampler: "ddim" or "dpm++" (diffusers). With ``start``, images in
         [0, 1], sampling begins from these, noised to the fraction ``strength`` of the schedule (SDEdit, arXiv
-        2108.01073). A fraction of less than half a step, as 0, returns the start, clamped. Raises ValueError for a
+        2108.01073). A fraction of less than half a step, as 0, returns the start, clamped. Raises UserError for a
         strength outside [0, 1] and for another sampler."""
         if not 0 <= strength <= 1:
-            raise ValueError(f"strength is a fraction of the noise schedule, in [0, 1]; got {strength}")
-        if sampler not in SAMPLERS:
-            raise ValueError(f"the samplers are {', '.join(SAMPLERS)}; got {sampler!r}")
+            raise UserError(f"strength is a fraction of the noise schedule: it must lie in [0, 1], {strength} does not")
         if guidance_scale is None:
             guidance_scale = GUIDANCE_SCALE if self.condition_dropout else 1.0
-        solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
-        # On the CPU, where the solver's tables are: a GPU would be waited for at every look-up.
-        solver.set_timesteps(steps, device="cpu")
+        solver = solver_of(self.schedule, sampler, steps)
         times = solver.timesteps
         state = torch.randn(
             (len(condition.maps), 3, *condition.maps.shape[-2:]), generator=generator, device=condition.maps.device
@@ -175,6 +171,16 @@ class ImagePrior(Prior[Condition]):
             output = self.guided(state, of_each(state, time), condition, guidance_scale)
             state = solver.step(output, time, state).prev_sample
         return to_unit(state)
+
+
+def solver_of(schedule: DDPMScheduler, sampler: str, steps: int) -> Any:
+    """The sampler of diffusers by that name, set to so many steps of a schedule. Raises UserError for another name."""
+    if sampler not in SAMPLERS:
+        raise UserError(f"there is no sampler {sampler!r}: the samplers are {', '.join(SAMPLERS)}")
+    solver = SAMPLERS[sampler].from_config(schedule.config, timestep_spacing="trailing")
+    # On the CPU, where the solver's tables are: a GPU would be waited for at every look-up.
+    solver.set_timesteps(steps, device="cpu")
+    return solver
 
 
 def to_signed(images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vcgen.diffusion.base import SAMPLERS, Prior, to_signed, to_unit
+from vcgen.diffusion.base import Prior, solver_of, to_signed, to_unit
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
 from vcgen.diffusion.schedule import draw_timesteps, of_each, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
@@ -265,9 +265,7 @@ class TextPrior(Prior[TextCondition]):
         sampler: str = "ddim",
     ) -> Tensor:
         """Draw images (n, 3, size, size) in [0, 1]. sampler: "ddim" or "dpm++" (diffusers)."""
-        solver = SAMPLERS[sampler].from_config(self.schedule.config, timestep_spacing="trailing")
-        # On the CPU, where the solver's tables are: a GPU would be waited for at every look-up.
-        solver.set_timesteps(steps, device="cpu")
+        solver = solver_of(self.schedule, sampler, steps)
         condition = TextCondition(self.embed(prompts), self.embed([negative]))
         state = torch.randn((len(condition.text), *self.latent_shape), generator=generator, device=generator.device)
         for time in solver.timesteps:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
-from vcgen.diffusion.base import SAMPLERS, ImagePrior, Sampler
+from vcgen.diffusion.base import ImagePrior, Sampler
 from vcgen.encoders.base import Encoder, Recipe
 from vcgen.errors import UserError
 from vcgen.optim.optimizer import OptimizerOptions
@@ -227,10 +227,6 @@ class NerfDiff(FieldSystem):
         """
         if self.prior is None:
             return super().sample(context, cameras, generator)  # which says so
-        if not 0 <= strength <= 1:
-            raise UserError(f"strength is a fraction of the noise schedule: it must lie in [0, 1], {strength} does not")
-        if sampler not in SAMPLERS:
-            raise UserError(f"there is no sampler {sampler!r}: the samplers are {', '.join(SAMPLERS)}")
         seen = self.render_condition(self.field(context), cameras, size or context.size)
         condition = self.prior.condition(seen, context, cameras.near, cameras.far)
         start = None if strength == 1 else seen.rgb.flatten(0, 1)
