@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION, Protocol, ProtocolFile, load_protocol
+from vcgen.evaluation.scope import scored
 from vcgen.evaluation.selection import Task
+from vcgen.evaluation.sharing import objects_of
 from vcgen.io import parse_json
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs" / "protocols").glob("*.json"))
@@ -165,6 +168,22 @@ def test_protocols_of_several_views_predict_the_same_thirty():
         assert shipped(f"cars64_views{count}").tasks("car", 40) == [
             Task(context, tuple(view for view in range(40) if view % 4))
         ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("cars64_view0", "cars64"),
+        ("cars64_views5", "cars64"),
+        ("objects64_view0", "furniture64"),
+        ("objects64_view0", "kits64"),
+    ],
+)
+def test_protocols_of_bundled_sets_fit_them(name, data):
+    index, protocol = read_index(SHIPPED[0].parents[2] / "data" / data / "test"), shipped(name)
+    protocol.check_data(index.image_size, index.split, index.folder)
+    objects = objects_of(index)
+    assert scored(index, objects, protocol) == objects
 
 
 def test_gso30_scores_all_sixteen_views_with_the_ssim_of_its_script():
