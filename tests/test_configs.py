@@ -4,6 +4,7 @@ minutes on a CPU.
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from vcgen.diffusion.prior import ViewPrior
 from vcgen.training import fit  # noqa: F401  (makes the classes known by short names)
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import memory_systems  # noqa: E402
+
 #: What a prior learns from a photo.
 PERSONAL = [ROOT / "configs" / f"{name}.yaml" for name in ("textual_inversion", "lora", "dreambooth")]
 #: Without the per-image stage, which starts from a trained model with a prior: test_distilled.py has it.
@@ -216,6 +221,14 @@ def test_the_priors_are_as_large_as_their_configurations_say(name, millions):
 def test_the_configurations_and_what_they_lie_on_are_found():
     cars, prior = (ROOT / "configs" / name for name in ("cars64.yaml", "cars64_prior.yaml"))
     assert cars in CONFIGS and stack_of(prior) == [cars, prior] and stack_of(cars) == [cars]
+
+
+def test_the_table_of_memory_has_every_configuration():
+    measured = {stack[-1]: stack for stack in memory_systems.CONFIGS.values()}
+    assert measured.keys() | memory_systems.ALIKE.keys() == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    for name, stack in measured.items():
+        assert [path.stem for path in stack_of(ROOT / "configs" / f"{name}.yaml")] == stack
+    assert set(memory_systems.ALIKE.values()) <= set(measured)
 
 
 def resolved(stack: list[Path], capsys: pytest.CaptureFixture) -> dict[str, Any]:
