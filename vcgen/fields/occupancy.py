@@ -55,7 +55,7 @@ class OccupancyGrid(nn.Module):
         grown = F.max_pool3d(dense.float()[None, None], 3, 1, 1)[0, 0] > 0
         return grown | self.density.isinf().any()
 
-    def fraction(self) -> Tensor:
+    def fraction(self) -> Float[Tensor, ""]:
         """Of cells that are occupied: ()."""
         return self.occupied().float().mean()
 

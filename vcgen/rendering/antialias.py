@@ -7,6 +7,7 @@ nvdiffrast (Laine et al., SIGGRAPH Asia 2020, arXiv 2011.03277), which looks for
 faces; here all outlines of a mesh are listed, so faces smaller than a pixel have them, too."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vcgen.rendering.meshes import Instances
@@ -18,7 +19,7 @@ from vcgen.types import Rendering
 CLOSE = 1e-9
 
 
-def compose(raster: Raster, colors: Tensor, background: Tensor | float = 1.0) -> Rendering:
+def compose(raster: Raster, colors: Float[Tensor, "m 3"], background: Tensor | float = 1.0) -> Rendering:
     """A rendering with smooth outlines. colors: (m, 3) of the covered pixels; background: a number or what broadcasts
     to the image.
 
@@ -29,7 +30,7 @@ def compose(raster: Raster, colors: Tensor, background: Tensor | float = 1.0) ->
     return Rendering(both[..., :3, :, :], both[..., 3:, :, :], raster.depth())
 
 
-def antialias(raster: Raster, image: Tensor) -> Tensor:
+def antialias(raster: Raster, image: Float[Tensor, "*batch C H W"]) -> Float[Tensor, "*batch C H W"]:
     """The image (..., C, height, width) of a raster with smooth outlines; differentiable in the image, vertices and
     cameras.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -144,11 +145,11 @@ def _sphere(resolution: int, fraction: float) -> NDArray[np.bool_]:
     return square[:, None, None] + square[:, None] + square <= fraction**2
 
 
-def _batch(points: Tensor, field: Field) -> Tensor:
+def _batch(points: Float[Tensor, "n 3"], field: Field) -> Float[Tensor, "batch n 3"]:
     return points.expand(len(field.center), -1, -1)
 
 
-def _density(field: Field, points: Tensor) -> Tensor:
+def _density(field: Field, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     return field.density(_batch(points, field))[0]
 
 

@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -20,9 +21,9 @@ class Edges(NamedTuple):
     whether the face runs along that edge from its first end to its second. counts: edges of each mesh.
     """
 
-    ends: Tensor
-    of_faces: Tensor
-    forward: Tensor
+    ends: Int[Tensor, "E 2"]
+    of_faces: Int[Tensor, "F 3"]
+    forward: Bool[Tensor, "F 3"]
     counts: tuple[int, ...]
 
 
@@ -35,8 +36,8 @@ class Meshes:
     vertex_counts, face_counts: how many of each belong to each mesh; left out for a single mesh. Corners at one place
     should be one vertex, as :meth:`welded` makes them: an edge whose ends are doubled counts as a border."""
 
-    vertices: Tensor
-    faces: Tensor
+    vertices: Float[Tensor, "V 3"]
+    faces: Int[Tensor, "F 3"]
     vertex_counts: tuple[int, ...] = ()
     face_counts: tuple[int, ...] = ()
 
@@ -72,7 +73,7 @@ class Meshes:
             tuple(count for mesh in meshes for count in mesh.face_counts),
         )
 
-    def moved(self, vertices: Tensor) -> "Meshes":
+    def moved(self, vertices: Float[Tensor, "V 3"]) -> "Meshes":
         """The same faces between other vertices (V, 3). The table of edges is kept, which a loop that fits vertices
         need not make anew.
         """
@@ -114,11 +115,11 @@ class Meshes:
         firsts = torch.searchsorted(ends[:, 0].contiguous(), bounds).tolist()
         return Edges(ends, of_faces, after < before, tuple(end - start for start, end in pairwise(firsts)))
 
-    def face_normals(self) -> Tensor:
+    def face_normals(self) -> Float[Tensor, "F 3"]:
         """(F, 3) unit normals on the front; zero for a face without area."""
         return _unit(self._areas())
 
-    def vertex_normals(self) -> Tensor:
+    def vertex_normals(self) -> Float[Tensor, "V 3"]:
         """(V, 3) unit normals: means over the faces around each vertex, weighted by area; zero where they cancel or
         there are none.
         """
@@ -126,13 +127,13 @@ class Meshes:
         sums = torch.zeros_like(self.vertices).index_add(0, self.faces.reshape(-1), areas)
         return _unit(sums)
 
-    def _areas(self) -> Tensor:
+    def _areas(self) -> Float[Tensor, "F 3"]:
         """(F, 3) normals as long as twice the area."""
         a, b, c = (self.vertices.index_select(0, corner) for corner in self.faces.unbind(1))
         return torch.linalg.cross(b - a, c - a)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def _unit(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Vectors (n, 3) of length 1, however short they are; zero for zero, with a finite gradient."""
     scale = vectors.detach().abs().amax(1, keepdim=True)
     return torch.nn.functional.normalize(vectors / torch.where(scale > 0, scale, 1), dim=1, eps=0.5)
@@ -147,8 +148,8 @@ class Instances:
         total: of all views.
     """
 
-    shift: Tensor
-    ends: Tensor
+    shift: Int[Tensor, " n"]
+    ends: Int[Tensor, " n"]
     total: int
 
     @classmethod
@@ -163,7 +164,7 @@ class Instances:
         shift, until = table.to(device, non_blocking=True)
         return cls(shift, until, sum(sizes))
 
-    def locate(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def locate(self, numbers: Int[Tensor, " m"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
         """View and the part's own number."""
         views = torch.searchsorted(self.ends, numbers, right=True)
         return views, numbers - self.shift.index_select(0, views)

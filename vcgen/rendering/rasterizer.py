@@ -7,6 +7,7 @@ geometry is float64."""
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from vcgen.cameras import Cameras, rotate
@@ -34,16 +35,16 @@ class Raster:
 
     meshes: Meshes
     cameras: Cameras
-    face: Tensor
-    pixels: Tensor
-    weights: Tensor
-    z: Tensor
-    vertices: Tensor
-    points: Tensor
+    face: Int[Tensor, "*batch H W"]
+    pixels: Int[Tensor, " m"]
+    weights: Float[Tensor, "m 3"]
+    z: Float64[Tensor, " m"]
+    vertices: Int[Tensor, "m 3"]
+    points: Float64[Tensor, "P 3"]
     instances: Instances
-    clip: Tensor
+    clip: Float64[Tensor, " n"]
     culled: bool
-    keys: Tensor
+    keys: Int[Tensor, " p"]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,23 +52,23 @@ class Raster:
         return self.face.shape[-2], self.face.shape[-1]
 
     @property
-    def views(self) -> Tensor:
+    def views(self) -> Int[Tensor, " m"]:
         """(m,) the view, 0 ... n - 1, of each covered pixel."""
         return self.pixels // (self.size[0] * self.size[1])
 
     @property
-    def faces(self) -> Tensor:
+    def faces(self) -> Int[Tensor, " m"]:
         """(m,) packed number of the face that each covered pixel sees."""
         return self.face.reshape(-1).index_select(0, self.pixels)
 
-    def interpolate(self, values: Tensor) -> Tensor:
+    def interpolate(self, values: Float[Tensor, "*V C"]) -> Float[Tensor, "m C"]:
         """(m, C) of values at vertices (V, C), or at corners of faces (F, 3, C); differentiable in the values, vertices
         and cameras.
         """
         weights = self.weights.to(values.dtype).unbind(1)
         return sum_of(weight[:, None] * value for weight, value in zip(weights, self._corners(values), strict=True))
 
-    def slopes(self, values: Tensor) -> Tensor:
+    def slopes(self, values: Float[Tensor, "*V C"]) -> Float[Tensor, "m 2 C"]:
         """(m, 2, C) change of :meth:`interpolate` per pixel to the right and per pixel down; no gradient."""
         with torch.no_grad():
             shift = self.instances.shift.index_select(0, self.views)
@@ -78,21 +79,21 @@ class Raster:
                 for slope, value in zip(slopes.unbind(2), self._corners(values), strict=True)
             )
 
-    def distance(self) -> Tensor:
+    def distance(self) -> Float[Tensor, " m"]:
         """(m,) Euclidean distance along the ray, in world units."""
         x, y = _centers(self.pixels, self.size).unbind(1)
         K = self.cameras.K.reshape(-1, 9).double().index_select(0, self.views).unbind(1)
         right, down = (x / self.size[1] - K[2]) / K[0], (y / self.size[0] - K[5]) / K[4]
         return (self.z * (1 + right * right + down * down).sqrt()).to(self.weights.dtype)
 
-    def depth(self) -> Tensor:
+    def depth(self) -> Float[Tensor, "*batch 1 H W"]:
         """(..., 1, height, width) distances as in a :class:`vcgen.types.Rendering`: the camera's ``far`` where nothing
         is hit.
         """
         far = self.cameras.far.to(self.weights.dtype)[..., None, None, None]
         return self.image(self.distance()[:, None], far)
 
-    def normals(self, smooth: bool = False) -> Tensor:
+    def normals(self, smooth: bool = False) -> Float[Tensor, "m 3"]:
         """(m, 3) unit normals in the world, turned to the camera: of the faces, or interpolated between those of
         vertices.
         """
@@ -106,7 +107,7 @@ class Raster:
         ).index_select(0, self.views)
         return torch.where(((sight * flat).sum(1, keepdim=True) > 0).detach(), -normals, normals)
 
-    def image(self, values: Tensor, background: Tensor | float = 0.0) -> Tensor:
+    def image(self, values: Float[Tensor, "m C"], background: Tensor | float = 0.0) -> Float[Tensor, "*batch C H W"]:
         """(..., C, height, width) with values (m, C) at the covered pixels, and elsewhere a number or what broadcasts
         to that shape.
         """
@@ -178,7 +179,7 @@ def rasterize(
     )
 
 
-def barycentric(corners: list[Tensor], centers: Tensor) -> Tensor:
+def barycentric(corners: list[Float[Tensor, "m 3"]], centers: Float[Tensor, "m 2"]) -> Float[Tensor, "m 3"]:
     """(m, 3) weights of a face's corners (x z, y z, z), (m, 3) each, at image points (m, 2): of the point on the face,
     not of its image.
 
@@ -207,13 +208,13 @@ def _weight_slopes(corners: list[Tensor], centers: Tensor) -> Tensor:
     return (slopes - (areas / whole)[:, None] * slopes.sum(2, keepdim=True)) / whole[:, None]
 
 
-def _centers(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def _centers(pixels: Int[Tensor, " m"], size: tuple[int, int]) -> Float64[Tensor, "m 2"]:
     """(m, 2) float64 x and y in pixels."""
     row = pixels // size[1]
     return torch.stack([pixels - row * size[1] + 0.5, row % size[0] + 0.5], 1).double()
 
 
-def _seen(vertices: Tensor, cameras: Cameras, size: tuple[int, int]) -> Tensor:
+def _seen(vertices: Float[Tensor, "V 3"], cameras: Cameras, size: tuple[int, int]) -> Float64[Tensor, "P 3"]:
     """(views * V, 3) float64 (x z, y z, z), x and y in pixels, of vertices (V, 3), view after view."""
     c2w, K = cameras.c2w.double(), cameras.K.double()
     local = rotate(vertices.double() - c2w[:, None, :3, 3], c2w[:, :3, :3].mT)

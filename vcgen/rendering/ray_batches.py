@@ -40,7 +40,7 @@ def ray_losses(
 
 def squared_error(
     rendering: RayRendering, truth: RayRendering, spread: bool, background: Tensor | None = None
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Mean squared error over rays and channels, both sides composited over ``background`` (3,), by default white.
 
     spread: the expectation over backgrounds b, uniform in [0, 1], of (c - a b)^2 with the errors c of premultiplied

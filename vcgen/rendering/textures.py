@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 #: What lies beyond the border of a texture: itself again, its border texels, or its mirror image. The names are glTF's,
@@ -24,12 +25,12 @@ class Mipmaps:
     sizes: (height, width) of each level, the finest first. count: textures.
     """
 
-    table: Tensor
+    table: Float[Tensor, "rows C"]
     sizes: tuple[tuple[int, int], ...]
     count: int
 
     @classmethod
-    def of(cls, textures: Tensor, levels: int | None = None) -> "Mipmaps":
+    def of(cls, textures: Float[Tensor, "B C H W"], levels: int | None = None) -> "Mipmaps":
         """Of textures (B, C, H, W); differentiable. Each level has half the texels along both sides, rounded down, as
         means by area.
 
@@ -45,11 +46,11 @@ class Mipmaps:
 
 def sample(
     mipmaps: Mipmaps,
-    uv: Tensor,
-    slopes: Tensor | None = None,
-    texture: Tensor | None = None,
+    uv: Float[Tensor, "m 2"],
+    slopes: Float[Tensor, "m 2 2"] | None = None,
+    texture: Int[Tensor, " m"] | None = None,
     wrap: tuple[Wrap, Wrap] = ("repeat", "repeat"),
-) -> Tensor:
+) -> Float[Tensor, "m C"]:
     """(m, C) of textures at image points uv (m, 2); differentiable in the texels and uv.
 
     slopes: (m, 2, 2) change of uv per pixel right and down (:meth:`Raster.slopes`). They choose the level on which the
@@ -69,7 +70,7 @@ def sample(
     return fine + fraction * (coarse - fine)
 
 
-def mip_level(slopes: Tensor, size: tuple[int, int]) -> Tensor:
+def mip_level(slopes: Float[Tensor, "m 2 2"], size: tuple[int, int]) -> Float[Tensor, " m"]:
     """(m,) base-2 logarithm, at least 0, of the texels that a texture of (height, width) passes per pixel, the larger
     of right and down.
     """
@@ -78,7 +79,13 @@ def mip_level(slopes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.maximum(right, down).clamp(min=1).log2() / 2
 
 
-def bilinear(mipmaps: Mipmaps, level: Tensor, uv: Tensor, texture: Tensor, wrap: Sequence[Wrap]) -> Tensor:
+def bilinear(
+    mipmaps: Mipmaps,
+    level: Int[Tensor, " m"],
+    uv: Float[Tensor, "m 2"],
+    texture: Int[Tensor, " m"],
+    wrap: Sequence[Wrap],
+) -> Float[Tensor, "m C"]:
     """(m, C) of one level (m,) of one texture (m,) for each image point uv (m, 2); differentiable in the texels and
     uv.
     """

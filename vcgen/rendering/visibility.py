@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from vcgen.rendering.meshes import Instances
@@ -37,12 +38,12 @@ class Keys:
         """The bits that hold the number."""
         return (1 << max(self.count - 1, 0).bit_length()) - 1
 
-    def pack(self, nearness: Tensor, number: Tensor) -> Tensor:
+    def pack(self, nearness: Float64[Tensor, " n"], number: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """nearness: float64, zero or more. What is not positive counts as least."""
         bits = nearness.clamp(min=torch.finfo(nearness.dtype).tiny).view(torch.int64)
         return (bits & ~self.mask) | (self.mask - number)
 
-    def numbers(self, keys: Tensor) -> Tensor:
+    def numbers(self, keys: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The numbers that were packed; -1 for keys of -1, which stand for nothing."""
         return torch.where(keys < 0, -1, self.mask - (keys & self.mask))
 
@@ -65,14 +66,14 @@ class Layer:
         self.nearest.scatter_reduce_(0, pixels, key, "amax")
 
 
-def ragged(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+def ragged(counts: Int[Tensor, " n"], total: int) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """For counts (2, 0, 3): the owner (0, 0, 2, 2, 2) and the place (0, 1, 0, 1, 2) of each of ``total`` items."""
     owner = torch.repeat_interleave(counts, output_size=total)
     first = counts.cumsum(0) - counts
     return owner, torch.arange(total, device=counts.device) - first.index_select(0, owner)
 
 
-def portions(counts: Tensor) -> Iterator[tuple[slice, int]]:
+def portions(counts: Int[Tensor, " n"]) -> Iterator[tuple[slice, int]]:
     """Runs of owners with a chunk of items at most and those of one owner more, and how many those are. The CPU waits
     for the sums.
     """
@@ -95,16 +96,16 @@ def _chunk(device: torch.device) -> int:
 
 @torch.no_grad()
 def nearest_faces(
-    points: Tensor,
-    faces: Tensor,
+    points: Float64[Tensor, "P 3"],
+    faces: Int[Tensor, "F 3"],
     vertex: Instances,
     face: Instances,
-    clip: Tensor,
+    clip: Float64[Tensor, " n"],
     size: tuple[int, int],
     cull: bool,
     cuts: bool,
-    before: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    before: Int[Tensor, " p"] | None = None,
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """(n * height * width,) the number of the nearest face at each pixel center of n views, -1 where there is none; and
     its key.
 
@@ -143,12 +144,12 @@ def nearest_faces(
     return keys.numbers(layer.nearest), layer.nearest
 
 
-def _projected(points: Tensor) -> Tensor:
+def _projected(points: Float64[Tensor, "P 3"]) -> Float64[Tensor, "P 3"]:
     """(x z, y z, z) -> (x, y, 1 / z)."""
     return torch.cat([points[:, :2] / points[:, 2:], 1 / points[:, 2:]], 1)
 
 
-def _cells(projected: Tensor, size: tuple[int, int]) -> Tensor:
+def _cells(projected: Float64[Tensor, "P 3"], size: tuple[int, int]) -> Int[Tensor, "P 4"]:
     """(P, 4) int32: the first column and row whose centers lie at a vertex or beyond, and both again with a little
     slack upward.
 
@@ -202,7 +203,9 @@ def _clipped(corners: list[Tensor], plane: Tensor) -> tuple[list[Tensor], Tensor
     return [_projected(piece) for piece in pieces], torch.cat([row, two])
 
 
-def cut_at(beyond: Tensor, before: Tensor, plane: Tensor) -> Tensor:
+def cut_at(
+    beyond: Float64[Tensor, "n 3"], before: Float64[Tensor, "n 3"], plane: Float64[Tensor, " n"]
+) -> Float64[Tensor, "n 3"]:
     """Where the line between two points (n, 3) meets the plane, from the one beyond it."""
     fraction = (beyond[:, 2] - plane) / (beyond[:, 2] - before[:, 2])
     return torch.cat([(beyond + fraction[:, None] * (before - beyond))[:, :2], plane[:, None]], 1)
