@@ -16,12 +16,12 @@ from vcgen.rendering.volume import composite
 from vcgen.types import Views
 
 HERE = Path(__file__).parent
-#: Tests that call what has shapes as types. Not here: tests whose stand-ins are no whole fields (nerfdiff, not_finite),
-#: those of files, packing and commands that have no shapes, and those whose systems are called by one of these anyway.
+#: Tests that call what has shapes as types, and pass in a few minutes. Not here: tests whose stand-ins are no whole
+#: fields (nerfdiff, not_finite), those of files, packing and commands, which have no shapes, and those that train.
 CALLERS = """
     antialias cameras contracts distillation evaluate framing geometry guidance hashgrid input_views janus joint
     learned_scene lookup maps mesh mesh_cameras mesh_command mesh_files mesh_truth mesh_views meshes pixelnerf plausible
-    prior rasterizer ray_scene rays realfusion realfusion_monitor render render_command render_options samples
+    prior rasterizer ray_scene rays realfusion_monitor render render_command render_options samples
     score_distillation shaded shading shapes statistics synthesis synthesized_objects textures triplane types upright
     validation viewpoints
 """.split()
