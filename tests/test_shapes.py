@@ -20,8 +20,8 @@ HERE = Path(__file__).parent
 #: fields (nerfdiff, not_finite), those of files, packing and commands, which have no shapes, and those that train.
 CALLERS = """
     antialias cameras contracts distillation evaluate framing geometry guidance hashgrid input_views janus joint
-    learned_scene lookup maps mesh mesh_cameras mesh_command mesh_files mesh_truth mesh_views meshes model pixelnerf plausible
-    prior rasterizer ray_scene rays realfusion realfusion_monitor render render_command render_options samples
+    learned_scene lookup maps mesh mesh_cameras mesh_command mesh_files mesh_truth mesh_views meshes model pixelnerf
+    plausible prior rasterizer ray_scene rays realfusion realfusion_monitor render render_command render_options samples
     score_distillation shaded shading shapes statistics synthesis synthesized_objects textures triplane types upright
     validation viewpoints
 """.split()
