@@ -36,6 +36,12 @@ def test_no_arguments_print_the_help(capsys):
     assert capsys.readouterr().out.strip() == cli.usage()
 
 
+def test_the_help_of_a_group_lists_its_commands(capsys):
+    assert cli.main(["data", "--help"]) == 0
+    listed = [line[2:17].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert listed == [name for name in cli.COMMANDS if name.startswith("data ")]
+
+
 @pytest.mark.parametrize("flag", ["--version", "-V"])
 def test_version_is_the_packages(flag):
     result = vcgen(flag)

@@ -111,3 +111,7 @@ def test_names_are_told_from_plug_ins_and_misspelled_ones_refused():
     assert by_name(["ssim_valid", "lpips_alex", "ssim"]) == ((), ("ssim_valid", "lpips_alex", "ssim"))
     with pytest.raises(UserError, match=r"there is no metric 'ssim_vald' \(did you mean ssim_valid\?\)"):
         by_name(["ssim_vald"])
+    with pytest.raises(UserError, match=r"'PSNR' \(did you mean psnr\?\)"):
+        by_name(["PSNR"])
+    with pytest.raises(UserError, match="'fid'; the metrics are psnr, .*fid_squeeze"):
+        by_name(["fid"])

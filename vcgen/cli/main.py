@@ -47,10 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-def usage() -> str:
-    """The text of ``vcgen --help``."""
+def usage(group: str = "") -> str:
+    """The text of ``vcgen --help``; of the commands that begin with ``group`` alone, such as ``"data "``."""
     lines = [f"vcgen {__version__}: view-conditioned 3D generation", "", "usage: vcgen COMMAND [arguments]", ""]
-    lines += [f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items() if name.startswith(group)]
     return "\n".join([*lines, "", "`vcgen COMMAND --help` explains a command."])
 
 
@@ -98,6 +98,9 @@ def command(arguments: list[str] | None) -> int:
         return 0
     count = 2 if " ".join(words[:2]) in COMMANDS else 1
     name = " ".join(words[:count])
+    if words[1:] in (["-h"], ["--help"]) and any(known.startswith(f"{name} ") for known in COMMANDS):
+        print(usage(f"{name} "))
+        return 0
     if name not in COMMANDS:
         near, known = suggestion(" ".join(words[:2]), COMMANDS) or suggestion(words[0], COMMANDS), ", ".join(COMMANDS)
         complain(f"unknown command {name!r}{near}; the commands are: {known}")

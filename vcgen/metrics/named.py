@@ -31,7 +31,8 @@ def by_name(given: Sequence[str] | None) -> tuple[tuple[Metric, ...], tuple[str,
     known = [*NAMES, *plugins.names("vcgen.metrics")]
     for name in given or ():
         if "." not in name and name not in known:
-            raise UserError(f"there is no metric {name!r}{suggestion(name, known) or '; see docs/evaluation.md'}")
+            near = suggestion(name.lower(), known)
+            raise UserError(f"there is no metric {name!r}{near}; the metrics are {', '.join(known)}")
     others = (plugins.find(Metric, name, "vcgen.metrics") for name in given or () if name not in NAMES)
     return tuple(others), tuple(name for name in given or () if name in NAMES)
 

@@ -54,7 +54,10 @@ def extract_mesh(
     from skimage.measure import marching_cubes
 
     if isinstance(field, RayScene):
-        raise UserError(f"a {type(field).__name__} has no density, and so no surface to extract a mesh from")
+        raise UserError(
+            f"a {type(field).__name__} has no density, and so no surface to extract a mesh from; leave the mesh out"
+            " (--mesh-resolution 0)"
+        )
     if resolution < 8:
         raise UserError(f"a mesh needs a grid of at least 8 points along each edge, not {resolution}")
     if threshold is not None and threshold <= 0:
