@@ -113,5 +113,5 @@ def test_names_are_told_from_plug_ins_and_misspelled_ones_refused():
         by_name(["ssim_vald"])
     with pytest.raises(UserError, match=r"'PSNR' \(did you mean psnr\?\)"):
         by_name(["PSNR"])
-    with pytest.raises(UserError, match="'fid'; the metrics are psnr, .*fid_squeeze"):
+    with pytest.raises(UserError, match=r"'fid'; the metrics are psnr, .*fid_squeeze"):
         by_name(["fid"])
