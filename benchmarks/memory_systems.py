@@ -34,6 +34,7 @@ CONFIGS = {
     "one_scene": ["one_scene"],
     "cars64": ["cars64"],
     "cars64_prior": ["cars64", "cars64_prior"],
+    "lfn64": ["lfn64"],
     "pixelnerf64": ["pixelnerf64"],
     "nerfdiff": ["nerfdiff"],
     "nerfdiff_400m": ["nerfdiff", "nerfdiff_400m"],
@@ -48,7 +49,7 @@ CONFIGS = {
     **{f"realfusion_{size}gb": ["realfusion", f"realfusion_{size}gb"] for size in (8, 16, 24, 40)},
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
-ALIKE = {"distill_image": "distill", "realfusion_tuned": "realfusion_8gb"}
+ALIKE = {"distill_image": "distill", "realfusion_tuned": "realfusion_8gb", "objects64": "cars64"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
