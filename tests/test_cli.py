@@ -34,6 +34,7 @@ def test_heavy_packages_are_not_imported(statement):
 def test_no_arguments_print_the_help(capsys):
     assert cli.main([]) == 0
     assert capsys.readouterr().out.strip() == cli.usage()
+    assert [line for line in cli.usage().splitlines() if len(line) > 80] == []
 
 
 def test_the_help_of_a_group_lists_its_commands(capsys):

@@ -152,6 +152,7 @@ def test_every_option_of_every_command_has_a_line_of_help(name, monkeypatch, cap
         with pytest.raises(SystemExit):
             cli.main([*name.split(), *form.split(), "--help"])
         text = capsys.readouterr().out
+        assert [line for line in text.splitlines() if len(line) > 80 and "[--" not in line] == []
         body = re.split(r"\n(?:options|positional arguments|[^\n]*):\n", text, maxsplit=1)[-1]
         bare = [
             line.split()[0]

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from inspect import getdoc
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import PositiveInt
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
     from vcgen.systems.distillation.distilled import Distilled
     from vcgen.types import FieldModel
 
-EXAMPLE = """example:
+EXAMPLE = r"""example:
   vcgen evaluate --model outputs/cars/model --data data/cars64/test \
---protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
+    --protocol configs/protocols/cars64_view0.json --out outputs/cars/eval
 
-An interrupted evaluation goes on where it stopped when the same command is given again. To share the work among n \
-processes, give each
---shard 0/n, 1/n, ... and the same --out; when all are done, --merge instead of --shard writes the report."""
+An interrupted evaluation goes on where it stopped when the same command is
+given again. To share the work among n processes, give each --shard 0/n, 1/n,
+... and the same --out; when all are done, --merge instead of --shard writes the
+report."""
 
 
 def main(arguments: list[str]) -> None:
@@ -36,7 +39,7 @@ def main(arguments: list[str]) -> None:
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the lines of the example whole, so that it can be copied."""
 
-    about = (evaluate.__doc__ or "").split("\n\n")[0]
+    about = fill((getdoc(evaluate) or "").split("\n\n")[0], 78)
     usage.run(
         evaluate,
         arguments,

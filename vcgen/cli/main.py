@@ -22,28 +22,16 @@ TRAINER = "vcgen.training.launch:main"
 COMMANDS: dict[str, tuple[str, str]] = {
     "fit": (TRAINER, "train: vcgen fit -c configs/cars64.yaml [--key value]"),
     "validate": (TRAINER, "run the validation loop of a configuration"),
-    "data pack": ("vcgen.cli.pack:main", "turn posed images into shards: vcgen data pack FORMAT SOURCE OUT"),
-    "data poses": ("vcgen.cli.poses:main", "find the cameras of photos and pack them: vcgen data poses PHOTOS OUT"),
-    "data render": (
-        "vcgen.cli.render_meshes:main",
-        "turn mesh files into shards of posed images: vcgen data render MESHES OUT",
-    ),
-    "data unpack": (
-        "vcgen.cli.unpack:main",
-        "unpack furniture libraries (.sh3f) into mesh files: vcgen data unpack LIBRARIES OUT",
-    ),
-    "data synthesize": (
-        "vcgen.cli.synthesize:main",
-        "make training data by code: vcgen data synthesize cars OUT --count 1000",
-    ),
-    "data inspect": ("vcgen.cli.inspect:main", "summarize shards and draw contact sheet, cameras and epipolar lines"),
+    "data pack": ("vcgen.cli.pack:main", "posed images -> shards: vcgen data pack FORMAT SOURCE OUT"),
+    "data poses": ("vcgen.cli.poses:main", "photos -> cameras, and shards: vcgen data poses PHOTOS OUT"),
+    "data render": ("vcgen.cli.render_meshes:main", "mesh files -> shards: vcgen data render MESHES OUT"),
+    "data unpack": ("vcgen.cli.unpack:main", "furniture libraries (.sh3f) -> mesh files"),
+    "data synthesize": ("vcgen.cli.synthesize:main", "shards by code: vcgen data synthesize cars OUT --count 1000"),
+    "data inspect": ("vcgen.cli.inspect:main", "summarize shards; draw images, cameras and epipolar lines"),
     "evaluate": ("vcgen.cli.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
-    "export": ("vcgen.cli.export:main", "turn a checkpoint into a model folder (safetensors + config.json)"),
+    "export": ("vcgen.cli.export:main", "checkpoint -> model folder (safetensors + config.json)"),
     "render": ("vcgen.cli.render:main", "one image -> novel views, turntable, depth, mesh"),
-    "doctor": (
-        "vcgen.cli.doctor.command:main",
-        "check versions, devices, files and SLURM; say how to mend what is missing",
-    ),
+    "doctor": ("vcgen.cli.doctor.command:main", "what is missing on this computer, and how to mend it"),
 }
 
 
