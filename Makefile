@@ -58,9 +58,9 @@ clean:  ## remove .venv; outputs/ stays
 	rm -rf $(VENV)
 
 INSTALL_pinned  := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
-INSTALL_highest := $(VENV)/bin/python -m pip install --disable-pip-version-check
-INSTALL_lowest   = $(VENV)/bin/python -m pip install --disable-pip-version-check uv && \
-	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --resolution lowest-direct
+INSTALL_uv       = $(VENV)/bin/python -m pip install --disable-pip-version-check uv && $(VENV)/bin/uv pip install --python $(VENV)/bin/python
+INSTALL_highest  = $(INSTALL_uv)
+INSTALL_lowest   = $(INSTALL_uv) --resolution lowest-direct
 
 # The stamp is older than either file when an install is due, so reuse costs nothing.
 $(STAMP): pyproject.toml constraints.txt
