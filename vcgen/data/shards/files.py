@@ -242,7 +242,8 @@ def read_index(folder: Path | str, check: bool = True) -> ShardIndex:
     path = folder / INDEX
     if not path.is_file():
         raise UserError(
-            f"{folder}: no {INDEX} here; give a folder made by `vcgen data pack` (which may lie one level deeper)"
+            f"{folder}: no {INDEX} here; give a folder made by `vcgen data pack`, `data render` or `data synthesize`"
+            " (which may lie one level deeper)"
         )
     file, tables = parse_index(read_bytes(path, MAX_BYTES), str(path))
     shards = (
