@@ -19,7 +19,7 @@ SIZE = 12
 
 
 @dataclass
-class LightField:
+class ToyLightField:
     """Rays that meet a ball see a color of their direction; they are rendered three at a time."""
 
     center: Tensor
@@ -34,7 +34,7 @@ class LightField:
         return RayRendering(rgb, alpha, rays.near, penalties={"size": self.color.square().mean()})
 
 
-class LightFieldEncoder(Encoder):
+class ToyEncoder(Encoder):
     """One trainable color for all scenes."""
 
     penalties = ("size",)
@@ -45,7 +45,7 @@ class LightFieldEncoder(Encoder):
 
     def forward(self, context):
         batch = len(context.images)
-        return LightField(torch.zeros(batch, 3), torch.full((batch,), 0.5), self.color)
+        return ToyLightField(torch.zeros(batch, 3), torch.full((batch,), 0.5), self.color)
 
 
 class Features:
@@ -60,8 +60,8 @@ class Features:
         return 1e3 * (points.norm(dim=-1) < 0.5)
 
 
-def scene() -> LightField:
-    return LightField(torch.zeros(1, 3), torch.full((1,), 0.5), torch.ones(3))
+def scene() -> ToyLightField:
+    return ToyLightField(torch.zeros(1, 3), torch.full((1,), 0.5), torch.ones(3))
 
 
 def test_both_kinds_are_scenes_and_told_apart():
@@ -103,14 +103,14 @@ def test_features_are_rendered_with_their_own_channels():
 
 def test_a_ray_scene_is_trained_like_a_field_with_its_penalties_and_weights():
     torch.manual_seed(0)
-    system = NerfDiff(LightFieldEncoder(), background="white", loss_weights={"rgb": 1.0, "size": 0.5})
+    system = NerfDiff(ToyEncoder(), background="white", loss_weights={"rgb": 1.0, "size": 0.5})
     views = Views(torch.rand(1, 2, 3, SIZE, SIZE), CAMERAS)
     losses = system.losses(Example(views[:, :1], views, ("one",)), torch.Generator().manual_seed(0))
     assert set(losses) == {"rgb", "size"} and float(losses["size"].detach()) == 0.25
     losses["rgb"].backward()
     assert float(system.encoder.color.grad.abs().sum()) > 0
     with pytest.raises(UserError, match="the losses are rgb, coarse, denoising, size"):
-        NerfDiff(LightFieldEncoder(), loss_weights={"sise": 1.0})
+        NerfDiff(ToyEncoder(), loss_weights={"sise": 1.0})
 
 
 def test_no_mesh_is_made_of_a_scene_without_density():

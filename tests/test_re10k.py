@@ -170,6 +170,8 @@ def test_damaged_and_missing_chunks_are_refused_in_one_line(tmp_path, capsys):
     assert "1 of 2 chunks that index.json names are missing" in refused(capsys, tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "index.json").write_text(json.dumps({"b": "../000000.torch"}))
     assert "is no name of a chunk beside it" in refused(capsys, tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "index.json").write_text("{}")
+    assert "names no clips" in refused(capsys, tmp_path / "in", tmp_path / "out")
 
 
 def test_a_chunk_is_read_once_for_all_its_clips(tmp_path, monkeypatch):

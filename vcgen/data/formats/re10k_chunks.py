@@ -33,8 +33,13 @@ ADVICE = "get the chunk again, or make it with pixelSplat's convert.py"
 
 
 def chunks_of(folder: Path) -> dict[str, Path]:
-    """The chunk that each clip is in, in the index's order. Raises UserError for chunks that are missing."""
-    index = read_json(folder / INDEX, dict[str, str], "pixelSplat's generate_index.py writes it")
+    """The chunk that each clip is in, in the index's order. Raises UserError for chunks that are missing, and for no
+    clips.
+    """
+    writer = "pixelSplat's generate_index.py writes it"
+    index = read_json(folder / INDEX, dict[str, str], writer)
+    if not index:
+        raise UserError(f"{folder / INDEX}: names no clips; {writer}")
     if strange := [name for name in index.values() if Path(name).name != name or not name.endswith(".torch")]:
         raise UserError(one_line(f"{folder / INDEX}: {strange[0]!r} is no name of a chunk beside it, as 000000.torch"))
     names = dict.fromkeys(index.values())
