@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
 from stand_in import BallSystem
-from vcgen.cameras import view_angles
+from vcgen.cameras import orbit, pinhole, view_angles
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli, render_outputs
 from vcgen.cli.render import main
@@ -287,6 +287,7 @@ def test_a_field_that_does_not_show_the_image_is_warned_of(error, warned):
     """A gray image, seen darker: its contrast against white is 0.5 a pixel."""
     images = torch.full((1, 1, 3, 4, 4), 0.5)
     seen = SimpleNamespace(render=lambda field, cameras, size, background: SimpleNamespace(rgb=images - 0.5 * error))
-    lost = render_outputs.missed(seen, None, Views(images, None), 1.0)
+    camera = orbit(torch.zeros(1), torch.zeros(1), 1.3, pinhole(1.0), 0.8, 1.8).reshape(1, 1)
+    lost = render_outputs.missed(seen, None, Views(images, camera), 1.0)
     assert lost == pytest.approx(error**2)
     assert bool(render_outputs._warning(lost)) == warned

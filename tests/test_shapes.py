@@ -34,7 +34,9 @@ def test_all_shapes_are_kept():
     files = [f"{HERE}/test_{name}.py" for name in CALLERS]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
     command += ["-m", "not slow and not integration"]
-    done = subprocess.run(command, env={**os.environ, "CHECK_SHAPES": "1"}, capture_output=True, text=True, cwd=HERE)
+    done = subprocess.run(
+        command, env={**os.environ, "CHECK_SHAPES": "1"}, capture_output=True, text=True, cwd=HERE.parent
+    )
     assert done.returncode == 0, done.stdout[-4000:]
 
 
