@@ -95,7 +95,7 @@ def resume_parts() -> dict[str, float]:
     """Processor seconds per step of all that exists for exact resume alone. Nothing is subtracted for what a plain
     loader would do instead.
     """
-    system, data = load_system(CONFIG), ShardData(TRAIN)
+    system, data = load_system(CONFIG), ShardData(str(TRAIN))
     starts = batch_starts(1 << 20, BATCH)
     cursor, steps = Cursor(), itertools.count()
     example = SimpleNamespace(cursor=Position(0, 8))
