@@ -45,7 +45,7 @@ coverage: $(STAMP)  ## which lines of vcgen the quick and the integration tests 
 fuzz: $(STAMP)  ## spoil 20,000 files of all kinds that vcgen reads: minutes; counts by kind, and a seed for each that is not refused well
 	$(VENV)/bin/python tests/fuzz.py
 
-demo: $(STAMP)  ## the shipped model on one image; then train, measure and render on the bundled data: six minutes on two cores
+demo: $(STAMP)  ## the shipped model on one image; then train, measure and render on the bundled data: four minutes on two cores
 	$(VENV)/bin/python benchmarks/demo.py
 
 demo-full: $(STAMP)  ## the same with ten minutes of training, all test views and the diffusion prior: a quarter of an hour

@@ -1,6 +1,6 @@
 """The main job on the bundled cars. The best comes first: one car by the shipped model, from one image, as a turntable
 and a colored mesh, its field as it is beside the distilled one. Then the way there: train, export, measure, render. Run
-by `make demo` (six minutes on two cores) and `make demo-full`.
+by `make demo` (four minutes on two cores) and `make demo-full`.
 
 Writes outputs/demo/: turntable.gif, turntable.mp4 and mesh.glb (the shipped model's), shipped.png (its views of the
 car, above the distilled ones), shipped/, distilled/; loss.png (the training's loss over its steps), results.json,
