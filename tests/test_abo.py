@@ -20,35 +20,19 @@ from abo_files import (
     write_benchmark,
     write_renderings,
 )
+from packing_command import Packing, keys
 from scenes import listing, set_at
 from seen_dots import worst_epipolar_error, worst_error
-from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.formats.silhouette import outline_radius
 from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.record import decode_views
 
 #: Meters of a stored unit: the ball, with the room that is left around it, gets the radius 0.5.
 SCALE = 0.5 / (1.02 * BALL)
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "abo", str(source), str(out), *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
-
-
-def keys(out) -> list[str]:
-    return [sample.key for _, sample in read_index(out).samples]
+PACKING = Packing("abo")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def test_the_outlines_of_a_ball_tell_its_radius():

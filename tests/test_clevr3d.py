@@ -6,35 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from packing_command import Packing, keys
 from scenes import listing
 from seen_dots import DOTS, draw_dots, worst_epipolar_error, worst_error
 from training import refusal
-from vcgen.cli.main import main
-from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord
 
 SIZE = (60, 80)
 #: Dots in a world of that size, on the ground and above.
 SPOTS = 8 * DOTS
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "clevr3d", str(source), str(out), *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
-
-
-def keys(out) -> list[str]:
-    return [sample.key for _, sample in read_index(out).samples]
+PACKING = Packing("clevr3d")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def eyes_of(scene: int) -> np.ndarray:

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from co3d_files import C2W, COVERED, SIZE, VIEWS, WORLD, K, frames, in_world, write_category, write_jgz
+from packing_command import Packing, keys
 from scenes import listing, png, set_at
 from seen_dots import DOTS, worst_epipolar_error, worst_error
 from training import refusal
 from vcgen.cameras import pytorch3d_to_c2w
-from vcgen.cli.main import main
 from vcgen.data.formats.co3d_annotations import pinhole_pixels, poses, read_frames
 from vcgen.data.formats.framed import centered_square, cut, square_around
-from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import SceneRecord, check_pose, decode_views
 from vcgen.errors import UserError
 from vcgen.io import read_gzip
@@ -25,23 +24,8 @@ ALL = ("--subset", "")
 UNCHANGED = (*ALL, "--distance", "0", "--up", "z", "--masks", "false", "--near", "1", "--far", "3", "--crop", "none")
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "co3d", str(source), str(out), *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
-
-
-def keys(out) -> list[str]:
-    return [sample.key for _, sample in read_index(out).samples]
+PACKING = Packing("co3d")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def dots_in(record: SceneRecord, c2w: np.ndarray = C2W) -> np.ndarray:

@@ -9,28 +9,16 @@ from PIL import Image
 
 from colmap_files import C2W, COEFFICIENTS, DOTS, HEIGHT, POINTS, WIDTH, WORLD, write_scene
 from geometry import epipolar_errors
+from packing_command import Packing
 from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.epipolar import fundamental_matrix
 from vcgen.data.formats.colmap_model import read_model
 from vcgen.data.images.lenses import CAMERA_MODELS
 from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import SceneRecord, decode_views
 
-
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "colmap", str(source), str(out), *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
+PACKING = Packing("colmap")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def centroids(record: SceneRecord) -> np.ndarray:

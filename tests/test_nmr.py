@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from packing_command import Packing, keys
 from scenes import listing, looking_inwards, png
 from seen_dots import draw_dots, worst_epipolar_error, worst_error
-from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.npz import read_npz
-from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
 
 SIDE, VIEWS, FOCAL = 64, 5, 1.7
@@ -22,23 +20,8 @@ TURN = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 CAR, CHAIR = "02958343", "03001627"
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "nmr", str(source), str(out), "--background", "black", *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
-
-
-def keys(out) -> list[str]:
-    return [sample.key for _, sample in read_index(out).samples]
+PACKING = Packing("nmr", "--background", "black")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def write_object(folder: Path, seed: int = 0, inverse: bool = True, rows: int = 4, **arrays: np.ndarray) -> np.ndarray:

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from packing_command import Packing
 from pages import ROOT, blocks
 from scenes import listing, looking_inwards, png
 from seen_dots import draw_dots, worst_epipolar_error, worst_error
-from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.camera_file import read_camera_file
 from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.record import decode_views
 
 SIZE = 60, 80
 K = np.array([[1.1, 0, 0.47], [0, 1.1 * 80 / 60, 0.52], [0, 0, 1]])
@@ -22,19 +21,8 @@ C2W = looking_inwards(6, distance=2.0, seed=3)
 NAMES = [f"view_{number}.png" for number in range(6)]
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "folder", str(source), str(out), *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
+PACKING = Packing("folder")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def write_scene(folder: Path, place: str = ".", **changes) -> None:

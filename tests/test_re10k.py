@@ -7,33 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from packing_command import Packing
 from re10k_files import SIZE, SPOTS, TIMES, K, clip_poses, example, write_chunks, write_clip
 from scenes import listing
 from seen_dots import worst_epipolar_error, worst_error
-from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.formats.re10k import read_cameras
 from vcgen.data.formats.re10k_chunks import read_chunk
 from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord
 
 #: y down becomes z up.
 TURN = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "re10k", str(source), str(out), *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
+PACKING = Packing("re10k")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def test_cameras_are_those_that_were_written_and_the_world_is_turned_upright(tmp_path, capsys):

@@ -7,32 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
+from packing_command import Packing
 from scenes import listing, noise, png
 from seen_dots import DOTS, draw_dots, worst_epipolar_error, worst_error
-from training import refusal
 from vcgen.cameras import view_angles
-from vcgen.cli.main import main
 from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord, decode_views
+from vcgen.data.shards.record import decode_views
 
 #: (release, elevations, field of view and distance in radii): README of zero123plus, its issues 68 and 73.
 FILLED = 1 / math.tan(math.radians(15))
 RELEASES = [("1.2", (20, -10), 30.0, FILLED), ("1.1", (30, -20), 49.13434264120263, 35 / 16)]
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "zero123plus", str(source), str(out), *options])
-
-
-def packed(source, out, *options: str) -> SceneRecord:
-    assert pack(source, out, *options) == 0
-    return read_index(out).read(0)
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
+PACKING = Packing("zero123plus")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def write_sheet(path, elevations=(20, -10), fov=30.0, radii=FILLED, side=96) -> None:
