@@ -128,9 +128,14 @@ class ImagePrior(Prior[Condition]):
         noise = torch.randn(clean.shape, generator=generator, device=device)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, clean)
         condition = condition.where(torch.rand(count, generator=generator, device=device) >= self.condition_dropout)
+        condition = self.augmented(condition, generator)
         output = self(alpha * clean + sigma * noise, timesteps, condition)
         error = (output - training_target(self.schedule, clean, noise, timesteps)).square().mean((1, 2, 3))
         return error * self.loss_weight(timesteps, condition), timesteps
+
+    def augmented(self, condition: Condition, generator: torch.Generator) -> Condition:
+        """The condition as training shows it; here as it is."""
+        return condition
 
     def loss_weight(self, timesteps: Tensor, condition: Condition) -> Tensor:
         """Weight (n,) of the predicted quantity's squared error; here by min-SNR with gamma 5."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.diffusion.base import Condition, ImagePrior, to_signed
+from vcgen.diffusion.condition_augmentation import spoiled
 from vcgen.diffusion.schedule import Prediction, noise_schedule, predicts_noise, signal_and_noise, snr_weight
-from vcgen.schema import GROUPS, HEAD, AtLeastOne, PlaneSide, Positive, Unit, check_levels
+from vcgen.schema import GROUPS, HEAD, AtLeastOne, NotNegative, PlaneSide, Positive, Unit, check_levels
 from vcgen.types import Rendering, Views
 
 
@@ -40,6 +41,11 @@ class ViewPrior(ImagePrior):
         size: Image side in pixels, which sets the schedule's shift.
         condition_dropout: Fraction of training images without condition, for classifier-free guidance (arXiv
             2207.12598), in [0, 1].
+        condition_blur: In training each rendering is blurred by a Gaussian whose standard deviation in pixels is drawn
+            uniformly between 0 and this, so that the prior also mends renderings of objects that the field was not
+            trained on, which are worse (condition augmentation, arXiv 2106.15282).
+        condition_noise: Likewise it gets Gaussian noise, whose standard deviation in [-1, 1] units is drawn uniformly
+            between 0 and this.
         min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike. With
             ``sigma_data`` the loss is the network's own error at all noise levels, as in EDM.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
@@ -57,6 +63,8 @@ class ViewPrior(ImagePrior):
         sigma_data: Positive | None = None,
         size: PlaneSide = 64,
         condition_dropout: Unit = 0.1,
+        condition_blur: NotNegative = 0.0,
+        condition_noise: NotNegative = 0.0,
         min_snr: Positive | None = 5.0,
         gradient_checkpointing: bool = False,
     ):
@@ -71,6 +79,7 @@ class ViewPrior(ImagePrior):
             condition_dropout,
             min_snr,
         )
+        self.condition_blur, self.condition_noise = condition_blur, condition_noise
         self.size, self.schedule = size, noise_schedule(prediction, size)
         self.tokens = ImageTokens(width=4 * channels[0]) if input_attention else None
         width = self.tokens.width if self.tokens else None
@@ -94,6 +103,13 @@ class ViewPrior(ImagePrior):
             tokens = self.tokens(to_signed(context.only("the diffusion prior").on(1.0))).repeat_interleave(views, 0)
         joined = torch.cat(maps, 2).flatten(0, 1)
         return Condition(joined, tokens, joined.new_ones(len(joined)))
+
+    def augmented(self, condition: Condition, generator: torch.Generator) -> Condition:
+        """The condition as training shows it: see ``condition_blur`` and ``condition_noise``."""
+        if not self.condition_blur and not self.condition_noise:
+            return condition
+        maps = spoiled(condition.maps, self.condition_blur, self.condition_noise, generator)
+        return condition._replace(maps=maps * condition.given[:, None, None, None])
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The prediction (n, 3, H, W), float32, for noisy images (n, 3, H, W) at ``timesteps`` (n,)."""
