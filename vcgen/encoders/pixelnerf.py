@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vcgen.cameras import Cameras, rotate
 from vcgen.encoders.base import Encoder
 from vcgen.errors import UserError
+from vcgen.fields.source_views import look_up
 from vcgen.schema import AtLeastOne
 from vcgen.types import Views
 
@@ -121,17 +122,8 @@ class PixelField:
     def features_at(self, points: Tensor) -> Tensor:
         """(batch, p, 3) world points -> (batch, n, p, 512) features at their projections into each view, bilinear,
         border-padded.
-
-        Pixel (row i, column j) reads the feature map at (i h / height, j w / width), where a stride-2 convolution
-        centered its window."""
-        uv = self.cameras.project(points[:, None])[0]
-        sides = zip(uv.unbind(-1), self.features.shape[:-3:-1], self.size[::-1], strict=True)
-        grid = torch.stack([2 * place - 1 + 1 / cells - 1 / pixels for place, cells, pixels in sides], -1)
-        grid = grid.flatten(0, 1)[:, :, None]
-        # not the other way: bfloat16 features must not round the coordinates
-        maps = self.features.flatten(0, 1).to(grid)
-        sampled = nn.functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return sampled[..., 0].transpose(1, 2).unflatten(0, self.features.shape[:2])
+        """
+        return look_up(self.features, self.cameras.project(points[:, None])[0], self.size)
 
 
 class SpatialEncoder(nn.Module):
