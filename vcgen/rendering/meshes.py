@@ -127,6 +127,20 @@ class Meshes:
         sums = torch.zeros_like(self.vertices).index_add(0, self.faces.reshape(-1), areas)
         return _unit(sums)
 
+    def edge_cosines(self) -> Float[Tensor, " E"]:
+        """(E,) cosine of the angle between the normals of the faces at each edge, 1 where all is flat; of more than two
+        faces the first and the last, of one it and itself.
+        """
+        edges = self.edges.of_faces.reshape(-1)
+        faces = torch.arange(len(self.faces), device=edges.device).repeat_interleave(3)
+        blank = torch.zeros(len(self.edges.ends), dtype=torch.int64, device=edges.device)
+        normals = self.face_normals()
+        first, last = (
+            normals.index_select(0, blank.scatter_reduce(0, edges, faces, end, include_self=False))
+            for end in ("amin", "amax")
+        )
+        return (first * last).sum(1)
+
     def _areas(self) -> Float[Tensor, "F 3"]:
         """(F, 3) normals as long as twice the area."""
         a, b, c = (self.vertices.index_select(0, corner) for corner in self.faces.unbind(1))
