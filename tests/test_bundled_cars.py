@@ -1,6 +1,8 @@
 """The bundled cars: what their page says of them, and that its recipe makes them again."""
 
 import shlex
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -50,3 +52,26 @@ def test_the_bundled_cars_are_made_again_by_the_recipe_of_their_page(shared_data
             np.array_equal(mine, its)
             for mine, its in zip(decode_views(ours, views), decode_views(theirs, views), strict=True)
         )
+
+
+def test_the_foreign_cars_are_the_test_cars_and_are_made_again_by_the_recipe_of_their_page(shared_data, tmp_path):
+    root = Path(__file__).parents[1]
+    index, test = (read_index(root / "data" / "cars64" / split) for split in ("foreign", "test"))
+    index.verify_checksums()
+    assert {s.group for _, s in index.samples} == {s.group for _, s in test.samples}
+    assert len(index.samples) == 10 and {s.views for _, s in index.samples} == {20}
+    page = (root / "data" / "README.md").read_text().replace("\\\n", " ")
+    recipe = [line.strip() for line in page.splitlines() if "unpacked_foreign" in line]
+    unpacked, made = tmp_path / "unpacked_foreign", tmp_path / "foreign"
+    cars = shared_data / "meshes_lowpoly_cc0" / "cars"
+    program = recipe[0].replace("CARS", str(cars)).replace("unpacked_foreign", str(unpacked)).split()
+    subprocess.run([sys.executable, *program[1:]], check=True, cwd=root)
+    for file in unpacked.iterdir():
+        if file.stem != "kenney1_taxi_dark":
+            file.unlink()
+    options = shlex.split(recipe[1])[5:]
+    assert main(["data", "render", str(unpacked), str(made), *options]) == 0
+    number = [sample.key for _, sample in index.samples].index("kenney1_taxi_dark")
+    ours, bundled = read_index(made).read(0), index.read(number)
+    assert ours.cameras_json() == bundled.cameras_json()
+    assert all(map(np.array_equal, decode_views(ours, range(20)), decode_views(bundled, range(20))))

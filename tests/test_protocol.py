@@ -175,12 +175,14 @@ def test_protocols_of_several_views_predict_the_same_thirty():
     [
         ("cars64_view0", "cars64"),
         ("cars64_views5", "cars64"),
+        ("cars64_foreign", "cars64"),
         ("objects64_view0", "furniture64"),
         ("objects64_view0", "kits64"),
     ],
 )
 def test_protocols_of_bundled_sets_fit_them(name, data):
-    index, protocol = read_index(SHIPPED[0].parents[2] / "data" / data / "test"), shipped(name)
+    protocol = shipped(name)
+    index = read_index(SHIPPED[0].parents[2] / "data" / data / protocol.split)
     protocol.check_data(index.image_size, index.split, index.folder)
     objects = objects_of(index)
     assert scored(index, objects, protocol) == objects

@@ -18,7 +18,7 @@ from vcgen.meshes.cameras import camera_set
 from vcgen.meshes.posed import DrawSettings, LightName
 
 #: Settings of other formats, which drawn images do not need.
-UNUSED: Any = {"near": 0.0, "far": 1.0, "background": "white", "group_pattern": ""}
+UNUSED: Any = {"near": 0.0, "far": 1.0, "background": "white"}
 
 
 def run(

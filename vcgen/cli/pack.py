@@ -148,7 +148,7 @@ def run(
         name,
         split,
         licence,
-        check_pattern(group_pattern),
+        usage.pattern("--group-pattern", group_pattern),
         scale,
         recenter,
         hold_out_views,
@@ -183,13 +183,3 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise UserError(f"--size {text!r}: give one number for square images or HEIGHTxWIDTH, e.g. 64 or 480x270")
     return int(match[1]), int(match[2] or match[1])
-
-
-def check_pattern(pattern: str) -> str:
-    """Return a regular expression with at least one group unchanged; raises UserError for others."""
-    try:
-        if pattern and re.compile(pattern).groups < 1:
-            raise UserError(f"--group-pattern {pattern!r}: needs a group in parentheses, e.g. '(.+)_[0-9]+'")
-    except re.error as error:
-        raise UserError(f"--group-pattern {pattern!r}: not a regular expression ({error})") from error
-    return pattern

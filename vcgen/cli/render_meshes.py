@@ -30,6 +30,7 @@ def render(
     max_faces: int = 1_000_000,
     name: str = "meshes",
     licence: str = "",
+    group_pattern: str = "",
     skip_broken: bool = False,
     **options: Any,
 ) -> None:
@@ -52,6 +53,8 @@ def render(
         max_faces: faces of an object allowed, 1 to 20000000.
         name: data set name stored with every scene.
         licence: licence stored with every scene.
+        group_pattern: regular expression whose first group, matched against an object's name, names the model that it
+            is a variant of, e.g. "(.+)_[0-9]+".
         skip_broken: leave out broken meshes (listed at the end) instead of refusing.
     """
     usage.within("--variants", variants, 1, 100)
@@ -61,6 +64,7 @@ def render(
         MeshSettings,
         source=name,
         licence=licence,
+        group_pattern=usage.pattern("--group-pattern", group_pattern),
         up=up,
         fit=fit,
         kinds=chosen,

@@ -180,6 +180,16 @@ def chosen(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
+def pattern(option: str, text: str) -> str:
+    """A regular expression with at least one group, or "", unchanged; raises UserError for others."""
+    try:
+        if text and re.compile(text).groups < 1:
+            raise UserError(f"{option} {text!r}: needs a group in parentheses, e.g. '(.+)_[0-9]+'")
+    except re.error as error:
+        raise UserError(f"{option} {text!r}: not a regular expression ({error})") from error
+    return text
+
+
 def choose_device(name: str) -> str:
     """``auto`` -> cuda if there is a GPU, else cpu; UserError for a device that cannot be used."""
     import torch

@@ -86,14 +86,14 @@ def up_axis(path: Path, up: Literal["auto", "x", "y", "z"]) -> Literal["x", "y",
 
 
 def read_scene(scene: MeshFile, settings: MeshSettings) -> SceneRecord:
-    """Draw all views of an object. Its record's group is the object's name, whatever the variant. Raises UserError for
-    a broken mesh.
+    """Draw all views of an object. Its record's group is the object's, whatever the variant. Raises UserError for a
+    broken mesh.
     """
     with single_thread():
         surface = read_surface(scene.folder, up_axis(scene.folder, settings.up), settings.max_faces, settings.plain)
         random = np.random.default_rng(zlib.crc32(f"{scene.name}_{scene.variant}".encode()))
         record = draw_record(scene, settings, surface.varied(scene.variant, random), random)
-    return replace(record, group=scene.name)
+    return replace(record, group=settings.group(scene.name))
 
 
 def _below(folder: Path, kinds: tuple[str, ...], depth: int) -> list[Path]:

@@ -36,7 +36,7 @@ class Settings:
     source: str
     split: str
     licence: str
-    group_pattern: str
+    group_pattern: str = ""
     scale: float = 1.0
     recenter: bool = False
     hold_out_views: int = 0
