@@ -7,16 +7,8 @@ import pytest
 import torch
 
 from vcgen.cameras import Cameras, look_at, orbit, pinhole
-from vcgen.rays import Rays
-from vcgen.rendering.volume import (
-    RenderOptions,
-    composite,
-    importance_edges,
-    ray_sphere,
-    render_image,
-    render_rays,
-    uniform_edges,
-)
+from vcgen.rays import Rays, importance_edges, uniform_edges
+from vcgen.rendering.volume import RenderOptions, composite, ray_sphere, render_image, render_rays
 
 
 @dataclass

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
-from vcgen.rays import Rays
-from vcgen.rendering.volume import RenderOptions, composite, ray_sphere, uniform_edges
+from vcgen.rays import Rays, uniform_edges
+from vcgen.rendering.volume import RenderOptions, composite, ray_sphere
 from vcgen.types import Field, RayRendering, Rendering
 
 Kind = Literal["albedo", "lambertian", "textureless"]

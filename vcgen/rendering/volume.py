@@ -16,7 +16,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.rays import Rays
+from vcgen.rays import Rays, importance_edges, uniform_edges
 from vcgen.schema import AtLeastOne, Length, check_options
 from vcgen.types import Field, RayRendering, RayScene, Rendering, Scene
 
@@ -73,50 +73,6 @@ def ray_sphere(
     root = discriminant.clamp(min=0).sqrt()
     entry = torch.maximum(-half_b - root, rays.near)
     return entry, torch.maximum(torch.minimum(-half_b + root, rays.far), entry)
-
-
-def uniform_edges(
-    near: Float[Tensor, "*rays"], far: Float[Tensor, "*rays"], count: int, generator: torch.Generator | None
-) -> Float[Tensor, "*rays {count+1}"]:
-    """Edges (..., count + 1) of ``count`` intervals tiling [near, far]; with a generator the inner ones move by up to
-    half an interval.
-    """
-    steps = torch.linspace(0, 1, count + 1, device=near.device, dtype=near.dtype).expand(*near.shape, -1)
-    if generator is not None:
-        jitter = torch.rand(*near.shape, count + 1, device=near.device, dtype=near.dtype, generator=generator) - 0.5
-        jitter[..., 0] = jitter[..., -1] = 0
-        steps = steps + jitter / count
-    return near[..., None] + (far - near)[..., None] * steps
-
-
-def importance_edges(
-    edges: Float[Tensor, "*rays n"],
-    weights: Float[Tensor, "*rays n-1"],
-    count: int,
-    generator: torch.Generator | None,
-    padding: float = 0.01,
-) -> Float[Tensor, "*rays {count+1}"]:
-    """Edges (..., count + 1) that cut the weights into equal fractions, by inverting their piecewise linear
-    distribution function.
-
-    edges: (..., n + 1); weights: (..., n) >= 0. ``padding`` is the fraction of the probability spread uniformly, so
-    that what the first pass missed can be found. Jittered with a generator, else deterministic. First and last edge
-    stay, so the ray remains tiled.
-    """
-    weights = weights + padding * weights.sum(-1, keepdim=True) / weights.shape[-1] + 1e-6
-    cdf = torch.cat([torch.zeros_like(weights[..., :1]), weights.cumsum(-1)], -1)
-    cdf = cdf / cdf[..., -1:]
-    u = torch.linspace(0, 1, count + 1, device=edges.device, dtype=edges.dtype).expand(*edges.shape[:-1], -1).clone()
-    if generator is not None:
-        jitter = (
-            torch.rand(*edges.shape[:-1], count - 1, device=edges.device, dtype=edges.dtype, generator=generator) - 0.5
-        )
-        u[..., 1:-1] += jitter / count
-    above = torch.searchsorted(cdf, u.contiguous(), right=True).clamp(1, edges.shape[-1] - 1)
-    low, high = cdf.gather(-1, above - 1), cdf.gather(-1, above)
-    left, right = edges.gather(-1, above - 1), edges.gather(-1, above)
-    fraction = ((u - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    return left + fraction * (right - left)
 
 
 def composite(
