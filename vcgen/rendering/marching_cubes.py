@@ -4,6 +4,7 @@ Marching cubes (Lorensen & Cline, SIGGRAPH 1987; Lewiner et al., 2003), not on d
 it: a field that was fitted to images is as dense as its outside needs to look right, and thin, thick or empty inside,
 where no image reaches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,12 +91,17 @@ def density_grid(field: Field, resolution: int, radius: float, chunk: int = 2**1
     +- ``radius``.
     """
     axis = torch.linspace(-radius, radius, resolution, device=field.center.device, dtype=field.center.dtype)
+    return density_at(field, [axis + middle for middle in field.center[0]], chunk)
+
+
+def density_at(field: Field, axes: Sequence[Float[Tensor, " n"]], chunk: int = 2**17) -> NDArray[np.float32]:
+    """Density of the first scene at all points whose x, y and z are on three axes, x first; chunk: points per query."""
+    x, y, z = axes
     slabs = []
-    per_slab = max(1, chunk // resolution**2)
-    for xs in axis.split(per_slab):
-        points = torch.cartesian_prod(xs, axis, axis) + field.center[0]
+    for xs in x.split(max(1, chunk // (len(y) * len(z)))):
+        points = torch.cartesian_prod(xs, y, z)
         slabs.append(torch.cat([_density(field, part) for part in points.split(chunk)]).float().cpu())
-    return torch.cat(slabs).reshape(resolution, resolution, resolution).numpy()
+    return torch.cat(slabs).reshape(*map(len, axes)).numpy()
 
 
 def solidity(density: NDArray[np.float32], spacing: float) -> NDArray[np.float32]:
