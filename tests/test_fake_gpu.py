@@ -19,6 +19,7 @@ from text_folder import TINY, tiny_prior
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion import base as diffusion
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.epipolar import EpipolarEncoder
 from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
@@ -56,6 +57,10 @@ CAPTIONS = ("data/captions.py captions", "data/captions.py color_words", "system
 
 def light_field() -> LightFieldEncoder:
     return LightFieldEncoder(8, (8, 8), 8, shared=True, width=8, layers=1)
+
+
+def epipolar() -> EpipolarEncoder:
+    return EpipolarEncoder(points=4, width=8, layers=1, features=4, patch=3)
 
 
 def triplane() -> TriplaneEncoder:
@@ -151,8 +156,8 @@ def test_waits_are_counted_and_other_work_is_not():
 
 @pytest.mark.parametrize(
     "encoder",
-    [triplane, light_field, pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration)],
-    ids=["triplane", "light field", "pixelnerf"],
+    [triplane, light_field, epipolar, pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration)],
+    ids=["triplane", "light field", "epipolar", "pixelnerf"],
 )
 def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder):
     fine = RenderOptions(4, importance=4, keep_coarse=True, around_depth=2)

@@ -114,7 +114,7 @@ def test_types_are_printed_in_words(hint, text):
         (
             ["--model.help", "NerfDiff"],
             {
-                "Encoder": "LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane TriplaneEncoder",
+                "Encoder": "EpipolarEncoder LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane TriplaneEncoder",
                 "ImagePrior | null": "ViewPrior",
             },
         ),

@@ -142,7 +142,7 @@ def test_published_sizes():
 
 
 def test_no_mesh_is_made_of_it():
-    with pytest.raises(UserError, match="a LightField has no density"):
+    with pytest.raises(UserError, match="LightField has no density"):
         extract_mesh(encoder()(context(1)))
 
 

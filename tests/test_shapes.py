@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 #: Tests that call what has shapes as types, and pass in a few minutes. Not here: tests whose stand-ins are no whole
 #: fields (nerfdiff, not_finite), those of files, packing and commands, which have no shapes, and those that train.
 CALLERS = """
-    antialias cameras contracts distillation evaluate framing geometry guidance hashgrid input_views janus joint
+    antialias cameras contracts distillation epipolar evaluate framing geometry guidance hashgrid input_views janus joint
     learned_scene lookup maps mesh mesh_cameras mesh_command mesh_files mesh_truth mesh_views meshes model pixelnerf
     plausible prior rasterizer ray_scene rays realfusion realfusion_monitor render render_command render_options
     samples score_distillation shaded shading shapes signed_distance source_views statistics synthesis

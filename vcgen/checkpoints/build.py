@@ -33,6 +33,7 @@ CLASSES = (
     "vcgen.encoders.triplane.TriplaneEncoder",
     "vcgen.encoders.pixelnerf.PixelNerf",
     "vcgen.encoders.light_field.LightFieldEncoder",
+    "vcgen.encoders.epipolar.EpipolarEncoder",
     "vcgen.encoders.scene_triplane.SceneTriplane",
     "vcgen.encoders.scene_hashgrid.SceneHashGrid",
     "vcgen.fields.hashgrid.HashGrid",

@@ -56,7 +56,7 @@ def extract_mesh(
 
     if isinstance(field, RayScene):
         raise UserError(
-            f"a {type(field).__name__} has no density, and so no surface to extract a mesh from; leave the mesh out"
+            f"{type(field).__name__} has no density, and so no surface to extract a mesh from; leave the mesh out"
             " (--mesh-resolution 0)"
         )
     if resolution < 8:
