@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from small_evaluation import PROTOCOL, SETTINGS, gray_shards
+from training import refusal, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.diffusion.prior import ViewPrior
@@ -71,6 +72,16 @@ def test_the_limit_is_that_of_the_encoder_and_of_distillation():
     PROTOCOL.check_views("m", 1)
     with pytest.raises(UserError, match="gives 2 input views, m looks at 1"):
         two.check_views("m", 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "given"), [("data__contexts", "[1, 3]", 3), ("data__context", "[0, 4]", 2)]
+)
+def test_a_training_with_more_views_than_the_encoder_looks_at_is_refused(
+    config, tmp_path, capsys, option, value, given
+):
+    line = refusal(capsys, vcgen("fit", config, tmp_path / "run", **{option: value}))
+    assert f"gives {given} input views, model.encoder (TriplaneEncoder) looks at 1: lower them" in line
 
 
 def test_pixelnerf_sees_all_of_its_views():

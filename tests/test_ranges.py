@@ -153,6 +153,8 @@ def test_what_lies_in_the_range_is_accepted():
         ("model__encoder__plane_channels", 16, "plane_channels is 16, decoder.channels 8; give the same number"),
         ("model__loss_weights", "{rbg: 1.0}", "model.loss_weights has rbg; the losses are rgb, coarse, denoising"),
         ("data__context", 99, "none is view 99"),
+        ("data__contexts", "[0, 2]", "data.contexts[0]: expected int >= 1; not [0, 2]"),
+        ("data__contexts", "[1, 2, 3]", "data.contexts: expected array of length <= 2; not [1, 2, 3]"),
     ],
 )
 def test_the_command_refuses_before_it_trains(config, tmp_path, capsys, option, value, line):

@@ -33,6 +33,10 @@ Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=1 << 31)]
 #: The position of a view among those of its scene, from 0.
 ViewNumber = Annotated[int, Meta(ge=0, lt=100_000)]
+#: The view, or views, of a scene that a model is shown.
+InputViews = ViewNumber | Annotated[list[ViewNumber], Meta(min_length=1)]
+#: A number, or [low, high]: a list, since msgspec 0.23 crashes at a tuple beside a bounded number.
+NumberOrRange = AtLeastOne | Annotated[list[AtLeastOne], Meta(min_length=2, max_length=2)]
 #: One side of an image, in pixels.
 Side = Annotated[int, Meta(ge=1, le=16384)]
 #: One side of a model's images, and of the planes and latents that it computes with, which take as much memory as they

@@ -93,6 +93,8 @@ class ImagePrior(Prior[Condition]):
     """
 
     condition_dropout: float = 0.0
+    #: Input views of a scene that it can look at; None: any number.
+    most_views: int | None = None
 
     @abstractmethod
     def condition(self, rendering: Rendering, context: Views, near: Tensor, far: Tensor) -> Condition:

@@ -82,6 +82,7 @@ class ViewPrior(ImagePrior):
         self.condition_blur, self.condition_noise = condition_blur, condition_noise
         self.size, self.schedule = size, noise_schedule(prediction, size)
         self.tokens = ImageTokens(width=4 * channels[0]) if input_attention else None
+        self.most_views = 1 if input_attention else None
         width = self.tokens.width if self.tokens else None
         self.unet = view_unet(channels, layers, attention, 5 if depth else 4, width, size, patch)
         if gradient_checkpointing:

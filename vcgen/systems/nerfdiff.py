@@ -114,6 +114,13 @@ class NerfDiff(FieldSystem):
         prior.
         """
         data = self.trainer.datamodule
+        for name, part in (("encoder", self.encoder), ("prior", self.prior)):
+            most = getattr(part, "most_views", None)
+            if most is not None and data.most_contexts > most:
+                raise UserError(
+                    f"data.contexts or data.context gives {data.most_contexts} input views, model.{name}"
+                    f" ({type(part).__name__}) looks at {most}: lower them, or choose another {name}"
+                )
         if self.prior is not None and tuple(data.image_size) != (self.prior.size,) * 2:
             found, side = "{} x {}".format(*data.image_size), self.prior.size
             raise UserError(

@@ -27,6 +27,8 @@ class SceneDataModule(pl.LightningDataModule, ABC):
     train_folder: str | Path
     #: Target views of each scene in a training batch; None where their number is not settled.
     targets: int | None = None
+    #: The most input views of a scene, in training and validation.
+    most_contexts: int = 1
     on_error: OnError = "stop"
     trainer: pl.Trainer  # None until Lightning sets it, before its hooks
 

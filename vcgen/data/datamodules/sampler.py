@@ -7,7 +7,7 @@ scenes each make the batch that one makes of eight."""
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -48,6 +48,17 @@ def scene_generator(seed: int, epoch: int, place: int, attempt: int = 0) -> torc
     read.
     """
     return seeded(seed, epoch, attempt, place)
+
+
+def contexts_of(contexts: int | Sequence[int], seed: int, start: Position) -> int:
+    """Input views of each scene in the batch that begins at a position: fixed, or drawn from [low, high], both
+    included. Ranks make parts of one batch, so that they agree, and no draw of a scene depends on it.
+    """
+    if isinstance(contexts, int):
+        return contexts
+    low, high = contexts
+    # five numbers, the last not 0: no scene's generator
+    return int(torch.randint(low, high + 1, (), generator=seeded(seed, start.epoch, 0, start.scenes, 1)))
 
 
 def identity(keys: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from vcgen.data.datamodules.augment import Augmentation
 from vcgen.data.datamodules.base import SceneDataModule
 from vcgen.data.datamodules.sampler import identity, resume_position
-from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream
+from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream, input_views
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import ShardIndex, read_index
@@ -25,7 +25,7 @@ from vcgen.data.shards.overlap import overlap, read_families
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
 from vcgen.random import run_seed
-from vcgen.schema import AtLeastOne, Count, Positive, ViewNumber
+from vcgen.schema import AtLeastOne, Count, InputViews, NumberOrRange, Positive
 from vcgen.terminal import complain
 from vcgen.types import Example, Position
 
@@ -46,9 +46,12 @@ class ShardData(SceneDataModule):
             ``hold_out`` never parts them, and counts each list as one object; null where there are none.
         batch_size: Scenes per step and rank, at least 1.
         targets: Target views per scene and step, at least 1; more of them share one encoding of the input view.
+        contexts: Input views per scene in training, at least 1; or [low, high]: their number is drawn for each step,
+            both ends included, the same on all ranks.
         val_scenes: Scenes of the validation set, evenly spaced, at least 1.
         val_targets: Target views of each of them, at least 1.
-        context: Position of the input view in validation, from 0, in the natural order of the views' names.
+        context: Position of the input view in validation, from 0, in the natural order of the views' names; or a list
+            of several.
         num_workers: Loader processes per rank; 0 loads in the training process. The order of the data does not depend
             on it.
         mirror: Train on mirror images too, each scene as a whole.
@@ -70,9 +73,10 @@ class ShardData(SceneDataModule):
         families: Path | list[Path] | None = None,
         batch_size: AtLeastOne = 8,
         targets: AtLeastOne = 4,
+        contexts: NumberOrRange = 1,
         val_scenes: AtLeastOne = 8,
         val_targets: AtLeastOne = 4,
-        context: ViewNumber = 0,
+        context: InputViews = 0,
         num_workers: Count = 1,
         mirror: bool = False,
         permute_colors: bool = False,
@@ -81,6 +85,10 @@ class ShardData(SceneDataModule):
         cache_gb: Positive = 100.0,
     ):
         super().__init__()
+        low, high = (contexts, contexts) if isinstance(contexts, int) else contexts
+        if low > high:
+            raise UserError(f"data.contexts is [{low}, {high}]: give the fewest input views first")
+        self.contexts, self.most_contexts = contexts, max(high, len(input_views(context)))
         self.train_folders, self.val_folders, self.families = listed(train), listed(val), listed(families)
         self.train_folder, self.hold_out = ", ".join(self.train_folders), hold_out
         self.batch_size, self.targets = batch_size, targets
@@ -150,6 +158,7 @@ class ShardData(SceneDataModule):
             self.trainer.world_size,
             self.augment,
             self.on_error,
+            self.contexts,
         )
         atexit.unregister(end_loader_processes)
         atexit.register(end_loader_processes)

@@ -6,11 +6,12 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from vcgen.data.datamodules.base import SceneDataModule
+from vcgen.data.datamodules.stream import input_views
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.shards.files import read_index
 from vcgen.data.views import scene_views
 from vcgen.errors import UserError
-from vcgen.schema import AtLeastOne, ViewNumber
+from vcgen.schema import AtLeastOne, InputViews
 from vcgen.types import Example
 
 
@@ -47,18 +48,20 @@ class OneScene(SceneDataModule):
 
 
 class SceneData(OneScene):
-    """One scene of a shard folder: one view is the input, others are validated on.
+    """One scene of a shard folder: one view or several are the input, others are validated on.
 
     Args:
         shards: Shard folder (``vcgen data pack``).
         scene: Key of the scene, or its number from 0.
-        context: Position of the input view, from 0.
+        context: Position of the input view, from 0; or a list of several.
         val_targets: Number of the other views that are validated on, at most, evenly spaced.
     """
 
-    def __init__(self, shards: Path, scene: str | int = 0, context: ViewNumber = 0, val_targets: AtLeastOne = 8):
+    def __init__(self, shards: Path, scene: str | int = 0, context: InputViews = 0, val_targets: AtLeastOne = 8):
         super().__init__()
-        self.train_folder, self.scene, self.context, self.val_targets = shards, scene, context, val_targets
+        self.train_folder, self.scene, self.val_targets = shards, scene, val_targets
+        self.context = input_views(context)
+        self.most_contexts = len(self.context)
 
     def setup(self, stage: str) -> None:
         """Read the scene. Raises UserError when it is not there."""
@@ -77,14 +80,12 @@ class SceneData(OneScene):
             )
         self.record = index.read(number)
         count = len(self.record.views)
-        if not 0 <= self.context < count:
-            raise UserError(
-                f"scene {self.record.key} has views 0 to {count - 1}, no view {self.context}; change data.context"
-            )
-        others = [i for i in range(count) if i != self.context]
+        if (last := max(self.context)) >= count:
+            raise UserError(f"scene {self.record.key} has views 0 to {count - 1}, no view {last}; change data.context")
+        others = [i for i in range(count) if i not in self.context]
         targets = [others[i * len(others) // self.val_targets] for i in range(min(self.val_targets, len(others)))]
-        views = scene_views(self.record, [self.context, *targets])[None]
-        self.example = Example(views[:, :1], views[:, 1:], (self.record.key,))
+        views, given = scene_views(self.record, [*self.context, *targets])[None], len(self.context)
+        self.example = Example(views[:, :given], views[:, given:], (self.record.key,))
 
     def input_camera(self) -> InputCamera:
         """See :meth:`SceneDataModule.input_camera`: that of the scene."""

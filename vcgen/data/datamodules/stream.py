@@ -4,7 +4,8 @@ Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-rob
 number. Any worker of any rank can read any scene: shards may be fewer than workers."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vcgen.data.datamodules.augment import Augmentation
-from vcgen.data.datamodules.sampler import batch_starts, epoch_order, scene_generator
+from vcgen.data.datamodules.sampler import batch_starts, contexts_of, epoch_order, scene_generator
 from vcgen.data.shards.files import ShardIndex
 from vcgen.data.views import scene_views, stack_views
 from vcgen.errors import UserError
@@ -25,11 +26,11 @@ MOST_ATTEMPTS = 20
 
 
 class SceneStream(IterableDataset[Example]):
-    """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, 1) and other ``target`` (batch,
-    targets) views.
+    """Batches of :class:`vcgen.types.Example`: shuffled scenes with ``context`` (batch, contexts) and other ``target``
+    (batch, targets) views.
 
     batch_size: scenes per batch and rank. targets: target views per scene. start: where iterators begin; it may be
-        changed between them.
+        changed between them. contexts: input views per scene, or [low, high]: drawn for each batch, alike on all ranks.
     rank, world: this process among all. augment: random changes made to whole scenes. on_error: "stop" at a scene that
     cannot be read, or "skip" it: another one, drawn for its place, stands in for it, so that all ranks keep equal
     batches. Every rank gets equally many batches per epoch. Raises UserError when there are fewer scenes than ranks *
@@ -46,18 +47,20 @@ class SceneStream(IterableDataset[Example]):
         world: int = 1,
         augment: Augmentation = Augmentation(),
         on_error: OnError = "stop",
+        contexts: int | Sequence[int] = 1,
     ):
-        self.index, self.batch_size, self.targets = index, batch_size, targets
+        self.index, self.batch_size, self.targets, self.contexts = index, batch_size, targets, contexts
         self.seed, self.start, self.rank, self.world = seed, start, rank, world
         self.augment, self.on_error = augment, on_error
         self.total = len(index.samples)
         if self.total < batch_size * world:
             found = f"{self.total} scenes cannot fill a batch of {batch_size} on {world} ranks"
             raise UserError(f"{index.folder}: {found}; lower data.batch_size")
-        short = np.flatnonzero(index.scenes.column("views") < targets + 1)
+        needed = targets + (contexts if isinstance(contexts, int) else contexts[1])
+        short = np.flatnonzero(index.scenes.column("views") < needed)
         if len(short):
-            found = f"{len(short)} scenes, e.g. {index.scenes[short[0]].key}, have fewer than {targets + 1} views"
-            raise UserError(f"{index.folder}: {found}; lower data.targets")
+            found = f"{len(short)} scenes, e.g. {index.scenes[short[0]].key}, have fewer than {needed} views"
+            raise UserError(f"{index.folder}: {found}; lower data.targets, or data.contexts where it is above 1")
 
     def __iter__(self) -> Iterator[Example]:
         info = get_worker_info()
@@ -68,18 +71,19 @@ class SceneStream(IterableDataset[Example]):
     def batch(self, start: Position = Position()) -> Example:
         """This rank's part of the batch that begins at a position."""
         first = start.scenes + self.rank * self.batch_size
+        contexts = contexts_of(self.contexts, self.seed, start)
         skipped: dict[str, str] = {}
-        scenes, keys = zip(
-            *(self._scene(start.epoch, place, skipped) for place in range(first, first + self.batch_size)), strict=True
+        drawn = (
+            self._scene(start.epoch, place, contexts + self.targets, skipped)
+            for place in range(first, first + self.batch_size)
         )
+        scenes, keys = zip(*drawn, strict=True)
         views = stack_views(scenes)
         after = Position(start.epoch, start.scenes + self.batch_size * self.world)
-        return Example(views[:, :1], views[:, 1:], keys, after, skipped=skipped)
+        return Example(views[:, :contexts], views[:, contexts:], keys, after, skipped=skipped)
 
-    def _scene(self, epoch: int, place: int, skipped: dict[str, str]) -> tuple[Views, str]:
-        """(context and target views, key) of the scene at a place of an epoch's order, or of one that stands in for
-        it.
-        """
+    def _scene(self, epoch: int, place: int, count: int, skipped: dict[str, str]) -> tuple[Views, str]:
+        """(``count`` views, key) of the scene at a place of an epoch's order, or of one that stands in for it."""
         number = int(epoch_order(self.total, self.seed, epoch)[place])
         attempt = 0
         while True:
@@ -88,7 +92,7 @@ class SceneStream(IterableDataset[Example]):
                 number = int(torch.randint(self.total, (), generator=draw))
             try:
                 record = self.index.read(number)
-                chosen = torch.randperm(len(record.views), generator=draw)[: self.targets + 1].tolist()
+                chosen = torch.randperm(len(record.views), generator=draw)[:count].tolist()
                 return self.augment(scene_views(record, chosen), draw), record.key
             except UserError as error:
                 if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
@@ -98,8 +102,8 @@ class SceneStream(IterableDataset[Example]):
 
 
 class FixedScenes(Dataset[Example]):
-    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, view ``context`` and ``targets``
-    spaced others.
+    """Validation examples, the same every time: of ``scenes`` evenly spaced scenes, the view or views ``context`` and
+    ``targets`` spaced others.
 
     rank, world: this process among all. Scene i goes to rank i mod world. Every rank gets equally many, for they must
     validate in step: where the scenes do not go round, the last round is filled with repetitions of weight 0. on_error:
@@ -110,19 +114,20 @@ class FixedScenes(Dataset[Example]):
         index: ShardIndex,
         scenes: int,
         targets: int,
-        context: int = 0,
+        context: int | Sequence[int] = 0,
         rank: int = 0,
         world: int = 1,
         on_error: OnError = "stop",
     ):
-        self.index, self.targets, self.context, self.on_error = index, targets, context, on_error
-        total = len(index.samples)
-        short = np.flatnonzero(index.scenes.column("views") < max(2, context + 1))
+        self.index, self.targets, self.on_error = index, targets, on_error
+        self.context = input_views(context)
+        total, last = len(index.samples), max(self.context)
+        short = np.flatnonzero(index.scenes.column("views") < max(len(self.context), last) + 1)
         if len(short):
             entry = index.scenes[short[0]]
             found = (
-                f"scene {entry.key} has {entry.views} views, from 0 on: none is view {context}, or none is left"
-                " beside it"
+                f"scene {entry.key} has {entry.views} views, from 0 on: none is view {last}, or none is left beside"
+                " the input"
             )
             raise UserError(f"{index.folder}: {found}; change data.context, or validate on other scenes (data.val)")
         count = min(scenes, total)
@@ -141,16 +146,26 @@ class FixedScenes(Dataset[Example]):
         while True:
             stand_in = (number + attempt) % len(self.index.samples)
             try:
-                views, key = self._scene(stand_in)
-                return Example(views[:, :1], views[:, 1:], (key,), weight=weight, skipped=skipped)
+                return replace(self._scene(stand_in), weight=weight, skipped=skipped)
             except UserError as error:
                 if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
                     raise
                 skipped[self.index.scenes[stand_in].key] = str(error)
             attempt += 1
 
-    def _scene(self, number: int) -> tuple[Views, str]:
+    def _scene(self, number: int) -> Example:
         record = self.index.read(number)
-        others = [i for i in range(len(record.views)) if i != self.context]
+        others = [i for i in range(len(record.views)) if i not in self.context]
         chosen = [others[i * len(others) // self.targets] for i in range(self.targets)]
-        return scene_views(record, [self.context, *chosen])[None], record.key
+        views, count = scene_views(record, [*self.context, *chosen])[None], len(self.context)
+        return Example(views[:, :count], views[:, count:], (record.key,))
+
+
+def input_views(context: int | Sequence[int]) -> tuple[int, ...]:
+    """The view numbers of ``data.context``, which names one or several. Raises UserError for one that is named
+    twice.
+    """
+    views = (context,) if isinstance(context, int) else tuple(context)
+    if not views or len(set(views)) < len(views):
+        raise UserError(f"data.context is {list(views)}: give one view, or a list of different ones")
+    return views
