@@ -23,8 +23,8 @@ from vcgen.systems.distillation.loop import Distillation
 from vcgen.systems.distillation.system import Distill
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.personalize import Personalize
-from vcgen.systems.realfusion.system import RealFusion
 from vcgen.systems.text2image import TextToImage
+from vcgen.systems.text_to_3d.system import TextTo3D
 from vcgen.training import fit  # noqa: F401  (makes the classes known by short names)
 from vcgen.types import Example, Views
 
@@ -46,6 +46,8 @@ CONFIGS = {
     "lora": ["lora"],
     "dreambooth": ["dreambooth"],
     "realfusion": ["realfusion"],
+    "dreamfusion": ["dreamfusion"],
+    "dreamfusion_sd": ["dreamfusion", "dreamfusion_sd"],
     **{f"realfusion_{size}gb": ["realfusion", f"realfusion_{size}gb"] for size in (8, 16, 24, 40)},
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
@@ -69,9 +71,10 @@ def step_of(name: str, config: dict) -> int:
 def described(name: str, config: dict) -> str:
     """What a step works on."""
     data, model, kind = config["data"]["init_args"], config["model"]["init_args"], config["model"]["class_path"]
-    if kind == "RealFusion":
+    if kind in ("RealFusion", "TextTo3D"):
         options = model["options"]
-        return f"a view of {options['render_size']} px, {options['reference_rays']} rays of the photo"
+        photo = f", {options['reference_rays']} rays of the photo" if kind == "RealFusion" else ""
+        return f"a view of {options['render_size']} px{photo}"
     if kind == "Distill":
         options = model["options"]
         first = f"{options['views']} views denoised, " if step_of(name, config) == 0 else ""
@@ -116,7 +119,7 @@ def built(name: str, config: dict) -> tuple[System, Example]:
         return system, example(1, data["val_targets"], outside.prior.size)
     if isinstance(system, Personalize):
         hold(system)
-    elif name == "realfusion":
+    elif name in ("realfusion", "dreamfusion"):
         object.__setattr__(system, "text_prior", TextPrior.load(ROOT / system.prior_name))
     return system, example(1, 1, data["size"], data["distance"], data["fov"])
 
@@ -158,13 +161,13 @@ def placed(system: System, batch: Example, step: int, device: str | None = None)
 
     batch: on that device. device: None leaves everything where it is.
     """
-    if isinstance(system, RealFusion) and not hasattr(system, "text_prior"):
+    if isinstance(system, TextTo3D) and not hasattr(system, "text_prior"):
         object.__setattr__(system, "text_prior", stable_diffusion())
     if device is not None:
         to_gpu(whole(system), device=device)
     system.train()
     system._trainer = SimpleNamespace(max_steps=10, global_step=step)
-    if isinstance(system, RealFusion):
+    if isinstance(system, TextTo3D):
         describe(system, batch.context, device)
     elif isinstance(system, Distill):
         with torch.autocast(batch.context.images.device.type, torch.bfloat16):
@@ -187,7 +190,7 @@ def whole(system: System) -> nn.ModuleList:
     return nn.ModuleList([system, *(network for network in outside if network is not None)])
 
 
-def describe(system: RealFusion, photo: Views, device: str | None) -> None:
+def describe(system: TextTo3D, photo: Views, device: str | None) -> None:
     """The photo, and the prior with its words, half way through the run."""
     system.progress = lambda step: 0.5
     system.reference = photo

@@ -102,7 +102,7 @@ def untrained(method: str, prior: str, subject: str, photo: Views) -> RealFusion
     init_args |= {"prior": prior, "prompt": {**init_args.get("prompt", {}), "subject": subject}}
     pl.seed_everything(0, verbose=False)
     system = instantiate(WithTruth if method == "oracle" else Given, init_args)
-    system.use_photo(photo)
+    system.use_reference(photo)
     return system
 
 

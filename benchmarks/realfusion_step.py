@@ -122,7 +122,7 @@ def fit(prior: Path, steps: int) -> Timed:
     data.setup("validate")
     pl.seed_everything(0, verbose=False)
     system = instantiate(Timed, config["model"]["init_args"] | {"prior": str(prior)})
-    system.use_photo(data.example.context)
+    system.use_reference(data.example.context)
     system.use_prior(TextPrior.load(str(prior)))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():

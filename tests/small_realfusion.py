@@ -54,7 +54,7 @@ def system(prior=None, steps: int = 10, **changes) -> RealFusion:
     made = RealFusion(
         "none", scene, options=options, render=RenderOptions(12), render_eval=RenderOptions(12), occupancy=12, **changes
     )
-    made.use_photo(photo().context)
+    made.use_reference(photo().context)
     made.use_prior(prior or tiny_prior())
     made.at, made.progress = 0, lambda step: made.at / steps
     return made

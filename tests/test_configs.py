@@ -81,11 +81,10 @@ SMALLER = {
     },
 }
 
-#: The same for everything that lies on realfusion.yaml.
-REALFUSION = {
+#: The same for everything that lies on realfusion.yaml, or fits a scene to a text.
+TEXT_TO_3D = {
     "data__size": 32,
     "model__options__render_size": 16,
-    "model__options__reference_rays": 16,
     "model__occupancy": 8,
     "model__outcome": "{frames: 2, mesh_resolution: 16, views: 4, size: 16}",
     "model__render__samples": 8,
@@ -168,8 +167,9 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     parts = [yaml.safe_load(part.read_text()).get("data", {}).get("init_args", {}) for part in stack]
     train = next((part["train"] for part in reversed(parts) if "train" in part), "")
     folders = train if isinstance(train, list) else [train]
-    if base.stem == "realfusion":
-        options = {name: value for name, value in options.items() if not name.startswith("data__")} | REALFUSION
+    if base.stem in ("realfusion", "dreamfusion"):
+        options = {name: value for name, value in options.items() if not name.startswith("data__")} | TEXT_TO_3D
+        options |= {"model__options__reference_rays": 16} if base.stem == "realfusion" else {}
         options |= {"model__prior": tiny_folder(tmp_path / "prior")}
     elif not (there := [folder for folder in folders if (ROOT / folder).is_dir()]):
         options |= {"data__train": generated, "data__val": generated}

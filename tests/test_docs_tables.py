@@ -11,6 +11,7 @@ import pytest
 
 from pages import ROOT, table
 from vcgen.cli.pack import FORMATS
+from vcgen.data.datamodules.prompt import PromptData
 from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
@@ -34,8 +35,9 @@ from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
 from vcgen.systems.personalize import TEMPLATES
-from vcgen.systems.realfusion.options import Prompt, RealFusionOptions
-from vcgen.systems.realfusion.outcome import OutcomeOptions
+from vcgen.systems.realfusion.options import RealFusionOptions
+from vcgen.systems.text_to_3d.options import Prompt
+from vcgen.systems.text_to_3d.outcome import OutcomeOptions
 
 
 def test_the_distillation_page_lists_every_option_with_its_default():
@@ -70,6 +72,10 @@ def test_the_personalization_page_lists_every_change_and_template_there_is():
 )
 def test_the_realfusion_page_lists_every_option_with_its_default(heading, part):
     assert documented_defaults(table(ROOT / "docs" / "realfusion.md", heading)) == defaults(part)
+
+
+def test_the_page_of_texts_lists_every_option_of_the_data():
+    assert documented_defaults(table(ROOT / "docs" / "text_to_3d.md", "## The data")) == defaults(PromptData)
 
 
 OPTIONS = [

@@ -46,10 +46,10 @@ FINITE = "systems/base.py System.refuse_not_finite"
 RAYS = "rendering/volume.py render_image"
 ONCE = "diffusion/schedule.py _survival"
 SKIPPED = ("fields/occupancy.py OccupiedField.kept", "fields/occupancy.py OccupancyGrid.refresh")
-SHADED = ("rendering/shading.py render_shaded", "systems/realfusion/system.py RealFusion.draw_shading")
-WORDS = "systems/realfusion/system.py RealFusion.distill"
+SHADED = ("rendering/shading.py render_shaded", "systems/text_to_3d/system.py TextTo3D.draw_shading")
+WORDS = "systems/text_to_3d/system.py TextTo3D.distill"
 WATCHED = tuple(
-    f"systems/realfusion/system.py RealFusion.{name}" for name in ("regularizers", "on_before_optimizer_step")
+    f"systems/text_to_3d/system.py TextTo3D.{name}" for name in ("regularizers", "on_before_optimizer_step")
 )
 PHOTOS = ("systems/personalize.py draw", "data/images/photo_augment.py PhotoAugmentation.__call__")
 CAPTIONS = ("data/captions.py captions", "data/captions.py color_words", "systems/text2image.py TextToImage.denoising")

@@ -109,8 +109,8 @@ def test_types_are_printed_in_words(hint, text):
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (["--help"], {"System": "NerfDiff RealFusion Distill Personalize TextToImage"}),
-        (["--help"], {"SceneDataModule": "ShardData SceneData PhotoData ImageData"}),
+        (["--help"], {"System": "NerfDiff RealFusion TextTo3D Distill Personalize TextToImage"}),
+        (["--help"], {"SceneDataModule": "ShardData SceneData PhotoData PromptData ImageData"}),
         (
             ["--model.help", "NerfDiff"],
             {
@@ -118,6 +118,7 @@ def test_types_are_printed_in_words(hint, text):
                 "ImagePrior | null": "ViewPrior",
             },
         ),
+        (["--model.help", "TextTo3D"], {"SceneHashGrid | OptimizedScene": "SceneHashGrid"}),
         (["--model.help", "Distill"], {"Guidance | null": "NGD SDS SJC"}),
         (["--model", "NerfDiff", "--model.encoder.help", "TriplaneEncoder"], {"TriplaneDecoder": "TriplaneDecoder"}),
         (["--data.help", "ShardData"], {}),

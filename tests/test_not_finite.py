@@ -28,8 +28,10 @@ from vcgen.systems.personalize import Personalize
 from vcgen.systems.realfusion.options import RealFusionOptions
 from vcgen.systems.realfusion.system import RealFusion
 from vcgen.systems.text2image import TextToImage
+from vcgen.systems.text_to_3d.options import TextTo3DOptions
+from vcgen.systems.text_to_3d.system import TextTo3D
 
-STAGES = [NerfDiff, TextToImage, Distill, Personalize, RealFusion]
+STAGES = [NerfDiff, TextToImage, Distill, Personalize, RealFusion, TextTo3D]
 
 
 def steep(weights: torch.Tensor) -> torch.Tensor:
@@ -81,7 +83,7 @@ def test_a_loss_scaler_skips_such_a_step_and_goes_on():
 def test_the_advice_names_options_that_the_stage_has(stage):
     groups = {
         "optimizer": OptimizerOptions,
-        "options": {Distill: DistillOptions, RealFusion: RealFusionOptions}.get(stage),
+        "options": {Distill: DistillOptions, RealFusion: RealFusionOptions, TextTo3D: TextTo3DOptions}.get(stage),
     }
     named = re.findall(r"model\.(\w+)\.(\w+)", stage.advice_when_not_finite)
     assert named

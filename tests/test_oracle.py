@@ -20,7 +20,7 @@ from vcgen.metrics.geometry import compare
 from vcgen.metrics.janus import AZIMUTHS, janus
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
-from vcgen.systems.realfusion.system import RealFusionOptions
+from vcgen.systems.realfusion.options import RealFusionOptions
 from vcgen.types import Example, Views
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -98,7 +98,7 @@ def fitted(kind, known, steps):
     )
     system.known = known
     photo = known.views[[0]][None]
-    system.use_photo(photo)
+    system.use_reference(photo)
     system.use_prior(Oracle(SIZE))
     trainer = pl.Trainer(
         max_steps=steps,

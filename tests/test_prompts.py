@@ -19,7 +19,7 @@ from vcgen.personalization.class_images import Preservation
 from vcgen.personalization.lora import LoRA
 from vcgen.personalization.textual_inversion import TextualInversion
 from vcgen.systems.personalize import Personalize, ViewImages
-from vcgen.systems.realfusion.options import Prompt
+from vcgen.systems.text_to_3d.options import Prompt
 
 PRIOR = tiny_prior()
 LONG = "a photo of a " + "red " * 30 + "car, front view"

@@ -19,8 +19,8 @@ from vcgen.guidance.sds import SDS
 from vcgen.guidance.sjc import SJC
 from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.rendering.shading import ShadedRendering
-from vcgen.systems.realfusion.options import Prompt
 from vcgen.systems.realfusion.photo import outside
+from vcgen.systems.text_to_3d.options import Prompt
 from vcgen.types import RayRendering
 
 
@@ -267,7 +267,7 @@ def test_the_photo_alone_is_learned():
 def test_a_photo_needs_alpha():
     made, view = system(), photo().context
     with pytest.raises(UserError, match="cut out"):
-        made.use_photo(replace(view, alpha=None))
+        made.use_reference(replace(view, alpha=None))
 
 
 def test_an_object_that_reaches_out_of_the_sphere_is_told():
@@ -281,7 +281,7 @@ def test_an_object_that_reaches_out_of_the_sphere_is_told():
     assert outside(view[0, 0], made.scene.center, 0.3) == pytest.approx(float(missed), abs=1e-6)
     made.scene.radius = 0.3
     with pytest.warns(UserWarning, match=f"{missed:.1%} of the object .* model.scene.radius \\(0.3\\)"):
-        made.use_photo(view)
+        made.use_reference(view)
 
 
 def test_memory_is_saved_without_another_gradient():

@@ -10,9 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from small_realfusion import CONFIG
 from text_folder import tiny_folder
 from training import vcgen
-from vcgen.systems.realfusion import monitor as realfusion_monitor
-from vcgen.systems.realfusion.monitor import IN_A_ROW, WINDOW, SceneMonitor
-from vcgen.systems.realfusion.outcome import Sides
+from vcgen.systems.text_to_3d import monitor as realfusion_monitor
+from vcgen.systems.text_to_3d.monitor import IN_A_ROW, WINDOW, SceneMonitor
+from vcgen.systems.text_to_3d.outcome import Sides
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ VARIABLE = "VCGEN_PLUGINS"
 CLASSES = (
     "vcgen.systems.nerfdiff.NerfDiff",
     "vcgen.systems.realfusion.system.RealFusion",
+    "vcgen.systems.text_to_3d.system.TextTo3D",
     "vcgen.encoders.triplane.TriplaneEncoder",
     "vcgen.encoders.pixelnerf.PixelNerf",
     "vcgen.encoders.light_field.LightFieldEncoder",

@@ -70,6 +70,12 @@ class InputCamera:
         )
 
     @classmethod
+    def framing(cls, focal: float, distance: float, elevation: float) -> "InputCamera":
+        """One whose near and far hold the sphere about the origin that reaches the corners of a square frame."""
+        radius = math.sqrt(2) * distance * 0.5 / focal
+        return cls(focal, distance, elevation, max(distance - radius, 0.05 * distance), distance + radius)
+
+    @classmethod
     def typical(cls, record: "SceneRecord") -> "InputCamera":
         """That of a scene: its focal length, near and far, and the medians of its cameras' distances and elevations."""
         centers = record.c2w[:, :3, 3]

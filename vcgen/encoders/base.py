@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vcgen.errors import UserError
-from vcgen.types import Scene, Views
+from vcgen.types import Field, Scene, Views
 
 
 class Recipe(NamedTuple):
@@ -40,3 +40,40 @@ class Encoder(nn.Module, ABC):
         Raises UserError where single scenes cannot be kept, as here.
         """
         raise UserError(f"a single scene of {type(self).__name__} cannot be kept: give it a method `recipe`")
+
+
+class OptimizedScene(Encoder):
+    """The parameters of one scene, which a system fits by rendering it: as an encoder it looks at no view.
+
+    center: (3,) and radius of the sphere that the scene fits, world units.
+    """
+
+    center: Tensor
+    radius: float
+
+    @property
+    def latent(self) -> bool:
+        """Whether its colors are latents of a text prior, which are distilled without an encoder."""
+        return False
+
+    @abstractmethod
+    def scene(self, batch: int = 1) -> Field:
+        """The scene as it is now, given to a batch."""
+
+    def show(self, coarse: bool) -> None:
+        """Leave the fine part of the scene out, as the first steps of a fit do; here there is none."""
+
+    @abstractmethod
+    def entries(self) -> list[nn.Parameter]:
+        """What of its parameters is stored by place and learns at a rate of its own, as a grid's entries; the others
+        are networks'.
+        """
+
+    def colored(self, colors: Tensor) -> "OptimizedScene":
+        """The same scene with colors, where it has latents: (channels + 1, 3), from a latent and 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no latents")
+
+    @property
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Those of its constructor that the weights do not replace, as in a model folder."""

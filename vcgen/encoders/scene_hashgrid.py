@@ -1,19 +1,20 @@
 """A hash grid of one scene: its entries are parameters. No input view is used."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vcgen.encoders.base import Encoder, Recipe
+from vcgen.encoders.base import OptimizedScene, Recipe
 from vcgen.fields.hashgrid import HashGrid, HashGridField
 from vcgen.schema import AtLeastOne, Count, Finite, Length
 from vcgen.types import Scene, Views
 
 
-class SceneHashGrid(Encoder):
+class SceneHashGrid(OptimizedScene):
     """A hash grid of one scene as the field of every input view, which is not used.
 
     Args:
@@ -51,7 +52,6 @@ class SceneHashGrid(Encoder):
             last.bias[0] += density_bias
         self.grid, self.decoder = grid, nn.Sequential(*layers, last)
         self.half_size, self.radius, self.blob = half_size, radius, blob
-        self.center: Tensor
         self.register_buffer("center", torch.tensor(center))
 
     def forward(self, context: Views) -> HashGridField:
@@ -59,15 +59,23 @@ class SceneHashGrid(Encoder):
         return self.scene(len(context.images))
 
     def scene(self, batch: int = 1) -> HashGridField:
-        """The scene as it is now, given to a batch."""
+        """See :meth:`OptimizedScene.scene`."""
         center = self.center.expand(batch, 3)
         return HashGridField(
             self.grid, self.decoder, center, center.new_full((batch,), self.radius), self.half_size, self.blob
         )
 
+    def show(self, coarse: bool) -> None:
+        """See :meth:`OptimizedScene.show`: half of the grid's levels."""
+        self.grid.active_levels = math.ceil(self.grid.levels / 2) if coarse else self.grid.levels
+
+    def entries(self) -> list[nn.Parameter]:
+        """See :meth:`OptimizedScene.entries`."""
+        return [self.grid.table]
+
     @property
     def arguments(self) -> dict[str, Any]:
-        """Those of its constructor that the weights do not replace, as in a model folder."""
+        """See :meth:`OptimizedScene.arguments`."""
         grid = {
             "levels": self.grid.levels,
             "features": self.grid.features,

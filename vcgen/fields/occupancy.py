@@ -94,7 +94,7 @@ class OccupiedField:
         kept = self.kept(points)
         found, colors = self.field(points[:, kept], directions[:, kept])
         density = found.new_zeros(points.shape[:2]).index_copy(1, kept, found)
-        return density, colors.new_zeros(points.shape).index_copy(1, kept, colors)
+        return density, colors.new_zeros(*points.shape[:2], colors.shape[-1]).index_copy(1, kept, colors)
 
     def density(self, points: Float[Tensor, "1 n 3"]) -> Float[Tensor, "1 n"]:
         """See :class:`vcgen.types.Field`."""

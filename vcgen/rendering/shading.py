@@ -36,11 +36,12 @@ class Shading:
 class ShadedRendering(NamedTuple):
     """rays: what the rays see. normals: (batch, rays, 3) outward normals, weighted like colors, so shorter than 1 at
     soft surfaces; orientation: (batch, rays) weighted squares of what of them points away from the eye. Both None where
-    they were not asked for."""
+    they were not asked for. weights: (batch, rays, samples) of the samples in their ray."""
 
     rays: RayRendering
     normals: Float[Tensor, "batch rays 3"] | None
     orientation: Float[Tensor, "batch rays"] | None
+    weights: Float[Tensor, "batch rays samples"] | None = None
 
 
 def normals(field: Field, points: Float[Tensor, "batch n 3"], step: float = 1e-2) -> Float[Tensor, "batch n 3"]:
@@ -94,19 +95,19 @@ def render_shaded(
     along = rays.directions[..., None, :].expand(*middle.shape, 3).flatten(1, 2)
     density, color = field(points, along)
     density = density.reshape(middle.shape)
-    seen, weights = composite(density, color.reshape(*middle.shape, 3), edges)
+    seen, weights = composite(density, color.reshape(*middle.shape, color.shape[-1]), edges)
     if not with_normals:
-        return ShadedRendering(seen, None, None)
+        return ShadedRendering(seen, None, None, weights)
     if len(points) != 1:
         raise ValueError(f"normals are rendered of one scene at a time, not of {len(points)}")
     chosen = (weights.detach().flatten() > least / options.samples).nonzero()[:, 0]
     found = normals(field, points[:, chosen], step)
     if shading.kind != "albedo":
         color = color.index_copy(1, chosen, lit(color[:, chosen], found, shading))
-        seen, weights = composite(density, color.reshape(*middle.shape, 3), edges)
+        seen, weights = composite(density, color.reshape(*middle.shape, color.shape[-1]), edges)
     normal = torch.zeros_like(points).index_copy(1, chosen, found).reshape(*middle.shape, 3)
     away = (normal * rays.directions[..., None, :]).sum(-1).clamp(min=0).square()
-    return ShadedRendering(seen, (weights[..., None] * normal).sum(-2), (weights.detach() * away).sum(-1))
+    return ShadedRendering(seen, (weights[..., None] * normal).sum(-2), (weights.detach() * away).sum(-1), weights)
 
 
 def shaded_image(

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 import vcgen.data.datamodules.photo
+import vcgen.data.datamodules.prompt
 import vcgen.data.datamodules.shards
 import vcgen.data.datamodules.single
 import vcgen.personalization.dreambooth

@@ -23,7 +23,7 @@ class SceneDataModule(pl.LightningDataModule, ABC):
     then in ``Example.skipped`` of the batch.
     """
 
-    #: What it was given to train on, for provenance: a folder, a file or a URL.
+    #: What it was given to train on, for provenance: a folder, a file, a URL or a text.
     train_folder: str | Path
     #: Target views of each scene in a training batch; None where their number is not settled.
     targets: int | None = None

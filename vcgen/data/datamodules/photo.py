@@ -106,9 +106,7 @@ class PhotoData(OneScene):
 
     def input_camera(self) -> InputCamera:
         """The photos' camera. Near and far hold the sphere about the origin that reaches the corners of the frame."""
-        radius = math.sqrt(2) * self.distance * 0.5 / self.focal
-        near = max(self.distance - radius, 0.05 * self.distance)
-        return InputCamera(self.focal, self.distance, self.elevation, near, self.distance + radius)
+        return InputCamera.framing(self.focal, self.distance, self.elevation)
 
     def preview(self) -> bytes:
         """A PNG: the first photo over light gray; the camera from above and from the side, down to the plane through

@@ -1,45 +1,33 @@
 """RealFusion (arXiv 2302.10663): one photo and a text prior become a scene, by score distillation of random views."""
 
-import math
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from vcgen.cameras import Cameras
-from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
-from vcgen.diffusion.base import Denoised, to_signed
-from vcgen.diffusion.text_prior import TextCondition, TextPrior
+from vcgen.data.viewpoints import ViewpointOptions
+from vcgen.encoders.base import OptimizedScene
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
-from vcgen.errors import UserError
-from vcgen.fields.background import Background
-from vcgen.fields.hashgrid import HashGridField
-from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
-from vcgen.guidance.base import ConditionedPrior, Guidance
-from vcgen.guidance.sds import SDS
-from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
-from vcgen.memory import peak_memory
-from vcgen.optim.optimizer import OptimizerOptions
-from vcgen.personalization.base import load_personal
+from vcgen.guidance.base import Guidance
+from vcgen.losses.scene import LossWeights
 from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
-from vcgen.rendering.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_image
-from vcgen.rendering.volume import RenderOptions, render_image
+from vcgen.rendering.shading import Shading, render_shaded
+from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, Positive
-from vcgen.systems.base import FieldSystem
-from vcgen.systems.realfusion.monitor import SceneMonitor
-from vcgen.systems.realfusion.options import Prompt, RealFusionOptions, refuse_walk
-from vcgen.systems.realfusion.outcome import OutcomeOptions, four_sides, log_sheet, write_outcome
+from vcgen.systems.realfusion.options import RealFusionOptions
 from vcgen.systems.realfusion.photo import require_cut_out, warn_of_outside
-from vcgen.types import Example, Field, Rendering, Scene, Views
+from vcgen.systems.text_to_3d.monitor import SceneMonitor
+from vcgen.systems.text_to_3d.options import Prompt
+from vcgen.systems.text_to_3d.outcome import OutcomeOptions, Sides, log_sheet
+from vcgen.systems.text_to_3d.system import TextTo3D
+from vcgen.types import Example, Field, Views
 
 
-class RealFusion(FieldSystem):
+class RealFusion(TextTo3D):
     """RealFusion (arXiv 2302.10663): one photo becomes a hash-grid scene.
 
     The run ends by writing turntable, normals, depth and meshes. The photo comes as the one context view, with alpha
-    and the reference camera, of the data module's example.
+    and the reference camera, of the data module's example. With weights 0 of the photo it is text to 3D.
 
     Args:
         prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in
@@ -61,18 +49,15 @@ class RealFusion(FieldSystem):
         empty_below: Density per world unit below which a cell counts as empty.
     """
 
-    reference: Views  # from setup on, as the prior
-    text_prior: TextPrior
+    weights: LossWeights
+    options: RealFusionOptions
     takes = ("PhotoData",)
-    advice_when_not_finite = (
-        "lower model.options.grid_lr and model.options.network_lr, or model.options.guidance_scale, and look at"
-        " photo.png in the run's folder"
-    )
+    advice_when_not_finite = f"{TextTo3D.advice_when_not_finite}, and look at photo.png in the run's folder"
 
     def __init__(
         self,
         prior: str,
-        scene: SceneHashGrid,
+        scene: SceneHashGrid | OptimizedScene,
         guidance: Guidance | None = None,
         prompt: Prompt = Prompt(),
         weights: LossWeights = LossWeights(),
@@ -88,96 +73,21 @@ class RealFusion(FieldSystem):
         learned: Path | None = None,
         empty_below: Positive = 0.05,
     ):
-        super().__init__(OptimizerOptions(), {})
-        self.prior_name, self.download, self.learned = prior, download, learned
-        self.scene, self.background = scene, Background()
-        self.occupancy = OccupancyGrid(occupancy, threshold=empty_below)
-        self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
-        self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
-        if render.importance:
-            raise ValueError(
-                "model.render.importance: random views are rendered in one pass; set it to 0, and raise samples"
-            )
-        refuse_walk(self.guidance)
-        self.annealed(1.0)  # refuses impossible noise levels now
-        self.half_prior, self.checkpoint_encoder, self.monitor = half_prior, checkpoint_encoder, SceneMonitor()
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__(**given)
+        self.monitor = SceneMonitor("weights.mask or the blob", "raise weights.mask")
 
-    def setup(self, stage: str) -> None:
-        """Lightning's hook: prior, prompt and photo. Raises UserError where one cannot be used."""
-        if self.trainer.world_size > 1:
-            raise UserError(
-                f"one photo is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1"
-            )
-        if self.half_prior and "mixed" not in str(self.trainer.precision):
-            raise UserError(f"model.half_prior needs trainer.precision bf16-mixed, here it is {self.trainer.precision}")
-        self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
-        self.use_photo(self.trainer.datamodule.example.context)
-        prior = TextPrior.load(self.prior_name, self.download)
-        if phrase := load_personal(prior, self.learned):
-            self.prompt = self.prompt.with_learned(phrase)
-        elif self.learned and self.prompt.subject is None:
-            raise UserError(
-                f"{self.learned} does not say what names the object: give model.prompt.subject, as 'sks car'"
-            )
-        self.prompt.check(prior, phrase)
-        self.use_prior(prior)
-
-    def use_photo(self, photo: Views) -> None:
-        """The photo (1, 1) with alpha, whose camera sets the scale."""
-        require_cut_out(photo)
-        self.reference = photo.to(self.device)
+    def use_reference(self, view: Views) -> None:
+        """The photo (1, 1), with alpha."""
+        require_cut_out(view)
+        super().use_reference(view)
         warn_of_outside(self.reference, self.scene.center, self.scene.radius)
 
-    def use_prior(self, prior: TextPrior) -> None:
-        """A prior, and the text of all views as it reads it."""
-        prior = prior.requires_grad_(False).eval().to(self.device, torch.bfloat16 if self.half_prior else None)
-        if self.checkpoint_encoder:
-            prior.vae.enable_gradient_checkpointing()
-        object.__setattr__(self, "text_prior", prior)  # not a submodule: it is neither trained nor stored here
-        with torch.no_grad():
-            self.text, self.negative = (
-                dict(zip(VIEWS, prior.embed([words(view) for view in VIEWS]).float().split(1), strict=True))
-                for words in (self.prompt.of, self.prompt.against)
-            )
-
-    @property
-    def whole_field(self) -> HashGridField:
-        """The scene as it is now, without skipping."""
-        return self.scene.scene()
-
-    def field(self, context: Views) -> OccupiedField:
-        """The scene as it is now; ``context`` is not looked at."""
-        return OccupiedField(self.whole_field, self.occupancy)
-
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """See :meth:`FieldSystem.render`: over a gray level, whatever the background of training is."""
-        with torch.autocast(self.device.type, enabled=False):
-            return render_image(field, cameras, size, self.render_eval, background)
-
-    def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
-        """Image and normals from a camera (1,), see :func:`vcgen.rendering.shading.shaded_image`."""
-        with torch.autocast(self.device.type, enabled=False):
-            return shaded_image(field, camera, size, self.render_eval)
-
-    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """Those of :class:`vcgen.losses.scene.LossWeights`, which states their reductions."""
-        progress = min(1.0, self.progress(self.global_step))
-        self.loss_weights = self.weights.at(progress)
-        levels = self.scene.grid.levels
-        self.scene.grid.active_levels = math.ceil(levels / 2) if progress < self.options.coarse else levels
-        # Differences of a density in bfloat16 would be noise: the field is computed in float32 whatever
-        # trainer.precision is.
-        with torch.autocast(self.device.type, enabled=False):
-            if self.global_step % self.options.refresh_every == 0:
-                self.occupancy.refresh(self.whole_field, generator)
-            # The photo's few rays look everywhere, so that matter can begin where nothing is yet.
-            losses = self.photo_losses(self.whole_field, example.context, generator)
-            cameras, seen, images = self.random_views(self.field(example.context), progress, generator)
-            losses |= self.regularizers(seen)
-        if self.weights.sds:
-            losses["sds"] = self.distill(images, cameras, progress, generator)
-            losses |= self.guidance.losses(generator)
-        return losses
+    def reference_losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """Those of the photo, whose few rays look everywhere, so that matter can begin where nothing is yet."""
+        if not (self.loss_weights["rgb"] or self.loss_weights["mask"]):
+            return {}
+        return self.photo_losses(self.whole_field, example.context, generator)
 
     def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
         """Errors on random rays of the photo: "rgb", both sides over the same background, and "mask"."""
@@ -193,106 +103,12 @@ class RealFusion(FieldSystem):
             "mask": (seen.alpha - truth.alpha).square().mean(),
         }
 
-    def random_views(
-        self, field: Field, progress: float, generator: torch.Generator
-    ) -> tuple[Cameras, list[ShadedRendering], Tensor]:
-        """Cameras (views,), what they see lit, and images (views, 3, size, size) in [0, 1]."""
-        cameras, seen, images = [], [], []
-        sphere = self.scene.center, self.scene.radius
-        for _ in range(self.options.views):
-            camera = random_cameras(self.reference.cameras[0], *sphere, self.viewpoints, generator)
-            rendering, image = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
-            cameras.append(camera)
-            seen.append(rendering)
-            images.append(image)
-        return Cameras.cat(cameras), seen, torch.cat(images)
-
-    def view(
-        self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator
-    ) -> tuple[ShadedRendering, Tensor]:
-        """What a camera (1,) sees, and its image (1, 3, size, size) over the background."""
-        size = self.options.render_size
-        rays = camera.rays(size, size)
-        normals = shading.kind != "albedo" or bool(self.weights.smoothness or self.weights.orientation)
-        seen = render_shaded(field, rays, self.render_options, shading, generator, normals)
-        behind: Tensor | float = 1.0
-        if self.options.background == "random":
-            behind = torch.rand(3, device=self.device, generator=generator)
-        elif self.options.background == "network":
-            behind = self.background(rays.directions)
-        return seen, seen.rays.over(behind).mT.unflatten(-1, (size, size))
-
-    def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
-        """Albedo at first, then by the probabilities; the light stands near the camera."""
-        light = light_near(camera.centers[0] - self.scene.center, generator)
-        fraction = torch.rand((), device=self.device, generator=generator)
-        albedo, lambertian, _ = self.options.shading
-        if progress < self.options.albedo_only or fraction < albedo:
-            return Shading()
-        return Shading("lambertian" if fraction < albedo + lambertian else "textureless", light)
-
-    def regularizers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
-        """Losses on random views that need no prior."""
-        alpha, size = torch.cat([view.rays.alpha for view in seen]), self.options.render_size
-        losses = {"opacity": opacity_cost(alpha), "entropy": opacity_entropy(alpha)}
-        if seen[0].normals is not None:
-            normals = torch.cat([view.normals for view in seen if view.normals is not None])
-            losses["smoothness"] = normal_smoothness(normals.mT.unflatten(-1, (size, size)))
-            losses["orientation"] = torch.cat([one.orientation for one in seen if one.orientation is not None]).mean()
-        self.monitored |= {"scene/opacity": alpha.detach().mean(), "scene/occupied": self.occupancy.fraction()}
-        mean, bits = torch.stack([self.monitored["scene/opacity"], losses["entropy"].detach()]).tolist()
-        self.monitor.watch(mean, bits, self.progress(self.global_step))
-        return losses
-
-    def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
-        """Half the squared distance of what the guidance is shown, latents or images, to its targets."""
-        prior, latents = self.text_prior, to_signed(images)
-        if self.guidance.shown == "prior":
-            latents = prior.encode(latents, generator)
-        angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
-        words = [view_word(azimuth, elevation) for azimuth, elevation in torch.stack(angles, 1).tolist()]
-        condition = TextCondition(*(torch.cat([table[word] for word in words]) for table in (self.text, self.negative)))
-        first, last = self.options.guidance_scale
-        guidance, given = self.annealed(progress), latents.detach()
-
-        def denoise(noisy: Tensor, timesteps: Tensor) -> Denoised:
-            return prior.denoise(noisy, timesteps, condition, first + progress * (last - first))
-
-        with torch.no_grad():
-            state, number = guidance.begin(given, generator), int(progress * guidance.rounds)
-            told = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
-            made = guidance.step(number, state, given, told, generator)
-        self.monitored["guidance/disagreement"] = torch.as_tensor(made.disagreement)
-        return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
-
-    def annealed(self, progress: float) -> Guidance:
-        """The guidance with its highest noise level for this fraction of the run."""
-        end = self.options.noise_end
-        return self.guidance if end is None else self.guidance.annealed(progress, end)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
-        networks = [*self.scene.decoder.parameters(), *self.background.parameters()]
-        slow = {"params": networks, "lr": self.options.network_lr}
-        fast = {"params": [self.scene.grid.table], "lr": self.options.grid_lr}
-        return torch.optim.Adam([fast, slow, *self.guidance.parameter_groups()], betas=(0.9, 0.99), eps=1e-15)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lightning's hook: gradients are watched, too."""
-        super().on_before_optimizer_step(optimizer)
-        self.monitor.watch_gradients(float(self.gradient_norm))
-
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/psnr`` of target views over white, ``val/janus`` (:mod:`vcgen.metrics.janus`), a sheet."""
+        """Logs ``val/psnr`` of target views over white, and what :class:`TextTo3D` does."""
         field = self.field(example.context)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
-        sides = four_sides(self, self.reference, field)
-        self.log("val/janus", self.monitor.faces(sides, self.progress(self.global_step)), batch_size=1)
-        log_sheet(self, self.reference, sides)
+        super().validation_step(example, batch_index)
 
-    def on_train_end(self) -> None:
-        """Write what the scene has become into the run's folder; say how much memory it took."""
-        if not self.writes:
-            return
-        write_outcome(self, self.reference, Path(self.trainer.default_root_dir), self.outcome)
-        rank_zero_info(f"peak memory: {peak_memory(self.device) / 1e9:.2f} GB")
+    def log_sides(self, sides: Sides) -> None:
+        """The photo, then four sides."""
+        log_sheet(self, "val/photo_and_four_sides", sides, self.reference.on(1.0)[0, 0])

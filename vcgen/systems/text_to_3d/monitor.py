@@ -8,7 +8,7 @@ from collections import deque
 import torch
 
 from vcgen.metrics.janus import janus
-from vcgen.systems.realfusion.outcome import Sides
+from vcgen.systems.text_to_3d.outcome import Sides
 
 #: Steps over which opacity and entropy are averaged.
 WINDOW = 20
@@ -23,9 +23,13 @@ MANY_FACES = 0.85
 
 
 class SceneMonitor:
-    """Each warning comes once."""
+    """Each warning comes once.
 
-    def __init__(self) -> None:
+    more: the options that make for more matter. less: those for less.
+    """
+
+    def __init__(self, more: str = "the blob", less: str = "raise weights.opacity") -> None:
+        self.more, self.less = more, less
         self.opacity: deque[float] = deque(maxlen=WINDOW)
         self.entropy: deque[float] = deque(maxlen=WINDOW)
         self.norms: deque[float] = deque(maxlen=NORMS)
@@ -44,13 +48,10 @@ class SceneMonitor:
         if mean < EMPTY:
             self.say(
                 "empty",
-                f"the scene is empty (mean opacity {mean:.3f}): raise weights.mask or the blob, lower weights.opacity"
-                " or sds",
+                f"the scene is empty (mean opacity {mean:.3f}): raise {self.more}, lower weights.opacity or sds",
             )
         elif mean > FULL:
-            self.say(
-                "full", f"the scene fills the frame (mean opacity {mean:.3f}): raise weights.mask, lower density_bias"
-            )
+            self.say("full", f"the scene fills the frame (mean opacity {mean:.3f}): {self.less}, lower density_bias")
         elif progress > 0.5 and bits > FOG:
             self.say(
                 "fog",

@@ -14,7 +14,7 @@ from torch import Tensor
 from vcgen.cameras import Cameras, view_angles
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.viewpoints import around
-from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.encoders.base import OptimizedScene
 from vcgen.errors import UserError
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
@@ -34,7 +34,7 @@ class OutcomeOptions:
         frames: Of the turntable, 0 for none.
         mesh_resolution: Grid points along the volume's edge, 0 for no mesh.
         views: Views in the sheets.
-        size: Side of the images in pixels; null is the photo's.
+        size: Side of the images in pixels; null is the reference view's.
     """
 
     frames: Count = 48
@@ -57,9 +57,9 @@ class Sides(NamedTuple):
 
 
 class Fitted(Protocol):
-    """What a system that fits one scene shows of it; see :class:`vcgen.systems.realfusion.system.RealFusion`."""
+    """What a system that fits one scene shows of it; see :class:`vcgen.systems.text_to_3d.system.TextTo3D`."""
 
-    scene: SceneHashGrid
+    scene: OptimizedScene
     render_options: RenderOptions
     render_eval: RenderOptions
     trainer: Any
@@ -92,21 +92,23 @@ def sides_of(system: Fitted, field: Field, cameras: Cameras, size: tuple[int, in
 
 
 def circle(system: Fitted, reference: Views, count: int) -> Cameras:
-    """``count`` cameras once around the scene from the photo's, at its elevation."""
+    """``count`` cameras once around the scene from the reference, at its elevation."""
     camera, center = reference.cameras[0], system.scene.center
     return around(camera, center, torch.arange(count, device=center.device) * 360 / count)
 
 
 def four_sides(system: Fitted, reference: Views, field: Field) -> Sides:
-    """The scene from the photo's camera, and from 90, 180 and 270 degrees round it."""
+    """The scene from the reference camera, and from 90, 180 and 270 degrees round it."""
     return sides_of(system, field, circle(system, reference, 4), reference.size)
 
 
-def log_sheet(system: Fitted, reference: Views, sides: Sides) -> None:
-    """To TensorBoard: the photo, then four sides of the scene; normals and depth below."""
-    photo, blank = to_uint8(reference.on(1.0)[0, 0]), np.full_like(sides.color[0], 255)
-    sheet = contact_sheet(np.stack([photo, *sides.color, blank, *sides.normals, blank, *sides.depth]), 5)
-    show_image(system.trainer, "val/photo_and_four_sides", sheet)
+def log_sheet(system: Fitted, name: str, sides: Sides, beside: Tensor | None = None) -> None:
+    """To TensorBoard under a name: four sides of the scene; normals and depth below; an image (3, H, W) before them."""
+    rows = [sides.color, sides.normals, sides.depth]
+    if beside is not None:
+        blank = np.full_like(sides.color[:1], 255)
+        rows = [np.concatenate(pair) for pair in zip((to_uint8(beside)[None], blank, blank), rows, strict=True)]
+    show_image(system.trainer, name, contact_sheet(np.concatenate(rows), len(rows[0])))
 
 
 def write_outcome(system: Fitted, reference: Views, target: Path, options: OutcomeOptions) -> None:

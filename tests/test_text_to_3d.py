@@ -1,0 +1,109 @@
+"""Text to 3D: what RealFusion does without its photo, bitwise, and as a run from words to turntable and mesh."""
+
+import math
+
+import pytest
+import torch
+
+import small_realfusion
+from small_text_to_3d import CONFIG, losses, system
+from text_folder import tiny_folder
+from training import load, refusal, vcgen
+from vcgen.checkpoints import model_folder
+from vcgen.errors import UserError
+from vcgen.losses.course import value_at
+from vcgen.losses.scene import LossWeights, SceneWeights, depth_contrast, emptiness
+from vcgen.systems.text_to_3d.monitor import WINDOW
+from vcgen.systems.text_to_3d.options import Prompt
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a prior and a configuration that names it."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "given.yaml").write_text(CONFIG.replace("prior: unused", f"prior: {tiny_folder(folder / 'prior')}"))
+    return folder
+
+
+def learned(made, find) -> list[torch.Tensor]:
+    """Losses of three steps, the last two with light and the whole grid, and the scene after them."""
+    optimizer, found = made.configure_optimizers(), []
+    for made.at in (0, 6, 9):
+        parts = find(made, made.at)
+        optimizer.zero_grad()
+        sum(made.loss_weights[name] * value for name, value in parts.items()).backward()
+        optimizer.step()
+        found += [value.detach() for value in parts.values()]
+    return [*found, *made.state_dict().values()]
+
+
+@pytest.mark.parametrize("background", ["network", "random"])
+def test_realfusion_without_a_weight_of_its_photo_is_text_to_3d_bitwise(background):
+    prompt, options = Prompt(template="a photo of {subject}, {view} view", subject="car"), {"background": background}
+    alone = system(prompt=prompt, options=options)
+    photo = small_realfusion.system(prompt=prompt, options=options, weights=LossWeights(rgb=0.0, mask=0.0))
+    pairs = zip(learned(alone, losses), learned(photo, small_realfusion.losses), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert set(losses(photo)) == {"opacity", "entropy", "smoothness", "orientation", "sds"}
+
+
+def test_words_become_a_turntable_a_mesh_and_a_model_folder_and_go_on_bitwise(place, tmp_path):
+    assert vcgen("fit", place / "given.yaml", tmp_path / "whole") == 0
+    for name in ("views.png", "normals.png", "depth.png", "turntable.gif", "turntable.mp4", "mesh.glb", "mesh.obj"):
+        assert (tmp_path / "whole" / name).stat().st_size > 100, name
+    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", trainer__callbacks="training.Witness",
+                 trainer__callbacks__stop=2) == 0  # fmt: skip
+    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", ckpt_path="last") == 0
+    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    alone, view = model_folder.load(tmp_path / "whole" / "field"), small_realfusion.photo().context
+    made, points = system(), torch.rand(1, 50, 3) - 0.5
+    made.scene.decoder = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    made.load_state_dict(whole)
+    for stored, expected in zip(alone.field(view)(points, points), made.whole_field(points, points), strict=True):
+        torch.testing.assert_close(stored, expected)
+
+
+def test_the_subject_is_the_datas_and_another_one_is_refused(place, tmp_path, capsys):
+    assert Prompt(template="{subject}, {view} view").about("red car").of("back") == "red car, back view"
+    with pytest.raises(UserError, match="leave the first out"):
+        Prompt(subject="chair").about("red car")
+    line = refusal(capsys, vcgen("fit", place / "given.yaml", tmp_path, data__prompt=" "))
+    assert "data.prompt is empty" in line
+
+
+def test_an_empty_scene_is_told_by_options_that_there_are():
+    monitor = system().monitor
+    for _ in range(WINDOW - 1):
+        monitor.watch(0.001, 0.01, 0.1)
+    with pytest.warns(UserWarning, match=r"the scene is empty .*: raise the blob, lower weights\.opacity or sds"):
+        monitor.watch(0.001, 0.01, 0.1)
+
+
+def test_the_emptiness_gives_way_at_ten_where_nothing_is_and_at_ten_elevenths_where_all_is():
+    weights = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    emptiness(weights).backward()
+    torch.testing.assert_close(2 * weights.grad, torch.tensor([10.0, 10 / 11], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("middle", "pull"), [(1.4, 0.2148), (6.0 - 1e-9, 0.5 / 0.693147), (20.0, 1.0)])
+def test_the_depths_pull_is_that_of_the_softplus_and_finite_behind_the_border(middle, pull):
+    """Where the middle lies far behind, it comes to 1; the release's logarithm has no value there."""
+    depth = torch.full((1, 64, 64), 6.0, dtype=torch.float64)
+    depth[:, 7:-7, 7:-7] = middle
+    depth.requires_grad_()
+    depth_contrast(depth, torch.ones_like(depth)).backward()
+    assert float(depth.grad[0, 7:-7, 7:-7].sum()) == pytest.approx(pull, rel=1e-3)
+    assert float(depth.grad.sum()) == pytest.approx(0, abs=1e-9)
+    nothing = torch.zeros(1, 64, 64)
+    assert float(depth_contrast(nothing, nothing)) == pytest.approx(-math.log(math.log(2)))
+
+
+def test_weights_follow_the_run_by_points():
+    course = [(0.0, 1.0), (0.5, 1.0), (0.5, 20.0), (1.0, 40.0)]
+    assert [value_at(course, at) for at in (0.0, 0.4, 0.5, 0.75, 1.0)] == [1, 1, 20, 30, 40]
+    assert value_at(3.0, 0.7) == 3 and SceneWeights(emptiness=course).at(0.75)["emptiness"] == 30
+    with pytest.raises(ValueError, match=r"emptiness: need points .* in order"):
+        SceneWeights(emptiness=[(0.5, 1.0), (0.0, 2.0)])
+    found = losses(system(weights=SceneWeights(emptiness=1.0, contrast=1.0)))
+    assert 0 < float(found["emptiness"].detach()) < 1 and found["contrast"].isfinite()

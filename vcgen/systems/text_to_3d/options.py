@@ -1,0 +1,125 @@
+"""What a fit to a text is told: the words, and how the scene is fitted."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vcgen.data.viewpoints import VIEWS
+from vcgen.diffusion.prompts import fault_of
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.guidance.base import Guidance
+from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit, check_options
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The words that the prior is conditioned on.
+
+    Args:
+        subject: The object's noun, or the token that stands for it, such as <e>.
+        template: Has {subject} and {view}.
+        negative: Words that the prior is guided away from.
+        negative_views: The same for single views, such as {"back": "face"}.
+    """
+
+    subject: str | None = None
+    template: str = "a photo of a {subject}, {view} view"
+    negative: str = ""
+    negative_views: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.negative_views or ()) - set(VIEWS):
+            raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
+        if self.subject is not None and not self.subject.strip():
+            raise ValueError("model.prompt.subject is empty; leave it out, or name the object")
+        if fault := fault_of(self.template, ["subject"] if self.subject else [], ["subject", "view"]):
+            raise ValueError(f"model.prompt.template: {fault}")
+
+    def about(self, text: str) -> "Prompt":
+        """With the data's text as its subject. Raises UserError where another one is given."""
+        if self.subject not in (None, text):
+            raise UserError(f"model.prompt.subject is {self.subject!r}, data.prompt {text!r}: leave the first out")
+        return replace(self, subject=text)
+
+    def with_learned(self, phrase: str) -> "Prompt":
+        """With what was learned as its subject. Raises UserError where ``phrase``, the name that was learned, would not
+        reach the prior.
+        """
+        if self.subject is not None and phrase not in self.subject:
+            raise UserError(
+                f"model.prompt.subject is {self.subject!r}, without the learned {phrase!r}: leave it out, or put"
+                " that in"
+            )
+        if "{subject}" not in self.template and phrase not in self.template:
+            raise UserError(
+                f"model.prompt.template {self.template!r} has no {{subject}}: the learned {phrase!r} would not reach"
+                " the prior"
+            )
+        return replace(self, subject=self.subject or (phrase if "{subject}" in self.template else None))
+
+    def check(self, prior: TextPrior, learned: str | None) -> None:
+        """Raise UserError where the subject, the name that was learned, or the words for a view would not reach the
+        network.
+        """
+        if "{view}" not in self.template:
+            warnings.warn(
+                f"model.prompt.template {self.template!r} has no {{view}}: the prior is told the same of all sides",
+                stacklevel=2,
+            )
+        for view in VIEWS:
+            prior.require(self.of(view), self.subject or "", learned or "", view if "{view}" in self.template else "")
+
+    def of(self, view: str) -> str:
+        """The prompt of one of VIEWS."""
+        return self.template.format(subject=self.subject or "object", view=view)
+
+    def against(self, view: str) -> str:
+        """Its negative prompt."""
+        return (self.negative_views or {}).get(view, self.negative)
+
+
+@dataclass(frozen=True)
+class TextTo3DOptions:
+    """How the scene is fitted. Fractions are of the run; pairs are (at its start, at its end), linear in between.
+
+    Args:
+        render_size: Side in pixels of random views.
+        views: Random views per step.
+        guidance_scale: Of classifier-free guidance, at start and end; 1 is the conditional prediction.
+        noise_end: The guidance's highest noise level falls to this fraction of the schedule; null keeps it.
+        coarse: Fraction of the run with only half of the grid's levels.
+        albedo_only: Fraction of the run without light.
+        shading: Probabilities of albedo, lambertian and textureless random views after that.
+        background: Behind random views: a small "network" of the direction, a "random" color per view, or "white", as
+            priors trained on cut-out objects know it.
+        grid_lr: Adam's learning rate of the scene's entries, constant.
+        network_lr: Adam's learning rate of the networks, constant.
+        refresh_every: Steps between refreshes of the occupancy grid.
+    """
+
+    render_size: Side = 64
+    views: AtLeastOne = 1
+    guidance_scale: tuple[NotNegative, NotNegative] = (100.0, 100.0)
+    noise_end: Unit | None = 0.5
+    coarse: Unit = 0.5
+    albedo_only: Unit = 0.2
+    shading: tuple[Unit, Unit, Unit] = (0.2, 0.4, 0.4)
+    background: Literal["network", "random", "white"] = "network"
+    grid_lr: Positive = 1e-2
+    network_lr: Positive = 1e-2
+    refresh_every: AtLeastOne = 16
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if abs(sum(self.shading) - 1) > 1e-6:
+            raise ValueError(
+                f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}"
+            )
+
+
+def refuse_walk(guidance: Guidance) -> None:
+    """Raise ValueError for a guidance that must see the same views in every round."""
+    if guidance.fixed_views:
+        found = f"{type(guidance).__name__} walks with the same views from round to round"
+        raise ValueError(f"model.guidance: {found}, and new ones are drawn at every step here; use SDS or SJC")
