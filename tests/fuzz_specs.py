@@ -134,6 +134,7 @@ PROTOCOL = table(
         ssim_valid_inferred_=one_of("gaussian-11-valid-inferred-range"),
         ssim_torchmetrics_=one_of("gaussian-11-reflected"),
         ssim_torchmetrics_inferred_=one_of("gaussian-11-reflected-inferred-range"),
+        gmsd_=one_of("xue-2014"),
         dists_=one_of("vgg16"),
     ),
     split_=NAME,

@@ -31,6 +31,7 @@ from vcgen.losses.scene import LossWeights
 from vcgen.metrics.image import COLUMNS, column
 from vcgen.metrics.lpips import SOURCES
 from vcgen.personalization.textual_inversion import TextualInversion
+from vcgen.rendering.patches import PatchOptions
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, PriorOptions
@@ -84,6 +85,7 @@ OPTIONS = [
     TriplaneDecoder,
     RenderOptions,
     NerfDiff,
+    PatchOptions,
     PriorOptions,
     ViewPrior,
     SceneTriplane,

@@ -33,6 +33,7 @@ FURTHER_METRICS = {
     "ssim_valid_inferred": "gaussian-11-valid-inferred-range",
     "ssim_torchmetrics": "gaussian-11-reflected",
     "ssim_torchmetrics_inferred": "gaussian-11-reflected-inferred-range",
+    "gmsd": "xue-2014",
     "dists": "vgg16",
 }
 SUPPORTED_QUANTISATION = "8-bit-rounded"

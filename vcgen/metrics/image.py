@@ -11,6 +11,7 @@ from torch import Tensor
 from vcgen.errors import UserError
 from vcgen.metrics.base import Column, Metric
 from vcgen.metrics.dists import DISTS
+from vcgen.metrics.gradients import gmsd
 from vcgen.metrics.lpips import LPIPS
 from vcgen.metrics.ssim import at_inferred_range, ssim, ssim_gauss, ssim_skimage_gauss, ssim_torchmetrics, ssim_valid
 
@@ -78,6 +79,15 @@ COLUMNS = {
         "SSIM, torchmetrics, inferred range",
         "gaussian-11-reflected-inferred-range: as ssim_torchmetrics, range the larger of the two images' maximum minus"
         " minimum, 1 where both are of one value each",
+    ),
+    "gmsd": Column(
+        "GMSD",
+        "xue-2014: standard deviation of gradient magnitude similarity, Prewitt on luma at half the resolution, T = 170"
+        " of 255",
+        higher_is_better=False,
+        low=0.0,
+        high=1.0,
+        decimals=4,
     ),
     "lpips": LPIPS,
     "dists": DISTS,
@@ -147,6 +157,7 @@ FURTHER = {
         Function("ssim_valid_inferred", partial(at_inferred_range, ssim_valid)),
         Function("ssim_torchmetrics", ssim_torchmetrics),
         Function("ssim_torchmetrics_inferred", partial(at_inferred_range, ssim_torchmetrics)),
+        Function("gmsd", gmsd),
     )
 }
 

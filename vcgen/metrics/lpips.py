@@ -80,11 +80,14 @@ class PerceptualDistance(Metric):
                 raise ValueError(
                     f"LPIPS: the {name} spans [{low:.3g}, {high:.3g}] but must lie in [0, 1]; clamp or rescale it"
                 )
-        device = next(self.model.parameters()).device
         # Without TF32: a GPU must give the CPU's numbers to the printed digits.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            distance = self.model(*(2 * images.to(device, torch.float32) - 1 for images in (prediction, truth)))
-        return distance.flatten().double()
+            return self.distance(prediction, truth).double()
+
+    def distance(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """The same in float32, unchecked and differentiable in both stacks."""
+        device = next(self.model.parameters()).device
+        return self.model(*(2 * images.to(device, torch.float32) - 1 for images in (prediction, truth))).flatten()
 
 
 def find_weights(network: Network, offline: bool = False) -> Path:

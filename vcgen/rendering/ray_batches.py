@@ -28,10 +28,27 @@ def ray_losses(
     scene's first pass, where it has one; and the scene's own penalties. background: see
     :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color (3,) of "learned".
     """
-    rays, pixels = draw_rays(scene, target, count, generator)
+    seen, truth = shoot(scene, target, *draw_rays(scene, target, count, generator), options, generator)
+    return color_losses(seen, truth, background == "random" and target.alpha is not None, learned)
+
+
+def shoot(
+    scene: Scene,
+    target: Views,
+    rays: Rays,
+    pixels: Int[Tensor, "batch views rays"],
+    options: RenderOptions,
+    generator: torch.Generator,
+) -> tuple[RayRendering, RayRendering]:
+    """What rays (batch, views, rays) see of the scene, with jittered samples, and the truth at their pixels."""
     rendering = render_rays(scene, rays.reshape(len(pixels), -1), options, generator)
-    truth = gather_pixels(target, pixels)
-    spread = background == "random" and target.alpha is not None
+    return rendering, gather_pixels(target, pixels)
+
+
+def color_losses(
+    rendering: RayRendering, truth: RayRendering, spread: bool, learned: Tensor | None
+) -> dict[str, Float[Tensor, ""]]:
+    """The losses of :func:`ray_losses`; arguments as those of :func:`squared_error`."""
     losses = {"rgb": squared_error(rendering, truth, spread, learned)}
     if rendering.coarse is not None:
         losses["coarse"] = squared_error(rendering.coarse, truth, spread, learned)

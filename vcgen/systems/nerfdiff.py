@@ -17,7 +17,10 @@ from vcgen.checkpoints import model_folder
 from vcgen.diffusion.base import ImagePrior, Sampler
 from vcgen.encoders.base import Encoder, Recipe
 from vcgen.errors import UserError
+from vcgen.losses.patches import NAMES as PATCH_LOSSES, weighted
+from vcgen.losses.perceptual import PerceptualLoss
 from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.rendering.patches import PatchOptions, patch_losses
 from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side, check_options
@@ -62,7 +65,12 @@ class NerfDiff(FieldSystem):
             for opaque images of unknown background.
         optimizer: Optimizer and learning rates.
         loss_weights: Per loss. "rgb" and "coarse" (only fields with their own proposal) are means over rays and
-            channels of the squared error, "denoising" is the prior's weighted mean over images and pixels.
+            channels of the squared error, "denoising" is the prior's weighted mean over images and pixels. Of
+            ``patches``, computed where they have a weight: "absolute", the mean absolute error of colors; "structure",
+            1 - SSIM; "gradients", the mean absolute error of neighboring pixels' differences at three scales;
+            "perceptual", LPIPS.
+        patches: Training rays form one square patch in each target view, in the place of ``rays_per_view`` scattered
+            ones, so that losses can see more than single pixels; null: scattered.
         prior: The diffusion prior; null trains the field alone.
         prior_options: How prior and field are trained together.
         pretrained: Model folder whose field, and prior where it has one, this one starts from.
@@ -80,21 +88,24 @@ class NerfDiff(FieldSystem):
         background: Background = "random",
         optimizer: OptimizerOptions = OptimizerOptions(),
         loss_weights: dict[str, NotNegative] = {"rgb": 1.0, "coarse": 1.0, "denoising": 1.0},
+        patches: PatchOptions | None = None,
         prior: ImagePrior | None = None,
         prior_options: PriorOptions = PriorOptions(),
         pretrained: Path | None = None,
         train_field: bool = True,
     ):
         super().__init__(optimizer, loss_weights)
-        known = (*LOSSES, *encoder.penalties)
+        known = (*LOSSES, *encoder.penalties, *(PATCH_LOSSES if patches else ()))
         if unknown := loss_weights.keys() - set(known):
-            raise UserError(f"model.loss_weights has {', '.join(sorted(unknown))}; the losses are {', '.join(known)}")
+            there = ", ".join(known) + ("" if patches else f"; with model.patches also {', '.join(PATCH_LOSSES)}")
+            raise UserError(f"model.loss_weights has {', '.join(sorted(unknown))}; the losses are {there}")
         self.prior, self.prior_options = prior, prior_options
         self.val_denoising = Mean()
         self.encoder = encoder
         self.most_views = encoder.most_views
         self.render_options, self.render_eval = render, render_eval or render
         self.rays_per_view, self.background = rays_per_view, background
+        self.patches, self.patch_losses = patches, weighted(loss_weights, patches.network) if patches else {}
         self.background_logit = nn.Parameter(torch.zeros(3)) if background == "learned" else None
         self.pretrained, self.train_field = pretrained, train_field
         if pretrained is not None:
@@ -134,6 +145,10 @@ class NerfDiff(FieldSystem):
         ):
             found = f"model.prior_options.views is {self.prior_options.views}, data.targets {data.targets}"
             raise UserError(f"{found}: the prior denoises target views; lower the first or raise the second")
+        if stage == "fit" and self.patches is not None:
+            self.patches.check(data.image_size)
+            if isinstance(perceptual := self.patch_losses.get("perceptual"), PerceptualLoss):
+                perceptual.load()
         if stage == "fit" and not self.train_field:
             if self.prior is None:
                 raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")
@@ -153,22 +168,28 @@ class NerfDiff(FieldSystem):
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses "rgb": mean squared error over rays and channels, both sides over the same background; "coarse":
-        likewise for the proposal; the scene's penalties, where it has some; "denoising": the prior's.
+        likewise for the proposal; those of patches that have a weight; the scene's penalties, where it has some;
+        "denoising": the prior's.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
             field = self.field(example.context)
         losses, self.work = {}, {}
         if self.train_field:
-            self.work["rays"] = example.target.cameras.near.numel() * self.rays_per_view
-            learned = None if self.background_logit is None else self.background_logit.sigmoid()
-            losses = ray_losses(
-                field, example.target, self.rays_per_view, self.render_options, generator, self.background, learned
-            )
+            losses = self.color_losses(field, example.target, generator)
         if self.prior is not None:
             each, fraction = self.denoising_losses(field, example, generator)
             losses["denoising"] = each.mean()
             self.monitor(each.detach(), fraction)
         return losses
+
+    def color_losses(self, field: Scene, target: Views, generator: torch.Generator) -> dict[str, Tensor]:
+        """The field's losses on rays of the target views (batch, views), scattered or in patches."""
+        learned = None if self.background_logit is None else self.background_logit.sigmoid()
+        how = (self.render_options, generator, self.background, learned)
+        self.work["rays"] = target.cameras.near.numel() * (self.patches.side**2 if self.patches else self.rays_per_view)
+        if self.patches is not None:
+            return patch_losses(field, target, self.patches, *how, self.patch_losses)
+        return ray_losses(field, target, self.rays_per_view, *how)
 
     def denoising_losses(self, field: Scene, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The prior's loss on the first target views of every scene, over white, given the field's renderings at their
