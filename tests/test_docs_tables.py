@@ -16,6 +16,7 @@ from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.ibrnet import IbrNet
 from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
@@ -25,6 +26,7 @@ from vcgen.evaluation.protocol import ProtocolFile
 from vcgen.evaluation.results import Results
 from vcgen.evaluation.view_lists import Format
 from vcgen.fields.hashgrid import HashGrid
+from vcgen.fields.ibrnet import IbrSampling
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.ngd import NGD
 from vcgen.losses.scene import LossWeights
@@ -82,6 +84,8 @@ def test_the_page_of_texts_lists_every_option_of_the_data():
 OPTIONS = [
     TriplaneEncoder,
     LightFieldEncoder,
+    IbrNet,
+    IbrSampling,
     TriplaneDecoder,
     RenderOptions,
     NerfDiff,

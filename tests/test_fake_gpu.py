@@ -20,11 +20,13 @@ from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion import base as diffusion
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.epipolar import EpipolarEncoder
+from vcgen.encoders.ibrnet import IbrNet
 from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.hashgrid import HashGrid
+from vcgen.fields.ibrnet import IbrSampling
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.ngd import NGD
 from vcgen.guidance.sds import SDS
@@ -61,6 +63,10 @@ def light_field() -> LightFieldEncoder:
 
 def epipolar() -> EpipolarEncoder:
     return EpipolarEncoder(points=4, width=8, layers=1, features=4, patch=3)
+
+
+def ibrnet() -> IbrNet:
+    return IbrNet(IbrSampling(4, 2, sources=1), 4, (8, 8, 8), (1, 1, 1), 2, 0.51)
 
 
 def triplane() -> TriplaneEncoder:
@@ -156,8 +162,8 @@ def test_waits_are_counted_and_other_work_is_not():
 
 @pytest.mark.parametrize(
     "encoder",
-    [triplane, light_field, epipolar, pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration)],
-    ids=["triplane", "light field", "epipolar", "pixelnerf"],
+    [triplane, light_field, epipolar, ibrnet, pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration)],
+    ids=["triplane", "light field", "epipolar", "ibrnet", "pixelnerf"],
 )
 def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder):
     fine = RenderOptions(4, importance=4, keep_coarse=True, around_depth=2)

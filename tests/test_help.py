@@ -114,7 +114,8 @@ def test_types_are_printed_in_words(hint, text):
         (
             ["--model.help", "NerfDiff"],
             {
-                "Encoder": "EpipolarEncoder LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane TriplaneEncoder",
+                "Encoder": "EpipolarEncoder IbrNet LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane"
+                " TriplaneEncoder",
                 "ImagePrior | null": "ViewPrior",
             },
         ),

@@ -35,6 +35,7 @@ CLASSES = (
     "vcgen.encoders.pixelnerf.PixelNerf",
     "vcgen.encoders.light_field.LightFieldEncoder",
     "vcgen.encoders.epipolar.EpipolarEncoder",
+    "vcgen.encoders.ibrnet.IbrNet",
     "vcgen.encoders.scene_triplane.SceneTriplane",
     "vcgen.encoders.scene_hashgrid.SceneHashGrid",
     "vcgen.fields.hashgrid.HashGrid",
