@@ -35,6 +35,9 @@ CONFIGS = {
     "cars64": ["cars64"],
     "cars64_prior": ["cars64", "cars64_prior"],
     "lfn64": ["lfn64"],
+    "lfnr64": ["lfnr64"],
+    "gpnr64": ["gpnr64"],
+    "gpnr": ["gpnr"],
     "pixelnerf64": ["pixelnerf64"],
     "nerfdiff": ["nerfdiff"],
     "nerfdiff_400m": ["nerfdiff", "nerfdiff_400m"],
@@ -52,6 +55,8 @@ CONFIGS = {
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
 ALIKE = {"distill_image": "distill", "realfusion_tuned": "realfusion_8gb", "objects64": "cars64"}
+#: Without a prior, which says how large images are, these have 128 pixels; others 64.
+LARGE = ("one_scene", "one_scene_hashgrid", "gpnr")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -109,8 +114,8 @@ def built(name: str, config: dict) -> tuple[System, Example]:
     told = {**model, "init_args": {**model["init_args"], **changes}}
     system = parser.instantiate_classes(parser.parse_object({"model": told})).model
     if isinstance(system, NerfDiff):
-        size = system.prior.size if system.prior else 128 if name.startswith("one_scene") else 64
-        return system, example(data["batch_size"], data["targets"], size)
+        size = system.prior.size if system.prior else 128 if name in LARGE else 64
+        return system, example(data["batch_size"], data["targets"], size, contexts=data.get("contexts", 1))
     if isinstance(system, TextToImage):
         return system, example(data["batch_size"], data["targets"], system.prior.size)
     if isinstance(system, Distill):
@@ -144,16 +149,18 @@ def hold(system: Personalize) -> None:
         system.class_images = torch.zeros(system.preservation.count, 3, prior.size, prior.size, dtype=torch.uint8)
 
 
-def example(scenes: int, targets: int, size: int, distance: float = 1.3, fov: float = 52.0) -> Example:
-    """One view of each scene, and targets."""
-    count = scenes * (1 + targets)
+def example(
+    scenes: int, targets: int, size: int, distance: float = 1.3, fov: float = 52.0, contexts: int = 1
+) -> Example:
+    """Input views of each scene, and targets."""
+    count = scenes * (contexts + targets)
     cameras = orbit(
         torch.arange(count) * 40.0, torch.full((count,), 25.0), distance, pinhole(focal_from_fov(fov)), 0.8, 2.6
     )
     images, alpha = torch.rand(count, 3, size, size), torch.ones(count, 1, size, size)
     images, alpha = (x.unflatten(0, (scenes, -1)) for x in (images, alpha))
     views = Views(images, cameras.reshape(scenes, -1), alpha)
-    return Example(views[:, :1], views[:, 1:], tuple(map(str, range(scenes))))
+    return Example(views[:, :contexts], views[:, contexts:], tuple(map(str, range(scenes))))
 
 
 def placed(system: System, batch: Example, step: int, device: str | None = None) -> System:

@@ -57,6 +57,15 @@ SMALLER = {
         "data__batch_size": 1,
         "samples__scenes": 0,
     },
+    "gpnr": {
+        "model__encoder__width": 16,
+        "model__encoder__layers": 1,
+        "model__encoder__points": 8,
+        "model__rays_per_view": 16,
+        "data__contexts": 4,
+        "data__context": "[0, 1, 2, 3]",
+        "samples__scenes": 0,
+    },
     "cars64_prior": {
         "model__prior__channels": "[32, 32, 32]",
         "model__prior_options__views": 1,

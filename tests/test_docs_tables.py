@@ -16,6 +16,7 @@ from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.epipolar import EpipolarEncoder
 from vcgen.encoders.ibrnet import IbrNet
 from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
@@ -86,6 +87,7 @@ OPTIONS = [
     LightFieldEncoder,
     IbrNet,
     IbrSampling,
+    EpipolarEncoder,
     TriplaneDecoder,
     RenderOptions,
     NerfDiff,
