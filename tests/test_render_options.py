@@ -119,6 +119,17 @@ def test_meshes_come_in_the_formats_asked_for(tmp_path, model, photo, form):
     assert form == "stl" or np.ptp(mesh.visual.vertex_colors[:, :3], axis=0).min() > 100
 
 
+def test_a_textured_mesh_has_its_files_and_its_line(tmp_path, model, photo, capsys):
+    options = ["--mesh", "textured", "--mesh-format", "obj", "glb", "--views", "1", *QUICK, "--mesh-resolution", "12"]
+    main(["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), *options])
+    made = sorted(path.name for path in (tmp_path / "out").glob("mesh*"))
+    assert made == ["mesh.glb", "mesh.mtl", "mesh.obj", "mesh.png"]
+    assert "texture of 1024 x 1024 texels" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "render.json").read_text())["mesh"]["texture"] == 1024
+    mesh = trimesh.load(tmp_path / "out" / "mesh.obj", force="mesh")
+    assert np.ptp(mesh.visual.to_color().vertex_colors[:, :3], axis=0).min() > 100
+
+
 def test_transparent_views_have_straight_alpha(tmp_path, model, photo):
     plain, clear = tmp_path / "plain", tmp_path / "clear"
     for out, more in ((plain, []), (clear, ["--transparent"])):

@@ -39,7 +39,9 @@ def render(
     turntable_frames: int = 60,
     fps: float = 20.0,
     mesh_resolution: int = 128,
+    mesh: Literal["colored", "textured"] = "colored",
     mesh_format: list[Literal["glb", "ply", "obj", "stl"]] = ["glb"],
+    texture_size: int | None = None,
     threshold: float | None = None,
     input_elevation: float | None = None,
     input_distance: float | None = None,
@@ -56,9 +58,9 @@ def render(
     Writes to OUT (one folder per image inside OUT when there are several): input.png, what the model was shown; views/,
     the novel views; contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value *
     depth_unit of render.json, 0 = nothing there) and depth_color/, the same to look at (yellow near, violet far);
-    turntable.gif and turntable.mp4; mesh.glb, with vertex colors; render.json, every camera and setting. With
-    --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, image and settings finds them
-    again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
+    turntable.gif and turntable.mp4; mesh.glb, with vertex colors or a texture; render.json, every camera and setting.
+    With --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, image and settings finds
+    them again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
     hyphens do for underscores.
 
     Args:
@@ -75,7 +77,10 @@ def render(
         turntable_frames: frames of the turntable's full turn; 0 writes none.
         fps: frames per second of the turntable.
         mesh_resolution: grid points along each edge of the cube that the mesh is extracted from; 0 writes none.
+        mesh: colored, by a color for each vertex, or textured, by an image, for glb and obj; its charts are made by
+            xatlas where that is installed, else each triangle has a patch of its own.
         mesh_format: of the mesh: glb, ply, obj, stl (without colors), or several of them.
+        texture_size: texels along a side of the texture; 1024 by default, or what the patches of all triangles need.
         threshold: the density (per world unit) of the mesh's surface; by default it lies where a tenth of the light is
             stopped.
         input_elevation: elevation in degrees from which the image was taken; the model's default camera otherwise.
@@ -93,6 +98,7 @@ def render(
     arguments = dict(locals())  # before there are other names
     _check_outputs(views, azimuths, elevation, size, turntable_frames, fps, mesh_resolution, threshold)
     _check_input(input_elevation, input_distance, fov, fill, seed)
+    _check_texture(mesh, mesh_format, texture_size)
     device, targets = usage.choose_device(device), _targets(image, Path(out))
     from vcgen.checkpoints.model_folder import read_config
     from vcgen.cli.render_outputs import OutputOptions
@@ -111,6 +117,8 @@ def render(
         fps=fps,
         mesh_resolution=mesh_resolution,
         mesh_formats=tuple(dict.fromkeys(mesh_format)),
+        textured=mesh == "textured",
+        texture_size=texture_size,
         threshold=threshold,
         transparent=transparent,
     )
@@ -140,6 +148,14 @@ def _check_outputs(
         raise UserError(f"--azimuths needs 1 to {MOST} angles")
     if views is not None and azimuths is not None:
         raise UserError("--views spreads views evenly, --azimuths says where they are: give one of the two")
+
+
+def _check_texture(mesh: str, formats: Sequence[str], size: int | None) -> None:
+    usage.within("--texture-size", size, 64, 8192, " texels")
+    if mesh == "textured" and (plain := [name for name in formats if name not in ("glb", "obj")]):
+        raise UserError(f"--mesh textured is written as glb or obj; {plain[0]} holds no texture: leave it out")
+    if mesh == "colored" and size is not None:
+        raise UserError("--texture-size is of a texture: give --mesh textured, or leave it out")
 
 
 def _check_input(elevation: float | None, distance: float | None, fov: float | None, fill: float, seed: int) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from vcgen.data.images.framing import RgbaImage
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.io import write_bytes
+from vcgen.rendering.baking import bake, described, field_colors
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.terminal import printable
-from vcgen.types import FieldModel, Rendering, Scene, Views
+from vcgen.types import Field, FieldModel, Rendering, Scene, Views
 from vcgen.visualization.images import contact_sheet, depth_image, to_uint8, write_gif, write_mp4, write_png
 from vcgen.visualization.mesh_files import write_mesh
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class OutputOptions:
     """The arguments of :func:`vcgen.cli.render.render` that say what to write. azimuths, elevation: degrees; size:
-    (height, width); background: the model's gray level; mesh_formats: suffixes of mesh files, without the dot."""
+    (height, width); background: the model's gray level; mesh_formats: suffixes of mesh files, without the dot;
+    textured: whether meshes have a texture instead of vertex colors, of ``texture_size`` texels a side."""
 
     azimuths: tuple[float, ...]
     elevation: float
@@ -41,6 +43,8 @@ class OutputOptions:
     fps: float
     mesh_resolution: int
     mesh_formats: tuple[str, ...]
+    textured: bool
+    texture_size: int | None
     threshold: float | None
     transparent: bool
 
@@ -169,15 +173,20 @@ def _write_mesh(
         surface = extract_mesh(field, options.mesh_resolution, options.threshold, radius)
     except UserError as error:
         return {}, [f"no mesh was written: {error}"]
+    mesh, texture = surface.mesh, None
+    if options.textured:
+        texture = bake(mesh, field_colors(cast(Field, field), surface.spacing), options.texture_size)
     for suffix in options.mesh_formats:
-        path = write_mesh(target / f"mesh.{suffix}", surface.mesh)
-        lines.append(_line(path, f"{len(surface.mesh.faces)} triangles{', without colors' if suffix == 'stl' else ''}"))
+        path = write_mesh(target / f"mesh.{suffix}", mesh, texture)
+        colors = ", without colors" if suffix == "stl" else "" if texture is None else f", {described(texture)}"
+        lines.append(_line(path, f"{len(mesh.faces)} triangles{colors}"))
     return {
         "threshold": surface.threshold,
         "density_range": surface.density_range,
         "resolution": options.mesh_resolution,
-        "vertices": len(surface.mesh.vertices),
-        "faces": len(surface.mesh.faces),
+        "vertices": len(mesh.vertices),
+        "faces": len(mesh.faces),
+        "texture": None if texture is None else len(texture.image),
     }, []
 
 

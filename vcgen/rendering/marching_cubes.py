@@ -33,12 +33,14 @@ class Surface:
     """A mesh and how it was found.
 
     mesh: world coordinates, normals outward, uint8 sRGB vertex colors. threshold: the density (per world unit) of the
-    surface where one was asked for, else None. density_range: lowest and highest density on the grid.
+    surface where one was asked for, else None. density_range: lowest and highest density on the grid. spacing: of the
+    grid, world units.
     """
 
     mesh: "trimesh.Trimesh"
     threshold: float | None
     density_range: tuple[float, float]
+    spacing: float
 
 
 @torch.no_grad()
@@ -83,7 +85,7 @@ def extract_mesh(
     corner = field.center[0].double().cpu().numpy() - radius
     mesh = _largest(trimesh.Trimesh((vertices - 1) * spacing + corner, faces))
     mesh.visual.vertex_colors = surface_colors(field, mesh, spacing, chunk)
-    return Surface(mesh, threshold, density_range)
+    return Surface(mesh, threshold, density_range, spacing)
 
 
 def density_grid(field: Field, resolution: int, radius: float, chunk: int = 2**17) -> NDArray[np.float32]:
@@ -123,27 +125,33 @@ def solidity(density: NDArray[np.float32], spacing: float) -> NDArray[np.float32
 def surface_colors(
     field: Field, mesh: "trimesh.Trimesh", spacing: float, chunk: int = 2**17, samples: int = 8
 ) -> NDArray[np.uint8]:
-    """uint8 (vertices, 3): what a ray from outside sees along each inward normal, composited from one grid spacing
-    outside to two inside.
-
-    Light that passes all samples takes the color of the last one, so thin opacity does not darken the result.
+    """uint8 (vertices, 3): those of :func:`colors_from_outside` at the vertices, against their normals. chunk: points
+    per query.
     """
     device, dtype = field.center.device, field.center.dtype
     vertices = torch.as_tensor(mesh.vertices, dtype=dtype, device=device)
     inward = -torch.as_tensor(np.array(mesh.vertex_normals), dtype=dtype, device=device)
-    offsets = torch.linspace(-spacing, 2 * spacing, samples, device=device, dtype=dtype)
+    parts = zip(vertices.split(chunk // samples), inward.split(chunk // samples), strict=True)
+    colors = torch.cat([colors_from_outside(field, *part, spacing, samples) for part in parts])
+    return (colors.clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def colors_from_outside(
+    field: Field, points: Float[Tensor, "n 3"], inward: Float[Tensor, "n 3"], spacing: float, samples: int = 8
+) -> Float[Tensor, "n 3"]:
+    """What rays of the directions ``inward`` see of the first scene, composited from one ``spacing`` before points of
+    its surface to two behind.
+
+    Light that passes all samples takes the color of the last one, so thin opacity does not darken the result.
+    """
+    offsets = torch.linspace(-spacing, 2 * spacing, samples, device=points.device, dtype=points.dtype)
     step = 3 * spacing / (samples - 1)
-    colors = []
-    for start, direction in zip(vertices.split(chunk // samples), inward.split(chunk // samples), strict=True):
-        points = start[:, None] + offsets[:, None] * direction[:, None]
-        density, color = field(
-            *(_batch(x.reshape(-1, 3), field) for x in (points, direction[:, None].expand_as(points)))
-        )
-        alpha = 1 - torch.exp(-density[0].reshape(-1, samples) * step)
-        alpha[:, -1] = 1
-        transmittance = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], 1), 1)
-        colors.append(((alpha * transmittance)[..., None] * color[0].reshape(-1, samples, 3)).sum(1))
-    return (torch.cat(colors).clamp(0, 1) * 255).round().byte().cpu().numpy()
+    places = points[:, None] + offsets[:, None] * inward[:, None]
+    density, color = field(*(_batch(x.reshape(-1, 3), field) for x in (places, inward[:, None].expand_as(places))))
+    alpha = 1 - torch.exp(-density[0].reshape(-1, samples) * step)
+    alpha[:, -1] = 1
+    transmittance = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], 1), 1)
+    return ((alpha * transmittance)[..., None] * color[0].reshape(-1, samples, 3)).sum(1)
 
 
 def _sphere(resolution: int, fraction: float) -> NDArray[np.bool_]:
