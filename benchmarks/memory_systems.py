@@ -50,7 +50,7 @@ CONFIGS = {
     "dreambooth": ["dreambooth"],
     "realfusion": ["realfusion"],
     "dreamfusion": ["dreamfusion"],
-    "dreamfusion_sd": ["dreamfusion", "dreamfusion_sd"],
+    **{name: ["dreamfusion", name] for name in ("dreamfusion_sd", "sjc", "prolificdreamer")},
     **{f"realfusion_{size}gb": ["realfusion", f"realfusion_{size}gb"] for size in (8, 16, 24, 40)},
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
@@ -124,7 +124,7 @@ def built(name: str, config: dict) -> tuple[System, Example]:
         return system, example(1, data["val_targets"], outside.prior.size)
     if isinstance(system, Personalize):
         hold(system)
-    elif name in ("realfusion", "dreamfusion"):
+    elif name in ("realfusion", "dreamfusion", "sjc", "prolificdreamer"):
         object.__setattr__(system, "text_prior", TextPrior.load(ROOT / system.prior_name))
     return system, example(1, 1, data["size"], data["distance"], data["fov"])
 
@@ -206,6 +206,7 @@ def describe(system: TextTo3D, photo: Views, device: str | None) -> None:
         to_gpu(prior, torch.bfloat16, device or "cpu")
     if system.checkpoint_encoder:
         prior.vae.enable_gradient_checkpointing()
+    system.guidance.attach(prior)
     config = prior.text_encoder.config
     words = torch.zeros(1, config.max_position_embeddings, config.hidden_size, device=photo.images.device)
     system.text = system.negative = dict.fromkeys(VIEWS, words)

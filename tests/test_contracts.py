@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from small_realfusion import losses, system as realfusion
+from small_text_to_3d import hash_grid, losses as text_losses, system as text_to_3d
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.base import Condition, ImagePrior
 from vcgen.diffusion.prior import ViewPrior
@@ -12,6 +13,7 @@ from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.encoders.scene_voxels import SceneVoxels
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid
@@ -20,6 +22,7 @@ from vcgen.guidance.base import Guidance, Round
 from vcgen.guidance.ngd import NGD
 from vcgen.guidance.sds import SDS
 from vcgen.guidance.sjc import SJC
+from vcgen.guidance.vsd import VSD
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
 from vcgen.systems.nerfdiff import NerfDiff
@@ -91,6 +94,7 @@ SCENES = {
     "triplane": lambda: TriplaneEncoder(TriplaneDecoder(8, 8), 8, 8, (32, 32), 1, (False, False)),
     "scene_triplane": lambda: SceneTriplane(TriplaneDecoder(8, 8), 8, 8),
     "scene_hashgrid": lambda: SceneHashGrid(HashGrid(2, 2, 8, 4, 8), hidden=8, depth=1),
+    "scene_voxels": lambda: SceneVoxels(4),
 }
 PRIORS = {
     "view": lambda: ViewPrior((32, 32), attention=(False, False), input_attention=False, patch=2, size=SIZE),
@@ -125,11 +129,24 @@ def test_every_guidance_distills_every_prior_into_every_scene(name, scene, prior
     assert all(torch.equal(value, before[key]) for key, value in system.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name, make in GUIDANCES.items() if not make().fixed_views])
-def test_every_guidance_but_walks_moves_a_scene_of_random_views(name):
-    made = realfusion(guidance=GUIDANCES[name]())
-    losses(made)["sds"].backward()
-    assert float(made.scene.grid.table.grad.abs().sum()) > 0
+#: What a system that fits one scene to a text may be given.
+FITTED = {
+    "scene_hashgrid": (hash_grid, {}),
+    "scene_voxels": (lambda: SceneVoxels(8, 0.75, 0.75, blob=(6.0, 0.2)), {}),
+    "latents": (
+        lambda: SceneVoxels(8, 0.75, 0.75, colors="latent", blob=(6.0, 0.2)),
+        {"render_size": 8, "albedo_only": 1.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("scene", FITTED)
+@pytest.mark.parametrize("name", [*(name for name, make in GUIDANCES.items() if not make().fixed_views), "VSD"])
+def test_every_guidance_but_walks_moves_every_scene_of_a_text(name, scene):
+    make, options = FITTED[scene]
+    made = text_to_3d(scene=make(), guidance={**GUIDANCES, "VSD": VSD}[name](), options=options)
+    text_losses(made)["sds"].backward()
+    assert any(float(entry.grad.abs().sum()) > 0 for entry in made.scene.entries())
     assert all(p.grad is None for p in made.text_prior.parameters())
 
 

@@ -22,6 +22,7 @@ from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.encoders.scene_voxels import SceneVoxels
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.evaluation.protocol import ProtocolFile
 from vcgen.evaluation.results import Results
@@ -96,6 +97,7 @@ OPTIONS = [
     ViewPrior,
     SceneTriplane,
     SceneHashGrid,
+    SceneVoxels,
     HashGrid,
 ]
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 import small_personalization
 import small_realfusion
+import small_text_to_3d
 from text_folder import TINY, tiny_prior
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion import base as diffusion
@@ -24,6 +25,7 @@ from vcgen.encoders.ibrnet import IbrNet
 from vcgen.encoders.light_field import LightFieldEncoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.encoders.scene_voxels import SceneVoxels
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.ibrnet import IbrSampling
@@ -31,6 +33,7 @@ from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.ngd import NGD
 from vcgen.guidance.sds import SDS
 from vcgen.guidance.sjc import SJC
+from vcgen.guidance.vsd import VSD
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.personalization.dreambooth import DreamBooth
 from vcgen.rendering.volume import RenderOptions
@@ -48,7 +51,7 @@ FINITE = "systems/base.py System.refuse_not_finite"
 RAYS = "rendering/volume.py render_image"
 ONCE = "diffusion/schedule.py _survival"
 SKIPPED = ("fields/occupancy.py OccupiedField.kept", "fields/occupancy.py OccupancyGrid.refresh")
-SHADED = ("rendering/shading.py render_shaded", "systems/text_to_3d/system.py TextTo3D.draw_shading")
+SHADED = ("rendering/shading.py render_shaded", "systems/text_to_3d/draws.py draw_shading")
 WORDS = "systems/text_to_3d/system.py TextTo3D.distill"
 WATCHED = tuple(
     f"systems/text_to_3d/system.py TextTo3D.{name}" for name in ("regularizers", "on_before_optimizer_step")
@@ -228,6 +231,26 @@ def test_a_fit_to_a_photo_waits_at_the_listed_places():
         with torch.no_grad():
             assert places(gpu, lambda: made.render(field, batch.target.cameras, (8, 8))) == {RAYS, SKIPPED[0]}
             made.shaded(field, batch.target.cameras[0], (8, 8))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["student", "latents"])
+def test_a_fit_to_a_text_waits_at_the_same_places(kind):
+    if kind == "student":
+        made = small_text_to_3d.system(guidance=VSD())
+    else:
+        scene = SceneVoxels(8, 0.75, 0.75, colors="latent")
+        made = small_text_to_3d.system(scene=scene, options={"render_size": 8, "albedo_only": 1.0}, guidance=SJC())
+    batch = small_realfusion.photo()
+    with FakeGpu(answer=0) as gpu:
+        batch, made = batch.to("cuda"), attended(made)
+        object.__setattr__(made, "text_prior", made.text_prior.to("cuda"))
+        made.reference = made.reference.to("cuda")
+        made.text, made.negative = ({k: v.to("cuda") for k, v in texts.items()} for texts in (made.text, made.negative))
+        found = places(gpu, lambda: step(made, batch))
+        assert found == {FINITE, ONCE, *SKIPPED, SHADED[0], WORDS, *WATCHED}
+        with torch.no_grad():
+            made.render(made.field(batch.context), batch.target.cameras, (8, 8))
 
 
 @pytest.mark.integration

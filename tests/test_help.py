@@ -114,13 +114,13 @@ def test_types_are_printed_in_words(hint, text):
         (
             ["--model.help", "NerfDiff"],
             {
-                "Encoder": "EpipolarEncoder IbrNet LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane"
+                "Encoder": "EpipolarEncoder IbrNet LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane SceneVoxels"
                 " TriplaneEncoder",
                 "ImagePrior | null": "ViewPrior",
             },
         ),
-        (["--model.help", "TextTo3D"], {"SceneHashGrid | OptimizedScene": "SceneHashGrid"}),
-        (["--model.help", "Distill"], {"Guidance | null": "NGD SDS SJC"}),
+        (["--model.help", "TextTo3D"], {"SceneHashGrid | OptimizedScene": "SceneHashGrid SceneVoxels"}),
+        (["--model.help", "Distill"], {"Guidance | null": "NGD SDS SJC VSD"}),
         (["--model", "NerfDiff", "--model.encoder.help", "TriplaneEncoder"], {"TriplaneDecoder": "TriplaneDecoder"}),
         (["--data.help", "ShardData"], {}),
     ],

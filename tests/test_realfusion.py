@@ -20,6 +20,7 @@ from vcgen.guidance.sjc import SJC
 from vcgen.losses.scene import LossWeights, distance_to_targets, normal_smoothness, opacity_cost, opacity_entropy
 from vcgen.rendering.shading import ShadedRendering
 from vcgen.systems.realfusion.photo import outside
+from vcgen.systems.text_to_3d.draws import draw_shading
 from vcgen.systems.text_to_3d.options import Prompt
 from vcgen.types import RayRendering
 
@@ -119,13 +120,13 @@ def test_the_prior_is_told_the_side_that_is_seen():
 
 def test_levels_light_and_noise_follow_the_run():
     made = system(options={"shading": (0.0, 0.5, 0.5)})
-    camera = made.reference.cameras[0]
+    eye = made.reference.cameras.centers[0, 0]
     for at, shown in ((0, 2), (4, 2), (5, 4), (9, 4)):
         made.at = at
         losses(made)
         assert made.scene.grid.active_levels == shown
     kinds = {
-        fraction: {made.draw_shading(camera, fraction, torch.Generator().manual_seed(i)).kind for i in range(30)}
+        fraction: {draw_shading(made.options, eye, fraction, torch.Generator().manual_seed(i)).kind for i in range(30)}
         for fraction in (0.1, 0.3)
     }
     assert kinds == {0.1: {"albedo"}, 0.3: {"lambertian", "textureless"}}

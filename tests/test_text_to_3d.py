@@ -10,9 +10,11 @@ from small_text_to_3d import CONFIG, losses, system
 from text_folder import tiny_folder
 from training import load, refusal, vcgen
 from vcgen.checkpoints import model_folder
+from vcgen.data.viewpoints import ViewpointOptions, random_cameras, relative_angles
 from vcgen.errors import UserError
 from vcgen.losses.course import value_at
 from vcgen.losses.scene import LossWeights, SceneWeights, depth_contrast, emptiness
+from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
 from vcgen.systems.text_to_3d.monitor import WINDOW
 from vcgen.systems.text_to_3d.options import Prompt
 
@@ -107,3 +109,23 @@ def test_weights_follow_the_run_by_points():
         SceneWeights(emptiness=[(0.5, 1.0), (0.0, 2.0)])
     found = losses(system(weights=SceneWeights(emptiness=1.0, contrast=1.0)))
     assert 0 < float(found["emptiness"].detach()) < 1 and found["contrast"].isfinite()
+
+
+def test_cameras_light_background_and_noise_follow_the_run():
+    options = {
+        "around": [(0.0, 0.25), (0.5, 1.0)], "noise_end": [(0.0, 0.9), (0.2, 0.9), (0.2, 0.5)], "ambient": (0.2, 0.8),
+        "shading": (0.0, 1.0, 0.0), "background": "white", "random_background": 0.5,
+    }  # fmt: skip
+    made, noise = system(options=options), torch.Generator().manual_seed(0)
+    reference, center = made.reference.cameras[0], made.scene.center
+    for progress, widest in ((0.0, 45.0), (0.5, 180.0)):
+        spread = value_at(made.options.around, progress)
+        drawn = [random_cameras(reference, center, 0.75, ViewpointOptions(), noise, spread) for _ in range(60)]
+        turns = torch.cat([relative_angles(camera, reference, center)[0].abs() for camera in drawn])
+        assert 0.8 * widest < float(turns.max()) <= widest
+    assert [made.annealed(at).start for at in (0.0, 0.1, 0.2, 1.0)] == [0.9, 0.9, 0.5, 0.5]
+    eye = reference.centers[0]
+    lights = [draw_shading(made.options, eye, 1.0, noise).ambient for _ in range(60)]
+    assert 0.2 <= min(lights) < 0.3 < 0.7 < max(lights) <= 0.8
+    colors = [draw_color(made.options, torch.device("cpu"), noise) for _ in range(60)]
+    assert 15 < sum(color == 1.0 if isinstance(color, float) else False for color in colors) < 45

@@ -38,12 +38,14 @@ CLASSES = (
     "vcgen.encoders.ibrnet.IbrNet",
     "vcgen.encoders.scene_triplane.SceneTriplane",
     "vcgen.encoders.scene_hashgrid.SceneHashGrid",
+    "vcgen.encoders.scene_voxels.SceneVoxels",
     "vcgen.fields.hashgrid.HashGrid",
     "vcgen.fields.triplane.TriplaneDecoder",
     "vcgen.diffusion.prior.ViewPrior",
     "vcgen.guidance.ngd.NGD",
     "vcgen.guidance.sds.SDS",
     "vcgen.guidance.sjc.SJC",
+    "vcgen.guidance.vsd.VSD",
 )
 #: Systems that leave their result in the run's folder: no file may ask to build them.
 WITHOUT_FIELD = (

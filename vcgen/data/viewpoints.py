@@ -52,18 +52,27 @@ class ViewpointOptions:
 
 
 def random_cameras(
-    reference: Cameras, center: Tensor, radius: float, options: ViewpointOptions, generator: torch.Generator
+    reference: Cameras,
+    center: Tensor,
+    radius: float,
+    options: ViewpointOptions,
+    generator: torch.Generator,
+    spread: float = 1.0,
 ) -> Cameras:
     """One camera (1,) that looks at ``center`` (3,), with square pixels if the image is square; near and far enclose
     ``radius``.
 
-    reference: (1,), the photo's camera; it sets the scale of distances.
+    reference: (1,), the photo's camera; it sets the scale of distances. spread: fraction of the circle, about it, that
+    azimuths are drawn from.
     """
     device = center.device
     fraction = torch.rand(4, generator=generator, device=device)
     low, high = (math.sin(math.radians(angle)) for angle in options.elevation)
     height = low + (high - low) * fraction[0]
     azimuth, ring = 2 * math.pi * fraction[1], (1 - height.square()).sqrt()
+    if spread < 1:
+        front = view_angles(reference.centers[0] - center)[0] - 90  # from the world's x axis
+        azimuth = torch.deg2rad(front + 360 * spread * (fraction[1] - 0.5))
     fov = torch.deg2rad(_between(options.fov, fraction[2]))
     spanned = (reference.centers[0] - center).norm() / (2 * reference.K[0, 0, 0])  # half the width that the photo spans
     distance = _between(options.framing, fraction[3]) * spanned / (fov / 2).tan()

@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.diffusion.base import Denoised
+from vcgen.diffusion.base import Denoised, Prior
 
 #: noisy images or latents (n, C, H, W), timesteps (n,) -> what the prior makes of them
 Denoise = Callable[[Tensor, Tensor], Denoised]
@@ -66,6 +66,11 @@ class Guidance(ABC):
     #: What it is shown: "prior", what the prior denoises (images (n, 3, H, W) in [-1, 1], or their latents), or
     #: "images", images whatever the prior denoises.
     shown: ClassVar[Literal["prior", "images"]] = "prior"
+
+    def attach(self, prior: Prior) -> None:  # noqa: B027  (most have nothing to do)
+        """Told once, before the optimizer is made, which prior it will see; for networks of its own that build on it.
+        Here nothing is done.
+        """
 
     def begin(self, renderings: Tensor, generator: torch.Generator) -> Round:
         """The state before the first round; here one from which nothing is carried over."""

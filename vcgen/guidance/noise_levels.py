@@ -44,5 +44,12 @@ class DrawnLevels(Guidance):
 
     def draw_times(self, renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:
         """A timestep per rendering, uniform between ``end`` and ``start``: (n,)."""
-        low, high = timestep(schedule, self.end), timestep(schedule, self.start)
-        return torch.randint(low, high + 1, (len(renderings),), generator=generator, device=renderings.device)
+        return draw_times(renderings, schedule, self.end, self.start, generator)
+
+
+def draw_times(
+    renderings: Tensor, schedule: DDPMScheduler, end: float, start: float, generator: torch.Generator
+) -> Tensor:
+    """A timestep per rendering, uniform between two fractions of the schedule: (n,)."""
+    low, high = timestep(schedule, end), timestep(schedule, start)
+    return torch.randint(low, high + 1, (len(renderings),), generator=generator, device=renderings.device)

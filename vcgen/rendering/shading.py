@@ -30,7 +30,7 @@ class Shading:
 
     kind: Kind = "albedo"
     light: Float[Tensor, "3"] | None = None
-    ambient: float = 0.1
+    ambient: float | Tensor = 0.1
 
 
 class ShadedRendering(NamedTuple):

@@ -9,6 +9,7 @@ from vcgen.diffusion.prompts import fault_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance
+from vcgen.losses.course import Course, check_course
 from vcgen.schema import AtLeastOne, NotNegative, Positive, Side, Unit, check_options
 
 
@@ -87,12 +88,17 @@ class TextTo3DOptions:
         render_size: Side in pixels of random views.
         views: Random views per step.
         guidance_scale: Of classifier-free guidance, at start and end; 1 is the conditional prediction.
-        noise_end: The guidance's highest noise level falls to this fraction of the schedule; null keeps it.
+        noise_end: The guidance's highest noise level falls linearly to this fraction of the schedule; or points
+            (fraction of the run, level), linear in between, two of one fraction a step; null keeps it.
+        around: Fraction of the circle, about the front, on which random cameras stand; a number or points, as
+            ``noise_end``.
         coarse: Fraction of the run with only half of the grid's levels.
         albedo_only: Fraction of the run without light.
         shading: Probabilities of albedo, lambertian and textureless random views after that.
-        background: Behind random views: a small "network" of the direction, a "random" color per view, or "white", as
-            priors trained on cut-out objects know it.
+        ambient: Lowest and highest fraction of light without direction, drawn for each lit view.
+        background: Behind random views: a small "network" of the direction (of latents a texture), a "random" color per
+            view, or "white", as priors trained on cut-out objects know it.
+        random_background: Probability of a random color in its place.
         grid_lr: Adam's learning rate of the scene's entries, constant.
         network_lr: Adam's learning rate of the networks, constant.
         refresh_every: Steps between refreshes of the occupancy grid.
@@ -101,17 +107,22 @@ class TextTo3DOptions:
     render_size: Side = 64
     views: AtLeastOne = 1
     guidance_scale: tuple[NotNegative, NotNegative] = (100.0, 100.0)
-    noise_end: Unit | None = 0.5
+    noise_end: Unit | list[tuple[Unit, Unit]] | None = 0.5
+    around: Course = 1.0
     coarse: Unit = 0.5
     albedo_only: Unit = 0.2
     shading: tuple[Unit, Unit, Unit] = (0.2, 0.4, 0.4)
+    ambient: tuple[Unit, Unit] = (0.1, 0.1)
     background: Literal["network", "random", "white"] = "network"
+    random_background: Unit = 0.0
     grid_lr: Positive = 1e-2
     network_lr: Positive = 1e-2
     refresh_every: AtLeastOne = 16
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_course(self.around, "around")
+        check_course(self.noise_end or 0.0, "noise_end")
         if abs(sum(self.shading) - 1) > 1e-6:
             raise ValueError(
                 f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}"

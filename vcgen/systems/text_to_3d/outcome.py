@@ -64,9 +64,8 @@ class Fitted(Protocol):
     render_eval: RenderOptions
     trainer: Any
 
-    @property
-    def whole_field(self) -> Field:
-        """The scene without skipping."""
+    def colored_scene(self) -> OptimizedScene:
+        """The scene as it can be shown without a prior."""
 
     def field(self, context: Views) -> Field:
         """The scene, whose empty cells are skipped."""
@@ -129,9 +128,10 @@ def write_outcome(system: Fitted, reference: Views, target: Path, options: Outco
             ]
         write_gif(target / "turntable.gif", np.stack(frames))
         write_mp4(target / "turntable.mp4", np.stack(frames))
-    save_field(system, reference, target / "field")
+    scene = system.colored_scene()
+    save_field(system, scene, reference, target / "field")
     if options.mesh_resolution:
-        write_meshes(system.whole_field, target, options.mesh_resolution)
+        write_meshes(scene.scene(), target, options.mesh_resolution)
 
 
 def write_meshes(field: Field, target: Path, resolution: int) -> None:
@@ -146,9 +146,9 @@ def write_meshes(field: Field, target: Path, resolution: int) -> None:
     rank_zero_info(f"{target / 'mesh.glb'}: {len(surface.mesh.faces)} triangles")
 
 
-def save_field(system: Fitted, reference: Views, target: Path) -> Path:
+def save_field(system: Fitted, scene: OptimizedScene, reference: Views, target: Path) -> Path:
     """The scene as a model folder, which `vcgen render` opens; the image that is given to it does not matter."""
-    scene, camera = system.scene, reference.cameras[0, 0]
+    camera = reference.cameras[0, 0]
     offset = camera.centers - scene.center
     orbit = float(offset.norm()), float(view_angles(offset)[1])
     assumed = InputCamera(float(camera.K[0, 0]), *orbit, float(camera.near), float(camera.far))

@@ -15,29 +15,25 @@ from vcgen.diffusion.text_prior import TextCondition, TextPrior
 from vcgen.encoders.base import OptimizedScene
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
-from vcgen.fields.background import Background
+from vcgen.fields.background import Background, BackgroundTexture
 from vcgen.fields.occupancy import OccupancyGrid, OccupiedField
 from vcgen.guidance.base import ConditionedPrior, Guidance
 from vcgen.guidance.sds import SDS
-from vcgen.losses.scene import (
-    SceneWeights,
-    depth_contrast,
-    distance_to_targets,
-    emptiness,
-    normal_smoothness,
-    opacity_cost,
-    opacity_entropy,
-)
+from vcgen.losses.course import value_at
+from vcgen.losses.scene import SceneWeights, distance_to_targets
 from vcgen.memory import peak_memory
 from vcgen.optim.optimizer import OptimizerOptions
-from vcgen.personalization.base import load_personal
-from vcgen.rendering.shading import ShadedRendering, Shading, light_near, render_shaded, shaded_image
+from vcgen.rendering.shading import ShadedRendering, Shading, render_shaded, shaded_image
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
+from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
+from vcgen.systems.text_to_3d.latents import colored_scene, in_colors, latent_views, refuse_light, require_size
 from vcgen.systems.text_to_3d.monitor import SceneMonitor
 from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions, refuse_walk
-from vcgen.systems.text_to_3d.outcome import OutcomeOptions, Sides, four_sides, log_sheet, write_outcome
+from vcgen.systems.text_to_3d.outcome import OutcomeOptions, Sides, circle, four_sides, log_sheet, write_outcome
+from vcgen.systems.text_to_3d.regularizers import regularizers
+from vcgen.systems.text_to_3d.words import load_told
 from vcgen.types import Example, Field, Rendering, Scene, Views
 
 
@@ -93,7 +89,7 @@ class TextTo3D(FieldSystem):
     ):
         super().__init__(OptimizerOptions(), {})
         self.prior_name, self.download, self.learned = prior, download, learned
-        self.scene, self.background = scene, Background()
+        self.scene, self.background = scene, BackgroundTexture() if scene.latent else Background()
         self.occupancy = OccupancyGrid(occupancy, threshold=empty_below)
         self.guidance, self.prompt, self.weights, self.viewpoints = guidance or SDS(), prompt, weights, viewpoints
         self.options, self.render_options, self.render_eval, self.outcome = options, render, render_eval, outcome
@@ -102,15 +98,15 @@ class TextTo3D(FieldSystem):
                 "model.render.importance: random views are rendered in one pass; set it to 0, and raise samples"
             )
         refuse_walk(self.guidance)
+        if scene.latent:
+            refuse_light(options)
         self.annealed(1.0)  # refuses impossible noise levels now
         self.half_prior, self.checkpoint_encoder, self.monitor = half_prior, checkpoint_encoder, SceneMonitor()
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: prior, prompt and reference. Raises UserError where one cannot be used."""
-        if self.trainer.world_size > 1:
-            raise UserError(
-                f"one scene is the work of one process, here are {self.trainer.world_size}: set trainer.devices to 1"
-            )
+        if (count := self.trainer.world_size) > 1:
+            raise UserError(f"one scene is the work of one process, here are {count}: set trainer.devices to 1")
         if self.half_prior and "mixed" not in str(self.trainer.precision):
             raise UserError(f"model.half_prior needs trainer.precision bf16-mixed, here it is {self.trainer.precision}")
         self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
@@ -118,14 +114,7 @@ class TextTo3D(FieldSystem):
         self.use_reference(data.example.context)
         if isinstance(data, PromptData):
             self.prompt = self.prompt.about(data.prompt)
-        prior = TextPrior.load(self.prior_name, self.download)
-        if phrase := load_personal(prior, self.learned):
-            self.prompt = self.prompt.with_learned(phrase)
-        elif self.learned and self.prompt.subject is None:
-            raise UserError(
-                f"{self.learned} does not say what names the object: give model.prompt.subject, as 'sks car'"
-            )
-        self.prompt.check(prior, phrase)
+        prior, self.prompt = load_told(self.prior_name, self.download, self.learned, self.prompt)
         self.use_prior(prior)
 
     def use_reference(self, view: Views) -> None:
@@ -137,6 +126,9 @@ class TextTo3D(FieldSystem):
         prior = prior.requires_grad_(False).eval().to(self.device, torch.bfloat16 if self.half_prior else None)
         if self.checkpoint_encoder:
             prior.vae.enable_gradient_checkpointing()
+        if self.scene.latent:
+            require_size(self.options, prior)
+        self.guidance.attach(prior)
         object.__setattr__(self, "text_prior", prior)  # not a submodule: it is neither trained nor stored here
         with torch.no_grad():
             self.text, self.negative = (
@@ -156,12 +148,30 @@ class TextTo3D(FieldSystem):
     def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`: over a gray level, whatever the background of training is."""
         with torch.autocast(self.device.type, enabled=False):
-            return render_image(field, cameras, size, self.render_eval, background)
+            seen = render_image(field, cameras, size, self.render_eval, background)
+            return self.decoded(field, cameras, seen, background) if self.scene.latent else seen
+
+    def decoded(self, field: Field, cameras: Cameras, seen: Rendering, background: float = 1.0) -> Rendering:
+        """A rendering of latents, by cameras (1, views), as images."""
+        return in_colors(seen, self.latents(field, cameras), self.text_prior, background)
+
+    def latents(self, field: Field, cameras: Cameras) -> Rendering:
+        """What cameras (1, views) see of a scene of latents, at the prior's size."""
+        return latent_views(field, cameras, self.options.render_size, self.render_eval, self.background)
+
+    def colored_scene(self) -> OptimizedScene:
+        """The scene as it can be shown without the prior."""
+        if not self.scene.latent:
+            return self.scene
+        cameras = circle(self, self.reference, self.outcome.views)[None]
+        with torch.no_grad():
+            return colored_scene(self.scene, self.latents(self.whole_field, cameras), self.text_prior)
 
     def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
         """Image and normals from a camera (1,), see :func:`vcgen.rendering.shading.shaded_image`."""
         with torch.autocast(self.device.type, enabled=False):
-            return shaded_image(field, camera, size, self.render_eval)
+            seen, normals = shaded_image(field, camera, size, self.render_eval)
+            return (self.decoded(field, camera[None], seen) if self.scene.latent else seen), normals
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Those of the weights, see :mod:`vcgen.losses.scene`, which states their reductions."""
@@ -188,12 +198,13 @@ class TextTo3D(FieldSystem):
     def random_views(
         self, field: Field, progress: float, generator: torch.Generator
     ) -> tuple[Cameras, list[ShadedRendering], Tensor]:
-        """Cameras (views,), what they see lit, and images (views, 3, size, size) in [0, 1]."""
+        """Cameras (views,), what they see lit, and images (views, 3, size, size) in [0, 1], or latents of the prior."""
         cameras, seen, images = [], [], []
-        sphere = self.scene.center, self.scene.radius
+        sphere, around = (self.scene.center, self.scene.radius), value_at(self.options.around, progress)
         for _ in range(self.options.views):
-            camera = random_cameras(self.reference.cameras[0], *sphere, self.viewpoints, generator)
-            rendering, image = self.view(field, camera, self.draw_shading(camera, progress, generator), generator)
+            camera = random_cameras(self.reference.cameras[0], *sphere, self.viewpoints, generator, around)
+            shading = draw_shading(self.options, camera.centers[0] - self.scene.center, progress, generator)
+            rendering, image = self.view(field, camera, shading, generator)
             cameras.append(camera)
             seen.append(rendering)
             images.append(image)
@@ -207,35 +218,14 @@ class TextTo3D(FieldSystem):
         rays = camera.rays(size, size)
         normals = shading.kind != "albedo" or bool(self.weights.smoothness or self.weights.orientation)
         seen = render_shaded(field, rays, self.render_options, shading, generator, normals)
-        behind: Tensor | float = 1.0
-        if self.options.background == "random":
-            behind = torch.rand(3, device=self.device, generator=generator)
-        elif self.options.background == "network":
-            behind = self.background(rays.directions)
+        color = draw_color(self.options, self.device, generator)
+        behind = self.background(rays.directions) if color is None else color
         return seen, seen.rays.over(behind).mT.unflatten(-1, (size, size))
-
-    def draw_shading(self, camera: Cameras, progress: float, generator: torch.Generator) -> Shading:
-        """Albedo at first, then by the probabilities; the light stands near the camera."""
-        light = light_near(camera.centers[0] - self.scene.center, generator)
-        fraction = torch.rand((), device=self.device, generator=generator)
-        albedo, lambertian, _ = self.options.shading
-        if progress < self.options.albedo_only or fraction < albedo:
-            return Shading()
-        return Shading("lambertian" if fraction < albedo + lambertian else "textureless", light)
 
     def regularizers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
         """Losses on random views that need no prior."""
-        alpha, size = torch.cat([view.rays.alpha for view in seen]), self.options.render_size
-        losses = {"opacity": opacity_cost(alpha), "entropy": opacity_entropy(alpha)}
-        if seen[0].normals is not None:
-            normals = torch.cat([view.normals for view in seen if view.normals is not None])
-            losses["smoothness"] = normal_smoothness(normals.mT.unflatten(-1, (size, size)))
-            losses["orientation"] = torch.cat([one.orientation for one in seen if one.orientation is not None]).mean()
-        if self.weights.emptiness:
-            losses["emptiness"] = emptiness(torch.cat([one.weights for one in seen if one.weights is not None]))
-        if self.weights.contrast:
-            depth = torch.cat([view.rays.depth for view in seen])
-            losses["contrast"] = depth_contrast(*(x.unflatten(-1, (size, size)) for x in (depth, alpha)))
+        losses = regularizers(seen, self.weights, self.options.render_size)
+        alpha = torch.cat([view.rays.alpha for view in seen])
         self.monitored |= {"scene/opacity": alpha.detach().mean(), "scene/occupied": self.occupancy.fraction()}
         mean, bits = torch.stack([self.monitored["scene/opacity"], losses["entropy"].detach()]).tolist()
         self.monitor.watch(mean, bits, self.progress(self.global_step))
@@ -243,8 +233,10 @@ class TextTo3D(FieldSystem):
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
         """Half the squared distance of what the guidance is shown, latents or images, to its targets."""
-        prior, latents = self.text_prior, to_signed(images)
-        if self.guidance.shown == "prior":
+        prior, latents = self.text_prior, images if self.scene.latent else to_signed(images)
+        if self.scene.latent and self.guidance.shown == "images":
+            latents = prior.decode(latents)
+        elif self.guidance.shown == "prior" and not self.scene.latent:
             latents = prior.encode(latents, generator)
         angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
         words = [view_word(azimuth, elevation) for azimuth, elevation in torch.stack(angles, 1).tolist()]
@@ -265,6 +257,8 @@ class TextTo3D(FieldSystem):
     def annealed(self, progress: float) -> Guidance:
         """The guidance with its highest noise level for this fraction of the run."""
         end = self.options.noise_end
+        if isinstance(end, list):
+            return self.guidance.annealed(1.0, value_at(end, progress))
         return self.guidance if end is None else self.guidance.annealed(progress, end)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
