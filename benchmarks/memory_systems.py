@@ -63,6 +63,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def merged(name: str) -> dict:
     """A configuration, as vcgen fit merges it."""
     parts = [OmegaConf.load(ROOT / "configs" / f"{part}.yaml") for part in CONFIGS[name]]
+    if OmegaConf.select(
+        parts[-1], "model.init_args.scene.class_path"
+    ):  # another class takes none of the first's options
+        del parts[0].model.init_args.scene
     return OmegaConf.to_container(OmegaConf.merge({"ema": {"decay": 0.999}}, *parts), resolve=True)
 
 
