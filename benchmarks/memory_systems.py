@@ -39,6 +39,8 @@ CONFIGS = {
     "gpnr64": ["gpnr64"],
     "gpnr": ["gpnr"],
     "pixelnerf64": ["pixelnerf64"],
+    "ibrnet64": ["ibrnet64"],
+    "ibrnet": ["ibrnet"],
     "nerfdiff": ["nerfdiff"],
     "nerfdiff_400m": ["nerfdiff", "nerfdiff_400m"],
     "distill, first step of a round": ["distill"],
@@ -56,7 +58,7 @@ CONFIGS = {
 #: Configurations that change nothing which takes memory, and those on which they lie.
 ALIKE = {"distill_image": "distill", "realfusion_tuned": "realfusion_8gb", "objects64": "cars64"}
 #: Without a prior, which says how large images are, these have 128 pixels; others 64.
-LARGE = ("one_scene", "one_scene_hashgrid", "gpnr")
+LARGE = ("one_scene", "one_scene_hashgrid", "gpnr", "ibrnet")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -119,7 +121,7 @@ def built(name: str, config: dict) -> tuple[System, Example]:
     system = parser.instantiate_classes(parser.parse_object({"model": told})).model
     if isinstance(system, NerfDiff):
         size = system.prior.size if system.prior else 128 if name in LARGE else 64
-        return system, example(data["batch_size"], data["targets"], size, contexts=data.get("contexts", 1))
+        return system, example(data["batch_size"], data["targets"], size, contexts=most(data.get("contexts", 1)))
     if isinstance(system, TextToImage):
         return system, example(data["batch_size"], data["targets"], system.prior.size)
     if isinstance(system, Distill):
@@ -151,6 +153,11 @@ def hold(system: Personalize) -> None:
     system.hold(prior)
     if system.preservation is not None:
         system.class_images = torch.zeros(system.preservation.count, 3, prior.size, prior.size, dtype=torch.uint8)
+
+
+def most(contexts: int | list[int]) -> int:
+    """Input views of a scene, of a number or a range."""
+    return contexts if isinstance(contexts, int) else contexts[-1]
 
 
 def example(

@@ -49,6 +49,15 @@ SMALLER = {
         "model__prior_options__condition_size": 16,
         "samples__scenes": 1,
     },
+    "ibrnet64": {"data__batch_size": 1, "model__rays_per_view": 16, "samples__scenes": 0},
+    "ibrnet": {
+        "model__encoder__sampling": "{samples: 4, importance: 4, sources: 10}",
+        "model__encoder__widths": "[16, 16, 16]",
+        "model__encoder__blocks": "[1, 1, 1]",
+        "model__encoder__features": 4,
+        "model__rays_per_view": 16,
+        "samples__scenes": 0,
+    },
     "pixelnerf64": {
         "model__render__samples": 8,
         "model__render__importance": 4,
