@@ -18,6 +18,7 @@ from vcgen.checkpoints import model_folder
 from vcgen.data.viewpoints import VIEWS
 from vcgen.diffusion.schedule import noise_schedule
 from vcgen.diffusion.text_prior import TextPrior
+from vcgen.encoders.auto_decoder import AutoDecoder
 from vcgen.systems.base import System
 from vcgen.systems.distillation.loop import Distillation
 from vcgen.systems.distillation.system import Distill
@@ -35,6 +36,9 @@ CONFIGS = {
     "cars64": ["cars64"],
     "cars64_prior": ["cars64", "cars64_prior"],
     "lfn64": ["lfn64"],
+    "lfn": ["lfn"],
+    "srn64": ["srn64"],
+    "srn": ["srn"],
     "lfnr64": ["lfnr64"],
     "gpnr64": ["gpnr64"],
     "gpnr": ["gpnr"],
@@ -121,6 +125,8 @@ def built(name: str, config: dict) -> tuple[System, Example]:
     system = parser.instantiate_classes(parser.parse_object({"model": told})).model
     if isinstance(system, NerfDiff):
         size = system.prior.size if system.prior else 128 if name in LARGE else 64
+        if isinstance(system.encoder, AutoDecoder):
+            system.encoder.begin([str(number) for number in range(len(system.encoder.keys))])
         return system, example(data["batch_size"], data["targets"], size, contexts=most(data.get("contexts", 1)))
     if isinstance(system, TextToImage):
         return system, example(data["batch_size"], data["targets"], system.prior.size)

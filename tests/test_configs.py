@@ -34,6 +34,17 @@ PERSONAL = [ROOT / "configs" / f"{name}.yaml" for name in ("textual_inversion", 
 CONFIGS = sorted(
     path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("distill") and path not in PERSONAL
 )
+#: As many codes as there are scenes in ``generated``.
+SMALL_CODES = {
+    "data__batch_size": 2,
+    "data__num_workers": 0,
+    "model__encoder__scenes": 8,
+    "model__encoder__steps": 2,
+    "model__encoder__decoder__hidden": 16,
+    "model__encoder__decoder__width": 16,
+    "model__rays_per_view": 16,
+    "samples__scenes": 1,
+}
 #: What does not change which parts of a configuration are used, only how much they work.
 SMALLER = {
     "nerfdiff": {
@@ -87,6 +98,8 @@ SMALLER = {
         "data__batch_size": 2,
         "data__targets": 1,
     },
+    "lfn": SMALL_CODES,
+    "srn": SMALL_CODES,
     "one_scene": {
         "model__encoder__plane_size": 32,
         "model__render_eval__samples": 8,

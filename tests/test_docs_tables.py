@@ -16,13 +16,16 @@ from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.auto_decoder import AutoDecoder
 from vcgen.encoders.epipolar import EpipolarEncoder
 from vcgen.encoders.ibrnet import IbrNet
-from vcgen.encoders.light_field import LightFieldEncoder
+from vcgen.encoders.image_code import CodeEncoder
+from vcgen.encoders.light_field import LightFieldDecoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_triplane import SceneTriplane
 from vcgen.encoders.scene_voxels import SceneVoxels
+from vcgen.encoders.srn import SrnDecoder
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.evaluation.protocol import ProtocolFile
 from vcgen.evaluation.results import Results
@@ -85,10 +88,13 @@ def test_the_page_of_texts_lists_every_option_of_the_data():
 
 OPTIONS = [
     TriplaneEncoder,
-    LightFieldEncoder,
     IbrNet,
     IbrSampling,
     EpipolarEncoder,
+    CodeEncoder,
+    AutoDecoder,
+    LightFieldDecoder,
+    SrnDecoder,
     TriplaneDecoder,
     RenderOptions,
     NerfDiff,

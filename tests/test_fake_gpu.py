@@ -20,12 +20,15 @@ from text_folder import TINY, tiny_prior
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion import base as diffusion
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.auto_decoder import AutoDecoder
 from vcgen.encoders.epipolar import EpipolarEncoder
 from vcgen.encoders.ibrnet import IbrNet
-from vcgen.encoders.light_field import LightFieldEncoder
+from vcgen.encoders.image_code import CodeEncoder
+from vcgen.encoders.light_field import LightFieldDecoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_voxels import SceneVoxels
+from vcgen.encoders.srn import SrnDecoder
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.ibrnet import IbrSampling
@@ -60,8 +63,14 @@ PHOTOS = ("systems/personalize.py draw", "data/images/photo_augment.py PhotoAugm
 CAPTIONS = ("data/captions.py captions", "data/captions.py color_words", "systems/text2image.py TextToImage.denoising")
 
 
-def light_field() -> LightFieldEncoder:
-    return LightFieldEncoder(8, (8, 8), 8, shared=True, width=8, layers=1)
+def light_field() -> CodeEncoder:
+    return CodeEncoder(LightFieldDecoder(8, 8, shared=True, width=8, layers=1), (8, 8))
+
+
+def srn_with_codes() -> AutoDecoder:
+    made = AutoDecoder(SrnDecoder(8, 8, shared=True, width=8, layers=1, steps=2), 2, steps=2, rays=4)
+    made.begin(["car1", "car2"])
+    return made
 
 
 def epipolar() -> EpipolarEncoder:
@@ -74,6 +83,12 @@ def ibrnet() -> IbrNet:
 
 def triplane() -> TriplaneEncoder:
     return TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32,), layers=1, attention=(False,))
+
+
+def gradients(loss: torch.Tensor, leaves: list[torch.Tensor]) -> list[torch.Tensor | None]:
+    """torch.autograd.grad without autograd's engine."""
+    backward(loss)
+    return [leaf.grad for leaf in leaves]
 
 
 def nerfdiff(encoder: nn.Module | None = None, **changes) -> NerfDiff:
@@ -165,10 +180,18 @@ def test_waits_are_counted_and_other_work_is_not():
 
 @pytest.mark.parametrize(
     "encoder",
-    [triplane, light_field, epipolar, ibrnet, pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration)],
-    ids=["triplane", "light field", "epipolar", "ibrnet", "pixelnerf"],
+    [
+        triplane,
+        light_field,
+        srn_with_codes,
+        epipolar,
+        ibrnet,
+        pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration),
+    ],
+    ids=["triplane", "light field", "srn with codes", "epipolar", "ibrnet", "pixelnerf"],
 )
-def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder):
+def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder, monkeypatch):
+    monkeypatch.setattr(torch.autograd, "grad", gradients)
     fine = RenderOptions(4, importance=4, keep_coarse=True, around_depth=2)
     system, batch = nerfdiff(encoder(), render=fine, background="learned"), example()
     with FakeGpu() as gpu:

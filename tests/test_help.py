@@ -114,8 +114,8 @@ def test_types_are_printed_in_words(hint, text):
         (
             ["--model.help", "NerfDiff"],
             {
-                "Encoder": "EpipolarEncoder IbrNet LightFieldEncoder PixelNerf SceneHashGrid SceneTriplane SceneVoxels"
-                " TriplaneEncoder",
+                "Encoder": "AutoDecoder CodeEncoder EpipolarEncoder IbrNet PixelNerf SceneHashGrid SceneTriplane"
+                " SceneVoxels TriplaneEncoder",
                 "ImagePrior | null": "ViewPrior",
             },
         ),

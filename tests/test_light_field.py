@@ -6,19 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vcgen.cameras import orbit, pinhole
-from vcgen.encoders.light_field import LightFieldEncoder
+from coded import cameras, context, generator, light_fields
+from vcgen.encoders.image_code import CodeEncoder
+from vcgen.encoders.light_field import LightFieldDecoder
 from vcgen.errors import UserError
 from vcgen.fields.light_field import crossing, pluecker
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.types import RayScene, Views
-
-SMALL = {"code": 8, "channels": (8, 8), "hidden": 16, "shared": True, "width": 16, "layers": 1}
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def rays(count: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,18 +22,8 @@ def rays(count: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
     return o, F.normalize(torch.randn(count, 3, generator=made, dtype=torch.float64), dim=-1)
 
 
-def cameras(azimuths: list[float], elevation: float = 20.0):
-    return orbit(torch.tensor(azimuths), torch.full((len(azimuths),), elevation), 1.3, pinhole(1.0), 0.8, 1.8)
-
-
-def context(count: int = 2) -> Views:
-    images = torch.rand(count, 1, 3, 16, 16, generator=generator())
-    return Views(images, cameras([30.0 * (i + 1) for i in range(count)]).reshape(count, 1))
-
-
-def encoder(**options) -> LightFieldEncoder:
-    torch.manual_seed(0)
-    return LightFieldEncoder(**(SMALL | options))
+def encoder(**options) -> CodeEncoder:
+    return CodeEncoder(light_fields(), (8, 8), **options)
 
 
 def test_pluecker_coordinates_are_of_the_ray_and_not_of_the_point_on_it():
@@ -108,6 +93,15 @@ def test_rays_are_seen_from_the_input_camera():
         assert (seen(0.0) - seen(75.0)).abs().max() > 1e-3
 
 
+def test_views_of_an_object_in_a_canonical_pose_give_their_mean_code():
+    made, views = encoder(frame="world"), context(2)
+    both = Views(views.images.transpose(0, 1), views.cameras.reshape(1, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(made(both).code, made(views).code.mean(0, keepdim=True))
+    with pytest.raises(UserError, match="looks at one input view"):
+        encoder()(both)
+
+
 def test_scenes_do_not_see_each_other():
     made, views = encoder(), context()
     target = cameras([0.0, 0.0]).reshape(2, 1)
@@ -134,11 +128,11 @@ def test_published_sizes():
     """397,315 weights of the light field, of which each of the sixteen tensors has two layers of its own: 104.2 million
     (https://github.com/vsitzmann/light-field-networks); the opacity's output is ours."""
     with torch.device("meta"):
-        network = LightFieldEncoder(frame="world").hypernetwork
+        network = LightFieldDecoder().hypernetwork
     opacity = 256 + 1
     sizes = [head.out_features for head in network.heads]
     assert len(sizes) == 16 and sum(sizes) - opacity == 397_315
-    assert sum(p.numel() for p in network.parameters()) - opacity * 257 == 104_215_299
+    assert sum(p.numel() for p in network.parameters()) - opacity * 257 == 104_231_683
 
 
 def test_no_mesh_is_made_of_it():

@@ -1,13 +1,13 @@
 """What every encoder is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from vcgen.errors import UserError
-from vcgen.types import Field, Scene, Views
+from vcgen.types import Example, Field, Scene, Views
 
 
 class Recipe(NamedTuple):
@@ -30,9 +30,19 @@ class Encoder(nn.Module, ABC):
     #: Names of the penalties that its scenes add to a training step's losses, see :class:`vcgen.types.RayRendering`.
     penalties: tuple[str, ...] = ()
 
+    #: Whether it knows training scenes by their keys, which changed ones must not have, too.
+    knows_keys = False
+
     @abstractmethod
     def forward(self, context: Views) -> Scene:
         """context: (batch, n) views -> ``batch`` scenes."""
+
+    def begin(self, keys: Sequence[str]) -> None:
+        """Told, before training begins, of which scenes it will learn; to most encoders that does not matter."""
+
+    def known(self, example: Example) -> Scene:
+        """The scenes of a training batch; those of its context, unless an encoder has them by their keys."""
+        return self(example.context)
 
     def recipe(self, scene: Scene, arguments: Mapping[str, Any]) -> Recipe:
         """Of the first of scenes that it made and that were finetuned since. arguments: its own, as in a model folder.

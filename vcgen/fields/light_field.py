@@ -2,7 +2,7 @@
 one evaluation of a network, without density and without samples along it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.cameras import rotate
+from vcgen.fields.coded import CodedScene, linear, normalized_layers, premultiplied
 from vcgen.rays import Rays
 from vcgen.types import RayRendering
 
@@ -55,20 +55,10 @@ def crossing(
 
 
 @dataclass(frozen=True)
-class LightField:
+class LightField(CodedScene):
     """A :class:`vcgen.types.RayScene`: per scene one network from a ray's Pluecker coordinates to color and opacity.
 
-    center: (batch, 3), radius: (batch,) of the sphere that holds the object, in the world. axes: (batch, 3, 3), whose
-        columns are the axes along which rays are described, about the center. weights: per layer a matrix (batch, out,
-        in) and a bias (batch, out); all layers but the last end in normalization and ReLU, the last has four outputs.
-    code: (batch, channels), what the weights were made from.
-    """
-
-    center: Tensor
-    radius: Tensor
-    axes: Tensor
-    weights: Sequence[tuple[Tensor, Tensor]]
-    code: Tensor
+    All of its layers but the last end in normalization and ReLU, the last has four outputs."""
 
     #: One evaluation for the color, eight for the depth.
     queries = 9
@@ -78,25 +68,19 @@ class LightField:
         gradients flow (training) it is the exit's, since nothing learns from it.
         """
         with torch.autocast(rays.origins.device.type, enabled=False):  # eight bits do not tell neighboring rays apart
-            seen = self.seen(rays.origins, rays.directions)
+            color, alpha = premultiplied(self.seen(rays.origins, rays.directions))
             depth = rays.far
             if not torch.is_grad_enabled():
                 start, end = rays.at(torch.stack([rays.near, rays.far], -1)).unbind(-2)
-                depth = rays.near + (rays.far - rays.near) * crossing(self.seen, start, end)
-        alpha = seen[..., 3]
-        penalties = {"latent": self.code.float().square().mean()}
-        return RayRendering(seen[..., :3], alpha, alpha * depth, penalties=penalties)
+                depth = rays.near + (rays.far - rays.near) * crossing(self.shown, start, end)
+        return RayRendering(color, alpha, alpha * depth, penalties={"latent": self.size})
 
     def seen(self, origins: Tensor, directions: Tensor) -> Tensor:
-        """Rays (batch, n, 3) in the world -> (batch, n, 4): premultiplied color and opacity, in [0, 1].
+        """Rays (batch, n, 3) in the world -> the network's outputs (batch, n, 4)."""
+        *hidden, last = self.weights
+        return linear(normalized_layers(pluecker(*self.local(origins, directions)), hidden), last)
 
-        Published: three outputs, an opaque image. The opacity is ours, so that objects are learned from images with
-        alpha, over any background."""
-        turned = self.axes.float().transpose(-1, -2)
-        x = pluecker(rotate(origins - self.center[:, None], turned), rotate(directions, turned))
-        *hidden, (last, offset) = self.weights
-        for matrix, bias in hidden:
-            x = torch.baddbmm(bias.float()[:, None], x, matrix.float().transpose(1, 2))
-            x = F.layer_norm(x, x.shape[-1:]).relu()
-        x = torch.baddbmm(offset.float()[:, None], x, last.float().transpose(1, 2)).sigmoid()
-        return torch.cat([x[..., :3] * x[..., 3:], x[..., 3:]], -1)
+    def shown(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """Rays (batch, n, 3) in the world -> premultiplied color and opacity, (batch, n, 4)."""
+        color, alpha = premultiplied(self.seen(origins, directions))
+        return torch.cat([color, alpha[..., None]], -1)

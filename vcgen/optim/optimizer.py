@@ -151,6 +151,41 @@ class MuonAdamW(torch.optim.AdamW):
         return gradient.lerp(state["momentum"], self.momentum)
 
 
+class Rows(nn.Embedding):
+    """A table whose other rows stay bitwise as they are, see :func:`hold_other_rows`."""
+
+
+def hold_other_rows(optimizer: torch.optim.Optimizer, tables: Iterable[nn.Parameter]) -> None:
+    """Have every step leave the rows of ``tables`` that have no gradient, and their moments, as they were.
+
+    An optimizer of dense gradients takes them for rows with a gradient of zero: it moves them by their momentum and
+    their weight decay, and lets their moments fade. torch.optim.SparseAdam does not, but is another optimizer, for
+    other gradients, which neither clip nor average over processes; so the rows are put back after a step.
+    """
+    tables, before = list(tables), dict[nn.Parameter, list[Tensor]]()
+
+    def note(*_: Any) -> None:
+        before.update({table: [part.detach().clone() for part in parts_of(table)] for table in tables})
+
+    def put_back(*_: Any) -> None:
+        for table in tables:
+            old = before.pop(table, [])  # of a step inside of a step, which Muon's is, the inner one has seen to it
+            if table.grad is not None:
+                seen = table.grad.ne(0).any(1, keepdim=True)
+                # at the first step the moments are new, and zero where there was no gradient
+                for part, was in zip(parts_of(table), old, strict=False):
+                    part.copy_(torch.where(seen, part, was))
+
+    def parts_of(table: nn.Parameter) -> list[Tensor]:
+        state = optimizer.state.get(table, {})
+        moments = [value for _, value in sorted(state.items()) if torch.is_tensor(value) and value.shape == table.shape]
+        return [table.detach(), *moments]
+
+    if tables:
+        optimizer.register_step_pre_hook(note)
+        optimizer.register_step_post_hook(put_back)
+
+
 #: Coefficients a, b, c of the Newton-Schulz iteration x <- (a + b g + c g^2) x with g = x x^T (the Muon post).
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 

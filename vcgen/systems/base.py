@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from vcgen.diffusion.base import ImagePrior
 from vcgen.errors import UserError
-from vcgen.optim.optimizer import OptimizerOptions, average_gradients, clip_gradients, total_norm
+from vcgen.optim.optimizer import OptimizerOptions, Rows, average_gradients, clip_gradients, hold_other_rows, total_norm
 from vcgen.random import run_seed, seeded
 from vcgen.schema import NotNegative
 from vcgen.types import Example, FieldModel
@@ -180,6 +180,7 @@ class System(pl.LightningModule, ABC):
             self.parameters(),
             [cast(nn.Parameter, m.weight) for m in self.modules() if isinstance(m, torch.nn.Embedding)],
         )
+        hold_other_rows(optimizer, [cast(nn.Parameter, m.weight) for m in self.modules() if isinstance(m, Rows)])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.factor(step, self.progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

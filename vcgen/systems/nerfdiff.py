@@ -149,6 +149,13 @@ class NerfDiff(FieldSystem):
             self.patches.check(data.image_size)
             if isinstance(perceptual := self.patch_losses.get("perceptual"), PerceptualLoss):
                 perceptual.load()
+        if stage == "fit" and self.encoder.knows_keys:
+            if data.augments:
+                raise UserError(
+                    "data.mirror and data.permute_colors make other scenes under the same keys, and"
+                    f" {type(self.encoder).__name__} learns one code for each key; set both to false"
+                )
+            self.encoder.begin(data.keys)
         if stage == "fit" and not self.train_field:
             if self.prior is None:
                 raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")
@@ -172,7 +179,7 @@ class NerfDiff(FieldSystem):
         "denoising": the prior's.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_field):
-            field = self.field(example.context)
+            field = self.encoder.known(example)
         losses, self.work = {}, {}
         if self.train_field:
             losses = self.color_losses(field, example.target, generator)

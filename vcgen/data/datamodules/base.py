@@ -1,7 +1,7 @@
 """What every data module is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,19 @@ class SceneDataModule(pl.LightningDataModule, ABC):
     #: The most input views of a scene, in training and validation.
     most_contexts: int = 1
     on_error: OnError = "stop"
+    #: Whether a scene may be changed at random and keep its key.
+    augments: bool = False
     trainer: pl.Trainer  # None until Lightning sets it, before its hooks
 
     @property
     @abstractmethod
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the images; known after ``setup``."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys of all training scenes, in stored order; known after ``setup``. Here they have none."""
+        return ()
 
     @abstractmethod
     def input_camera(self) -> InputCamera:

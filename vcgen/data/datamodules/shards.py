@@ -94,7 +94,7 @@ class ShardData(SceneDataModule):
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
-        self.augment = Augmentation(mirror, permute_colors)
+        self.augment, self.augments = Augmentation(mirror, permute_colors), mirror or permute_colors
         self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
         self.position = Position()
         self.stream: SceneStream | None = None
@@ -112,7 +112,7 @@ class ShardData(SceneDataModule):
             parts = [index.hold_out(self.hold_out, families) for index in indices]
             indices, self.val_index = [kept for kept, _ in parts], joined([held for _, held in parts])
         self.train_index = joined(indices)
-        self.identity = identity(entry.key for _, entry in self.train_index.samples)
+        self.identity = identity(self.keys)
         self.faults = {
             stage: Faults(index) for stage, index in (("train", self.train_index), ("val", self.val_index)) if index
         }
@@ -137,6 +137,11 @@ class ShardData(SceneDataModule):
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the images."""
         return self.train_index.image_size
+
+    @property
+    def keys(self) -> list[str]:
+        """See :meth:`SceneDataModule.keys`."""
+        return [entry.key for _, entry in self.train_index.samples]
 
     def input_camera(self) -> InputCamera:
         """See :meth:`SceneDataModule.input_camera`: that of the first scene."""
