@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import common  # noqa: E402
+import limits  # noqa: E402
 import which_ssim  # noqa: E402
 from field_parts import learning_times  # noqa: E402
 from options import OPTIONS  # noqa: E402
@@ -103,6 +105,29 @@ def test_forms_of_ssim_are_compared_on_two_folders_of_images(tmp_path):
     apart = rows[0]["ssim_gauss"] - rows[0]["ssim"]
     line = f"| `ssim_gauss` | {rows[0]['ssim_gauss']:.4f} | {apart:+.4f} | {apart:+.4f} to {apart:+.4f} |"
     assert line in lines and {line.count("|") for line in lines} == {5}
+
+
+def test_the_map_of_limits_shows_what_evaluations_found(tmp_path):
+    """Of an evaluation the named groups count; a gap needs both of its sides; filed rows can be read again."""
+    images = [{"group": group, "psnr": psnr, "ssim": 0.5} for group, psnr in (("a", 20.0), ("b", 22.0), ("c", 40.0))]
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "results.json").write_text(json.dumps({"images": images}))
+    first = {"name": "one", "data": "kit", "core_hours": 1, "steps": 9, "trained": "eval", "trained_groups": ["a", "b"]}
+    first |= {"held_out": None, "test": {"psnr": 20.5, "lpips_squeeze": 0.2}}
+    second = {**first, "name": "two", "data": "mix", "core_hours": 2, "trained": None, "test": {"psnr": 21.5}}
+    (tmp_path / "runs.json").write_text(json.dumps([first, second]))
+    runs = limits.read(tmp_path / "runs.json")
+    (tmp_path / "filed.json").write_text(json.dumps({"rows": runs}))
+    assert limits.read(tmp_path / "filed.json") == runs and runs[0]["trained"]["psnr"] == 21.0
+    *_, one, two = limits.table(runs)
+    assert [cell.strip() for cell in one.split("|")[5:9]] == ["20.50", "", "0.200", ""] and one.endswith(
+        "21.00 | +0.50 |"
+    )
+    assert two.endswith("| 21.50 |  |  |  |  |  |  |  |  |  |") and {one.count("|"), two.count("|")} == {15}
+    circles = [node.attrib for node in ET.fromstring(limits.figure(runs)).iter() if node.tag.endswith("circle")]
+    assert len(circles) == 2 + 3 + 1  # keys, PSNR of three evaluations, LPIPS of one
+    best = min((circle for circle in circles[:3]), key=lambda circle: float(circle["cy"]))
+    assert float(best["cy"]) == 20 and float(best["cx"]) == limits.WIDTH
 
 
 @pytest.mark.slow
