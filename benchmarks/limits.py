@@ -31,6 +31,8 @@ def main() -> None:
     again = options.quick or not options.files
     files = sorted(RESULTS.glob("*_limits_*.json"))[-1:] if again else options.files
     runs = [run for file in files for run in read(file)]
+    if not runs:
+        parser.error("no runs are filed: give a RUNS.json")
     lines = table(runs)
     print("\n".join(lines))
     options.figure.parent.mkdir(parents=True, exist_ok=True)
