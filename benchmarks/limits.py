@@ -73,7 +73,7 @@ def table(runs: Sequence[dict]) -> list[str]:
     lines.append("| --- " * 14 + "|")
     for run in runs:
         trained, held_out, test = (run[name] or {} for name in SETS)
-        cells = [f"{run['core_hours']:.2f}", run["steps"]]
+        cells = [f"{run['core_hours']:.2f}", run["steps"] or ""]
         cells += [figure_of(values, metric) for values in (test, held_out) for metric in METRICS]
         gap = f"{trained['psnr'] - test['psnr']:+.2f}" if "psnr" in trained and "psnr" in test else ""
         cells += [figure_of(trained, "psnr"), gap]
