@@ -23,6 +23,7 @@ from vcgen.metrics.image import COLUMNS, FURTHER, Metrics
 MODEL, DATA = ROOT / "data" / "pretrained" / "cars64", ROOT / "data" / "cars64" / "test"
 FORMS = [name for name in COLUMNS if name.startswith("ssim")]
 PSNRS = ["psnr", "psnr_unclamped"]
+SHOWN = [name for name in FURTHER if name in (*PSNRS, *FORMS)]
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
 def shipped(quick: bool) -> list[dict[str, float]]:
     """The shipped model on the bundled test cars: the metrics of each image."""
     protocol = load_protocol(ROOT / "configs" / "protocols" / f"cars64_view0{'_sparse' if quick else ''}.json")
-    settings = Settings(lpips=(), named=tuple(FURTHER))
+    settings = Settings(lpips=(), named=tuple(SHOWN))
     with tempfile.TemporaryDirectory() as out:
         origin = Origin(MODEL.name, model_folder.hashes(str(MODEL)))
         results = evaluate_system(model_folder.load(str(MODEL), "cpu"), DATA, protocol, Path(out), origin, settings)
@@ -54,7 +55,7 @@ def shipped(quick: bool) -> list[dict[str, float]]:
 
 def folders(prediction: Path, truth: Path) -> list[dict[str, float]]:
     """The metrics of each pair of images of one name."""
-    metrics = Metrics(tuple(FURTHER.values()))
+    metrics = Metrics([FURTHER[name] for name in SHOWN])
     names = [path.name for path in sorted(prediction.iterdir()) if (truth / path.name).is_file()]
     return [row for name in names for row in metrics(*(over_white(folder / name) for folder in (prediction, truth)))]
 
