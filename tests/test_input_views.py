@@ -11,6 +11,8 @@ from training import refusal, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.diffusion.prior import ViewPrior
+from vcgen.encoders.image_code import CodeEncoder
+from vcgen.encoders.light_field import LightFieldDecoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.errors import UserError
@@ -35,6 +37,10 @@ def triplanes() -> TriplaneEncoder:
     return TriplaneEncoder(TriplaneDecoder(8, 8), 16, 8, (32, 32), 1, (False, False))
 
 
+def light_fields() -> CodeEncoder:
+    return CodeEncoder(LightFieldDecoder(8, hidden=8, shared=True, width=8, layers=1), (8, 8))
+
+
 def test_evaluate_refuses_a_protocol_with_more_views_than_the_model_looks_at(tmp_path, capsys):
     protocol = json.loads((ROOT / "configs" / "protocols" / "cars64_view0_sparse.json").read_text())
     (tmp_path / "two.json").write_text(json.dumps({**protocol, "context": [0, 5]}))
@@ -45,7 +51,7 @@ def test_evaluate_refuses_a_protocol_with_more_views_than_the_model_looks_at(tmp
         "out": tmp_path / "out",
     }
     words = [word for name, place in places.items() for word in (f"--{name}", str(place))]
-    assert cli.main(["evaluate", *words, "--lpips", "none", "--baselines"]) == 2
+    assert cli.main(["evaluate", *words, "--lpips", "none", "--baselines", "--distill"]) == 2
     error = capsys.readouterr().err
     assert "protocol cars64_view0_sparse gives 2 input views" in error and "looks at 1: use a protocol with 1" in error
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
@@ -57,7 +63,7 @@ def test_what_looks_at_one_view_refuses_two():
         Rendering(*(torch.rand(1, 1, n, 16, 16) for n in (3, 1, 1))),
     )
     for name, look in {
-        "TriplaneEncoder": triplanes(),
+        "CodeEncoder": light_fields(),
         "the diffusion prior": lambda given: prior.condition(seen, given, torch.ones(1, 1), torch.ones(1, 1)),
     }.items():
         look(views(1))
@@ -67,7 +73,7 @@ def test_what_looks_at_one_view_refuses_two():
 
 def test_the_limit_is_that_of_the_encoder_and_of_distillation():
     two = Protocol("two", (0, 1), "all others", (16, 16))
-    assert NerfDiff(triplanes()).most_views == 1 and NerfDiff(PixelNerf(first_pool=False, width=16)).most_views is None
+    assert NerfDiff(light_fields()).most_views == 1 and NerfDiff(triplanes()).most_views is None
     two.check_views("m", None)
     PROTOCOL.check_views("m", 1)
     with pytest.raises(UserError, match="gives 2 input views, m looks at 1"):
@@ -80,8 +86,9 @@ def test_the_limit_is_that_of_the_encoder_and_of_distillation():
 def test_a_training_with_more_views_than_the_encoder_looks_at_is_refused(
     config, tmp_path, capsys, option, value, given
 ):
-    line = refusal(capsys, vcgen("fit", config, tmp_path / "run", **{option: value}))
-    assert f"gives {given} input views, model.encoder (TriplaneEncoder) looks at 1: lower them" in line
+    options = dict(model__encoder="CodeEncoder", model__encoder__decoder="LightFieldDecoder")
+    line = refusal(capsys, vcgen("fit", config, tmp_path / "run", **options, **{option: value}))
+    assert f"gives {given} input views, model.encoder (CodeEncoder) looks at 1: lower them" in line
 
 
 def test_pixelnerf_sees_all_of_its_views():

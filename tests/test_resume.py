@@ -54,16 +54,7 @@ def test_a_resumed_training_equals_one_that_never_stopped(
 
 @pytest.mark.slow
 def test_a_resumed_training_draws_the_numbers_of_input_views_of_one_that_never_stopped(config, tmp_path):
-    options = dict(
-        trainer__max_steps=4,
-        data__contexts="[1,3]",
-        data__val="null",
-        data__num_workers=2,
-        model__encoder="PixelNerf",
-        model__encoder__first_pool="false",
-        model__encoder__width=16,
-        model__encoder__radius=0.51,
-    )
+    options = dict(trainer__max_steps=4, data__contexts="[1,3]", data__val="null", data__num_workers=2)
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
     halt = dict(trainer__callbacks__plus="training.Witness", trainer__callbacks__stop=2)
     assert vcgen("fit", config, tmp_path / "parts", **options, **halt) == 0

@@ -47,9 +47,15 @@ class Views:
         """
         if (count := self.cameras.shape[1]) != 1:
             raise UserError(
-                f"{who} looks at one input view, here are {count}: give one, or use PixelNerf, which looks at several"
+                f"{who} looks at one input view, here are {count}: give one, or use TriplaneEncoder or"
+                " PixelNerf, which look at several"
             )
         return self[:, 0]
+
+    def reshape(self, *shape: int) -> "Views":
+        """The same views in another batch shape."""
+        alpha = None if self.alpha is None else self.alpha.reshape(*shape, *self.alpha.shape[-3:])
+        return Views(self.images.reshape(*shape, *self.images.shape[-3:]), self.cameras.reshape(*shape), alpha)
 
     def __getitem__(self, index: Any) -> "Views":
         return Views(self.images[index], self.cameras[index], None if self.alpha is None else self.alpha[index])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
 from vcgen.encoders.base import Encoder, Recipe
+from vcgen.fields.pooled import PooledTriplanes, pooled
 from vcgen.fields.triplane import Projection, TriplaneDecoder, TriplaneField
 from vcgen.schema import GROUPS, HEAD, AtLeastOne, Length, PlaneSide, check_levels
 from vcgen.types import Scene, Views
@@ -20,8 +21,9 @@ from vcgen.types import Scene, Views
 class TriplaneEncoder(Encoder):
     """One input view -> :class:`TriplaneField` in that view's camera space (NerfDiff, arXiv 2302.10109, section 3.1).
 
-    Only relative poses matter: no canonical frame is used. A perspective view of the sphere is wider than the sphere:
-    ``half_size`` should be at least radius / sqrt(1 - (radius / distance)^2).
+    Several, of cameras that look at one point, give a field each, which are pooled (ours, see
+    :class:`PooledTriplanes`). Only relative poses matter: no canonical frame is used. A perspective view of the sphere
+    is wider than the sphere: ``half_size`` should be at least radius / sqrt(1 - (radius / distance)^2).
 
     Args:
         decoder: Turns plane features into density and color.
@@ -36,8 +38,6 @@ class TriplaneEncoder(Encoder):
         half_size: Half the side of the box that the planes span, in world units.
         projection: How points are projected onto the planes that face the camera: "orthographic" or "perspective".
     """
-
-    most_views = 1
 
     def __init__(
         self,
@@ -76,9 +76,14 @@ class TriplaneEncoder(Encoder):
             nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, plane_channels, 3, padding=1)
         )
 
-    def forward(self, context: Views) -> TriplaneField:
-        """context: (batch, 1) views -> a field of ``batch`` scenes."""
-        view = context.only("TriplaneEncoder")
+    def forward(self, context: Views) -> TriplaneField | PooledTriplanes:
+        """context: (batch, n) views -> a field of ``batch`` scenes."""
+        count = context.cameras.shape[1]
+        fields = self.field_of(context.reshape(-1))
+        return fields if count == 1 else pooled(fields, count)
+
+    def field_of(self, view: Views) -> TriplaneField:
+        """view: (batch,) views -> a field of ``batch`` scenes."""
         camera = view.cameras
         image = self.resample(view.on(1.0), camera)
         signed = image * 2 - 1

@@ -194,7 +194,7 @@ class Protocol:
         if most is not None and (given := self.most_context) > most:
             raise UserError(
                 f"protocol {self.name} gives {given} input views, {model} looks at {most}: use a protocol with {most},"
-                " or a model that looks at several, as PixelNerf without distillation"
+                " or a model that looks at several, without distillation"
             )
 
     def check_data(self, image_size: tuple[int, int], split: str, folder: Path) -> None:

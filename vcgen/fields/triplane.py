@@ -78,7 +78,8 @@ class TriplaneField:
     frame: (batch, 4, 4) box-to-world rigid transform, its origin the scene's center. half_size: half the box's side in
         world units.
     radius: (batch,) sphere inside which density may be non-zero.
-    eye_distance: perspective only: distance of the camera from the box center along the box's -z axis, in world units.
+    eye_distance: distance of the camera from the box center along the box's -z axis, in world units; 0 where there is
+        none, and the projection is orthographic.
     """
 
     planes: Float[Tensor, "batch 3 channels size size"]
@@ -117,14 +118,24 @@ class TriplaneField:
 
     def plane_coordinates(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n 3 2"]:
         """World points (batch, n, 3) -> (batch, n, 3, 2) coordinates in the planes, [-1, 1] over the box."""
-        local = rotate(points - self.center[:, None], self.frame[:, :3, :3].mT) / self.half_size
-        x, y, z = local.unbind(-1)
-        u, v = x, y
-        if self.projection == "perspective":
-            # Similar triangles: where the ray from the eye through the point crosses the box's middle plane z = 0.
-            scale = self.eye_distance / (self.eye_distance + z * self.half_size)
-            u, v = x * scale, y * scale
+        x, y, z = self._in_box(points).unbind(-1)
+        u, v = self._from_eye(x, y, z) if self.projection == "perspective" else (x, y)
         return torch.stack([u, v, x, z, z, y], -1).unflatten(-1, (3, 2))
+
+    def along_rays(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n 3"]:
+        """World points (batch, n, 3) -> (batch, n, 3) coordinates along the eye's rays, [-1, 1] over the box: column
+        and row on the middle plane, and z.
+        """
+        x, y, z = self._in_box(points).unbind(-1)
+        return torch.stack([*self._from_eye(x, y, z), z], -1)
+
+    def _in_box(self, points: Tensor) -> Tensor:
+        return rotate(points - self.center[:, None], self.frame[:, :3, :3].mT) / self.half_size
+
+    def _from_eye(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        # Similar triangles: where the ray from the eye through the point crosses the box's middle plane z = 0.
+        scale = self.eye_distance / (self.eye_distance + z * self.half_size)
+        return x * scale, y * scale
 
     def weights(self) -> FieldWeights:
         """Planes and decoder."""
