@@ -113,6 +113,9 @@ def test_a_scene_of_latents_learns_without_an_encoder_and_is_decoded_to_be_seen(
     assert seen.rgb.shape == (1, 1, 3, 12, 12) and lit.rgb.shape == normals.shape == (1, 1, 3, 16, 16)
     assert float(seen.rgb.min()) >= 0 and float(seen.rgb.max()) <= 1
     torch.testing.assert_close(seen.rgb[..., 0, 0], (0 * seen.rgb + 0.5)[..., 0, 0], atol=0.1, rtol=0)  # nearly empty
+    del made.text_prior
+    with pytest.raises(UserError, match="use field/ in the run's folder"):
+        made.render(made.field(made.reference), made.reference.cameras, (4, 4))
     images = latent_system(guidance=Brighter())
     losses(images)["sds"].backward()
     assert float(images.scene.voxels.features.grad.abs().sum()) > 0

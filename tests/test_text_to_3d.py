@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import yaml
 
 import small_realfusion
 from small_text_to_3d import CONFIG, losses, system
@@ -129,3 +130,26 @@ def test_cameras_light_background_and_noise_follow_the_run():
     assert 0.2 <= min(lights) < 0.3 < 0.7 < max(lights) <= 0.8
     colors = [draw_color(made.options, torch.device("cpu"), noise) for _ in range(60)]
     assert 15 < sum(color == 1.0 if isinstance(color, float) else False for color in colors) < 45
+
+
+@pytest.mark.integration
+def test_latents_and_a_student_go_on_bitwise_and_leave_a_scene_in_colors(place, tmp_path):
+    given = yaml.safe_load((place / "given.yaml").read_text())
+    voxels = {"size": 8, "half_size": 0.75, "radius": 0.75, "colors": "latent", "blob": [6.0, 0.2]}
+    given["model"]["init_args"] |= {
+        "scene": {"class_path": "SceneVoxels", "init_args": voxels},
+        "guidance": {"class_path": "VSD", "init_args": {"student": {"rank": 2}}},
+    }
+    given["model"]["init_args"]["options"] |= {"render_size": 8, "albedo_only": 1.0}
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump(given))
+    assert vcgen("fit", tmp_path / "given.yaml", tmp_path / "whole") == 0
+    stop = {"trainer__callbacks": "training.Witness", "trainer__callbacks__stop": 2}
+    assert vcgen("fit", tmp_path / "given.yaml", tmp_path / "parts", **stop) == 0
+    assert vcgen("fit", tmp_path / "given.yaml", tmp_path / "parts", ckpt_path="last") == 0
+    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert any(name.startswith("guidance.student.up") for name in whole)
+    alone, points = model_folder.load(tmp_path / "whole" / "field"), torch.rand(1, 50, 3) - 0.5
+    density, color = alone.field(small_realfusion.photo().context)(points, points)
+    assert color.shape == (1, 50, 3) and 0 <= float(color.detach().min()) <= float(color.detach().max()) <= 1
+    assert bool((density > 0).all())

@@ -152,7 +152,11 @@ class TextTo3D(FieldSystem):
             return self.decoded(field, cameras, seen, background) if self.scene.latent else seen
 
     def decoded(self, field: Field, cameras: Cameras, seen: Rendering, background: float = 1.0) -> Rendering:
-        """A rendering of latents, by cameras (1, views), as images."""
+        """A rendering of latents, by cameras (1, views), as images. Raises UserError without the prior, as of a model
+        folder.
+        """
+        if "text_prior" not in vars(self):
+            raise UserError("latents are shown by their prior, which is not here: use field/ in the run's folder")
         return in_colors(seen, self.latents(field, cameras), self.text_prior, background)
 
     def latents(self, field: Field, cameras: Cameras) -> Rendering:
