@@ -48,10 +48,10 @@ class Student(nn.Module):
             self.down.append(torch.randn(self.rank, layer.in_features, device=device) / math.sqrt(layer.in_features))
             self.up.append(torch.zeros(layer.out_features, self.rank, device=device))
         width = prior.unet.time_embedding.linear_2.out_features
-        last = nn.Linear(width, width)
+        last = nn.Linear(width, width, device=device)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.camera = nn.Sequential(nn.Linear(NUMBERS, width), nn.SiLU(), last).to(device)
+        self.camera = nn.Sequential(nn.Linear(NUMBERS, width, device=device), nn.SiLU(), last)
 
     def layers(self) -> list[nn.Linear]:
         """What of the prior is changed. Raises UserError without one."""
