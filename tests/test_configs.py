@@ -18,7 +18,7 @@ from scenes import looking_inwards, make_record, noise, png
 from text_folder import tiny_folder
 from training import load, vcgen
 from vcgen.checkpoints import model_folder as folder
-from vcgen.checkpoints.build import build_system
+from vcgen.checkpoints.build import build_system, full_name
 from vcgen.data.shards.files import write_shards
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.training import fit  # noqa: F401  (makes the classes known by short names)
@@ -121,6 +121,12 @@ TEXT_TO_3D = {
     "model__render__samples": 8,
     "model__render_eval__samples": 8,
 }
+SLOW = ("nerfdiff", "nerfdiff_400m", "genvs")
+SMALLER["genvs64_prior"] = SMALLER["cars64_prior"]
+SMALLER["genvs"] = {k: v for k, v in SMALLER["nerfdiff"].items() if "plane" not in k and "decoder" not in k} | {
+    "model__prior__channels": "[32, 32, 32, 32, 32]",
+    "data__batch_size": 2,
+}
 SMALLER["nerfdiff_400m"] = SMALLER["nerfdiff"] | {
     "model__prior__channels": "[32, 32, 32, 32, 32]",
     "trainer__strategy": "auto",
@@ -163,7 +169,7 @@ def untrained(base: Path, place: Path) -> Path:
     """A model folder as `vcgen export` would make it of a training with this configuration, but with random weights."""
     model = yaml.safe_load(base.read_text())["model"]
     config: dict[str, Any] = {
-        "class_path": f"vcgen.systems.nerfdiff.{model['class_path']}",
+        "class_path": full_name(model["class_path"], ()),
         "init_args": model["init_args"],
         "image_size": [64, 64],
         "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8},
@@ -174,11 +180,7 @@ def untrained(base: Path, place: Path) -> Path:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem.startswith("nerfdiff") else ())
-        for path in CONFIGS
-    ],
+    "path", [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in SLOW else ()) for path in CONFIGS]
 )
 def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     options = {

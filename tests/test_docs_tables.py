@@ -15,9 +15,11 @@ from vcgen.data.datamodules.prompt import PromptData
 from vcgen.data.images.photo_augment import PhotoAugmentation
 from vcgen.data.shards.files import INDEX, read_index
 from vcgen.data.viewpoints import ViewpointOptions
+from vcgen.diffusion.feature_prior import FeaturePrior
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.auto_decoder import AutoDecoder
 from vcgen.encoders.epipolar import EpipolarEncoder
+from vcgen.encoders.feature_volume import FeatureVolume
 from vcgen.encoders.ibrnet import IbrNet
 from vcgen.encoders.image_code import CodeEncoder
 from vcgen.encoders.light_field import LightFieldDecoder
@@ -95,6 +97,8 @@ OPTIONS = [
     AutoDecoder,
     LightFieldDecoder,
     SrnDecoder,
+    FeatureVolume,
+    FeaturePrior,
     TriplaneDecoder,
     RenderOptions,
     NerfDiff,

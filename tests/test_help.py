@@ -109,14 +109,14 @@ def test_types_are_printed_in_words(hint, text):
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (["--help"], {"System": "NerfDiff RealFusion TextTo3D Distill Personalize TextToImage"}),
+        (["--help"], {"System": "NerfDiff GeNVS RealFusion TextTo3D Distill Personalize TextToImage"}),
         (["--help"], {"SceneDataModule": "ShardData SceneData PhotoData PromptData ImageData"}),
         (
             ["--model.help", "NerfDiff"],
             {
-                "Encoder": "AutoDecoder CodeEncoder EpipolarEncoder IbrNet PixelNerf SceneHashGrid SceneTriplane"
-                " SceneVoxels TriplaneEncoder",
-                "ImagePrior | null": "ViewPrior",
+                "Encoder": "AutoDecoder CodeEncoder EpipolarEncoder FeatureVolume IbrNet PixelNerf SceneHashGrid"
+                " SceneTriplane SceneVoxels TriplaneEncoder",
+                "ImagePrior | null": "FeaturePrior ViewPrior",
             },
         ),
         (["--model.help", "TextTo3D"], {"SceneHashGrid | OptimizedScene": "SceneHashGrid SceneVoxels"}),

@@ -19,12 +19,12 @@ HERE = Path(__file__).parent
 #: Tests that call what has shapes as types, and pass in a few minutes. Not here: tests whose stand-ins are no whole
 #: fields (nerfdiff, not_finite), those of files, packing and commands, which have no shapes, and those that train.
 CALLERS = """
-    antialias auto_decoder cameras contracts distillation epipolar evaluate framing geometry guidance hashgrid ibrnet
-    input_views janus joint learned_scene light_field lookup maps mesh mesh_cameras mesh_command mesh_files mesh_truth
-    mesh_views meshes model pixelnerf plausible prior rasterizer ray_scene rays realfusion realfusion_monitor render
-    render_command render_options samples score_distillation shaded shading shapes signed_distance source_views
-    srn_scene statistics synthesis synthesized_objects tetrahedra textures triplane types upright validation
-    viewpoints
+    antialias auto_decoder cameras contracts distillation epipolar evaluate feature_prior feature_volume framing
+    genvs geometry guidance hashgrid ibrnet input_views janus joint learned_scene light_field lookup maps mesh
+    mesh_cameras mesh_command mesh_files mesh_truth mesh_views meshes model pixelnerf plausible prior rasterizer
+    ray_scene rays realfusion realfusion_monitor render render_command render_options samples score_distillation
+    shaded shading shapes signed_distance source_views srn_scene statistics synthesis synthesized_objects tetrahedra
+    textures triplane types upright validation viewpoints
 """.split()
 checked = pytest.mark.skipif("CHECK_SHAPES" not in os.environ, reason="run by test_all_shapes_are_kept")
 

@@ -116,19 +116,21 @@ class Pipeline:
         fill: float = 0.78,
         as_is: bool = False,
         sampler: "Sampler" = "ddim",
+        along: bool = False,
     ) -> Tensor:
         """Images (n, 3, height, width) in [0, 1] at cameras (n,), drawn together from the diffusion prior: sharp, each
-        by itself.
+        by itself. along: drawn one after another instead, each given earlier ones, so that neighbors agree (a GeNVS).
 
         steps: of the sampler. seed: of the noise; the same gives the same images. guidance_scale: of the
         classifier-free kind, 1 for none; None: 1.5, or 1 where the prior was trained without condition dropout.
         strength: below 1, sampling starts from the field's rendering, noised to this fraction of the schedule: closer
         to it, less sharp.
         sampler: "ddim", or "dpm++" for DPM-Solver++ (arXiv 2211.01095), both of diffusers. Raises UserError for a model
-        without a prior and for an unknown sampler."""
+        without a prior, for an unknown sampler, and with ``along`` for a model that is no GeNVS."""
         noise = torch.Generator(self.system.device).manual_seed(seed)
         views = cameras.to(self.system.device).reshape(1, len(cameras.near))
         context = self.context(image, fill, as_is)
-        return self.system.sample(
+        draw = self.system.sample_along if along else self.system.sample
+        return draw(
             context, views, noise, steps=steps, guidance_scale=guidance_scale, strength=strength, sampler=sampler
         )[0]

@@ -255,3 +255,18 @@ class FieldModel(nn.Module, ABC):
             "this model has no diffusion prior to sample from: use reconstruct and render, or a model trained with"
             " model.prior"
         )
+
+    def sample_along(
+        self,
+        context: Views,
+        cameras: Cameras,
+        generator: torch.Generator,
+        steps: int = 10,
+        guidance_scale: float | None = None,
+        strength: float = 1.0,
+        sampler: Literal["ddim", "dpm++"] = "ddim",
+    ) -> Tensor:
+        """Images (batch, views, 3, height, width) in [0, 1], drawn one after another along ``cameras`` (batch, views),
+        each given earlier ones; see :meth:`vcgen.systems.genvs.GeNVS.sample_along`. Raises UserError where images are
+        drawn each by itself, as here."""
+        raise UserError("this model draws images each by itself: sample without `along`, or from a GeNVS")

@@ -29,6 +29,7 @@ VARIABLE = "VCGEN_PLUGINS"
 #: The classes of vcgen that files may name; where each may stand is decided by the annotations.
 CLASSES = (
     "vcgen.systems.nerfdiff.NerfDiff",
+    "vcgen.systems.genvs.GeNVS",
     "vcgen.systems.realfusion.system.RealFusion",
     "vcgen.systems.text_to_3d.system.TextTo3D",
     "vcgen.encoders.triplane.TriplaneEncoder",
@@ -39,12 +40,14 @@ CLASSES = (
     "vcgen.encoders.auto_decoder.AutoDecoder",
     "vcgen.encoders.light_field.LightFieldDecoder",
     "vcgen.encoders.srn.SrnDecoder",
+    "vcgen.encoders.feature_volume.FeatureVolume",
     "vcgen.encoders.scene_triplane.SceneTriplane",
     "vcgen.encoders.scene_hashgrid.SceneHashGrid",
     "vcgen.encoders.scene_voxels.SceneVoxels",
     "vcgen.fields.hashgrid.HashGrid",
     "vcgen.fields.triplane.TriplaneDecoder",
     "vcgen.diffusion.prior.ViewPrior",
+    "vcgen.diffusion.feature_prior.FeaturePrior",
     "vcgen.guidance.ngd.NGD",
     "vcgen.guidance.sds.SDS",
     "vcgen.guidance.sjc.SJC",

@@ -126,7 +126,7 @@ class ImagePrior(Prior[Condition]):
         """
         clean = to_signed(images)
         count, device = len(clean), clean.device
-        timesteps = draw_timesteps(self.schedule, count, generator)
+        timesteps = self.draw_timesteps(count, generator)
         noise = torch.randn(clean.shape, generator=generator, device=device)
         alpha, sigma = signal_and_noise(self.schedule, timesteps, clean)
         condition = condition.where(torch.rand(count, generator=generator, device=device) >= self.condition_dropout)
@@ -138,6 +138,10 @@ class ImagePrior(Prior[Condition]):
     def augmented(self, condition: Condition, generator: torch.Generator) -> Condition:
         """The condition as training shows it; here as it is."""
         return condition
+
+    def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """Timesteps (count,) at which training images are noised; here all alike."""
+        return draw_timesteps(self.schedule, count, generator)
 
     def loss_weight(self, timesteps: Tensor, condition: Condition) -> Tensor:
         """Weight (n,) of the predicted quantity's squared error; here by min-SNR with gamma 5."""

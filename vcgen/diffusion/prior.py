@@ -7,18 +7,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vcgen.diffusion.base import Condition, ImagePrior, to_signed
-from vcgen.diffusion.condition_augmentation import spoiled
-from vcgen.diffusion.schedule import Prediction, noise_schedule, predicts_noise, signal_and_noise, snr_weight
-from vcgen.schema import GROUPS, HEAD, AtLeastOne, NotNegative, PlaneSide, Positive, Unit, check_levels
+from vcgen.diffusion.base import Condition, to_signed
+from vcgen.diffusion.schedule import Prediction, noise_schedule
+from vcgen.diffusion.unet_prior import UNetPrior, view_unet
+from vcgen.schema import AtLeastOne, NotNegative, PlaneSide, Positive, Unit, check_levels
 from vcgen.types import Rendering, Views
 
 
-class ViewPrior(ImagePrior):
+class ViewPrior(UNetPrior):
     """p(view | rendering of the field at that camera, input view): NerfDiff's prior (arXiv 2302.10109, section 3.2).
 
     Images are over white, in [-1, 1] inside, in [0, 1] outside. The defaults have about 5 million parameters; 100
@@ -105,89 +103,15 @@ class ViewPrior(ImagePrior):
         joined = torch.cat(maps, 2).flatten(0, 1)
         return Condition(joined, tokens, joined.new_ones(len(joined)))
 
-    def augmented(self, condition: Condition, generator: torch.Generator) -> Condition:
-        """The condition as training shows it: see ``condition_blur`` and ``condition_noise``."""
-        if not self.condition_blur and not self.condition_noise:
-            return condition
-        maps = spoiled(condition.maps, self.condition_blur, self.condition_noise, generator)
-        return condition._replace(maps=maps * condition.given[:, None, None, None])
+    def mean(self, condition: Condition) -> Tensor:
+        """The rendering's colors."""
+        return condition.maps[:, :3]
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """The prediction (n, 3, H, W), float32, for noisy images (n, 3, H, W) at ``timesteps`` (n,)."""
-        if self.sigma_data is None:
-            return self.network(noisy, timesteps, condition)
-        alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
-        deviation, total = self.scales(alpha, sigma, condition)
-        mean = condition.maps[:, :3]
-        offset = noisy - alpha * mean
-        output = self.network(offset / total, timesteps, condition)
-        # With x = mean + k offset + (sigma sigma_data / total) output, k = alpha sigma_data^2 / total^2, in z = alpha x
-        # + sigma e:
-        if predicts_noise(self.schedule):
-            return sigma / total.square() * offset - alpha * deviation / total * output
-        return (
-            alpha * sigma * (1 - deviation.square()) / total.square() * offset
-            - deviation / total * output
-            - sigma * mean
-        )
-
-    def scales(self, alpha: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """The standard deviation about the rendering, 1 about nothing where there is none, and the deviation of z -
-        alpha mean; (n, 1, 1, 1) each.
-        """
-        given = condition.given[:, None, None, None]
+    def deviation(self, condition: Condition) -> Tensor:
+        """``sigma_data`` about the rendering, 1 about nothing where there is none."""
         assert self.sigma_data is not None, "forward asks"
-        deviation = self.sigma_data * given + (1 - given)
-        return deviation, (alpha.square() * deviation.square() + sigma.square()).sqrt()
-
-    def network(self, images: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """The U-Net's output (n, 3, H, W), float32."""
-        cells = F.pixel_unshuffle(torch.cat([images, condition.maps], 1), self.patch)
-        extra = {} if condition.tokens is None else {"encoder_hidden_states": condition.tokens}
-        return F.pixel_shuffle(self.unet(cells, timesteps, **extra).sample.float(), self.patch)
-
-    def loss_weight(self, timesteps: Tensor, condition: Condition) -> Tensor:
-        """Weight (n,) of the predicted quantity's squared error: by min-SNR, or with ``sigma_data`` 1 on the network's
-        output.
-        """
-        if self.sigma_data is None:
-            return snr_weight(self.schedule, timesteps, self.min_snr)
-        alpha, sigma = signal_and_noise(self.schedule, timesteps, condition.maps)
-        deviation, total = self.scales(alpha, sigma, condition)
-        scale = alpha if predicts_noise(self.schedule) else torch.ones_like(alpha)
-        return (total / (scale * deviation)).square().flatten()
-
-
-def view_unet(
-    channels: Sequence[int],
-    layers: int,
-    attention: Sequence[bool],
-    conditions: int,
-    token_width: int | None,
-    size: int,
-    patch: int = 1,
-) -> UNet2DModel | UNet2DConditionModel:
-    """A U-Net (ADM's shape, arXiv 2105.05233) from 3 noisy channels and ``conditions`` others to 3, on cells of
-    ``patch`` x ``patch`` pixels. With ``token_width`` the levels that attend also attend to tokens of that width."""
-    kind = "Attn" if token_width is None else "CrossAttn"
-    common = dict(
-        sample_size=size // patch,
-        in_channels=(3 + conditions) * patch**2,
-        out_channels=3 * patch**2,
-        layers_per_block=layers,
-        block_out_channels=tuple(channels),
-        down_block_types=tuple(f"{kind}DownBlock2D" if a else "DownBlock2D" for a in attention),
-        up_block_types=tuple(f"{kind}UpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        norm_num_groups=GROUPS,
-        resnet_time_scale_shift="scale_shift",
-    )
-    if token_width is None:
-        return UNet2DModel(**common, attention_head_dim=HEAD)
-    # diffusers calls the number of heads attention_head_dim here (its issue 2011); equal counts keep heads 32 wide at
-    # the widest level.
-    return UNet2DConditionModel(
-        **common, cross_attention_dim=token_width, attention_head_dim=max(1, max(channels) // HEAD)
-    )
+        given = condition.given[:, None, None, None]
+        return self.sigma_data * given + (1 - given)
 
 
 class ImageTokens(nn.Module):

@@ -37,6 +37,17 @@ def noise_schedule(
     )
 
 
+def edm_schedule(lowest: float = 0.002, highest: float = 80.0, steps: int = 1000) -> DDPMScheduler:
+    """EDM's noise levels s = sigma_t / alpha_t, evenly spaced in s^(1/7) (arXiv 2206.00364, eq. 5), as a schedule of
+    steps that predict v. DDIM on it is Euler's method in s."""
+    levels = np.linspace(lowest ** (1 / 7), highest ** (1 / 7), steps) ** 7
+    survival = np.concatenate([[1.0], 1 / (1 + levels**2)])
+    betas = 1 - survival[1:] / survival[:-1]
+    return DDPMScheduler(
+        num_train_timesteps=steps, trained_betas=betas.tolist(), prediction_type="v_prediction", clip_sample=False
+    )
+
+
 def signal_and_noise(scheduler: DDPMScheduler, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """alpha_t and sigma_t of integer ``timesteps`` (n,), in float32, shaped to broadcast against ``like`` (n, ...)."""
     survival = _survival(scheduler, like.device)[timesteps].float().reshape(-1, *[1] * (like.ndim - 1))

@@ -78,6 +78,8 @@ class NerfDiff(FieldSystem):
     """
 
     takes = ("ShardData", "SceneData")
+    #: The gray level behind what the prior is shown.
+    condition_background = 1.0
 
     def __init__(
         self,
@@ -232,7 +234,7 @@ class NerfDiff(FieldSystem):
         # A training step on a GPU does not wait for the number of rays that meet the scene.
         skip_misses = not self.training or self.device.type == "cpu"
         side = size if small is None else (small, small)
-        rendering = render_image(field, cameras, side, self.render_eval, skip_misses=skip_misses)
+        rendering = render_image(field, cameras, side, self.render_eval, self.condition_background, skip_misses)
         if small is None:
             return rendering
         enlarged = (
@@ -262,12 +264,17 @@ class NerfDiff(FieldSystem):
         """
         if self.prior is None:
             return super().sample(context, cameras, generator)  # which says so
-        seen = self.render_condition(self.field(context), cameras, size or context.size)
+        field = self.field(context)
+        seen = self.render_condition(field, cameras, size or context.size)
         condition = self.prior.condition(seen, context, cameras.near, cameras.far)
-        start = None if strength == 1 else seen.rgb.flatten(0, 1)
+        start = None if strength == 1 else self.starting_image(field, cameras, seen).flatten(0, 1)
         return self.prior.sample(condition, generator, steps, guidance_scale, sampler, start, strength).unflatten(
             0, cameras.shape
         )
+
+    def starting_image(self, field: Scene, cameras: Cameras, seen: Rendering) -> Tensor:
+        """Images over white, from which sampling with ``strength`` below 1 starts; seen: what the prior is shown."""
+        return seen.rgb
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over images. A scene has the same noise

@@ -1,0 +1,28 @@
+"""GeNVS as on a GPU, under fake tensors, see test_fake_gpu.py."""
+
+import torch
+
+from test_fake_gpu import FINITE, ONCE, RAYS, FakeGpu, attended, example, places, step
+from vcgen.diffusion.feature_prior import FeaturePrior
+from vcgen.encoders.feature_volume import FeatureVolume
+from vcgen.rendering.volume import RenderOptions
+from vcgen.systems.genvs import GeNVS
+from vcgen.systems.nerfdiff import PriorOptions
+
+
+def test_features_are_learned_and_sampled_along_a_path_without_further_waits():
+    encoder = FeatureVolume(4, 2, 8, channels=(32,), layers=1, attention=(False,))
+    prior = FeaturePrior(4, (32,), 1, (False,), patch=2, size=16)
+    joint = PriorOptions(field_gradient_from=0, condition_size=8)
+    system, batch = GeNVS(encoder, RenderOptions(4), rays_per_view=8, prior=prior, prior_options=joint), example()
+    with FakeGpu() as gpu:
+        system, batch = attended(system), batch.to("cuda")
+        assert places(gpu, lambda: step(system, batch)) == {FINITE, ONCE}
+        system.eval()
+        cameras = batch.target.cameras[:, [0, 0, 0]]
+
+        def draw() -> None:
+            drawn = system.sample_along(batch.context, cameras, torch.Generator("cuda"), steps=2)
+            assert drawn.shape == (2, 3, 3, 16, 16) and drawn.device.type == "cuda"
+
+        assert places(gpu, draw) == {RAYS}
