@@ -1,6 +1,7 @@
 """Several input views: models that look at one refuse them, instead of passing over all but the first."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,17 +9,17 @@ import torch
 
 from small_evaluation import PROTOCOL, SETTINGS, gray_shards
 from training import refusal, vcgen
-from vcgen.cameras import orbit, pinhole
+from vcgen.cameras import Cameras, orbit, pinhole
 from vcgen.cli import main as cli
+from vcgen.cli.evaluate import Places, score_baselines
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.image_code import CodeEncoder
 from vcgen.encoders.light_field import LightFieldDecoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.errors import UserError
-from vcgen.evaluation.baselines import CopyInput
+from vcgen.evaluation.baselines import CopyInput, CopyNearest
 from vcgen.evaluation.protocol import Protocol
-from vcgen.evaluation.runner import Origin, evaluate_system
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Rendering, Views
@@ -102,19 +103,24 @@ def test_pixelnerf_sees_all_of_its_views():
     assert float((both - first).abs().max()) > 1e-4
 
 
-def test_copying_takes_the_nearest_of_several_views(tmp_path):
-    given, targets = (
-        views(2),
-        orbit(torch.tensor([10.0, 80.0, -100.0]), torch.full((3,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8).reshape(1, 3),
-    )
-    copied = CopyInput().render(CopyInput().field(given), targets, (16, 16)).rgb
-    assert torch.equal(copied[0], given.images[0, [0, 1, 0]])
-    shards, scores = gray_shards(tmp_path / "shards"), []
-    for name, context in (("one", (0,)), ("two", (0, 5))):
-        protocol = Protocol(name, context, (4,), (16, 16), sha256=name)
-        scores.append(
-            evaluate_system(
-                CopyInput(), shards, protocol, tmp_path / name, Origin("copy", {"predictor": "copy"}), SETTINGS
-            )
-        )
-    assert scores[1].mean["psnr"] > scores[0].mean["psnr"] + 5  # view 5 is next to view 4
+def test_copying_takes_the_nearest_of_several_views_by_place_or_by_direction(tmp_path):
+    given, angles = views(3), torch.tensor([10.0, 80.0, -100.0, 170.0])
+    targets = orbit(angles, torch.full((4,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8).reshape(1, 4)
+    moved = Cameras(given.cameras.c2w.clone(), given.cameras.K, given.cameras.near, given.cameras.far)
+    moved.c2w[0, 1, :3, 3] = 9.0  # far away, looking where it looked
+    given = Views(given.images, moved)
+    for baseline, chosen in ((CopyInput(), [0, 0, 2, 2]), (CopyNearest(), [0, 1, 2, 2])):
+        copied = baseline.render(baseline.field(given), targets, (16, 16)).rgb
+        assert torch.equal(copied[0], given.images[0, chosen])
+    one = [copying.render(given[:, :1], targets, (16, 16)) for copying in (CopyInput(), CopyNearest())]
+    assert all(map(torch.equal, *one))
+    shards, means = gray_shards(tmp_path / "shards"), []
+    places = Places(shards, tmp_path, None)
+    for number, context in enumerate([(0,), (0, 5)]):
+        protocol = Protocol(f"{number}", context, (4,), (16, 16), sha256=f"{number}")
+        found = score_baselines(replace(places, out=tmp_path / f"{number}"), protocol, SETTINGS)
+        means.append({results.name: results.mean["psnr"] for results in found})
+    assert means[0].keys() == {"copy the input view"}
+    assert means[1].keys() == {"copy the input view", "copy the nearest input view"}
+    # view 5 stands next to view 4; all look in one direction
+    assert means[1]["copy the input view"] > means[0]["copy the input view"] + 5

@@ -88,7 +88,8 @@ def evaluate(
         shard: i/n scores every n-th object from the i-th on, counted from 0, and leaves the report to --merge.
         merge: score nothing; write the report of what the shards have scored.
         overwrite: replace the results of an earlier evaluation in out.
-        baselines: also score copying the input, and with --train the mean training image.
+        baselines: also score copying the input, of several inputs by place and by direction, and with --train the mean
+            training image.
         train: the training shards, for the mean training image of the baselines.
         compare: --out folders of other methods to set beside this one.
         distill: distill every object's field by the model's prior before it is scored, with the model part of a
@@ -172,11 +173,15 @@ class Places:
 
 
 def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") -> "list[Results]":
-    """Score "copy the input" and, where training shards are given, "mean training image", into OUT/baselines."""
-    from vcgen.evaluation.baselines import CopyInput, MeanImage
+    """Score copying the input, the nearest of several, and, where training shards are given, the mean training image,
+    into OUT/baselines.
+    """
+    from vcgen.evaluation.baselines import CopyInput, CopyNearest, MeanImage
     from vcgen.evaluation.runner import Origin, evaluate_system
 
     systems: dict[str, CopyInput | MeanImage] = {"copy_input": CopyInput()}
+    if protocol.most_context > 1:
+        systems["copy_nearest"] = CopyNearest()
     if places.train is not None:
         systems["mean_image"] = MeanImage.of(places.train, protocol.background)
     folder = places.out / "baselines"

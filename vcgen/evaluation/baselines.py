@@ -1,4 +1,4 @@
-"""Two predictors that know no geometry, with the contract of a system: what a model must beat before its numbers mean
+"""Predictors that know no geometry, with the contract of a system: what a model must beat before its numbers mean
 anything.
 """
 
@@ -28,11 +28,26 @@ class CopyInput:
         return context
 
     def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
-        """The nearest input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of
-        the input.
+        """An input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of the
+        input.
         """
-        nearest = torch.cdist(cameras.centers, field.cameras.centers).argmin(-1)
-        return _flat(field.on(background)[torch.arange(len(nearest))[:, None], nearest], cameras)
+        chosen = self.choose(field.cameras, cameras)
+        return _flat(field.on(background)[torch.arange(len(chosen))[:, None], chosen], cameras)
+
+    def choose(self, given: Cameras, cameras: Cameras) -> Tensor:
+        """Which of the input views' cameras (batch, n) stands for each of the (batch, V): numbers (batch, V)."""
+        return torch.cdist(cameras.centers, given.centers).argmin(-1)
+
+
+class CopyNearest(CopyInput):
+    """Predicts the input view whose camera looks most nearly in the same direction; of one input view, that one."""
+
+    name = "copy the nearest input view"
+    hashes = {"predictor": "copy the nearest input view, by viewing direction"}
+
+    def choose(self, given: Cameras, cameras: Cameras) -> Tensor:
+        """The least angles between optical axes."""
+        return (cameras.c2w[..., :3, 2] @ given.c2w[..., :3, 2].mT).argmax(-1)
 
 
 @dataclass(frozen=True)
