@@ -85,12 +85,6 @@ def triplane() -> TriplaneEncoder:
     return TriplaneEncoder(TriplaneDecoder(8, 16), 16, 8, channels=(32,), layers=1, attention=(False,))
 
 
-def gradients(loss: torch.Tensor, leaves: list[torch.Tensor]) -> list[torch.Tensor | None]:
-    """torch.autograd.grad without autograd's engine."""
-    backward(loss)
-    return [leaf.grad for leaf in leaves]
-
-
 def nerfdiff(encoder: nn.Module | None = None, **changes) -> NerfDiff:
     prior = ViewPrior((32,), attention=(False,), input_attention=False, patch=2, size=16)
     return NerfDiff(encoder or triplane(), **{"render": RenderOptions(4), "rays_per_view": 8, **changes}, prior=prior)
@@ -191,7 +185,8 @@ def test_waits_are_counted_and_other_work_is_not():
     ids=["triplane", "light field", "srn with codes", "epipolar", "ibrnet", "pixelnerf"],
 )
 def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder, monkeypatch):
-    monkeypatch.setattr(torch.autograd, "grad", gradients)
+    # without autograd's engine
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, leaves: backward(loss) or [leaf.grad for leaf in leaves])
     fine = RenderOptions(4, importance=4, keep_coarse=True, around_depth=2)
     system, batch = nerfdiff(encoder(), render=fine, background="learned"), example()
     with FakeGpu() as gpu:
