@@ -64,6 +64,8 @@ CONFIGS = {
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
 ALIKE = {"distill_image": "distill", "realfusion_tuned": "realfusion_8gb", "objects64": "cars64"}
+#: Configurations whose tensors are as large as what they find.
+OPEN = {"magic3d": "the mesh has as many faces as the coarse scene gives"}
 #: Without a prior, which says how large images are, these have 128 pixels; others 64.
 LARGE = ("one_scene", "one_scene_hashgrid", "gpnr", "ibrnet")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

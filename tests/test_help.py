@@ -109,7 +109,7 @@ def test_types_are_printed_in_words(hint, text):
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (["--help"], {"System": "NerfDiff GeNVS RealFusion TextTo3D Distill Personalize TextToImage"}),
+        (["--help"], {"System": "NerfDiff GeNVS RealFusion TextTo3D Distill MeshRefine Personalize TextToImage"}),
         (["--help"], {"SceneDataModule": "ShardData SceneData PhotoData PromptData ImageData"}),
         (
             ["--model.help", "NerfDiff"],

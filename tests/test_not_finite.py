@@ -23,6 +23,7 @@ from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.systems.base import System
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.systems.distillation.system import Distill
+from vcgen.systems.mesh_refine.system import MeshRefine
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.personalize import Personalize
 from vcgen.systems.realfusion.options import RealFusionOptions
@@ -31,7 +32,7 @@ from vcgen.systems.text2image import TextToImage
 from vcgen.systems.text_to_3d.options import TextTo3DOptions
 from vcgen.systems.text_to_3d.system import TextTo3D
 
-STAGES = [NerfDiff, TextToImage, Distill, Personalize, RealFusion, TextTo3D]
+STAGES = [NerfDiff, TextToImage, Distill, Personalize, RealFusion, TextTo3D, MeshRefine]
 
 
 def steep(weights: torch.Tensor) -> torch.Tensor:
@@ -83,7 +84,12 @@ def test_a_loss_scaler_skips_such_a_step_and_goes_on():
 def test_the_advice_names_options_that_the_stage_has(stage):
     groups = {
         "optimizer": OptimizerOptions,
-        "options": {Distill: DistillOptions, RealFusion: RealFusionOptions, TextTo3D: TextTo3DOptions}.get(stage),
+        "options": {
+            Distill: DistillOptions,
+            RealFusion: RealFusionOptions,
+            TextTo3D: TextTo3DOptions,
+            MeshRefine: TextTo3DOptions,
+        }.get(stage),
     }
     named = re.findall(r"model\.(\w+)\.(\w+)", stage.advice_when_not_finite)
     assert named

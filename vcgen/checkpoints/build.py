@@ -56,6 +56,7 @@ CLASSES = (
 #: Systems that leave their result in the run's folder: no file may ask to build them.
 WITHOUT_FIELD = (
     "vcgen.systems.distillation.system.Distill",
+    "vcgen.systems.mesh_refine.system.MeshRefine",
     "vcgen.systems.personalize.Personalize",
     "vcgen.systems.text2image.TextToImage",
 )

@@ -40,12 +40,20 @@ def signed_distances(
     x, y, z = (int(np.ceil(edge / spacing - 1e-6)) for edge in edges)
     first = (low + high - spacing * np.array([x, y, z])) / 2
     grid = TetrahedralGrid((x, y, z), (float(first[0]), float(first[1]), float(first[2])), spacing)
-    fine = spacing / FINER
-    axes = [start + fine * np.arange(FINER * count + 1) for start, count in zip(first, grid.cells, strict=True)]
+    fine, reach = spacing / FINER, float(field.radius[0]) if radius is None else radius
+    # Straight lines lose light on all of their way, not only in the box.
+    middle = np.array(field.center[0].tolist())
+    before = np.ceil((first - middle + reach) / fine).astype(int).clip(0)
+    after = np.ceil((middle + reach - first) / fine).astype(int)
+    axes = [
+        start + fine * np.arange(-early, max(late, FINER * count) + 1)
+        for start, early, late, count in zip(first, before, after, grid.cells, strict=True)
+    ]
     density = density_at(field, [torch.as_tensor(axis).to(field.center) for axis in axes], chunk)
-    offsets = [axis - middle for axis, middle in zip(axes, field.center[0].tolist(), strict=True)]
-    beyond = sum(np.square(offset) for offset in np.ix_(*offsets)) > float(field.radius[0]) ** 2
-    distances = _distances(_largest(solidity(np.where(beyond, 0, density), fine) > 1))[::FINER, ::FINER, ::FINER]
+    square = sum(np.square(axis) for axis in np.ix_(*(axis - at for axis, at in zip(axes, middle, strict=True))))
+    inside = solidity(np.where(square > float(field.radius[0]) ** 2, 0, density), fine) > 1
+    box = tuple(slice(early, early + FINER * n + 1) for early, n in zip(before, grid.cells, strict=True))
+    distances = _distances(_largest(inside[box]))[::FINER, ::FINER, ::FINER]
     if not (distances < 0).any():
         raise UserError(
             f"what is solid in the scene is thinner than a cell ({spacing:.3g} world units): raise the number of cells"

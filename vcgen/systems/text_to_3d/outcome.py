@@ -59,7 +59,6 @@ class Sides(NamedTuple):
 class Fitted(Protocol):
     """What a system that fits one scene shows of it; see :class:`vcgen.systems.text_to_3d.system.TextTo3D`."""
 
-    scene: OptimizedScene
     render_options: RenderOptions
     render_eval: RenderOptions
     trainer: Any
@@ -111,9 +110,16 @@ def log_sheet(system: Fitted, name: str, sides: Sides, beside: Tensor | None = N
 
 
 def write_outcome(system: Fitted, reference: Views, target: Path, options: OutcomeOptions) -> None:
-    """Write sheets of views, normals and depth, turntable.gif and .mp4, mesh.glb and .obj, and the model folder
-    ``field/``.
-    """
+    """Write what :func:`write_sheets` does, mesh.glb and .obj, and the model folder ``field/``."""
+    write_sheets(system, reference, target, options)
+    scene = system.colored_scene()
+    save_field(system, scene, reference, target / "field")
+    if options.mesh_resolution:
+        write_meshes(scene.scene(), target, options.mesh_resolution)
+
+
+def write_sheets(system: Fitted, reference: Views, target: Path, options: OutcomeOptions) -> None:
+    """Write sheets of views, normals and depth, turntable.gif and .mp4."""
     field = system.field(reference)
     size = reference.size if options.size is None else (options.size, options.size)
     sides = sides_of(system, field, circle(system, reference, options.views), size)
@@ -128,10 +134,6 @@ def write_outcome(system: Fitted, reference: Views, target: Path, options: Outco
             ]
         write_gif(target / "turntable.gif", np.stack(frames))
         write_mp4(target / "turntable.mp4", np.stack(frames))
-    scene = system.colored_scene()
-    save_field(system, scene, reference, target / "field")
-    if options.mesh_resolution:
-        write_meshes(scene.scene(), target, options.mesh_resolution)
 
 
 def write_meshes(field: Field, target: Path, resolution: int) -> None:

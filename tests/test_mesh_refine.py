@@ -1,0 +1,162 @@
+"""Refinement of a mesh: it begins as its coarse scene, moves by gradients, goes on bitwise, and ends in files."""
+
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from small_realfusion import photo
+from small_text_to_3d import hash_grid
+from text_folder import tiny_folder, tiny_prior
+from training import load, refusal, vcgen
+from vcgen.errors import UserError
+from vcgen.guidance.sds import SDS
+from vcgen.metrics.geometry import volume_iou
+from vcgen.rendering.marching_cubes import extract_mesh
+from vcgen.rendering.volume import RenderOptions
+from vcgen.systems.mesh_refine.scene import SceneTetrahedra
+from vcgen.systems.mesh_refine.system import MeshRefine
+from vcgen.systems.nerfdiff import save_scene
+from vcgen.systems.text_to_3d.options import TextTo3DOptions
+
+CONFIG = """
+seed_everything: 0
+trainer: {max_steps: 4, accelerator: cpu, val_check_interval: 2, check_val_every_n_epoch: null, num_sanity_val_steps: 0,
+          log_every_n_steps: 1}
+data:
+  class_path: PromptData
+  init_args: {prompt: red car, size: 16}
+model:
+  class_path: MeshRefine
+  init_args:
+    prior: PRIOR
+    coarse: COARSE
+    cells: 12
+    options: {render_size: 16, guidance_scale: [5.0, 5.0], albedo_only: 0.0}
+    outcome: {frames: 3, views: 4}
+    texture_size: 512
+checkpoint: {monitor: val/janus, mode: min}
+ema: {decay: 0.0}
+samples: {scenes: 0, turntable: 0}
+"""
+CAMERA = {"focal": 1.0254, "distance": 1.8, "elevation": 20, "near": 0.8, "far": 2.6}
+
+
+@cache
+def begun() -> SceneTetrahedra:
+    made = SceneTetrahedra(14)
+    made.begin(hash_grid().scene())
+    return made
+
+
+def scene() -> SceneTetrahedra:
+    """One of its own: to begin takes a second."""
+    return deepcopy(begun())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a prior, the folder of a coarse run, and a configuration that names both."""
+    folder = tmp_path_factory.mktemp("refine")
+    grid, render = hash_grid(), RenderOptions(8)
+    config = {"image_size": [16, 16], "background": 1.0, "camera": CAMERA}
+    save_scene(folder / "run" / "field", grid.recipe(grid.scene(), grid.arguments), render, render, config)
+    given = CONFIG.replace("PRIOR", str(tiny_folder(folder / "prior"))).replace("COARSE", str(folder / "run"))
+    (folder / "given.yaml").write_text(given)
+    return folder
+
+
+def test_it_begins_as_the_coarse_scene_with_its_colors():
+    field, made = hash_grid().scene(), scene()
+    mesh = made.mesh()
+    whole = trimesh.Trimesh(mesh.vertices.detach().numpy(), mesh.faces.numpy(), process=False)
+    assert whole.is_watertight and whole.euler_number == 2
+    assert volume_iou(whole, extract_mesh(field, 64).mesh, 48) > 0.93  # of a coarser grid
+    points = mesh.vertices.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(made.colors_at(points, points), field(points[None], points[None])[1][0])
+    assert set(dict(made.named_parameters())) >= {"distances", "moves", "colors.scene.table"}
+
+
+def test_a_mesh_that_grows_to_the_border_stays_closed():
+    made = scene()
+    made.distances.data.fill_(-1.0)
+    mesh = made.mesh()
+    assert (mesh.edges.of_faces.reshape(-1).bincount() == 2).all()
+
+
+def refiner(prior=None, **changes) -> MeshRefine:
+    torch.manual_seed(0)
+    options = {"render_size": 16, "guidance_scale": (5.0, 5.0), "grid_lr": 0.05, **changes.pop("options", {})}
+    made = MeshRefine("none", Path("none"), 12, options=TextTo3DOptions(**options), **changes)
+    made.scene = scene()
+    made.use_reference(photo().context)
+    made.use_prior(prior or tiny_prior())
+    made.progress = lambda step: 0.5
+    return made
+
+
+@pytest.mark.parametrize("background", ["network", "random", "white"])
+def test_every_part_of_it_gets_a_gradient(background):
+    made = refiner(options={"background": background, "views": 2, "shading": (0.0, 1.0, 0.0)}, guidance=SDS(start=0.5))
+    losses = made.losses(photo(), torch.Generator().manual_seed(0))
+    assert set(losses) == {"sds", "consistency"} and 0 < float(losses["consistency"].detach()) < 0.2
+    sum(made.loss_weights[name] * value for name, value in losses.items()).backward()
+    for name, parameter in made.scene.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+    assert (made.background.layers[0].weight.grad is not None) == (background == "network")
+
+
+def test_consistency_alone_makes_a_rough_surface_smoother():
+    made = refiner()
+    made.scene.distances.data += 0.2 * torch.randn(made.scene.distances.shape)
+    optimizer = made.configure_optimizers()
+    rough = []
+    for _ in range(15):
+        loss = 1 - made.scene.mesh().edge_cosines().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rough.append(float(loss.detach()))
+    assert rough[-1] < 0.6 * rough[0]
+
+
+@pytest.mark.integration
+def test_a_run_refines_a_scene_into_a_textured_mesh_and_goes_on_bitwise(place, tmp_path):
+    assert vcgen("fit", place / "given.yaml", tmp_path / "whole") == 0
+    for name in ("views.png", "normals.png", "depth.png", "turntable.gif", "turntable.mp4", "mesh.glb", "mesh.png"):
+        assert (tmp_path / "whole" / name).stat().st_size > 100, name
+    for name in ("mesh.glb", "mesh.obj"):
+        mesh = trimesh.load(tmp_path / "whole" / name, force="mesh", process=False)
+        image = mesh.visual.material.baseColorTexture if name == "mesh.glb" else mesh.visual.material.image
+        assert image.size == (512, 512) and np.isfinite(mesh.visual.uv).all()
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        assert mesh.is_watertight and mesh.volume > 0
+    stopped = {"trainer__callbacks": "training.Witness", "trainer__callbacks__stop": 2}
+    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", **stopped) == 0
+    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", ckpt_path="last") == 0
+    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
+    assert "scene.distances" in whole and all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_what_cannot_be_refined_is_refused_in_one_line(place, tmp_path, capsys):
+    line = refusal(capsys, vcgen("fit", place / "given.yaml", tmp_path / "a", model__coarse=tmp_path))
+    assert "is not a model folder" in line
+    shipped = Path(__file__).parents[1] / "data" / "pretrained" / "cars64"
+    line = refusal(capsys, vcgen("fit", place / "given.yaml", tmp_path / "b", model__coarse=shipped))
+    assert "holds no single scene: give the folder of a run of TextTo3D, RealFusion or Distill" in line
+    empty = hash_grid()
+    empty.blob = (0.0, 0.2)
+    with pytest.raises(UserError, match=r"^no surface: [^\n]*$"):
+        SceneTetrahedra(8).begin(empty.scene())
+
+
+def test_a_mesh_of_which_nothing_is_left_ends_the_run():
+    made = refiner()
+    made.scene.distances.data.fill_(1.0)
+    with pytest.raises(UserError, match=r"nothing is left of the mesh: lower model\.options\.grid_lr"):
+        made.losses(photo(), torch.Generator().manual_seed(0))

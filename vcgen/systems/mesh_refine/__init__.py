@@ -1,0 +1,1 @@
+"""A coarse field becomes a mesh, refined by guidance."""

@@ -1,0 +1,111 @@
+"""What is refined: signed distances on tetrahedra, moves of the grid's points, and the coarse field's colors."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcgen.cameras import Cameras
+from vcgen.checkpoints import model_folder
+from vcgen.data.input_camera import InputCamera
+from vcgen.encoders.base import OptimizedScene
+from vcgen.encoders.scene_triplane import SceneTriplane
+from vcgen.errors import UserError
+from vcgen.rendering.antialias import compose
+from vcgen.rendering.meshes import Meshes
+from vcgen.rendering.rasterizer import Raster, rasterize
+from vcgen.rendering.shading import Shading, lit
+from vcgen.rendering.signed_distance import signed_distances
+from vcgen.rendering.tetrahedra import surface
+from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.types import Finetunable, Rendering, Views
+
+#: Distances at the grid's border are kept at least this, in cells, so that the surface is closed.
+BORDER = 0.5
+ALBEDO = Shading()
+
+
+class SceneTetrahedra(OptimizedScene):
+    """A surface of signed distances (Magic3D, arXiv 2211.10440, section 4.2), colored by a field.
+
+    cells: along the longest edge of the box around the coarse scene. ``begin`` makes its parameters.
+    """
+
+    distances: nn.Parameter
+    moves: nn.Parameter
+
+    def __init__(self, cells: int):
+        super().__init__()
+        self.cells = cells
+
+    def begin(self, field: Finetunable) -> None:
+        """From a field of one scene. Raises UserError where it has no surface, or no colors."""
+        probe = field.center[:1, None]
+        if (channels := field(probe, F.normalize(torch.ones_like(probe), dim=-1))[1].shape[-1]) != 3:
+            raise UserError(f"the coarse scene has features of {channels} channels, no colors: refine one with colors")
+        self.grid, distances = signed_distances(field, self.cells)
+        self.distances = nn.Parameter(distances / self.grid.spacing)
+        self.moves = nn.Parameter(torch.zeros(*distances.shape, 3, device=distances.device))
+        self.colors, self.coarse = field.weights(), field
+        self.center, self.radius = field.center[0], float(field.radius[0])
+
+    def forward(self, context: Views) -> Finetunable:
+        """The field that colors the surface."""
+        return self.scene()
+
+    def scene(self, batch: int = 1) -> Finetunable:
+        """The coarse field with the colors as they are now; its density is not refined."""
+        return self.coarse.with_weights(self.colors)
+
+    def entries(self) -> list[nn.Parameter]:
+        """Distances, in cells, and moves."""
+        return [self.distances, self.moves]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """See :class:`OptimizedScene`."""
+        return {"cells": self.cells}
+
+    def mesh(self) -> Meshes:
+        """The surface as it is now, closed, in the world; differentiable. Raises UserError where nothing is left."""
+        inner = F.pad(torch.ones_like(self.distances[1:-1, 1:-1, 1:-1]), (1,) * 6) > 0
+        distances = torch.where(inner, self.distances, self.distances.clamp(min=BORDER))
+        mesh = surface(distances, self.grid.moved(self.moves))
+        if not len(mesh.faces):
+            raise UserError("nothing is left of the mesh: lower model.options.grid_lr, or raise model.consistency")
+        return mesh
+
+    def colors_at(self, points: Tensor, inward: Tensor) -> Tensor:
+        """(n, 3) in [0, 1] at points (n, 3) of the surface, seen along ``inward`` (n, 3)."""
+        return self.scene()(points[None], inward[None])[1][0]
+
+    def draw(
+        self,
+        mesh: Meshes,
+        camera: Cameras,
+        size: tuple[int, int],
+        shading: Shading = ALBEDO,
+        background: Tensor | float = 1.0,
+    ) -> tuple[Rendering, Raster]:
+        """What cameras (n,) see, with smooth outlines, over a color that broadcasts to (n, 3, H, W)."""
+        raster = rasterize(mesh, camera, size)
+        normals = raster.normals(smooth=True)
+        colors = self.colors_at(raster.interpolate(mesh.vertices), -normals.detach())
+        return compose(raster, lit(colors, normals, shading), background), raster
+
+
+def coarse_field(folder: Path, device: torch.device) -> Finetunable:
+    """The one scene of a run's folder, or of a model folder. Raises UserError in one line for any other."""
+    place = folder / "field" if (folder / "field").is_dir() else folder
+    system = model_folder.load(place, device)
+    if not isinstance(system, NerfDiff) or not isinstance(system.encoder, OptimizedScene | SceneTriplane):
+        advice = "give the folder of a run of TextTo3D, RealFusion or Distill, or the field/ in it"
+        raise UserError(f"{place} holds no single scene: {advice}")
+    height, width = system.config["image_size"]
+    camera = InputCamera.of(system.config).cameras([0.0], 0.0)
+    field = system.field(Views(torch.ones(1, 1, 3, height, width), camera[None]).to(device))
+    if not isinstance(field, Finetunable):
+        raise UserError(f"{place}: a {type(field).__name__} cannot be refined; use planes, voxels or a hash grid")
+    return field
