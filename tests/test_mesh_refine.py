@@ -49,7 +49,7 @@ CAMERA = {"focal": 1.0254, "distance": 1.8, "elevation": 20, "near": 0.8, "far":
 @cache
 def begun() -> SceneTetrahedra:
     made = SceneTetrahedra(14)
-    made.begin(hash_grid().scene())
+    made.start_from(hash_grid().scene())
     return made
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_refined_is_refused_in_one_line(place, tmp_path, capsys):
     empty = hash_grid()
     empty.blob = (0.0, 0.2)
     with pytest.raises(UserError, match=r"^no surface: [^\n]*$"):
-        SceneTetrahedra(8).begin(empty.scene())
+        SceneTetrahedra(8).start_from(empty.scene())
 
 
 def test_a_mesh_of_which_nothing_is_left_ends_the_run():

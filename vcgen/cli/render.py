@@ -11,7 +11,7 @@ from vcgen.errors import UserError
 from vcgen.terminal import one_line, say
 
 if TYPE_CHECKING:
-    from vcgen.cli.render_outputs import OutputOptions
+    from vcgen.cli.render_outputs import MeshOptions, OutputOptions
     from vcgen.data.images.framing import RgbaImage
     from vcgen.data.input_camera import InputCamera
     from vcgen.systems.distillation.distilled import Distilled
@@ -96,9 +96,9 @@ def render(
         plugins: packages of your own whose classes the model may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
     arguments = dict(locals())  # before there are other names
-    _check_outputs(views, azimuths, elevation, size, turntable_frames, fps, mesh_resolution, threshold)
+    _check_outputs(views, azimuths, elevation, size, turntable_frames, fps)
     _check_input(input_elevation, input_distance, fov, fill, seed)
-    _check_texture(mesh, mesh_format, texture_size)
+    meshes = _meshes(mesh, mesh_format, mesh_resolution, texture_size, threshold)
     device, targets = usage.choose_device(device), _targets(image, Path(out))
     from vcgen.checkpoints.model_folder import read_config
     from vcgen.cli.render_outputs import OutputOptions
@@ -113,13 +113,8 @@ def render(
         elevation=input_camera.elevation if elevation is None else elevation,
         size=(height, width) if size is None else (max(1, round(size * height / width)), size),
         background=float(config["background"]),
-        turntable_frames=turntable_frames,
-        fps=fps,
-        mesh_resolution=mesh_resolution,
-        mesh_formats=tuple(dict.fromkeys(mesh_format)),
-        textured=mesh == "textured",
-        texture_size=texture_size,
-        threshold=threshold,
+        turntable=(turntable_frames, fps),
+        meshes=meshes,
         transparent=transparent,
     )
     _render_all(system, input_camera, images, targets, options, arguments)
@@ -132,15 +127,11 @@ def _check_outputs(
     size: int | None,
     turntable_frames: int,
     fps: float,
-    mesh_resolution: int,
-    threshold: float | None,
 ) -> None:
     usage.within("--views", views, 1, MOST)
     usage.within("--turntable-frames", turntable_frames or None, 2, MOST, ", or be 0 for none")
-    usage.within("--mesh-resolution", mesh_resolution or None, 8, 1024, ", or be 0 for none")
     usage.within("--size", size, 8, 4096, " pixels")
     usage.within("--fps", fps, 1, 50)
-    usage.within("--threshold", threshold, 0, strict=True)
     usage.within("--elevation", elevation, -90, 90, " degrees", strict=True)  # at the poles image-up is undefined
     for azimuth in azimuths or ():
         usage.within("--azimuths", azimuth, -1e6, 1e6, " degrees")
@@ -150,12 +141,19 @@ def _check_outputs(
         raise UserError("--views spreads views evenly, --azimuths says where they are: give one of the two")
 
 
-def _check_texture(mesh: str, formats: Sequence[str], size: int | None) -> None:
+def _meshes(
+    mesh: str, formats: Sequence[str], resolution: int, size: int | None, threshold: float | None
+) -> "MeshOptions":
+    usage.within("--mesh-resolution", resolution or None, 8, 1024, ", or be 0 for none")
+    usage.within("--threshold", threshold, 0, strict=True)
     usage.within("--texture-size", size, 64, 8192, " texels")
     if mesh == "textured" and (plain := [name for name in formats if name not in ("glb", "obj")]):
         raise UserError(f"--mesh textured is written as glb or obj; {plain[0]} holds no texture: leave it out")
     if mesh == "colored" and size is not None:
         raise UserError("--texture-size is of a texture: give --mesh textured, or leave it out")
+    from vcgen.cli.render_outputs import MeshOptions
+
+    return MeshOptions(resolution, tuple(dict.fromkeys(formats)), mesh == "textured", size, threshold)
 
 
 def _check_input(elevation: float | None, distance: float | None, fov: float | None, fill: float, seed: int) -> None:

@@ -30,22 +30,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class MeshOptions:
+    """resolution: grid points along an edge, 0 for no mesh; formats: suffixes of mesh files, without the dot; textured:
+    whether they have a texture, of ``texture_size`` texels a side, instead of vertex colors; threshold: see
+    :func:`extract_mesh`."""
+
+    resolution: int
+    formats: tuple[str, ...]
+    textured: bool
+    texture_size: int | None
+    threshold: float | None
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """The arguments of :func:`vcgen.cli.render.render` that say what to write. azimuths, elevation: degrees; size:
-    (height, width); background: the model's gray level; mesh_formats: suffixes of mesh files, without the dot;
-    textured: whether meshes have a texture instead of vertex colors, of ``texture_size`` texels a side."""
+    (height, width); background: the model's gray level; turntable: frames, and how many per second."""
 
     azimuths: tuple[float, ...]
     elevation: float
     size: tuple[int, int]
     background: float
-    turntable_frames: int
-    fps: float
-    mesh_resolution: int
-    mesh_formats: tuple[str, ...]
-    textured: bool
-    texture_size: int | None
-    threshold: float | None
+    turntable: tuple[int, float]
+    meshes: MeshOptions
     transparent: bool
 
 
@@ -85,16 +92,17 @@ def render_image(
         cameras = input_camera.cameras(options.azimuths, options.elevation, image.alpha.shape)
         views = _render(system, field, cameras, options, bar, f"{path.name}: views")
         lines = [f"{path} -> {target}", *_warning(lost), *_write_views(views, input_camera, target, options)]
-        if options.turntable_frames:
-            angles = [360 * i / options.turntable_frames for i in range(options.turntable_frames)]
+        count, fps = options.turntable
+        if count:
+            angles = [360 * i / count for i in range(count)]
             around = input_camera.cameras(angles, options.elevation, image.alpha.shape)
             turn = _render(system, field, around, options, bar, f"{path.name}: turntable")
             frames = to_uint8(turn.rgb)
-            gif = write_gif(target / "turntable.gif", frames, options.fps)
-            mp4 = write_mp4(target / "turntable.mp4", frames, options.fps)
-            lines += [_line(gif, f"{len(frames)} frames, {options.fps:g} per second"), _line(mp4, "the same as H.264")]
+            gif = write_gif(target / "turntable.gif", frames, fps)
+            mp4 = write_mp4(target / "turntable.mp4", frames, fps)
+            lines += [_line(gif, f"{len(frames)} frames, {fps:g} per second"), _line(mp4, "the same as H.264")]
     mesh, problems = (
-        ({}, []) if not options.mesh_resolution else _write_mesh(field, input_camera, target, options, lines)
+        ({}, []) if not options.meshes.resolution else _write_mesh(field, input_camera, target, options.meshes, lines)
     )
     record = {
         "image": str(path),
@@ -165,25 +173,25 @@ def _write_views(views: Rendering, input_camera: InputCamera, target: Path, opti
 
 
 def _write_mesh(
-    field: Scene, input_camera: InputCamera, target: Path, options: OutputOptions, lines: list[str]
+    field: Scene, input_camera: InputCamera, target: Path, options: MeshOptions, lines: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """An image without a surface still has its views, so the reason is returned instead of raised."""
     radius = input_camera.radius if not math.isfinite(float(field.radius[0])) else None
     try:
-        surface = extract_mesh(field, options.mesh_resolution, options.threshold, radius)
+        surface = extract_mesh(field, options.resolution, options.threshold, radius)
     except UserError as error:
         return {}, [f"no mesh was written: {error}"]
     mesh, texture = surface.mesh, None
     if options.textured:
         texture = bake(mesh, field_colors(cast(Field, field), surface.spacing), options.texture_size)
-    for suffix in options.mesh_formats:
+    for suffix in options.formats:
         path = write_mesh(target / f"mesh.{suffix}", mesh, texture)
         colors = ", without colors" if suffix == "stl" else "" if texture is None else f", {described(texture)}"
         lines.append(_line(path, f"{len(mesh.faces)} triangles{colors}"))
     return {
         "threshold": surface.threshold,
         "density_range": surface.density_range,
-        "resolution": options.mesh_resolution,
+        "resolution": options.resolution,
         "vertices": len(mesh.vertices),
         "faces": len(mesh.faces),
         "texture": None if texture is None else len(texture.image),

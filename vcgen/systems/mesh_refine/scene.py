@@ -30,7 +30,7 @@ ALBEDO = Shading()
 class SceneTetrahedra(OptimizedScene):
     """A surface of signed distances (Magic3D, arXiv 2211.10440, section 4.2), colored by a field.
 
-    cells: along the longest edge of the box around the coarse scene. ``begin`` makes its parameters.
+    cells: along the longest edge of the box around the coarse scene. ``start_from`` makes its parameters.
     """
 
     distances: nn.Parameter
@@ -40,7 +40,7 @@ class SceneTetrahedra(OptimizedScene):
         super().__init__()
         self.cells = cells
 
-    def begin(self, field: Finetunable) -> None:
+    def start_from(self, field: Finetunable) -> None:
         """From a field of one scene. Raises UserError where it has no surface, or no colors."""
         probe = field.center[:1, None]
         if (channels := field(probe, F.normalize(torch.ones_like(probe), dim=-1))[1].shape[-1]) != 3:

@@ -94,7 +94,7 @@ class MeshRefine(TextTo3D):
     def setup(self, stage: str) -> None:
         """Lightning's hook: the coarse scene, from where the refinement starts, and what a text needs."""
         device = self.trainer.strategy.root_device
-        self.scene.begin(coarse_field(self.coarse, device))
+        self.scene.start_from(coarse_field(self.coarse, device))
         super().setup(stage)
 
     def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:

@@ -63,6 +63,10 @@ class Fitted(Protocol):
     render_eval: RenderOptions
     trainer: Any
 
+    @property
+    def scene(self) -> OptimizedScene:
+        """What is fitted."""
+
     def colored_scene(self) -> OptimizedScene:
         """The scene as it can be shown without a prior."""
 
