@@ -1,7 +1,6 @@
 """What is refined: signed distances on tetrahedra, moves of the grid's points, and the coarse field's colors."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +26,18 @@ BORDER = 0.5
 ALBEDO = Shading()
 
 
-class SceneTetrahedra(OptimizedScene):
-    """A surface of signed distances (Magic3D, arXiv 2211.10440, section 4.2), colored by a field.
+class SceneTetrahedra(nn.Module):
+    """A surface of signed distances (Magic3D, arXiv 2211.10440, section 4.2), colored by a field. It has what a system
+    asks of an :class:`OptimizedScene`, and is no encoder, since a mesh is no field.
 
     cells: along the longest edge of the box around the coarse scene. ``start_from`` makes its parameters.
     """
 
     distances: nn.Parameter
     moves: nn.Parameter
+    center: Tensor
+    radius: float
+    latent = False
 
     def __init__(self, cells: int):
         super().__init__()
@@ -51,10 +54,6 @@ class SceneTetrahedra(OptimizedScene):
         self.colors, self.coarse = field.weights(), field
         self.center, self.radius = field.center[0], float(field.radius[0])
 
-    def forward(self, context: Views) -> Finetunable:
-        """The field that colors the surface."""
-        return self.scene()
-
     def scene(self, batch: int = 1) -> Finetunable:
         """The coarse field with the colors as they are now; its density is not refined."""
         return self.coarse.with_weights(self.colors)
@@ -62,11 +61,6 @@ class SceneTetrahedra(OptimizedScene):
     def entries(self) -> list[nn.Parameter]:
         """Distances, in cells, and moves."""
         return [self.distances, self.moves]
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """See :class:`OptimizedScene`."""
-        return {"cells": self.cells}
 
     def mesh(self) -> Meshes:
         """The surface as it is now, closed, in the world; differentiable. Raises UserError where nothing is left."""

@@ -1,7 +1,7 @@
 """The second stage of Magic3D (arXiv 2211.10440): a coarse scene becomes a mesh, refined by score distillation."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import ViewpointOptions, random_cameras
+from vcgen.encoders.base import OptimizedScene
 from vcgen.guidance.base import Guidance
 from vcgen.losses.course import value_at
 from vcgen.losses.scene import SceneWeights
@@ -55,7 +56,7 @@ class MeshRefine(TextTo3D):
         learned: Folder of a run of Personalize on that prior, whose name for the object the text must hold.
     """
 
-    scene: SceneTetrahedra
+    scene: Any  # a SceneTetrahedra, which is no encoder
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class MeshRefine(TextTo3D):
     ):
         super().__init__(
             prior,
-            SceneTetrahedra(cells),
+            cast(OptimizedScene, SceneTetrahedra(cells)),
             guidance,
             prompt,
             SceneWeights(sds_reduction=sds_reduction),
