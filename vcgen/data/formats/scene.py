@@ -129,7 +129,7 @@ def other_layout(source: Path, *own: str) -> str:
     for pattern in (pattern for pattern in LAYOUTS if pattern not in own):
         if found := next((path for depth in range(4) for path in source.glob("*/" * depth + pattern)), None):
             return f"; {found.relative_to(source)} is of {LAYOUTS[pattern]}"
-    return ""
+    return "; give the folder that docs/formats.md shows"
 
 
 def scene_key(name: str) -> str:
