@@ -18,7 +18,6 @@ from vcgen.data.images.framing import RgbaImage
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.io import write_bytes
-from vcgen.rendering.baking import bake, described, field_colors
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.terminal import printable
 from vcgen.types import Field, FieldModel, Rendering, Scene, Views
@@ -181,12 +180,15 @@ def _write_mesh(
         surface = extract_mesh(field, options.resolution, options.threshold, radius)
     except UserError as error:
         return {}, [f"no mesh was written: {error}"]
-    mesh, texture = surface.mesh, None
+    mesh, texture, told = surface.mesh, None, ""
     if options.textured:
+        from vcgen.rendering.baking import bake, described, field_colors  # which no other rendering needs
+
         texture = bake(mesh, field_colors(cast(Field, field), surface.spacing), options.texture_size)
+        told = f", {described(texture)}"
     for suffix in options.formats:
         path = write_mesh(target / f"mesh.{suffix}", mesh, texture)
-        colors = ", without colors" if suffix == "stl" else "" if texture is None else f", {described(texture)}"
+        colors = ", without colors" if suffix == "stl" else told
         lines.append(_line(path, f"{len(mesh.faces)} triangles{colors}"))
     return {
         "threshold": surface.threshold,

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vcgen.diffusion.base import Condition, ImagePrior
-from vcgen.diffusion.condition_augmentation import spoiled
 from vcgen.diffusion.schedule import predicts_noise, signal_and_noise, snr_weight
 from vcgen.schema import GROUPS, HEAD
 
@@ -46,6 +45,8 @@ class UNetPrior(ImagePrior):
         """The condition as training shows it: see ``condition_blur`` and ``condition_noise``."""
         if not self.condition_blur and not self.condition_noise:
             return condition
+        from vcgen.diffusion.condition_augmentation import spoiled  # which training alone needs
+
         maps = spoiled(condition.maps, self.condition_blur, self.condition_noise, generator)
         return condition._replace(maps=maps * condition.given[:, None, None, None])
 

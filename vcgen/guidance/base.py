@@ -67,7 +67,7 @@ class Guidance(ABC):
     #: "images", images whatever the prior denoises.
     shown: ClassVar[Literal["prior", "images"]] = "prior"
 
-    def attach(self, prior: Prior) -> None:  # noqa: B027  (most have nothing to do)
+    def attach(self, prior: Prior[Any]) -> None:  # noqa: B027  (most have nothing to do)
         """Told once, before the optimizer is made, which prior it will see; for networks of its own that build on it.
         Here nothing is done.
         """

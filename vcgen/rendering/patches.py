@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vcgen.errors import UserError
 from vcgen.losses.patches import PatchLoss
-from vcgen.metrics.lpips import Network
 from vcgen.rays import Rays
 from vcgen.rendering.ray_batches import Background, color_losses, draw_rays, shoot
 from vcgen.rendering.volume import RenderOptions
@@ -32,7 +31,7 @@ class PatchOptions:
 
     side: Annotated[int, Meta(ge=32, le=1024)] = 32
     stride: AtLeastOne = 1
-    network: Network = "vgg"
+    network: Literal["vgg", "squeeze", "alex"] = "vgg"
 
     @property
     def extent(self) -> int:

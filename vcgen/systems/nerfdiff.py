@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from vcgen.diffusion.base import ImagePrior, Sampler
 from vcgen.encoders.base import Encoder, Recipe
 from vcgen.errors import UserError
 from vcgen.losses.patches import NAMES as PATCH_LOSSES, weighted
-from vcgen.losses.perceptual import PerceptualLoss
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.patches import PatchOptions, patch_losses
 from vcgen.rendering.ray_batches import Background, ray_losses
@@ -149,8 +148,8 @@ class NerfDiff(FieldSystem):
             raise UserError(f"{found}: the prior denoises target views; lower the first or raise the second")
         if stage == "fit" and self.patches is not None:
             self.patches.check(data.image_size)
-            if isinstance(perceptual := self.patch_losses.get("perceptual"), PerceptualLoss):
-                perceptual.load()
+            if perceptual := cast(Any, self.patch_losses.get("perceptual")):
+                perceptual.load()  # now, not at the first step: a missing file is told before data is read
         if stage == "fit" and self.encoder.knows_keys:
             if data.augments:
                 raise UserError(

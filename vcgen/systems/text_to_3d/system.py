@@ -1,6 +1,7 @@
 """A text becomes a scene, by score distillation of random views (DreamFusion, arXiv 2209.14988)."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -149,7 +150,7 @@ class TextTo3D(FieldSystem):
         """See :meth:`FieldSystem.render`: over a gray level, whatever the background of training is."""
         with torch.autocast(self.device.type, enabled=False):
             seen = render_image(field, cameras, size, self.render_eval, background)
-            return self.decoded(field, cameras, seen, background) if self.scene.latent else seen
+            return self.decoded(cast(Field, field), cameras, seen, background) if self.scene.latent else seen
 
     def decoded(self, field: Field, cameras: Cameras, seen: Rendering, background: float = 1.0) -> Rendering:
         """A rendering of latents, by cameras (1, views), as images. Raises UserError without the prior, as of a model
