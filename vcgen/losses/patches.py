@@ -18,5 +18,5 @@ def weighted(weights: Mapping[str, float], network: Literal["vgg", "squeeze", "a
     from vcgen.losses.perceptual import PerceptualLoss
     from vcgen.losses.structure import structural_dissimilarity
 
-    every = (l1_loss, structural_dissimilarity, gradient_difference, PerceptualLoss(network))
+    every: list[PatchLoss] = [l1_loss, structural_dissimilarity, gradient_difference, PerceptualLoss(network)]
     return {name: loss for name, loss in zip(NAMES, every, strict=True) if weights.get(name)}
