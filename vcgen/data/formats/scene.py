@@ -122,14 +122,14 @@ LAYOUTS = {
 }
 
 
-def other_layout(source: Path, *own: str) -> str:
-    """The end of a message that finds no scenes: which other layout lies there, if any. own: entries of ``LAYOUTS``
-    that do not count.
+def other_layout(source: Path, *own: str, otherwise: str = "give the folder that docs/formats.md shows") -> str:
+    """The end of a message that finds no scenes: which other layout lies there, or what to do ``otherwise``. own:
+    entries of ``LAYOUTS`` that do not count.
     """
     for pattern in (pattern for pattern in LAYOUTS if pattern not in own):
         if found := next((path for depth in range(4) for path in source.glob("*/" * depth + pattern)), None):
             return f"; {found.relative_to(source)} is of {LAYOUTS[pattern]}"
-    return "; give the folder that docs/formats.md shows"
+    return f"; {otherwise}"
 
 
 def scene_key(name: str) -> str:

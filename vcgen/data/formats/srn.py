@@ -60,10 +60,8 @@ class Srn(SceneFormat[SceneFolder, Settings]):
         require_folder(source)
         folders = find_scenes(source, _is_scene)
         if not any(_is_scene(folder) for folder in folders):
-            hint = (
-                other_layout(source, "rgb", "intrinsics.txt")
-                or "; give the folder of one split, e.g. srn_cars/cars_train"
-            )
+            split = "give the folder of one split, e.g. srn_cars/cars_train"
+            hint = other_layout(source, "rgb", "intrinsics.txt", otherwise=split)
             raise UserError(f"{source}: no object with rgb/ and pose/ folders in here{hint}")
         parents = sorted({folder.parent for folder in folders})
         if len(parents) > 1:
