@@ -26,6 +26,7 @@ def test_bundled_cars_hold_what_their_page_says():
         assert np.allclose(record.K[0], [[131.25 / 128, 0, 0.5], [0, 131.25 / 128, 0.5], [0, 0, 1]])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("split", "keys"), [("test", ["kaykit_police_0", "kenney1_taxi_2"]), ("train", ["kaykit_sedan_1"])]
 )
@@ -54,6 +55,7 @@ def test_the_bundled_cars_are_made_again_by_the_recipe_of_their_page(shared_data
         )
 
 
+@pytest.mark.integration
 def test_the_foreign_cars_are_the_test_cars_and_are_made_again_by_the_recipe_of_their_page(shared_data, tmp_path):
     root = Path(__file__).parents[1]
     index, test = (read_index(root / "data" / "cars64" / split) for split in ("foreign", "test"))

@@ -1,5 +1,6 @@
 """GeNVS as on a GPU, under fake tensors, see test_fake_gpu.py."""
 
+import pytest
 import torch
 
 from test_fake_gpu import FINITE, ONCE, RAYS, FakeGpu, attended, example, places, step
@@ -10,6 +11,7 @@ from vcgen.systems.genvs import GeNVS
 from vcgen.systems.nerfdiff import PriorOptions
 
 
+@pytest.mark.integration
 def test_features_are_learned_and_sampled_along_a_path_without_further_waits():
     encoder = FeatureVolume(4, 2, 8, channels=(32,), layers=1, attention=(False,))
     prior = FeaturePrior(4, (32,), 1, (False,), patch=2, size=16)

@@ -70,6 +70,7 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_it_begins_as_the_coarse_scene_with_its_colors():
     field, made = hash_grid().scene(), scene()
     mesh = made.mesh()
@@ -143,6 +144,7 @@ def test_a_run_refines_a_scene_into_a_textured_mesh_and_goes_on_bitwise(place, t
     assert "scene.distances" in whole and all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
+@pytest.mark.integration
 def test_what_cannot_be_refined_is_refused_in_one_line(place, tmp_path, capsys):
     line = refusal(capsys, vcgen("fit", place / "given.yaml", tmp_path / "a", model__coarse=tmp_path))
     assert "is not a model folder" in line

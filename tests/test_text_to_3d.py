@@ -50,6 +50,7 @@ def test_realfusion_without_a_weight_of_its_photo_is_text_to_3d_bitwise(backgrou
     assert set(losses(photo)) == {"opacity", "entropy", "smoothness", "orientation", "sds"}
 
 
+@pytest.mark.integration
 def test_words_become_a_turntable_a_mesh_and_a_model_folder_and_go_on_bitwise(place, tmp_path):
     assert vcgen("fit", place / "given.yaml", tmp_path / "whole") == 0
     for name in ("views.png", "normals.png", "depth.png", "turntable.gif", "turntable.mp4", "mesh.glb", "mesh.obj"):
