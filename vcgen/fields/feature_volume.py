@@ -2,8 +2,10 @@
 averaged, then an MLP makes density and features of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -49,7 +51,7 @@ class FeatureField:
     radius: Float[Tensor, " batch"]
     volumes: Float[Tensor, "batch views channels D h w"]
     cameras: Cameras
-    decoder: nn.Module
+    decoder: Callable[[Tensor], Any]
     proposal: None = None
 
     def __call__(
