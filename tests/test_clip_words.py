@@ -2,8 +2,6 @@
 they rank first.
 """
 
-import json
-import shutil
 import socket
 from pathlib import Path
 
@@ -13,15 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from text_folder import tiny_folder, tiny_prior
+from text_folder import tiny_clip, tiny_folder, tiny_prior
 from training import equal, load, refusal, vcgen
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.personalization import clip_words, textual_inversion
-from vcgen.personalization.clip_words import clip_probabilities, load_clip
+from vcgen.personalization.clip_words import clip_probabilities
 from vcgen.personalization.textual_inversion import TextualInversion
 
 WORDS = ["car", "chair", "fish", "photo", "red", "blue", "green"]
@@ -39,26 +37,6 @@ def place(tmp_path_factory) -> Path:
         folder / "photo.png"
     )
     return folder
-
-
-def tiny_clip(folder: Path) -> None:
-    """A CLIP model whose random weights are large enough for words to differ."""
-    tokenizer = tiny_prior().tokenizer
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    marks = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, **sizes, **marks}
-    torch.manual_seed(1)
-    model = CLIPModel(
-        CLIPConfig(text_config=text, vision_config={"image_size": 24, "patch_size": 8, **sizes}, projection_dim=8)
-    )
-    for weight in (weight for name, weight in model.named_parameters() if weight.ndim > 1):
-        torch.nn.init.normal_(weight, std=0.3)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def images(count: int = 1) -> Tensor:
@@ -152,33 +130,6 @@ def test_a_run_asks_clip_and_goes_on(place, tmp_path, said):
 
 
 def test_what_is_no_clip_model_is_refused_in_one_line(place, tmp_path, capsys):
-    def broken(name: str, change) -> Path:
-        change(Path(shutil.copytree(place / "clip", tmp_path / name)))
-        return tmp_path / name
-
-    config = json.loads((place / "clip" / "config.json").read_text())
-    cases = {
-        tmp_path / "absent": "download: true",
-        place / "prior": "no folder of a CLIP model",
-        place / "prior" / "text_encoder": "clip_text_model; a text encoder alone sees no images",
-        broken(
-            "without words", lambda folder: [path.unlink() for path in folder.glob("tokenizer*")]
-        ): "tokenizer's files are missing",
-        broken(
-            "cut off", lambda folder: (folder / "model.safetensors").write_bytes(b"0" * 20)
-        ): "no folder of a CLIP model",
-        broken(
-            "other sizes",
-            lambda folder: (folder / "config.json").write_text(json.dumps(config | {"projection_dim": 9})),
-        ): "no folder",
-        broken(
-            "pickled", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-        ): "model.safetensors found",
-    }
-    for folder, message in cases.items():
-        with pytest.raises(UserError, match=message) as error:
-            load_clip(str(folder))
-        assert "\n" not in str(error.value) and str(folder) in str(error.value)
     options = {
         "data__image": place / "photo.png",
         "model__prior": place / "prior",

@@ -4,20 +4,13 @@ the photos.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import functional as F
 
-from vcgen.diffusion.library_folder import CLIP, checked_folder
-from vcgen.diffusion.text_prior import LOCAL, NEEDS_TEXT, WEIGHTS, TextPrior
+from vcgen.diffusion.clip import Clip
+from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
-from vcgen.io import read_json
-
-if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTokenizer
 
 #: What is compared with the photos, as in RealFusion's code.
 SENTENCE = "an image of a {}"
@@ -30,58 +23,15 @@ def clip_probabilities(name: str, images: Tensor, words: Sequence[str], download
     """How probable a CLIP model finds each word: its logits, averaged over the images, softmax over the words;
     (words,), sums to 1.
 
-    name, download: see :func:`load_clip`. images: square, (n, 3, side, side) in [0, 1]; their device is where CLIP
-    runs."""
-    model, tokenizer = load_clip(name, download)
-    model, pixels = model.to(images.device), clip_pixels(images, model.config.vision_config.image_size)
-    sentences, logits = [SENTENCE.format(word) for word in words], []
-    for start in range(0, len(sentences), BATCH):
-        text = tokenizer(sentences[start : start + BATCH], padding=True, return_tensors="pt").to(images.device)
-        logits.append(model(**text, pixel_values=pixels).logits_per_image.mean(0))
-    return torch.cat(logits).softmax(0)
-
-
-def clip_pixels(images: Tensor, side: int) -> Tensor:
-    """Square images in [0, 1] as CLIP reads them: (n, 3, side, side), with the mean and deviation that all of its sizes
-    share.
-    """
-    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-
-    resized = F.interpolate(images.float(), (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-    mean, deviation = (resized.new_tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    return (resized - mean) / deviation
-
-
-def load_clip(name: str, download: bool = False) -> tuple["CLIPModel", "CLIPTokenizer"]:
-    """From a local folder in transformers' format, else from the hub's cache; from the hub itself only with
-    ``download``. float32.
-
-    Only safetensors are read. Raises UserError where nothing is found, or no CLIP model with both encoders and a
-    tokenizer."""
+    name, download: see :meth:`Clip.from_folder`. images: square, (n, 3, side, side) in [0, 1]; their device is where
+    CLIP runs."""
     try:
-        from transformers import CLIPModel, CLIPTokenizer
-    except ImportError as error:
-        raise UserError(NEEDS_TEXT) from error
-    try:
-        folder = checked_folder(name, CLIP, download)
-        kind = read_json(folder / "config.json", dict[str, Any]).get("model_type")
-        if kind != "clip":  # transformers would go on, and draw the weights that it misses at random
-            raise ValueError(f"it is of type {kind}; a text encoder alone sees no images")
-        model = CLIPModel.from_pretrained(folder, **WEIGHTS).float().eval()
-        tokenizer = CLIPTokenizer.from_pretrained(folder, **LOCAL)
-        if len(tokenizer) < 3:  # what transformers makes of absent files: the marks of beginning and end
-            raise ValueError("its tokenizer's files are missing")
-    except (UserError, OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if Path(name).exists():
-            raise UserError(
-                f"model.method.clip: {name} is no folder of a CLIP model and its tokenizer ({reason})"
-            ) from error
-        advice = "to fetch a hub name, as openai/clip-vit-large-patch14, allow it with download: true"
-        raise UserError(
-            f"model.method.clip: {name} is neither a folder here nor in the hub's cache ({reason}); {advice}"
-        ) from error
-    return model, tokenizer
+        clip = Clip.from_folder(name, download).to(images.device)
+    except UserError as error:
+        raise UserError(f"model.method.clip: {error}") from error
+    sentences, seen = [SENTENCE.format(word) for word in words], clip.embed_images(images.movedim(1, -1)).mean(0)
+    parts = [clip.embed_texts(sentences[i : i + BATCH]) @ seen for i in range(0, len(sentences), BATCH)]
+    return (clip.logit_scale * torch.cat(parts)).softmax(0)
 
 
 def listed_words(path: Path, prior: TextPrior) -> list[str]:

@@ -36,8 +36,8 @@ class TextualInversion(Personalization):
             by CLIP (:func:`clip_probabilities`), or without it by the prior (:func:`nearest_word`). One name that ends
             in .txt is a file with a word a line, for CLIP; of its words those that are no single token are passed over.
         vectors: Number of vectors; prompts then say "<e> <e>_1 ...", as diffusers writes it.
-        clip: CLIP model with image encoder, as a folder or hub name, see :func:`load_clip`; null ranks words by the
-            prior.
+        clip: CLIP model with image encoder, as a folder or hub name, see :meth:`Clip.from_folder`; null ranks words
+            by the prior.
     """
 
     def __init__(
