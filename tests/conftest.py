@@ -17,6 +17,9 @@ from training import CONFIG, vcgen  # noqa: E402  # it imports them
 
 #: Model folders of the tests may name the classes of tests/stand_in.py, in other processes, too.
 os.environ["VCGEN_PLUGINS"] = "stand_in"
+#: A refused run leaves its loader processes to the end of its own process; here the garbage collector ends them, in
+#: whatever test it runs, and waits this many seconds for each (5 otherwise).
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
 
 
 @pytest.fixture(autouse=True)

@@ -192,6 +192,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.integration
 def test_the_python_of_the_inference_page_renders_samples_and_writes_a_mesh(workplace):
     names: dict = {}
     for block in blocks(ROOT / "docs" / "inference.md", "python"):
