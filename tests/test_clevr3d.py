@@ -88,6 +88,7 @@ def keys_of(tmp_path, split: str) -> list[str]:
     return keys(tmp_path / split)
 
 
+@pytest.mark.integration
 def test_equal_sources_give_equal_bytes_and_a_moved_camera_is_noticed(tmp_path, capsys):
     write_scenes(tmp_path / "in")
     assert pack(tmp_path / "in", tmp_path / "one") == 0

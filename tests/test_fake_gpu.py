@@ -175,14 +175,14 @@ def test_waits_are_counted_and_other_work_is_not():
 @pytest.mark.parametrize(
     "encoder",
     [
-        triplane,
         light_field,
         srn_with_codes,
-        epipolar,
-        ibrnet,
+        pytest.param(triplane, marks=pytest.mark.integration),
+        pytest.param(epipolar, marks=pytest.mark.integration),
+        pytest.param(ibrnet, marks=pytest.mark.integration),
         pytest.param(lambda: PixelNerf(width=16), marks=pytest.mark.integration),
     ],
-    ids=["triplane", "light field", "srn with codes", "epipolar", "ibrnet", "pixelnerf"],
+    ids=["light field", "srn with codes", "triplane", "epipolar", "ibrnet", "pixelnerf"],
 )
 def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder, monkeypatch):
     # without autograd's engine

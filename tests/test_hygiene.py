@@ -2,9 +2,8 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vcgen"
@@ -26,12 +25,16 @@ APART = {
     "guidance": {"encoders", "rendering", "fields"},
 }
 
-every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The syntax of a file; read once, as many files make slow tests."""
+    return list(ast.walk(ast.parse(path.read_text())))
 
 
-def imports(tree: ast.Module) -> Iterator[str]:
+def imports(path: Path) -> Iterator[str]:
     """The full names a module imports, at its top or inside functions."""
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -53,17 +56,15 @@ def test_the_package_is_found():
     assert PACKAGE / "cameras.py" in FILES
 
 
-@every_file
-def test_nothing_is_unpickled(path):
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            assert keywords(node).get("weights_only") is True, (
-                f"line {node.lineno}: torch.load without weights_only=True"
-            )
-        if isinstance(node, ast.Call):
-            assert keywords(node).get("allow_pickle") is not True, f"line {node.lineno}: allow_pickle=True"
-            assert keywords(node).get("weights_only") is not False, f"line {node.lineno}: weights_only=False"
+def test_nothing_is_unpickled():
+    for path in FILES:
+        for node in nodes(path):
+            if isinstance(node, ast.Call):
+                place, said = f"{path}:{node.lineno}", keywords(node)
+                if ast.unparse(node.func) == "torch.load":
+                    assert said.get("weights_only") is True, f"{place}: torch.load without weights_only=True"
+                assert said.get("allow_pickle") is not True, f"{place}: allow_pickle=True"
+                assert said.get("weights_only") is not False, f"{place}: weights_only=False"
 
 
 def room(name: str) -> str:
@@ -71,18 +72,12 @@ def room(name: str) -> str:
     return name.split(".")[1]
 
 
-@every_file
-def test_imports_point_down(path):
-    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    used = {room(name) for name in imports(ast.parse(path.read_text())) if name.startswith("vcgen.")} - {
-        own,
-        "__version__",
-    }
-    if own == "__init__":
-        assert used <= {"api"}
-        return
-    assert used <= set(ROOMS[ROOMS.index(own) + 1 :]), f"{own} lies above {ROOMS[ROOMS.index(own) + 1 :]} alone"
-    assert not used & APART.get(own, set())
+def test_imports_point_down():
+    for path in FILES:
+        own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        used = {room(name) for name in imports(path) if name.startswith("vcgen.")} - {own, "__version__"}
+        allowed = {"api"} if own == "__init__" else set(ROOMS[ROOMS.index(own) + 1 :]) - APART.get(own, set())
+        assert used <= allowed, f"{path} imports from {used - allowed}, which {own} may not"
 
 
 def test_no_module_imports_itself_through_others():
@@ -90,7 +85,7 @@ def test_no_module_imports_itself_through_others():
     names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
     graph = {}
     for path, name in names.items():
-        found = set(imports(ast.parse(path.read_text())))
+        found = set(imports(path))
         graph[name] = (({*found, *(one.rpartition(".")[0] for one in found)}) & set(names.values())) - {name, "vcgen"}
     for name, used in graph.items():
         reached, new = set(), used
@@ -100,8 +95,8 @@ def test_no_module_imports_itself_through_others():
         assert name not in reached, f"{name} is imported by what it imports"
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_stay_small(path):
-    assert len(path.read_text().splitlines()) <= 300
-    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
-    assert [f.name for f in functions if code_lines(f) >= 50] == []
+def test_files_and_functions_stay_small():
+    for path in ALL:
+        assert len(path.read_text().splitlines()) <= 300, path
+        functions = [node for node in nodes(path) if isinstance(node, ast.FunctionDef)]
+        assert [f.name for f in functions if code_lines(f) >= 50] == [], path

@@ -87,7 +87,8 @@ def test_the_limit_is_that_of_the_encoder_and_of_distillation():
 def test_a_training_with_more_views_than_the_encoder_looks_at_is_refused(
     config, tmp_path, capsys, option, value, given
 ):
-    options = dict(model__encoder="CodeEncoder", model__encoder__decoder="LightFieldDecoder")
+    small = {"model__encoder__decoder__width": 8, "model__encoder__decoder__layers": 1}
+    options = dict(model__encoder="CodeEncoder", model__encoder__decoder="LightFieldDecoder", **small)
     line = refusal(capsys, vcgen("fit", config, tmp_path / "run", **options, **{option: value}))
     assert f"gives {given} input views, model.encoder (CodeEncoder) looks at 1: lower them" in line
 

@@ -39,6 +39,7 @@ def test_cameras_are_those_that_were_written_and_the_world_is_turned_upright(tmp
     assert (given.t_near, given.t_far) == (1, 2000)
 
 
+@pytest.mark.integration
 def test_chunks_hold_the_same_clips(tmp_path):
     write_clip(tmp_path / "text")
     write_chunks(tmp_path / "in" / "train", [example("ffff"), example("0a1b")], [example("cccc")])

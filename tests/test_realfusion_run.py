@@ -95,6 +95,7 @@ def test_several_photos_are_refused_and_the_line_leads_to_the_loop(config, prior
     assert "one photo, here are 2" in line and "docs/realfusion.md" in line
 
 
+@pytest.mark.integration
 def test_half_a_prior_needs_mixed_precision(config, prior, tmp_path, capsys):
     options = {"model__prior": prior, "model__half_prior": "true"}
     assert "bf16-mixed" in refusal(capsys, vcgen("fit", config, tmp_path / "plain", **options))

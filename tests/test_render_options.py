@@ -119,6 +119,7 @@ def test_meshes_come_in_the_formats_asked_for(tmp_path, model, photo, form):
     assert form == "stl" or np.ptp(mesh.visual.vertex_colors[:, :3], axis=0).min() > 100
 
 
+@pytest.mark.integration
 def test_a_textured_mesh_has_its_files_and_its_line(tmp_path, model, photo, capsys):
     options = ["--mesh", "textured", "--mesh-format", "obj", "glb", "--views", "1", *QUICK, "--mesh-resolution", "12"]
     main(["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), *options])

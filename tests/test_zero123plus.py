@@ -80,6 +80,7 @@ def test_views_are_cut_to_the_pixel_and_transparency_is_kept(tmp_path):
         assert np.array_equal(np.round(image.transpose(1, 2, 0) * 255), tile)
 
 
+@pytest.mark.integration
 def test_a_folder_of_sheets_is_many_scenes_whose_bytes_do_not_depend_on_the_workers(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / "in").mkdir(exist_ok=True)
