@@ -47,7 +47,13 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 }
 VIEWS = (1, 3, 5, 10)
 #: Two views of each car that was trained on, of the twenty that were trained with.
-TRAINED = {"targets": [7, 13], "split": "train", "name": "cars64_trained", "description": "Cars that were trained on."}
+TRAINED = {
+    "views": 20,
+    "targets": [7, 13],
+    "split": "train",
+    "name": "cars64_trained",
+    "description": "Cars that were trained on.",
+}
 #: What --quick changes of the protocols.
 QUICK = {"targets": [21], "name": "cars64_quick", "description": "One target of each car."}
 
@@ -84,8 +90,9 @@ def main() -> None:
     for run in runs:
         train(run)
         costs.append(cost_of(run))
-        rows += measured(run, views, most_views(run))
-        print("\n".join(table(rows[-len(views) :])), flush=True)
+        found = measured(run, views, most_views(run))
+        print("\n".join(table(found)), flush=True)
+        rows += found
     lines = [*table(rows), "", *cost_table(costs)]
     print("\n".join(lines))
     draw(rows, options.out / "fewshot.png")
@@ -136,9 +143,8 @@ def measured(run: Run, views: list[int], most: int) -> list[dict]:
     for count in [count for count in views if count <= most]:
         found = evaluated(run, protocol(run.folder, count, run.changes), "test", run.folder / f"views{count}")
         rows.append({"name": run.name, "views": count, "minutes": run.minutes, **found})
-    if not run.changes:
-        found = evaluated(run, protocol(run.folder, views[0], TRAINED), "train", run.folder / "trained")
-        rows.append({"name": f"{run.name}, trained cars", "views": views[0], "minutes": run.minutes, **found})
+    found = evaluated(run, protocol(run.folder, views[0], TRAINED), "train", run.folder / "trained")
+    rows.append({"name": f"{run.name}, trained cars", "views": views[0], "minutes": run.minutes, **found})
     return rows
 
 
