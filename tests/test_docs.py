@@ -1,6 +1,7 @@
 """The documentation says what the program does: commands parse, Python runs."""
 
 import argparse
+import json
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 
 from pages import PAGES, ROOT, blocks
 from text_folder import tiny_folder
+from vcgen.cameras import orbit, pinhole
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.cli.pack import FORMATS
@@ -194,6 +196,11 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.integration
 def test_the_python_of_the_inference_page_renders_samples_and_writes_a_mesh(workplace):
+    poses = orbit(torch.tensor([0.0, 90.0]), torch.full((2,), 20.0), 1.3, pinhole(1.0), 0.8, 1.8)
+    files = {"c2w": poses.c2w.tolist(), "K": poses.K.tolist(), "views": ["front", "left"]}
+    (workplace / "cameras.json").write_text(json.dumps(files))
+    for name in files["views"]:
+        (workplace / f"{name}.png").write_bytes((workplace / "car.png").read_bytes())
     names: dict = {}
     for block in blocks(ROOT / "docs" / "inference.md", "python"):
         exec(compile(block, "docs/inference.md", "exec"), names)
@@ -201,7 +208,7 @@ def test_the_python_of_the_inference_page_renders_samples_and_writes_a_mesh(work
     assert (workplace / "car.glb").read_bytes()[:4] == b"glTF"
     assert names["density"].shape == (1, 1) and names["view"].depth.shape == (2, 1, 128, 128)
     assert names["images"].shape == (2, 3, 16, 16) and len(names["schedule"].alphas_cumprod) == 1000
-    assert names["unet"].config.sample_size == 16
+    assert names["unet"].config.sample_size == 16 and names["views"].images.shape == (1, 2, 3, 16, 16)
 
 
 def test_the_python_of_the_distillation_page_samples(workplace):

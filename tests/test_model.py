@@ -83,7 +83,7 @@ def test_reconstruct_and_render_are_the_commands_views(tmp_path, place, model, o
     render_command(
         ["--model", str(place), "--image", str(tmp_path / "car.png"), "--out", str(tmp_path / "out"), *quick, *words]
     )
-    written = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out" / "views").iterdir())]
+    written = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out" / "views").glob("*.png"))]
     view = model.render(model.reconstruct(tmp_path / "car.png", **options), model.cameras([0, 130]), size=24)
     ours = np.round(view.rgb.clamp(0, 1).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
     np.testing.assert_array_equal(ours, np.stack(written))

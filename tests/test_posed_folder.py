@@ -117,7 +117,7 @@ def test_a_scene_of_a_shard_written_as_a_folder_comes_back_as_it_was(tmp_path):
     [
         ({"c2w": None}, "missing required field `c2w`"),
         ({"c2w": C2W[:5].tolist()}, "5 poses, and 6 images"),
-        ({"c2w": C2W[:1].tolist()}, "length >= 2"),
+        ({"c2w": C2W[:1].tolist()}, "has 1 pose, at least 2 are needed"),
         ({"c2w": (2 * C2W).tolist()}, "view 0: the pose's rotation is not orthonormal"),
         ({"K": [K.tolist()] * 2}, "6 poses and 2 intrinsics"),
         ({"K": [(100 * K).tolist()]}, "in pixels by mistake?"),

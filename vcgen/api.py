@@ -1,4 +1,4 @@
-"""A trained model in Python: one image in; a field, renderings and samples out."""
+"""A trained model in Python: an image, or several with their cameras, in; a field, renderings and samples out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from vcgen.checkpoints import model_folder
 from vcgen.data.images.framing import Source
 from vcgen.data.images.photo import prepare
 from vcgen.data.input_camera import InputCamera
+from vcgen.data.posed_images import posed_views
 from vcgen.types import FieldModel, Rendering, Scene, Views
 
 if TYPE_CHECKING:
@@ -40,18 +41,28 @@ class Pipeline:
     input_camera: the camera that the model expects. image_size: (height, width) of the model's images. background: the
     gray level behind its objects. Images are given as a file's path, a PIL image, or an array (height, width, 3 or 4),
     uint8 or floats in [0, 1], of any size; they are framed as ``vcgen render`` does it. fill: fraction of the frame
-    that the object is scaled to fill. as_is: keep the framing, for images framed like the training data. Everything
-    stays on the model's device. Raises UserError for images without an object."""
+    that the object is scaled to fill. as_is: keep the framing, for images framed like the training data. Several images
+    of one object, with their cameras, are ``Views`` (1, n), as :meth:`views` reads them; they go wherever an image
+    goes. Everything stays on the model's device. Raises UserError for images without an object, and for more views than
+    the model looks at."""
 
     def __init__(self, system: FieldModel, input_camera: InputCamera):
         self.system, self.input_camera = system, input_camera
         height, width = system.config["image_size"]
         self.image_size, self.background = (int(height), int(width)), float(system.config["background"])
 
-    def context(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Views:
+    def views(self, images: Sequence[Path | str], cameras: Path | str) -> Views:
+        """Images of one object that keep their framing, and their cameras: files (1, n), and a JSON file with a camera
+        for the name of each, in the world of the model's training data; see :func:`posed_views`."""
+        paths = [Path(image) for image in images]
+        return posed_views(paths, Path(cameras), self.image_size, self.input_camera).to(self.system.device)
+
+    def context(self, image: Source | Views, fill: float = 0.78, as_is: bool = False) -> Views:
         """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that
-        took it.
+        took it. Views (1, n) stay as they are.
         """
+        if isinstance(image, Views):
+            return image.to(self.system.device)
         return self.input_camera.context(prepare(image, self.image_size, fill, as_is)).to(self.system.device)
 
     def cameras(self, azimuths: Sequence[float], elevation: float | None = None) -> Cameras:
@@ -61,21 +72,21 @@ class Pipeline:
         return self.input_camera.cameras(azimuths, elevation, self.image_size).to(self.system.device)
 
     @torch.no_grad()
-    def reconstruct(self, image: Source, fill: float = 0.78, as_is: bool = False) -> Scene:
-        """The field (batch of 1) behind an image."""
+    def reconstruct(self, image: Source | Views, fill: float = 0.78, as_is: bool = False) -> Scene:
+        """The field (batch of 1) behind an image, or behind several views."""
         return self.system.field(self.context(image, fill, as_is))
 
     def distill(
         self,
-        image: Source,
+        image: Source | Views,
         steps: int | None = None,
         config: Path | str = "default",
         seed: int = 0,
         fill: float = 0.78,
         as_is: bool = False,
     ) -> Scene:
-        """The field (batch of 1) behind an image, finetuned by the diffusion prior; under a minute on one CPU core at
-        64 px.
+        """The field (batch of 1) behind an image, or one view, finetuned by the diffusion prior; under a minute on one
+        CPU core at 64 px.
 
         steps: rounds of the guidance, each of which denoises the virtual views once; the configuration's own unless
         given. config: a YAML file such as configs/distill.yaml, or "default", its settings. seed: of the noise. Raises
@@ -107,7 +118,7 @@ class Pipeline:
     @torch.no_grad()
     def sample(
         self,
-        image: Source,
+        image: Source | Views,
         cameras: Cameras,
         steps: int = 10,
         seed: int = 0,

@@ -1,8 +1,11 @@
-"""``vcgen render``: one image of an object becomes novel views, depth, a turntable and a mesh."""
+"""``vcgen render``: an image of an object, or several with their cameras, becomes novel views, depth, a turntable and a
+mesh.
+"""
 
 import sys
-from collections.abc import Iterable, Sequence
-from inspect import getdoc
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from inspect import getdoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,10 +15,9 @@ from vcgen.terminal import one_line, say
 
 if TYPE_CHECKING:
     from vcgen.cli.render_outputs import MeshOptions, OutputOptions
-    from vcgen.data.images.framing import RgbaImage
     from vcgen.data.input_camera import InputCamera
     from vcgen.systems.distillation.distilled import Distilled
-    from vcgen.types import FieldModel
+    from vcgen.types import FieldModel, Views
 
 #: Views, and frames of a turntable, at most.
 MOST = 3600
@@ -31,6 +33,7 @@ def render(
     model: str,
     image: list[str],
     out: str,
+    cameras: str | None = None,
     views: int | None = None,
     azimuths: list[float] | None = None,
     elevation: float | None = None,
@@ -53,25 +56,28 @@ def render(
     seed: int = 0,
     plugins: list[str] | None = None,
 ) -> None:
-    """Show one object from all sides, given one image of it.
+    """Show one object from all sides, given one image of it, or several with their cameras.
 
-    Writes to OUT (one folder per image inside OUT when there are several): input.png, what the model was shown; views/,
-    the novel views; contact_sheet.png, all of them with their depth; depth/, 16-bit PNG files (world units = value *
-    depth_unit of render.json, 0 = nothing there) and depth_color/, the same to look at (yellow near, violet far);
-    turntable.gif and turntable.mp4; mesh.glb, with vertex colors or a texture; render.json, every camera and setting.
-    With --distill, OUT/fields keeps the finetuned fields, and a rerun with the same model, image and settings finds
-    them again. The world is z-up, its origin is the object's middle; the input camera stands at azimuth 0. In options,
-    hyphens do for underscores.
+    Writes to OUT (one folder per image inside OUT when there are several of several objects): input.png, what the model
+    was shown; views/, the novel views with their cameras.json; contact_sheet.png, all of them with their depth; depth/,
+    16-bit PNG files (world units = value * depth_unit of render.json, 0 = nothing there) and depth_color/, the same to
+    look at (yellow near, violet far); turntable.gif and turntable.mp4; mesh.glb, with vertex colors or a texture;
+    render.json, every camera and setting. With --distill, OUT/fields keeps the finetuned fields, and a rerun with the
+    same model, image and settings finds them again. The world is z-up, its origin is the object's middle; the input
+    camera stands at azimuth 0, or where --cameras says. In options, hyphens do for underscores.
 
     Args:
         model: the model folder that vcgen export wrote.
         image: one or more images, each of another object, with alpha, on a plain background, or on any where rembg is
             installed.
         out: the folder to write to; files of an earlier run are replaced.
+        cameras: a JSON file of poses and intrinsics, in the world of the model's training data, with a camera by name
+            for each image: these then are views of one object, taken as they are; see docs/inference.md.
         views: how many novel views, spread evenly around the object from azimuth 0; 8 unless azimuths are given.
         azimuths: the views' azimuths in degrees instead; 0 is the input's side, 90 a quarter turn counter-clockwise
             seen from above.
-        elevation: elevation of all novel views in degrees, between -90 and 90; the input's by default.
+        elevation: elevation of all novel views in degrees, between -90 and 90; the input's by default, of several
+            views their median.
         size: width of the novel views in pixels; the model's own by default.
         transparent: write the views with straight alpha instead of over the model's background.
         turntable_frames: frames of the turntable's full turn; 0 writes none.
@@ -97,17 +103,16 @@ def render(
     """
     arguments = dict(locals())  # before there are other names
     _check_outputs(views, azimuths, elevation, size, turntable_frames, fps)
-    _check_input(input_elevation, input_distance, fov, fill, seed)
+    _check_input(arguments)
     meshes = _meshes(mesh, mesh_format, mesh_resolution, texture_size, threshold)
-    device, targets = usage.choose_device(device), _targets(image, Path(out))
+    device, targets = usage.choose_device(device), _targets(image, Path(out), cameras)
     from vcgen.checkpoints.model_folder import read_config
     from vcgen.cli.render_outputs import OutputOptions
     from vcgen.data.input_camera import InputCamera
 
     config = read_config(model)
     input_camera, (height, width) = InputCamera.of(config, input_elevation, input_distance, fov), config["image_size"]
-    images = _read(targets, (height, width), fill, as_is)
-    system = _open(model, device, distill, seed, Path(out) / "fields", plugins or ())
+    shown, input_camera = _read(targets, cameras, input_camera, (height, width), fill, as_is)
     options = OutputOptions(
         azimuths=tuple(azimuths or (360 * i / (views or 8) for i in range(views or 8))),
         elevation=input_camera.elevation if elevation is None else elevation,
@@ -117,7 +122,7 @@ def render(
         meshes=meshes,
         transparent=transparent,
     )
-    _render_all(system, input_camera, images, targets, options, arguments)
+    _render_all(_open(arguments, device), input_camera, shown, options, arguments)
 
 
 def _check_outputs(
@@ -156,47 +161,65 @@ def _meshes(
     return MeshOptions(resolution, tuple(dict.fromkeys(formats)), mesh == "textured", size, threshold)
 
 
-def _check_input(elevation: float | None, distance: float | None, fov: float | None, fill: float, seed: int) -> None:
-    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
-    usage.within("--input-elevation", elevation, -90, 90, " degrees", strict=True)
-    usage.within("--input-distance", distance, 0, strict=True)
-    usage.within("--fov", fov, 1, 150, " degrees")
-    usage.within("--fill", fill, 0.1, 1)
+def _check_input(arguments: Mapping[str, Any]) -> None:
+    usage.within("--seed", arguments["seed"], 0, usage.LARGEST_SEED)
+    usage.within("--input-elevation", arguments["input_elevation"], -90, 90, " degrees", strict=True)
+    usage.within("--input-distance", arguments["input_distance"], 0, strict=True)
+    usage.within("--fov", arguments["fov"], 1, 150, " degrees")
+    usage.within("--fill", arguments["fill"], 0.1, 1)
+    if arguments["cameras"] is not None:
+        _check_posed(arguments)
 
 
-def _open(
-    model: str, device: str, distill: str | None, seed: int, keep: Path, plugins: Sequence[str]
-) -> "FieldModel | Distilled":
+def _check_posed(arguments: Mapping[str, Any]) -> None:
+    """Raise UserError for options that do not go with a file of cameras."""
+    defaults = {name: option.default for name, option in signature(render).parameters.items()}
+    for name in ("input_elevation", "input_distance", "fov", "fill"):
+        if arguments[name] != defaults[name]:
+            raise UserError(
+                f"--cameras says how the images were taken, and so does {usage.shown('--' + name)}: leave it out"
+            )
+    if arguments["distill"] and len(arguments["image"]) > 1:
+        raise UserError("--distill finetunes the field of one image: give one, or leave --distill out")
+
+
+def _open(arguments: Mapping[str, Any], device: str) -> "FieldModel | Distilled":
     from vcgen.checkpoints import model_folder as folder
 
-    system = folder.load(model, device, plugins)
-    if distill is None:
+    plugins = arguments["plugins"] or ()
+    system = folder.load(arguments["model"], device, plugins)
+    if arguments["distill"] is None:
         return system
     from vcgen.systems.distillation.distilled import distilled
 
-    return distilled(system, distill, seed, keep, plugins=plugins)
+    keep = Path(arguments["out"]) / "fields"
+    return distilled(system, arguments["distill"], arguments["seed"], keep, plugins=plugins)
 
 
 def _render_all(
     system: "FieldModel | Distilled",
     input_camera: "InputCamera",
-    images: "dict[Path, RgbaImage]",
-    targets: dict[Path, Path],
+    shown: "Mapping[Path, tuple[str, Views]]",
     options: "OutputOptions",
     arguments: dict[str, Any],
 ) -> None:
-    """Every image, even when an earlier one had problems; these end the command."""
+    """Every object, even when an earlier one had problems; these end the command. shown: the folder to write to -> a
+    name, and what the model is shown."""
     import torch
 
     from vcgen.cli.render_outputs import render_image
     from vcgen.folders import create_folder
 
-    problems = []
-    for target in targets.values():
+    problems, most = [], getattr(system, "most_views", None)
+    for _, context in shown.values():
+        if most is not None and (given := context.cameras.shape[1]) > most:
+            found = f"--cameras gives {given} input views, {arguments['model']} looks at {most}"
+            raise UserError(f"{found}: give as many images, or a model that looks at several")
+    for target in shown:
         create_folder(target)
-    for path, target in targets.items():
+    for target, (name, context) in shown.items():
         torch.manual_seed(arguments["seed"])
-        report = render_image(system, input_camera, path, images[path], target, options, arguments)
+        report = render_image(system, input_camera, name, context, target, options, arguments)
         say(*report.lines)
         problems += report.problems
     if problems:
@@ -204,33 +227,49 @@ def _render_all(
         raise UserError("; ".join(problems))
 
 
-def _targets(images: list[str], out: Path) -> dict[Path, Path]:
-    """The folder to write to, for every path."""
+def _targets(images: list[str], out: Path, cameras: str | None) -> list[tuple[Path, Path]]:
+    """Every path, and the folder to write to."""
     from vcgen.data.images.reading import image_in
 
     paths = [image_in(name) for name in images]
     if not paths:
         raise UserError("--image needs at least one image")
     names = [path.stem for path in paths]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if cameras is None and (twice := [name for name in names if names.count(name) > 1]):
         raise UserError(
             f"two images are named {twice[0]}: their results would overwrite one another, so rename one or run twice"
         )
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out takes a folder")
-    return {path: out if len(paths) == 1 else out / path.stem for path in paths}
+    return [(path, out if cameras or len(paths) == 1 else out / path.stem) for path in paths]
 
 
-def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool) -> "dict[Path, RgbaImage]":
-    """Every image as the model sees it. Raises UserError for all together that cannot be used, before anything is
-    rendered.
+def _read(
+    targets: Sequence[tuple[Path, Path]],
+    cameras: str | None,
+    camera: "InputCamera",
+    size: tuple[int, int],
+    fill: float,
+    as_is: bool,
+) -> "tuple[dict[Path, tuple[str, Views]], InputCamera]":
+    """Every image as the model sees it, or all as views of one object, with a name, by the folder to write to; and the
+    camera whose orbit the novel views are on, of several views at their median elevation. Raises UserError for all
+    together that cannot be used, before anything is rendered.
     """
+    from vcgen.cameras import view_angles
     from vcgen.data.images.photo import prepare
+    from vcgen.data.posed_images import posed_views
 
-    images, faults = {}, []
-    for path in paths:
+    if cameras is not None:
+        first, more = targets[0][0], f" and {len(targets) - 1} more" if len(targets) > 1 else ""
+        context = posed_views([path for path, _ in targets], Path(cameras), size, camera)
+        elevation = float(view_angles(context.cameras.centers)[1].median())
+        return {targets[0][1]: (f"{first}{more}", context)}, replace(camera, elevation=elevation)
+    images: dict[Path, tuple[str, Views]] = {}
+    faults = []
+    for path, target in targets:
         try:
-            images[path] = prepare(path, size, fill, as_is)
+            images[target] = str(path), camera.context(prepare(path, size, fill, as_is))
         except UserError as error:
             faults.append(str(error))
     if faults:
@@ -240,4 +279,4 @@ def _read(paths: Iterable[Path], size: tuple[int, int], fill: float, as_is: bool
             else ""
         )
         raise UserError(one_line("; ".join(faults) + more))
-    return images
+    return images, camera

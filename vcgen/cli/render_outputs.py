@@ -1,4 +1,4 @@
-"""What ``vcgen render`` writes for one image."""
+"""What ``vcgen render`` writes for one object."""
 
 import json
 import math
@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vcgen import provenance
 from vcgen.cameras import Cameras
-from vcgen.data.images.framing import RgbaImage
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.io import write_bytes
@@ -71,31 +70,32 @@ class Report:
 def render_image(
     system: "FieldModel | Distilled",
     input_camera: InputCamera,
-    path: Path,
-    image: RgbaImage,
+    name: str,
+    context: Views,
     target: Path,
     options: OutputOptions,
     arguments: dict[str, Any],
 ) -> Report:
-    """Write everything for one image, which came from ``path``, to the folder ``target``. arguments: of the command,
-    for render.json.
+    """Write everything for one object, of which the model is shown ``context``, (1, n) views with alpha, to the folder
+    ``target``. input_camera: of whose orbit the novel views are. name: what the views are called. arguments: of the
+    command, for render.json.
     """
-    pixels = np.concatenate([image.color, image.alpha[..., None]], -1)
-    write_png(target / "input.png", to_uint8(torch.from_numpy(pixels).movedim(-1, 0)))
+    assert context.alpha is not None, "images that are prepared have coverage"
+    write_png(target / "input.png", to_uint8(torch.cat([*torch.cat([context.images, context.alpha], 2)[0]], -1)))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with torch.no_grad(), bar:
-        context = input_camera.context(image).to(system.device)
+        context = context.to(system.device)
         field = system.field(context)
         lost = missed(system, field, context, options.background)
-        cameras = input_camera.cameras(options.azimuths, options.elevation, image.alpha.shape)
-        views = _render(system, field, cameras, options, bar, f"{path.name}: views")
-        lines = [f"{path} -> {target}", *_warning(lost), *_write_views(views, input_camera, target, options)]
+        cameras = input_camera.cameras(options.azimuths, options.elevation, context.size)
+        views = _render(system, field, cameras, options, bar, f"{Path(name).name}: views")
+        lines = [f"{name} -> {target}", *_warning(lost), *_write_views(views, cameras, input_camera, target, options)]
         count, fps = options.turntable
         if count:
             angles = [360 * i / count for i in range(count)]
-            around = input_camera.cameras(angles, options.elevation, image.alpha.shape)
-            turn = _render(system, field, around, options, bar, f"{path.name}: turntable")
+            around = input_camera.cameras(angles, options.elevation, context.size)
+            turn = _render(system, field, around, options, bar, f"{Path(name).name}: turntable")
             frames = to_uint8(turn.rgb)
             gif = write_gif(target / "turntable.gif", frames, fps)
             mp4 = write_mp4(target / "turntable.mp4", frames, fps)
@@ -104,8 +104,9 @@ def render_image(
         ({}, []) if not options.meshes.resolution else _write_mesh(field, input_camera, target, options.meshes, lines)
     )
     record = {
-        "image": str(path),
+        "image": name,
         "missed": lost,
+        "input_cameras": _entries(context.cameras[0]),
         **_record(input_camera, cameras, options),
         "mesh": mesh,
         "arguments": arguments,
@@ -115,13 +116,13 @@ def render_image(
     )
     return Report(
         [*lines, _line(target / "render.json", "cameras, settings, versions")],
-        [f"{path}: {problem}" for problem in problems],
+        [f"{name}: {problem}" for problem in problems],
     )
 
 
 def missed(system: "FieldModel | Distilled", field: Scene, context: Views, background: float) -> float:
-    """The part of an input image's contrast that its field does not show from the input's own side: mean squared
-    difference of the two, over that of image and background. context: (1, 1) views."""
+    """The part of the input images' contrast that their field does not show from the inputs' own sides: mean squared
+    difference of the two, over that of images and background. context: (1, n) views."""
     image = context.on(background)
     seen = system.render(field, context.cameras, context.size, background).rgb
     contrast = (image - background).square().mean().clamp(min=1e-8)
@@ -148,7 +149,9 @@ def _render(
     return Rendering(*(torch.stack(parts) for parts in zip(*rendered, strict=True)))
 
 
-def _write_views(views: Rendering, input_camera: InputCamera, target: Path, options: OutputOptions) -> list[str]:
+def _write_views(
+    views: Rendering, cameras: Cameras, input_camera: InputCamera, target: Path, options: OutputOptions
+) -> list[str]:
     images, depth, alpha = to_uint8(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
     colored = depth_image(depth, input_camera.near, input_camera.far, alpha)
     stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(input_camera)), 1, 65535), 0).astype(np.uint16)
@@ -157,12 +160,18 @@ def _write_views(views: Rendering, input_camera: InputCamera, target: Path, opti
         write_png(target / "views" / name, shown[index])
         write_png(target / "depth" / name, stored[index])
         write_png(target / "depth_color" / name, colored[index])
+    stated = {"c2w": cameras.c2w.tolist(), "K": cameras.K.tolist(), "views": _names(options.azimuths)}
+    bounds = {"t_near": input_camera.near, "t_far": input_camera.far}
+    write_bytes(target / "views" / "cameras.json", (json.dumps(stated | bounds) + "\n").encode())
     columns, clear = min(8, len(images)), ", with straight alpha" if options.transparent else ""
     blank = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
     write_png(target / "contact_sheet.png", contact_sheet(np.concatenate([images, blank, colored]), columns))
     return [
         _line(target / "input.png", "what the model was shown"),
-        _line(target / "views", f"{len(images)} views, {options.size[1]} x {options.size[0]} pixels{clear}"),
+        _line(
+            target / "views",
+            f"{len(images)} views, {options.size[1]} x {options.size[0]} pixels{clear}, and cameras.json",
+        ),
         _line(
             target / "depth", f"16-bit depth, world units = value * {_depth_unit(input_camera):.6g}, 0 = nothing there"
         ),
@@ -206,29 +215,19 @@ def _record(input_camera: InputCamera, cameras: Cameras, options: OutputOptions)
             "z up, origin at the object's middle; camera-to-world with OpenCV axes; intrinsics normalized by width and"
             " height"
         ),
-        "input_camera": {
-            "azimuth": 0.0,
-            "elevation": input_camera.elevation,
-            "distance": input_camera.distance,
-            "focal": input_camera.focal,
-        },
         "depth_unit": _depth_unit(input_camera),
         "background": None if options.transparent else options.background,
         "views": [
-            {
-                "name": name,
-                "azimuth": azimuth,
-                "elevation": options.elevation,
-                "c2w": c2w,
-                "K": K,
-                "near": input_camera.near,
-                "far": input_camera.far,
-            }
-            for name, azimuth, c2w, K in zip(
-                _names(options.azimuths), options.azimuths, cameras.c2w.tolist(), cameras.K.tolist(), strict=True
-            )
+            {"name": name, "azimuth": azimuth, "elevation": options.elevation, **entry}
+            for name, azimuth, entry in zip(_names(options.azimuths), options.azimuths, _entries(cameras), strict=True)
         ],
     }
+
+
+def _entries(cameras: Cameras) -> list[dict[str, Any]]:
+    """Cameras (n,) for render.json."""
+    parts = (part.tolist() for part in (cameras.c2w, cameras.K, cameras.near, cameras.far))
+    return [dict(zip(("c2w", "K", "near", "far"), values, strict=True)) for values in zip(*parts, strict=True)]
 
 
 def straight_rgba(views: Rendering, background: float) -> NDArray[np.uint8]:

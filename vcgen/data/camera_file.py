@@ -21,7 +21,7 @@ class CameraFile(Struct):
     intrinsics divided by the image's size, one for all views or one for each. t_near, t_far: ray bounds, Euclidean.
     views: names."""
 
-    c2w: Annotated[list[tuple[Row, Row, Row, Row]], Meta(min_length=2, max_length=10_000)]
+    c2w: Annotated[list[tuple[Row, Row, Row, Row]], Meta(min_length=1, max_length=10_000)]
     K: Annotated[list[tuple[Vector, Vector, Vector]], Meta(min_length=1, max_length=10_000)]
     t_near: Positive | None = None
     t_far: Positive | None = None
@@ -38,10 +38,14 @@ class StatedCameras(NamedTuple):
     names: list[str] | None
 
 
-def read_camera_file(path: Path) -> StatedCameras:
-    """The cameras of a JSON file; see :class:`CameraFile`. Raises UserError for one that cannot be used."""
+def read_camera_file(path: Path, least: int = 2) -> StatedCameras:
+    """The cameras of a JSON file, ``least`` at least; see :class:`CameraFile`. Raises UserError for one that cannot be
+    used.
+    """
     file = read_json(path, CameraFile, "it must hold c2w and K as docs/formats.md says")
     c2w, K = (np.array(matrices, dtype=np.float64) for matrices in (file.c2w, file.K))
+    if len(c2w) < least:
+        raise UserError(f"{path}: has {len(c2w)} pose, at least {least} are needed")
     if len(K) not in (1, len(c2w)):
         raise UserError(f"{path}: {len(c2w)} poses and {len(K)} intrinsics; give one K for all views, or one for each")
     if file.views is not None and (len(file.views) != len(c2w) or len(set(file.views)) != len(c2w)):

@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vcgen.data.images.framing import USE_ANOTHER, CutOut, RgbaImage, Source, bounding_box, cut_out, read, resample
+from vcgen.data.images.framing import (
+    USE_ANOTHER,
+    CutOut,
+    RgbaImage,
+    Source,
+    as_floats,
+    bounding_box,
+    cut_out,
+    read,
+    resample,
+)
 from vcgen.data.images.reading import read_mask, two_coverages
 from vcgen.errors import UserError
 
@@ -107,19 +117,17 @@ def prepare(source: Source, size: tuple[int, int], fill: float = 0.78, as_is: bo
     The object is found by the alpha channel, else by a plain border color, else by rembg where it is installed; it is
     centered and scaled so that its bounding box fills the fraction ``fill`` of the frame. ``as_is`` only pads to the
     frame's shape. Resizing averages premultiplied color over each new pixel's area, so that transparent pixels,
-    whatever their color, leave no fringe. Raises UserError when there is no object to be found."""
+    whatever their color, leave no fringe; an image of ``size`` stays as it is, bit by bit, with ``as_is``. Raises
+    UserError when there is no object to be found."""
     if not 0.1 <= fill <= 1:
         raise UserError(f"--fill must lie between 0.1 and 1, not {fill}")
     pixels, has_alpha = read(source)
     name = str(source) if isinstance(source, (Path, str)) else "the image"
-    image: RgbaImage | CutOut
-    if has_alpha:
-        image = RgbaImage(pixels[..., :3], pixels[..., 3])
-    elif as_is:
-        image = RgbaImage(pixels[..., :3], np.broadcast_to(np.float32(1), pixels.shape[:2]))
-    else:
-        image = without_background(pixels[..., :3], max(size), name, USE_ANOTHER)
-    height, width = pixels.shape[:2]
+    color, shape = pixels[..., :3], pixels.shape[:2]
     if as_is:
-        return resample(image, (0.0, 0.0, width, height), size, fill=1.0, pad=not has_alpha)
+        framed = RgbaImage(color, pixels[..., 3] if has_alpha else np.broadcast_to(np.float32(1), shape))
+        if shape == tuple(size):
+            return RgbaImage(as_floats(framed.color), as_floats(framed.alpha))
+        return resample(framed, (0.0, 0.0, shape[1], shape[0]), size, fill=1.0, pad=not has_alpha)
+    image = RgbaImage(color, pixels[..., 3]) if has_alpha else without_background(color, max(size), name, USE_ANOTHER)
     return resample(image, bounding_box(image, name), size, fill)

@@ -98,8 +98,8 @@ class Distillation(nn.Module):
             first = system.field(context)
         if not isinstance(first, Finetunable):
             raise UserError(
-                f"fields of the class {type(first).__name__} cannot be finetuned: distill a model with planes or a hash"
-                " grid"
+                f"fields of the class {type(first).__name__} cannot be finetuned: distill one input view, and a"
+                " model with planes or a hash grid"
             )
         if options.decoder_lr is not None and len(context.images) > 1:
             raise UserError("objects share the decoder: distill one at a time, or set decoder_lr to null")
