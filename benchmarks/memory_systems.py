@@ -20,6 +20,7 @@ from vcgen.diffusion.schedule import noise_schedule
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.encoders.auto_decoder import AutoDecoder
 from vcgen.systems.base import System
+from vcgen.systems.clip.system import ClipTraining
 from vcgen.systems.distillation.loop import Distillation
 from vcgen.systems.distillation.system import Distill
 from vcgen.systems.nerfdiff import NerfDiff
@@ -54,6 +55,7 @@ CONFIGS = {
     "distill, other steps": ["distill"],
     "text2image, autoencoder": ["text2image"],
     "text2image, U-Net": ["text2image"],
+    "clip": ["clip"],
     "textual_inversion": ["textual_inversion"],
     "lora": ["lora"],
     "dreambooth": ["dreambooth"],
@@ -102,6 +104,8 @@ def described(name: str, config: dict) -> str:
     if kind == "TextToImage":
         early = step_of(name, config) == 0
         return counted(model["autoencoder_images"] if early else data["batch_size"] * (1 + data["targets"]), "image")
+    if kind == "ClipTraining":
+        return counted(data["batch_size"] * (1 + data["targets"]), "image") + " and captions"
     if kind == "Personalize":
         of_class = ", as many of the class" if "preservation" in model else ""
         return counted(model["batch_size"], "image") + of_class
@@ -124,6 +128,8 @@ def built(name: str, config: dict) -> tuple[System, Example]:
     changes = {"images_every": 0} if model["class_path"] == "Distill" else {}
     if model["class_path"] == "TextToImage":
         changes = {"captions": captions_file()}
+    if model["class_path"] == "ClipTraining":
+        changes = {"captions": captions_file(), "categories": ()}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(System, "model")
     told = {**model, "init_args": {**model["init_args"], **changes}}
@@ -135,6 +141,8 @@ def built(name: str, config: dict) -> tuple[System, Example]:
         return system, example(data["batch_size"], data["targets"], size, contexts=most(data.get("contexts", 1)))
     if isinstance(system, TextToImage):
         return system, example(data["batch_size"], data["targets"], system.prior.size)
+    if isinstance(system, ClipTraining):
+        return system, example(data["batch_size"], data["targets"], system.clip.size)
     if isinstance(system, Distill):
         outside = model_folder.load(ROOT / system.model).requires_grad_(False)
         object.__setattr__(system, "outside", outside)
@@ -210,7 +218,7 @@ def answer_of(system: System) -> int:
     """What FakeGpu answers where a number is asked for: where captions are chosen an index that is there, elsewhere
     the number of an optimizer's step, by which it divides.
     """
-    return 0 if isinstance(system, Personalize | TextToImage) else 1
+    return 0 if isinstance(system, Personalize | TextToImage | ClipTraining) else 1
 
 
 def whole(system: System) -> nn.ModuleList:

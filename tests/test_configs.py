@@ -100,6 +100,7 @@ SMALLER = {
         "data__batch_size": 2,
         "data__targets": 1,
     },
+    "clip": {"model__sizes__patch": 32, "data__batch_size": 2},
     "lfn": SMALL_CODES,
     "srn": SMALL_CODES,
     "one_scene": {

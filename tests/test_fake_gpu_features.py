@@ -1,12 +1,16 @@
-"""GeNVS as on a GPU, under fake tensors, see test_fake_gpu.py."""
+"""GeNVS and CLIP as on a GPU, under fake tensors, see test_fake_gpu.py."""
 
 import pytest
 import torch
 
-from test_fake_gpu import FINITE, ONCE, RAYS, FakeGpu, attended, example, places, step
+from test_fake_gpu import CAPTIONS, FINITE, ONCE, RAYS, FakeGpu, attended, example, places, step
+from text_folder import tiny_folder
 from vcgen.diffusion.feature_prior import FeaturePrior
 from vcgen.encoders.feature_volume import FeatureVolume
+from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.volume import RenderOptions
+from vcgen.systems.clip.networks import ClipOptions
+from vcgen.systems.clip.system import ClipTraining
 from vcgen.systems.genvs import GeNVS
 from vcgen.systems.nerfdiff import PriorOptions
 
@@ -28,3 +32,18 @@ def test_features_are_learned_and_sampled_along_a_path_without_further_waits():
             assert drawn.shape == (2, 3, 3, 16, 16) and drawn.device.type == "cuda"
 
         assert places(gpu, draw) == {RAYS}
+
+
+@pytest.mark.integration
+def test_a_clip_step_waits_for_its_captions_alone(tmp_path):
+    (tmp_path / "captions.json").write_text('{"car1": {"names": ["car"], "front": 0}, "car2": {"names": ["chair"]}}')
+    sizes = ClipOptions(16, 8, 16, 1, 2, 8)
+    text = str(tiny_folder(tmp_path / "prior"))
+    system = ClipTraining(tmp_path / "captions.json", OptimizerOptions(), text, sizes=sizes)
+    batch = example()
+    with FakeGpu(answer=0) as gpu:
+        system, batch = attended(system), batch.to("cuda")
+        assert places(gpu, lambda: step(system, batch)) == {FINITE, *CAPTIONS}
+        with torch.no_grad():
+            system.on_validation_epoch_start()
+            system.validation_step(batch, 0)

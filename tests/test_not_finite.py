@@ -21,6 +21,7 @@ from vcgen.data.datamodules.single import Same
 from vcgen.errors import UserError
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.systems.base import System
+from vcgen.systems.clip.system import ClipTraining
 from vcgen.systems.distillation.loop import DistillOptions
 from vcgen.systems.distillation.system import Distill
 from vcgen.systems.mesh_refine.system import MeshRefine
@@ -32,7 +33,7 @@ from vcgen.systems.text2image import TextToImage
 from vcgen.systems.text_to_3d.options import TextTo3DOptions
 from vcgen.systems.text_to_3d.system import TextTo3D
 
-STAGES = [NerfDiff, TextToImage, Distill, Personalize, RealFusion, TextTo3D, MeshRefine]
+STAGES = [NerfDiff, TextToImage, ClipTraining, Distill, Personalize, RealFusion, TextTo3D, MeshRefine]
 
 
 def steep(weights: torch.Tensor) -> torch.Tensor:
@@ -100,7 +101,7 @@ def test_the_advice_names_options_that_the_stage_has(stage):
         set(re.findall(r"trainer\.(\w+)", stage.advice_when_not_finite))
         <= inspect.signature(pl.Trainer).parameters.keys()
     )
-    assert ("vcgen data inspect" in stage.advice_when_not_finite) == (stage in (NerfDiff, TextToImage))
+    assert ("vcgen data inspect" in stage.advice_when_not_finite) == (stage in (NerfDiff, TextToImage, ClipTraining))
 
 
 def spoilt(stage: type[System], monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -213,6 +213,7 @@ def test_levels_that_do_not_fit_are_refused_with_those_that_do(options, words):
         ("text_to_3d.system.TextTo3D", "datamodules.photo.PhotoData", "PromptData"),
         ("mesh_refine.system.MeshRefine", "datamodules.photo.PhotoData", "PromptData"),
         ("text2image.TextToImage", "datamodules.photo.PhotoData", "ShardData"),
+        ("clip.system.ClipTraining", "datamodules.photo.PhotoData", "ShardData"),
         ("personalize.Personalize", "datamodules.shards.ShardData", "PhotoData"),
         ("distillation.system.Distill", "datamodules.shards.ShardData", "SceneData or ImageData"),
     ],

@@ -55,6 +55,7 @@ CLASSES = (
 )
 #: Systems that leave their result in the run's folder: no file may ask to build them.
 WITHOUT_FIELD = (
+    "vcgen.systems.clip.system.ClipTraining",
     "vcgen.systems.distillation.system.Distill",
     "vcgen.systems.mesh_refine.system.MeshRefine",
     "vcgen.systems.personalize.Personalize",

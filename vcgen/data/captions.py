@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 import torch
 from msgspec import Meta, Struct
@@ -64,27 +64,64 @@ def all_sentences(things: dict[str, Thing]) -> list[str]:
     return [sentence(name, color, view) for name in names for color in ("", *COLORS) for view in ("", *VIEWS)]
 
 
-def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, generator: torch.Generator) -> list[str]:
-    """One caption per image of ``views`` (scenes, n), scene by scene. One of the names at random; the color in half of
-    them, the view in four of five. Raises UserError for a scene without entry."""
-    angles = torch.stack(view_angles(views.cameras.centers), -1)
-    color = color_words(views)
-    draws = torch.rand((*angles.shape[:-1], 3), generator=generator, device=generator.device).tolist()
-    seen_from, found = angles.tolist(), []
-    for i, key in enumerate(keys):
+class Caption(NamedTuple):
+    """What a caption says: a name and, unless they are "", a color and a view word."""
+
+    name: str
+    color: str = ""
+    view: str = ""
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+        return sentence(*self)
+
+
+class Shown(NamedTuple):
+    """What can be said of an image: its thing's names, its color and from where it is seen; "" for what is unknown."""
+
+    names: tuple[str, ...]
+    color: str
+    view: str
+
+    def fits(self, caption: Caption) -> bool:
+        """Whether the caption holds for the image: its name is one of the thing's; color and view agree if said."""
+        return caption.name in self.names and caption.color in ("", self.color) and caption.view in ("", self.view)
+
+    def draw(self, pick: float, with_color: float, with_view: float) -> Caption:
+        """One of the captions that hold, by three numbers uniform in [0, 1): one of the names; the color in half of
+        them, the view in four of five.
+        """
+        name = self.names[int(pick * len(self.names))]
+        return Caption(name, self.color if with_color < 0.5 else "", self.view if with_view < 0.8 else "")
+
+
+def shown(things: dict[str, Thing], keys: Sequence[str], views: Views) -> list[Shown]:
+    """What can be said of each image of ``views`` (scenes, n), scene by scene. A thing without a front is only seen
+    from above or below. Raises UserError for a scene without entry.
+    """
+    angles = torch.stack(view_angles(views.cameras.centers), -1).tolist()
+    colors, found = color_words(views), []
+    for key, color, seen_from in zip(keys, colors, angles, strict=True):
         if key not in things:
             raise UserError(f"scene {key} has no caption: add it to the captions file")
         thing = things[key]
-        for (azimuth, elevation), (pick, with_color, with_view) in zip(seen_from[i], draws[i], strict=True):
-            view = ""
-            if with_view < 0.8:
-                view = view_word(azimuth - (thing.front or 0.0), elevation)
-                if thing.front is None and view not in ("overhead", "bottom"):
-                    view = ""
-            found.append(
-                sentence(thing.names[int(pick * len(thing.names))], color[i] if with_color < 0.5 else "", view)
-            )
+        for azimuth, elevation in seen_from:
+            view = view_word(azimuth - (thing.front or 0.0), elevation)
+            known = thing.front is not None or view in ("overhead", "bottom")
+            found.append(Shown(thing.names, color, view if known else ""))
     return found
+
+
+def draw_captions(images: Sequence[Shown], generator: torch.Generator) -> list[Caption]:
+    """One caption per image, see :meth:`Shown.draw`."""
+    draws = torch.rand((len(images), 3), generator=generator, device=generator.device).tolist()
+    return [image.draw(*numbers) for image, numbers in zip(images, draws, strict=True)]
+
+
+def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, generator: torch.Generator) -> list[str]:
+    """One caption per image of ``views`` (scenes, n), scene by scene. Raises UserError for a scene without entry."""
+    return [caption.text for caption in draw_captions(shown(things, keys, views), generator)]
 
 
 def color_words(views: Views) -> list[str]:

@@ -136,7 +136,7 @@ class Clip(nn.Module):
         if side != self.size:
             square = F.interpolate(square, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
         pooled = self.model.vision_model(pixel_values=(square - self.mean) / self.std).pooler_output
-        return F.normalize(self.model.visual_projection(pooled), dim=-1)
+        return F.normalize(self.model.visual_projection(pooled).float(), dim=-1)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts -> unit vectors (n, d). Raises UserError for one that is longer than the network reads."""
@@ -146,8 +146,9 @@ class Clip(nn.Module):
             text = max(texts, key=lambda text: len(self.tokenizer(text, verbose=False).input_ids))
             found = f"{text[:80]!r} has {read.input_ids.shape[1]} tokens with its marks of beginning and end"
             raise UserError(f"the text {found}, of which the CLIP model {self.name} reads {longest}; use fewer words")
-        tokens = {name: read[name].to(self.mean.device) for name in ("input_ids", "attention_mask")}
-        return F.normalize(self.model.text_projection(self.model.text_model(**tokens).pooler_output), dim=-1)
+        tokens = {name: read[name].to(self.mean.device, non_blocking=True) for name in ("input_ids", "attention_mask")}
+        pooled = self.model.text_model(**tokens).pooler_output
+        return F.normalize(self.model.text_projection(pooled).float(), dim=-1)
 
 
 def _require_fit(model: "CLIPModel", tokenizer: "CLIPTokenizer") -> None:

@@ -41,9 +41,11 @@ class ShardData(SceneDataModule):
         val: Shard folders to validate on, given in the same ways; null validates on the objects that ``hold_out``
             keeps.
         hold_out: Number of objects of each folder of ``train``, evenly spaced, that are validated on and not trained
-            on; used without ``val``.
+            on, or a list of a number for each; used without ``val``.
         families: JSON list of lists of objects that are near-copies of one another, or several such files:
             ``hold_out`` never parts them, and counts each list as one object; null where there are none.
+        part: [number, parts]: train on every parts-th object only, counted from the number, of each folder of ``train``
+            without what ``hold_out`` keeps, families whole; so that models that judge one another share no object.
         batch_size: Scenes per step and rank, at least 1.
         targets: Target views per scene and step, at least 1; more of them share one encoding of the input view.
         contexts: Input views per scene in training, at least 1; or [low, high]: their number is drawn for each step,
@@ -69,8 +71,9 @@ class ShardData(SceneDataModule):
         self,
         train: str | list[str],
         val: str | list[str] | None = None,
-        hold_out: Count = 0,
+        hold_out: Count | list[Count] = 0,
         families: Path | list[Path] | None = None,
+        part: tuple[Count, AtLeastOne] = (0, 1),
         batch_size: AtLeastOne = 8,
         targets: AtLeastOne = 4,
         contexts: NumberOrRange = 1,
@@ -88,9 +91,14 @@ class ShardData(SceneDataModule):
         low, high = (contexts, contexts) if isinstance(contexts, int) else contexts
         if low > high:
             raise UserError(f"data.contexts is [{low}, {high}]: give the fewest input views first")
+        if part[0] >= part[1]:
+            raise UserError(f"data.part is {list(part)}: give the number of the part, from 0, and how many there are")
+        self.part = part
         self.contexts, self.most_contexts = contexts, max(high, len(input_views(context)))
         self.train_folders, self.val_folders, self.families = listed(train), listed(val), listed(families)
-        self.train_folder, self.hold_out = ", ".join(self.train_folders), hold_out
+        self.train_folder, self.hold_out = ", ".join(self.train_folders), listed(hold_out)
+        if len(self.hold_out) not in (1, len(self.train_folders)):
+            raise UserError(f"data.hold_out has {len(self.hold_out)} numbers: give one, or one for each of data.train")
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
@@ -107,10 +115,13 @@ class ShardData(SceneDataModule):
         if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):
             for text in (text for index in indices for text in overlap(index, self.val_index)):
                 complain(text, "warning")
-        if self.hold_out and not self.val_folders:
-            families = [family for path in self.families for family in read_families(path)]
-            parts = [index.hold_out(self.hold_out, families) for index in indices]
-            indices, self.val_index = [kept for kept, _ in parts], joined([held for _, held in parts])
+        families = [family for path in self.families for family in read_families(path)]
+        if any(self.hold_out) and not self.val_folders:
+            counts = self.hold_out * (len(indices) if len(self.hold_out) == 1 else 1)
+            parts = [i.hold_out(n, families) if n else (i, None) for i, n in zip(indices, counts, strict=True)]
+            indices, self.val_index = [kept for kept, _ in parts], joined([held for _, held in parts if held])
+        if self.part[1] > 1:
+            indices = [index.part(*self.part, families) for index in indices]
         self.train_index = joined(indices)
         self.identity = identity(self.keys)
         self.faults = {

@@ -130,16 +130,28 @@ class ShardIndex:
         names = names if count <= len(names) else list(sizes)
         chosen = {names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)}
         held = [group for group in set(groups) if family.get(group, group) in chosen]
+        return self._of(held, False), self._of(held, True)
 
-        def keep(inside: bool) -> "ShardIndex":
-            parts = [
-                SceneTable(t.rows[np.isin(t.column("group"), held) == inside])
-                for t in (cast(SceneTable, shard.samples) for shard in self.shards)
-            ]
-            shards = (replace(shard, samples=part) for shard, part in zip(self.shards, parts, strict=True))
-            return replace(self, shards=tuple(shard for shard in shards if shard.samples))
+    def part(self, number: int, parts: int, families: Sequence[Sequence[str]] = ()) -> "ShardIndex":
+        """The scenes of every ``parts``-th object, from the one with that number; families as in :meth:`hold_out`.
+        Raises UserError unless there are as many objects as parts.
+        """
+        groups = self.scenes.column("group").tolist()
+        family = {group.encode(): members[0].encode() for members in families for group in members}
+        objects = list(dict.fromkeys(family.get(group, group) for group in groups))
+        if parts > len(objects):
+            raise UserError(f"{self.folder}: {len(objects)} objects do not make {parts} parts; give fewer in data.part")
+        chosen = set(objects[number::parts])
+        return self._of([group for group in set(groups) if family.get(group, group) in chosen], True)
 
-        return keep(False), keep(True)
+    def _of(self, groups: Sequence[bytes], inside: bool) -> "ShardIndex":
+        """The scenes of these groups, or all others."""
+        parts = [
+            SceneTable(t.rows[np.isin(t.column("group"), groups) == inside])
+            for t in (cast(SceneTable, shard.samples) for shard in self.shards)
+        ]
+        shards = (replace(shard, samples=part) for shard, part in zip(self.shards, parts, strict=True))
+        return replace(self, shards=tuple(shard for shard in shards if shard.samples))
 
     def verify_checksums(self) -> None:
         """Read every shard and raise UserError where its SHA-256 is not the one in the index."""

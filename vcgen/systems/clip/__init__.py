@@ -1,0 +1,1 @@
+"""A small CLIP model from captioned renders."""

@@ -1,0 +1,146 @@
+"""Training a small CLIP model (arXiv 2103.00020) on captioned renders: to guide scenes with, or to judge them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vcgen.data.captions import COLORS, Caption, Shown, draw_captions, read_things, sentence, shown
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
+from vcgen.folders import replacing_folder
+from vcgen.losses.contrastive import contrastive
+from vcgen.metrics.retrieval import ranks
+from vcgen.optim.ema import averaged_weights
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.systems.base import Mean, System
+from vcgen.systems.clip.augment import augmented
+from vcgen.systems.clip.networks import ClipOptions, new_clip
+from vcgen.systems.text2image import all_views
+from vcgen.types import Example
+
+#: Beyond this, logits of a batch are as sharp as CLIP lets them become.
+MOST_SCALE = 100.0
+SCORES = ("category", "color", "recall_1", "recall_5")
+
+
+class ClipTraining(System):
+    """CLIP (arXiv 2103.00020) of renders over random backgrounds and of captions made of names and cameras.
+
+    Leaves ``clip/`` in the run's folder, which transformers' CLIPModel and CLIPProcessor open. Of a batch spread over
+    several processes each compares its own images and captions alone.
+
+    Args:
+        captions: JSON file, see :func:`read_things`.
+        optimizer: Optimizer and learning rates.
+        text: Text prior, a folder or hub name, whose tokenizer and text encoder the model starts from.
+        download: Let the text prior be fetched from the hub.
+        sizes: Of the image encoder.
+        categories: The names, among those of the captions, that validation asks for, alone and with each color.
+        half: Store the model in half precision.
+    """
+
+    takes = ("ShardData",)
+
+    def __init__(
+        self,
+        captions: Path,
+        optimizer: OptimizerOptions,
+        text: str = "data/pretrained/toys64",
+        download: bool = False,
+        sizes: ClipOptions = ClipOptions(),
+        categories: tuple[str, ...] = ("car",),
+        half: bool = False,
+    ):
+        super().__init__(optimizer, {})
+        self.things, self.categories, self.half_precision = read_things(captions), tuple(categories), half
+        names = {name for thing in self.things.values() for name in thing.names}
+        if missing := [name for name in self.categories if name not in names]:
+            raise UserError(f"model.categories has {missing[0]!r}, which names nothing in {captions}; choose others")
+        self.clip = new_clip(TextPrior.load(text, download), sizes).train()
+        with torch.no_grad():  # refuses what is too long, before anything is trained
+            self.clip.embed_texts([sentence(name, "orange", "overhead") for name in sorted(names)])
+        kinds = [f"{of}{score}" for of in ("", "object_") for score in SCORES]
+        self.scores = torch.nn.ModuleDict({kind: Mean() for kind in kinds})
+        self.val_contrast = Mean()
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: refuse images of another size."""
+        size, found = self.clip.size, self.trainer.datamodule.image_size
+        if found != (size, size):
+            raise UserError(
+                f"the images have {found[0]} x {found[1]} pixels, model.sizes.size is {size}: pack the data with --size"
+                f" {size}"
+            )
+
+    def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss "contrast": InfoNCE of images and captions, one caption per image; mean over both."""
+        views = all_views(example)
+        said = shown(self.things, example.keys, views)
+        self.work = {"images": len(said)}
+        return {"contrast": self.contrast(augmented(views.reshape(-1), generator), said, generator)}
+
+    def contrast(self, images: Tensor, said: Sequence[Shown], generator: torch.Generator) -> Tensor:
+        """Of images (n, 3, H, W) and a caption of each, drawn."""
+        texts = draw_captions(said, generator)
+        positives = caption_matrix(said, texts).to(images.device, non_blocking=True)
+        seen = self.clip.embed_images(images.movedim(1, -1))
+        read = self.clip.embed_texts([caption.text for caption in texts])
+        return contrastive(self.clip.logit_scale.clamp(max=MOST_SCALE) * seen @ read.T, positives)
+
+    def on_validation_epoch_start(self) -> None:
+        """Lightning's hook: the sentences to choose among, once."""
+        with torch.no_grad():
+            self.plain = self.clip.embed_texts([sentence(name) for name in self.categories])
+            colored = [sentence(name, color) for name in self.categories for color in COLORS]
+            self.colored = self.clip.embed_texts(colored)
+
+    def validation_step(self, example: Example, batch_index: int) -> None:
+        """Logs, over white, per image and per object (its views averaged, ``val/object_...``): ``val/category``, the
+        fraction whose category is found; ``val/color``, whose color is found when the category is told; and
+        ``val/recall_1`` and ``_5``, where the right one of all categories in all colors is among the first. Things of
+        no category are left out. And ``val/contrast``, the loss.
+        """
+        views = all_views(example)
+        said, images = shown(self.things, example.keys, views), views.on(1.0).flatten(0, 1)
+        generator = torch.Generator(self.device).manual_seed(batch_index)
+        self.val_contrast.update(self.contrast(images, said, generator), example.weight)
+        seen = self.clip.embed_images(images.movedim(1, -1)).unflatten(0, (len(example.keys), -1))
+        for place, key in enumerate(example.keys):
+            color = said[place * seen.shape[1]].color
+            category = next((name for name in self.categories if name in self.things[key].names), None)
+            if category is not None and color:
+                truth = self.categories.index(category), list(COLORS).index(color)
+                for of, found in (("", seen[place]), ("object_", F.normalize(seen[place].mean(0, keepdim=True)))):
+                    for name, right in self.found(found, *truth).items():
+                        self.scores[of + name].update(right.float(), example.weight)
+        self.log("val/contrast", self.val_contrast, prog_bar=True)
+        for name, score in self.scores.items():
+            self.log(f"val/{name}", score, prog_bar=name in ("object_category", "object_recall_1"))
+
+    def found(self, seen: Tensor, category: int, color: int) -> dict[str, Tensor]:
+        """Whether the sentences of a category and a color are found for each of seen (n, d): (n,) bool by score."""
+        count, own = len(COLORS), category * len(COLORS)
+
+        def rank(texts: Tensor, truth: int) -> Tensor:
+            return ranks(seen @ texts.T, torch.full((len(seen),), truth, device=seen.device))
+
+        place = rank(self.colored, own + color)
+        of_color = rank(self.colored[own : own + count], color)
+        outcomes = rank(self.plain, category) < 1, of_color < 1, place < 1, place < 5
+        return dict(zip(SCORES, outcomes, strict=True))
+
+    def on_train_end(self) -> None:
+        """Write ``clip/`` into the run's folder, with averaged weights where there are any."""
+        if not self.writes:
+            return
+        place = Path(self.trainer.default_root_dir) / "clip"
+        with averaged_weights(self.trainer, self), replacing_folder(place) as folder:
+            self.clip.save(folder, self.half_precision)
+
+
+def caption_matrix(images: Sequence[Shown], texts: Sequence[Caption]) -> Tensor:
+    """Which captions hold for which images: (images, texts) bool. Plain InfoNCE would punish another car's "a car"."""
+    return torch.tensor([[image.fits(text) for text in texts] for image in images])
