@@ -11,12 +11,15 @@ from transformers import CLIPModel
 from text_folder import tiny_folder
 from training import equal, load, refusal, vcgen
 from vcgen.data.captions import Caption, Shown, Thing, read_things
+from vcgen.data.datamodules.shards import ShardData
 from vcgen.data.shards.files import read_index
 from vcgen.data.shards.overlap import read_families
 from vcgen.diffusion.clip import Clip
+from vcgen.errors import UserError
 from vcgen.losses.contrastive import contrastive
 from vcgen.metrics.retrieval import ranks
 from vcgen.systems.clip.augment import WHITE, augmented, random_backgrounds
+from vcgen.systems.clip.networks import ClipOptions
 from vcgen.systems.clip.system import caption_matrix
 from vcgen.types import Views
 
@@ -155,8 +158,12 @@ def test_what_does_not_fit_is_refused_in_one_line(config, tmp_path, capsys):
     for options, message in (
         ({"model__categories": "[boat]"}, "'boat', which names nothing"),
         ({"model__sizes__size": 32}, "pack the data with --size 32"),
-        ({"model__sizes__patch": 7}, "no multiple of patch"),
-        ({"data__part": "[2, 2]"}, "data.part"),
-        ({"data__hold_out": "[1, 2]"}, "data.hold_out has 2 numbers"),
     ):
         assert message in refusal(capsys, vcgen("fit", config, tmp_path / "run", **options))
+    for options, message in (({"part": (2, 2)}, r"data\.part"), ({"hold_out": [1, 2]}, "data.hold_out has 2 numbers")):
+        with pytest.raises(UserError, match=message):
+            ShardData("data/cars64/train", **options)
+    with pytest.raises(UserError, match="do not make 1000 parts"):
+        read_index("data/cars64/train").part(0, 1000)
+    with pytest.raises(ValueError, match="no multiple of patch"):
+        ClipOptions(patch=7)

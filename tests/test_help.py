@@ -109,7 +109,10 @@ def test_types_are_printed_in_words(hint, text):
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (["--help"], {"System": "NerfDiff GeNVS RealFusion TextTo3D Distill MeshRefine Personalize TextToImage"}),
+        (
+            ["--help"],
+            {"System": "NerfDiff GeNVS RealFusion TextTo3D ClipTraining Distill MeshRefine Personalize TextToImage"},
+        ),
         (["--help"], {"SceneDataModule": "ShardData SceneData PhotoData PromptData ImageData"}),
         (
             ["--model.help", "NerfDiff"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -115,10 +116,10 @@ class ClipTraining(System):
                 truth = self.categories.index(category), list(COLORS).index(color)
                 for of, found in (("", seen[place]), ("object_", F.normalize(seen[place].mean(0, keepdim=True)))):
                     for name, right in self.found(found, *truth).items():
-                        self.scores[of + name].update(right.float(), example.weight)
+                        cast(Mean, self.scores[of + name]).update(right.float(), example.weight)
         self.log("val/contrast", self.val_contrast, prog_bar=True)
         for name, score in self.scores.items():
-            self.log(f"val/{name}", score, prog_bar=name in ("object_category", "object_recall_1"))
+            self.log(f"val/{name}", cast(Mean, score), prog_bar=name in ("object_category", "object_recall_1"))
 
     def found(self, seen: Tensor, category: int, color: int) -> dict[str, Tensor]:
         """Whether the sentences of a category and a color are found for each of seen (n, d): (n,) bool by score."""
