@@ -1,5 +1,6 @@
 """A training of seconds, for the tests of the fit command: a tiny model on the bundled cars."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -112,6 +113,17 @@ class Ranks(pl.Callback):
             "validated": self.validated,
         }
         torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+class Scores(pl.Callback):
+    """The first process writes what a validation came to."""
+
+    def __init__(self, file: str):
+        self.file = Path(file)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.file.write_text(json.dumps({name: float(value) for name, value in trainer.callback_metrics.items()}))
 
 
 def vcgen(command: str, config: Path | str | list[Path], folder: Path, /, **options: Any) -> int:
