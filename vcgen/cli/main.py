@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data synthesize": ("vcgen.cli.synthesize:main", "shards by code: vcgen data synthesize cars OUT --count 1000"),
     "data inspect": ("vcgen.cli.inspect:main", "summarize shards; draw images, cameras and epipolar lines"),
     "evaluate": ("vcgen.cli.evaluate:main", "measure a model folder: PSNR, SSIM, LPIPS, report.html"),
+    "evaluate-text": ("vcgen.cli.evaluate_text:main", "measure scenes made of texts: R-precision by a CLIP model"),
     "export": ("vcgen.cli.export:main", "checkpoint -> model folder (safetensors + config.json)"),
     "render": ("vcgen.cli.render:main", "one image -> novel views, turntable, depth, mesh"),
     "doctor": ("vcgen.cli.doctor.command:main", "what is missing on this computer, and how to mend it"),

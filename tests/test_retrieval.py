@@ -1,0 +1,92 @@
+"""CLIP similarity and R-precision of scenes: by hand, and through the command."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from small_text_to_3d import hash_grid, system
+from text_folder import tiny_clip, tiny_folder
+from training import refusal
+from vcgen.checkpoints import model_folder
+from vcgen.cli import main as cli
+from vcgen.evaluation.retrieval import Score, score, summary, untrained, views_of
+from vcgen.systems.text_to_3d.outcome import save_field
+
+PROMPTS = ["a photo of a red car", "a photo of a blue chair", "a photo of a green fish"]
+
+
+class Colors(torch.nn.Module):
+    """Sees an image's mean color, and reads red, blue or green out of a text."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+        return F.normalize(images.mean((1, 2)), dim=-1)
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[float(word in text) for word in ("red", "green", "blue")] for text in texts])
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory):
+    """A scene of random colors, as a model folder."""
+    made = system(scene=hash_grid())
+    with torch.no_grad():
+        for parameter in made.scene.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return save_field(made, made.scene, made.reference, tmp_path_factory.mktemp("scene") / "field")
+
+
+def test_views_are_averaged_before_the_prompts_are_ranked():
+    """Two of three views look blue; on the average the scene is red."""
+    images = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.0, 0.6], [0.5, 0.0, 0.6]])[:, None, None].expand(-1, 4, 4, -1)
+    found = score(Colors(), images, PROMPTS[0], PROMPTS)
+    expected = (1 + 2 * 0.5 / (0.25 + 0.36) ** 0.5) / 3
+    assert found.similarity == pytest.approx(expected) and found.found
+    assert not score(Colors(), images, PROMPTS[1], PROMPTS).found
+    assert not score(Colors(), torch.zeros_like(images), PROMPTS[0], PROMPTS).found  # all alike: nothing is told
+
+
+def test_the_average_and_its_interval_are_over_prompts():
+    scores = [
+        ("colored", Score("a", 0.2, True)),
+        ("colored", Score("b", 0.4, False)),
+        ("floor", Score("a", 0.0, False)),
+    ]
+    found = summary(scores)
+    assert found["colored"]["similarity"] == pytest.approx(0.3) and found["colored"]["r_precision"] == 0.5
+    assert found["colored"]["r_precision_interval"] == (0.0, 1.0) and found["floor"]["r_precision_interval"] is None
+
+
+def test_textureless_views_have_no_color_and_the_floor_is_another_scene(field):
+    made = model_folder.load(field)
+    seen = {kind: views_of(made, kind, 3, 12) for kind in ("albedo", "textureless")}
+    assert seen["albedo"].shape == (3, 12, 12, 3)
+    gray = seen["textureless"]
+    torch.testing.assert_close(gray, gray.mean(-1, keepdim=True).expand_as(gray))
+    assert float(gray.std()) > 0.01 and float((seen["albedo"] - seen["albedo"].mean(-1, keepdim=True)).std()) > 1e-3
+    before = untrained(made)
+    assert not torch.equal(views_of(before, "albedo", 1, 12), seen["albedo"][:1])
+    assert torch.equal(views_of(before, "albedo", 1, 12), views_of(untrained(made), "albedo", 1, 12))
+
+
+@pytest.mark.integration
+def test_the_command_writes_a_table_with_floor_and_ceiling(field, tmp_path, capsys):
+    tiny_clip(tmp_path / "clip")
+    tiny_folder(tmp_path / "prior")
+    (tmp_path / "scenes.json").write_text(json.dumps({str(field): PROMPTS[0]}))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    words = ["evaluate-text", "--scenes", str(tmp_path / "scenes.json"), "--judge", str(tmp_path / "clip")]
+    words += ["--prompts", str(tmp_path / "prompts.txt"), "--prior", str(tmp_path / "prior"), "--views", "2"]
+    assert cli.main([*words, "--out", str(tmp_path / "out"), "--size", "12"]) == 0
+    written = json.loads((tmp_path / "out" / "retrieval.json").read_text())
+    assert list(written["results"]) == ["colored", "textureless", "floor", "ceiling"] and written["prompts"] == PROMPTS
+    assert (tmp_path / "out" / "retrieval.md").read_text().strip() in capsys.readouterr().out
+    (tmp_path / "scenes.json").write_text("{}")
+    assert "names no scenes" in refusal(capsys, cli.main([*words, "--out", str(tmp_path / "out")]))
+    (tmp_path / "scenes.json").write_text('{"data/pretrained/cars64": "a car"}')
+    assert "makes its scenes of images" in refusal(capsys, cli.main([*words, "--out", str(tmp_path / "out")]))

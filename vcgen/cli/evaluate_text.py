@@ -1,0 +1,76 @@
+"""``vcgen evaluate-text``: whether scenes made of texts show them, as a CLIP model judges."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from jsonargparse.typing import PositiveInt
+from msgspec import Meta
+
+from vcgen.cli import usage
+from vcgen.errors import UserError
+from vcgen.io import read_bytes, read_json, write_bytes
+from vcgen.terminal import say
+
+Text = Annotated[str, Meta(min_length=1, max_length=1000)]
+#: Bytes of a list of prompts.
+MOST_BYTES = 1 << 20
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of ``vcgen evaluate-text``."""
+    usage.run(evaluate_text, arguments, "vcgen evaluate-text")
+
+
+def evaluate_text(
+    scenes: str,
+    judge: str,
+    out: str,
+    prompts: str | None = None,
+    prior: str | None = None,
+    views: PositiveInt = 8,
+    size: PositiveInt = 64,
+    seed: int = 0,
+    device: str = "cpu",
+    plugins: list[str] | None = None,
+) -> None:
+    """Measure scenes made of texts: CLIP similarity and R-precision, colored and textureless, with a floor.
+
+    Writes retrieval.json and retrieval.md into out. A scene is scored by the average over views around it. The floor is
+    the same scene untrained; the ceiling, with --prior, samples of what guided it. Judge by a CLIP that guided none.
+
+    Args:
+        scenes: JSON file, {"FOLDER": "prompt", ...}, of model folders, as a run's field/.
+        judge: the CLIP model, a folder in transformers' format, such as data/pretrained/clip64_judge.
+        out: the folder for the results.
+        prompts: text file of a prompt a line, among which each scene's own must be found; those of the scenes count
+            always.
+        prior: text prior whose samples are the ceiling, a folder in diffusers' format.
+        views: views of each scene, evenly spaced on a circle.
+        size: of the renderings in pixels.
+        seed: of the samples.
+        device: cpu or cuda.
+        plugins: packages of your own whose classes the scenes may name, as VCGEN_PLUGINS does; see docs/security.md.
+    """
+    from vcgen.diffusion.clip import Clip
+    from vcgen.diffusion.text_prior import TextPrior
+    from vcgen.evaluation.retrieval import scores_of, summary, table
+
+    usage.within("--size", size, 8, 2048)
+    usage.within("--seed", seed, 0, usage.LARGEST_SEED)
+    named = read_json(Path(scenes), dict[Text, Text], 'give {"FOLDER": "a photo of a red car"}')
+    if not named:
+        raise UserError(f'{scenes}: names no scenes; give {{"FOLDER": "a photo of a red car"}}')
+    others = read_bytes(Path(prompts), MOST_BYTES).decode(errors="replace").splitlines() if prompts else []
+    known = list(dict.fromkeys([*named.values(), *filter(None, map(str.strip, others))]))
+    clip = Clip.from_folder(judge).to(device)
+    source = TextPrior.load(prior).to(device) if prior else None
+    results = summary(list(scores_of(named, known, clip, source, views, size, seed, plugins or ())))
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    lines = table(results, len(known))
+    content = {"judge": judge, "prior": prior, "views": views, "size": size, "prompts": known, "results": results}
+    write_bytes(target / "retrieval.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_bytes(target / "retrieval.md", f"{lines}\n".encode())
+    for line in lines.splitlines():
+        say(line)
