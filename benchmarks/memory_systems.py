@@ -27,6 +27,7 @@ from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.personalize import Personalize
 from vcgen.systems.text2image import TextToImage
 from vcgen.systems.text_to_3d.system import TextTo3D
+from vcgen.terminal import counted
 from vcgen.training import fit  # noqa: F401  (makes the classes known by short names)
 from vcgen.types import Example, Views
 
@@ -113,11 +114,6 @@ def described(name: str, config: dict) -> str:
     images = "" if model.get("prior") is None else f", {counted(views, 'image')}"
     rays = data["batch_size"] * data["targets"] * model["rays_per_view"] if model.get("train_field", True) else 0
     return f"{counted(data['batch_size'], 'scene')}, {rays} rays{images}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def built(name: str, config: dict) -> tuple[System, Example]:

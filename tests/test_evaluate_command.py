@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from msgspec import structs
 
 from small_evaluation import METRICS, PROTOCOL, SETTINGS, SIZE, Oracle, gray_shards, numbers, run
@@ -46,9 +47,14 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
         "out": tmp_path / "out",
     }
     arguments = [word for name, path in places.items() for word in (f"--{name}", str(path))]
-    command.main([*arguments, "--lpips", "none", "--device", "cpu", "--baselines"])
-    assert set(load_results(tmp_path / "out").baselines) == {"copy the input view", "mean training image"}
-    assert "13.98" in capsys.readouterr().out
+    monkeypatch.setenv("VCGEN_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    missing = "--metrics", "fid_inception", "--offline", "true"
+    command.main([*arguments, "--lpips", "none", "--device", "cpu", "--baselines", *missing])
+    results, said = load_results(tmp_path / "out"), capsys.readouterr()
+    assert set(results.baselines) == {"copy the input view", "mean training image"}
+    assert "13.98" in said.out and list(results.missing) == ["fid_inception"]
+    assert said.err.count("going on without it") == 1, "of three evaluations one says what is missing"
 
 
 def test_objects_left_out_do_not_shift_the_shards_to_run_again(shards, tmp_path):

@@ -112,6 +112,16 @@ def test_a_scene_of_a_shard_written_as_a_folder_comes_back_as_it_was(tmp_path):
         assert (ours == theirs).all()
 
 
+def test_an_option_that_no_scene_takes_is_said_once_and_one_of_a_thing_is_no_plural(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_scene(tmp_path / "in" / name)
+    options = "--split", "test", "--hold-out-views", "6"
+    line = refused(capsys, tmp_path / "in", tmp_path / "no", *options)
+    assert "2 of 2 scenes are broken" in line and line.count("leaves 1 of 6 views") == 1
+    packed(tmp_path / "in" / "a", tmp_path / "out")
+    assert "1 scene in 1 shard," in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -88,7 +88,8 @@ def check_levels(
     called ``name``.
 
     channels: its widths, finest level first. attention: whether each level attends; None: as the U-Net itself decides.
-    heads: whether attention has heads of HEAD channels, which a level must then have at least.
+    heads: whether attention has heads of HEAD channels, which a level must then have at least, and the last one
+        always, since what lies between the way down and the way up attends.
     """
     if not channels:
         raise ValueError("channels is empty; give the width of at least one level")
@@ -103,6 +104,8 @@ def check_levels(
             f"a level with attention needs at least {HEAD} channels, not {thin[0]}; widen it, or set its attention to"
             " false"
         )
+    if heads and attention is not None and channels[-1] < HEAD:
+        raise ValueError(f"the last level needs at least {HEAD} channels, not {channels[-1]}: what follows it attends")
     if patch < 1:
         raise ValueError(f"patch must be at least 1, not {patch}")
     cells = patch * 2 ** (len(channels) - 1)

@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 scene", "2 scenes"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def say(*lines: str) -> None:
     """Print lines to standard output."""
     print("\n".join(map(printable, lines)))

@@ -118,14 +118,15 @@ def evaluate(
     loaded_protocol.check_views(model, 1 if distill else system.most_views)
     places = Places(Path(data), Path(out), Path(train) if train else None)
     others = [load_results(other) for other in compare or []]
-    others += score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
+    simple = score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
     origin = Origin(Path(model).resolve().name, folder.hashes(model), system.config)
     scored: FieldModel | Distilled = system
     if distill:
         scored, origin = finetuned(system, origin, distill, seed, places.out / "fields", plugins or ())
         if together > 1 and not merge:
             distill_in_groups(scored, places.data, loaded_protocol, settings, together)
-    _announce(evaluate_system(scored, places.data, loaded_protocol, places.out, origin, settings, others), places.out)
+    where = places.data, loaded_protocol, places.out
+    _announce(evaluate_system(scored, *where, origin, settings, others + simple, told(simple)), places.out)
 
 
 def finetuned(
@@ -185,11 +186,17 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
     if places.train is not None:
         systems["mean_image"] = MeanImage.of(places.train, protocol.background)
     folder = places.out / "baselines"
-    found = (
-        evaluate_system(system, places.data, protocol, folder / name, Origin(system.name, system.hashes), settings)
-        for name, system in systems.items()
-    )
-    return [results for results in found if results is not None]
+    found: list[Results] = []
+    for name, system in systems.items():
+        origin = Origin(system.name, system.hashes)
+        results = evaluate_system(system, places.data, protocol, folder / name, origin, settings, told=told(found))
+        found += [] if results is None else [results]
+    return found
+
+
+def told(found: "Sequence[Results]") -> set[str]:
+    """Why metrics are missing from results, which was said when these were made."""
+    return {reason for results in found for reason in results.missing.values()}
 
 
 def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baselines: bool) -> None:

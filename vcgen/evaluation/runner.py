@@ -3,7 +3,7 @@ report.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol as TypingProtocol
@@ -89,11 +89,13 @@ def evaluate_system(
     origin: Origin,
     settings: Settings = Settings(),
     others: Sequence[Results] = (),
+    told: Collection[str] = (),
 ) -> Results | None:
     """Score ``system`` on a shard folder and write results.json, report.md and report.html into ``out``.
 
     Objects already scored in ``out`` by the same model, protocol, data and metrics are not rendered again. others:
-    results of methods to compare with, on the same objects. Returns None after scoring one of several shards (see
+    results of methods to compare with, on the same objects. told: why metrics are missing, where that has been said
+    before. Returns None after scoring one of several shards (see
     Settings.shard), which writes no results. Raises UserError for data that does not fit the protocol, for foreign
     results in ``out``, and for a merge with objects missing."""
     started = time.perf_counter()
@@ -105,7 +107,7 @@ def evaluate_system(
     chosen = objects_of(index, settings.shard)
     skipped = faults_among(index, [number for _, number in chosen]) if settings.on_error == "skip" else {}
     chosen = scored(index, [(key, number) for key, number in chosen if key not in skipped], protocol)
-    metrics, networks, missing = _metrics(settings, protocol)
+    metrics, networks, missing = _metrics(settings, protocol, told)
     hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
     hashes |= {metric.name: metric.sha256 for metric in metrics.all if metric.sha256}
     hashes |= {f"features_{name}": str(network.sha256) for name, network in networks.items()}
@@ -159,7 +161,7 @@ def run_summary(settings: Settings, scores: Sequence[ObjectScore], seconds: floa
     }
 
 
-def _metrics(settings: Settings, protocol: Protocol) -> tuple[Metrics, Networks, dict[str, str]]:
+def _metrics(settings: Settings, protocol: Protocol, told: Collection[str]) -> tuple[Metrics, Networks, dict[str, str]]:
     """The metrics that can be computed, the networks of distances, and why others cannot."""
     found: list[Metric] = []
     networks = Networks()
@@ -172,7 +174,8 @@ def _metrics(settings: Settings, protocol: Protocol) -> tuple[Metrics, Networks,
                 found.append(load(name, settings.device, settings.offline))
         except UserError as error:
             missing[name] = str(error)
-            complain(f"{error}; going on without it", "warning")
+            if str(error) not in told:
+                complain(f"{error}; going on without it", "warning")
     return Metrics([*found, *settings.further]), networks, missing
 
 

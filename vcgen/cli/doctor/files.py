@@ -6,6 +6,7 @@ from pathlib import Path
 import vcgen
 from vcgen.cli.doctor.finding import Finding
 from vcgen.errors import UserError
+from vcgen.terminal import counted
 
 #: The repository, where vcgen runs from one.
 ROOT = Path(vcgen.__file__).parents[1]
@@ -57,5 +58,7 @@ def shards(folder: Path) -> Iterator[Finding]:
     index = read_index(folder)
     index.verify_checksums()
     height, width = index.image_size
-    counts = f"{len(index.samples)} objects of {width} x {height} px in {len(index.shards)} shards"
+    counts = (
+        f"{counted(len(index.samples), 'object')} of {width} x {height} px in {counted(len(index.shards), 'shard')}"
+    )
     yield Finding("ok", "data", f"{folder}: {counts}, checksums agree")

@@ -24,7 +24,7 @@ from vcgen.errors import UserError
 from vcgen.folders import create_own_folder, put_in_place
 from vcgen.io import open_lock, read_json, remove_leftovers, write_bytes
 from vcgen.schema import Side
-from vcgen.terminal import say
+from vcgen.terminal import counted, say
 
 PACK_FILE = "pack.json"
 BROKEN_LIMIT = 20
@@ -101,12 +101,12 @@ def pack(
         publish(made, partial, target, settings, fingerprint)
     index = read_index(target)
     say(
-        f"{out}: {len(index.samples)} scenes in {len(index.shards)} shards,"
+        f"{out}: {counted(len(index.samples), 'scene')} in {counted(len(index.shards), 'shard')},"
         f" {sum(s.bytes for s in index.shards) / 1e6:.1f} MB"
     )
     print_remarks(item for shard in made for item in shard.remarks)
     if broken:
-        say(f"left out {len(broken)} broken scenes:", *(f"  {key}: {reason}" for key, reason in broken))
+        say(f"left out {counted(len(broken), 'broken scene')}:", *(f"  {key}: {reason}" for key, reason in broken))
 
 
 def hold_lock(partial: Path) -> BinaryIO:
@@ -252,8 +252,9 @@ def publish(made: list[Made], partial: Path, target: Path, settings: Settings, f
 
 
 def broken_message(broken: list[tuple[str, str]], total: int, source: str) -> str:
-    """One line: how many scenes are broken and the first reasons."""
-    reasons = "; ".join(reason for _, reason in broken[:3]) + ("; ..." if len(broken) > 3 else "")
+    """One line: how many scenes are broken and the first reasons, each once."""
+    different = list(dict.fromkeys(reason for _, reason in broken))  # a wrong option is wrong for all
+    reasons = "; ".join(different[:3]) + ("; ..." if len(different) > 3 else "")
     return (
         f"{source}: {len(broken)} of {total} scenes are broken: {reasons} (mend them, or leave them out with"
         " --skip-broken)"
