@@ -1,5 +1,6 @@
 """A trained model in Python: an image, or several with their cameras, in; a field, renderings and samples out."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
+from vcgen.data.familiar import Familiar
 from vcgen.data.images.framing import Source
 from vcgen.data.images.photo import prepare
 from vcgen.data.input_camera import InputCamera
@@ -43,13 +45,14 @@ class Pipeline:
     uint8 or floats in [0, 1], of any size; they are framed as ``vcgen render`` does it. fill: fraction of the frame
     that the object is scaled to fill. as_is: keep the framing, for images framed like the training data. Several images
     of one object, with their cameras, are ``Views`` (1, n), as :meth:`views` reads them; they go wherever an image
-    goes. Everything stays on the model's device. Raises UserError for images without an object, and for more views than
-    the model looks at."""
+    goes. Everything stays on the model's device. Warns of an image that is unlike the training data, where the folder
+    knows that. Raises UserError for images without an object, and for more views than the model looks at."""
 
     def __init__(self, system: FieldModel, input_camera: InputCamera):
         self.system, self.input_camera = system, input_camera
         height, width = system.config["image_size"]
         self.image_size, self.background = (int(height), int(width)), float(system.config["background"])
+        self._familiar = Familiar.of(system.config)
 
     def views(self, images: Sequence[Path | str], cameras: Path | str) -> Views:
         """Images of one object that keep their framing, and their cameras: files (1, n), and a JSON file with a camera
@@ -63,7 +66,10 @@ class Pipeline:
         """
         if isinstance(image, Views):
             return image.to(self.system.device)
-        return self.input_camera.context(prepare(image, self.image_size, fill, as_is)).to(self.system.device)
+        context = self.input_camera.context(prepare(image, self.image_size, fill, as_is))
+        if self._familiar and (text := self._familiar.warning(context)):
+            warnings.warn(f"the image is {text}", stacklevel=2)
+        return context.to(self.system.device)
 
     def cameras(self, azimuths: Sequence[float], elevation: float | None = None) -> Cameras:
         """Cameras (n,) around the object, degrees: azimuth 0 is the image's side, 90 a quarter turn counter-clockwise

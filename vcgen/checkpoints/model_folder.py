@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from vcgen import provenance
+from vcgen.data.familiar import Familiar
 from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
@@ -43,7 +44,8 @@ class Config(Struct):
     """The entries of config.json that loading needs; there may be others.
 
     class_path, init_args: the system and its arguments. image_size: (height, width) in pixels. background: gray level
-    behind every view. dtype: of the stored weights. diffusers: whether a prior's network lies in ``unet/``."""
+    behind every view. dtype: of the stored weights. diffusers: whether a prior's network lies in ``unet/``. familiar:
+    what the training images are like."""
 
     format: Literal[1]
     class_path: Annotated[str, Meta(max_length=200)]
@@ -53,6 +55,7 @@ class Config(Struct):
     background: Unit
     dtype: Literal["float32", "float16"] | None = None
     diffusers: bool = False
+    familiar: Familiar | None = None
     vcgen: str | None = None
 
 

@@ -30,11 +30,14 @@ def export(
     out: str,
     weights: Literal["ema", "raw"] = "ema",
     half: bool = False,
+    data: list[str] | None = None,
     plugins: list[str] | None = None,
 ) -> None:
     """Turn a training checkpoint into a model folder: model.safetensors and config.json, without optimizer state.
 
     A diffusion prior's network and noise schedule go to unet/ and scheduler/, where diffusers opens them by itself.
+    config.json also says in a few numbers what the training images are like, so that vcgen render can warn of an image
+    that is far from them.
 
     Args:
         checkpoint: the .ckpt file that training wrote.
@@ -42,20 +45,29 @@ def export(
         weights: ema takes the moving average of the weights, which is what validation measured; raw takes the last
             step's weights.
         half: store the weights in half precision (float16), in half the space; the model still computes in float32.
+        data: the shard folders that it was trained on, where they lie now; by default where the checkpoint says.
         plugins: packages of your own whose classes the checkpoint may name, as VCGEN_PLUGINS does; see
             docs/security.md.
     """
-    folder = export_checkpoint(Path(checkpoint), Path(out), weights, half, plugins or ())
+    folder = export_checkpoint(Path(checkpoint), Path(out), weights, half, plugins or (), data)
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     kind = f"{weights} weights{' in half precision' if half else ''}"
     say(f"{folder}: {kind}, {size / 1e6:.1f} MB; use it with vcgen render --model {folder} --image PNG --out DIR")
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path, weights: Literal["ema", "raw"] = "ema", half: bool = False, plugins: Sequence[str] = ()
+    checkpoint: Path,
+    out: Path,
+    weights: Literal["ema", "raw"] = "ema",
+    half: bool = False,
+    plugins: Sequence[str] = (),
+    data: Sequence[str] | None = None,
 ) -> Path:
-    """Write the model folder ``out`` and return it. Raises UserError when the checkpoint is unreadable, foreign, or has
-    no EMA weights.
+    """Write the model folder ``out`` and return it. data: the training shards, by default those that the checkpoint
+    names.
+
+    Raises UserError when the checkpoint is unreadable, foreign, or has no EMA weights, and when ``data`` is given and
+    cannot be read.
     """
     from vcgen.checkpoints import model_folder as folder
     from vcgen.checkpoints.reader import read_checkpoint, rename_weights
@@ -76,7 +88,26 @@ def export_checkpoint(
         )
     if weights == "ema":
         state.update(_ema_weights(content, system, checkpoint))
-    return folder.save(out, state, _config(content, weights), system.prior, half)
+    config = {**_config(content, weights), "familiar": _familiar(entry.get("data") or "", data)}
+    return folder.save(out, state, config, system.prior, half)
+
+
+def _familiar(named: str, given: Sequence[str] | None) -> dict[str, Any] | None:
+    """What the training images are like; None, and a line that says so, where the data that the checkpoint names is not
+    here."""
+    from dataclasses import asdict
+
+    from vcgen.data.familiar import familiar
+    from vcgen.data.shards.files import read_index
+    from vcgen.data.shards.joining import joined
+
+    try:
+        return asdict(familiar(joined([read_index(path) for path in given or named.split(", ")])))
+    except UserError as error:
+        if given:
+            raise
+        say(f"vcgen render will not know images that are far from the training data: {error}; or give --data")
+        return None
 
 
 def _entry(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vcgen.cli import usage
 from vcgen.errors import UserError
-from vcgen.terminal import one_line, say
+from vcgen.terminal import complain, one_line, say
 
 if TYPE_CHECKING:
     from vcgen.cli.render_outputs import MeshOptions, OutputOptions
@@ -112,7 +112,7 @@ def render(
 
     config = read_config(model)
     input_camera, (height, width) = InputCamera.of(config, input_elevation, input_distance, fov), config["image_size"]
-    shown, input_camera = _read(targets, cameras, input_camera, (height, width), fill, as_is)
+    shown, input_camera = _read(targets, cameras, config, input_camera, fill, as_is)
     options = OutputOptions(
         azimuths=tuple(azimuths or (360 * i / (views or 8) for i in range(views or 8))),
         elevation=input_camera.elevation if elevation is None else elevation,
@@ -247,19 +247,22 @@ def _targets(images: list[str], out: Path, cameras: str | None) -> list[tuple[Pa
 def _read(
     targets: Sequence[tuple[Path, Path]],
     cameras: str | None,
+    config: dict[str, Any],
     camera: "InputCamera",
-    size: tuple[int, int],
     fill: float,
     as_is: bool,
 ) -> "tuple[dict[Path, tuple[str, Views]], InputCamera]":
     """Every image as the model sees it, or all as views of one object, with a name, by the folder to write to; and the
-    camera whose orbit the novel views are on, of several views at their median elevation. Raises UserError for all
-    together that cannot be used, before anything is rendered.
+    camera whose orbit the novel views are on, of several views at their median elevation. Warns of images without
+    cameras that are far from the training data. Raises UserError for all together that cannot be used, before anything
+    is rendered.
     """
     from vcgen.cameras import view_angles
+    from vcgen.data.familiar import Familiar
     from vcgen.data.images.photo import prepare
     from vcgen.data.posed_images import posed_views
 
+    size = tuple(config["image_size"])
     if cameras is not None:
         first, more = targets[0][0], f" and {len(targets) - 1} more" if len(targets) > 1 else ""
         context = posed_views([path for path, _ in targets], Path(cameras), size, camera)
@@ -279,4 +282,8 @@ def _read(
             else ""
         )
         raise UserError(one_line("; ".join(faults) + more))
+    if known := Familiar.of(config):
+        for name, context in images.values():
+            if text := known.warning(context):
+                complain(f"{name}: {text}", "warning")
     return images, camera
