@@ -157,6 +157,16 @@ def test_what_cannot_be_refined_is_refused_in_one_line(place, tmp_path, capsys):
         SceneTetrahedra(8).start_from(empty.scene())
 
 
+def test_distances_stay_within_a_cell_so_that_the_surface_can_move_on():
+    made = refiner()
+    assert made.scene.distances.abs().max() == 1
+    before = made.scene.mesh().vertices.detach()
+    made.scene.distances.data.mul_(torch.where(made.scene.distances.abs() == 1, 4.0, 1.0))
+    made.losses(photo(), torch.Generator().manual_seed(0))
+    assert made.scene.distances.abs().max() == 1
+    torch.testing.assert_close(made.scene.mesh().vertices.detach(), before)
+
+
 def test_a_mesh_of_which_nothing_is_left_ends_the_run():
     made = refiner()
     made.scene.distances.data.fill_(1.0)

@@ -23,6 +23,9 @@ from vcgen.types import Finetunable, Rendering, Views
 
 #: Distances at the grid's border are kept at least this, in cells, so that the surface is closed.
 BORDER = 0.5
+#: Distances beyond this many cells are cut off: the surface moves on as soon as it has reached a point, instead of
+#: waiting until the large distance there is unlearned. Along the axes' edges they stay exact at the start.
+FARTHEST = 1.0
 ALBEDO = Shading()
 
 
@@ -49,7 +52,7 @@ class SceneTetrahedra(nn.Module):
         if (channels := field(probe, F.normalize(torch.ones_like(probe), dim=-1))[1].shape[-1]) != 3:
             raise UserError(f"the coarse scene has features of {channels} channels, no colors: refine one with colors")
         self.grid, distances = signed_distances(field, self.cells)
-        self.distances = nn.Parameter(distances / self.grid.spacing)
+        self.distances = nn.Parameter((distances / self.grid.spacing).clamp(-FARTHEST, FARTHEST))
         self.moves = nn.Parameter(torch.zeros(*distances.shape, 3, device=distances.device))
         self.colors, self.coarse = field.weights(), field
         self.center, self.radius = field.center[0], float(field.radius[0])
@@ -61,6 +64,11 @@ class SceneTetrahedra(nn.Module):
     def entries(self) -> list[nn.Parameter]:
         """Distances, in cells, and moves."""
         return [self.distances, self.moves]
+
+    @torch.no_grad()
+    def cut_distances(self) -> None:
+        """Cut distances off again, where a step has led them too far."""
+        self.distances.clamp_(-FARTHEST, FARTHEST)
 
     def mesh(self) -> Meshes:
         """The surface as it is now, closed, in the world; differentiable. Raises UserError where nothing is left."""

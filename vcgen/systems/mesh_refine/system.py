@@ -115,6 +115,7 @@ class MeshRefine(TextTo3D):
         """Of the guidance, "sds", as ``sds_reduction`` says; "consistency": 1 - cos of two faces, mean over edges."""
         progress = min(1.0, self.progress(self.global_step))
         self.loss_weights = {"sds": 1.0, "consistency": self.consistency}
+        self.scene.cut_distances()
         with torch.autocast(self.device.type, enabled=False):
             mesh = self.scene.mesh()
             cameras, images = self.random_images(mesh, progress, generator)
