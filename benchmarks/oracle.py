@@ -17,6 +17,7 @@ from vcgen.diffusion.base import Denoised, to_signed
 from vcgen.diffusion.schedule import noise_schedule, signal_and_noise
 from vcgen.diffusion.text_prior import TextCondition
 from vcgen.systems.realfusion.system import RealFusion
+from vcgen.systems.text_to_3d.system import TextTo3D
 
 
 class Oracle(nn.Module):
@@ -44,14 +45,18 @@ class Oracle(nn.Module):
         return Denoised((noisy - sigma * noise) / alpha, noise)
 
 
-class OracleFusion(RealFusion):
-    """RealFusion, told the true image of every camera in place of words; ``known`` is set before the first step."""
+class Told(TextTo3D):
+    """TextTo3D, told the true image of every camera in place of words; ``known`` is set before the first step."""
 
     known: KnownObject
 
     def distill(self, images: Tensor, cameras: Cameras, progress: float, generator: torch.Generator) -> Tensor:
-        """See :class:`RealFusion`; one random view per step."""
+        """See :class:`TextTo3D`; one random view per step."""
         size = self.text_prior.size
         rgb, alpha = draw(self.known.triangles, self.known.corner_rgb, cameras.to("cpu"), size)
         self.text = dict.fromkeys(VIEWS, to_signed(rgb * alpha + 1 - alpha).to(images))
         return super().distill(images, cameras, progress, generator)
+
+
+class OracleFusion(Told, RealFusion):
+    """The same of RealFusion."""
