@@ -143,7 +143,8 @@ def test_several_images_and_given_angles(tmp_path, model, photo, capsys):
         ]
     )
     assert {path.name for path in out.iterdir()} == {"box", "other"}
-    assert {path.name for path in (out / "box" / "views").glob("*.png")} == {"000_azimuth_330.png", "001_azimuth_046.png"}
+    drawn = {path.name for path in (out / "box" / "views").glob("*.png")}
+    assert drawn == {"000_azimuth_330.png", "001_azimuth_046.png"}
     assert str(out / "other" / "views") in capsys.readouterr().out
 
 
