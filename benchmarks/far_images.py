@@ -21,7 +21,8 @@ from vcgen.cameras import view_angles
 from vcgen.checkpoints import model_folder
 from vcgen.cli.render_outputs import FAR, missed
 from vcgen.data.datamodules.stream import FixedScenes
-from vcgen.data.familiar import KNOWN, Familiar, familiar
+from vcgen.data.familiar import KNOWN, Familiar
+from vcgen.data.familiar_statistics import familiar
 from vcgen.data.shards.files import read_index
 from vcgen.io import write_bytes
 from vcgen.types import Example, Views

@@ -17,7 +17,8 @@ from vcgen.cameras import orbit
 from vcgen.checkpoints import model_folder
 from vcgen.cli.main import main
 from vcgen.data.datamodules.stream import FixedScenes
-from vcgen.data.familiar import Familiar, familiar, features
+from vcgen.data.familiar import Familiar, features
+from vcgen.data.familiar_statistics import familiar
 from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 from vcgen.types import Views
@@ -28,7 +29,7 @@ SHIPPED = "data/pretrained/cars64"
 @cache
 def known() -> Familiar:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vcgen.data.familiar.ENOUGH", 600)
+        patch.setattr("vcgen.data.familiar_statistics.ENOUGH", 600)
         return familiar(read_index("data/cars64/train"))
 
 

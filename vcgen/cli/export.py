@@ -97,7 +97,7 @@ def _familiar(named: str, given: Sequence[str] | None) -> dict[str, Any] | None:
     here."""
     from dataclasses import asdict
 
-    from vcgen.data.familiar import familiar
+    from vcgen.data.familiar_statistics import familiar
     from vcgen.data.shards.files import read_index
     from vcgen.data.shards.joining import joined
 

@@ -257,13 +257,14 @@ def _read(
     cameras that are far from the training data. Raises UserError for all together that cannot be used, before anything
     is rendered.
     """
-    from vcgen.cameras import view_angles
     from vcgen.data.familiar import Familiar
     from vcgen.data.images.photo import prepare
-    from vcgen.data.posed_images import posed_views
 
     size = tuple(config["image_size"])
     if cameras is not None:
+        from vcgen.cameras import view_angles
+        from vcgen.data.posed_images import posed_views
+
         first, more = targets[0][0], f" and {len(targets) - 1} more" if len(targets) > 1 else ""
         context = posed_views([path for path, _ in targets], Path(cameras), size, camera)
         elevation = float(view_angles(context.cameras.centers)[1].median())

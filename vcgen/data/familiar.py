@@ -16,9 +16,6 @@ from jaxtyping import Float
 from msgspec import Meta
 from torch import Tensor
 
-from vcgen.data.shards.files import ShardIndex
-from vcgen.data.views import scene_views
-from vcgen.errors import UserError
 from vcgen.schema import Finite, NotNegative
 from vcgen.types import Views
 
@@ -29,12 +26,6 @@ FEATURES = (
 )
 #: Of the images that were left out of the statistics, this fraction is nearer than ``Familiar.limit``.
 KNOWN = 0.95
-#: Training images that are looked at, about: evenly spaced scenes, evenly spaced views of each.
-ENOUGH = 2000
-#: Standard deviation that a feature has at least (the first nine are logarithms or of that order): what never varies in
-#: training says little about a slight change.
-LEAST = 0.02
-
 _Row = Annotated[tuple[Finite, ...], Meta(min_length=len(FEATURES), max_length=len(FEATURES))]
 
 
@@ -73,30 +64,8 @@ class Familiar:
 
     def _offset(self, view: Views) -> np.ndarray:
         centers = view.cameras.centers.reshape(-1, 3).cpu()
-        found = features(view.reshape(-1).to("cpu"), _elevations(centers, (0.0, 0.0, 1.0)))
+        found = features(view.reshape(-1).to("cpu"), elevations(centers, (0.0, 0.0, 1.0)))
         return found[0].numpy() - np.array(self.mean)
-
-
-def familiar(index: ShardIndex) -> Familiar:
-    """The statistics of a shard folder's images. Raises UserError when a scene cannot be read, or of fewer than two
-    objects or 10 images a feature."""
-    total = len(index.samples)
-    numbers = np.unique(np.linspace(0, total - 1, min(total, ENOUGH)).astype(int))
-    found, halves = [], []
-    places = {group: place for place, group in enumerate(dict.fromkeys(index.scenes[int(n)].group for n in numbers))}
-    for number in map(int, numbers):
-        record = index.read(number)
-        wanted = min(len(record.views), -(-ENOUGH // len(numbers)))
-        views = scene_views(record, np.linspace(0, len(record.views) - 1, wanted).astype(int).tolist())
-        found.append(features(views, _elevations(views.cameras.centers, record.up)))
-        halves += [places[index.scenes[number].group] % 2] * wanted
-    values, half = torch.cat(found).numpy(), np.array(halves)
-    if min((half == 0).sum(), (half == 1).sum()) < 5 * len(FEATURES):
-        raise UserError(f"{index.folder}: {len(values)} images of {len(places)} objects are too few for statistics")
-    distances = [_distances(values[half == side], values[half != side]) for side in (0, 1)]
-    mean, covariance = _moments(values)
-    limit = float(np.quantile(np.concatenate(distances), KNOWN))
-    return Familiar(tuple(mean.tolist()), tuple(map(tuple, covariance.tolist())), limit)
 
 
 @torch.no_grad()
@@ -131,18 +100,7 @@ def features(views: Views, elevations: Tensor) -> Float[Tensor, "n 11"]:
     return torch.stack(columns, 1)
 
 
-def _elevations(centers: Tensor, up: Sequence[float]) -> Tensor:
+def elevations(centers: Tensor, up: Sequence[float]) -> Tensor:
     """Degrees above the horizon of camera centers (n, 3)."""
     direction = F.normalize(torch.tensor(up, dtype=centers.dtype), dim=0)
     return torch.rad2deg((F.normalize(centers, dim=-1) @ direction).clamp(-1, 1).asin())
-
-
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.mean(0), np.cov(values.T) + LEAST**2 * np.eye(values.shape[1])
-
-
-def _distances(known: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Distances of other images (n, features) from known ones."""
-    mean, covariance = _moments(known)
-    offsets = others - mean
-    return np.sqrt(np.einsum("ij,jk,ik->i", offsets, np.linalg.inv(covariance), offsets))
