@@ -49,7 +49,14 @@ def export(
         plugins: packages of your own whose classes the checkpoint may name, as VCGEN_PLUGINS does; see
             docs/security.md.
     """
+    from vcgen.checkpoints.model_folder import read_config
+
     folder = export_checkpoint(Path(checkpoint), Path(out), weights, half, plugins or (), data)
+    if read_config(folder).get("familiar") is None:
+        say(
+            "vcgen render will not know images that are far from the training data: the shards that the checkpoint"
+            " names are not here, or are too few; say where they are with --data"
+        )
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     kind = f"{weights} weights{' in half precision' if half else ''}"
     say(f"{folder}: {kind}, {size / 1e6:.1f} MB; use it with vcgen render --model {folder} --image PNG --out DIR")
@@ -93,8 +100,7 @@ def export_checkpoint(
 
 
 def _familiar(named: str, given: Sequence[str] | None) -> dict[str, Any] | None:
-    """What the training images are like; None, and a line that says so, where the data that the checkpoint names is not
-    here."""
+    """What the training images are like; None where the data that the checkpoint names is not here."""
     from dataclasses import asdict
 
     from vcgen.data.familiar_statistics import familiar
@@ -103,10 +109,9 @@ def _familiar(named: str, given: Sequence[str] | None) -> dict[str, Any] | None:
 
     try:
         return asdict(familiar(joined([read_index(path) for path in given or named.split(", ")])))
-    except UserError as error:
+    except UserError:
         if given:
             raise
-        say(f"vcgen render will not know images that are far from the training data: {error}; or give --data")
         return None
 
 
