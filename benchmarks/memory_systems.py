@@ -62,7 +62,7 @@ CONFIGS = {
     "dreambooth": ["dreambooth"],
     "realfusion": ["realfusion"],
     "dreamfusion": ["dreamfusion"],
-    **{name: ["dreamfusion", name] for name in ("dreamfusion_sd", "sjc", "prolificdreamer")},
+    **{name: ["dreamfusion", name] for name in ("dreamfusion_sd", "sjc", "prolificdreamer", "dreamfields")},
     **{f"realfusion_{size}gb": ["realfusion", f"realfusion_{size}gb"] for size in (8, 16, 24, 40)},
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
@@ -77,10 +77,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def merged(name: str) -> dict:
     """A configuration, as vcgen fit merges it."""
     parts = [OmegaConf.load(ROOT / "configs" / f"{part}.yaml") for part in CONFIGS[name]]
-    if OmegaConf.select(
-        parts[-1], "model.init_args.scene.class_path"
-    ):  # another class takes none of the first's options
-        del parts[0].model.init_args.scene
+    for part in ("scene", "guidance"):
+        # another class takes none of the first's options
+        if len(parts) > 1 and OmegaConf.select(parts[-1], f"model.init_args.{part}.class_path"):
+            del parts[0].model.init_args[part]
     return OmegaConf.to_container(OmegaConf.merge({"ema": {"decay": 0.999}}, *parts), resolve=True)
 
 
@@ -147,6 +147,8 @@ def built(name: str, config: dict) -> tuple[System, Example]:
         hold(system)
     elif name in ("realfusion", "dreamfusion", "sjc", "prolificdreamer"):
         object.__setattr__(system, "text_prior", TextPrior.load(ROOT / system.prior_name))
+    elif name == "dreamfields":
+        system.guidance.attach(None)
     return system, example(1, 1, data["size"], data["distance"], data["fov"])
 
 
@@ -194,7 +196,7 @@ def placed(system: System, batch: Example, step: int, device: str | None = None)
 
     batch: on that device. device: None leaves everything where it is.
     """
-    if isinstance(system, TextTo3D) and not hasattr(system, "text_prior"):
+    if isinstance(system, TextTo3D) and system.prior_name and not hasattr(system, "text_prior"):
         object.__setattr__(system, "text_prior", stable_diffusion())
     if device is not None:
         to_gpu(whole(system), device=device)
@@ -220,6 +222,7 @@ def answer_of(system: System) -> int:
 def whole(system: System) -> nn.ModuleList:
     """A system and the networks that it keeps outside of the module. Weights that both hold are one."""
     outside = [vars(system).get(name) for name in ("text_prior", "prior", "outside")]
+    outside.append(getattr(vars(system).get("guidance"), "scorer", None))
     return nn.ModuleList([system, *(network for network in outside if network is not None)])
 
 
@@ -227,6 +230,8 @@ def describe(system: TextTo3D, photo: Views, device: str | None) -> None:
     """The photo, and the prior with its words, half way through the run."""
     system.progress = lambda step: 0.5
     system.reference = photo
+    if system.prior_name is None:
+        return
     prior = system.text_prior.requires_grad_(False).eval()
     if system.half_prior:
         to_gpu(prior, torch.bfloat16, device or "cpu")

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from scenes import looking_inwards, make_record, noise, png
-from text_folder import tiny_folder
+from text_folder import tiny_clip, tiny_folder
 from training import load, vcgen
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.build import build_system, full_name
@@ -207,7 +207,8 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
         options = {name: value for name, value in options.items() if not name.startswith("data__")} | TEXT_TO_3D
         options |= {"model__options__reference_rays": 16} if base.stem == "realfusion" else {}
         options |= {"model__options__render_size": 8} if path.stem == "sjc" else {}  # the small prior's latents
-        options |= {"model__prior": tiny_folder(tmp_path / "prior")}
+        options |= {"model__prior": tiny_folder(tmp_path / "prior")} if path.stem != "dreamfields" else {}
+        options |= {"model__guidance__clip": tiny_clip(tmp_path / "clip")} if path.stem == "dreamfields" else {}
     elif not (there := [folder for folder in folders if (ROOT / folder).is_dir()]):
         options |= {"data__train": generated, "data__val": generated}
     elif there != folders:  # what is made by code is not bundled

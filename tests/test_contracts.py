@@ -6,6 +6,7 @@ from torch import nn
 
 from small_realfusion import losses, system as realfusion
 from small_text_to_3d import hash_grid, losses as text_losses, system as text_to_3d
+from text_folder import tiny_clip
 from vcgen.cameras import orbit, pinhole
 from vcgen.diffusion.base import Condition, ImagePrior
 from vcgen.diffusion.prior import ViewPrior
@@ -19,6 +20,7 @@ from vcgen.errors import UserError
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.guidance.base import Guidance, Round
+from vcgen.guidance.clip import ClipGuidance
 from vcgen.guidance.ngd import NGD
 from vcgen.guidance.sds import SDS
 from vcgen.guidance.sjc import SJC
@@ -148,6 +150,22 @@ def test_every_guidance_but_walks_moves_every_scene_of_a_text(name, scene):
     text_losses(made)["sds"].backward()
     assert any(float(entry.grad.abs().sum()) > 0 for entry in made.scene.entries())
     assert all(p.grad is None for p in made.text_prior.parameters())
+
+
+def test_clip_moves_every_scene_of_colors_without_a_prior(tmp_path):
+    guidance = ClipGuidance(str(tiny_clip(tmp_path)), crops=2)
+    for make, options in (FITTED["scene_hashgrid"], FITTED["scene_voxels"]):
+        made = text_to_3d(scene=make(), guidance=guidance, options=options)
+        text_losses(made)["clip"].backward()
+        assert any(float(entry.grad.abs().sum()) > 0 for entry in made.scene.entries())
+        assert all(p.grad is None for p in guidance.scorer.parameters())
+
+
+def test_what_scores_color_and_opacity_is_refused_where_targets_are_asked_for():
+    guidance = ClipGuidance("unused")
+    guidance.scorer = object()
+    with pytest.raises(UserError, match="ClipGuidance needs the opacity of its views: use it with TextTo3D"):
+        distill(model("scene_hashgrid", "closed_form"), context(), guidance, FEW)
 
 
 def test_a_walk_is_refused_where_views_are_new_at_every_step():

@@ -55,7 +55,7 @@ RAYS = "rendering/volume.py render_image"
 ONCE = "diffusion/schedule.py _survival"
 SKIPPED = ("fields/occupancy.py OccupiedField.kept", "fields/occupancy.py OccupancyGrid.refresh")
 SHADED = ("rendering/shading.py render_shaded", "systems/text_to_3d/draws.py draw_shading")
-WORDS = "systems/text_to_3d/system.py TextTo3D.distill"
+WORDS = "systems/text_to_3d/guided.py words_of"
 WATCHED = tuple(
     f"systems/text_to_3d/system.py TextTo3D.{name}" for name in ("regularizers", "on_before_optimizer_step")
 )

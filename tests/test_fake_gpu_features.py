@@ -1,12 +1,31 @@
 """GeNVS and CLIP as on a GPU, under fake tensors, see test_fake_gpu.py."""
 
+from typing import get_args
+
 import pytest
 import torch
 
-from test_fake_gpu import CAPTIONS, FINITE, ONCE, RAYS, FakeGpu, attended, example, places, step
-from text_folder import tiny_folder
+import small_realfusion
+import small_text_to_3d
+from test_fake_gpu import (
+    CAPTIONS,
+    FINITE,
+    ONCE,
+    RAYS,
+    SHADED,
+    SKIPPED,
+    WATCHED,
+    WORDS,
+    FakeGpu,
+    attended,
+    example,
+    places,
+    step,
+)
+from text_folder import tiny_clip, tiny_folder
 from vcgen.diffusion.feature_prior import FeaturePrior
 from vcgen.encoders.feature_volume import FeatureVolume
+from vcgen.guidance.clip import ClipGuidance, Kind
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.clip.networks import ClipOptions
@@ -47,3 +66,14 @@ def test_a_clip_step_waits_for_its_captions_alone(tmp_path):
         with torch.no_grad():
             system.on_validation_epoch_start()
             system.validation_step(batch, 0)
+
+
+@pytest.mark.integration
+def test_guidance_by_clip_adds_no_waits(tmp_path):
+    guidance = ClipGuidance(str(tiny_clip(tmp_path)), crops=5, backgrounds=get_args(Kind))
+    made, batch = small_text_to_3d.system(guidance=guidance), small_realfusion.photo()
+    with FakeGpu(answer=0) as gpu:
+        batch, made = batch.to("cuda"), attended(made)
+        made.reference = made.reference.to("cuda")
+        guidance.scorer.to("cuda")
+        assert places(gpu, lambda: step(made, batch)) == {FINITE, *SKIPPED, SHADED[0], WORDS, *WATCHED}

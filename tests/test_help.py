@@ -123,7 +123,7 @@ def test_types_are_printed_in_words(hint, text):
             },
         ),
         (["--model.help", "TextTo3D"], {"SceneHashGrid | OptimizedScene": "SceneHashGrid SceneVoxels"}),
-        (["--model.help", "Distill"], {"Guidance | null": "NGD SDS SJC VSD"}),
+        (["--model.help", "Distill"], {"Guidance | null": "ClipGuidance NGD SDS SJC VSD"}),
         (["--model", "NerfDiff", "--model.encoder.help", "TriplaneEncoder"], {"TriplaneDecoder": "TriplaneDecoder"}),
         (["--data.help", "ShardData"], {}),
     ],

@@ -52,6 +52,7 @@ CLASSES = (
     "vcgen.guidance.sds.SDS",
     "vcgen.guidance.sjc.SJC",
     "vcgen.guidance.vsd.VSD",
+    "vcgen.guidance.clip.ClipGuidance",
 )
 #: Systems that leave their result in the run's folder: no file may ask to build them.
 WITHOUT_FIELD = (

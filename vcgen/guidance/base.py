@@ -2,10 +2,11 @@
 
 A guidance never sees the scene: it gets renderings of n virtual views and the prior under their condition, and answers
 with targets of the renderings' shape. Fitting the scene to them is the caller's part, under half the squared error: so
-a guidance whose signal is a gradient g, as of a loss of its own, answers with renderings - g."""
+a guidance whose signal is a gradient g answers with renderings - g. Where it must compose the images itself, from color
+and opacity, it gives losses of views in place of targets."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
@@ -63,11 +64,12 @@ class Guidance(ABC):
     updates: int
     #: Whether its rounds are steps of one walk, which must see the same views in every round.
     fixed_views: ClassVar[bool] = False
-    #: What it is shown: "prior", what the prior denoises (images (n, 3, H, W) in [-1, 1], or their latents), or
-    #: "images", images whatever the prior denoises.
-    shown: ClassVar[Literal["prior", "images"]] = "prior"
+    #: What it is shown: "prior", what the prior denoises (images (n, 3, H, W) in [-1, 1], or their latents), "images",
+    #: images whatever the prior denoises, or "views", color and opacity, of which it gives losses, see view_losses; it
+    #: needs no prior then.
+    shown: ClassVar[Literal["prior", "images", "views"]] = "prior"
 
-    def attach(self, prior: Prior[Any]) -> None:  # noqa: B027  (most have nothing to do)
+    def attach(self, prior: Prior[Any] | None) -> None:  # noqa: B027  (most have nothing to do)
         """Told once, before the optimizer is made, which prior it will see; for networks of its own that build on it.
         Here nothing is done.
         """
@@ -83,6 +85,16 @@ class Guidance(ABC):
         """Round ``number`` (0 ... rounds - 1): new targets from the last round's and the scene's present renderings.
         No gradient is recorded unless the guidance asks for it.
         """
+
+    def view_losses(
+        self, color: Tensor, alpha: Tensor, texts: Sequence[str], progress: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Losses () of n views by name, in place of targets, where it is shown "views"; gradients reach the scene.
+
+        color: (n, 3, s, s), premultiplied by opacity, in [0, 1]. alpha: (n, 1, s, s). texts: of each view. progress:
+        fraction of the run in [0, 1].
+        """
+        raise NotImplementedError
 
     def annealed(self, progress: float, end: float) -> Self:
         """This guidance after a fraction of a run in [0, 1], if its highest noise level, as a fraction of the schedule,

@@ -47,7 +47,7 @@ class VSD(nn.Module, Guidance):
         #: The last renderings and what is known of them; one for all copies, see :meth:`annealed`.
         self.seen: list[tuple[Tensor, ConditionedPrior]] = []
 
-    def attach(self, prior: Prior[Any]) -> None:
+    def attach(self, prior: Prior[Any] | None) -> None:
         """See :meth:`Guidance.attach`."""
         self.student.attach(prior)  # type: ignore[arg-type]  # the student refuses others
 

@@ -26,7 +26,8 @@ class SceneWeights:
     All losses are means, except ``sds``, which is as ``sds_reduction`` says.
 
     Args:
-        sds: Of half the squared distance of latents to their targets.
+        sds: Of half the squared distance of latents to their targets; of ClipGuidance's losses, "clip" and
+            "transmittance", in its place.
         sds_reduction: "mean" over all entries, or "sum" over a latent's entries, mean over views.
         smoothness: Of the image of normals, mean over pixels and coordinates.
         orientation: Of normals that face away, mean over rays; it grows from a hundredth to this over the run.
@@ -55,7 +56,7 @@ class SceneWeights:
     def at(self, progress: float) -> dict[str, float]:
         """The weights by the losses' names when the fraction ``progress`` in [0, 1] of the run is over."""
         return {
-            "sds": self.sds,
+            **dict.fromkeys(("sds", "clip", "transmittance"), self.sds),
             "smoothness": self.smoothness,
             "opacity": self.opacity,
             "entropy": self.entropy * max(0.0, 2 * progress - 1),

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from vcgen.data.viewpoints import VIEWS
 from vcgen.diffusion.prompts import fault_of
@@ -129,8 +129,16 @@ class TextTo3DOptions:
             )
 
 
-def refuse_walk(guidance: Guidance) -> None:
-    """Raise ValueError for a guidance that must see the same views in every round."""
+def refuse_guidance(guidance: Guidance, prior: str | None, latent: bool, learned: Any = None) -> None:
+    """Raise ValueError for a guidance that must see the same views in every round, that lacks the prior, or that cannot
+    read a scene of latents; and for what a prior has ``learned`` without one.
+    """
+    if prior is None and guidance.shown != "views":
+        raise ValueError(f"{type(guidance).__name__} needs a text prior: name its folder by model.prior")
+    if prior is None and learned is not None:
+        raise ValueError("model.learned changes a text prior, and model.prior is null: leave it out")
+    if latent and guidance.shown == "views":
+        raise ValueError(f"{type(guidance).__name__} scores colors: set model.scene.colors to sigmoid")
     if guidance.fixed_views:
         found = f"{type(guidance).__name__} walks with the same views from round to round"
         raise ValueError(f"model.guidance: {found}, and new ones are drawn at every step here; use SDS or SJC")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.data.datamodules.prompt import PromptData
-from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras, relative_angles, view_word
+from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras
 from vcgen.diffusion.base import Denoised, to_signed
 from vcgen.diffusion.text_prior import TextCondition, TextPrior
 from vcgen.encoders.base import OptimizedScene
@@ -29,9 +29,10 @@ from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
+from vcgen.systems.text_to_3d.guided import losses_of_views, scene_optimizer, words_of
 from vcgen.systems.text_to_3d.latents import colored_scene, in_colors, latent_views, refuse_light, require_size
 from vcgen.systems.text_to_3d.monitor import SceneMonitor
-from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions, refuse_walk
+from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions, refuse_guidance
 from vcgen.systems.text_to_3d.outcome import OutcomeOptions, Sides, circle, four_sides, log_sheet, write_outcome
 from vcgen.systems.text_to_3d.regularizers import regularizers
 from vcgen.systems.text_to_3d.words import load_told
@@ -46,9 +47,9 @@ class TextTo3D(FieldSystem):
 
     Args:
         prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in
-            checkpoints.
+            checkpoints. null with ClipGuidance, which needs none.
         scene: What is fitted; its sphere must hold the object.
-        guidance: SDS or SJC, on latents; null is SDS. Not NGD, whose walk needs the same views in every round.
+        guidance: SDS, SJC or VSD, on latents, or ClipGuidance; null is SDS. Not NGD, which needs fixed views.
         prompt: The words that the prior is conditioned on; its subject is the data's text.
         weights: Weights of the losses.
         viewpoints: Where random cameras stand.
@@ -71,7 +72,7 @@ class TextTo3D(FieldSystem):
 
     def __init__(
         self,
-        prior: str,
+        prior: str | None,
         scene: SceneHashGrid | OptimizedScene,
         guidance: Guidance | None = None,
         prompt: Prompt = Prompt(template="a photo of {subject}, {view} view"),
@@ -98,7 +99,7 @@ class TextTo3D(FieldSystem):
             raise ValueError(
                 "model.render.importance: random views are rendered in one pass; set it to 0, and raise samples"
             )
-        refuse_walk(self.guidance)
+        refuse_guidance(self.guidance, prior, scene.latent, learned)
         if scene.latent:
             refuse_light(options)
         self.annealed(1.0)  # refuses impossible noise levels now
@@ -115,6 +116,9 @@ class TextTo3D(FieldSystem):
         self.use_reference(data.example.context)
         if isinstance(data, PromptData):
             self.prompt = self.prompt.about(data.prompt)
+        if self.prior_name is None:
+            self.guidance.attach(None)
+            return
         prior, self.prompt = load_told(self.prior_name, self.download, self.learned, self.prompt)
         self.use_prior(prior)
 
@@ -192,7 +196,11 @@ class TextTo3D(FieldSystem):
             cameras, seen, images = self.random_views(self.field(example.context), progress, generator)
             losses |= self.regularizers(seen)
         if self.weights.sds:
-            losses["sds"] = self.distill(images, cameras, progress, generator)
+            if self.guidance.shown == "views":
+                words = words_of(cameras, self.reference.cameras[0], self.scene.center)
+                losses |= losses_of_views(self.guidance, seen, list(map(self.prompt.of, words)), progress, generator)
+            else:
+                losses["sds"] = self.distill(images, cameras, progress, generator)
             losses |= self.guidance.losses(generator)
         return losses
 
@@ -243,8 +251,7 @@ class TextTo3D(FieldSystem):
             latents = prior.decode(latents)
         elif self.guidance.shown == "prior" and not self.scene.latent:
             latents = prior.encode(latents, generator)
-        angles = relative_angles(cameras, self.reference.cameras[0], self.scene.center)
-        words = [view_word(azimuth, elevation) for azimuth, elevation in torch.stack(angles, 1).tolist()]
+        words = words_of(cameras, self.reference.cameras[0], self.scene.center)
         condition = TextCondition(*(torch.cat([table[word] for word in words]) for table in (self.text, self.negative)))
         first, last = self.options.guidance_scale
         guidance, given = self.annealed(progress), latents.detach()
@@ -267,13 +274,8 @@ class TextTo3D(FieldSystem):
         return self.guidance if end is None else self.guidance.annealed(progress, end)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam as Instant-NGP has it: a grid's gradients are small, and its entries learn at their own rate."""
-        entries = self.scene.entries()
-        stored = set(map(id, entries))
-        networks = [*(p for p in self.scene.parameters() if id(p) not in stored), *self.background.parameters()]
-        slow = {"params": networks, "lr": self.options.network_lr}
-        fast = {"params": entries, "lr": self.options.grid_lr}
-        return torch.optim.Adam([fast, slow, *self.guidance.parameter_groups()], betas=(0.9, 0.99), eps=1e-15)
+        """See :func:`scene_optimizer`."""
+        return scene_optimizer(self.scene, self.background, self.guidance, self.options)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook: gradients are watched, too."""
