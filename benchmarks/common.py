@@ -31,6 +31,13 @@ def weights_environment() -> dict[str, str]:
     return {"VCGEN_WEIGHTS": str(folder)} if folder.is_dir() and "VCGEN_WEIGHTS" not in os.environ else {}
 
 
+def cell(value: float | None, interval: tuple[float, float] | None, digits: int) -> str:
+    """A mean and its interval, for a table."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" + (f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else "")
+
+
 def save_results(program: str, figures: dict, table: list[str], quick: bool = False) -> None:
     """File a full run as benchmarks/results/DATE_PROGRAM_HARDWARE.json and .md; quick runs are not filed."""
     if quick:

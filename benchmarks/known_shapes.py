@@ -11,23 +11,20 @@ See benchmarks/README.md.
 
 import argparse
 import json
-import logging
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 import trimesh
-from torch.utils.data import DataLoader
 
-from common import hardware, save_results
+from common import cell, hardware, save_results
 from objects import SCANS, SHARED, KnownObject, surface
 from oracle import Oracle, Told
+from realfusion_fit import train
 from vcgen.cameras import orbit, pinhole
-from vcgen.data.datamodules.single import Same
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
 from vcgen.evaluation.statistics import bootstrap_interval, mean
@@ -40,7 +37,7 @@ from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.mesh_refine.system import MeshRefine, solid
 from vcgen.systems.text_to_3d.options import TextTo3DOptions
 from vcgen.systems.text_to_3d.system import TextTo3D
-from vcgen.types import Example, Finetunable, Views
+from vcgen.types import Finetunable, Views
 
 COLUMNS = {"iou": ("IoU", 3), "chamfer": ("Chamfer", 4), "fscore": ("F-score", 3)}
 #: The images are lit as they are, so the scene shows color alone.
@@ -132,20 +129,7 @@ def trained(
     photo = known.views[None]
     system.use_reference(photo)
     system.use_prior(Oracle(system.options.render_size))
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = pl.Trainer(
-            max_steps=steps,
-            accelerator="auto",
-            devices=1,
-            gradient_clip_val=10.0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(system, DataLoader(Same(Example(photo, photo, (known.name,)), 1 << 40), batch_size=None))
+    train(system, photo, known.name, steps)
     system.eval()
     try:
         found = surface_of()
@@ -192,13 +176,6 @@ def table(rows: list[dict], chosen: argparse.Namespace) -> list[str]:
     for name in names:
         lines.append(f"| {name} | " + " | ".join(f"{row['objects'][name]['iou']:.3f}" for row in rows) + " |")
     return lines
-
-
-def cell(value: float | None, interval: tuple[float, float] | None, digits: int) -> str:
-    """A mean and its interval."""
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + (f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else "")
 
 
 if __name__ == "__main__":

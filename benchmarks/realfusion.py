@@ -30,7 +30,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from common import ROOT, hardware, save_results, weights_environment
+from common import ROOT, cell, hardware, save_results, weights_environment
 from objects import SHARED, KnownObject, load_objects
 from realfusion_fit import fit, measure, view_order
 from vcgen.errors import UserError
@@ -229,13 +229,6 @@ def against(rows: list[dict], first: str = "sds") -> list[str]:
                 parts.append(f"{heading} {cell(mean(gains), interval, digits)}, better on {better} of {len(gains)}")
         lines.append(f"- {values['name']}: {'; '.join(parts)}")
     return lines
-
-
-def cell(value: float | None, interval: tuple[float, float] | None, digits: int) -> str:
-    """A mean and its interval."""
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + (f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else "")
 
 
 if __name__ == "__main__":

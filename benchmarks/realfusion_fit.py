@@ -37,6 +37,7 @@ from vcgen.metrics.janus import AZIMUTHS, janus
 from vcgen.personalization.base import load_personal
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.systems.realfusion.system import RealFusion
+from vcgen.systems.text_to_3d.system import TextTo3D
 from vcgen.types import Example, Views
 
 #: Half the edge of the volume and the radius of the sphere that is fitted: the objects' own radius is 0.5.
@@ -118,7 +119,7 @@ def told_by(known: KnownObject, method: str, prior: Path, steps: int | None, fol
     return told, load_personal(told, personalize(known, method, prior, steps, folder))
 
 
-def train(system: RealFusion, photo: Views, name: str, steps: int) -> None:
+def train(system: TextTo3D, photo: Views, name: str, steps: int) -> None:
     """As ``vcgen fit`` trains, without files."""
     example = Example(photo, photo, (name,))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
