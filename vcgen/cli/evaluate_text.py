@@ -31,7 +31,7 @@ def evaluate_text(
     views: PositiveInt = 8,
     size: PositiveInt = 64,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
     plugins: list[str] | None = None,
 ) -> None:
     """Measure scenes made of texts: CLIP similarity and R-precision, colored and textureless, with a floor.
@@ -41,7 +41,7 @@ def evaluate_text(
 
     Args:
         scenes: JSON file, {"FOLDER": "prompt", ...}, of model folders, as a run's field/.
-        judge: the CLIP model, a folder in transformers' format, such as data/pretrained/clip64_judge.
+        judge: the CLIP model, a folder in transformers' format.
         out: the folder for the results.
         prompts: text file of a prompt a line, among which each scene's own must be found; those of the scenes count
             always.
@@ -49,7 +49,7 @@ def evaluate_text(
         views: views of each scene, evenly spaced on a circle.
         size: of the renderings in pixels.
         seed: of the samples.
-        device: cpu or cuda.
+        device: cpu, cuda, or auto, which takes a GPU if there is one.
         plugins: packages of your own whose classes the scenes may name, as VCGEN_PLUGINS does; see docs/security.md.
     """
     from vcgen.diffusion.clip import Clip
@@ -58,6 +58,7 @@ def evaluate_text(
 
     usage.within("--size", size, 8, 2048)
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
+    device = usage.choose_device(device)
     named = read_json(Path(scenes), dict[Text, Text], 'give {"FOLDER": "a photo of a red car"}')
     if not named:
         raise UserError(f'{scenes}: names no scenes; give {{"FOLDER": "a photo of a red car"}}')
