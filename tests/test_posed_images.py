@@ -1,7 +1,7 @@
 """Images of one object with a file of their cameras: what the model is shown is what evaluation shows it."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import vcgen
 from ball_model import CONFIG, QUICK, SIZE, read
 from scenes import looking_inwards
 from stand_in import BallSystem
@@ -16,6 +17,7 @@ from vcgen.api import Pipeline
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
 from vcgen.cli.render import main
+from vcgen.data.familiar import Familiar
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.posed_images import posed_views
 from vcgen.data.shards.files import read_index
@@ -107,6 +109,21 @@ def test_the_command_shows_its_own_views_to_the_model_again(tmp_path, model, mon
     assert second.cameras.c2w[0].tolist() == drawn[::-1]
     median = float(np.median(np.degrees(np.arcsin(POSES[:3, 2, 3] / 1.3))))
     assert records[0]["views"][0]["elevation"] == pytest.approx(median, abs=1e-3)
+
+
+def test_each_view_far_from_the_training_images_is_warned_of(tmp_path, capsys, recwarn):
+    # The statistics are of one value each, which no image has.
+    identity = tuple(tuple(float(i == j) for j in range(11)) for i in range(11))
+    config = {**CONFIG, "familiar": asdict(Familiar((100.0,) * 11, identity, 1.0))}
+    place = folder.save(tmp_path / "model", BallSystem(size=0.3).state_dict(), config)
+    images, cameras = posed(tmp_path)[:2], tmp_path / "cameras.json"
+    words = ["--model", str(place), *QUICK, "--cameras", str(cameras), "--out", str(tmp_path / "out")]
+    main([*words, "--image", *map(str, images)])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "unlike the images" in line]
+    assert [line.split(": ")[2] for line in lines] == list(map(str, images))
+    vcgen.load(place).views(images, cameras)
+    told = [str(warning.message) for warning in recwarn if "unlike the images" in str(warning.message)]
+    assert [text.split(" is ")[0] for text in told] == list(map(str, images))
 
 
 def test_a_frame_of_another_shape_moves_the_intrinsics_along(tmp_path):

@@ -58,7 +58,10 @@ class Pipeline:
         """Images of one object that keep their framing, and their cameras: files (1, n), and a JSON file with a camera
         for the name of each, in the world of the model's training data; see :func:`posed_views`."""
         paths = [Path(image) for image in images]
-        return posed_views(paths, Path(cameras), self.image_size, self.input_camera).to(self.system.device)
+        views = posed_views(paths, Path(cameras), self.image_size, self.input_camera)
+        for i, path in enumerate(paths):
+            self._warn_of_far(str(path), views[:, i : i + 1])
+        return views.to(self.system.device)
 
     def context(self, image: Source | Views, fill: float = 0.78, as_is: bool = False) -> Views:
         """What the model is shown of an image, batch shape (1, 1): its object cut out and framed, and the camera that
@@ -67,9 +70,12 @@ class Pipeline:
         if isinstance(image, Views):
             return image.to(self.system.device)
         context = self.input_camera.context(prepare(image, self.image_size, fill, as_is))
-        if self._familiar and (text := self._familiar.warning(context)):
-            warnings.warn(f"the image is {text}", stacklevel=2)
+        self._warn_of_far("the image", context)
         return context.to(self.system.device)
+
+    def _warn_of_far(self, name: str, view: Views) -> None:
+        if self._familiar and (text := self._familiar.warning(view)):
+            warnings.warn(f"{name} is {text}", stacklevel=3)
 
     def cameras(self, azimuths: Sequence[float], elevation: float | None = None) -> Cameras:
         """Cameras (n,) around the object, degrees: azimuth 0 is the image's side, 90 a quarter turn counter-clockwise

@@ -3,7 +3,7 @@ mesh.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import getdoc, signature
 from pathlib import Path
@@ -253,11 +253,9 @@ def _read(
     as_is: bool,
 ) -> "tuple[dict[Path, tuple[str, Views]], InputCamera]":
     """Every image as the model sees it, or all as views of one object, with a name, by the folder to write to; and the
-    camera whose orbit the novel views are on, of several views at their median elevation. Warns of images without
-    cameras that are far from the training data. Raises UserError for all together that cannot be used, before anything
-    is rendered.
+    camera whose orbit the novel views are on, of several views at their median elevation. Warns of images that are far
+    from the training data. Raises UserError for all together that cannot be used, before anything is rendered.
     """
-    from vcgen.data.familiar import Familiar
     from vcgen.data.images.photo import prepare
 
     size = tuple(config["image_size"])
@@ -267,6 +265,7 @@ def _read(
 
         first, more = targets[0][0], f" and {len(targets) - 1} more" if len(targets) > 1 else ""
         context = posed_views([path for path, _ in targets], Path(cameras), size, camera)
+        _warn_of_far(config, [(str(path), context[:, i : i + 1]) for i, (path, _) in enumerate(targets)])
         elevation = float(view_angles(context.cameras.centers)[1].median())
         return {targets[0][1]: (f"{first}{more}", context)}, replace(camera, elevation=elevation)
     images: dict[Path, tuple[str, Views]] = {}
@@ -283,8 +282,16 @@ def _read(
             else ""
         )
         raise UserError(one_line("; ".join(faults) + more))
-    if known := Familiar.of(config):
-        for name, context in images.values():
-            if text := known.warning(context):
-                complain(f"{name}: {text}", "warning")
+    _warn_of_far(config, images.values())
     return images, camera
+
+
+def _warn_of_far(config: dict[str, Any], shown: "Iterable[tuple[str, Views]]") -> None:
+    """A line for each image, named, with its view (1, 1), that is far from those that the model learned from, where
+    its folder knows them."""
+    from vcgen.data.familiar import Familiar
+
+    if known := Familiar.of(config):
+        for name, view in shown:
+            if text := known.warning(view):
+                complain(f"{name}: {text}", "warning")
