@@ -1,7 +1,7 @@
 """The README's images from a trained model with a prior, of five held-out cars.
 
 teaser.png: per car the input, then truth, amortized field and distilled field from two other sides. turntable.gif: the
-inputs, and the distilled fields once around.
+inputs, and beneath them the amortized and the distilled fields once around.
 
 python benchmarks/teaser.py data/pretrained/cars64 docs/images
 """
@@ -36,9 +36,9 @@ def main() -> None:
     sheet.resize((sheet.width * 3 // 2, sheet.height * 3 // 2), Image.Resampling.LANCZOS).save(
         options.out / "teaser.png", optimize=True
     )
-    turns = np.stack([car.turn(24) for car in cars], 1)  # (frames, cars, H, W, 3)
-    seen = np.broadcast_to(np.stack([to_uint8(car.seen) for car in cars]), turns.shape)
-    frames = [contact_sheet(np.concatenate(pair), columns=len(cars), gap=4) for pair in zip(seen, turns, strict=True)]
+    turns = np.stack([car.turns(24) for car in cars], 2)  # (2, frames, cars, H, W, 3)
+    seen = np.broadcast_to(np.stack([to_uint8(car.seen) for car in cars]), turns[0].shape)
+    frames = [contact_sheet(np.concatenate(rows), columns=len(cars), gap=4) for rows in zip(seen, *turns, strict=True)]
     write_gif(options.out / "turntable.gif", np.stack(frames), fps=10)
 
 
@@ -62,9 +62,10 @@ class Car:
         return [to_uint8(self.seen), *(to_uint8(image) for view in views for image in view)]
 
     @torch.inference_mode()
-    def turn(self, count: int) -> np.ndarray:
-        """The distilled field once around: (count, H, W, 3) uint8."""
-        return turntable_frames(self.model, self.distilled, self.example, count)
+    def turns(self, count: int) -> np.ndarray:
+        """The amortized and the distilled field once around: (2, count, H, W, 3) uint8."""
+        fields = (self.amortized, self.distilled)
+        return np.stack([turntable_frames(self.model, field, self.example, count) for field in fields])
 
 
 if __name__ == "__main__":
