@@ -1,13 +1,15 @@
 """The few-shot family on one bench: every member trained for equal processor time on the bundled cars, then measured on
-the same 30 views of the test cars with 1, 3, 5 and 10 input views.
+the same views of the test cars with 1, 3, 5 and 10 input views.
 
-Members are configurations as they ship; those that take any number of input views are trained as their configuration
-says and measured with all numbers, those that take one with one. Beside the held-out cars stand views that were trained
-on (three cars in 31 are not), so that one sees what generalizing costs. Each row's difference is against copying the
-nearest input view, paired by object.
+Members are configurations as they ship, but for validation, which would take from their time, and loader processes,
+whose time would not count. Those that take any number of input views are trained as their configuration says and
+measured with all numbers, those that take one with one. Beside the held-out cars stand held-out views of training cars:
+two views of each that training never draws, so that one sees what a new object costs. Differences are against copying
+the nearest input view and against the mean training image, paired by object.
 
   python benchmarks/fewshot.py                        10 and 60 minutes of one core for each member: 10 hours
   python benchmarks/fewshot.py --minutes 10 --members triplane lfn
+  python benchmarks/fewshot.py --targets 6            on 6 of the 30 views, evenly spread, the same for all
   python benchmarks/fewshot.py --quick                half a minute each of two members, one target a car: shows that it
                                                       works, not what the methods can do
 
@@ -29,43 +31,40 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import ROOT, days, hardware, save_results, weights_environment
 from fewshot_figure import draw
-from learning import row, vcgen
+from fewshot_tables import HELD_OUT_VIEWS, cost_table, table
+from learning import row
 
 #: Name -> configuration, and what of it is changed: pixelNeRF at its published width needs 40 seconds for an image.
 MEMBERS: dict[str, tuple[str, ...]] = {
     "triplane": ("cars64",),
+    "ibrnet": ("ibrnet64",),
+    "lfn": ("lfn64",),
     "pixelnerf": (
         *("pixelnerf64", "--model.encoder.width=64", "--model.render.samples=32", "--model.render.importance=8"),
         *("--model.render.around_depth=8", "--model.optimizer.lr=1e-3", "--data.contexts=[1, 5]", "--data.targets=2"),
     ),
-    "lfn": ("lfn64",),
-    "srn": ("srn64",),
-    "ibrnet": ("ibrnet64",),
-    "lfnr": ("lfnr64",),
     "gpnr": ("gpnr64",),
+    "srn": ("srn64",),
     "genvs": ("genvs64",),
+    "lfnr": ("lfnr64",),
 }
-VIEWS = (1, 3, 5, 10)
-#: Two of the twenty views that were trained with.
-TRAINED = {
-    "views": 20,
-    "targets": [7, 13],
-    "split": "train",
-    "name": "cars64_trained",
-    "description": "Views that were trained on.",
-}
-#: What --quick changes of the protocols.
-QUICK = {"targets": [21], "name": "cars64_quick", "description": "One target of each car."}
+#: What is changed of all: all cars are trained on, but two of their twenty views.
+ALIKE = ("--data.hold_out=0", "--data.held_out_views=[7, 13]", "--data.num_workers=0")
+CARS = ROOT / "data" / "cars64"
+VIEWS, TARGETS = (1, 3, 5, 10), 30
+#: Input views of the training cars, by their number.
+TRAINING_VIEWS = {1: [0], 5: [0, 4, 8, 12, 16]}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a member, for so many minutes of one core, in its folder; what is changed of the protocols."""
+    """One training of a member, for so many minutes of one core, in its folder. targets: predicted views of each
+    test car."""
 
     name: str
     minutes: float
     folder: Path
-    changes: dict[str, Any]
+    targets: int
 
     @property
     def model(self) -> Path:
@@ -77,23 +76,25 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60])
     parser.add_argument("--members", nargs="+", choices=list(MEMBERS), default=list(MEMBERS))
     parser.add_argument("--views", type=int, nargs="+", choices=VIEWS, default=list(VIEWS))
+    parser.add_argument("--targets", type=int, default=TARGETS, help="predicted views of each test car, evenly spread")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "fewshot")
     options = parser.parse_args()
-    minutes, members, views = options.minutes, options.members, options.views
+    minutes, members, views, targets = options.minutes, options.members, options.views, options.targets
     if options.quick:
-        minutes, members, views = [0.5], ["triplane", "lfn"], [1]
-    changes = QUICK if options.quick else {}
-    runs = [Run(name, m, options.out / f"{name}_{m:g}min", changes) for m in minutes for name in members]
-    rows = baselines(options.out, views, changes)
+        minutes, members, views, targets = [0.5], ["triplane", "lfn"], [1], 1
+    runs = [Run(name, m, options.out / f"{name}_{m:g}min", targets) for m in minutes for name in members]
+    rows = baselines(options.out, views, targets)
     costs = []
     for run in runs:
         train(run)
         costs.append(cost_of(run))
-        found = measured(run, views, most_views(run))
+        found = measured(run, views, most_views(run), options.out / "trivial")
         print("\n".join(table(found)), flush=True)
         rows += found
-    lines = [*table(rows), "", *cost_table(costs)]
+    lines = [f"{targets} of {TARGETS} target views of each test car.", "", *table(rows), "", *cost_table(costs)]
+    if missing := [name for name in MEMBERS if name not in members]:
+        lines += ["", f"Not measured: {', '.join(missing)}."]
     print("\n".join(lines))
     draw(rows, options.out / "fewshot.png")
     figures = {"program": "fewshot", "hardware": hardware(), "rows": rows, "costs": costs}
@@ -113,7 +114,7 @@ def train(run: Run) -> None:
     one_core = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (run.folder / "log.txt").open("w") as log:
         done = subprocess.run(
-            [*command, *map(str, options), "--samples.turntable", "0", "--trainer.accelerator", "cpu"],
+            [*command, *ALIKE, *map(str, options), "--samples.turntable", "0", "--trainer.accelerator", "cpu"],
             cwd=ROOT,
             env={**os.environ, **one_core},
             check=False,
@@ -122,7 +123,15 @@ def train(run: Run) -> None:
         )
     if done.returncode:
         sys.exit(f"fewshot: training {run.name} failed; see {run.folder / 'log.txt'}")
-    vcgen("export", "--checkpoint", run.folder / "run" / "checkpoints" / "last.ckpt", "--out", run.model)
+    run_here("export", "--checkpoint", run.folder / "run" / "checkpoints" / "last.ckpt", "--out", run.model)
+
+
+def run_here(*arguments: object) -> None:
+    """A vcgen command in this process, which need not start anew for each."""
+    from vcgen.cli.main import main as vcgen
+
+    if vcgen([str(argument) for argument in arguments]):
+        sys.exit(f"fewshot: vcgen {arguments[0]} failed")
 
 
 def loaded(run: Run) -> Any:
@@ -137,50 +146,81 @@ def most_views(run: Run) -> int:
     return max(VIEWS) if most is None else most
 
 
-def measured(run: Run, views: list[int], most: int) -> list[dict]:
-    """Rows of a trained member: of the test cars, and with fewest views of those that it was trained on."""
+def measured(run: Run, views: list[int], most: int, trivial: Path) -> list[dict]:
+    """Rows of a trained member: of the test cars, and of held-out views of training cars. trivial: what
+    :func:`baselines` wrote."""
     rows = []
-    for count in [count for count in views if count <= most]:
-        found = evaluated(run, protocol(run.folder, count, run.changes), "test", run.folder / f"views{count}")
-        rows.append({"name": run.name, "views": count, "minutes": run.minutes, **found})
-    found = evaluated(run, protocol(run.folder, views[0], TRAINED), "train", run.folder / "trained")
-    rows.append({"name": f"{run.name}, trained views", "views": views[0], "minutes": run.minutes, **found})
+    for count, split, folder, protocol in places(views, run.targets, run.folder):
+        if count > most:
+            continue
+        out = run.folder / folder
+        if not (out / "results.json").is_file():
+            run_here(
+                *("evaluate", "--model", run.model, "--data", CARS / split, "--protocol", protocol, "--out", out),
+                *("--lpips", "squeeze", "--offline", "--compare", compared(trivial / folder, count)),
+            )
+        name = run.name + (HELD_OUT_VIEWS if split == "train" else "")
+        rows.append({"name": name, "views": count, "minutes": run.minutes, **figures_of(out)})
     return rows
 
 
-def protocol(folder: Path, count: int, changes: dict[str, Any]) -> Path:
-    """The protocol of so many input views, changed where asked for."""
+def places(views: list[int], targets: int, folder: Path) -> list[tuple[int, str, str, Path]]:
+    """What is measured: number of input views, split, name of the folder of results, protocol."""
+    tests = [(count, "test", f"views{count}", of_test_cars(count, targets, folder)) for count in views]
+    trained = [count for count in views if count in TRAINING_VIEWS]
+    return tests + [(count, "train", f"train{count}", of_training_cars(count, folder)) for count in trained]
+
+
+def of_test_cars(count: int, targets: int, folder: Path) -> Path:
+    """The shipped protocol of so many input views, with so many of its targets."""
     shipped = ROOT / "configs" / "protocols" / f"cars64_views{count}.json"
-    if not changes:
+    if targets == TARGETS:
         return shipped
+    values = json.loads(shipped.read_text())
+    kept = [values["targets"][i * TARGETS // targets] for i in range(targets)]
+    about = f"{targets} of the {TARGETS} targets of {values['name']}."
+    name = f"{values['name']}_{targets}"
+    return written({**values, "name": name, "description": about, "targets": kept}, folder)
+
+
+def of_training_cars(count: int, folder: Path) -> Path:
+    """A protocol of the held-out views of every second model, in one of its paints."""
+    from vcgen.data.shards.files import read_index
+
+    values = json.loads((ROOT / "configs" / "protocols" / f"cars64_views{count}.json").read_text())
+    models: dict[str, str] = {}
+    for _, entry in read_index(CARS / "train").samples:
+        models.setdefault(entry.group, entry.key)
+    objects = {key: {"targets": [7, 13]} for key in list(models.values())[::2]}
+    about = {"name": f"cars64_held_out_views{count}", "description": "Held-out views of training cars."}
+    chosen = {"context": TRAINING_VIEWS[count], "targets": "listed", "objects": objects, "unlisted": "left out"}
+    return written({**values, **about, **chosen, "split": "train", "views": 20}, folder)
+
+
+def written(protocol: dict[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    changed = folder / f"{changes['name']}_{count}.json"
-    changed.write_text(json.dumps({**json.loads(shipped.read_text()), **changes}))
-    return changed
+    path = folder / f"{protocol['name']}.json"
+    path.write_text(json.dumps(protocol))
+    return path
 
 
-def evaluated(run: Run, protocol: Path, split: str, out: Path) -> dict:
-    """Figures by one protocol, with the paired difference to copying the nearest view."""
-    if not (out / "results.json").is_file():
-        vcgen(
-            *("evaluate", "--model", run.model, "--data", f"data/cars64/{split}", "--protocol", protocol, "--out", out),
-            *("--lpips", "squeeze", "--offline", "--baselines", "--train", "data/cars64/train"),
-        )
-    return figures_of(out)
+def compared(trivial: Path, count: int) -> str:
+    """The folders of the baselines, as ``vcgen evaluate --compare`` takes them."""
+    names = ["copy_nearest" if count > 1 else "copy_input", "mean_image"]
+    return json.dumps([str(trivial / "baselines" / name) for name in names])
 
 
 def figures_of(out: Path) -> dict:
-    """As the rows have them."""
+    """As the rows have them, with the paired differences to the baselines."""
     results = json.loads((out / "results.json").read_text())
     found = {key: value for key, value in row("", out).items() if key not in ("name", "protocol")}
     found["lpips"] = found.pop("lpips_squeeze", None)
     for name, other in results.get("baselines", {}).items():
-        if name.startswith("copy"):
-            found["over_copy"] = other["difference"]["psnr"]
+        found["over_copy" if name.startswith("copy") else "over_mean"] = other["difference"]["psnr"]
     return found
 
 
-def baselines(out: Path, views: list[int], changes: dict[str, Any]) -> list[dict]:
+def baselines(out: Path, views: list[int], targets: int) -> list[dict]:
     """Copying the nearest input view and the mean training image."""
     from vcgen.cli.evaluate import Places, score_baselines
     from vcgen.evaluation.protocol import load_protocol
@@ -189,14 +229,12 @@ def baselines(out: Path, views: list[int], changes: dict[str, Any]) -> list[dict
     os.environ.update(weights_environment())
     settings = Settings(("squeeze",), True, "cpu", 8, (0, 1), False)
     rows = []
-    for count in views:
-        folder, cars = out / "trivial" / f"views{count}", ROOT / "data" / "cars64"
-        score_baselines(
-            Places(cars / "test", folder, cars / "train"), load_protocol(protocol(folder, count, changes)), settings
-        )
-        for name in ("copy_input", "mean_image"):
-            found = figures_of(folder / "baselines" / name)
-            rows.append({"name": name, "views": count, "minutes": 0, **found})
+    for count, split, name, protocol in places(views, targets, out / "trivial"):
+        folder = out / "trivial" / name
+        score_baselines(Places(CARS / split, folder, CARS / "train"), load_protocol(protocol), settings)
+        for place in json.loads(compared(folder, count)):
+            label = Path(place).name + (HELD_OUT_VIEWS if split == "train" else "")
+            rows.append({"name": label, "views": count, "minutes": 0, **figures_of(Path(place))})
     return rows
 
 
@@ -206,7 +244,7 @@ def cost_of(run: Run) -> dict:
     from vcgen.data.shards.files import read_index
 
     model = loaded(run).eval()
-    example = FixedScenes(read_index(ROOT / "data" / "cars64" / "test"), scenes=1, targets=4)[0]
+    example = FixedScenes(read_index(CARS / "test"), scenes=1, targets=4)[0]
     checkpoint = torch.load(run.folder / "run" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -228,36 +266,6 @@ def cost_of(run: Run) -> dict:
         "rendering_seconds": round(rendering, 3),
         "steps": int(checkpoint["global_step"]),
     }
-
-
-def table(rows: list[dict]) -> list[str]:
-    """Markdown: a line for each member and number of views."""
-    lines = [
-        "| method | minutes | input views | PSNR dB (95 %) | over copying, dB | SSIM | LPIPS-squeeze |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for r in sorted(rows, key=lambda r: (r["minutes"], r["name"], r["views"])):
-        low, high = r["interval95"]["psnr"]
-        over = r.get("over_copy")
-        lines.append(
-            f"| {r['name']} | {r['minutes']:g} | {r['views']} | {r['psnr']:.2f} ({low:.2f} to {high:.2f}) |"
-            f" {'' if over is None else format(over['mean'], '+.2f')} | {r['ssim']:.3f} |"
-            f" {'' if r['lpips'] is None else format(r['lpips'], '.3f')} |"
-        )
-    return lines
-
-
-def cost_table(costs: list[dict]) -> list[str]:
-    """Markdown: what each member costs."""
-    lines = [
-        "| method | minutes | million weights | thousand multiply-adds a pixel | image, s | encoding, s | steps |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    return lines + [
-        f"| {c['name']} | {c['minutes']:g} | {c['parameters'] / 1e6:.2f} | {c['mac_per_pixel'] / 1e3:.0f} |"
-        f" {c['rendering_seconds']:.2f} | {c['encoding_seconds']:.2f} | {c['steps']} |"
-        for c in costs
-    ]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from fewshot_tables import HELD_OUT_VIEWS
 from vcgen.io import write_bytes
 from vcgen.visualization.images import png_bytes
 
@@ -15,7 +16,7 @@ SIZE, MARGIN, LEGEND = (620, 400), 46, 150
 def draw(rows: list[dict], path: Path, metric: str = "psnr") -> Path:
     """Write the longest training of each member as a PNG; points stand at equal distances along the number of views."""
     longest = {r["name"]: max(o["minutes"] for o in rows if o["name"] == r["name"]) for r in rows}
-    kept = [r for r in rows if r["minutes"] == longest[r["name"]] and "trained" not in r["name"]]
+    kept = [r for r in rows if r["minutes"] == longest[r["name"]] and HELD_OUT_VIEWS not in r["name"]]
     views, values = sorted({r["views"] for r in kept}), [r[metric] for r in kept]
     low, high = min(values) - 0.5, max(values) + 0.5
     width, height = SIZE[0] - LEGEND - 2 * MARGIN, SIZE[1] - 2 * MARGIN

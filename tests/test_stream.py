@@ -104,6 +104,28 @@ def test_any_number_of_ranks_makes_the_same_global_batch_of_the_same_images(inde
     assert whole[-1].cursor == Position(1, 16)
 
 
+def test_held_out_views_are_never_drawn_and_all_others_are(tmp_path):
+    index = write_shards((make_record(f"k{i}", count=6) for i in range(4)), tmp_path / "six", (8, 6))
+    poses = torch.from_numpy(index.read(0).c2w).float()
+    for held, left in (([1, 4], {0, 2, 3, 5}), ([0, 9], {1, 2, 3, 4, 5}), ([], set(range(6)))):
+        drawn = set()
+        for batch in take(SceneStream(index, 2, 2, seed=3, contexts=[1, 2], held_out_views=held), 30):
+            for cameras in (batch.context.cameras, batch.target.cameras):
+                same = (cameras.c2w.reshape(-1, 1, 4, 4) == poses).all((-1, -2))
+                assert (same.sum(-1) == 1).all()
+                drawn |= set(same.int().argmax(-1).tolist())
+        assert drawn == left
+
+
+def test_with_held_out_views_too_a_stopped_run_goes_on_and_ranks_make_the_same_batch(index):
+    held = dict(seed=3, contexts=SOME, held_out_views=[7, 13])
+    whole = take(SceneStream(index, 4, 1, **held), 5)
+    assert digest(whole[3:]) == digest(take(SceneStream(index, 4, 1, start=whole[2].cursor, **held), 2, workers=2))
+    ranks = [take(SceneStream(index, 2, 1, rank=rank, world=2, **held), 5) for rank in range(2)]
+    for one, parts in zip(whole, zip(*ranks, strict=True), strict=True):
+        assert torch.equal(torch.cat([part.target.images for part in parts]), one.target.images)
+
+
 @pytest.mark.parametrize(("ranks", "workers"), [(2, 3), (3, 2)])
 def test_one_shard_feeds_more_loader_processes_than_there_are_shards(tmp_path, ranks, workers):
     index = write_shards((make_record(f"k{i}") for i in range(12)), tmp_path / "one", (8, 6))
@@ -141,6 +163,11 @@ def test_validation_scenes_are_fixed_and_leave_the_input_view_out(index):
         (dict(batch_size=1000), "cannot fill a batch"),
         (dict(targets=20), "fewer than 21 views; lower data.targets"),
         (dict(targets=17, contexts=[1, 4]), "fewer than 21 views; lower data.targets, or data.contexts"),
+        (
+            dict(targets=18, held_out_views=[7, 13]),
+            "fewer than 19 views beside data.held_out_views: hold out fewer; lower",
+        ),
+        (dict(held_out_views=range(20)), "fewer than 2 views beside data.held_out_views"),
     ],
 )
 def test_impossible_requests_are_refused_with_the_numbers(index, change, words):

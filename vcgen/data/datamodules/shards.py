@@ -25,7 +25,7 @@ from vcgen.data.shards.overlap import overlap, read_families
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
 from vcgen.random import run_seed
-from vcgen.schema import AtLeastOne, Count, InputViews, NumberOrRange, Positive
+from vcgen.schema import AtLeastOne, Count, InputViews, NumberOrRange, Positive, ViewNumber
 from vcgen.terminal import complain
 from vcgen.types import Example, Position
 
@@ -46,6 +46,8 @@ class ShardData(SceneDataModule):
             ``hold_out`` never parts them, and counts each list as one object; null where there are none.
         part: [number, parts]: train on every parts-th object only, counted from the number, of each folder of ``train``
             without what ``hold_out`` keeps, families whole; so that models that judge one another share no object.
+        held_out_views: Numbers, from 0, of views of each training scene, in the natural order of their names, that
+            training never draws, neither as input nor as target: new views of training objects, to measure on.
         batch_size: Scenes per step and rank, at least 1.
         targets: Target views per scene and step, at least 1; more of them share one encoding of the input view.
         contexts: Input views per scene in training, at least 1; or [low, high]: their number is drawn for each step,
@@ -74,6 +76,7 @@ class ShardData(SceneDataModule):
         hold_out: Count | list[Count] = 0,
         families: Path | list[Path] | None = None,
         part: tuple[Count, AtLeastOne] = (0, 1),
+        held_out_views: tuple[ViewNumber, ...] = (),
         batch_size: AtLeastOne = 8,
         targets: AtLeastOne = 4,
         contexts: NumberOrRange = 1,
@@ -99,6 +102,7 @@ class ShardData(SceneDataModule):
         self.train_folder, self.hold_out = ", ".join(self.train_folders), listed(hold_out)
         if len(self.hold_out) not in (1, len(self.train_folders)):
             raise UserError(f"data.hold_out has {len(self.hold_out)} numbers: give one, or one for each of data.train")
+        self.held_out_views = frozenset(held_out_views)
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
@@ -175,6 +179,7 @@ class ShardData(SceneDataModule):
             self.augment,
             self.on_error,
             self.contexts,
+            self.held_out_views,
         )
         atexit.unregister(end_loader_processes)
         atexit.register(end_loader_processes)

@@ -4,7 +4,7 @@ Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-rob
 number. Any worker of any rank can read any scene: shards may be fewer than workers."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -31,6 +31,7 @@ class SceneStream(IterableDataset[Example]):
 
     batch_size: scenes per batch and rank. targets: target views per scene. start: where iterators begin; it may be
         changed between them. contexts: input views per scene, or [low, high]: drawn for each batch, alike on all ranks.
+    held_out_views: numbers of views of each scene that are never drawn.
     rank, world: this process among all. augment: random changes made to whole scenes. on_error: "stop" at a scene that
     cannot be read, or "skip" it: another one, drawn for its place, stands in for it, so that all ranks keep equal
     batches. Every rank gets equally many batches per epoch. Raises UserError when there are fewer scenes than ranks *
@@ -48,7 +49,9 @@ class SceneStream(IterableDataset[Example]):
         augment: Augmentation = Augmentation(),
         on_error: OnError = "stop",
         contexts: int | Sequence[int] = 1,
+        held_out_views: Collection[int] = (),
     ):
+        self.held_out_views = frozenset(held_out_views)
         self.index, self.batch_size, self.targets, self.contexts = index, batch_size, targets, contexts
         self.seed, self.start, self.rank, self.world = seed, start, rank, world
         self.augment, self.on_error = augment, on_error
@@ -57,9 +60,13 @@ class SceneStream(IterableDataset[Example]):
             found = f"{self.total} scenes cannot fill a batch of {batch_size} on {world} ranks"
             raise UserError(f"{index.folder}: {found}; lower data.batch_size")
         needed = targets + (contexts if isinstance(contexts, int) else contexts[1])
-        short = np.flatnonzero(index.scenes.column("views") < needed)
+        views = index.scenes.column("views")
+        left = views - sum((views > view for view in self.held_out_views), np.zeros_like(views))
+        short = np.flatnonzero(left < needed)
         if len(short):
             found = f"{len(short)} scenes, e.g. {index.scenes[short[0]].key}, have fewer than {needed} views"
+            if self.held_out_views:
+                found += " beside data.held_out_views: hold out fewer"
             raise UserError(f"{index.folder}: {found}; lower data.targets, or data.contexts where it is above 1")
 
     def __iter__(self) -> Iterator[Example]:
@@ -92,8 +99,9 @@ class SceneStream(IterableDataset[Example]):
                 number = int(torch.randint(self.total, (), generator=draw))
             try:
                 record = self.index.read(number)
-                chosen = torch.randperm(len(record.views), generator=draw)[:count].tolist()
-                return self.augment(scene_views(record, chosen), draw), record.key
+                free = [view for view in range(len(record.views)) if view not in self.held_out_views]
+                chosen = torch.randperm(len(free), generator=draw)[:count].tolist()
+                return self.augment(scene_views(record, [free[i] for i in chosen]), draw), record.key
             except UserError as error:
                 if self.on_error == "stop" or attempt == MOST_ATTEMPTS:
                     raise
