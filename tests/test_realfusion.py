@@ -109,8 +109,8 @@ def test_the_prior_is_told_the_side_that_is_seen():
     for azimuth, word in ((0.0, "front"), (29.0, "front"), (90.0, "side"), (180.0, "back"), (-31.0, "side")):
         camera = orbit(full * azimuth, full * 15, 1.8, K, 1.0, 2.6)
         made.distill(torch.rand(1, 3, 8, 8), camera, 0.5, torch.Generator().manual_seed(0))
-        text, negative = prior.told[-1]
-        assert torch.equal(text, made.text[word]) and torch.equal(negative, made.negative[word])
+        text, negative, others = prior.told[-1]
+        assert torch.equal(text, made.text[word]) and torch.equal(negative, made.negative[word]) and others is None
     assert len({float(text) for text in made.text.values()}) == 5 and prior.scales == [6.0] * 5
     with pytest.raises(ValueError, match="template"):
         Prompt(template="a {thing}")

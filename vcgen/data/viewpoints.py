@@ -11,6 +11,8 @@ from vcgen.schema import Elevation, Positive
 
 #: All words that :func:`view_word` may answer.
 VIEWS = ("front", "side", "back", "overhead", "bottom")
+#: Degrees of elevation, above or below, beyond which the azimuth does not matter for the word.
+STEEP = 60.0
 
 
 def view_word(azimuth: float, elevation: float) -> str:
@@ -19,7 +21,7 @@ def view_word(azimuth: float, elevation: float) -> str:
     "overhead" above 60 degrees, "bottom" below -60; else "front" within 30 degrees of the front, "back" within 30 of
     its opposite, "side" between. The sectors are centered: with a front sector that begins at the front, half of the
     front views are called side views (RealFusion's release), and fronts appear on every side."""
-    if abs(elevation) > 60:
+    if abs(elevation) > STEEP:
         return "overhead" if elevation > 0 else "bottom"
     turn = abs((azimuth + 180) % 360 - 180)
     return "front" if turn <= 30 else "back" if turn >= 150 else "side"

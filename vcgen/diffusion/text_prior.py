@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vcgen.diffusion.base import Prior, solver_of, to_signed, to_unit
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
+from vcgen.diffusion.perp_neg import OtherViews, guided
 from vcgen.diffusion.schedule import draw_timesteps, of_each, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
@@ -44,12 +45,13 @@ class Sizes(Struct):
 
 
 class TextCondition(NamedTuple):
-    """Two outputs of :meth:`TextPrior.embed`. text: (n, length, width) of what is wanted; unconditional: (1 or n,
-    length, width) of what classifier-free guidance leads away from.
+    """Outputs of :meth:`TextPrior.embed`. text: (n, length, width) of what is wanted; unconditional: (1 or n, length,
+    width) of what classifier-free guidance leads away from; others: what Perp-Neg does, None without it.
     """
 
     text: Tensor
     unconditional: Tensor
+    others: OtherViews | None = None
 
 
 class TextPrior(Prior[TextCondition]):
@@ -232,8 +234,10 @@ class TextPrior(Prior[TextCondition]):
 
     def guided(self, noisy: Tensor, timesteps: Tensor, condition: TextCondition, guidance_scale: float = 1.0) -> Tensor:
         """See :meth:`Prior.guided`. This is Stable Diffusion's convention; DreamFusion's guidance weight is
-        guidance_scale - 1. Both halves pass the network as one batch."""
-        text = condition.text
+        guidance_scale - 1. All texts pass the network as one batch."""
+        text, others = condition.text, condition.others
+        if others is not None:
+            return guided(self, noisy, timesteps, text, condition.unconditional, others, guidance_scale)
         if guidance_scale == 1.0:
             return self(noisy, timesteps, text)
         unconditional = condition.unconditional.expand_as(text)

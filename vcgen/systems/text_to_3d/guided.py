@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
-from vcgen.data.viewpoints import relative_angles, view_word
+from vcgen.data.viewpoints import STEEP, relative_angles, view_word
+from vcgen.diffusion.perp_neg import OtherViews, view_weights
+from vcgen.diffusion.text_prior import TextCondition
 from vcgen.encoders.base import OptimizedScene
 from vcgen.guidance.base import Guidance
 from vcgen.rendering.shading import ShadedRendering
@@ -15,6 +17,32 @@ def words_of(cameras: Cameras, reference: Cameras, center: Tensor) -> list[str]:
     """What the sides that cameras (n,) see are called; the reference (1,) sees the front."""
     angles = relative_angles(cameras, reference, center)
     return [view_word(azimuth, elevation) for azimuth, elevation in torch.stack(angles, 1).tolist()]
+
+
+def condition_of(
+    tables: tuple[dict[str, Tensor], dict[str, Tensor]],
+    perp_neg: float,
+    cameras: Cameras,
+    reference: Cameras,
+    center: Tensor,
+) -> tuple[TextCondition, list[str]]:
+    """What a text prior is told of what cameras (n,) see, and the words of these sides, see :func:`words_of`.
+
+    tables: for every word of VIEWS the text, and what guidance leads away from, (1, length, width) each. perp_neg: the
+    scale of Perp-Neg's weights; above 0 the texts of front, side and back are mixed by the azimuth, except where a
+    camera looks from steeply above or below.
+    """
+    words = words_of(cameras, reference, center)
+    texts, against = (torch.cat([table[word] for word in words]) for table in tables)
+    if not perp_neg:
+        return TextCondition(texts, against), words
+    azimuth, elevation = relative_angles(cameras, reference, center)
+    mixture, weights = view_weights(azimuth)
+    steep = elevation.abs() > STEEP
+    views = torch.cat([tables[0][view] for view in ("front", "side", "back")])
+    texts = torch.where(steep[:, None, None], texts, torch.einsum("nv,vlw->nlw", mixture, views))
+    weights = perp_neg * weights.masked_fill(steep[:, None], 0.0)
+    return TextCondition(texts, against, OtherViews(views[:2].expand(len(words), -1, -1, -1), weights)), words
 
 
 def losses_of_views(

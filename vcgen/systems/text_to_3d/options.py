@@ -22,20 +22,27 @@ class Prompt:
         template: Has {subject} and {view}.
         negative: Words that the prior is guided away from.
         negative_views: The same for single views, such as {"back": "face"}.
+        perp_neg: Scale of the weights by which Perp-Neg leads away from the prompts of other views; 0 switches it off,
+            1 is as published.
     """
 
     subject: str | None = None
     template: str = "a photo of a {subject}, {view} view"
     negative: str = ""
     negative_views: dict[str, str] | None = None
+    perp_neg: NotNegative = 0.0
 
     def __post_init__(self) -> None:
+        check_options(self)
         if unknown := set(self.negative_views or ()) - set(VIEWS):
             raise ValueError(f"negative_views has {', '.join(sorted(unknown))}; views are {', '.join(VIEWS)}")
         if self.subject is not None and not self.subject.strip():
             raise ValueError("model.prompt.subject is empty; leave it out, or name the object")
         if fault := fault_of(self.template, ["subject"] if self.subject else [], ["subject", "view"]):
             raise ValueError(f"model.prompt.template: {fault}")
+        if self.perp_neg and "{view}" not in self.template:
+            found = f"model.prompt.perp_neg needs the prompts of other views, and {self.template!r} has no {{view}}"
+            raise ValueError(f"{found}: put that in, or set perp_neg to 0")
 
     def about(self, text: str) -> "Prompt":
         """With the data's text as its subject. Raises UserError where another one is given."""
@@ -129,14 +136,19 @@ class TextTo3DOptions:
             )
 
 
-def refuse_guidance(guidance: Guidance, prior: str | None, latent: bool, learned: Any = None) -> None:
+def refuse_guidance(
+    guidance: Guidance, prior: str | None, latent: bool, learned: Any = None, perp_neg: float = 0.0
+) -> None:
     """Raise ValueError for a guidance that must see the same views in every round, that lacks the prior, or that cannot
-    read a scene of latents; and for what a prior has ``learned`` without one.
+    read a scene of latents; and without a prior for what one has ``learned``, and for ``perp_neg``.
     """
     if prior is None and guidance.shown != "views":
         raise ValueError(f"{type(guidance).__name__} needs a text prior: name its folder by model.prior")
     if prior is None and learned is not None:
         raise ValueError("model.learned changes a text prior, and model.prior is null: leave it out")
+    if perp_neg and guidance.shown == "views":
+        found = f"{type(guidance).__name__} asks no diffusion prior, whose predictions Perp-Neg changes"
+        raise ValueError(f"{found}: set model.prompt.perp_neg to 0")
     if latent and guidance.shown == "views":
         raise ValueError(f"{type(guidance).__name__} scores colors: set model.scene.colors to sigmoid")
     if guidance.fixed_views:

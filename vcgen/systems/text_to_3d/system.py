@@ -12,7 +12,7 @@ from vcgen.cameras import Cameras
 from vcgen.data.datamodules.prompt import PromptData
 from vcgen.data.viewpoints import VIEWS, ViewpointOptions, random_cameras
 from vcgen.diffusion.base import Denoised, to_signed
-from vcgen.diffusion.text_prior import TextCondition, TextPrior
+from vcgen.diffusion.text_prior import TextPrior
 from vcgen.encoders.base import OptimizedScene
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.errors import UserError
@@ -29,7 +29,7 @@ from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
-from vcgen.systems.text_to_3d.guided import losses_of_views, scene_optimizer, words_of
+from vcgen.systems.text_to_3d.guided import condition_of, losses_of_views, scene_optimizer, words_of
 from vcgen.systems.text_to_3d.latents import colored_scene, in_colors, latent_views, refuse_light, require_size
 from vcgen.systems.text_to_3d.monitor import SceneMonitor
 from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions, refuse_guidance
@@ -99,7 +99,7 @@ class TextTo3D(FieldSystem):
             raise ValueError(
                 "model.render.importance: random views are rendered in one pass; set it to 0, and raise samples"
             )
-        refuse_guidance(self.guidance, prior, scene.latent, learned)
+        refuse_guidance(self.guidance, prior, scene.latent, learned, prompt.perp_neg)
         if scene.latent:
             refuse_light(options)
         self.annealed(1.0)  # refuses impossible noise levels now
@@ -251,8 +251,8 @@ class TextTo3D(FieldSystem):
             latents = prior.decode(latents)
         elif self.guidance.shown == "prior" and not self.scene.latent:
             latents = prior.encode(latents, generator)
-        words = words_of(cameras, self.reference.cameras[0], self.scene.center)
-        condition = TextCondition(*(torch.cat([table[word] for word in words]) for table in (self.text, self.negative)))
+        tables, front = (self.text, self.negative), self.reference.cameras[0]
+        condition, words = condition_of(tables, self.prompt.perp_neg, cameras, front, self.scene.center)
         first, last = self.options.guidance_scale
         guidance, given = self.annealed(progress), latents.detach()
 
