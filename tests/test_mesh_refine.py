@@ -1,6 +1,7 @@
 """Refinement of a mesh: it begins as its coarse scene, moves by gradients, goes on bitwise, and ends in files."""
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+import yaml
+from jsonargparse import ArgumentParser
 
 from small_realfusion import photo
 from small_text_to_3d import hash_grid
@@ -18,6 +21,7 @@ from vcgen.guidance.sds import SDS
 from vcgen.metrics.geometry import volume_iou
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
+from vcgen.systems.base import System
 from vcgen.systems.mesh_refine.scene import SceneTetrahedra
 from vcgen.systems.mesh_refine.system import MeshRefine
 from vcgen.systems.nerfdiff import save_scene
@@ -165,6 +169,19 @@ def test_distances_stay_within_a_cell_so_that_the_surface_can_move_on():
     made.losses(photo(), torch.Generator().manual_seed(0))
     assert made.scene.distances.abs().max() == 1
     torch.testing.assert_close(made.scene.mesh().vertices.detach(), before)
+
+
+def test_defaults_are_what_was_measured_also_where_a_file_gives_other_options():
+    """docs/rasterizer.md says by what; the configuration that is shipped states the same."""
+    root = Path(__file__).parents[1]
+    shipped = yaml.safe_load((root / "configs" / "magic3d.yaml").read_text())["model"]["init_args"]
+    plain = MeshRefine("none", Path("none"))
+    assert (plain.consistency, plain.options.grid_lr) == (shipped["consistency"], shipped["options"]["grid_lr"])
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(System, "model")
+    given = {"class_path": "MeshRefine", "init_args": {"prior": "p", "coarse": "c", "options": {"render_size": 32}}}
+    read = parser.instantiate_classes(parser.parse_object({"model": given})).model
+    assert (read.consistency, read.options) == (plain.consistency, replace(plain.options, render_size=32))
 
 
 def test_a_mesh_of_which_nothing_is_left_ends_the_run():
