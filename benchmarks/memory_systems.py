@@ -19,17 +19,20 @@ from vcgen.data.viewpoints import VIEWS
 from vcgen.diffusion.schedule import noise_schedule
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.encoders.auto_decoder import AutoDecoder
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.systems.base import System
 from vcgen.systems.clip.system import ClipTraining
 from vcgen.systems.distillation.loop import Distillation
 from vcgen.systems.distillation.system import Distill
+from vcgen.systems.mesh_refine.system import MeshRefine
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.personalize import Personalize
 from vcgen.systems.text2image import TextToImage
 from vcgen.systems.text_to_3d.system import TextTo3D
 from vcgen.terminal import counted
 from vcgen.training import fit  # noqa: F401  (makes the classes known by short names)
-from vcgen.types import Example, Views
+from vcgen.types import Example, Finetunable, Views
 
 #: Name -> configurations that lie on each other. Those with two kinds of steps have two names.
 CONFIGS = {
@@ -63,11 +66,13 @@ CONFIGS = {
     "realfusion": ["realfusion"],
     "dreamfusion": ["dreamfusion"],
     **{name: ["dreamfusion", name] for name in ("dreamfusion_sd", "sjc", "prolificdreamer", "dreamfields")},
+    **{f"{name}_sd": ["dreamfusion", name, f"{name}_sd"] for name in ("sjc", "prolificdreamer")},
     **{f"realfusion_{size}gb": ["realfusion", f"realfusion_{size}gb"] for size in (8, 16, 24, 40)},
+    "magic3d": ["magic3d"],
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
 ALIKE = {"distill_image": "distill", "realfusion_tuned": "realfusion_8gb", "objects64": "cars64"}
-#: Configurations whose tensors are as large as what they find.
+#: Configurations whose tensors are as large as what they find: true tensors are counted in place of fake ones.
 OPEN = {"magic3d": "the mesh has as many faces as the coarse scene gives"}
 #: Without a prior, which says how large images are, these have 128 pixels; others 64.
 LARGE = ("one_scene", "one_scene_hashgrid", "gpnr", "ibrnet")
@@ -79,8 +84,10 @@ def merged(name: str) -> dict:
     parts = [OmegaConf.load(ROOT / "configs" / f"{part}.yaml") for part in CONFIGS[name]]
     for part in ("scene", "guidance"):
         # another class takes none of the first's options
-        if len(parts) > 1 and OmegaConf.select(parts[-1], f"model.init_args.{part}.class_path"):
-            del parts[0].model.init_args[part]
+        for number, later in enumerate(parts):
+            if OmegaConf.select(later, f"model.init_args.{part}.class_path"):
+                for earlier in parts[:number]:
+                    earlier.model.init_args.pop(part, None)
     return OmegaConf.to_container(OmegaConf.merge({"ema": {"decay": 0.999}}, *parts), resolve=True)
 
 
@@ -98,6 +105,8 @@ def described(name: str, config: dict) -> str:
         options = model["options"]
         photo = f", {options['reference_rays']} rays of the photo" if kind == "RealFusion" else ""
         return f"a view of {options['render_size']} px{photo}"
+    if kind == "MeshRefine":
+        return f"a view of {model['options']['render_size']} px, a ball of {model['cells']} cells"
     if kind == "Distill":
         options = model["options"]
         first = f"{options['views']} views denoised, " if step_of(name, config) == 0 else ""
@@ -145,11 +154,19 @@ def built(name: str, config: dict) -> tuple[System, Example]:
         return system, example(1, data["val_targets"], outside.prior.size)
     if isinstance(system, Personalize):
         hold(system)
-    elif name in ("realfusion", "dreamfusion", "sjc", "prolificdreamer"):
+    elif name in ("realfusion", "dreamfusion", "sjc", "prolificdreamer", "magic3d"):
         object.__setattr__(system, "text_prior", TextPrior.load(ROOT / system.prior_name))
+        if isinstance(system, MeshRefine):
+            system.scene.start_from(ball())
     elif name == "dreamfields":
         system.guidance.attach(None)
     return system, example(1, 1, data["size"], data["distance"], data["fov"])
+
+
+def ball() -> Finetunable:
+    """A coarse scene, as configs/dreamfusion.yaml has them."""
+    scene = merged("dreamfusion")["model"]["init_args"]["scene"] | {"blob": (9.0, 0.2)}
+    return SceneHashGrid(**{**scene, "grid": HashGrid(**scene["grid"])}).scene()
 
 
 def captions_file() -> str:

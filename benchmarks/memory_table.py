@@ -5,8 +5,9 @@ a run, values there are none, so a scene counts as occupied everywhere, or to th
 their averages, gradients, the optimizer's state and activations, in the blocks of 512 bytes in which PyTorch hands out
 memory. Not counted: the CUDA context (some 0.5 GB), workspaces of cuDNN and cuBLAS, fragmentation of the allocator
 (often a tenth and more), copies for DDP (another set of gradients), validation. Attention is taken to be fused (flash),
-as PyTorch chooses it in bfloat16. No GPU has measured these numbers. What a CPU can check it does: the tensors of a
-true step of small configurations must be within 10 % of the same step's fake ones.
+as PyTorch chooses it in bfloat16. Where shapes follow from values, as of a mesh (OPEN in memory_systems.py), the true
+tensors of a step on a CPU are counted instead. No GPU has measured these numbers. What a CPU can check it does: the
+tensors of a true step of small configurations must be within 10 % of the same step's fake ones.
 
   python benchmarks/memory_table.py             all configurations, and the checks
   python benchmarks/memory_table.py lora        those named, and their checks
@@ -15,6 +16,7 @@ true step of small configurations must be within 10 % of the same step's fake on
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from unittest import mock
 
@@ -26,7 +28,7 @@ from common import hardware, save_results
 from fake_gpu import FakeGpu, backward
 from fake_memory import Allocated, Released
 from memory import watch_memory
-from memory_systems import CONFIGS, answer_of, built, described, merged, placed, step_of, whole
+from memory_systems import CONFIGS, OPEN, answer_of, built, described, merged, placed, step_of, whole
 from vcgen.systems.base import System
 from vcgen.types import Example
 
@@ -113,14 +115,18 @@ def main() -> None:
 
 
 def measured(name: str, kept: float = 1.0) -> Row:
-    """A configuration's step on a fake GPU."""
+    """A configuration's step on a fake GPU, or a true one on the CPU."""
     config = merged(name)
     system, batch = built(name, config)
     precision = config["trainer"]["precision"]
-    fused = mock.patch.object(nn.functional, "scaled_dot_product_attention", attention)
-    with FakeGpu(answer_of(system), kept), fused, Allocated("cuda") as memory:
-        batch = batch.to("cuda")
-        system = placed(system, batch, step_of(name, config), "cuda")
+    device = "cpu" if name in OPEN else "cuda"
+    with ExitStack() as stack:
+        if device == "cuda":
+            stack.enter_context(FakeGpu(answer_of(system), kept))
+            stack.enter_context(mock.patch.object(nn.functional, "scaled_dot_product_attention", attention))
+        memory = stack.enter_context(Allocated(device))
+        batch = batch.to(device)
+        system = placed(system, batch, step_of(name, config), device)
         learning = [p for p in system.parameters() if p.requires_grad]
         averages = [p.detach().clone() for p in learning] if config["ema"]["decay"] else []
         optimizer = optimizer_of(system)
@@ -140,10 +146,11 @@ def optimizer_of(system: System) -> torch.optim.Optimizer:
 
 
 def step(system: System, batch: Example, optimizer: torch.optim.Optimizer, precision: str) -> tuple[int, int]:
-    """A training step; FLOPs forward and backward."""
-    generator, counter = torch.Generator("cuda"), FlopCounterMode(display=False)
+    """A training step where the batch is; FLOPs forward and backward."""
+    device = batch.context.images.device.type
+    generator, counter = torch.Generator(device), FlopCounterMode(display=False)
     with Released() as saved, counter, mock.patch.object(torch._C, "_current_graph_task_id", return_value=0):
-        with torch.autocast("cuda", torch.bfloat16, enabled="bf16" in precision):
+        with torch.autocast(device, torch.bfloat16, enabled="bf16" in precision):
             losses = system.losses(batch, generator)
         forward = counter.get_total_flops()
         backward(torch.stack(list(losses.values())).sum(), saved.release)

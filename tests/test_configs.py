@@ -206,7 +206,7 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
     if base.stem in ("realfusion", "dreamfusion"):
         options = {name: value for name, value in options.items() if not name.startswith("data__")} | TEXT_TO_3D
         options |= {"model__options__reference_rays": 16} if base.stem == "realfusion" else {}
-        options |= {"model__options__render_size": 8} if path.stem == "sjc" else {}  # the small prior's latents
+        options |= {"model__options__render_size": 8} if "sjc" in path.stem else {}  # the small prior's latents
         options |= {"model__prior": tiny_folder(tmp_path / "prior")} if path.stem != "dreamfields" else {}
         options |= {"model__guidance__clip": tiny_clip(tmp_path / "clip")} if path.stem == "dreamfields" else {}
     elif not (there := [folder for folder in folders if (ROOT / folder).is_dir()]):
