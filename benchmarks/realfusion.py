@@ -10,7 +10,8 @@ camera is known. Methods:
   can reach
 Measured: images at the photo's and at all other known cameras (PSNR, SSIM, LPIPS-squeeze, over white), the extracted
 mesh against the truth (Chamfer distance, F-score at 0.05, volume IoU; objects have radius 0.5, nothing is aligned), how
-alike the four sides are (janus).
+alike the four sides are (janus), how sharp three of them are at 128 px (vcgen/metrics/sharpness.py). With --refine each
+scene is measured once more after MeshRefine by configs/magic3d.yaml, with the same prior.
 
   python benchmarks/realfusion.py --methods reference oracle --objects 4      needs no text prior
   python benchmarks/realfusion.py --quick                                    one object, few steps: shows only that the
@@ -23,6 +24,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ from torch import Tensor
 from common import ROOT, cell, hardware, save_results, weights_environment
 from objects import SHARED, KnownObject, load_objects
 from realfusion_fit import fit, measure, view_order
+from realfusion_refine import refine
 from vcgen.errors import UserError
 from vcgen.evaluation.statistics import bootstrap_interval, mean
 from vcgen.io import replacing
@@ -51,7 +54,10 @@ COLUMNS = {
     "chamfer": ("Chamfer", 4),
     "fscore": ("F-score", 3),
     "janus": ("janus", 3),
+    "sharpness": ("sharpness", 2),
 }
+#: What is added to a method's name for its scenes after refinement.
+REFINED = ", refined"
 #: Images per row of the sheets.
 SHOWN = 8
 
@@ -67,23 +73,27 @@ def main() -> int:
             advice = f"give --prior, or --methods {' '.join(WITHOUT_PRIOR)}"
             raise UserError(f"{chosen.prior} is no text prior, which {needed[0]} needs: {advice}")
         metrics = Metrics([load_lpips("squeeze", offline=True)])
-        rows = [row(method, objects, chosen, metrics) for method in chosen.methods]
+        stages = [f"{method}{stage}" for method in chosen.methods for stage in ("", REFINED)[: 1 + bool(chosen.refine)]]
+        rows = [row(method, objects, chosen, metrics) for method in stages]
     except UserError as error:
         print(f"realfusion: error: {error}", file=sys.stderr)
         return 2
     for known in objects:
         write_sheet(known, chosen)
-    lines = table(rows, objects, chosen.steps)
+    lines = table(rows, objects, chosen)
     print("\n".join(lines))
     figures = {
         "program": "realfusion",
         "steps": chosen.steps,
+        "refine": chosen.refine,
         "objects": [known.name for known in objects],
         "prior": chosen.prior.name,
         "hardware": hardware(),
         "rows": rows,
     }
-    save_results("realfusion", figures, lines, chosen.quick or chosen.unfiled)
+    save_results(
+        "realfusion_refined" if chosen.refine else "realfusion", figures, lines, chosen.quick or chosen.unfiled
+    )
     print(json.dumps(figures))
     return 0
 
@@ -97,6 +107,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=600, help="of score distillation")
     parser.add_argument("--personal_steps", type=int, help="of each personalization; default: as in its configuration")
+    parser.add_argument("--refine", type=int, default=0, help="steps of MeshRefine after that; 0 for none")
     parser.add_argument(
         "--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior's folder"
     )
@@ -128,7 +139,7 @@ def row(method: str, objects: list[KnownObject], chosen: argparse.Namespace, met
     """One method on all objects: means, intervals, and every object's numbers."""
     records = {known.name: record(method, known, chosen, metrics) for known in objects}
     result: dict = {"name": method, "objects": records}
-    for column in [*COLUMNS, "janus_truth", "seconds"]:
+    for column in [*COLUMNS, "janus_truth", "sharpness_truth", "seconds"]:
         known = [values[column] for values in records.values() if values.get(column) is not None]
         names = [name for name, values in records.items() if values.get(column) is not None]
         result[column] = mean(known) if known else None
@@ -140,13 +151,17 @@ def row(method: str, objects: list[KnownObject], chosen: argparse.Namespace, met
 
 def record(method: str, known: KnownObject, chosen: argparse.Namespace, metrics: Metrics) -> dict:
     """The numbers of one method on one object, read where they have been measured before."""
-    folder = run_folder(chosen) / method / known.name.replace("/", "_")
-    path = folder / "record.json"
+    own, refined = method.removesuffix(REFINED), method.endswith(REFINED)
+    folder, stage = run_folder(chosen) / own / known.name.replace("/", "_"), f"_refined_{chosen.refine}" * refined
+    path = folder / f"record{stage}.json"
     if not path.is_file():
-        system, seconds = fit(known, method, chosen.prior, chosen.steps, chosen.personal_steps, folder)
+        system, seconds = fit(known, own, chosen.prior, chosen.steps, chosen.personal_steps, folder)
+        if refined:
+            with suppress(UserError):  # a scene without a surface stays what it is
+                system, seconds = refine(system, known, own, chosen.prior, chosen.refine, chosen.personal_steps, folder)
         values, images = measure(system, known, metrics)
         folder.mkdir(parents=True, exist_ok=True)
-        save(torch.cat(list(images[:SHOWN]), -1), folder / "images.png")
+        save(torch.cat(list(images[:SHOWN]), -1), folder / f"images{stage}.png")
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({**values, "seconds": seconds}, indent=1) + "\n")
         print(f"{known.name}, {method}: {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -166,9 +181,10 @@ def write_sheet(known: KnownObject, chosen: argparse.Namespace) -> None:
     truth = (quantise(torch.cat(list(known.views.on(1.0)[shown]), -1)) * 255).byte().movedim(0, -1).numpy()
     rows = {"truth": truth}
     for method in METHODS:
-        path = run_folder(chosen) / method / name / "images.png"
-        if path.is_file():
-            rows[method] = np.asarray(Image.open(path).convert("RGB"))
+        for label, stage in ((method, ""), (f"{method}{REFINED}", f"_refined_{chosen.refine}")):
+            path = run_folder(chosen) / method / name / f"images{stage}.png"
+            if path.is_file():
+                rows[label] = np.asarray(Image.open(path).convert("RGB"))
     margin, height = 112, truth.shape[0]
     sheet = Image.new("RGB", (margin + truth.shape[1], height * len(rows)), "white")
     for number, (label, pixels) in enumerate(rows.items()):
@@ -183,14 +199,12 @@ def save(image: Tensor, path: Path) -> None:
         Image.fromarray((quantise(image) * 255).byte().movedim(0, -1).numpy()).save(temporary)
 
 
-def table(rows: list[dict], objects: list[KnownObject], steps: int) -> list[str]:
+def table(rows: list[dict], objects: list[KnownObject], chosen: argparse.Namespace) -> list[str]:
     """Means with their 95 % intervals over objects."""
     solid = sum(known.triangles is not None for known in objects)
+    steps = f"{chosen.steps} steps each" + f", {chosen.refine} of refinement" * bool(chosen.refine)
     lines = [
-        (
-            f"{len(objects)} objects, {solid} with a known surface, {steps} steps each; 95 % bootstrap intervals over"
-            " objects."
-        ),
+        f"{len(objects)} objects, {solid} with a known surface, {steps}; 95 % bootstrap intervals over objects.",
         "",
         "| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " | s / object |",
         "| --- " * (len(COLUMNS) + 2) + "|",
@@ -199,13 +213,30 @@ def table(rows: list[dict], objects: list[KnownObject], steps: int) -> list[str]
         cells = [cell(values[name], values[f"{name}_interval"], digits) for name, (_, digits) in COLUMNS.items()]
         lines.append(f"| {values['name']} | {' | '.join(cells)} | {values['seconds']:.0f} |")
     lines += against(rows)
-    truth = next((values["janus_truth"] for values in rows if values["janus_truth"] is not None), None)
-    if truth is not None:
-        lines += ["", f"The true objects' own janus score is {truth:.3f}."]
+    lines += by_refinement(rows)
+    first = next((values for values in rows if values["janus_truth"] is not None), None)
+    if first is not None:
+        scores = f"janus score is {first['janus_truth']:.3f}, their sharpness {first['sharpness_truth']:.2f}"
+        lines += ["", f"The true objects' own {scores}."]
     if meshless := {values["name"]: values["meshless"] for values in rows if values["meshless"]}:
         found = ", ".join(f"{name} {count}" for name, count in meshless.items())
         lines += ["", f"Scenes without a surface, which have IoU and F-score 0 and no Chamfer distance: {found}."]
     return lines
+
+
+def by_refinement(rows: list[dict]) -> list[str]:
+    """What refinement changes, object by object."""
+    named, lines = {values["name"]: values["objects"] for values in rows}, []
+    for name, refined in named.items():
+        for known, after in refined.items() if name.endswith(REFINED) else ():
+            before = named[name.removesuffix(REFINED)][known]
+            pairs = [
+                f"{COLUMNS[column][0]} {cell(before[column], None, digits)} to {cell(after[column], None, digits)}"
+                for column, digits in (("chamfer", 4), ("fscore", 3), ("iou", 3), ("novel_psnr", 2), ("sharpness", 2))
+                if column in before
+            ]
+            lines.append(f"- {name.removesuffix(REFINED)}, {known}: {'; '.join(pairs)}")
+    return ["", "By refinement:", "", *lines] if lines else []
 
 
 def against(rows: list[dict], first: str = "sds") -> list[str]:

@@ -34,6 +34,7 @@ from vcgen.io import replacing
 from vcgen.metrics.geometry import compare
 from vcgen.metrics.image import Metrics
 from vcgen.metrics.janus import AZIMUTHS, janus
+from vcgen.metrics.sharpness import sharpness
 from vcgen.personalization.base import load_personal
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.systems.realfusion.system import RealFusion
@@ -42,6 +43,8 @@ from vcgen.types import Example, Views
 
 #: Half the edge of the volume and the radius of the sphere that is fitted: the objects' own radius is 0.5.
 SPACE = {"half_size": 0.6, "radius": 0.6}
+#: Side in pixels of the three sides that sharpness is measured on.
+SHARP = 128
 #: What differs from configs/realfusion.yaml. The oracle's images are lit as they are, so the field shows color alone,
 #: and it needs no regularizer that costs normals.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
@@ -140,9 +143,9 @@ def train(system: TextTo3D, photo: Views, name: str, steps: int) -> None:
 
 
 @torch.no_grad()
-def measure(system: RealFusion, known: KnownObject, metrics: Metrics) -> tuple[dict[str, float | None], Tensor]:
-    """All numbers of one fitted scene, and its images (views, 3, H, W) over white, the reference view first. None: not
-    to be had.
+def measure(system: TextTo3D, known: KnownObject, metrics: Metrics) -> tuple[dict[str, float | None], Tensor]:
+    """All numbers of one fitted scene or refined mesh, and its images (views, 3, H, W) over white, the reference view
+    first. None: not to be had.
     """
     order = view_order(known)
     truth = known.views[order].on(1.0)
@@ -153,19 +156,28 @@ def measure(system: RealFusion, known: KnownObject, metrics: Metrics) -> tuple[d
     camera = known.views[order[:1]].cameras
     sides = around(camera, system.scene.center, torch.tensor(AZIMUTHS))
     color, alpha = render(system, sides, known.views.size)
-    record["janus"] = janus(((color - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1), alpha)
+    record["janus"] = janus(straight(color, alpha), alpha)
+    color, alpha = render(system, sides[1:], (SHARP, SHARP))
+    record["sharpness"] = sharpness(straight(color, alpha), alpha)
     if known.triangles is not None:
         record["janus_truth"] = janus(*draw(known.triangles, known.corner_rgb, sides, known.views.size[0]))
+        record["sharpness_truth"] = sharpness(*draw(known.triangles, known.corner_rgb, sides[1:], SHARP))
         record |= shape(system, known)
     return record, images
 
 
-def shape(system: RealFusion, known: KnownObject) -> dict[str, float | None]:
-    """Shape metrics of the extracted mesh; a scene without a surface shares no volume with anything, and its distance
-    is not defined.
+def straight(color: Tensor, alpha: Tensor) -> Tensor:
+    """Colors (n, 3, H, W) over white without the white, where alpha (n, 1, H, W) is above 0."""
+    return ((color - 1 + alpha) / alpha.clamp(min=1e-6)).clamp(0, 1)
+
+
+def shape(system: TextTo3D, known: KnownObject) -> dict[str, float | None]:
+    """Shape metrics of the extracted mesh, or of the system's own ``surface``; without one nothing is shared with the
+    truth's volume, and the distance is not defined.
     """
     try:
-        found = compare(extract_mesh(system.whole_field).mesh, known.mesh)
+        own = getattr(system, "surface", None)
+        found = compare(extract_mesh(system.whole_field).mesh if own is None else own, known.mesh)
     except UserError:
         return {"chamfer": None, "fscore": 0.0, "iou": 0.0}
     return {"chamfer": found.chamfer, "fscore": found.fscore, "iou": found.iou}
@@ -177,7 +189,7 @@ def view_order(known: KnownObject) -> list[int]:
     return [reference, *(i for i in range(len(known.views.images)) if i != reference)]
 
 
-def render(system: RealFusion, cameras: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def render(system: TextTo3D, cameras: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Images over white and opacities of cameras (n,)."""
     field = system.field(None)
     seen = [system.render(field, cameras[i : i + 1].reshape(1, 1), size) for i in range(len(cameras.near))]
