@@ -1,5 +1,12 @@
-"""The figure of benchmarks/fewshot.py: quality over the number of input views, a line for each member."""
+"""The figure of benchmarks/fewshot.py: quality over the number of input views, a line for each member, and one for
+copying an input view.
 
+  python benchmarks/fewshot_figure.py benchmarks/results/DATE_fewshot_HARDWARE.json docs/images/representations.png
+"""
+
+import itertools
+import json
+import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -9,7 +16,9 @@ from vcgen.io import write_bytes
 from vcgen.visualization.images import png_bytes
 
 #: Okabe and Ito's colors, which the color-blind can tell apart.
-COLORS = ("000000", "E69F00", "56B4E9", "009E73", "A89F00", "0072B2", "D55E00", "CC79A7", "888888", "555555")
+COLORS = ("000000", "E69F00", "56B4E9", "009E73", "A89F00", "0072B2", "D55E00", "CC79A7")
+#: What nothing was trained for.
+GRAYS = {"copying": "999999", "mean_image": "555555"}
 SIZE, MARGIN, LEGEND = (620, 400), 46, 150
 
 
@@ -17,6 +26,8 @@ def draw(rows: list[dict], path: Path, metric: str = "psnr") -> Path:
     """Write the longest training of each member as a PNG; points stand at equal distances along the number of views."""
     longest = {r["name"]: max(o["minutes"] for o in rows if o["name"] == r["name"]) for r in rows}
     kept = [r for r in rows if r["minutes"] == longest[r["name"]] and HELD_OUT_VIEWS not in r["name"]]
+    # of one view the nearest is that one
+    kept = [{**r, "name": "copying" if r["name"].startswith("copy") else r["name"]} for r in kept]
     views, values = sorted({r["views"] for r in kept}), [r[metric] for r in kept]
     low, high = min(values) - 0.5, max(values) + 0.5
     width, height = SIZE[0] - LEGEND - 2 * MARGIN, SIZE[1] - 2 * MARGIN
@@ -38,8 +49,9 @@ def draw(rows: list[dict], path: Path, metric: str = "psnr") -> Path:
     order = sorted(
         dict.fromkeys(r["name"] for r in kept), key=lambda n: -max(r[metric] for r in kept if r["name"] == n)
     )
+    colors = dict(zip([name for name in order if name not in GRAYS], itertools.cycle(COLORS))) | GRAYS
     for number, name in enumerate(order):
-        color = "#" + COLORS[number % len(COLORS)]
+        color = "#" + colors[name]
         points = sorted((r["views"], r[metric]) for r in kept if r["name"] == name)
         line = [place(*point) for point in points]
         if len(line) > 1:
@@ -53,3 +65,7 @@ def draw(rows: list[dict], path: Path, metric: str = "psnr") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, png_bytes(image))
     return path
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text())["rows"], Path(sys.argv[2]))
