@@ -13,7 +13,8 @@ the nearest input view and against the mean training image, paired by object.
   python benchmarks/fewshot.py --quick                half a minute each of two members, one target a car: shows that it
                                                       works, not what the methods can do
 
-What is trained already, or measured, is not done again: an interrupted run goes on.
+What is trained already, or measured, is not done again: an interrupted run goes on. --so-far reports and files what an
+interrupted run has measured, and names what it has not.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import ROOT, days, hardware, save_results, weights_environment
 from fewshot_figure import draw
-from fewshot_tables import HELD_OUT_VIEWS, cost_table, table
+from fewshot_tables import HELD_OUT_VIEWS, cost_table, summary, table
 from learning import row
 
 #: Name -> configuration, and what of it is changed: pixelNeRF at its published width needs 40 seconds for an image.
@@ -48,6 +49,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "genvs": ("genvs64",),
     "lfnr": ("lfnr64",),
 }
+#: They take one input view.
+ONE_VIEW = ("lfn", "srn")
 #: What is changed of all: all cars are trained on, but two of their twenty views.
 ALIKE = ("--data.hold_out=0", "--data.held_out_views=[7, 13]", "--data.num_workers=0")
 CARS = ROOT / "data" / "cars64"
@@ -78,26 +81,30 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", choices=VIEWS, default=list(VIEWS))
     parser.add_argument("--targets", type=int, default=TARGETS, help="predicted views of each test car, evenly spread")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--so-far", action="store_true", help="train and measure nothing; file what is measured")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "fewshot")
     options = parser.parse_args()
     minutes, members, views, targets = options.minutes, options.members, options.views, options.targets
     if options.quick:
         minutes, members, views, targets = [0.5], ["triplane", "lfn"], [1], 1
     runs = [Run(name, m, options.out / f"{name}_{m:g}min", targets) for m in minutes for name in members]
+    if options.so_far:
+        runs = [run for run in runs if (run.folder / "views1" / "results.json").is_file()]
     rows = baselines(options.out, views, targets)
     costs = []
     for run in runs:
         train(run)
         costs.append(cost_of(run))
-        found = measured(run, views, most_views(run), options.out / "trivial")
+        found = measured(run, views, options.out / "trivial", options.so_far)
         print("\n".join(table(found)), flush=True)
         rows += found
-    lines = [f"{targets} of {TARGETS} target views of each test car.", "", *table(rows), "", *cost_table(costs)]
-    if missing := [name for name in MEMBERS if name not in members]:
+    lines = [f"{targets} of {TARGETS} target views of each test car. PSNR in dB / LPIPS-squeeze:", ""]
+    lines += [*summary(rows, costs), "", *table(rows), "", *cost_table(costs)]
+    if missing := unmeasured(rows, minutes):
         lines += ["", f"Not measured: {', '.join(missing)}."]
     print("\n".join(lines))
     draw(rows, options.out / "fewshot.png")
-    figures = {"program": "fewshot", "hardware": hardware(), "rows": rows, "costs": costs}
+    figures = {"program": "fewshot", "hardware": hardware(), "targets": targets, "rows": rows, "costs": costs}
     save_results("fewshot", figures, lines, quick=options.quick)
     print(json.dumps(figures))
 
@@ -146,14 +153,14 @@ def most_views(run: Run) -> int:
     return max(VIEWS) if most is None else most
 
 
-def measured(run: Run, views: list[int], most: int, trivial: Path) -> list[dict]:
+def measured(run: Run, views: list[int], trivial: Path, so_far: bool) -> list[dict]:
     """Rows of a trained member: of the test cars, and of held-out views of training cars. trivial: what
-    :func:`baselines` wrote."""
-    rows = []
+    :func:`baselines` wrote. so_far: nothing more is measured."""
+    rows, most = [], most_views(run)
     for count, split, folder, protocol in places(views, run.targets, run.folder):
-        if count > most:
-            continue
         out = run.folder / folder
+        if count > most or (so_far and not (out / "results.json").is_file()):
+            continue
         if not (out / "results.json").is_file():
             run_here(
                 *("evaluate", "--model", run.model, "--data", CARS / split, "--protocol", protocol, "--out", out),
@@ -162,6 +169,21 @@ def measured(run: Run, views: list[int], most: int, trivial: Path) -> list[dict]
         name = run.name + (HELD_OUT_VIEWS if split == "train" else "")
         rows.append({"name": name, "views": count, "minutes": run.minutes, **figures_of(out)})
     return rows
+
+
+def unmeasured(rows: list[dict], minutes: list[float]) -> list[str]:
+    """What a full table would have beside these rows."""
+    found = {(r["name"], r["minutes"], r["views"]) for r in rows}
+    missing = []
+    for name in MEMBERS:
+        for m in minutes:
+            counts = [count for count in VIEWS if (name, m, count) not in found]
+            if name in ONE_VIEW and len(counts) < len(VIEWS):
+                continue
+            if counts:
+                which = "" if len(counts) == len(VIEWS) else f" with {' and '.join(map(str, counts))} views"
+                missing.append(f"{name}{which} ({m:g} minutes)")
+    return missing
 
 
 def places(views: list[int], targets: int, folder: Path) -> list[tuple[int, str, str, Path]]:

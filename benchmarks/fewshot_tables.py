@@ -33,3 +33,28 @@ def cost_table(costs: list[dict]) -> list[str]:
         f" {c['rendering_seconds']:.2f} | {c['encoding_seconds']:.2f} | {c['steps']} |"
         for c in costs
     ]
+
+
+def summary(rows: list[dict], costs: list[dict]) -> list[str]:
+    """Markdown: a line for each method, with PSNR / LPIPS by the number of input views, and PSNR of new views of
+    training cars.
+    """
+    tests, trained = ({}, {})
+    for r in rows:
+        name, held_out = r["name"].removesuffix(HELD_OUT_VIEWS), HELD_OUT_VIEWS in r["name"]
+        name = "copying the nearest view" if name.startswith("copy") else name.replace("_", " ")
+        (trained if held_out else tests)[(r["minutes"], name, r["views"])] = r
+    views = sorted({r["views"] for r in rows})
+    heads = [f"{count} view{'s' if count > 1 else ''}" for count in views]
+    lines = [
+        f"| method | minutes | {' | '.join(heads)} | new views of training cars | image, s | steps |",
+        "| --- " * (len(views) + 5) + "|",
+    ]
+    for minutes, name in dict.fromkeys(key[:2] for key in tests):
+        found = (tests.get((minutes, name, count)) for count in views)
+        cells = ["" if r is None else f"{r['psnr']:.2f} / {r['lpips']:.3f}" for r in found]
+        new = [f"{r['psnr']:.2f} with {count}" for (m, n, count), r in trained.items() if (m, n) == (minutes, name)]
+        cost = next((c for c in costs if (c["minutes"], c["name"]) == (minutes, name)), None)
+        took = ["", ""] if cost is None else [f"{cost['rendering_seconds']:.2f}", str(cost["steps"])]
+        lines.append(f"| {' | '.join([name, f'{minutes:g}', *cells, ', '.join(new), *took])} |")
+    return lines

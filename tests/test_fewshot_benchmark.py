@@ -28,3 +28,10 @@ def test_views_of_training_cars_are_predicted_that_training_never_draws(tmp_path
         tasks = [task for number in range(len(index.samples)) for task in tasks_of(index, number, protocol)]
         assert len(tasks) == 16 and {task.targets for task in tasks} == {(7, 13)}
         assert all(len(task.context) == count and not {7, 13} & set(task.context) for task in tasks)
+
+
+def test_what_an_interrupted_run_has_not_measured_is_named(monkeypatch):
+    monkeypatch.setattr(fewshot, "MEMBERS", {"triplane": (), "lfn": (), "gpnr": (), "lfnr": ()})
+    measured = {"triplane": (1, 3, 5, 10), "lfn": (1,), "gpnr": (1, 3)}
+    rows = [{"name": name, "minutes": 3, "views": count} for name, counts in measured.items() for count in counts]
+    assert fewshot.unmeasured(rows, [3]) == ["gpnr with 5 and 10 views (3 minutes)", "lfnr (3 minutes)"]
