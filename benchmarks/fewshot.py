@@ -89,7 +89,7 @@ def main() -> None:
         minutes, members, views, targets = [0.5], ["triplane", "lfn"], [1], 1
     runs = [Run(name, m, options.out / f"{name}_{m:g}min", targets) for m in minutes for name in members]
     if options.so_far:
-        runs = [run for run in runs if (run.folder / "views1" / "results.json").is_file()]
+        runs = [run for run in runs if any(run.folder.glob("views*/results.json"))]
     rows = baselines(options.out, views, targets)
     costs = []
     for run in runs:
