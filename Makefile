@@ -6,7 +6,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 # pinned: the versions of constraints.txt; lowest and highest: those that pyproject.toml allows.
 DEPENDENCIES ?= pinned
 
-.PHONY: help install lint test test-integration test-slow coverage docs fuzz demo demo-full demo-realfusion clean
+.PHONY: help install lint test test-integration test-slow coverage docs fuzz demo demo-full demo-realfusion demo-text clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -53,6 +53,9 @@ demo-full: $(STAMP)  ## the same with ten minutes of training, all test views an
 
 demo-realfusion: $(STAMP)  ## one bundled image becomes a turntable and a mesh, by the shipped text prior
 	$(VENV)/bin/python benchmarks/demo_realfusion.py
+
+demo-text: $(STAMP)  ## a text becomes a turntable and a mesh, by the shipped text prior
+	$(VENV)/bin/python benchmarks/demo_text.py
 
 clean:  ## remove .venv; outputs/ stays
 	rm -rf $(VENV)

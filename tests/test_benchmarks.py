@@ -1,5 +1,6 @@
 """What the benchmark programs compute from others' results, and the demo from start to end."""
 
+import argparse
 import json
 import os
 import re
@@ -18,6 +19,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import common  # noqa: E402
 import limits  # noqa: E402
+import prior_colors  # noqa: E402
+import text_to_3d  # noqa: E402
 import which_ssim  # noqa: E402
 from field_parts import learning_times  # noqa: E402
 from options import OPTIONS  # noqa: E402
@@ -130,6 +133,28 @@ def test_the_map_of_limits_shows_what_evaluations_found(tmp_path):
     assert float(best["cy"]) == 20 and float(best["cx"]) == limits.WIDTH
 
 
+def test_scenes_of_a_text_are_summed_up_over_prompts_and_a_judge_that_guided_is_named():
+    found = [text_to_3d.Score(f"a photo of a {name}", 0.5, name == "red car") for name in ("red car", "blue car")]
+    judged = {"name": "dreamfields", **text_to_3d.summary("", found), **text_to_3d.summary("_textureless", found[1:])}
+    assert judged["r_precision"] == judged["similarity"] == 0.5 and judged["r_precision_interval"] == (0, 1)
+    judged |= {"guided_by_judge": True, "janus": 0.5, "seconds": 61.0, "steps": 200.0, "peak_gb": 1.25}
+    chosen = argparse.Namespace(quick=False, seconds=60.0, judge=Path("clip64_guide"))
+    ceiling = {"name": "ceiling", **text_to_3d.summary("", found)}
+    first, *_, row, last = text_to_3d.table([judged, ceiling], 2, 88, chosen)
+    assert "judge: clip64_guide; R-precision among 88 prompts (chance 0.011)" in first
+    assert row.startswith("| dreamfields (guided by the judge) | 0.50 [0.00, 1.00] | 0.00 | 0.500 | 0.50 | 61 | 200 |")
+    assert last == "| ceiling | 0.50 [0.00, 1.00] | - | 0.500 | - | - | - | - |"
+    things = [text_to_3d.thing(category, "orange") for category in ("car", "food item")]
+    assert things == ["an orange car", "an orange food item"]
+
+
+def test_redness_is_that_of_the_color_and_of_the_fraction_that_bears_it():
+    red, gray = (prior_colors.ball(prior_colors.BALLS[name], 64) for name in ("red", "gray"))
+    covered = float((1 - gray).mean()) / 0.5
+    assert float(prior_colors.redness(red)) == pytest.approx((0.9 - 0.15) * covered, rel=1e-4)
+    assert float(prior_colors.redness(gray)) == pytest.approx(0, abs=1e-6) and 0.1 < covered < 0.2
+
+
 @pytest.mark.slow
 def test_the_demo_runs_from_start_to_end_and_writes_what_it_promises(tmp_path):
     """The program of `make demo`, trained for seconds: no word about what it learns."""
@@ -157,3 +182,20 @@ def test_the_demo_runs_from_start_to_end_and_writes_what_it_promises(tmp_path):
         assert (out / name).stat().st_size > 0
     assert Image.open(out / "turntable.gif").n_frames > 1 and Image.open(out / "shipped.png").size[0] > 64
     assert len(trimesh.load(out / "mesh.glb", force="mesh").faces) > 0
+
+
+@pytest.mark.slow
+def test_the_demo_of_a_text_writes_what_it_promises(tmp_path):
+    """The program of `make demo-text`, for a few steps: no word about what it draws."""
+    command = [sys.executable, "benchmarks/demo_text.py", "--steps", "4", "--prompt", "a blue seat"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "demo")], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    *lines, last = done.stdout.splitlines()
+    figures, scene = json.loads(last), tmp_path / "demo" / "scene"
+    assert figures["prompt"] == "a blue seat" and {"turntable.gif", "views.png", "mesh.glb"} <= set(figures["files"])
+    assert not [line for line in lines if line.endswith(": missing")]
+    assert all((scene / name).stat().st_size > 0 for name in figures["files"])
+    assert Image.open(scene / "turntable.gif").n_frames > 1
+    assert len(trimesh.load(scene / "mesh.glb", force="mesh").faces) > 0

@@ -1,23 +1,31 @@
 """Text to 3D: what RealFusion does without its photo, bitwise, and as a run from words to turntable and mesh."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
+from torch.nn import functional as F
 
 import small_realfusion
+from pages import ROOT
 from small_text_to_3d import CONFIG, losses, system
 from text_folder import tiny_folder
 from training import load, refusal, vcgen
+from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
 from vcgen.data.viewpoints import ViewpointOptions, random_cameras, relative_angles
+from vcgen.encoders.scene_voxels import SceneVoxels
 from vcgen.errors import UserError
+from vcgen.guidance.clip import ClipGuidance
+from vcgen.guidance.sds import SDS
+from vcgen.guidance.vsd import VSD
 from vcgen.losses.course import value_at
 from vcgen.losses.scene import LossWeights, SceneWeights, depth_contrast, emptiness
 from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
 from vcgen.systems.text_to_3d.monitor import WINDOW
-from vcgen.systems.text_to_3d.options import Prompt
+from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +139,54 @@ def test_cameras_light_background_and_noise_follow_the_run():
     assert 0.2 <= min(lights) < 0.3 < 0.7 < max(lights) <= 0.8
     colors = [draw_color(made.options, torch.device("cpu"), noise) for _ in range(60)]
     assert 15 < sum(color == 1.0 if isinstance(color, float) else False for color in colors) < 45
+
+
+def test_the_lowest_noise_level_follows_the_run():
+    low = {"noise_low": [(0.0, 0.9), (0.2, 0.9), (1.0, 0.3)]}
+    made = system(options={**low, "noise_end": [(0.2, 0.98), (1.0, 0.7)]})
+    found = [(made.annealed(at).start, made.annealed(at).end) for at in (0.0, 0.2, 0.6, 1.0)]
+    assert found == [(0.98, 0.9), (0.98, 0.9), pytest.approx((0.84, 0.6)), pytest.approx((0.7, 0.3))]
+    for guidance in (SDS(start=0.95), VSD(start=0.95)):
+        kept = system(options={**low, "noise_end": None}, guidance=guidance).annealed(1.0)
+        assert (kept.start, kept.end) == (0.95, 0.3) and type(kept) is type(guidance)
+        with pytest.raises(ValueError, match="need end < start"):  # though not at the run's end
+            system(options={**low, "noise_end": [(0.2, 0.8)]}, guidance=guidance)
+    with pytest.raises(ValueError, match=r"noise_low: need points .* in order"):
+        TextTo3DOptions(noise_low=[(0.5, 1.0), (0.0, 0.2)])
+
+
+def test_decoded_targets_pull_pixels_past_the_encoder():
+    made, images = system(options={"decoded": True}, guidance=SDS()), torch.rand(2, 3, 20, 20)
+    cameras, noise = Cameras.cat([made.reference.cameras[0]] * 2), torch.Generator().manual_seed(0)
+    wanted, given = [], images.clone().requires_grad_()
+    decode, made.text_prior.decode = made.text_prior.decode, lambda x: wanted.append(3 * decode(x)) or wanted[0]
+    loss = made.distill(given, cameras, 0.0, noise)
+    goal = F.interpolate(wanted[0].clamp(-1, 1), (20, 20), mode="bilinear", antialias=True)
+    assert float(loss.detach()) == pytest.approx(float(0.5 * (2 * images - 1 - goal).square().mean()), rel=1e-5)
+    loss.backward()
+    torch.testing.assert_close(given.grad, 2 * (2 * images - 1 - goal) / images.numel())
+    assert not wanted[0].requires_grad and float(wanted[0].abs().max()) > 1
+
+
+def test_stable_diffusion_gets_none_of_the_small_priors_schedule():
+    """dreamfusion_sd.yaml states the defaults of the code for all that dreamfusion.yaml bends for its prior."""
+    small, large = (
+        yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())["model"]["init_args"]
+        for name in ("dreamfusion", "dreamfusion_sd")
+    )
+    assert set(small["options"]) <= set(large["options"]) and set(small["weights"]) == set(large["weights"])
+    stated = TextTo3DOptions(**large["options"])
+    assert replace(stated, guidance_scale=tuple(stated.guidance_scale)) == TextTo3DOptions()
+    assert SceneWeights(**large["weights"]) == SceneWeights()
+    assert SDS(**small["guidance"]["init_args"]) == SDS()
+
+
+def test_decoded_targets_are_refused_where_there_are_none():
+    latent = SceneVoxels(8, 0.75, 0.75, colors="latent")
+    with pytest.raises(ValueError, match=r"a scene of latents is compared with latents: set model\.options\.decoded"):
+        system(scene=latent, options={"render_size": 8, "albedo_only": 1.0, "decoded": True})
+    with pytest.raises(ValueError, match="ClipGuidance makes no targets that are compared with latents"):
+        system(guidance=ClipGuidance("unused"), options={"decoded": True})
 
 
 @pytest.mark.integration

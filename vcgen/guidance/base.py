@@ -96,9 +96,9 @@ class Guidance(ABC):
         """
         raise NotImplementedError
 
-    def annealed(self, progress: float, end: float) -> Self:
+    def annealed(self, progress: float, end: float, lowest: float | None = None) -> Self:
         """This guidance after a fraction of a run in [0, 1], if its highest noise level, as a fraction of the schedule,
-        falls linearly to ``end``; itself where it has none to lower.
+        falls linearly to ``end``; itself where it has none to lower. lowest: noise level in place of its own.
         """
         return self
 

@@ -38,9 +38,10 @@ class DrawnLevels(Guidance):
     def __post_init__(self) -> None:
         check_rounds(self, self.start, self.end)
 
-    def annealed(self, progress: float, end: float) -> Self:
+    def annealed(self, progress: float, end: float, lowest: float | None = None) -> Self:
         """See :meth:`Guidance.annealed`."""
-        return replace(self, start=self.start + progress * (end - self.start))
+        highest = self.start + progress * (end - self.start)
+        return replace(self, start=highest, end=self.end if lowest is None else lowest)
 
     def draw_times(self, renderings: Tensor, schedule: DDPMScheduler, generator: torch.Generator) -> Tensor:
         """A timestep per rendering, uniform between ``end`` and ``start``: (n,)."""

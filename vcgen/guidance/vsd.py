@@ -67,12 +67,13 @@ class VSD(nn.Module, Guidance):
         targets = renderings - sigma.square() * (told.noise - own.noise)
         return Round(targets, noise, times.float().mean(), 0.0, (told.image - renderings).square().mean().sqrt())
 
-    def annealed(self, progress: float, end: float) -> Self:
+    def annealed(self, progress: float, end: float, lowest: float | None = None) -> Self:
         """See :meth:`Guidance.annealed`: with the same student."""
         made = copy.copy(self)
         made.start = self.start + progress * (end - self.start)
-        if self.end >= made.start:
-            raise ValueError(f"need end < start; got a VSD from {made.start} to {self.end}")
+        made.end = self.end if lowest is None else lowest
+        if made.end >= made.start:
+            raise ValueError(f"need end < start; got a VSD from {made.start} to {made.end}")
         return made
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:

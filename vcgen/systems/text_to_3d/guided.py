@@ -1,14 +1,20 @@
 """What guidance is told of random views, and how a scene follows it."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import STEEP, relative_angles, view_word
+from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.perp_neg import OtherViews, view_weights
-from vcgen.diffusion.text_prior import TextCondition
+from vcgen.diffusion.text_prior import TextCondition, TextPrior
 from vcgen.encoders.base import OptimizedScene
 from vcgen.guidance.base import Guidance
+from vcgen.losses.course import value_at
+from vcgen.losses.scene import distance_to_targets
 from vcgen.rendering.shading import ShadedRendering
 from vcgen.systems.text_to_3d.options import TextTo3DOptions
 
@@ -54,6 +60,35 @@ def losses_of_views(
     alpha = torch.cat([one.rays.alpha[:, None] for one in seen]).unflatten(-1, (size, size))
     with torch.autocast(color.device.type, enabled=False):
         return guidance.view_losses(color, alpha, texts, progress, generator)
+
+
+def at_levels(guidance: Guidance, options: TextTo3DOptions, progress: float) -> Guidance:
+    """A guidance with the noise levels that the options ask for when the fraction ``progress`` of the run is over."""
+    end, low = options.noise_end, options.noise_low
+    lowest = None if low is None else value_at(low, progress)
+    if isinstance(end, list):
+        return guidance.annealed(1.0, value_at(end, progress), lowest)
+    if end is None:  # its own highest level stays
+        return guidance if lowest is None else guidance.annealed(0.0, 1.0, lowest)
+    return guidance.annealed(progress, end, lowest)
+
+
+def refuse_levels(guidance: Guidance, options: TextTo3DOptions) -> None:
+    """Raise ValueError for noise levels that are impossible at the run's end, or at a point of their courses."""
+    points = [course for course in (options.noise_end, options.noise_low) if isinstance(course, list)]
+    for progress in {1.0, *(point for course in points for point, _ in course)}:
+        at_levels(guidance, options, progress)
+
+
+def decoded_distance(prior: TextPrior, images: Tensor, targets: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+    """Half the squared distance of images (n, 3, s, s) in [0, 1], as [-1, 1], to those that targets, latents of the
+    prior, decode to (the images' term of HiFA, arXiv 2305.18766); see :func:`distance_to_targets`.
+    """
+    with torch.no_grad():
+        decoded = prior.decode(targets).clamp(-1, 1)
+        if decoded.shape[-2:] != images.shape[-2:]:
+            decoded = F.interpolate(decoded, images.shape[-2:], mode="bilinear", antialias=True)
+    return distance_to_targets(to_signed(images), decoded, reduction)
 
 
 def scene_optimizer(

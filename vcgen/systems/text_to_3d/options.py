@@ -97,6 +97,9 @@ class TextTo3DOptions:
         guidance_scale: Of classifier-free guidance, at start and end; 1 is the conditional prediction.
         noise_end: The guidance's highest noise level falls linearly to this fraction of the schedule; or points
             (fraction of the run, level), linear in between, two of one fraction a step; null keeps it.
+        noise_low: The guidance's lowest noise level; a number or points, as ``noise_end``; null is its ``end``.
+        decoded: Compare views with the targets' images, that the prior decodes, in place of their latents: no gradient
+            passes the encoder.
         around: Fraction of the circle, about the front, on which random cameras stand; a number or points, as
             ``noise_end``.
         coarse: Fraction of the run with only half of the grid's levels.
@@ -115,6 +118,8 @@ class TextTo3DOptions:
     views: AtLeastOne = 1
     guidance_scale: tuple[NotNegative, NotNegative] = (100.0, 100.0)
     noise_end: Unit | list[tuple[Unit, Unit]] | None = 0.5
+    noise_low: Unit | list[tuple[Unit, Unit]] | None = None
+    decoded: bool = False
     around: Course = 1.0
     coarse: Unit = 0.5
     albedo_only: Unit = 0.2
@@ -130,6 +135,7 @@ class TextTo3DOptions:
         check_options(self)
         check_course(self.around, "around")
         check_course(self.noise_end or 0.0, "noise_end")
+        check_course(self.noise_low or 0.0, "noise_low")
         if abs(sum(self.shading) - 1) > 1e-6:
             raise ValueError(
                 f"the probabilities of albedo, lambertian and textureless must add up to 1, not {self.shading}"
@@ -137,10 +143,16 @@ class TextTo3DOptions:
 
 
 def refuse_guidance(
-    guidance: Guidance, prior: str | None, latent: bool, learned: Any = None, perp_neg: float = 0.0
+    guidance: Guidance,
+    prior: str | None,
+    latent: bool,
+    learned: Any = None,
+    perp_neg: float = 0.0,
+    decoded: bool = False,
 ) -> None:
     """Raise ValueError for a guidance that must see the same views in every round, that lacks the prior, or that cannot
-    read a scene of latents; and without a prior for what one has ``learned``, and for ``perp_neg``.
+    read a scene of latents; without a prior for what one has ``learned``, and for ``perp_neg``; and for ``decoded``
+    targets where there are none, or where scenes are latents themselves.
     """
     if prior is None and guidance.shown != "views":
         raise ValueError(f"{type(guidance).__name__} needs a text prior: name its folder by model.prior")
@@ -151,6 +163,9 @@ def refuse_guidance(
         raise ValueError(f"{found}: set model.prompt.perp_neg to 0")
     if latent and guidance.shown == "views":
         raise ValueError(f"{type(guidance).__name__} scores colors: set model.scene.colors to sigmoid")
+    if decoded and (latent or guidance.shown != "prior"):
+        found = "a scene of latents is" if latent else f"{type(guidance).__name__} makes no targets that are"
+        raise ValueError(f"{found} compared with latents: set model.options.decoded to false")
     if guidance.fixed_views:
         found = f"{type(guidance).__name__} walks with the same views from round to round"
         raise ValueError(f"model.guidance: {found}, and new ones are drawn at every step here; use SDS or SJC")

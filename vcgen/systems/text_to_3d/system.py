@@ -28,8 +28,8 @@ from vcgen.rendering.shading import ShadedRendering, Shading, render_shaded, sha
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.base import FieldSystem
+from vcgen.systems.text_to_3d import guided
 from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
-from vcgen.systems.text_to_3d.guided import condition_of, losses_of_views, scene_optimizer, words_of
 from vcgen.systems.text_to_3d.latents import colored_scene, in_colors, latent_views, refuse_light, require_size
 from vcgen.systems.text_to_3d.monitor import SceneMonitor
 from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions, refuse_guidance
@@ -99,10 +99,10 @@ class TextTo3D(FieldSystem):
             raise ValueError(
                 "model.render.importance: random views are rendered in one pass; set it to 0, and raise samples"
             )
-        refuse_guidance(self.guidance, prior, scene.latent, learned, prompt.perp_neg)
+        refuse_guidance(self.guidance, prior, scene.latent, learned, prompt.perp_neg, options.decoded)
         if scene.latent:
             refuse_light(options)
-        self.annealed(1.0)  # refuses impossible noise levels now
+        guided.refuse_levels(self.guidance, options)
         self.half_prior, self.checkpoint_encoder, self.monitor = half_prior, checkpoint_encoder, SceneMonitor()
 
     def setup(self, stage: str) -> None:
@@ -197,8 +197,9 @@ class TextTo3D(FieldSystem):
             losses |= self.regularizers(seen)
         if self.weights.sds:
             if self.guidance.shown == "views":
-                words = words_of(cameras, self.reference.cameras[0], self.scene.center)
-                losses |= losses_of_views(self.guidance, seen, list(map(self.prompt.of, words)), progress, generator)
+                words = guided.words_of(cameras, self.reference.cameras[0], self.scene.center)
+                texts = list(map(self.prompt.of, words))
+                losses |= guided.losses_of_views(self.guidance, seen, texts, progress, generator)
             else:
                 losses["sds"] = self.distill(images, cameras, progress, generator)
             losses |= self.guidance.losses(generator)
@@ -250,9 +251,9 @@ class TextTo3D(FieldSystem):
         if self.scene.latent and self.guidance.shown == "images":
             latents = prior.decode(latents)
         elif self.guidance.shown == "prior" and not self.scene.latent:
-            latents = prior.encode(latents, generator)
+            latents = prior.encode(latents.detach() if self.options.decoded else latents, generator)
         tables, front = (self.text, self.negative), self.reference.cameras[0]
-        condition, words = condition_of(tables, self.prompt.perp_neg, cameras, front, self.scene.center)
+        condition, words = guided.condition_of(tables, self.prompt.perp_neg, cameras, front, self.scene.center)
         first, last = self.options.guidance_scale
         guidance, given = self.annealed(progress), latents.detach()
 
@@ -264,18 +265,17 @@ class TextTo3D(FieldSystem):
             told = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
             made = guidance.step(number, state, given, told, generator)
         self.monitored["guidance/disagreement"] = torch.as_tensor(made.disagreement)
+        if self.options.decoded:
+            return guided.decoded_distance(prior, images, made.targets, self.weights.sds_reduction)
         return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
 
     def annealed(self, progress: float) -> Guidance:
-        """The guidance with its highest noise level for this fraction of the run."""
-        end = self.options.noise_end
-        if isinstance(end, list):
-            return self.guidance.annealed(1.0, value_at(end, progress))
-        return self.guidance if end is None else self.guidance.annealed(progress, end)
+        """The guidance with its noise levels for this fraction of the run, see :func:`guided.at_levels`."""
+        return guided.at_levels(self.guidance, self.options, progress)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """See :func:`scene_optimizer`."""
-        return scene_optimizer(self.scene, self.background, self.guidance, self.options)
+        return guided.scene_optimizer(self.scene, self.background, self.guidance, self.options)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lightning's hook: gradients are watched, too."""

@@ -1,0 +1,233 @@
+"""Text to 3D: after equal processor time, whose scenes show their texts, on the shipped prior?
+
+Prompts are categories in colors. Each system is its configuration as it ships, but for the time, which ends a run in
+place of its number of steps. A CLIP model judges, as `vcgen evaluate-text` does: R-precision, colored and textureless,
+of eight views of a scene among all categories in eleven colors; beside it the Janus score of four sides, and what it
+cost. Ceiling: as many samples of the prior as there are views; floor: the scene before training. A system that was
+guided by the judge is marked: its row says nothing of what its scenes look like.
+
+  python benchmarks/text_to_3d.py --judge FOLDER          24 prompts, a minute of one core each by 4 systems: 2 hours
+  python benchmarks/text_to_3d.py --categories car seat --colors red blue --seconds 30
+  python benchmarks/text_to_3d.py --quick                 one prompt, a few steps: shows only that the program works
+
+What has been fitted is kept in --out and not done again. See benchmarks/README.md.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common import ROOT, cell, days, hardware, save_results
+from vcgen.checkpoints import model_folder
+from vcgen.data.captions import COLORS, sentence
+from vcgen.data.input_camera import InputCamera
+from vcgen.diffusion.clip import Clip
+from vcgen.diffusion.text_prior import TextPrior
+from vcgen.evaluation.retrieval import Score, scores_of
+from vcgen.evaluation.statistics import bootstrap_interval, mean
+from vcgen.metrics.janus import AZIMUTHS, janus
+from vcgen.rendering.volume import render_image
+
+#: What toys64 was trained on, by the names of its captions.
+CATEGORIES = "car", "seat", "fish", "spaceship", "food item", "tree", "piece of furniture", "building"
+#: How captions, and so prompts, begin.
+PHOTO = "a photo of "
+#: System -> what lies on configs/dreamfusion.yaml.
+SYSTEMS = {"dreamfusion": (), "sjc": ("sjc",), "dreamfields": ("dreamfields",), "prolificdreamer": ("prolificdreamer",)}
+#: The CLIP model that guides a system.
+GUIDES = {"dreamfields": "clip64_guide"}
+HEADINGS = ("system", "R-precision", "textureless", "CLIP similarity", "janus", "s / scene", "steps", "GB")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene of a system, and what fitting it cost: processor seconds with start and images, steps, peak bytes."""
+
+    system: str
+    thing: str
+    folder: Path
+    seconds: float
+    steps: int
+    peak: int
+
+    @property
+    def prompt(self) -> str:
+        """As the judge is asked."""
+        return PHOTO + self.thing
+
+
+def main() -> None:
+    """Fit what is missing, judge, then print and file the table."""
+    chosen = arguments()
+    things = [thing(category, color) for category in chosen.categories for color in chosen.colors]
+    scenes = [fit(system, name, chosen) for system in chosen.systems for name in things]
+    known = [sentence(category, color) for category in CATEGORIES for color in COLORS]
+    known += [prompt for prompt in dict.fromkeys(scene.prompt for scene in scenes) if prompt not in known]
+    clip = Clip.from_folder(str(chosen.judge))
+    rows = [row(name, [s for s in scenes if s.system == name], known, clip, chosen) for name in chosen.systems]
+    rows += bounds(scenes, known, clip, chosen)
+    lines = table(rows, len(things), len(known), chosen)
+    print("\n".join(lines))
+    figures = {"program": "text_to_3d", "seconds": chosen.seconds, "prompts": things, "judge": chosen.judge.name}
+    figures |= {"prior": chosen.prior.name, "hardware": hardware(), "rows": rows}
+    save_results("text_to_3d", figures, lines, chosen.quick or chosen.unfiled)
+    print(json.dumps(figures))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--categories", nargs="+", default=list(CATEGORIES))
+    parser.add_argument("--colors", nargs="+", choices=list(COLORS), default=["red", "blue", "yellow"])
+    parser.add_argument("--seconds", type=float, default=60, help="of processor time for a scene's training")
+    parser.add_argument("--views", type=int, default=8, help="of a scene that are judged")
+    parser.add_argument("--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior")
+    parser.add_argument(
+        "--judge", type=Path, default=ROOT / "data" / "pretrained" / "clip64_guide", help="a CLIP model's folder"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "text_to_3d")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.categories, chosen.colors, chosen.views = chosen.categories[:1], chosen.colors[:1], 2
+        chosen.systems, chosen.out = chosen.systems[:2], chosen.out / "quick"
+    return chosen
+
+
+def thing(category: str, color: str) -> str:
+    """What a run is told: "a red car"."""
+    return sentence(category, color).removeprefix(PHOTO)
+
+
+def fit(system: str, name: str, chosen: argparse.Namespace) -> Scene:
+    """Fit a scene that is not there yet, in a process of its own on one core, by its processor time."""
+    length = "few" if chosen.quick else f"{chosen.seconds:g}s"
+    out = chosen.out / f"{system}_{length}" / name.replace(" ", "_")
+    record = out / "record.json"
+    if not record.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        print(f"{system}: {name}", file=sys.stderr, flush=True)
+        record.write_text(json.dumps(fitted(system, name, out, chosen)))
+    return Scene(system, name, out / "field", **json.loads(record.read_text()))
+
+
+def fitted(system: str, name: str, out: Path, chosen: argparse.Namespace) -> dict[str, float]:
+    """Run it; returns its cost. The program ends with a line where it fails."""
+    configs = [f"configs/{stem}.yaml" for stem in ("dreamfusion", *SYSTEMS[system])]
+    command = [sys.executable, "benchmarks/processor_time.py", *(word for path in configs for word in ("-c", path))]
+    limit = ["--trainer.max_steps", "3"] if chosen.quick else ["--trainer.max_steps", "-1"]
+    limit += ["--trainer.val_check_interval", "3" if chosen.quick else "1000000"]
+    limit += [] if chosen.quick else ["--trainer.max_time", days(chosen.seconds / 60)]
+    prior = [] if system in GUIDES else ["--model.prior", str(chosen.prior)]
+    plain = ["--model.outcome.frames", "0", "--model.outcome.mesh_resolution", "0", "--trainer.accelerator", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    log = out / "log.txt"
+    told = ["--data.prompt", name, "--trainer.default_root_dir", str(out)]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, *told, *limit, *prior, *plain], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"text_to_3d: fitting {name} by {system} failed; see {log}")
+    steps = torch.load(out / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=False)["global_step"]
+    return {"seconds": used.ru_utime + used.ru_stime, "steps": steps, "peak": used.ru_maxrss * 1024}
+
+
+def row(name: str, scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace) -> dict:
+    """The figures of a system."""
+    found = judged(scenes, known, clip, chosen)
+    faces = [side_by_side(scene) for scene in scenes]
+    scored = {**summary("", found["colored"]), **summary("_textureless", found["textureless"])}
+    return {
+        "name": name,
+        **scored,
+        "janus": mean(faces),
+        "janus_interval": bootstrap_interval(faces, [scene.prompt for scene in scenes]),
+        "seconds": mean([scene.seconds for scene in scenes]),
+        "steps": mean([float(scene.steps) for scene in scenes]),
+        "peak_gb": max(scene.peak for scene in scenes) / 1e9,
+        "guided_by_judge": GUIDES.get(name) == chosen.judge.name,
+        "scenes": {scene.thing: found["colored"][i].found for i, scene in enumerate(scenes)},
+    }
+
+
+def bounds(scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace) -> list[dict]:
+    """Rows of the prior's samples, and of the first system's scenes before their training."""
+    own = [scene for scene in scenes if scene.system == scenes[0].system]
+    found = judged(own, known, clip, chosen, TextPrior.load(chosen.prior))
+    return [{"name": name, **summary("", found[name])} for name in ("ceiling", "floor")]
+
+
+def judged(
+    scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace, prior: TextPrior | None = None
+) -> dict[str, list[Score]]:
+    """See :func:`vcgen.evaluation.retrieval.scores_of`."""
+    found: dict[str, list[Score]] = {}
+    named = {str(scene.folder): scene.prompt for scene in scenes}
+    for kind, score in scores_of(named, known, clip, prior, chosen.views):
+        found.setdefault(kind, []).append(score)
+    return found
+
+
+def summary(suffix: str, scores: Sequence[Score]) -> dict:
+    """Means and 95 % bootstrap intervals over prompts."""
+    prompts, found = [score.prompt for score in scores], [float(score.found) for score in scores]
+    return {
+        f"r_precision{suffix}": mean(found),
+        f"r_precision{suffix}_interval": bootstrap_interval(found, prompts),
+        f"similarity{suffix}": mean([score.similarity for score in scores]),
+    }
+
+
+@torch.no_grad()
+def side_by_side(scene: Scene) -> float:
+    """The Janus score of a scene's four sides, 64 px."""
+    system = model_folder.load(scene.folder)
+    camera = InputCamera.of(system.config)
+    around = camera.cameras(list(AZIMUTHS), camera.elevation)
+    seen = [
+        render_image(system.encoder.scene(), around[i : i + 1][None], (64, 64), system.render_eval) for i in range(4)
+    ]
+    alpha = torch.cat([one.alpha[0] for one in seen])
+    color = torch.cat([one.rgb[0] for one in seen]) - (1 - alpha)
+    return janus((color / alpha.clamp(min=1e-3)).clamp(0, 1), alpha)
+
+
+def table(rows: list[dict], things: int, known: int, chosen: argparse.Namespace) -> list[str]:
+    """In Markdown."""
+    length = "a few steps" if chosen.quick else f"{chosen.seconds:g} processor seconds"
+    lines = [
+        (
+            f"{things} prompts, {length} of training for each scene; judge: {chosen.judge.name}; R-precision among"
+            f" {known} prompts (chance {1 / known:.3f}); 95 % bootstrap intervals over prompts; seconds with start and"
+            " images."
+        ),
+        "",
+        f"| {' | '.join(HEADINGS)} |",
+        "| --- " * len(HEADINGS) + "|",
+    ]
+    for one in rows:
+        name = f"{one['name']} (guided by the judge)" if one.get("guided_by_judge") else one["name"]
+        cells = [cell(one["r_precision"], one["r_precision_interval"], 2)]
+        textureless = one.get("r_precision_textureless")
+        cells.append(cell(textureless, one.get("r_precision_textureless_interval"), 2))
+        cells.append(cell(one["similarity"], None, 3))
+        cells.append(cell(one.get("janus"), one.get("janus_interval"), 2))
+        cells += [cell(one.get("seconds"), None, 0), cell(one.get("steps"), None, 0), cell(one.get("peak_gb"), None, 1)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
