@@ -168,15 +168,22 @@ def test_decoded_targets_pull_pixels_past_the_encoder():
     assert not wanted[0].requires_grad and float(wanted[0].abs().max()) > 1
 
 
-def test_stable_diffusion_gets_none_of_the_small_priors_schedule():
-    """dreamfusion_sd.yaml states the defaults of the code for all that dreamfusion.yaml bends for its prior."""
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("dreamfusion_sd", ()), ("prolificdreamer_sd", ("guidance_scale", "noise_end", "random_background"))],
+)
+def test_stable_diffusion_gets_none_of_the_small_priors_schedule(name, own):
+    """It states the defaults of the code for all that dreamfusion.yaml bends for its prior, but for its own."""
     small, large = (
         yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())["model"]["init_args"]
-        for name in ("dreamfusion", "dreamfusion_sd")
+        for name in ("dreamfusion", name)
     )
     assert set(small["options"]) <= set(large["options"]) and set(small["weights"]) == set(large["weights"])
-    stated = TextTo3DOptions(**large["options"])
-    assert replace(stated, guidance_scale=tuple(stated.guidance_scale)) == TextTo3DOptions()
+    stated, default = TextTo3DOptions(**large["options"]), TextTo3DOptions()
+    own = {key: getattr(default, key) for key in (*own, "guidance_scale")}
+    assert replace(stated, **own) == default and set(large["options"]["guidance_scale"]) == {
+        100.0 if len(own) == 1 else 7.5
+    }
     assert SceneWeights(**large["weights"]) == SceneWeights()
     assert SDS(**small["guidance"]["init_args"]) == SDS()
 
