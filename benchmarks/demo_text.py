@@ -1,4 +1,4 @@
-"""A text becomes a turntable and a mesh: DreamFusion with the shipped text prior, start to end. Run by `make
+"""A text becomes a turntable and a mesh: ProlificDreamer with the shipped text prior, start to end. Run by `make
 demo-text`.
 
 Writes outputs/demo_text/: scene/ (turntable, views, normals, depth, mesh.glb, mesh.obj, field/, TensorBoard,
@@ -21,7 +21,7 @@ WRITTEN = "turntable.gif", "turntable.mp4", "views.png", "normals.png", "depth.p
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt", default="a red car", help="what the scene is (default: a red car)")
-    parser.add_argument("--steps", type=int, default=300, help="of the scene (default: 300)")
+    parser.add_argument("--steps", type=int, default=400, help="of the scene (default: 400)")
     parser.add_argument("--prior", default="data/pretrained/toys64", help="text prior (default: the shipped one)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo_text")
     options = parser.parse_args()
@@ -30,8 +30,8 @@ def main() -> None:
     out.mkdir(parents=True)
     run(
         out,
-        f"fit -c configs/dreamfusion.yaml --trainer.max_steps {options.steps} --data.prompt",
-        *(options.prompt, "--trainer.val_check_interval", min(100, options.steps)),
+        f"fit -c configs/dreamfusion.yaml -c configs/prolificdreamer.yaml --trainer.max_steps {options.steps}",
+        *("--data.prompt", options.prompt, "--trainer.val_check_interval", min(100, options.steps)),
         *("--model.prior", options.prior, "--trainer.default_root_dir", out / "scene"),
     )
     report(out, options.prompt, time.time() - started)
