@@ -4,14 +4,14 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CARD = ROOT / "data" / "pretrained" / "cars64" / "README.md"
+CARDS = [ROOT / "data" / "pretrained" / name / "README.md" for name in ("cars64", "cars64_field")]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
     ROOT / "data" / "README.md",
     ROOT / "slurm" / "README.md",
-    CARD,
+    *CARDS,
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 
