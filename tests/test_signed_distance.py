@@ -66,3 +66,13 @@ def test_an_empty_scene_and_one_thinner_than_a_cell_are_refused_in_one_line():
 
     with pytest.raises(UserError, match=r"^what is solid in the scene is thinner than a cell [^\n]*raise the number"):
         signed_distances(Sheet(MIDDLE, torch.tensor([0.3])), 8)
+
+
+def test_a_small_part_of_a_large_scene_is_not_cut_finer_than_memory_holds():
+    small = Balls(torch.zeros(1, 3), torch.tensor([0.1]), bound=1.2)
+    with pytest.raises(UserError, match=r"^the solid part is [^\n]* take at most \d+$") as refused:
+        signed_distances(small, 64)
+    most = int(str(refused.value).split()[-1])
+    assert most < 64
+    with pytest.raises(UserError, match="too fine"):
+        signed_distances(small, most + 1)

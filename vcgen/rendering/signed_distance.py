@@ -19,6 +19,8 @@ FINER = 2
 SMOOTH = 1.0
 #: Grid points along the cube in which the object is looked for first.
 SEARCH = 64
+#: Of points along the cube, at the finer spacing: half a gigabyte of densities.
+MOST = 512
 
 
 @torch.no_grad()
@@ -32,8 +34,8 @@ def signed_distances(
     Euclidean: a density cut off at both ends in their place would start every vertex in the middle of its edge.
 
     cells: along the box's longest edge. radius: half the edge of the cube that is searched; None takes the field's own.
-    chunk: points per query, which bounds memory. Raises UserError where nothing is solid, or all is thinner than a
-    cell."""
+    chunk: points per query, which bounds memory. Raises UserError where nothing is solid, all is thinner than a
+    cell, or cells are so small beside the cube that it would have too many."""
     low, high = extract_mesh(field, SEARCH, radius=radius, chunk=chunk).mesh.bounds
     edges = high - low + 2 * MARGIN * (high - low).max()
     spacing = float(edges.max()) / cells
@@ -41,6 +43,9 @@ def signed_distances(
     first = (low + high - spacing * np.array([x, y, z])) / 2
     grid = TetrahedralGrid((x, y, z), (float(first[0]), float(first[1]), float(first[2])), spacing)
     fine, reach = spacing / FINER, float(field.radius[0]) if radius is None else radius
+    if (points := 2 * reach / fine) > MOST:
+        found = f"the solid part is {edges.max():.3g} world units long in a scene of {2 * reach:.3g}"
+        raise UserError(f"{found}, and {cells} cells along it are too fine: take at most {int(cells * MOST / points)}")
     # Straight lines lose light on all of their way, not only in the box.
     middle = np.array(field.center[0].tolist())
     before = np.ceil((first - middle + reach) / fine).astype(int).clip(0)
