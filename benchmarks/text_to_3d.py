@@ -140,7 +140,7 @@ def fitted(system: str, name: str, out: Path, chosen: argparse.Namespace) -> dic
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"text_to_3d: fitting {name} by {system} failed; see {log}")
-    steps = torch.load(out / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=False)["global_step"]
+    steps = torch.load(out / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["global_step"]
     return {"seconds": used.ru_utime + used.ru_stime, "steps": steps, "peak": used.ru_maxrss * 1024}
 
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Of the weights' decay between front and side: its scale, and everywhere its rate. threestudio's numbers; the paper
-#: leaves them open.
+#: Of the weights' decay between front and side: its scale, and everywhere its rate. threestudio's numbers.
 SCALE, RATE = 4.0, 0.5
 
 

@@ -23,7 +23,7 @@ class Prompt:
         negative: Words that the prior is guided away from.
         negative_views: The same for single views, such as {"back": "face"}.
         perp_neg: Scale of the weights by which Perp-Neg leads away from the prompts of other views; 0 switches it off,
-            1 is as published.
+            1 is as in threestudio.
     """
 
     subject: str | None = None
