@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 
+from text_folder import CAPTIONS, tiny_folder
 from training import load, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.data.captions import COLORS, Thing, all_sentences, captions, color_words, read_things, sentence
 from vcgen.data.shards.files import read_index
 from vcgen.data.viewpoints import view_word
+from vcgen.diffusion.text_networks import known_text_prior
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.types import Views
@@ -145,6 +147,36 @@ def test_the_training_leaves_a_pipeline_and_goes_on_as_if_never_stopped(config, 
     assert prior.sample(["a photo of a car"], torch.Generator().manual_seed(0), steps=2).shape == (1, 3, 64, 64)
     average = parts["callbacks"]["EMA"]["weights"]["prior.unet.conv_in.weight"]
     torch.testing.assert_close(prior.unet.conv_in.weight, average)
+
+
+@pytest.mark.integration
+def test_a_training_goes_on_from_another_runs_pipeline(config, tmp_path):
+    """With a learning rate of zero what is left is what was given: networks, scale of the latents and tokenizer."""
+    assert vcgen("fit", config, tmp_path / "first", trainer__max_steps=3) == 0
+    pipeline = tmp_path / "first" / "pipeline"
+    still = {"model__optimizer__lr": 0, "model__optimizer__muon_lr": 0, "trainer__max_steps": 1}
+    options = {"model__pretrained": pipeline, "model__autoencoder_steps": 0}
+    assert vcgen("fit", config, tmp_path / "still", **still, **options) == 0
+    given, kept = (TextPrior.load(folder) for folder in (pipeline, tmp_path / "still" / "pipeline"))
+    assert kept.vae.config.scaling_factor == pytest.approx(given.vae.config.scaling_factor)
+    assert kept.tokenizer.get_vocab() == given.tokenizer.get_vocab()
+    for name, weight in given.named_parameters():
+        assert torch.equal(weight, kept.get_parameter(name)), name
+    assert vcgen("fit", config, tmp_path / "on", trainer__max_steps=2, **options) == 0
+    on = TextPrior.load(tmp_path / "on" / "pipeline")
+    moved = {
+        name.split(".")[0]
+        for name, weight in given.named_parameters()
+        if not torch.equal(weight, on.get_parameter(name))
+    }
+    assert moved == {"unet", "text_encoder"}
+
+
+def test_captions_that_a_pretrained_prior_cannot_read_whole_are_refused(tmp_path):
+    folder = tiny_folder(tmp_path)
+    assert known_text_prior(folder, CAPTIONS).unet.conv_in.weight.requires_grad
+    with pytest.raises(UserError, match=r"has \d+ tokens .* takes 24: use shorter names"):
+        known_text_prior(folder, ["a photo of a " + "car " * 30])
 
 
 def test_there_is_no_field_to_export(config, tmp_path, capsys):

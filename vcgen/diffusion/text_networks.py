@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -61,13 +62,9 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
     """
     captions = list(captions)
     tokenizer = new_tokenizer(captions, options.vocabulary, options.length)
-    longest = max(tokenizer(captions, verbose=False).input_ids, key=len)
-    if len(longest) > options.length:
-        shown = tokenizer.decode(longest[1:-1])
-        found = f"the caption {shown[:100]!r} has {len(longest)} tokens with its marks of beginning and end"
-        raise UserError(
-            f"{found}, model.sizes.length is {options.length}: set it to {len(longest)}, or use shorter names"
-        )
+    if problem := too_long(captions, tokenizer):
+        found, tokens = problem
+        raise UserError(f"{found}, model.sizes.length is {options.length}: set it to {tokens}, or use shorter names")
     text_encoder = new_text_encoder(tokenizer, options)
     levels = len(options.autoencoder)
     vae = AutoencoderKL(
@@ -97,6 +94,26 @@ def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPr
     schedule = noise_schedule(options.prediction)
     schedule.register_to_config(steps_offset=1)  # as Stable Diffusion's; pipelines warn without
     return TextPrior(tokenizer, text_encoder, vae, unet, schedule, "new")
+
+
+def known_text_prior(folder: Path, captions: Iterable[str]) -> TextPrior:
+    """The one in the folder, to be trained on with ``captions``.
+
+    Raises UserError for captions that would not be read whole, and for a folder that cannot be read.
+    """
+    prior = TextPrior.load(folder)
+    if problem := too_long(list(captions), prior.tokenizer):
+        raise UserError(f"{problem[0]}, the text prior {folder} takes {prior.length}: use shorter names")
+    return prior.requires_grad_(True)
+
+
+def too_long(captions: list[str], tokenizer: "CLIPTokenizer") -> tuple[str, int] | None:
+    """Which caption has more tokens than the tokenizer takes, in words, and how many; None where all fit."""
+    longest = max(tokenizer(captions, verbose=False).input_ids, key=len)
+    if len(longest) <= tokenizer.model_max_length:
+        return None
+    shown = tokenizer.decode(longest[1:-1])[:100]
+    return f"the caption {shown!r} has {len(longest)} tokens with its marks of beginning and end", len(longest)
 
 
 def new_text_encoder(tokenizer: "CLIPTokenizer", options: TextPriorOptions) -> "CLIPTextModel":

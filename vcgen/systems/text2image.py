@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vcgen.cameras import Cameras
 from vcgen.data.captions import all_sentences, captions, read_things
 from vcgen.diffusion.base import to_signed
-from vcgen.diffusion.text_networks import TextPriorOptions, new_text_prior
+from vcgen.diffusion.text_networks import TextPriorOptions, known_text_prior, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
@@ -35,6 +35,9 @@ class TextToImage(System):
         captions: JSON file, see :func:`read_things`; the tokenizer learns from it, too.
         optimizer: Optimizer and learning rates.
         sizes: Of the networks.
+        pretrained: Folder of a text prior to go on from, such as another run's ``pipeline/``: its tokenizer, networks
+            and their sizes in place of new ones of ``sizes``. Give it ``autoencoder_steps`` 0 to keep its autoencoder,
+            to which the latents belong that its U-Net knows.
         autoencoder_steps: The first so many steps train the autoencoder, the others U-Net and text encoder on its
             latents.
         autoencoder_images: How many images of a batch the autoencoder trains on; it costs more per image than the
@@ -54,6 +57,7 @@ class TextToImage(System):
         captions: Path,
         optimizer: OptimizerOptions,
         sizes: TextPriorOptions = TextPriorOptions(),
+        pretrained: Path | None = None,
         autoencoder_steps: Count = 1000,
         autoencoder_images: AtLeastOne = 16,
         kl_weight: NotNegative = 1e-4,
@@ -64,13 +68,14 @@ class TextToImage(System):
     ):
         super().__init__(optimizer, {"divergence": kl_weight})
         self.things = read_things(captions)
-        self.prior = new_text_prior(all_sentences(self.things), sizes)
+        sentences = all_sentences(self.things)
+        self.prior = known_text_prior(pretrained, sentences) if pretrained else new_text_prior(sentences, sizes)
         self.autoencoder_steps, self.autoencoder_images = autoencoder_steps, autoencoder_images
         self.caption_dropout, self.min_snr = caption_dropout, min_snr
         self.prompts, self.half_precision = tuple(prompts), half
         #: Standard deviation of the autoencoder's code, a moving average while it trains; latents are divided by it.
         self.spread: Tensor
-        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("spread", torch.tensor(1 / self.prior.vae.config.scaling_factor))
         self.val_denoising, self.val_reconstruction = Mean(), Mean()
 
     def setup(self, stage: str) -> None:
@@ -78,8 +83,8 @@ class TextToImage(System):
         size, (height, width) = self.prior.size, self.trainer.datamodule.image_size
         if (height, width) != (size, size):
             raise UserError(
-                f"the images have {height} x {width} pixels, model.sizes.size is {size}: pack the data with --size"
-                f" {size}"
+                f"the images have {height} x {width} pixels, the text prior's (model.sizes.size) {size}: pack the data"
+                f" with --size {size}"
             )
 
     def on_train_start(self) -> None:
