@@ -20,6 +20,9 @@ from vcgen.systems.mesh_refine.system import MeshRefine, solid
 from vcgen.systems.realfusion.system import RealFusion
 from vcgen.types import Finetunable
 
+#: Guidance that knows the true images only refines what is there.
+EXACT = {"class_path": "SDS", "init_args": {"start": 0.5, "end": 0.02}}
+
 
 class Refined(MeshRefine):
     """MeshRefine that is handed scene and prior by :func:`refine`, and is looked at where it is."""
@@ -73,9 +76,11 @@ def refine(
 
 
 def unrefined(system: RealFusion, method: str, subject: str) -> Refined:
-    """The mesh before its first step; its settings but for the oracle's are configs/magic3d.yaml's."""
+    """The mesh before its first step: by configs/magic3d.yaml, but for the oracle, which knows shape and colors."""
     init_args: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "magic3d.yaml").read_text())["model"]["init_args"]
-    init_args["options"] |= CHANGES.get(method, {}).get("options", {})
+    if method == "oracle":
+        init_args |= {"guidance": EXACT, "consistency": 0.01}
+        init_args["options"] = {"render_size": 64, "noise_end": None, "grid_lr": 0.1} | CHANGES[method]["options"]
     init_args["prompt"] |= {"template": system.prompt.template, "subject": subject}
     pl.seed_everything(0, verbose=False)
     made = instantiate(RefinedWithTruth if method == "oracle" else Refined, init_args)
