@@ -69,11 +69,12 @@ CONFIGS = {
     **{f"{name}_sd": ["dreamfusion", name, f"{name}_sd"] for name in ("sjc", "prolificdreamer")},
     **{f"realfusion_{size}gb": ["realfusion", f"realfusion_{size}gb"] for size in (8, 16, 24, 40)},
     "magic3d": ["magic3d"],
+    "magic3d_sd": ["magic3d", "magic3d_sd"],
 }
 #: Configurations that change nothing which takes memory, and those on which they lie.
 ALIKE = {"distill_image": "distill", "realfusion_tuned": "realfusion_8gb", "objects64": "cars64"}
 #: Configurations whose tensors are as large as what they find: true tensors are counted in place of fake ones.
-OPEN = {"magic3d": "the mesh has as many faces as the coarse scene gives"}
+OPEN = dict.fromkeys(("magic3d", "magic3d_sd"), "the mesh has as many faces as the coarse scene gives")
 #: Without a prior, which says how large images are, these have 128 pixels; others 64.
 LARGE = ("one_scene", "one_scene_hashgrid", "gpnr", "ibrnet")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -156,16 +157,16 @@ def built(name: str, config: dict) -> tuple[System, Example]:
         hold(system)
     elif name in ("realfusion", "dreamfusion", "sjc", "prolificdreamer", "magic3d"):
         object.__setattr__(system, "text_prior", TextPrior.load(ROOT / system.prior_name))
-        if isinstance(system, MeshRefine):
-            system.scene.start_from(ball())
     elif name == "dreamfields":
         system.guidance.attach(None)
+    if isinstance(system, MeshRefine):
+        system.scene.start_from(ball(0.35))
     return system, example(1, 1, data["size"], data["distance"], data["fov"])
 
 
-def ball() -> Finetunable:
-    """A coarse scene, as configs/dreamfusion.yaml has them."""
-    scene = merged("dreamfusion")["model"]["init_args"]["scene"] | {"blob": (9.0, 0.2)}
+def ball(radius: float) -> Finetunable:
+    """A coarse scene, as configs/dreamfusion.yaml has them, large enough for fine grids."""
+    scene = merged("dreamfusion")["model"]["init_args"]["scene"] | {"blob": (9.0, radius)}
     return SceneHashGrid(**{**scene, "grid": HashGrid(**scene["grid"])}).scene()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+import yaml
 from jsonargparse import ArgumentParser
 
 from small_realfusion import photo
@@ -171,9 +172,18 @@ def test_distances_stay_within_a_cell_so_that_the_surface_can_move_on():
 
 
 def test_defaults_are_what_was_measured_also_where_a_file_gives_other_options():
-    """docs/rasterizer.md says by what."""
+    """docs/rasterizer.md says by what; the configuration for Stable Diffusion states the same, and nothing of what the
+    small prior needs is left in it."""
+    root = Path(__file__).parents[1]
+    small, large = (
+        yaml.safe_load((root / "configs" / f"{name}.yaml").read_text())["model"]["init_args"]
+        for name in ("magic3d", "magic3d_sd")
+    )
     plain = MeshRefine("none", Path("none"))
-    assert (plain.consistency, plain.options.grid_lr) == (0.01, 0.1)
+    assert (plain.consistency, plain.options.grid_lr) == (0.01, 0.1) and large["consistency"] == 0.01
+    assert set(small["options"]) <= set(large["options"])
+    own = {"render_size": 64, "guidance_scale": (100.0, 100.0), "noise_end": 0.5, "albedo_only": 0.2}
+    assert replace(TextTo3DOptions(**large["options"]), **own) == plain.options
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(System, "model")
     given = {"class_path": "MeshRefine", "init_args": {"prior": "p", "coarse": "c", "options": {"render_size": 32}}}
