@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
-from torch import Tensor
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vcgen.diffusion.base import Condition, ImagePrior
 from vcgen.diffusion.schedule import predicts_noise, signal_and_noise, snr_weight
@@ -92,6 +94,31 @@ class UNetPrior(ImagePrior):
         return (total / (scale * deviation)).square().flatten()
 
 
+class StoredAttention(AttnProcessor2_0):  # type: ignore[misc]  # diffusers has no types
+    """Attention that keeps its probabilities for the backward pass, for the middle block of UNet2DModel.
+
+    PyTorch's fused kernels compute them again there, as exp(logit - log-sum-exp). With "scale_shift", diffusers does
+    not normalize what that block attends to: a trained U-Net's logits reach tens of millions, where float32 is exact to
+    1, so that exp of the rounding error spoils the gradient, and at some inputs overflows under a finite loss. The
+    block's few cells make it cheap to keep them.
+    """
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """See the class; without gradients as diffusers does it, which reads the names of these arguments."""
+        given = attn, hidden_states, encoder_hidden_states, attention_mask, temb
+        if not torch.is_grad_enabled():
+            return super().__call__(*given)
+        with sdpa_kernel(SDPBackend.MATH):
+            return super().__call__(*given)
+
+
 def view_unet(
     channels: Sequence[int],
     layers: int,
@@ -116,7 +143,9 @@ def view_unet(
         resnet_time_scale_shift="scale_shift",
     )
     if token_width is None:
-        return UNet2DModel(**common, attention_head_dim=HEAD)
+        unet = UNet2DModel(**common, attention_head_dim=HEAD)
+        unet.mid_block.attentions[0].set_processor(StoredAttention())
+        return unet
     # diffusers calls the number of heads attention_head_dim here (its issue 2011); equal counts keep heads 32 wide at
     # the widest level.
     return UNet2DConditionModel(

@@ -1,0 +1,58 @@
+"""Gradients of the middle block's attention, whose logits grow without bound as the U-Net is trained."""
+
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+from vcgen.diffusion.base import Condition
+from vcgen.diffusion.prior import ViewPrior
+from vcgen.diffusion.unet_prior import StoredAttention
+
+
+def prior(size: float) -> ViewPrior:
+    """With queries and keys of the middle block ``size`` times as large as new ones."""
+    torch.manual_seed(0)
+    made = ViewPrior(channels=(16, 32), attention=(False, True), input_attention=False, sigma_data=0.25, size=16)
+    middle = made.unet.mid_block.attentions[0]
+    with torch.no_grad():
+        for layer in (middle.to_q, middle.to_k):
+            layer.weight.mul_(size)
+    return made
+
+
+def learn(made: ViewPrior, precision: torch.dtype) -> tuple[float, list[torch.Tensor]]:
+    """A training loss, and the gradients of the middle block's attention, by which it is learned."""
+    torch.manual_seed(0)
+    condition = Condition(torch.rand(4, 4, 16, 16) * 2 - 1, None, torch.ones(4))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+        loss = made.loss(torch.rand(4, 3, 16, 16), condition, torch.Generator().manual_seed(0))[0].mean()
+    loss.backward()
+    middle = made.unet.mid_block.attentions[0]
+    return float(loss.detach()), [layer.weight.grad for layer in (middle.to_q, middle.to_k, middle.to_v)]
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("size", [1e3, 1e5])
+def test_the_gradient_of_a_finite_loss_is_finite(size, precision):
+    loss, gradients = learn(prior(size), precision)
+    assert loss < 20 and all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+def test_the_gradient_is_that_of_attention_as_it_is_written():
+    kept, written = prior(1e3), prior(1e3)
+    written.unet.mid_block.attentions[0].set_processor(AttnProcessor())
+    (loss, gradients), (expected, others) = (learn(made, torch.float32) for made in (kept, written))
+    assert loss == pytest.approx(expected, abs=1e-5)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+
+
+def test_nothing_changes_where_nothing_is_learned():
+    made, condition = prior(30.0), Condition(torch.rand(2, 4, 16, 16), None, torch.ones(2))
+    inputs = torch.randn(2, 3, 16, 16), torch.tensor([10, 900]), condition
+    middle = made.unet.mid_block.attentions[0]
+    assert isinstance(middle.processor, StoredAttention)
+    with torch.no_grad():
+        found = made(*inputs)
+        middle.set_processor(AttnProcessor2_0())
+        assert torch.equal(found, made(*inputs))
