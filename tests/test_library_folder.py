@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import load_file, save_file
 
 from text_folder import tiny_folder, tiny_prior
+from vcgen.diffusion.base import solver_of
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder, read_lora
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
@@ -73,6 +75,21 @@ def test_other_models_and_files_elsewhere_are_not_followed(whole, bait):
         '{"weight_map": {"a": "../../secret.bin"}}'
     )
     with pytest.raises(UserError, match=r"file '../../secret.bin' is not what"):
+        TextPrior.load(folder)
+
+
+@pytest.mark.parametrize("kind", [EulerDiscreteScheduler, PNDMScheduler])
+def test_samplers_do_not_clip_latents_whatever_scheduler_the_folder_names(whole, tmp_path, kind):
+    folder = Path(shutil.copytree(whole, tmp_path / "prior"))
+    kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
+    prior = TextPrior.load(folder)
+    assert not prior.schedule.config.clip_sample and not solver_of(prior.schedule, "ddim", 5).config.clip_sample
+
+
+def test_a_network_that_predicts_the_sample_is_refused(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "prior"))
+    change(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
+    with pytest.raises(UserError, match=r"prior: .*'sample'.*prediction_type"):
         TextPrior.load(folder)
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from vcgen.diffusion.base import Prior, solver_of, to_signed, to_unit
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
 from vcgen.diffusion.perp_neg import OtherViews, guided
-from vcgen.diffusion.schedule import draw_timesteps, of_each, signal_and_noise, snr_weight, training_target
+from vcgen.diffusion.schedule import Prediction, draw_timesteps, of_each, signal_and_noise, snr_weight, training_target
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
 from vcgen.schema import PlaneSide, Positive
@@ -36,12 +36,13 @@ MOST_PARAMETERS = 20_000
 NEEDS_TEXT = "text priors need the packages of an extra: pip install 'vcgen[text]'"
 
 
-class Sizes(Struct):
-    """Of a text prior: what its networks do not check themselves."""
+class Read(Struct):
+    """Of a text prior's configuration: what its networks do not check themselves."""
 
     sample_size: PlaneSide
     scaling_factor: Positive
     model_max_length: Annotated[int, Meta(ge=2, le=10_000)]
+    prediction_type: Prediction
 
 
 class TextCondition(NamedTuple):
@@ -87,10 +88,7 @@ class TextPrior(Prior[TextCondition]):
         except ImportError as error:
             raise UserError(NEEDS_TEXT) from error
         if Path(name).is_dir() and not (Path(name) / "model_index.json").is_file():
-            raise UserError(
-                f"{name}: no model_index.json here; a text prior is a folder that diffusers' StableDiffusionPipeline"
-                " saved"
-            )
+            raise UserError(f"{name}: no model_index.json here; a text prior is a folder of StableDiffusionPipeline")
         try:
             folder = checked_folder(name, TEXT_PRIOR, download)
             # the U-Net asks for more than one text encoder's output
@@ -109,11 +107,13 @@ class TextPrior(Prior[TextCondition]):
             for network, notes in networks:
                 require_whole(network, notes)
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", **LOCAL)
-            schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **LOCAL)
+            # latents have no bounds; where a file does not say so, the scheduler would clip them to [-1, 1]
+            schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", clip_sample=False, **LOCAL)
             text_encoder, vae, unet = (network for network, _ in networks)
             prior = TextPrior(tokenizer, text_encoder, vae, unet, schedule, str(name)).float().eval()
             sizes = {"sample_size": prior.unet.config.sample_size, "scaling_factor": prior.vae.config.scaling_factor}
-            check({**sizes, "model_max_length": prior.tokenizer.model_max_length}, Sizes, f"text prior {name}")
+            kinds = {"prediction_type": schedule.config.prediction_type, "model_max_length": tokenizer.model_max_length}
+            check({**sizes, **kinds}, Read, f"text prior {name}")
             with torch.no_grad():
                 prior.embed(["a"])  # tokenizer and text encoder belong together
             return prior
