@@ -20,6 +20,13 @@ def test_blur_is_scipys():
         np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)
 
 
+def test_blur_is_the_same_in_mixed_precision():
+    images, deviations = torch.rand(3, 2, 24, 24), torch.tensor([0.3, 1.0, 2.0])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = blurred(images, deviations, 2.0)
+    assert torch.equal(found, blurred(images, deviations, 2.0))
+
+
 def test_levels_are_uniform_and_each_images_own():
     maps = torch.zeros(400, 1, 16, 16)
     levels = spoiled(maps, 0.0, 0.5, torch.Generator().manual_seed(0)).std((1, 2, 3))

@@ -34,6 +34,8 @@ def blurred(images: Tensor, deviations: Tensor, largest: float) -> Tensor:
     bell = (-place.square() / (2 * deviations.clamp(min=1e-3)[:, None].square())).exp()
     bell = (bell / bell.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     flat = F.pad(images.flatten(0, 1)[None], (reach,) * 4, mode="replicate")
-    for kernel in (bell[:, None, None, :], bell[:, None, :, None]):
-        flat = F.conv2d(flat, kernel, groups=count * channels)
+    # A kernel in bfloat16 does not add up to 1: the rendering would be off by a level of 8 bits.
+    with torch.autocast(images.device.type, enabled=False):
+        for kernel in (bell[:, None, None, :], bell[:, None, :, None]):
+            flat = F.conv2d(flat, kernel, groups=count * channels)
     return flat[0].unflatten(0, (count, channels))
