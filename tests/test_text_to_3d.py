@@ -151,6 +151,8 @@ def test_the_lowest_noise_level_follows_the_run():
         assert (kept.start, kept.end) == (0.95, 0.3) and type(kept) is type(guidance)
         with pytest.raises(ValueError, match="need end < start"):  # though not at the run's end
             system(options={**low, "noise_end": [(0.2, 0.8)]}, guidance=guidance)
+    with pytest.raises(ValueError, match="need end < start"):  # at its beginning alone
+        system(options={"noise_low": 0.985, "noise_end": 1.0})
     with pytest.raises(ValueError, match=r"noise_low: need points .* in order"):
         TextTo3DOptions(noise_low=[(0.5, 1.0), (0.0, 0.2)])
 

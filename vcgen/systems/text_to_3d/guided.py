@@ -74,9 +74,9 @@ def at_levels(guidance: Guidance, options: TextTo3DOptions, progress: float) -> 
 
 
 def refuse_levels(guidance: Guidance, options: TextTo3DOptions) -> None:
-    """Raise ValueError for noise levels that are impossible at the run's end, or at a point of their courses."""
+    """Raise ValueError for noise levels that are impossible at the run's ends, or at a point of their courses."""
     points = [course for course in (options.noise_end, options.noise_low) if isinstance(course, list)]
-    for progress in {1.0, *(point for course in points for point, _ in course)}:
+    for progress in {0.0, 1.0, *(point for course in points for point, _ in course)}:
         at_levels(guidance, options, progress)
 
 
