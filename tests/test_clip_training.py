@@ -87,6 +87,8 @@ def test_a_shared_caption_is_not_punished():
 def test_ranks_count_what_scores_as_high():
     scores = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
     assert ranks(scores, torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]
+    nan = float("nan")
+    assert ranks(torch.tensor([[nan, 0.5], [nan, nan], [0.5, nan]]), torch.zeros(3).long()).tolist() == [1, 1, 1]
 
 
 def test_backgrounds_are_of_four_kinds_and_objects_are_not_darkened_twice():
