@@ -11,7 +11,8 @@ camera is known. Methods:
 Measured: images at the photo's and at all other known cameras (PSNR, SSIM, LPIPS-squeeze, over white), the extracted
 mesh against the truth (Chamfer distance, F-score at 0.05, volume IoU; objects have radius 0.5, nothing is aligned), how
 alike the four sides are (janus), how sharp three of them are at 128 px (vcgen/metrics/sharpness.py). With --refine each
-scene is measured once more after MeshRefine by configs/magic3d.yaml, with the same prior.
+scene is measured once more after MeshRefine with the same prior: by configs/magic3d.yaml, or, with the oracle, which
+needs no high noise levels, by the code's defaults of consistency and grid_lr from level 0.5 down.
 
   python benchmarks/realfusion.py --methods reference oracle --objects 4      needs no text prior
   python benchmarks/realfusion.py --quick                                    one object, few steps: shows only that the

@@ -18,6 +18,7 @@ from text_folder import tiny_folder, tiny_prior
 from training import load, refusal, vcgen
 from vcgen.errors import UserError
 from vcgen.guidance.sds import SDS
+from vcgen.guidance.vsd import VSD
 from vcgen.metrics.geometry import volume_iou
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
@@ -114,6 +115,18 @@ def test_every_part_of_it_gets_a_gradient(background):
     for name, parameter in made.scene.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
     assert (made.background.layers[0].weight.grad is not None) == (background == "network")
+
+
+def test_a_student_learns_beside_a_mesh():
+    made = refiner(guidance=VSD(lr=0.01))
+    optimizer = made.configure_optimizers()
+    for _ in range(2):  # at first the student is the prior, and the mesh gets no gradient
+        losses = made.losses(photo(), torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert set(losses) == {"sds", "consistency", "student"}
+    assert made.scene.distances.grad.any() and made.guidance.student.up[0].any()
 
 
 def test_consistency_alone_makes_a_rough_surface_smoother():

@@ -39,7 +39,7 @@ class MeshRefine(TextTo3D):
             checkpoints.
         coarse: Folder of a run of TextTo3D, RealFusion or Distill, or the model folder ``field`` in it.
         cells: Of the tetrahedral grid, along the longest edge of the box around the coarse scene.
-        guidance: SDS or SJC, on latents; null is SDS.
+        guidance: SDS, SJC or VSD, on latents; null is SDS.
         prompt: The words that the prior is conditioned on; its subject is the data's text.
         sds_reduction: Of half the squared distance of latents to their targets, a weight of 1: "mean" over all
             entries, or "sum" over a latent's entries, mean over views.

@@ -33,7 +33,7 @@ class RealFusion(TextTo3D):
         prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in
             checkpoints.
         scene: The field; its sphere must hold the object and what the photo's camera sees of it.
-        guidance: SDS or SJC, on latents; null is SDS. Not NGD, whose walk needs the same views in every round.
+        guidance: SDS, SJC or VSD, on latents; null is SDS. Not NGD, whose walk needs the same views in every round.
         prompt: The words that the prior is conditioned on.
         weights: Weights of the losses.
         viewpoints: Where random cameras stand.
