@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from text_folder import CAPTIONS, tiny_folder
 from training import load, vcgen
@@ -12,9 +13,11 @@ from vcgen.cli import main as cli
 from vcgen.data.captions import COLORS, Thing, all_sentences, captions, color_words, read_things, sentence
 from vcgen.data.shards.files import read_index
 from vcgen.data.viewpoints import view_word
-from vcgen.diffusion.text_networks import known_text_prior
+from vcgen.diffusion.text_networks import TextPriorOptions, known_text_prior
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
+from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.systems.text2image import TextToImage
 from vcgen.types import Views
 
 CONFIG = """
@@ -189,6 +192,15 @@ def test_there_is_no_field_to_export(config, tmp_path, capsys):
 def test_images_of_another_size_are_refused(config, tmp_path, capsys):
     assert vcgen("fit", config, tmp_path / "run", model__sizes__size=32) == 2
     assert "pack the data with --size 32" in capsys.readouterr().err
+
+
+def test_sharding_is_refused_before_the_training(config):
+    init_args = yaml.safe_load(config.read_text())["model"]["init_args"]
+    sizes = TextPriorOptions(**init_args["sizes"])
+    made = TextToImage(init_args["captions"], OptimizerOptions(), sizes)
+    made._device_mesh = object()  # Lightning's strategy sets it before this hook
+    with pytest.raises(UserError, match=r"^trainer.strategy sharded: a text prior is not split"):
+        made.setup("fit")
 
 
 def test_every_caption_is_known_to_the_tokenizer():

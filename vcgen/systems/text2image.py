@@ -79,7 +79,11 @@ class TextToImage(System):
         self.val_denoising, self.val_reconstruction = Mean(), Mean()
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: refuse images of another size."""
+        """Lightning's hook: refuse images of another size, and a strategy under which no pipeline could be written."""
+        if self.device_mesh is not None:
+            raise UserError(
+                "trainer.strategy sharded: a text prior is not split among processes; set it to auto or ddp"
+            )
         size, (height, width) = self.prior.size, self.trainer.datamodule.image_size
         if (height, width) != (size, size):
             raise UserError(
