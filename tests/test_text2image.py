@@ -1,10 +1,13 @@
 """Captions, and the training of a text prior from nothing."""
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from torch.nn.parallel import DistributedDataParallel
 
 from text_folder import CAPTIONS, tiny_folder
 from training import load, vcgen
@@ -201,6 +204,17 @@ def test_sharding_is_refused_before_the_training(config):
     made._device_mesh = object()  # Lightning's strategy sets it before this hook
     with pytest.raises(UserError, match=r"^trainer.strategy sharded: a text prior is not split"):
         made.setup("fit")
+
+
+@pytest.mark.parametrize("unused", [False, True])
+def test_processes_must_not_wait_for_networks_whose_turn_it_is_not(config, unused):
+    init_args = yaml.safe_load(config.read_text())["model"]["init_args"]
+    made = TextToImage(init_args["captions"], OptimizerOptions(), TextPriorOptions(**init_args["sizes"]))
+    wrapped = DistributedDataParallel.__new__(DistributedDataParallel)
+    wrapped.find_unused_parameters = unused
+    made._trainer = SimpleNamespace(strategy=SimpleNamespace(model=wrapped))
+    with nullcontext() if unused else pytest.raises(UserError, match="set it to ddp_find_unused_parameters_true"):
+        made.on_train_start()
 
 
 def test_every_caption_is_known_to_the_tokenizer():

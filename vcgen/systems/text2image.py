@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from vcgen.cameras import Cameras
 from vcgen.data.captions import all_sentences, captions, read_things
@@ -24,6 +25,9 @@ from vcgen.systems.base import Mean, System
 from vcgen.types import Example, Views
 from vcgen.visualization.images import contact_sheet, to_uint8
 from vcgen.visualization.logging import show_image
+
+#: The strategy of several processes under which some networks may have no gradient.
+ONE_BY_ONE = "ddp_find_unused_parameters_true"
 
 
 class TextToImage(System):
@@ -82,7 +86,7 @@ class TextToImage(System):
         """Lightning's hook: refuse images of another size, and a strategy under which no pipeline could be written."""
         if self.device_mesh is not None:
             raise UserError(
-                "trainer.strategy sharded: a text prior is not split among processes; set it to auto or ddp"
+                f"trainer.strategy sharded: a text prior is not split among processes; set it to {ONE_BY_ONE}"
             )
         size, (height, width) = self.prior.size, self.trainer.datamodule.image_size
         if (height, width) != (size, size):
@@ -92,7 +96,13 @@ class TextToImage(System):
             )
 
     def on_train_start(self) -> None:
-        """Lightning's hook: the scale of the latents as the checkpoint has it."""
+        """Lightning's hook: the scale of the latents as the checkpoint has it. Raises UserError where processes would
+        wait for gradients of the networks whose turn it is not.
+        """
+        model = self.trainer.strategy.model
+        if isinstance(model, DistributedDataParallel) and not model.find_unused_parameters:
+            found = "autoencoder and U-Net are trained one after the other, in several processes as well"
+            raise UserError(f"trainer.strategy: {found}; set it to {ONE_BY_ONE}")
         self.set_scale()
 
     def progress(self, step: int) -> float:
