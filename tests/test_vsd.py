@@ -109,7 +109,7 @@ def test_it_lowers_its_highest_level_with_the_same_student_and_refuses_what_has_
     guidance = VSD(start=0.9)
     later = guidance.annealed(0.5, 0.5)
     assert (later.start, guidance.start) == (pytest.approx(0.7), 0.9) and later.student is guidance.student
-    assert later.seen is guidance.seen and guidance.with_rounds(3).settings()["rounds"] == 3
+    assert later.latest is guidance.latest and guidance.with_rounds(3).settings()["rounds"] == 3
     with pytest.raises(UserError, match="VSD learns beside a text prior"):
         guidance.step(
             0, None, torch.zeros(1, 3, 8, 8),

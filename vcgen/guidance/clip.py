@@ -78,8 +78,8 @@ class ClipGuidance(Guidance):
         behind = draw_backgrounds(self.backgrounds, color, generator)
         images = draw_crops(color + (1 - alpha) * behind, round(self.crop * color.shape[-1]), generator)
         with torch.no_grad():
-            told = scorer.embed_texts(list(texts)).repeat_interleave(self.crops, 0)
-        score = (scorer.embed_images(images.movedim(1, -1)) * told).sum(-1).mean()
+            wanted = scorer.embed_texts(list(texts)).repeat_interleave(self.crops, 0)
+        score = (scorer.embed_images(images.movedim(1, -1)) * wanted).sum(-1).mean()
         clear = (1 - alpha[:: self.crops]).mean((1, 2, 3))
         worth = clear.clamp(max=value_at(self.transmittance, progress)).mean()
         return {"clip": -score, "transmittance": -self.weight * worth}

@@ -44,8 +44,8 @@ class VSD(nn.Module, Guidance):
             raise ValueError(f"need end < start; got a VSD from {start} to {end}")
         self.student = student or Student()
         self.lr, self.start, self.end, self.rounds, self.updates = lr, start, end, rounds, updates
-        #: The last renderings and what is known of them; one for all copies, see :meth:`annealed`.
-        self.seen: list[tuple[Tensor, ConditionedPrior]] = []
+        #: The last renderings and the prior under their condition; one list for all copies, see :meth:`annealed`.
+        self.latest: list[tuple[Tensor, ConditionedPrior]] = []
 
     def attach(self, prior: Prior[Any] | None) -> None:
         """See :meth:`Guidance.attach`."""
@@ -59,27 +59,25 @@ class VSD(nn.Module, Guidance):
         noise = torch.randn(renderings.shape, generator=generator, device=renderings.device)
         alpha, sigma = signal_and_noise(prior.schedule, times, renderings)
         noisy = alpha * renderings + sigma * noise
-        told, own = (
-            prior.denoise(noisy, times),
-            self.student.denoise(noisy, times, prior.condition, prior.cameras),  # type: ignore[arg-type]
-        )
-        self.seen[:] = [(renderings.detach(), prior)]
-        targets = renderings - sigma.square() * (told.noise - own.noise)
-        return Round(targets, noise, times.float().mean(), 0.0, (told.image - renderings).square().mean().sqrt())
+        prediction = prior.denoise(noisy, times)
+        own = self.student.denoise(noisy, times, prior.condition, prior.cameras)  # type: ignore[arg-type]
+        self.latest[:] = [(renderings.detach(), prior)]
+        targets = renderings - sigma.square() * (prediction.noise - own.noise)
+        return Round(targets, noise, times.float().mean(), 0.0, (prediction.image - renderings).square().mean().sqrt())
 
     def annealed(self, progress: float, end: float, lowest: float | None = None) -> Self:
         """See :meth:`Guidance.annealed`: with the same student."""
-        made = copy.copy(self)
-        made.start = self.start + progress * (end - self.start)
-        made.end = self.end if lowest is None else lowest
-        if made.end >= made.start:
-            raise ValueError(f"need end < start; got a VSD from {made.start} to {made.end}")
-        return made
+        copied = copy.copy(self)
+        copied.start = self.start + progress * (end - self.start)
+        copied.end = self.end if lowest is None else lowest
+        if copied.end >= copied.start:
+            raise ValueError(f"need end < start; got a VSD from {copied.start} to {copied.end}")
+        return copied
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Of the student at the last renderings: its denoising loss, mean over all entries."""
-        latents, told = self.seen[0]
-        return {"student": self.student.loss(latents, told.condition, told.cameras, generator)}  # type: ignore[arg-type]
+        latents, prior = self.latest[0]
+        return {"student": self.student.loss(latents, prior.condition, prior.cameras, generator)}  # type: ignore[arg-type]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The student's, at its own rate."""
@@ -93,6 +91,6 @@ class VSD(nn.Module, Guidance):
 
     def with_rounds(self, rounds: int) -> Self:
         """See :meth:`Guidance.with_rounds`."""
-        made = copy.copy(self)
-        made.rounds = rounds
-        return made
+        copied = copy.copy(self)
+        copied.rounds = rounds
+        return copied

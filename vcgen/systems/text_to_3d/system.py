@@ -35,7 +35,7 @@ from vcgen.systems.text_to_3d.monitor import SceneMonitor
 from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions, refuse_guidance
 from vcgen.systems.text_to_3d.outcome import OutcomeOptions, Sides, circle, four_sides, log_sheet, write_outcome
 from vcgen.systems.text_to_3d.regularizers import regularizers
-from vcgen.systems.text_to_3d.words import load_told
+from vcgen.systems.text_to_3d.words import load_prior
 from vcgen.types import Example, Field, Rendering, Scene, Views
 
 
@@ -119,7 +119,7 @@ class TextTo3D(FieldSystem):
         if self.prior_name is None:
             self.guidance.attach(None)
             return
-        prior, self.prompt = load_told(self.prior_name, self.download, self.learned, self.prompt)
+        prior, self.prompt = load_prior(self.prior_name, self.download, self.learned, self.prompt)
         self.use_prior(prior)
 
     def use_reference(self, view: Views) -> None:
@@ -262,12 +262,12 @@ class TextTo3D(FieldSystem):
 
         with torch.no_grad():
             state, number = guidance.begin(given, generator), int(progress * guidance.rounds)
-            told = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
-            made = guidance.step(number, state, given, told, generator)
-        self.monitored["guidance/disagreement"] = torch.as_tensor(made.disagreement)
+            teacher = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
+            result = guidance.step(number, state, given, teacher, generator)
+        self.monitored["guidance/disagreement"] = torch.as_tensor(result.disagreement)
         if self.options.decoded:
-            return guided.decoded_distance(prior, images, made.targets, self.weights.sds_reduction)
-        return distance_to_targets(latents, made.targets, self.weights.sds_reduction)
+            return guided.decoded_distance(prior, images, result.targets, self.weights.sds_reduction)
+        return distance_to_targets(latents, result.targets, self.weights.sds_reduction)
 
     def annealed(self, progress: float) -> Guidance:
         """The guidance with its noise levels for this fraction of the run, see :func:`guided.at_levels`."""

@@ -1,4 +1,4 @@
-"""The prior that hears a prompt, with what was learned for it."""
+"""Loading a text prior with what was learned of an object, and checking the prompt against it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from vcgen.personalization.base import load_personal
 from vcgen.systems.text_to_3d.options import Prompt
 
 
-def load_told(name: str, download: bool, learned: Path | None, prompt: Prompt) -> tuple[TextPrior, Prompt]:
+def load_prior(name: str, download: bool, learned: Path | None, prompt: Prompt) -> tuple[TextPrior, Prompt]:
     """The prior, personalized where a folder of a run of Personalize is given, and the prompt with the name that was
     learned. Raises UserError where the words would not reach the network.
     """
