@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -155,6 +156,23 @@ def test_the_lowest_noise_level_follows_the_run():
         system(options={"noise_low": 0.985, "noise_end": 1.0})
     with pytest.raises(ValueError, match=r"noise_low: need points .* in order"):
         TextTo3DOptions(noise_low=[(0.5, 1.0), (0.0, 0.2)])
+
+
+class Counting(SDS):
+    """Knows the numbers of its rounds."""
+
+    numbers: ClassVar[list[int]] = []
+
+    def step(self, number, *others):
+        self.numbers.append(number)
+        return super().step(number, *others)
+
+
+def test_the_rounds_of_a_guidance_end_with_the_last():
+    made, noise = system(guidance=Counting(rounds=4)), torch.Generator().manual_seed(0)
+    for progress in (0.0, 0.5, 0.999, 1.0):  # the last where the run's time is over before its last step
+        made.distill(torch.rand(1, 3, 16, 16), made.reference.cameras[0], progress, noise)
+    assert Counting.numbers == [0, 2, 3, 3]
 
 
 def test_decoded_targets_pull_pixels_past_the_encoder():

@@ -261,7 +261,7 @@ class TextTo3D(FieldSystem):
             return prior.denoise(noisy, timesteps, condition, first + progress * (last - first))
 
         with torch.no_grad():
-            state, number = guidance.begin(given, generator), int(progress * guidance.rounds)
+            state, number = guidance.begin(given, generator), min(int(progress * guidance.rounds), guidance.rounds - 1)
             teacher = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
             result = guidance.step(number, state, given, teacher, generator)
         self.monitored["guidance/disagreement"] = torch.as_tensor(result.disagreement)
