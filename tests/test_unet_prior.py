@@ -1,4 +1,4 @@
-"""Gradients of the middle block's attention, whose logits grow without bound as the U-Net is trained."""
+"""The attention of the U-Net's middle block: normalized, and its gradients where it is not, as in older models."""
 
 import pytest
 import torch
@@ -12,7 +12,9 @@ from vcgen.diffusion.unet_prior import StoredAttention
 def prior(size: float) -> ViewPrior:
     """With queries and keys of the middle block ``size`` times as large as new ones."""
     torch.manual_seed(0)
-    made = ViewPrior(channels=(16, 32), attention=(False, True), input_attention=False, sigma_data=0.25, size=16)
+    made = ViewPrior(
+        channels=(16, 32), attention=(False, True), input_attention=False, sigma_data=0.25, size=16, middle_norm=False
+    )
     middle = made.unet.mid_block.attentions[0]
     with torch.no_grad():
         for layer in (middle.to_q, middle.to_k):
@@ -29,6 +31,20 @@ def learn(made: ViewPrior, precision: torch.dtype) -> tuple[float, list[torch.Te
     loss.backward()
     middle = made.unet.mid_block.attentions[0]
     return float(loss.detach()), [layer.weight.grad for layer in (middle.to_q, middle.to_k, middle.to_v)]
+
+
+def test_what_every_attention_of_a_new_u_net_sees_is_normalized():
+    """However large the features that come in, queries and keys stay what their weights make of unit variance."""
+    torch.manual_seed(0)
+    made = ViewPrior(channels=(16, 32), attention=(False, True), input_attention=False, size=16)
+    features = torch.randn(2, 32, 8, 8)
+    attending = [module for name, module in made.unet.named_modules() if name.endswith("attentions.0")]
+    assert len(attending) == 3 and made.unet.mid_block.attentions[0] in attending
+    for module in attending:
+        small, large = (module(size * features) - size * features for size in (1.0, 1e3))
+        torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-3)
+    old = prior(1.0).unet.mid_block.attentions[0]
+    assert not torch.allclose(old(features) - features, old(1e3 * features) - 1e3 * features, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])

@@ -37,6 +37,8 @@ class FeaturePrior(UNetPrior):
             is drawn uniformly between 0 and this, as ViewPrior's rendering is.
         condition_noise: Likewise it gets Gaussian noise, whose standard deviation is drawn uniformly between 0 and
             this.
+        middle_norm: The attention of the U-Net's middle block normalizes its input (GroupNorm), as all others do. false
+            is for models trained without: their attention in that block has become a choice of single cells.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
     """
 
@@ -56,6 +58,7 @@ class FeaturePrior(UNetPrior):
         condition_dropout: Unit = 0.1,
         condition_blur: NotNegative = 0.0,
         condition_noise: NotNegative = 0.0,
+        middle_norm: bool = True,
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
@@ -64,7 +67,7 @@ class FeaturePrior(UNetPrior):
         self.size, self.condition_dropout = size, condition_dropout
         self.condition_blur, self.condition_noise = condition_blur, condition_noise
         self.schedule = edm_schedule()
-        self.unet = view_unet(channels, layers, attention, features + 1, None, size, patch)
+        self.unet = view_unet(channels, layers, attention, features + 1, None, size, patch, middle_norm)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
 

@@ -44,6 +44,8 @@ class ViewPrior(UNetPrior):
             trained on, which are worse (condition augmentation, arXiv 2106.15282).
         condition_noise: Likewise it gets Gaussian noise, whose standard deviation in [-1, 1] units is drawn uniformly
             between 0 and this.
+        middle_norm: The attention of the U-Net's middle block normalizes its input (GroupNorm), as all others do. false
+            is for models trained without: their attention in that block has become a choice of single cells.
         min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike. With
             ``sigma_data`` the loss is the network's own error at all noise levels, as in EDM.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
@@ -63,6 +65,7 @@ class ViewPrior(UNetPrior):
         condition_dropout: Unit = 0.1,
         condition_blur: NotNegative = 0.0,
         condition_noise: NotNegative = 0.0,
+        middle_norm: bool = True,
         min_snr: Positive | None = 5.0,
         gradient_checkpointing: bool = False,
     ):
@@ -82,7 +85,7 @@ class ViewPrior(UNetPrior):
         self.tokens = ImageTokens(width=4 * channels[0]) if input_attention else None
         self.most_views = 1 if input_attention else None
         width = self.tokens.width if self.tokens else None
-        self.unet = view_unet(channels, layers, attention, 5 if depth else 4, width, size, patch)
+        self.unet = view_unet(channels, layers, attention, 5 if depth else 4, width, size, patch, middle_norm)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
 

@@ -95,12 +95,11 @@ class UNetPrior(ImagePrior):
 
 
 class StoredAttention(AttnProcessor2_0):  # type: ignore[misc]  # diffusers has no types
-    """Attention that keeps its probabilities for the backward pass, for the middle block of UNet2DModel.
+    """Attention that keeps its probabilities for the backward pass, for a middle block without normalization.
 
-    PyTorch's fused kernels compute them again there, as exp(logit - log-sum-exp). With "scale_shift", diffusers does
-    not normalize what that block attends to: a trained U-Net's logits reach tens of millions, where float32 is exact to
-    1, so that exp of the rounding error spoils the gradient, and at some inputs overflows under a finite loss. The
-    block's few cells make it cheap to keep them.
+    PyTorch's fused kernels compute them again there, as exp(logit - log-sum-exp). Without normalization the logits of a
+    trained U-Net reach tens of millions, where float32 is exact to 1, so that exp of the rounding error spoils the
+    gradient, and at some inputs overflows under a finite loss. The block's few cells make it cheap to keep them.
     """
 
     def __call__(
@@ -127,9 +126,13 @@ def view_unet(
     token_width: int | None,
     size: int,
     patch: int = 1,
+    middle_norm: bool = True,
 ) -> UNet2DModel | UNet2DConditionModel:
     """A U-Net (ADM's shape, arXiv 2105.05233) from 3 noisy channels and ``conditions`` others to 3, on cells of
-    ``patch`` x ``patch`` pixels. With ``token_width`` the levels that attend also attend to tokens of that width."""
+    ``patch`` x ``patch`` pixels. With ``token_width`` the levels that attend also attend to tokens of that width.
+
+    middle_norm: see :class:`vcgen.diffusion.prior.ViewPrior`; tokens bring a normalization of their own.
+    """
     kind = "Attn" if token_width is None else "CrossAttn"
     common = dict(
         sample_size=size // patch,
@@ -143,8 +146,11 @@ def view_unet(
         resnet_time_scale_shift="scale_shift",
     )
     if token_width is None:
-        unet = UNet2DModel(**common, attention_head_dim=HEAD)
-        unet.mid_block.attentions[0].set_processor(StoredAttention())
+        # unless told, diffusers leaves it out beside "scale_shift"
+        groups = GROUPS if middle_norm else None
+        unet = UNet2DModel(**common, attention_head_dim=HEAD, attn_norm_num_groups=groups)
+        if not middle_norm:
+            unet.mid_block.attentions[0].set_processor(StoredAttention())
         return unet
     # diffusers calls the number of heads attention_head_dim here (its issue 2011); equal counts keep heads 32 wide at
     # the widest level.
