@@ -8,6 +8,6 @@ def ranks(scores: Tensor, truth: Tensor) -> Tensor:
 
     scores: (n, candidates). truth: (n,) int64, the right candidate. Recall at k (R@k) is the mean of ``ranks < k``;
     DreamFusion's R-precision (arXiv 2209.14988) is R@1 of renderings among prompts. Ties count against, so that scores
-    that are all equal are worth nothing, and so do NaNs."""
+    that are all equal are worth nothing, and so are NaNs."""
     right = scores.gather(1, truth[:, None])
     return (~(scores < right)).sum(1) - 1
