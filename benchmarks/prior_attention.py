@@ -59,6 +59,10 @@ def main() -> None:
 def measured(folder: Path, cars: int) -> list[dict]:
     """A row for each attention layer of the prior in a model folder."""
     model = model_folder.load(folder)
+    if model.prior is None:
+        raise SystemExit(
+            f"prior_attention: error: {folder} holds no diffusion prior: give a model that was trained with one"
+        )
     layers = {name: Watched(part) for name, part in model.prior.unet.named_modules() if isinstance(part, Attention)}
     scenes = FixedScenes(read_index(ROOT / "data" / "cars64" / "test"), cars, 2)
     for number in range(cars):
