@@ -1,12 +1,18 @@
 """The attention of the U-Net's middle block: normalized, and its gradients where it is not, as in older models."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
+from vcgen.checkpoints import model_folder
 from vcgen.diffusion.base import Condition
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.unet_prior import StoredAttention
+from vcgen.errors import UserError
 
 
 def prior(size: float) -> ViewPrior:
@@ -72,3 +78,12 @@ def test_nothing_changes_where_nothing_is_learned():
         found = made(*inputs)
         middle.set_processor(AttnProcessor2_0())
         assert torch.equal(found, made(*inputs))
+
+
+def test_a_model_of_before_is_told_what_it_lacks(tmp_path):
+    old = shutil.copytree(Path(__file__).parents[1] / "data" / "pretrained" / "cars64", tmp_path / "old")
+    config = json.loads((old / "config.json").read_text())
+    del config["init_args"]["prior"]["init_args"]["middle_norm"]
+    (old / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r'group_norm.*"middle_norm": false in its init_args in config\.json'):
+        model_folder.load(old)

@@ -36,6 +36,9 @@ SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 UNET_PREFIX = "prior.unet."
 
 ADVICE = "export the checkpoint again"
+#: A weight that priors did not have before, and what to do about it.
+NEW_WEIGHT = "mid_block.attentions.0.group_norm"
+OLD_PRIOR = f'a prior without it needs "middle_norm": false in its init_args in {CONFIG}'
 #: Of one tensor of a model: 1 GB in float32, more than any layer has.
 MOST_ELEMENTS = 1 << 28
 
@@ -121,9 +124,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
             one_line(f"{folder / CONFIG}, exported by vcgen {str(config.get('vcgen'))[:40]}: {error}")
         ) from error
     if difference:
-        raise UserError(
-            f"the weights of {folder} do not fit {config['class_path']}: {difference}; export the checkpoint again"
-        )
+        advice = OLD_PRIOR if NEW_WEIGHT in difference else ADVICE
+        raise UserError(f"the weights of {folder} do not fit {config['class_path']}: {difference}; {advice}")
     if system.prior is not None and config.get("diffusers"):
         _refuse_other_prior(system.prior, folder)
     system.load_state_dict(weights)
