@@ -79,17 +79,17 @@ class ClipTraining(System):
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss "contrast": InfoNCE of images and captions, one caption per image; mean over both."""
         views = all_views(example)
-        said = shown(self.things, example.keys, views)
-        self.work = {"images": len(said)}
-        return {"contrast": self.contrast(augmented(views.reshape(-1), generator), said, generator)}
+        labels = shown(self.things, example.keys, views)
+        self.work = {"images": len(labels)}
+        return {"contrast": self.contrast(augmented(views.reshape(-1), generator), labels, generator)}
 
-    def contrast(self, images: Tensor, said: Sequence[Shown], generator: torch.Generator) -> Tensor:
+    def contrast(self, images: Tensor, labels: Sequence[Shown], generator: torch.Generator) -> Tensor:
         """Of images (n, 3, H, W) and a caption of each, drawn."""
-        texts = draw_captions(said, generator)
-        positives = caption_matrix(said, texts).to(images.device, non_blocking=True)
-        seen = self.clip.embed_images(images.movedim(1, -1))
-        read = self.clip.embed_texts([caption.text for caption in texts])
-        return contrastive(self.clip.logit_scale.clamp(max=MOST_SCALE) * seen @ read.T, positives)
+        captions = draw_captions(labels, generator)
+        positives = caption_matrix(labels, captions).to(images.device, non_blocking=True)
+        texts = self.clip.embed_texts([caption.text for caption in captions])
+        embeddings = self.clip.embed_images(images.movedim(1, -1))
+        return contrastive(self.clip.logit_scale.clamp(max=MOST_SCALE) * embeddings @ texts.T, positives)
 
     def on_validation_epoch_start(self) -> None:
         """Lightning's hook: the sentences to choose among, once."""
@@ -105,28 +105,29 @@ class ClipTraining(System):
         no category are left out. And ``val/contrast``, the loss.
         """
         views = all_views(example)
-        said, images = shown(self.things, example.keys, views), views.on(1.0).flatten(0, 1)
+        labels, images = shown(self.things, example.keys, views), views.on(1.0).flatten(0, 1)
         generator = torch.Generator(self.device).manual_seed(batch_index)
-        self.val_contrast.update(self.contrast(images, said, generator), example.weight)
-        seen = self.clip.embed_images(images.movedim(1, -1)).unflatten(0, (len(example.keys), -1))
+        self.val_contrast.update(self.contrast(images, labels, generator), example.weight)
+        embeddings = self.clip.embed_images(images.movedim(1, -1)).unflatten(0, (len(example.keys), -1))
         for place, key in enumerate(example.keys):
-            color = said[place * seen.shape[1]].color
+            color = labels[place * embeddings.shape[1]].color
             category = next((name for name in self.categories if name in self.things[key].names), None)
             if category is not None and color:
                 truth = self.categories.index(category), list(COLORS).index(color)
-                for of, found in (("", seen[place]), ("object_", F.normalize(seen[place].mean(0, keepdim=True)))):
-                    for name, right in self.found(found, *truth).items():
+                whole = F.normalize(embeddings[place].mean(0, keepdim=True))
+                for of, one in (("", embeddings[place]), ("object_", whole)):
+                    for name, right in self.found(one, *truth).items():
                         cast(Mean, self.scores[of + name]).update(right.float(), example.weight)
         self.log("val/contrast", self.val_contrast, prog_bar=True)
         for name, score in self.scores.items():
             self.log(f"val/{name}", cast(Mean, score), prog_bar=name in ("object_category", "object_recall_1"))
 
-    def found(self, seen: Tensor, category: int, color: int) -> dict[str, Tensor]:
-        """Whether the sentences of a category and a color are found for each of seen (n, d): (n,) bool by score."""
+    def found(self, embeddings: Tensor, category: int, color: int) -> dict[str, Tensor]:
+        """Whether the sentences of a category and a color are found for embeddings (n, d): (n,) bool by score."""
         count, own = len(COLORS), category * len(COLORS)
 
         def rank(texts: Tensor, truth: int) -> Tensor:
-            return ranks(seen @ texts.T, torch.full((len(seen),), truth, device=seen.device))
+            return ranks(embeddings @ texts.T, torch.full((len(embeddings),), truth, device=embeddings.device))
 
         place = rank(self.colored, own + color)
         of_color = rank(self.colored[own : own + count], color)

@@ -34,7 +34,7 @@ class SceneMonitor:
         self.entropy: deque[float] = deque(maxlen=WINDOW)
         self.norms: deque[float] = deque(maxlen=NORMS)
         self.large = 0
-        self.said: set[str] = set()
+        self.warned: set[str] = set()
 
     def watch(self, opacity: float, entropy: float, progress: float) -> None:
         """Of one step: mean opacity of its random views, mean entropy of it in bits, fraction of the run that is
@@ -93,6 +93,6 @@ class SceneMonitor:
 
     def say(self, what: str, line: str) -> None:
         """Warn, unless that has been said."""
-        if what not in self.said:
-            self.said.add(what)
+        if what not in self.warned:
+            self.warned.add(what)
             warnings.warn(line, stacklevel=2)

@@ -86,10 +86,10 @@ def sides_of(system: Fitted, field: Field, cameras: Cameras, size: tuple[int, in
     rows = []
     for number in range(len(cameras.near)):
         camera = cameras[number : number + 1]
-        seen, normals = system.shaded(field, camera, size)
-        depth, alpha = seen.depth[0, 0, 0].float().cpu().numpy(), seen.alpha[0, 0, 0].float().cpu().numpy()
+        rendering, normals = system.shaded(field, camera, size)
+        depth, alpha = rendering.depth[0, 0, 0].float().cpu().numpy(), rendering.alpha[0, 0, 0].float().cpu().numpy()
         colored = depth_image(depth, float(camera.near), float(camera.far), alpha)
-        rows.append((to_uint8(seen.rgb[0, 0]), to_uint8(normals[0, 0]), colored, alpha))
+        rows.append((to_uint8(rendering.rgb[0, 0]), to_uint8(normals[0, 0]), colored, alpha))
     return Sides(*(np.stack(part) for part in zip(*rows, strict=True)))
 
 
