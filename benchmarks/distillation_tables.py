@@ -2,7 +2,7 @@
 LPIPS.
 
 A row is what ``distillation.row`` makes: name, psnr, ssim, lpips, interval95, seconds, virtual_psnr, difference,
-kid_x1000."""
+kid_x1000. Where there were no weights for LPIPS, lpips is None and its cells are empty; kid_x1000 is missing."""
 
 from dataclasses import asdict
 
@@ -27,7 +27,9 @@ def table(rows: list[dict]) -> list[str]:
     for r in rows:
         columns = (("psnr", 2), ("ssim", 3), ("lpips", 3))
         scores = " | ".join(
-            "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(r[name], *r["interval95"][name], d=digits)
+            ""
+            if r[name] is None
+            else "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(r[name], *r["interval95"][name], d=digits)
             for name, digits in columns
         )
         virtual = "" if r["virtual_psnr"] is None else f"{r['virtual_psnr']:.1f}"
@@ -49,16 +51,16 @@ def differences(rows: list[dict]) -> list[str]:
         "| --- | --- | --- | --- |",
     ]
     for r in rows[1:]:
-        cells = [
-            gain(r["difference"][metric], digits) for metric, digits in (("psnr", 2), ("ssim", 3), ("lpips_squeeze", 3))
-        ]
+        digits = {"psnr": 2, "ssim": 3, "lpips_squeeze": 3}
+        cells = [gain(r["difference"][m], digits[m]) if m in r["difference"] else "" for m in digits]
         lines.append(f"| {r['name']} | {' | '.join(cells)} |")
     return lines
 
 
 def level_fraction(low: dict, high: dict, target: dict) -> float | None:
-    """How far from ``low`` to ``high`` the target's LPIPS lies, linearly, in [0, 1]. None where it lies outside."""
-    if low["lpips"] == high["lpips"]:
+    """How far from ``low`` to ``high`` the target's LPIPS lies, linearly, in [0, 1]. None where it lies outside, and
+    without LPIPS."""
+    if None in (low["lpips"], high["lpips"], target["lpips"]) or low["lpips"] == high["lpips"]:
         return None
     fraction = (target["lpips"] - low["lpips"]) / (high["lpips"] - low["lpips"])
     return fraction if 0 <= fraction <= 1 else None
@@ -82,9 +84,11 @@ def level(rows: list[dict]) -> list[str]:
     for low, high, fraction in levelled(rows):
         psnr, ssim = (low[name] + fraction * (high[name] - low[name]) for name in ("psnr", "ssim"))
         lines.append(f"| {low['name']} | {psnr:.2f} | {ssim:.4f} |")
+    if not lines:
+        return []
     own = f"| {target['name']} | {target['psnr']:.2f} | {target['ssim']:.4f} |"
     head = ["", f"At LPIPS {target['lpips']:.4f}:", "", "| method | PSNR dB | SSIM |", "| --- | --- | --- |"]
-    return [*head, *lines, own] if lines else []
+    return [*head, *lines, own]
 
 
 def add_beside(rows: list[dict], results: list[Results]) -> None:

@@ -154,6 +154,26 @@ def test_methods_are_paired_there_object_by_object():
     assert distillation_tables.beside(rows[:1]) == []
 
 
+def test_without_weights_for_lpips_all_else_is_reported(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VCGEN_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    protocol, results, rows = load_protocol(PROTOCOL), [], []
+    for name, psnr in (("amortized", 20.0), ("sds", 21.0), ("sds_guided", 22.0), ("ngd", 21.5)):
+        images = (ImageScore(20, "20", {"psnr": psnr, "ssim": 0.75}),)
+        scores = [ObjectScore(f"car{number}", f"{number}", 1.0, images) for number in range(15)]
+        hashes = {"protocol": protocol.sha256, "data": "any"}
+        results.append(
+            collect(name, scores, protocol, versions={}, hashes=hashes, model={}, run={"seconds_per_view": 1.0})
+        )
+        rows.append(distillation.row(name, results[-1], {"virtual": None}, results[0]))
+    distillation.add_kid(rows, tmp_path, "cpu")
+    assert "without KID: no weights for" in capsys.readouterr().err
+    distillation_tables.add_beside(rows, results)
+    lines = distillation_tables.report(rows)
+    assert "| ngd | 21.50 (21.50 to 21.50) | 0.750 (0.750 to 0.750) |  |  |  | 1.0 |" in lines
+    assert lines[-1] == "| ngd | +1.50 (+1.50 to +1.50); 100% | +0.000 (+0.000 to +0.000); 0% |  |"
+
+
 def test_a_setting_of_the_sweep_changes_what_it_names():
     read = lambda text: distill_sweep.stage(text, str(ROOT / "configs" / "distill.yaml"), quick=False)
     guidance, options = read("{}")
