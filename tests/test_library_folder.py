@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, PNDMScheduler
+from diffusers import DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler, EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import load_file, save_file
 
 from text_folder import tiny_folder, tiny_prior
@@ -78,12 +78,35 @@ def test_other_models_and_files_elsewhere_are_not_followed(whole, bait):
         TextPrior.load(folder)
 
 
-@pytest.mark.parametrize("kind", [EulerDiscreteScheduler, PNDMScheduler])
+@pytest.mark.parametrize(
+    "kind", [EulerDiscreteScheduler, PNDMScheduler, DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler]
+)
 def test_samplers_do_not_clip_latents_whatever_scheduler_the_folder_names(whole, tmp_path, kind):
     folder = Path(shutil.copytree(whole, tmp_path / "prior"))
     kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
     prior = TextPrior.load(folder)
     assert not prior.schedule.config.clip_sample and not solver_of(prior.schedule, "ddim", 5).config.clip_sample
+
+
+def test_the_infinity_that_diffusers_writes_is_read_in_its_place_alone(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "prior"))
+    DPMSolverMultistepScheduler().save_pretrained(folder / "scheduler")
+    config = folder / "scheduler" / "scheduler_config.json"
+    assert '"lambda_min_clipped": -Infinity' in config.read_text()
+    TextPrior.load(folder).save(tmp_path / "again")
+    assert TextPrior.load(tmp_path / "again")
+    for wrong in (
+        '{"lambda_min_clipped": Infinity}',
+        '{"beta_start": -Infinity}',
+        '{"lambda_min_clipped": -Infinity1}',
+    ):
+        config.write_text(wrong)
+        with pytest.raises(UserError, match=r"scheduler_config\.json: .*malformed"):
+            TextPrior.load(folder)
+    config.write_text("{}")
+    (folder / "unet" / "config.json").write_text('{"lambda_min_clipped": -Infinity}')
+    with pytest.raises(UserError, match=r"unet/config\.json: .*malformed"):
+        TextPrior.load(folder)
 
 
 def test_a_network_that_predicts_the_sample_is_refused(whole, tmp_path):
