@@ -1,5 +1,7 @@
 """Any guidance works with any scene and any prior whose types fit; what does not fit is refused in one line."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -26,7 +28,10 @@ from vcgen.guidance.sds import SDS
 from vcgen.guidance.sjc import SJC
 from vcgen.guidance.vsd import VSD
 from vcgen.rendering.volume import RenderOptions
+from vcgen.systems.distillation.distilled import Distilled
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill
+from vcgen.systems.distillation.system import Distill
+from vcgen.systems.mesh_refine.system import MeshRefine
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Views
 
@@ -166,6 +171,18 @@ def test_what_scores_color_and_opacity_is_refused_where_targets_are_asked_for():
     guidance.scorer = object()
     with pytest.raises(UserError, match="ClipGuidance needs the opacity of its views: use it with TextTo3D"):
         distill(model("scene_hashgrid", "closed_form"), context(), guidance, FEW)
+    for make in (lambda: MeshRefine("none", Path(), guidance=guidance), lambda: Distill(Path(), guidance)):
+        with pytest.raises(ValueError, match=r"^model\.guidance: ClipGuidance needs the opacity of its views: use it"):
+            make()
+
+
+def test_a_distillation_tells_its_guidance_the_prior_before_it_starts():
+    told, system = [], model("scene_hashgrid", "view")
+    guidance = SDS(rounds=2, updates=2)
+    object.__setattr__(guidance, "attach", told.append)
+    assert Distilled(system, guidance, FEW) and told == [system.prior]
+    with pytest.raises(UserError, match="VSD learns beside a text prior"):
+        Distilled(system, VSD(), FEW)
 
 
 def test_a_walk_is_refused_where_views_are_new_at_every_step():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vcgen.cameras import Cameras
-from vcgen.diffusion.base import Denoised
+from vcgen.diffusion.base import Denoised, Prior
 from vcgen.diffusion.schedule import denoised, noise_of, signal_and_noise, training_target
 from vcgen.diffusion.text_prior import TextCondition, TextPrior
 from vcgen.errors import UserError
@@ -40,14 +40,18 @@ class Student(nn.Module):
         self.prior: TextPrior | None
         object.__setattr__(self, "prior", None)  # not a submodule: it is neither trained nor stored here
 
-    def attach(self, prior: TextPrior) -> None:
-        """Make the weights for a prior, on its device, in float32; the same for every student of the same seed."""
-        object.__setattr__(self, "prior", prior)
-        device = next(prior.unet.parameters()).device
-        for layer in self.layers():
+    def attach(self, prior: Prior[Any] | None) -> None:
+        """Make the weights for a text prior, on its device, in float32; the same for every student of the same seed.
+        Raises UserError for another prior.
+        """
+        object.__setattr__(self, "prior", prior if isinstance(prior, TextPrior) else None)
+        layers = self.layers()
+        assert self.prior is not None, "layers asks"
+        device = next(self.prior.unet.parameters()).device
+        for layer in layers:
             self.down.append(torch.randn(self.rank, layer.in_features, device=device) / math.sqrt(layer.in_features))
             self.up.append(torch.zeros(layer.out_features, self.rank, device=device))
-        width = prior.unet.time_embedding.linear_2.out_features
+        width = self.prior.unet.time_embedding.linear_2.out_features
         last = nn.Linear(width, width, device=device)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

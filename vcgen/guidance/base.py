@@ -121,3 +121,10 @@ class Guidance(ABC):
     def with_rounds(self, rounds: int) -> Self:
         """The same with another number of rounds."""
         return replace(cast(Any, self), rounds=rounds)
+
+
+def refuse_views(guidance: Guidance) -> None:
+    """Raise ValueError for a guidance that gives losses of views, where targets are asked for."""
+    if guidance.shown == "views":
+        found = f"{type(guidance).__name__} needs the opacity of its views"
+        raise ValueError(f"model.guidance: {found}: use it with TextTo3D or RealFusion, or take SDS")

@@ -49,7 +49,7 @@ class VSD(nn.Module, Guidance):
 
     def attach(self, prior: Prior[Any] | None) -> None:
         """See :meth:`Guidance.attach`."""
-        self.student.attach(prior)  # type: ignore[arg-type]  # the student refuses others
+        self.student.attach(prior)
 
     def step(
         self, number: int, last: Round, renderings: Tensor, prior: ConditionedPrior, generator: torch.Generator

@@ -59,6 +59,7 @@ class Distilled:
     ):
         self.system, self.guidance, self.options, self.seed, self.keep = system, guidance, options, seed, keep
         self.last: Distillation | None = None
+        guidance.attach(system.prior)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vcgen.checkpoints import model_folder
 from vcgen.data.datamodules.single import OneScene
 from vcgen.encoders.base import Recipe
 from vcgen.errors import UserError
-from vcgen.guidance.base import Guidance
+from vcgen.guidance.base import Guidance, refuse_views
 from vcgen.guidance.ngd import NGD
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.schema import Count
@@ -54,6 +54,7 @@ class Distill(FieldSystem):
         super().__init__(OptimizerOptions(), {})
         self.guidance, self.options, self.images_every = guidance or NGD(), options, images_every
         self.model = model
+        refuse_views(self.guidance)
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: the amortized field, from where the distillation starts."""
@@ -70,6 +71,7 @@ class Distill(FieldSystem):
         context = self.trainer.datamodule.example.context.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options)
+        self.guidance.attach(system.prior)
         recipe_of(self.state)  # refuses now what could not be kept
         # The guidance ends the run; a smaller trainer.max_steps may end it before.
         loop = self.trainer.fit_loop.epoch_loop

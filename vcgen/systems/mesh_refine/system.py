@@ -12,7 +12,7 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import ViewpointOptions, random_cameras
 from vcgen.encoders.base import OptimizedScene
-from vcgen.guidance.base import Guidance
+from vcgen.guidance.base import Guidance, refuse_views
 from vcgen.losses.course import value_at
 from vcgen.losses.scene import SceneWeights
 from vcgen.memory import peak_memory
@@ -76,6 +76,8 @@ class MeshRefine(TextTo3D):
         download: bool = False,
         learned: Path | None = None,
     ):
+        if guidance is not None:  # before others ask for a change that would not help
+            refuse_views(guidance)
         super().__init__(
             prior,
             cast(OptimizedScene, SceneTetrahedra(cells)),
