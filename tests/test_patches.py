@@ -142,3 +142,12 @@ def test_gmsd_is_the_authors_program():
     similarity = (2 * maps[0] * maps[1] + T) / (maps[0] ** 2 + maps[1] ** 2 + T)
     assert gmsd(*pair).tolist() == pytest.approx([similarity.std(ddof=1)], rel=1e-6)
     assert gmsd(pair[0], pair[0]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (2, 2)])
+def test_gmsd_refuses_images_whose_similarity_has_one_place(size):
+    with pytest.raises(
+        UserError, match=rf"^GMSD needs images with a side of at least 3 pixels, they are \({size[0]}, "
+    ):
+        gmsd(*torch.rand(2, 1, 3, *size))
+    assert gmsd(*torch.rand(2, 1, 3, size[0], 3)).isfinite().all()

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
+from vcgen.errors import UserError
+
 #: The authors' constant for images in [0, 255].
 T = 170.0
 #: From color to luma (ITU-R BT.601).
@@ -14,8 +16,12 @@ LUMA = (0.299, 0.587, 0.114)
 def gmsd(prediction: Tensor, truth: Tensor) -> Tensor:
     """As the authors' program: the standard deviation (n - 1) over all places of the similarity of gradient magnitudes
     (Prewitt, zero padding) of luma at half the resolution. Two (batch, 3, height, width) stacks in [0, 1] -> (batch,),
-    0 for equal images.
+    0 for equal images. Raises UserError where there is one place only, which has no deviation (the authors' program
+    says 0, whatever the images).
     """
+    if max(truth.shape[-2:]) < 3:
+        found = f"GMSD needs images with a side of at least 3 pixels, they are {tuple(truth.shape[-2:])}"
+        raise UserError(f"{found}; score larger ones")
     x, y = magnitude(prediction), magnitude(truth)
     similarity = (2 * x * y + T / 255**2) / (x.square() + y.square() + T / 255**2)
     return similarity.flatten(1).std(dim=1)
