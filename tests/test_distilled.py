@@ -71,6 +71,23 @@ def test_kept_fields_are_found_again_and_leave_the_model_as_it_is(model, context
         Distilled(system, NGD(rounds=2, updates=2), options, keep=tmp_path).field(context)
 
 
+def test_a_kept_field_is_of_one_near_and_far_one_alpha_and_one_way_to_render(model, context, tmp_path):
+    options = DistillOptions(views=2, rays=64, input_rays=16)
+    made = lambda: Distilled(folder.load(model), NGD(rounds=1, updates=1), options, keep=tmp_path)
+    first, other = made(), made()
+    other.system.config["init_args"]["render"]["samples"] += 1
+    cameras, white = context.cameras, replace(context, images=torch.ones_like(context.images))
+    names = [
+        first.name_of(context),
+        first.name_of(replace(context, cameras=replace(cameras, near=cameras.near + 0.1))),
+        first.name_of(replace(context, cameras=replace(cameras, far=cameras.far + 0.1))),
+        first.name_of(replace(white, alpha=torch.zeros_like(context.alpha))),
+        first.name_of(white),
+        other.name_of(context),
+    ]
+    assert len(set(names)) == len(names) and made().name_of(context) == names[0]
+
+
 def test_the_configuration_gives_the_guidance_and_only_a_distillation_will_do(model, config, tmp_path):
     system = folder.load(model)
     found = distilled(system, str(config))

@@ -120,9 +120,12 @@ class Distilled:
         return field.with_weights(weights)
 
     def name_of(self, context: Views) -> str:
-        """A file name for what determines the result: settings, weights, images and cameras."""
-        parts = (context.on(1.0), context.cameras.c2w, context.cameras.K)
-        return hashlib.sha256(f"{self.settings} {self.weights} {digest(parts)}".encode()).hexdigest()[:16]
+        """A file name for what determines the result: settings, the model, images and cameras."""
+        cameras, alpha = context.cameras, () if context.alpha is None else (context.alpha,)
+        shown = digest((context.images, *alpha, cameras.c2w, cameras.K, cameras.near, cameras.far))
+        built = [self.config[name] for name in ("class_path", "init_args", "background")]
+        parts = self.settings, self.weights, json.dumps(built, sort_keys=True), shown
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
     def weights(self) -> str:
