@@ -18,7 +18,7 @@ import small_realfusion
 import small_text_to_3d
 from text_folder import TINY, tiny_prior
 from vcgen.cameras import orbit, pinhole
-from vcgen.diffusion import base as diffusion
+from vcgen.diffusion import solvers
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.auto_decoder import AutoDecoder
 from vcgen.encoders.epipolar import EpipolarEncoder
@@ -201,7 +201,7 @@ def test_a_joint_step_waits_once_to_see_that_all_is_finite(encoder, monkeypatch)
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 def test_sampling_waits_for_the_number_of_rays_alone(sampler, monkeypatch):
-    monkeypatch.setitem(diffusion.SAMPLERS, "dpm++", Solver)
+    monkeypatch.setitem(solvers.SAMPLERS, "dpm++", Solver)
     system, batch = nerfdiff().eval(), example()
     with FakeGpu() as gpu:
         system, batch = system.to("cuda"), batch.to("cuda")

@@ -13,8 +13,8 @@ from diffusers import DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler,
 from safetensors.torch import load_file, save_file
 
 from text_folder import tiny_folder, tiny_prior
-from vcgen.diffusion.base import solver_of
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder, read_lora
+from vcgen.diffusion.solvers import solver_of
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.personalization.base import load_personal

@@ -18,7 +18,7 @@ from vcgen.data.posed_images import posed_views
 from vcgen.types import FieldModel, Rendering, Scene, Views
 
 if TYPE_CHECKING:
-    from vcgen.diffusion.base import Sampler
+    from vcgen.diffusion.solvers import Sampler
 
 
 def open_pipeline(

@@ -1,10 +1,10 @@
 """What every diffusion prior is, and what those share that denoise images of views."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from vcgen.diffusion.schedule import (
@@ -16,17 +16,13 @@ from vcgen.diffusion.schedule import (
     snr_weight,
     training_target,
 )
+from vcgen.diffusion.solvers import Sampler, solver_of
 from vcgen.errors import UserError
 from vcgen.tensors import require
 from vcgen.types import Rendering, Views
 
-#: The names of diffusers' solvers here.
-Sampler = Literal["ddim", "dpm++"]
-
 #: Scale of classifier-free guidance of samples where none is asked for (ours, compared with 1 in docs/distillation.md).
 GUIDANCE_SCALE = 1.5
-
-SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
 
 class Condition(NamedTuple):
@@ -182,16 +178,6 @@ class ImagePrior(Prior[Condition]):
             output = self.guided(state, of_each(state, time), condition, guidance_scale)
             state = solver.step(output, time, state).prev_sample
         return to_unit(state)
-
-
-def solver_of(schedule: DDPMScheduler, sampler: str, steps: int) -> Any:
-    """The sampler of diffusers by that name, set to so many steps of a schedule. Raises UserError for another name."""
-    if sampler not in SAMPLERS:
-        raise UserError(f"there is no sampler {sampler!r}: the samplers are {', '.join(SAMPLERS)}")
-    solver = SAMPLERS[sampler].from_config(schedule.config, timestep_spacing="trailing")
-    # On the CPU, where the solver's tables are: a GPU would be waited for at every look-up.
-    solver.set_timesteps(steps, device="cpu")
-    return solver
 
 
 def to_signed(images: Tensor) -> Tensor:

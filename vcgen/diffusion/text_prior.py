@@ -14,10 +14,11 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vcgen.diffusion.base import Prior, solver_of, to_signed, to_unit
+from vcgen.diffusion.base import Prior, to_signed, to_unit
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
 from vcgen.diffusion.perp_neg import OtherViews, guided
 from vcgen.diffusion.schedule import Prediction, draw_timesteps, of_each, signal_and_noise, snr_weight, training_target
+from vcgen.diffusion.solvers import solver_of
 from vcgen.errors import UserError
 from vcgen.io import check, read_json
 from vcgen.schema import PlaneSide, Positive

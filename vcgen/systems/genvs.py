@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vcgen.cameras import Cameras
-from vcgen.diffusion.base import Sampler
 from vcgen.diffusion.feature_prior import FeaturePrior
+from vcgen.diffusion.solvers import Sampler
 from vcgen.errors import UserError
 from vcgen.fields.feature_volume import FeatureColors
 from vcgen.systems.nerfdiff import NerfDiff

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
-from vcgen.diffusion.base import ImagePrior, Sampler
+from vcgen.diffusion.base import ImagePrior
+from vcgen.diffusion.solvers import Sampler
 from vcgen.encoders.base import Encoder, Recipe
 from vcgen.errors import UserError
 from vcgen.losses.patches import NAMES as PATCH_LOSSES, weighted
