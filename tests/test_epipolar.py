@@ -23,7 +23,7 @@ from vcgen.types import RayScene, Views
 SMALL = {"points": 5, "width": 8, "layers": 1, "features": 4, "patch": 3}
 GPNR, LFNR = {}, {"view_attention": False, "canonical": False}
 both = pytest.mark.parametrize("options", [GPNR, LFNR], ids=["GPNR", "LFNR"])
-close = partial(torch.testing.assert_close, rtol=0, atol=1e-5)
+assert_close = partial(torch.testing.assert_close, rtol=0, atol=1e-5)
 
 
 def generator() -> torch.Generator:
@@ -61,7 +61,7 @@ def clipped(scene: EpipolarScene, target: Cameras, side: int = 8) -> Rays:
     return replace(rays, near=entry, far=leave)[:, hit]
 
 
-def given(scene: EpipolarScene, target: Cameras) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def network_inputs(scene: EpipolarScene, target: Cameras) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """What the network is given: the code of the ray, and parts of the codes of places."""
     kept: list[tuple] = []
     hook = scene.network.register_forward_pre_hook(lambda network, inputs: kept.append(inputs))
@@ -70,7 +70,7 @@ def given(scene: EpipolarScene, target: Cameras) -> tuple[torch.Tensor, list[tor
     return kept[0][:2]
 
 
-def seen(made: EpipolarEncoder, context: Views, target: Cameras) -> torch.Tensor:
+def rendered(made: EpipolarEncoder, context: Views, target: Cameras) -> torch.Tensor:
     with torch.no_grad():
         return torch.cat(render_image(made(context), target, (8, 8), RenderOptions()), 2)
 
@@ -83,8 +83,8 @@ def test_a_layer_is_pytorchs_with_normalization_after_the_sums():
     tokens = torch.randn(4, 6, 8, generator=generator()).double()
     keys = torch.rand(4, 6, generator=generator()) > 0.4
     assert keys.any(-1).all()
-    close(ours(tokens, keys), theirs(tokens, src_key_padding_mask=~keys))
-    close(ours(tokens, torch.zeros_like(keys)), theirs(tokens))
+    assert_close(ours(tokens, keys), theirs(tokens, src_key_padding_mask=~keys))
+    assert_close(ours(tokens, torch.zeros_like(keys)), theirs(tokens))
 
 
 def test_published_sizes():
@@ -102,33 +102,33 @@ def test_canonical_axes_are_rotations_with_the_ray_along_z():
     directions[:, 0], directions[:, 1] = F.normalize(down, dim=-1), -F.normalize(down, dim=-1)
     turn = canonical_axes(directions, down)
     eye = torch.eye(3).double()
-    close(turn @ turn.mT, eye.expand_as(turn))
-    close(torch.linalg.det(turn), torch.ones(2, 50).double())
-    close((turn @ directions[..., None])[..., 0], eye[2].expand_as(directions))
+    assert_close(turn @ turn.mT, eye.expand_as(turn))
+    assert_close(torch.linalg.det(turn), torch.ones(2, 50).double())
+    assert_close((turn @ directions[..., None])[..., 0], eye[2].expand_as(directions))
     local = (turn @ down[:, None, :, None])[..., 0]  # down has no part along x, and none of its part along y is lost
-    close(local[:, 2:, 0], torch.zeros(2, 48).double())
+    assert_close(local[:, 2:, 0], torch.zeros(2, 48).double())
     assert (local[:, 2:, 1] > 0).all()
 
 
 def test_the_code_of_the_target_ray_is_constant_and_points_lie_on_the_z_axis(context, target):
     scene = encoder(GPNR)(context)
-    ray, places = given(scene, target)
-    close(ray[..., :6], torch.tensor([0.0, 0, 1, 0, 0, 0]).double().expand(*ray.shape[:2], 6))
+    ray, places = network_inputs(scene, target)
+    assert_close(ray[..., :6], torch.tensor([0.0, 0, 1, 0, 0, 0]).double().expand(*ray.shape[:2], 6))
     points = places[1][..., :3]
-    close(points[..., :2], torch.zeros_like(points[..., :2]))
-    close(points[:, :, 0, :, 2], scene.attend(clipped(scene, target))[0])
+    assert_close(points[..., :2], torch.zeros_like(points[..., :2]))
+    assert_close(points[:, :, 0, :, 2], scene.attend(clipped(scene, target))[0])
 
 
 @both
 def test_source_rays_pass_through_the_points_and_start_in_their_cameras(options, context, target):
-    _, places = given(encoder(options)(context), target)
+    _, places = network_inputs(encoder(options)(context), target)
     direction, moment = places[0][..., :6].split(3, -1)
-    close(torch.linalg.cross(places[1][..., :3].expand_as(direction), direction), moment)
+    assert_close(torch.linalg.cross(places[1][..., :3].expand_as(direction), direction), moment)
     if options == GPNR:
         axes, eyes = places[4].expand(*direction.shape[:-1], 12).split([9, 3], -1)
-        close(torch.linalg.cross(eyes, direction), moment)
+        assert_close(torch.linalg.cross(eyes, direction), moment)
         axes = axes.unflatten(-1, (3, 3))
-        close(axes @ axes.mT, torch.eye(3).double().expand_as(axes))
+        assert_close(axes @ axes.mT, torch.eye(3).double().expand_as(axes))
 
 
 @both
@@ -153,8 +153,8 @@ def test_the_first_and_the_last_point_lie_on_the_sphere_and_all_are_evenly_space
     distances = scene.attend(rays)[0]
     assert torch.equal(distances[..., 0], rays.near) and torch.equal(distances[..., -1], rays.far)
     ends = rays.at(distances[..., [0, -1]]) - scene.center[:, None, None]
-    close(ends.norm(dim=-1), torch.full(ends.shape[:-1], 0.51).double())
-    close(distances.diff(n=2), torch.zeros_like(distances[..., 2:]))
+    assert_close(ends.norm(dim=-1), torch.full(ends.shape[:-1], 0.51).double())
+    assert_close(distances.diff(n=2), torch.zeros_like(distances[..., 2:]))
 
 
 @both
@@ -165,31 +165,31 @@ def test_weights_sum_to_one_and_constant_sources_come_back(options, context, tar
     assert isinstance(scene, RayScene)
     rays = clipped(scene, target)
     weights = scene.attend(rays)[2].weights
-    close(weights.sum((2, 3)), torch.ones(rays.shape).double())
+    assert_close(weights.sum((2, 3)), torch.ones(rays.shape).double())
     assert (weights >= 0).all() and weights.std() > 1e-4
     shot = scene.shoot(rays)
-    close(shot.coarse.rgb, flat.expand_as(shot.rgb))
-    close(shot.alpha, torch.ones(rays.shape).double())
+    assert_close(shot.coarse.rgb, flat.expand_as(shot.rgb))
+    assert_close(shot.alpha, torch.ones(rays.shape).double())
     assert ((shot.depth >= rays.near) & (shot.depth <= rays.far)).all()
 
 
 @both
 def test_the_order_of_views_does_not_matter(options, context, target):
     made, order = encoder(options), [2, 0, 1]
-    close(seen(made, context, target), seen(made, context[:, order], target))
+    assert_close(rendered(made, context, target), rendered(made, context[:, order], target))
     made.sources = 2
-    close(seen(made, context, target), seen(made, context[:, order], target))
+    assert_close(rendered(made, context, target), rendered(made, context[:, order], target))
 
 
 @both
 def test_every_view_and_every_point_counts(options, context, target):
     """What the other tests compare could be constant."""
     made = encoder(options)
-    before = seen(made, context, target)
+    before = rendered(made, context, target)
     for view in range(3):
         images = context.images.clone()
         images[:, view] = images[:, view].flip(-1)
-        assert (seen(made, replace(context, images=images), target) - before).abs().amax((1, 2, 3, 4)).min() > 1e-4
+        assert (rendered(made, replace(context, images=images), target) - before).abs().amax((1, 2, 3, 4)).min() > 1e-4
     assert before.flatten(-2).std(-1).amin() > 1e-4
 
 
@@ -202,8 +202,10 @@ def moved(views: Cameras) -> Cameras:
 
 def test_one_motion_of_all_cameras_changes_nothing_for_gpnr(context, target):
     turned = replace(context, cameras=moved(context.cameras))
-    close(seen(encoder(GPNR), turned, moved(target)), seen(encoder(GPNR), context, target))
-    assert (seen(encoder(LFNR), turned, moved(target)) - seen(encoder(LFNR), context, target)).abs().max() > 1e-3
+    assert_close(rendered(encoder(GPNR), turned, moved(target)), rendered(encoder(GPNR), context, target))
+    assert (
+        rendered(encoder(LFNR), turned, moved(target)) - rendered(encoder(LFNR), context, target)
+    ).abs().max() > 1e-3
 
 
 @both
@@ -216,8 +218,8 @@ def test_a_view_that_looks_away_has_no_weight_and_its_image_does_not_matter(opti
     scene = made(away)
     weights = scene.attend(clipped(scene, target))[2].weights
     assert torch.equal(weights[:, :, 1], torch.zeros_like(weights[:, :, 1]))
-    close(weights.sum((2, 3)), torch.ones(weights.shape[:2]).double())
-    assert torch.equal(seen(made, away, target), seen(made, other, target))
+    assert_close(weights.sum((2, 3)), torch.ones(weights.shape[:2]).double())
+    assert torch.equal(rendered(made, away, target), rendered(made, other, target))
 
 
 def test_a_ray_that_no_view_shows_is_empty_and_finite(context, target):
@@ -228,7 +230,7 @@ def test_a_ray_that_no_view_shows_is_empty_and_finite(context, target):
     assert (shot.alpha == 0).any() and (shot.alpha > 0).any()
     (shot.rgb.sum() + shot.coarse.rgb.sum() + shot.depth.sum()).backward()
     assert all(torch.isfinite(p.grad).all() for p in made.parameters())
-    close(masked_softmax(torch.tensor([1.0, 5.0]), torch.tensor([False, False])), torch.zeros(2))
+    assert_close(masked_softmax(torch.tensor([1.0, 5.0]), torch.tensor([False, False])), torch.zeros(2))
 
 
 @both
@@ -245,17 +247,17 @@ def test_opacity_is_that_of_the_sources(context, target):
     rays = clipped(scene, target)
     with torch.no_grad():
         shot, (distances, samples, blend) = scene.shoot(rays), scene.attend(rays)
-    seen = Views(context.images * context.alpha, context.cameras)  # over black
-    black = replace(scene.sources, images=seen.images).at(rays.at(distances)).colors
-    close(shot.coarse.rgb, (blend.weights[..., None] * black).sum((2, 3)))
-    close(shot.rgb, shot.alpha[..., None] * blend.color)
+    over_black = Views(context.images * context.alpha, context.cameras)
+    black = replace(scene.sources, images=over_black.images).at(rays.at(distances)).colors
+    assert_close(shot.coarse.rgb, (blend.weights[..., None] * black).sum((2, 3)))
+    assert_close(shot.rgb, shot.alpha[..., None] * blend.color)
     network = encoder({"color": "blended"}).network
     network.load_state_dict(made.network.state_dict(), strict=False)
     with torch.no_grad():
         blended = replace(scene, network=network).shoot(rays)
     assert blended.coarse is None
-    close(blended.rgb, shot.coarse.rgb)
-    close(shot.alpha, (blend.weights * samples.features[..., -1]).sum((2, 3)))
+    assert_close(blended.rgb, shot.coarse.rgb)
+    assert_close(shot.alpha, (blend.weights * samples.features[..., -1]).sum((2, 3)))
 
 
 def test_without_a_sphere_all_between_near_and_far_is_looked_at(context, target):
