@@ -1,6 +1,7 @@
 """The command `vcgen evaluate`, its options and shards, and objects that cannot be read."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from vcgen.data.shards.files import INDEX, read_index
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, SUPPORTED_QUANTISATION
 from vcgen.evaluation.records import Fingerprint, RecordFolder
-from vcgen.evaluation.results import load_results
+from vcgen.evaluation.results import compare, load_results, told_apart
 from vcgen.evaluation.sharing import merged, parse_shard
 from vcgen.io import file_sha256
 
@@ -55,6 +56,27 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
     assert set(results.baselines) == {"copy the input view", "mean training image"}
     assert "13.98" in said.out and list(results.missing) == ["fid_inception"]
     assert said.err.count("going on without it") == 1, "of three evaluations one says what is missing"
+
+    # most models lie in a folder called "model"
+    for name, offset in (("bright", 77), ("brighter", 102)):
+        monkeypatch.setattr("vcgen.checkpoints.model_folder.load", lambda *_, offset=offset: Oracle(offset))
+        others = ("--compare", str(tmp_path / "out"), str(tmp_path / "bright")) if name == "brighter" else ()
+        arguments[-1] = str(tmp_path / name)
+        command.main([*arguments[:4], *arguments[6:], "--lpips", "none", "--device", "cpu", *others])
+    found = load_results(tmp_path / "brighter").baselines
+    shown = {name: other["difference"]["psnr"]["mean"] for name, other in found.items()}
+    assert shown == {
+        f"model ({tmp_path / folder})": pytest.approx(-20 * math.log10(102 / offset), abs=1e-6)
+        for folder, offset in (("out", 51), ("bright", 77))
+    }
+
+
+def test_rows_that_would_hide_one_another_are_refused(shards, tmp_path):
+    results, _ = run(shards, tmp_path / "out")
+    with pytest.raises(UserError, match="two of the results to compare with are named"):
+        compare(results, [results, results])
+    (alone,) = told_apart({"a": results}, ["another"])
+    assert alone.name == results.name
 
 
 def test_objects_left_out_do_not_shift_the_shards_to_run_again(shards, tmp_path):

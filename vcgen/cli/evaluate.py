@@ -91,7 +91,7 @@ def evaluate(
         baselines: also score copying the input, of several inputs by place and by direction, and with --train the mean
             training image.
         train: the training shards, for the mean training image of the baselines.
-        compare: --out folders of other methods to set beside this one.
+        compare: --out folders of other methods to set beside this one; rows of one name are told apart by them.
         distill: distill every object's field by the model's prior before it is scored, with the model part of a
             configuration such as configs/distill.yaml; nothing for the same settings.
         together: objects distilled at the same time, as far as memory allows: faster on a GPU.
@@ -104,7 +104,7 @@ def evaluate(
     """
     from vcgen.checkpoints import model_folder as folder
     from vcgen.evaluation.protocol import load_protocol
-    from vcgen.evaluation.results import load_results
+    from vcgen.evaluation.results import load_results, told_apart
     from vcgen.evaluation.runner import Origin, Settings, evaluate_system
     from vcgen.evaluation.sharing import parse_shard
     from vcgen.metrics.named import by_name
@@ -117,7 +117,7 @@ def evaluate(
     system = folder.load(model, settings.device, plugins or ())
     loaded_protocol.check_views(model, 1 if distill else system.most_views)
     places = Places(Path(data), Path(out), Path(train) if train else None)
-    others = [load_results(other) for other in compare or []]
+    others = {other: load_results(other) for other in compare or []}
     simple = score_baselines(places, loaded_protocol, replace(settings, merge=False)) if baselines else []
     origin = Origin(Path(model).resolve().name, folder.hashes(model), system.config)
     scored: FieldModel | Distilled = system
@@ -126,7 +126,8 @@ def evaluate(
         if together > 1 and not merge:
             distill_in_groups(scored, places.data, loaded_protocol, settings, together)
     where = places.data, loaded_protocol, places.out
-    _announce(evaluate_system(scored, *where, origin, settings, others + simple, told(simple)), places.out)
+    rows = told_apart(others, [origin.name, *(results.name for results in simple)]) + simple
+    _announce(evaluate_system(scored, *where, origin, settings, rows, told(simple)), places.out)
 
 
 def finetuned(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct, structs, to_builtins
 
 from vcgen.errors import UserError
 from vcgen.evaluation.distances import Distance
@@ -19,7 +19,7 @@ from vcgen.io import check, read_json, write_bytes
 from vcgen.metrics.base import Column
 from vcgen.metrics.image import PSNR_CAP, check_values, column
 from vcgen.schema import Count, Finite, Name, Text
-from vcgen.terminal import one_line
+from vcgen.terminal import one_line, printable
 
 RESULTS = "results.json"
 #: Ten million images take a gigabyte.
@@ -191,8 +191,11 @@ def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, 
     """The ``baselines`` entry: other methods' means beside this one's paired differences (this minus other, same
     objects and views).
 
-    Raises UserError when another method was scored under another protocol or on other data.
+    Raises UserError when another method was scored under another protocol or on other data, and for two of one name.
     """
+    names = [other.name for other in others]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two of the results to compare with are named {twice[0]}; rows need names of their own")
     groups = {entry["object"]: entry["group"] for entry in results.objects}
     table = {}
     for other in others:
@@ -217,6 +220,21 @@ def compare(results: Results, others: Sequence[Results]) -> dict[str, dict[str, 
         }
         table[other.name] = {"mean": other.mean, "interval95": other.interval95, "difference": differences}
     return table
+
+
+def told_apart(found: Mapping[str, Results], taken: Sequence[str]) -> list[Results]:
+    """Results by their folders; a name that several have, or that is ``taken``, is followed by the folder: most models
+    lie in a folder called ``model``.
+    """
+    names = [*taken, *(results.name for results in found.values())]
+    return [
+        results if names.count(results.name) == 1 else structs.replace(results, name=_in_folder(results.name, folder))
+        for folder, results in found.items()
+    ]
+
+
+def _in_folder(name: str, folder: str) -> str:
+    return f"{name} ({printable(folder)[-120:]})"[-200:]
 
 
 def _column(results: Results, metric: str) -> Mapping[str, float]:
