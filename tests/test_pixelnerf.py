@@ -222,3 +222,14 @@ def test_pretrained_weights_are_loaded_whole_or_refused(tmp_path, caplog):
 def test_image_batches_without_a_view_dimension_are_refused(model):
     with pytest.raises(ValueError, match="batch, views"):
         model(context()[:, 0])
+
+
+@torch.no_grad()
+def test_mixed_precision_does_not_round_colors_to_eight_bits():
+    """Of an output of 2, which bfloat16 knows, the color is exact: near 1 bfloat16 has steps of 1 / 256."""
+    network = PixelNerf(first_pool=False, width=8).eval()
+    torch.nn.init.constant_(network.mlp_fine.lin_out.bias, 2.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        density, color = network(context())(*queries())
+    torch.testing.assert_close(density, torch.full((2, 7), math.log1p(math.e)))
+    torch.testing.assert_close(color, torch.full((2, 7, 3), 1 / (1 + math.exp(-2))))

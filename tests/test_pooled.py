@@ -89,3 +89,15 @@ def test_gradients_of_several_views_reach_every_parameter(given):
     density, color = made(given)(torch.randn(3, 50, 3) * 0.3, torch.zeros(3, 50, 3))
     (density.sum() + color.square().sum()).backward()
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
+
+
+@torch.no_grad()
+def test_mixed_precision_does_not_move_the_places_of_the_transmittance():
+    """Thin walls: a place in bfloat16, of three digits, is beside them."""
+    torch.manual_seed(0)
+    views = of_views(5.0, 64)
+    torch.nn.init.normal_(views.decoder.head.weight[:1], std=2e4)
+    exact = pooled(views, 2).transmittance
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pooled(views, 2).transmittance
+    assert (found - exact).abs().max() < 0.1 * exact.std()

@@ -96,7 +96,7 @@ class PixelField:
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, n, 3) world points and unit view directions -> density (batch, n), color (batch, n, 3) in [0, 1]."""
         query = torch.cat([octave_encoding(self.rotate_to_view(points)), self.rotate_to_view(directions)], -1)
-        output = self.mlp(self.features_at(points), query)
+        output = self.mlp(self.features_at(points), query).to(points)
         # Published: ReLU, on a random last layer. From random encoder weights, all of space was empty within forty
         # steps and, without a gradient there, for good; softplus on a last layer of zeros starts from a thin haze.
         return nn.functional.softplus(output[..., 3] - 1), output[..., :3].sigmoid()

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vcgen.cameras import rotate
 from vcgen.fields.triplane import TriplaneField
 
 #: Cells per side of the grid, along a view's rays, on which its transmittance is kept.
@@ -74,7 +75,7 @@ def pooled(views: TriplaneField, count: int) -> PooledTriplanes:
     # in the world's units, about the box's center: rays from the eye, which is at (0, 0, -eye_distance)
     spread = (1 + z * views.half_size / views.eye_distance) * views.half_size
     box = torch.stack([u * spread, v * spread, z * views.half_size], -1).flatten(0, 2)
-    points = box @ views.frame[:, :3, :3].mT + views.center[:, None]
+    points = rotate(box, views.frame[:, :3, :3]) + views.center[:, None]
     slant = torch.stack([u, v], -1).mul(views.half_size / views.eye_distance).square().sum(-1).add(1).sqrt()
     length = 2 * views.half_size / CELLS * slant
     inside = (points - views.center[:, None]).norm(dim=-1) < views.radius[:, None]
