@@ -10,7 +10,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from fuzz_mutations import plain, spoil_tensors
-from fuzz_specs import UNIT, ascending, fixed, one_of, real, table, whole
+from fuzz_specs import INPUT_CAMERA, UNIT, ascending, fixed, one_of, real, table, whole
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
 from prior_folder import entry, trained
 from vcgen.checkpoints import model_folder
@@ -51,14 +51,7 @@ CONFIG = table(
     format=one_of(1),
     class_path=one_of("vcgen.systems.nerfdiff.NerfDiff", "NerfDiff"),
     image_size=fixed(whole(1, 4096), whole(1, 4096)),
-    camera=table(
-        others=True,
-        focal=real(0.1, 50),
-        distance=POSITIVE,
-        elevation=real(-90, 90),
-        near=real(0, 1e6),
-        far=real(0, 1e6),
-    ),
+    camera=INPUT_CAMERA,
     background=UNIT,
     init_args=table(
         encoder=ENCODER,

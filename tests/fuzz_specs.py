@@ -112,6 +112,15 @@ def ascending(near: float, far: float) -> bool:
 
 SIDE = whole(1, 16384)
 UNIT = real(0, 1)
+#: Of a model folder's configuration.
+INPUT_CAMERA = table(
+    others=True,
+    focal=real(0.1, 50),
+    distance=real(1e-6, 1e6),
+    elevation=real(-90, 90),
+    near=real(0, 1e6),
+    far=real(0, 1e6),
+)
 MATRIX = fixed(*[fixed(*[real(-1e6, 1e6)] * 4)] * 4)
 VIEWS = rows(whole(0, 99_999))
 DRAW = table(draw=whole(1, 1 << 31), seed=whole(0, 1 << 53))

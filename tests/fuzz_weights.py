@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor, nn
 
 from fuzz_mutations import spoil_bytes, spoil_tensors, spoil_tree
-from fuzz_specs import NOTE, UNIT, any_of, anything, fixed, one_of, real, table, whole
+from fuzz_specs import INPUT_CAMERA, NOTE, UNIT, any_of, anything, fixed, one_of, real, table, whole
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
 from stand_in import BallSystem
 from text_folder import tiny_prior
@@ -142,14 +142,7 @@ def content_holds(resume: bool, files: Files) -> bool:
         init_args=table(density_=real(-1e308, 1e308), size_=anything, tint_=anything),
         image_size=fixed(whole(1, 4096), whole(1, 4096)),
         background_=UNIT,
-        camera=table(
-            others=True,
-            focal=real(0.1, 50),
-            distance=POSITIVE,
-            elevation=real(-90, 90),
-            near=real(0, 1e6),
-            far=real(0, 1e6),
-        ),
+        camera=INPUT_CAMERA,
     )
     whole_weights = dict(BallSystem(50.0).state_dict().items())
     fits = all(

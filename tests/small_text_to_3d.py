@@ -36,5 +36,13 @@ def system(prior=None, steps: int = 10, scene: OptimizedScene | None = None, **c
     return made
 
 
+def with_text_on_gpu(made: TextTo3D) -> TextTo3D:
+    """With what is neither weight nor buffer moved there."""
+    object.__setattr__(made, "text_prior", made.text_prior.to("cuda"))
+    made.reference = made.reference.to("cuda")
+    made.text, made.negative = ({k: v.to("cuda") for k, v in texts.items()} for texts in (made.text, made.negative))
+    return made
+
+
 def losses(made: TextTo3D, seed: int = 0) -> dict[str, torch.Tensor]:
     return made.losses(photo(), torch.Generator().manual_seed(seed))

@@ -31,23 +31,16 @@ def config(tmp_path: Path) -> Path:
     return write_distillation(tmp_path / "distill.yaml")
 
 
+def evaluate(model: Path, config: Path, out: Path) -> list[str]:
+    """The words of a command, the configuration last."""
+    protocol = "configs/protocols/cars64_view0_sparse.json"
+    words = f"evaluate --data data/cars64/test --protocol {protocol} --lpips none".split()
+    return [*words, "--model", str(model), "--out", str(out), "--distill", str(config)]
+
+
 @pytest.mark.integration
 def test_evaluate_distills_keeps_the_fields_and_goes_on(model, config, tmp_path, capsys):
-    words = [
-        "evaluate",
-        "--model",
-        str(model),
-        "--data",
-        "data/cars64/test",
-        "--protocol",
-        "configs/protocols/cars64_view0_sparse.json",
-        "--out",
-        str(tmp_path / "out"),
-        "--lpips",
-        "none",
-        "--distill",
-        str(config),
-    ]
+    words = evaluate(model, config, tmp_path / "out")
     assert cli.main(words) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["counts"]["objects"] == 15 and "NGD" in results["hashes"]["distillation"]
@@ -64,25 +57,7 @@ def test_evaluate_distills_keeps_the_fields_and_goes_on(model, config, tmp_path,
 def test_objects_distilled_together_are_scored_from_what_was_kept(model, config, tmp_path):
     guidance = {"class_path": "NGD", "init_args": {"rounds": 2, "updates": 2, "eta": 0.0, "gamma": 0.0, "start": 0.6}}
     write_distillation(config, guidance=guidance)
-    words = [
-        "evaluate",
-        "--model",
-        str(model),
-        "--data",
-        "data/cars64/test",
-        "--protocol",
-        "configs/protocols/cars64_view0_sparse.json",
-        "--out",
-        str(tmp_path / "out"),
-        "--lpips",
-        "none",
-        "--distill",
-        str(config),
-        "--together",
-        "4",
-        "--shard",
-        "0/3",
-    ]
+    words = [*evaluate(model, config, tmp_path / "out"), "--together", "4", "--shard", "0/3"]
     assert cli.main(words) == 0
     fields = list((tmp_path / "out" / "fields").iterdir())
     assert len(fields) == 5 and len(list((tmp_path / "out" / "records").glob("*.json"))) == 5

@@ -239,10 +239,7 @@ def test_a_fit_to_a_photo_waits_at_the_listed_places():
     made = small_realfusion.system(options={"shading": (0.0, 1.0, 0.0), "albedo_only": 0.0, "background": "network"})
     batch = small_realfusion.photo()
     with FakeGpu(answer=0) as gpu:
-        batch, made = batch.to("cuda"), attended(made)
-        object.__setattr__(made, "text_prior", made.text_prior.to("cuda"))
-        made.reference = made.reference.to("cuda")
-        made.text, made.negative = ({k: v.to("cuda") for k, v in texts.items()} for texts in (made.text, made.negative))
+        batch, made = batch.to("cuda"), small_text_to_3d.with_text_on_gpu(attended(made))
         found = places(gpu, lambda: step(made, batch))
         assert found == {FINITE, ONCE, *SKIPPED, *SHADED, WORDS, *WATCHED}
         made.eval()
@@ -262,10 +259,7 @@ def test_a_fit_to_a_text_waits_at_the_same_places(kind):
         made = small_text_to_3d.system(scene=scene, options={"render_size": 8, "albedo_only": 1.0}, guidance=SJC())
     batch = small_realfusion.photo()
     with FakeGpu(answer=0) as gpu:
-        batch, made = batch.to("cuda"), attended(made)
-        object.__setattr__(made, "text_prior", made.text_prior.to("cuda"))
-        made.reference = made.reference.to("cuda")
-        made.text, made.negative = ({k: v.to("cuda") for k, v in texts.items()} for texts in (made.text, made.negative))
+        batch, made = batch.to("cuda"), small_text_to_3d.with_text_on_gpu(attended(made))
         found = places(gpu, lambda: step(made, batch))
         assert found == {FINITE, ONCE, *SKIPPED, SHADED[0], WORDS, *WATCHED}
         with torch.no_grad():

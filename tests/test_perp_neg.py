@@ -174,10 +174,6 @@ def test_a_gpu_is_not_waited_for_any_more_than_without_it():
     for perp_neg in (0.0, 1.0):
         made = small_text_to_3d.system(prompt=Prompt(subject="car", perp_neg=perp_neg))
         with FakeGpu(answer=0) as gpu:
-            given, made = batch.to("cuda"), attended(made)
-            object.__setattr__(made, "text_prior", made.text_prior.to("cuda"))
-            made.reference = made.reference.to("cuda")
-            for name in ("text", "negative"):
-                setattr(made, name, {view: text.to("cuda") for view, text in getattr(made, name).items()})
-            found.append(places(gpu, lambda made=made, given=given: step(made, given)))
+            there, made = batch.to("cuda"), small_text_to_3d.with_text_on_gpu(attended(made))
+            found.append(places(gpu, lambda made=made, there=there: step(made, there)))
     assert found[0] == found[1]

@@ -2,6 +2,8 @@
 good ones.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -117,6 +119,10 @@ def test_the_point_that_cameras_look_at():
     assert aim_of(level(np.eye(3), np.zeros(3))).spread < 1e-12
 
 
+def pack(folder: Path, *options: str, kind: str = "transforms") -> list[str]:
+    return ["pack", kind, str(folder / "in"), str(folder / "out"), "--near", "2", "--far", "6", *options]
+
+
 def lines(capsys, *words: str) -> list[str]:
     assert main(["data", *words]) == 0
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("vcgen: warning")]
@@ -134,25 +140,14 @@ def test_packing_and_inspecting_warn_once_of_many_scenes(tmp_path, capsys, kind,
             write_srn_object(folder, views=6)
             for i, pose in enumerate(c2w):
                 (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(map(repr, pose.flatten().tolist())))
-    packed = lines(capsys, "pack", kind, str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6")
+    packed = lines(capsys, *pack(tmp_path, kind=kind))
     inspected = lines(capsys, "inspect", str(tmp_path / "out"), "--out", "none")
     assert len(packed) == 1 and packed == inspected
     assert words in packed[0] and "scene car_0" in packed[0] and "in 2 more scenes" in packed[0]
 
 
 def test_recentering_and_scaling_settle_what_they_can_and_hide_nothing(tmp_path, capsys):
-    command = [
-        "pack",
-        "transforms",
-        str(tmp_path / "in"),
-        str(tmp_path / "out"),
-        "--near",
-        "2",
-        "--far",
-        "6",
-        "--recenter",
-        "--overwrite",
-    ]
+    command = pack(tmp_path, "--recenter", "--overwrite")
     write_transforms(tmp_path / "in", posed_frames(moved(RING, 1000, (3000, 0, 0))), camera_angle_x=0.8)
     assert lines(capsys, *command, "--scale", "0.001") == []
     assert "stand 4000 from" in lines(capsys, *command)[0]
@@ -175,35 +170,13 @@ def test_inspecting_holds_poses_to_the_scene_s_own_up(tmp_path, capsys):
 )
 def test_matrices_that_are_no_poses_are_refused(tmp_path, capsys, pose):
     write_transforms(tmp_path / "in", posed_frames(np.stack([RING[0], pose, RING[1]])), camera_angle_x=0.8)
-    words = [
-        "data",
-        "pack",
-        "transforms",
-        str(tmp_path / "in"),
-        str(tmp_path / "out"),
-        "--near",
-        "2",
-        "--far",
-        "6",
-        "--recenter",
-    ]
-    assert main(words) == 2
+    assert main(["data", *pack(tmp_path, "--recenter")]) == 2
     assert "view images/r_1.png: the" in capsys.readouterr().err
 
 
 def test_pixels_that_are_not_square_are_told(tmp_path, capsys):
     write_transforms(tmp_path / "in", posed_frames(RING), fl_x=9, fl_y=9.2)
-    command = [
-        "pack",
-        "transforms",
-        str(tmp_path / "in"),
-        str(tmp_path / "out"),
-        "--near",
-        "2",
-        "--far",
-        "6",
-        "--overwrite",
-    ]
+    command = pack(tmp_path, "--overwrite")
     assert lines(capsys, *command) == []
     (line,) = lines(capsys, *command, "--size", "6")
     assert "not square (fl_x / fl_y is 1.3)" in line and lines(
@@ -238,10 +211,7 @@ def test_a_transposed_pose_says_so(tmp_path, capsys):
         {**frame, "transform_matrix": np.transpose(frame["transform_matrix"]).tolist()} for frame in posed_frames(RING)
     ]
     write_transforms(tmp_path / "in", frames, camera_angle_x=0.8)
-    assert (
-        main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"])
-        == 2
-    )
+    assert main(["data", *pack(tmp_path)]) == 2
     assert "is the matrix transposed?" in capsys.readouterr().err
 
 
@@ -249,8 +219,5 @@ def test_a_pose_that_is_scaled_says_by_how_much(tmp_path, capsys):
     scaled = RING.copy()
     scaled[:, :3, :3] *= 0.33
     write_transforms(tmp_path / "in", posed_frames(scaled), camera_angle_x=0.8)
-    assert (
-        main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"])
-        == 2
-    )
+    assert main(["data", *pack(tmp_path)]) == 2
     assert "not orthonormal (scaled by 0.33: divide by that)" in capsys.readouterr().err

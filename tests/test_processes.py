@@ -5,14 +5,13 @@ one dies.
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from training import equal, load
+from training import FIT, equal, load
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,11 +19,7 @@ ROOT = Path(__file__).parents[1]
 def start(config: Path, folder: Path, log, *options: str) -> subprocess.Popen:
     """``vcgen fit`` on two CPU processes, as on a shell's command line."""
     command = [
-        sys.executable,
-        "-m",
-        "vcgen",
-        "fit",
-        "-c",
+        *FIT,
         str(config),
         "--trainer.default_root_dir",
         str(folder / "run"),

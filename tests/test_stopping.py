@@ -5,7 +5,6 @@ its loader processes.
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from queue import Queue
@@ -13,7 +12,7 @@ from queue import Queue
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
-from training import CONFIG, Witness, load, vcgen
+from training import CONFIG, FIT, Witness, load, vcgen
 from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
 from vcgen.training.stopping import StopSignals
 
@@ -49,11 +48,7 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> Non
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_checkpoint_of_the_last_validation_from_which_the_run_goes_on(config, tmp_path):
     command = [
-        sys.executable,
-        "-m",
-        "vcgen",
-        "fit",
-        "-c",
+        *FIT,
         str(config),
         "--trainer.default_root_dir",
         str(tmp_path / "run"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ranks import vcgen_ranks
-from training import CONFIG
+from training import CONFIG, FIT
 from vcgen.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -62,11 +62,7 @@ def lines(text: str, *words: str) -> list[str]:
 )
 def test_all_end_with_the_message_of_the_one_that_failed(config, tmp_path, kind, rank, status, said):
     command = [
-        sys.executable,
-        "-m",
-        "vcgen",
-        "fit",
-        "-c",
+        *FIT,
         str(config),
         "--trainer.default_root_dir",
         str(tmp_path / "run"),

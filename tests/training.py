@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from vcgen.cli import main as cli
 from vcgen.types import Example
 
+#: What begins ``vcgen fit`` in a process of its own; a configuration follows.
+FIT = (sys.executable, "-m", "vcgen", "fit", "-c")
 CONFIG = """
 seed_everything: 0
 trainer:
