@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vcgen.cameras import Cameras, orbit, pinhole
-from vcgen.fields.source_views import SourceViews, by_angle
+from vcgen.cameras import Cameras, orbit, pinhole, pixel_centers
+from vcgen.fields.source_views import SourceViews, by_angle, look_up
 
 HEIGHT, WIDTH = 8, 12
 CENTER = torch.zeros(2, 3)
@@ -40,6 +40,23 @@ def test_points_on_the_ray_of_a_pixel_see_that_pixel(sources, view):
     assert seen.valid[:, :, view].all()
     cells = seen.features[:, :, view].unflatten(1, (HEIGHT, WIDTH))[:, ::2, ::2, 0]
     torch.testing.assert_close(cells, sources.features[:, view].movedim(1, -1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("size", [(17, 18), (54, 95), (378, 24)])
+def test_maps_of_sides_that_the_stride_does_not_divide_lie_on_their_pixels(size, stride):
+    """A convolution of one weight in the middle takes every fourth pixel; colors are linear, so that all others lie
+    between.
+    """
+    v, u = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    image = torch.stack([u, v]).double()
+    middle = torch.zeros(2, 1, 3, 3, dtype=torch.float64)
+    middle[:, :, 1, 1] = 1
+    maps = torch.nn.functional.conv2d(image, middle, stride=stride, padding=1, groups=2)
+    found = look_up(maps[None, None], pixel_centers(*size, dtype=torch.float64)[None, None], size)[0, 0]
+    wanted = image.flatten(1).mT
+    last = stride * (torch.tensor(maps.shape[:0:-1]) - 1)  # beyond the last cell it is continued
+    torch.testing.assert_close(found, wanted.minimum(last.double()), rtol=0, atol=1e-9)
 
 
 def test_a_view_is_valid_in_front_of_its_camera_and_inside_its_image(sources):

@@ -19,11 +19,12 @@ def look_up(
     """Feature maps of images of (height, width) pixels at normalized image points: bilinear, border values outside, in
     the precision of the points.
 
-    Pixel (row i, column j) reads the map at (i h / height, j w / width), where a strided convolution centered its
-    window; of a map as large as its image that is the cell of the pixel.
+    Pixel (row i, column j) reads the map at (i / stride, j / stride), where a strided convolution centered its window;
+    of a map as large as its image that is the cell of the pixel. The stride is that by which the sides, rounded up, are
+    those of the map.
     """
     sides = zip(uv.unbind(-1), maps.shape[:-3:-1], size[::-1], strict=True)
-    grid = torch.stack([2 * place - 1 + 1 / cells - 1 / pixels for place, cells, pixels in sides], -1)
+    grid = torch.stack([_grid(*side) for side in sides], -1)
     # not the other way: bfloat16 features must not round the coordinates
     sampled = F.grid_sample(
         maps.flatten(0, 1).to(grid),
@@ -33,6 +34,12 @@ def look_up(
         align_corners=False,
     )
     return sampled[..., 0].transpose(1, 2).unflatten(0, maps.shape[:2])
+
+
+def _grid(place: Float[Tensor, "*points"], cells: int, pixels: int) -> Float[Tensor, "*points"]:
+    """Where ``grid_sample`` finds normalized places along a side of an image."""
+    covered = pixels / (-(-pixels // cells) * cells)  # of what the cells span, by the image
+    return 2 * place * covered - 1 + 1 / cells - covered / pixels
 
 
 class SourceSamples(NamedTuple):
@@ -56,7 +63,7 @@ class SourceViews:
     """Source views of a batch of scenes, n of each.
 
     images: (batch, n, 3, height, width) in [0, 1]. features: (batch, n, channels, h, w), maps of these images, of any
-    resolution. cameras: (batch, n).
+    stride. cameras: (batch, n).
     """
 
     images: Float[Tensor, "batch n 3 height width"]
