@@ -69,8 +69,8 @@ def packing(form: SceneFormat[Any, Any]) -> Callable[..., None]:
     format's settings have beyond :class:`Settings`; the help is that of both docstrings.
     """
     shared = list(inspect.signature(run).parameters.values())[2:]
-    said = {name: getattr(form, name) for name in ("near", "far", "background", "name")}
-    shared = [option.replace(default=said.get(option.name, option.default)) for option in shared]
+    defaults = {name: getattr(form, name) for name in ("near", "far", "background", "name")}
+    shared = [option.replace(default=defaults.get(option.name, option.default)) for option in shared]
     hints, known = get_type_hints(form.settings), {field.name for field in fields(Settings)}
     own = [
         inspect.Parameter(
@@ -141,19 +141,9 @@ def run(
         raise UserError(f"{form.name} data does not state ray bounds: give --near and --far")
     check_numbers(near, far, scale, hold_out_views)
     check_split(split, source)
-    common = (
-        near,
-        far,
-        background,
-        name,
-        split,
-        licence,
-        usage.pattern("--group-pattern", group_pattern),
-        scale,
-        recenter,
-        hold_out_views,
-    )
-    settings = form.settings(None if size is None else parse_size(size), *common, crops, **own)
+    group, shrunk = usage.pattern("--group-pattern", group_pattern), None if size is None else parse_size(size)
+    world = scale, recenter, hold_out_views, crops
+    settings = form.settings(shrunk, near, far, background, name, split, licence, group, *world, **own)
     pack(form.list_scenes, form.read_scene, source, out, settings, samples_per_shard, workers, skip_broken, overwrite)
 
 
