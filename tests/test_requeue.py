@@ -274,11 +274,12 @@ def test_a_job_in_the_grace_time_of_a_preemption_is_requeued(scontrol, state, ti
     ("stopped", "environ"),
     [
         (ended(signal.SIGTERM), BATCH),  # requeued: SLURM does it; canceled: nobody may
+        (Stopped(signal.SIGINT, None, "", True, True), BATCH),  # somebody's Ctrl-C, before the first step
         (ended(resumes=False), BATCH),
         (ended(), {**BATCH, "SLURM_JOB_NAME": "interactive"}),
         (ended(), {}),
     ],
-    ids=["SIGTERM", "would start afresh", "interactive", "no SLURM"],
+    ids=["SIGTERM", "SIGINT", "would start afresh", "interactive", "no SLURM"],
 )
 def test_nothing_else_is_requeued(scontrol, capfd, stopped, environ):
     assert conclude(stopped, environ) == 128 + stopped.signal

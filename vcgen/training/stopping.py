@@ -134,7 +134,7 @@ def conclude(stopped: Stopped, environ: Mapping[str, str] = os.environ) -> int:
             " trainer.enable_checkpointing is false"
         )
         return 128 + stopped.signal
-    job = job_name(environ)
+    job = "" if stopped.signal == signal.SIGINT else job_name(environ)  # who presses Ctrl-C wants an end
     if job and stopped.signal == signal.SIGTERM and not preempted(job):
         advice = (  # one that an administrator requeued does, a canceled one must not
             f"whether job {job} runs again is up to SLURM"
