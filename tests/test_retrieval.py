@@ -86,6 +86,8 @@ def test_the_command_writes_a_table_with_floor_and_ceiling(field, tmp_path, caps
     written = json.loads((tmp_path / "out" / "retrieval.json").read_text())
     assert list(written["results"]) == ["colored", "textureless", "floor", "ceiling"] and written["prompts"] == PROMPTS
     assert (tmp_path / "out" / "retrieval.md").read_text().strip() in capsys.readouterr().out
+    assert cli.main([*words, "--out", str(tmp_path / "scenes.json"), "--judge", "absent"]) == 2
+    assert "scenes.json: cannot create this folder" in capsys.readouterr().err  # before anything is loaded
     (tmp_path / "scenes.json").write_text("{}")
     assert "names no scenes" in refusal(capsys, cli.main([*words, "--out", str(tmp_path / "out")]))
     (tmp_path / "scenes.json").write_text('{"data/pretrained/cars64": "a car"}')

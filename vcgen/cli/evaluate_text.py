@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from vcgen.cli import usage
 from vcgen.errors import UserError
+from vcgen.folders import create_folder
 from vcgen.io import read_bytes, read_json, write_bytes
 from vcgen.terminal import say
 
@@ -62,13 +63,13 @@ def evaluate_text(
     named = read_json(Path(scenes), dict[Text, Text], 'give {"FOLDER": "a photo of a red car"}')
     if not named:
         raise UserError(f'{scenes}: names no scenes; give {{"FOLDER": "a photo of a red car"}}')
+    target = Path(out)
+    create_folder(target)
     others = read_bytes(Path(prompts), MOST_BYTES).decode(errors="replace").splitlines() if prompts else []
     known = list(dict.fromkeys([*named.values(), *filter(None, map(str.strip, others))]))
     clip = Clip.from_folder(judge).to(device)
     source = TextPrior.load(prior).to(device) if prior else None
     results = summary(list(scores_of(named, known, clip, source, views, size, seed, plugins or ())))
-    target = Path(out)
-    target.mkdir(parents=True, exist_ok=True)
     lines = table(results, len(known))
     content = {"judge": judge, "prior": prior, "views": views, "size": size, "prompts": known, "results": results}
     write_bytes(target / "retrieval.json", (json.dumps(content, indent=1) + "\n").encode())
