@@ -91,11 +91,14 @@ def exported(tmp_path, data: str, *words: str) -> dict:
     return json.loads((tmp_path / "model" / "config.json").read_text())
 
 
-def test_export_notes_what_the_training_images_are_like(tmp_path, capsys):
+def test_export_notes_what_the_training_images_are_like(tmp_path, capsys, monkeypatch):
     assert (
         exported(tmp_path, "data/cars64/foreign")["familiar"]["limit"] > 0 and "--data" not in capsys.readouterr().out
     )
     assert exported(tmp_path, "gone/train")["familiar"] is None
+    monkeypatch.chdir("data/cars64/foreign")  # a checkpoint that names no data means none, not the folder at hand
+    assert exported(tmp_path, "")["familiar"] is None
+    monkeypatch.undo()
     assert "say where they are with --data" in capsys.readouterr().out
     assert exported(tmp_path, "gone/train", "--data", "data/cars64/foreign")["familiar"]["limit"] > 0
     words = ["--checkpoint", str(tmp_path / "last.ckpt"), "--out", str(tmp_path / "model"), "--data", "gone"]

@@ -107,6 +107,8 @@ def _familiar(named: str, given: Sequence[str] | None) -> dict[str, Any] | None:
     from vcgen.data.shards.files import read_index
     from vcgen.data.shards.joining import joined
 
+    if not given and not named:
+        return None
     try:
         return asdict(familiar(joined([read_index(path) for path in given or named.split(", ")])))
     except UserError:
