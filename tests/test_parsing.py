@@ -1,12 +1,14 @@
 """What Lightning users write in configurations is understood, and what Lightning refuses is one line."""
 
+import errno
+
 import pytest
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 
 from training import refusal, vcgen
-from vcgen.training.refusals import lightning_refusal, parse_refusal
+from vcgen.training.refusals import explain, lightning_refusal, parse_refusal
 
 
 def shown(capsys, config, folder, **options) -> dict:
@@ -35,6 +37,22 @@ def test_a_callback_that_lightning_refuses_ends_the_run_in_one_line(config, tmp_
     assert "Early stopping conditioned on metric `nope` which is not available" in refusal(
         capsys, vcgen("fit", config, tmp_path, **options)
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "run/a"), "choose a writable trainer.default_root_dir"),
+        (OSError(errno.ENOSPC, "No space left on device"), "choose a writable trainer.default_root_dir"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "forgotten.json"), None),
+        (OSError(errno.EMFILE, "Too many open files", "shard.tar"), "raise the limit by `ulimit -n`"),
+        (RuntimeError("Too many open files. Communication with the workers is ..."), "raise the limit by `ulimit -n`"),
+    ],
+)
+def test_the_system_s_refusals_get_the_advice_that_helps(error, words):
+    """A file that the program forgot is no matter of the run's folder: it keeps its traceback."""
+    line = explain(error)
+    assert line is None if words is None else words in line and "\n" not in line
 
 
 def test_what_lightning_raises_of_its_own_accord_is_a_refusal_and_nothing_else():

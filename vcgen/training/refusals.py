@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from vcgen.errors import FULL, UserError
+from vcgen.errors import CLOSED, FULL, UserError
 from vcgen.optim.sharding import OTHER_OPTIMIZER
 
 #: Lines of jsonargparse's messages that repeat the input or describe Python types instead of the mistake.
@@ -50,7 +50,9 @@ def user_errors(command: str, nodes: int = 1) -> Iterator[None]:
     except (MisconfigurationException, OmegaConfBaseException) as error:
         raise UserError(" ".join(str(error).split())) from error
     except OSError as error:
-        if error.filename is None and error.errno not in FULL:
+        if line := process_refusal(str(error)):
+            raise UserError(line) from error
+        if error.errno not in FULL and (error.filename is None or error.errno not in CLOSED):
             raise
         place = f"{error.filename}: " if error.filename else ""
         raise UserError(
@@ -123,7 +125,9 @@ def worker_refusal(message: str) -> str:
 
 
 def process_refusal(message: str) -> str | None:
-    """The line for a run that has lost one of its loader processes; None for any other message."""
+    """The line for a run that has lost a loader process, or cannot serve them; None for any other message."""
+    if "Too many open files" in message:
+        return "too many open files: raise the limit by `ulimit -n`, or lower data.num_workers"
     if found := re.search(
         r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (\w+)|exited unexpectedly)", message
     ):
