@@ -160,7 +160,12 @@ PROTOCOL = table(
 METRICS = {"psnr": real(0, 100), "ssim": real(-1.001, 1.001), "ssim_gauss": real(-1.001, 1.001)}
 RECORD = table(
     fingerprint=table(
-        model=TEXT, protocol=TEXT, data=TEXT, metrics=one_of(list(METRICS)), features_=rows(anything_written)
+        model=TEXT,
+        protocol=TEXT,
+        data=TEXT,
+        metrics=one_of(list(METRICS)),
+        features_=rows(anything_written),
+        weights_=mapping(TEXT, TEXT),
     ),
     object=KEY,
     group=NAME,

@@ -14,6 +14,7 @@ from vcgen.evaluation.baselines import CopyInput, MeanImage
 from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.results import collect, load_results
 from vcgen.evaluation.runner import Origin, evaluate_system
+from vcgen.metrics.base import Column, Metric
 
 
 @pytest.fixture
@@ -137,6 +138,28 @@ def test_results_of_another_protocol_or_model_are_refused_unless_overwritten(sha
         run(shards, tmp_path / "out", **other)
     results, _ = run(shards, tmp_path / "out", settings=replace(SETTINGS, overwrite=True), **other)
     assert numbers(load_results(tmp_path / "out"))[0] == numbers(results)[0]
+
+
+class Brightness(Metric):
+    """A metric with weights: those of a file."""
+
+    name, column = "brightness", Column("brightness", "mean", higher_is_better=True, low=0.0, high=9.0)
+
+    def __init__(self, weight: float):
+        self.weight, self.sha256 = weight, f"hash of {weight}"
+
+    def __call__(self, prediction, truth):
+        return self.weight * prediction.mean((1, 2, 3))
+
+
+def test_results_of_other_weights_of_a_metric_are_refused(shards, tmp_path):
+    """They would be taken for those of the new ones, whose hash the results name."""
+    first, second = (replace(SETTINGS, further=(Brightness(weight),)) for weight in (1.0, 2.0))
+    found, _ = run(shards, tmp_path / "out", settings=first)
+    with pytest.raises(UserError, match=r"results of another evaluation \(other weights\)"):
+        run(shards, tmp_path / "out", settings=second)
+    twice, _ = run(shards, tmp_path / "out", settings=replace(second, overwrite=True))
+    assert twice.mean["brightness"] == pytest.approx(2 * found.mean["brightness"])
 
 
 def test_shards_of_another_size_are_refused_before_any_rendering(shards, tmp_path):

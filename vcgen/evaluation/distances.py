@@ -31,6 +31,11 @@ class Networks(dict[str, nn.Module]):
         if name not in self:
             self[name] = NETWORKS[name][0](device, offline)
 
+    @property
+    def weights(self) -> dict[str, str]:
+        """SHA-256 of their weights, by "features_NETWORK"."""
+        return {f"features_{name}": str(network.sha256) for name, network in self.items()}
+
     def features(self, images: Tensor, kind: str) -> dict[str, Tensor]:
         """Of (batch, 3, height, width) images, clamped and rounded to 8 bit first: "NETWORK.kind" -> (batch, d)."""
         pixels = (quantise(images) * 255).float()

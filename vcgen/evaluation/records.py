@@ -21,7 +21,7 @@ ADVICE = "not a record of this vcgen evaluate: delete it and run again"
 
 class Fingerprint(Struct, frozen=True, forbid_unknown_fields=True):
     """What must agree before two records may be averaged: SHA-256 of model, protocol and shard index, the metrics'
-    names, and those of the networks whose features are kept.
+    names, those of the networks whose features are kept, and SHA-256 of the weights of both.
     """
 
     model: Text
@@ -29,10 +29,18 @@ class Fingerprint(Struct, frozen=True, forbid_unknown_fields=True):
     data: Text
     metrics: tuple[str, ...]
     features: tuple[str, ...] = ()
+    weights: dict[str, Text] = {}
 
     def difference(self, other: "Fingerprint") -> str:
-        """The names of the fields that differ, for a message; "" if none does."""
-        return " and ".join(name for name in self.__struct_fields__ if getattr(self, name) != getattr(other, name))
+        """The names of the fields that differ, for a message; "" if none does. Of the weights those count that both
+        have.
+        """
+        plain = [name for name in self.__struct_fields__ if name != "weights"]
+        found = [name for name in plain if getattr(self, name) != getattr(other, name)]
+        shared = self.weights.keys() & other.weights.keys()
+        if any(self.weights[name] != other.weights[name] for name in shared):
+            found.append("weights")
+        return " and ".join(found)
 
 
 class ImageScore(Struct, frozen=True, forbid_unknown_fields=True):

@@ -109,10 +109,9 @@ def evaluate_system(
     chosen = scored(index, [(key, number) for key, number in chosen if key not in skipped], protocol)
     metrics, networks, missing = _metrics(settings, protocol, told)
     hashes = {**origin.hashes, "protocol": protocol.sha256, "data": file_sha256(data / INDEX)}
-    hashes |= {metric.name: metric.sha256 for metric in metrics.all if metric.sha256}
-    hashes |= {f"features_{name}": str(network.sha256) for name, network in networks.items()}
+    hashes |= (weights := {**metrics.weights, **networks.weights})
     parts = " ".join(origin.hashes.values()), protocol.sha256, hashes["data"]
-    fingerprint = Fingerprint(*parts, tuple(metrics.names), tuple(networks))
+    fingerprint = Fingerprint(*parts, tuple(metrics.names), tuple(networks), weights)
     records = RecordFolder(out / "records", fingerprint, settings.overwrite)
     if isinstance(system, torch.nn.Module):
         system.to(settings.device).eval()

@@ -177,6 +177,11 @@ class Metrics:
         return [metric.name for metric in self.all]
 
     @property
+    def weights(self) -> dict[str, str]:
+        """SHA-256 of the weights of those columns that have some."""
+        return {metric.name: metric.sha256 for metric in self.all if metric.sha256}
+
+    @property
     def others(self) -> dict[str, Column]:
         """The columns that are not of this package, by name."""
         own = (*COLUMNS, "lpips_vgg", "lpips_squeeze", "lpips_alex")
