@@ -70,7 +70,7 @@ def test_transmittance_is_that_of_a_homogeneous_medium(density):
     along = -(rays * eyes[:, None]).sum(-1)
     enters = along - (0.51**2 - eyes.square().sum(-1)[:, None] + along.square()).sqrt()
     expected = torch.exp(-density * ((points - eyes[:, None]).norm(dim=-1) - enters))
-    torch.testing.assert_close(field.seen(points.repeat_interleave(2, 0)), expected, atol=0.06, rtol=0)
+    torch.testing.assert_close(field.visibility(points.repeat_interleave(2, 0)), expected, atol=0.06, rtol=0)
 
 
 @torch.no_grad()

@@ -162,22 +162,22 @@ def misfit(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> str
         return ""
 
 
-def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps ``given`` from loading strictly into ``expected``, in a few words with the first names; "" when it
+def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What keeps ``found`` from loading strictly into ``expected``, in a few words with the first names; "" when it
     fits.
     """
-    both = [name for name in expected if name in given]
+    both = [name for name in expected if name in found]
     shapes = [
-        f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in both
-        if given[name].shape != expected[name].shape
+        if found[name].shape != expected[name].shape
     ]
     kinds = {
-        "missing": [name for name in expected if name not in given],
-        "unexpected": [name for name in given if name not in expected],
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
         "of another shape": shapes,
         "of another type": [
-            name for name in both if given[name].is_floating_point() != expected[name].is_floating_point()
+            name for name in both if found[name].is_floating_point() != expected[name].is_floating_point()
         ],
     }
     return "; ".join(f"{len(names)} {kind} ({first_names(names)})" for kind, names in kinds.items() if names)

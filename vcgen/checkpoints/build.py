@@ -181,12 +181,12 @@ def _call(kind: type[T], arguments: Any, defaults: dict[str, Any], plugins: Sequ
     hints = get_type_hints(kind.__init__, include_extras=True)
     if unknown := [str(name) for name in arguments if name not in list(known)[1:]]:
         raise ValueError(f"{kind.__name__} has no argument {', '.join(unknown)}")
-    given = defaults | {
+    values = defaults | {
         name: _value(hints.get(name, Any), known[name], value, plugins) for name, value in arguments.items()
     }
-    if missing := [name for name, p in list(known.items())[1:] if p.default is Parameter.empty and name not in given]:
+    if missing := [name for name, p in list(known.items())[1:] if p.default is Parameter.empty and name not in values]:
         raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}")
-    return kind(**given)
+    return kind(**values)
 
 
 def _value(hint: Any, parameter: Parameter, value: Any, plugins: Sequence[str]) -> Any:

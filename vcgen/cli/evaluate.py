@@ -158,8 +158,8 @@ def distill_in_groups(
     index = read_index(data, check=settings.on_error == "stop")
     numbers = [number for _, number in objects_of(index, settings.shard)]
     numbers = [number for number in numbers if settings.on_error == "stop" or fault_in(index, number) is None]
-    given = [(number, task.context) for number in numbers for task in tasks_of(index, number, protocol)]
-    groups = [given[i : i + together] for i in range(0, len(given), together)]
+    inputs = [(number, task.context) for number in numbers for task in tasks_of(index, number, protocol)]
+    groups = [inputs[i : i + together] for i in range(0, len(inputs), together)]
     for group in track(groups, f"distilling, {together} at a time"):
         views = [views_of(index.read(number), context, protocol, settings.device)[0] for number, context in group]
         system.distill_together(stack_views(views))

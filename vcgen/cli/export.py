@@ -99,7 +99,7 @@ def export_checkpoint(
     return folder.save(out, state, config, system.prior, half)
 
 
-def _familiar(named: str, given: Sequence[str] | None) -> dict[str, Any] | None:
+def _familiar(named: str, folders: Sequence[str] | None) -> dict[str, Any] | None:
     """What the training images are like; None where the data that the checkpoint names is not here."""
     from dataclasses import asdict
 
@@ -107,12 +107,12 @@ def _familiar(named: str, given: Sequence[str] | None) -> dict[str, Any] | None:
     from vcgen.data.shards.files import read_index
     from vcgen.data.shards.joining import joined
 
-    if not given and not named:
+    if not folders and not named:
         return None
     try:
-        return asdict(familiar(joined([read_index(path) for path in given or named.split(", ")])))
+        return asdict(familiar(joined([read_index(path) for path in folders or named.split(", ")])))
     except UserError:
-        if given:
+        if folders:
             raise
         return None
 

@@ -212,8 +212,8 @@ def _render_all(
 
     problems, most = [], getattr(system, "most_views", None)
     for _, context in shown.values():
-        if most is not None and (given := context.cameras.shape[1]) > most:
-            found = f"--cameras gives {given} input views, {arguments['model']} looks at {most}"
+        if most is not None and (count := context.cameras.shape[1]) > most:
+            found = f"--cameras gives {count} input views, {arguments['model']} looks at {most}"
             raise UserError(f"{found}: give as many images, or a model that looks at several")
     for target in shown:
         create_folder(target)

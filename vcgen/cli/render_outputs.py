@@ -124,9 +124,9 @@ def missed(system: "FieldModel | Distilled", field: Scene, context: Views, backg
     """The part of the input images' contrast that their field does not show from the inputs' own sides: mean squared
     difference of the two, over that of images and background. context: (1, n) views."""
     image = context.on(background)
-    seen = system.render(field, context.cameras, context.size, background).rgb
+    rendered = system.render(field, context.cameras, context.size, background).rgb
     contrast = (image - background).square().mean().clamp(min=1e-8)
-    return float((seen - image).square().mean() / contrast)
+    return float((rendered - image).square().mean() / contrast)
 
 
 def _warning(lost: float) -> list[str]:
@@ -189,15 +189,15 @@ def _write_mesh(
         surface = extract_mesh(field, options.resolution, options.threshold, radius)
     except UserError as error:
         return {}, [f"no mesh was written: {error}"]
-    mesh, texture, told = surface.mesh, None, ""
+    mesh, texture, look = surface.mesh, None, ""
     if options.textured:
         from vcgen.rendering.baking import bake, described, field_colors  # which no other rendering needs
 
         texture = bake(mesh, field_colors(cast(Field, field), surface.spacing), options.texture_size)
-        told = f", {described(texture)}"
+        look = f", {described(texture)}"
     for suffix in options.formats:
         path = write_mesh(target / f"mesh.{suffix}", mesh, texture)
-        colors = ", without colors" if suffix == "stl" else told
+        colors = ", without colors" if suffix == "stl" else look
         lines.append(_line(path, f"{len(mesh.faces)} triangles{colors}"))
     return {
         "threshold": surface.threshold,

@@ -148,12 +148,12 @@ def wanted(reason: str) -> str:
         if "NoneType" not in kind
     ]
     kinds += ["a whole number of 1 or more"] if "PositiveInt" in reason else []
-    given = re.search(r"(?:Got|Given) value: (.*)$|: (.+) does not conform|base 10: '(.+)'$", reason, re.MULTILINE)
+    got = re.search(r"(?:Got|Given) value: (.*)$|: (.+) does not conform|base 10: '(.+)'$", reason, re.MULTILINE)
     if not kinds:
         return " ".join(reason.split())
     choices = re.match(r"typing\.Literal\[(.*)\]", kinds[0])
     kind = f"one of {choices[1].replace(chr(39), '')}" if choices else TYPES.get(kinds[0], kinds[0])
-    return f"must be {kind}{f', not {next(filter(None, given.groups()))}' if given else ''}"
+    return f"must be {kind}{f', not {next(filter(None, got.groups()))}' if got else ''}"
 
 
 def within(
@@ -167,9 +167,9 @@ def within(
     if value is None or (math.isfinite(value) and (lowest < value < highest if strict else lowest <= value <= highest)):
         return
     least = "more than" if strict else "at least"
-    low, high, given = (number if isinstance(number, int) else f"{number:.12g}" for number in (lowest, highest, value))
+    low, high, found = (number if isinstance(number, int) else f"{number:.12g}" for number in (lowest, highest, value))
     bounds = f"be {least} {low}" if math.isinf(highest) else f"lie between {low} and {high}"
-    raise UserError(f"{option} must {bounds}{what}, not {given}")
+    raise UserError(f"{option} must {bounds}{what}, not {found}")
 
 
 def chosen(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -73,12 +73,12 @@ def features(views: Views, elevations: Tensor) -> Float[Tensor, "n 11"]:
     """Those of :data:`FEATURES` of views (n,), double precision; elevations: (n,) degrees. Of images without alpha,
     what is not white counts as the object."""
     images, alpha = views.images.double(), views.alpha
-    seen = (images.amin(1, keepdim=True) < 0.98).double() if alpha is None else alpha.double()
-    weight = seen.sum((1, 2, 3)).clamp(min=1e-3)
+    coverage = (images.amin(1, keepdim=True) < 0.98).double() if alpha is None else alpha.double()
+    weight = coverage.sum((1, 2, 3)).clamp(min=1e-3)
 
     def mean(values: Tensor) -> Tensor:
         """Over the object: (n, 1 or 3, h, w) -> (n, 1, 1, 1)."""
-        return ((values * seen).sum((1, 2, 3)) / weight)[:, None, None, None]
+        return ((values * coverage).sum((1, 2, 3)) / weight)[:, None, None, None]
 
     gray, (height, width) = images.mean(1, keepdim=True), views.size
     x = ((torch.arange(width) + 0.5) / width).expand_as(gray)
@@ -90,7 +90,7 @@ def features(views: Views, elevations: Tensor) -> Float[Tensor, "n 11"]:
         mean(images.amax(1, keepdim=True) - images.amin(1, keepdim=True)),
         mean(F.pad(gray.diff(dim=3).abs(), (1, 0))),
         mean(F.pad(gray.diff(dim=2).abs(), (0, 0, 1, 0))),
-        seen.mean((1, 2, 3), keepdim=True),
+        coverage.mean((1, 2, 3), keepdim=True),
         mean((x - mean(x)).square()).sqrt(),
         mean((y - middle).square()).sqrt(),
     ]

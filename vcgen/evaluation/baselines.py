@@ -34,9 +34,9 @@ class CopyInput:
         chosen = self.choose(field.cameras, cameras)
         return _flat(field.on(background)[torch.arange(len(chosen))[:, None], chosen], cameras)
 
-    def choose(self, given: Cameras, cameras: Cameras) -> Tensor:
+    def choose(self, inputs: Cameras, cameras: Cameras) -> Tensor:
         """Which of the input views' cameras (batch, n) stands for each of the (batch, V): numbers (batch, V)."""
-        return torch.cdist(cameras.centers, given.centers).argmin(-1)
+        return torch.cdist(cameras.centers, inputs.centers).argmin(-1)
 
 
 class CopyNearest(CopyInput):
@@ -45,9 +45,9 @@ class CopyNearest(CopyInput):
     name = "copy the nearest input view"
     hashes = {"predictor": "copy the nearest input view, by viewing direction"}
 
-    def choose(self, given: Cameras, cameras: Cameras) -> Tensor:
+    def choose(self, inputs: Cameras, cameras: Cameras) -> Tensor:
         """The least angles between optical axes."""
-        return (cameras.c2w[..., :3, 2] @ given.c2w[..., :3, 2].mT).argmax(-1)
+        return (cameras.c2w[..., :3, 2] @ inputs.c2w[..., :3, 2].mT).argmax(-1)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def compared(rgb: Tensor, truth: Views, protocol: Protocol, where: str) -> tuple
 
 def rules(protocol: Protocol) -> dict[str, str]:
     """What results say of the rules that are not the usual ones."""
-    said = {
+    texts = {
         "alpha": {
             "binary": "coverage above one half counts as 1, else as 0, in input and true images",
             "ignore": "colors as they are stored, without regard to alpha, in input and true images",
@@ -47,4 +47,4 @@ def rules(protocol: Protocol) -> dict[str, str]:
         if protocol.crop
         else None,
     }
-    return {name: text for name, text in said.items() if text}
+    return {name: text for name, text in texts.items() if text}

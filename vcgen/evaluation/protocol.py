@@ -127,8 +127,8 @@ class Protocol:
             raise UserError(f"{where}: needs at least one context view and one target")
         if any(not isinstance(index, int) or index < 0 for views in fixed for index in views):
             raise UserError(f"{where}: view indices must be whole numbers from 0 on")
-        given, predicted = (views if isinstance(views, tuple) else () for views in (self.context, self.targets))
-        refuse_repeated(where, Task(given, predicted), self.score_context)
+        inputs, predicted = (views if isinstance(views, tuple) else () for views in (self.context, self.targets))
+        refuse_repeated(where, Task(inputs, predicted), self.score_context)
         if not 0 <= self.background <= 1:
             raise UserError(f"{where}: background {self.background} must lie in [0, 1] (1 is white)")
         if self.crop is not None:
@@ -191,9 +191,9 @@ class Protocol:
         """Raise UserError where an object gets more input views than the ``most`` that a model looks at (None: any): it
         would pass over the others.
         """
-        if most is not None and (given := self.most_context) > most:
+        if most is not None and (count := self.most_context) > most:
             raise UserError(
-                f"protocol {self.name} gives {given} input views, {model} looks at {most}: use a protocol with {most},"
+                f"protocol {self.name} gives {count} input views, {model} looks at {most}: use a protocol with {most},"
                 " or a model that looks at several, without distillation"
             )
 

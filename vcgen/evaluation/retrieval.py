@@ -63,8 +63,8 @@ def views_of(system: Any, kind: Kind, count: int, size: int) -> Tensor:
 
 def _view(system: Any, field: Field, camera: Cameras, kind: Kind, size: int) -> Tensor:
     light = None if kind == "albedo" else F.normalize(camera.centers[0] - field.center, dim=-1)
-    seen, _ = shaded_image(field, camera, (size, size), system.render_eval, Shading(kind, light, AMBIENT))
-    rgb = seen.rgb[0, 0]
+    rendering, _ = shaded_image(field, camera, (size, size), system.render_eval, Shading(kind, light, AMBIENT))
+    rgb = rendering.rgb[0, 0]
     if kind != "albedo":  # samples of no weight to speak of are not lit, and keep their color
         rgb = rgb.mean(0, keepdim=True).expand_as(rgb)
     return rgb.movedim(0, -1).clamp(0, 1)
@@ -129,6 +129,6 @@ def table(results: Mapping[str, Mapping[str, Any]], count: int) -> str:
     ]
     for name, row in results.items():
         interval = row["r_precision_interval"]
-        told = "one prompt" if interval is None else " to ".join(f"{x:.3f}" for x in interval)
-        lines.append(f"| {name} | {row['similarity']:.3f} | {row['r_precision']:.3f} | {told} |")
+        bounds = "one prompt" if interval is None else " to ".join(f"{x:.3f}" for x in interval)
+        lines.append(f"| {name} | {row['similarity']:.3f} | {row['r_precision']:.3f} | {bounds} |")
     return "\n".join(lines)

@@ -254,7 +254,7 @@ def images(
     number = [entry.key for _, entry in index.samples].index(key)
     record, tasks = index.read(number), tasks_of(index, number, protocol)
     inputs: dict[int, Tensor] = {}
-    seen: dict[int, tuple[Tensor, ...]] = {}
+    drawn: dict[int, tuple[Tensor, ...]] = {}
     for task in tasks:
         chosen = [view for view in views if view in task.targets]
         if not chosen:
@@ -263,9 +263,9 @@ def images(
             context, truth = (views_of(record, some, protocol, device) for some in (task.context, chosen))
             rendering = system.render(system.field(context), truth.cameras, truth.size, protocol.background)
         parts = zip(truth.on(protocol.background)[0].cpu(), *(part[0].float().cpu() for part in rendering), strict=True)
-        seen |= dict(zip(chosen, parts, strict=True))
+        drawn |= dict(zip(chosen, parts, strict=True))
         inputs |= dict.fromkeys(chosen, context.on(protocol.background)[0, 0].cpu())
-    true, *rendered = (torch.stack(parts) for parts in zip(*(seen[view] for view in views), strict=True))
+    true, *rendered = (torch.stack(parts) for parts in zip(*(drawn[view] for view in views), strict=True))
     return torch.stack([inputs[view] for view in views]), true, Rendering(*rendered)
 
 

@@ -48,10 +48,10 @@ def choose(
     has names). Raises UserError, which begins with ``where``, for views that it does not have, and for none.
     """
     if isinstance(context, Draw):
-        given = context.of(range(views), key, "context", where)
+        inputs = context.of(range(views), key, "context", where)
     else:
-        given = context if isinstance(context, tuple) else numbers(listed.context, names, where)
-    rest = tuple(view for view in range(views) if view not in given)
+        inputs = context if isinstance(context, tuple) else numbers(listed.context, names, where)
+    rest = tuple(view for view in range(views) if view not in inputs)
     if isinstance(targets, Draw):
         predicted = targets.of(rest, key, "target", where)
     elif isinstance(targets, tuple):
@@ -60,13 +60,13 @@ def choose(
         predicted = numbers(listed.targets, names, where)
     else:
         predicted = rest if targets == "all others" else tuple(range(views))
-    if (largest := max((*given, *predicted), default=0)) >= views:
+    if (largest := max((*inputs, *predicted), default=0)) >= views:
         raise UserError(f"{where} wants view {largest}, but it has only views 0 to {views - 1}")
-    if not given:
+    if not inputs:
         raise UserError(f"{where} gives it no input view; list one")
     if not predicted:
         raise UserError(f"{where} leaves no view to predict; give it fewer input views, or list targets")
-    return Task(given, tuple(sorted(predicted)))
+    return Task(inputs, tuple(sorted(predicted)))
 
 
 def numbers(views: Sequence[int | str], names: Sequence[str], where: str) -> tuple[int, ...]:

@@ -78,20 +78,20 @@ class EpipolarNetwork(nn.Module):
         self,
         ray: Float[Tensor, "batch rays code"],
         places: Sequence[Float[Tensor, "batch rays #views #points _"]],
-        seen: Bool[Tensor, "batch rays views points"],
+        valid: Bool[Tensor, "batch rays views points"],
     ) -> Blend:
-        """places: the parts of the places' codes; what all views or all points share has one. seen: which places a view
-        shows; others are neither attended to nor weighted."""
+        """places: the parts of the places' codes; what all views or all points share has one. valid: which places a
+        view shows; others are neither attended to nor weighted."""
         # the same as one layer of all parts, without a copy of what is shared
         parts = zip(places, self.key.weight.split(self.place, 1), strict=True)
         key = sum((F.linear(part, weight) for part, weight in parts), self.key.bias)
-        query, by_view = self.query(ray), seen.any(-1)
-        tokens = torch.cat([query[:, :, None, None].expand(-1, -1, seen.shape[2], 1, -1), key], 3)
+        query, by_view = self.query(ray), valid.any(-1)
+        tokens = torch.cat([query[:, :, None, None].expand(-1, -1, valid.shape[2], 1, -1), key], 3)
         if self.across_views is not None:
-            shown = torch.cat([by_view[..., None], seen], 3)
+            shown = torch.cat([by_view[..., None], valid], 3)
             tokens = self.across_views(tokens.transpose(2, 3), shown.transpose(2, 3)).transpose(2, 3)
-        key = self.along_line(tokens, F.pad(seen, (1, 0), value=True))[..., 1:, :]
-        of_point = masked_softmax(self.point_score(key)[..., 0], seen)
+        key = self.along_line(tokens, F.pad(valid, (1, 0), value=True))[..., 1:, :]
+        of_point = masked_softmax(self.point_score(key)[..., 0], valid)
         key = self.view_key((of_point[..., None] * key).sum(3))
         tokens = torch.cat([self.view_query(ray)[:, :, None], key], 2)
         key = self.of_views(tokens, F.pad(by_view, (1, 0), value=True))[..., 1:, :]

@@ -58,9 +58,9 @@ class FeatureField:
         self, points: Float[Tensor, "batch n 3"], directions: Float[Tensor, "batch n 3"]
     ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n channels"]]:
         """See :class:`vcgen.types.Field`. The density is zero where no view looks; nothing depends on the direction."""
-        features, seen = self.look_up(points)
+        features, visible = self.look_up(points)
         density, features = self.decoder(features)
-        return density * seen, features
+        return density * visible, features
 
     def density(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
         """(batch, n, 3) -> (batch, n)."""

@@ -97,8 +97,8 @@ class IbrScene:
         views = self.views[number]
         middles = self._scale((edges[..., 1:] + edges[..., :-1]) / 2)
         points = rays.at(middles)
-        seen = views.at(points, views.nearest(rays.origins, self.center, self.sampling.sources))
-        density, color = self.networks[number](seen, view_differences(points, rays.origins, seen.eyes))
+        samples = views.at(points, views.nearest(rays.origins, self.center, self.sampling.sources))
+        density, color = self.networks[number](samples, view_differences(points, rays.origins, samples.eyes))
         if self.sampling.interval:
             lengths = self._scale(edges).diff(dim=-1)
             density = density * lengths / lengths.mean(-1, keepdim=True).clamp(min=LITTLE)
@@ -134,10 +134,10 @@ class ViewBlending(nn.Module):
 
     def __init__(self, features: int = 32):
         super().__init__()
-        seen = 3 + features
+        width = 3 + features
         self.s = nn.Parameter(torch.tensor(0.2))
-        self.ray_dir_fc = layers(4, 16, seen, last=nn.ELU())
-        self.base_fc = layers(3 * seen, 64, IN_VIEW, last=nn.ELU())
+        self.ray_dir_fc = layers(4, 16, width, last=nn.ELU())
+        self.base_fc = layers(3 * width, 64, IN_VIEW, last=nn.ELU())
         self.vis_fc = layers(IN_VIEW, IN_VIEW, IN_VIEW + 1, last=nn.ELU())
         self.vis_fc2 = layers(IN_VIEW, IN_VIEW, 1, last=nn.Sigmoid())
         self.geometry_fc = layers(2 * IN_VIEW + 1, 64, ALONG, last=nn.ELU())
@@ -150,12 +150,12 @@ class ViewBlending(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(
-        self, seen: SourceSamples, differences: Float[Tensor, "batch rays k samples 4"]
+        self, samples: SourceSamples, differences: Float[Tensor, "batch rays k samples 4"]
     ) -> tuple[Float[Tensor, "batch rays samples"], Float[Tensor, "batch rays samples 3"]]:
         """Density >= 0 and color in [0, 1]. differences: see :func:`view_differences`."""
-        valid = seen.valid[..., None].to(seen.colors)
+        valid = samples.valid[..., None].to(samples.colors)
         count = valid.sum(2)
-        x = torch.cat([seen.colors, seen.features], -1) + self.ray_dir_fc(differences)
+        x = torch.cat([samples.colors, samples.features], -1) + self.ray_dir_fc(differences)
         weights = self.pooling_weights(differences[..., 3:], valid)
         x = self.base(pooled(x, weights), x)
         more, visible = self.vis_fc(x * weights).split([IN_VIEW, 1], -1)
@@ -167,7 +167,7 @@ class ViewBlending(nn.Module):
         density = self.out_geometry_fc(along).float() * (count > 0)
         blend = self.rgb_fc(torch.cat([x, visible, differences], -1)).float()
         blend = blend.masked_fill(valid == 0, -1e9).softmax(2)
-        return density[..., 0], (blend * seen.colors).sum(2)
+        return density[..., 0], (blend * samples.colors).sum(2)
 
     def pooling_weights(self, inner: Tensor, valid: Tensor) -> Tensor:
         """Weights of the views (batch, rays, k, samples, 1), of sum 1 where any is valid: the more alike its direction
@@ -198,11 +198,11 @@ class RayAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(ALONG, eps=1e-6)
 
     def forward(
-        self, x: Float[Tensor, "batch rays samples 16"], seen: Bool[Tensor, "batch rays samples"]
+        self, x: Float[Tensor, "batch rays samples 16"], visible: Bool[Tensor, "batch rays samples"]
     ) -> Float[Tensor, "batch rays samples 16"]:
         """Samples that no view has seen are not looked at; where that is a whole ray, its density does not count."""
         x = x + sinusoid(x)
-        looked_at = (seen | ~seen.any(-1, keepdim=True)).flatten(0, 1)[:, None, None]
+        looked_at = (visible | ~visible.any(-1, keepdim=True)).flatten(0, 1)[:, None, None]
         queries, keys, values = (
             layer(x).flatten(0, 1).unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for layer in (self.w_qs, self.w_ks, self.w_vs)

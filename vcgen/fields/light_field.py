@@ -68,19 +68,19 @@ class LightField(CodedScene):
         gradients flow (training) it is the exit's, since nothing learns from it.
         """
         with torch.autocast(rays.origins.device.type, enabled=False):  # eight bits do not tell neighboring rays apart
-            color, alpha = premultiplied(self.seen(rays.origins, rays.directions))
+            color, alpha = premultiplied(self.outputs(rays.origins, rays.directions))
             depth = rays.far
             if not torch.is_grad_enabled():
                 start, end = rays.at(torch.stack([rays.near, rays.far], -1)).unbind(-2)
                 depth = rays.near + (rays.far - rays.near) * crossing(self.shown, start, end)
         return RayRendering(color, alpha, alpha * depth, penalties={"latent": self.size})
 
-    def seen(self, origins: Tensor, directions: Tensor) -> Tensor:
+    def outputs(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Rays (batch, n, 3) in the world -> the network's outputs (batch, n, 4)."""
         *hidden, last = self.weights
         return linear(normalized_layers(pluecker(*self.local(origins, directions)), hidden), last)
 
     def shown(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Rays (batch, n, 3) in the world -> premultiplied color and opacity, (batch, n, 4)."""
-        color, alpha = premultiplied(self.seen(origins, directions))
+        color, alpha = premultiplied(self.outputs(origins, directions))
         return torch.cat([color, alpha[..., None]], -1)

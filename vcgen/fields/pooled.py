@@ -56,10 +56,10 @@ class PooledTriplanes:
         shape = self.transmittance.shape[:2]
         each = points.repeat_interleave(shape[1], 0)
         features = self.views.features(each).unflatten(0, shape)
-        weights = self.seen(each).unflatten(0, shape).clamp_min(UNSEEN)
+        weights = self.visibility(each).unflatten(0, shape).clamp_min(UNSEEN)
         return (features * (weights / weights.sum(1, keepdim=True))[..., None]).sum(1)
 
-    def seen(self, points: Float[Tensor, "views n 3"]) -> Float[Tensor, "views n"]:
+    def visibility(self, points: Float[Tensor, "views n 3"]) -> Float[Tensor, "views n"]:
         """Points (batch * n, points, 3), some for each view -> the fraction of their light that reaches its camera."""
         place = self.views.along_rays(points)[:, :, None, None]
         grid = self.transmittance.flatten(0, 1)[:, None]

@@ -94,12 +94,12 @@ def shine_on(surface: Surface, base: Tensor, lamps: Lamps = STANDARD) -> Light:
     offset = BIAS / 2 * radius * torch.stack([faces, -faces])[:, :, None]
     points = 0.75 * surface.triangles + 0.25 * surface.triangles.mean(1, keepdim=True) + offset
     normals = torch.stack([surface.normals, -surface.normals])
-    seen, total = torch.zeros(points.shape[:3]), torch.zeros(points.shape[:3])
+    open_sky, total = torch.zeros(points.shape[:3]), torch.zeros(points.shape[:3])
     for direction in _sphere(SKY_DIRECTIONS):
         weight = (normals @ direction.float()).clamp(min=0)
         total += weight
-        seen += weight * _sees(mesh, points, direction, radius)
-    sky = seen / total.clamp(min=1e-9)
+        open_sky += weight * _sees(mesh, points, direction, radius)
+    sky = open_sky / total.clamp(min=1e-9)
     suns = []
     diffuse = lamps.sky * sky[..., None] + BOUNCE * (1 - sky)[..., None] * (base.mean((0, 1)) + base) / 2
     for sun in lamps.suns:
@@ -119,7 +119,7 @@ def gloss(lamps: Lamps, normals: Tensor, to_eye: Tensor, sky: Tensor, suns: list
     """
     mu = (normals * to_eye).sum(-1).clamp(0.02, 1)
     out = (0.028 + 0.10 * (1 - mu) ** 3) * lamps.sky * sky
-    for sun, seen in zip(lamps.suns, suns, strict=False):
+    for sun, visible in zip(lamps.suns, suns, strict=False):
         aim = sun.frame()[:, 2].float()
         half = torch.nn.functional.normalize(to_eye + aim, dim=-1)
         cosine, nh, vh = (
@@ -128,7 +128,7 @@ def gloss(lamps: Lamps, normals: Tensor, to_eye: Tensor, sky: Tensor, suns: list
             (to_eye * half).sum(-1).clamp(0, 1),
         )
         lobe = ROUGHNESS**4 / (math.pi * (nh**2 * (ROUGHNESS**4 - 1) + 1) ** 2)
-        out = out + seen * sun.irradiance * lobe * (REFLECTANCE + (1 - REFLECTANCE) * (1 - vh) ** 5) * cosine / (
+        out = out + visible * sun.irradiance * lobe * (REFLECTANCE + (1 - REFLECTANCE) * (1 - vh) ** 5) * cosine / (
             4 * (mu * cosine).clamp(min=0.08)
         )
     return out

@@ -44,8 +44,8 @@ class Beside:
         """The content of a file; UserError where it is missing, elsewhere, or too long."""
         try:
             # glTF's names are those of addresses
-            given = [self.folder / text.strip().replace("\\", "/") for text in (name, unquote(name))]
-            path = next((path for path in given if path.is_file()), given[0]).resolve()
+            candidates = [self.folder / text.strip().replace("\\", "/") for text in (name, unquote(name))]
+            path = next((path for path in candidates if path.is_file()), candidates[0]).resolve()
             if not path.is_relative_to(self.folder):
                 raise UserError(f"names {name!r}, which is not in its folder")
             if not path.is_file():

@@ -76,9 +76,9 @@ def _metallic(material: Any, uv: Tensor | None, header: Header, colors: np.ndarr
 
 def _simple(material: Any, uv: Tensor | None) -> Look:
     """Of .mtl: Kd in sRGB, unless there is an image; d, or 1 - Tr, as alpha."""
-    given = getattr(material, "kwargs", {})  # trimesh's own fields have colors where the file has none
-    alpha = _fraction(given.get("d"), 1 - _fraction(given.get("tr"), 0.0))
-    kd = given.get("kd")
+    entries = getattr(material, "kwargs", {})  # trimesh's own fields have colors where the file has none
+    alpha = _fraction(entries.get("d"), 1 - _fraction(entries.get("tr"), 0.0))
+    kd = entries.get("kd")
     known = isinstance(kd, list) and len(kd) == 3
     color = to_linear(torch.tensor(kd, dtype=torch.float32).clamp(0, 1)) if known else torch.tensor(GRAY)
     color = torch.ones(3) if material.image is not None else color

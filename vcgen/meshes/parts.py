@@ -101,8 +101,8 @@ def with_normals(surface: Surface, mesh: "trimesh.Trimesh", faces: Tensor) -> Su
     surface = surface.faceted()
     if "vertex_normals" not in mesh._cache:  # trimesh would compute smooth ones, where files without mean flat faces
         return surface
-    given = torch.nn.functional.normalize(
+    stated = torch.nn.functional.normalize(
         torch.tensor(np.asarray(mesh.vertex_normals), dtype=torch.float32)[faces], dim=-1
     )
-    usable = given.isfinite().all(-1, keepdim=True) & ((given * surface.normals).sum(-1, keepdim=True) > 0)
-    return replace(surface, normals=torch.where(usable, given, surface.normals))
+    usable = stated.isfinite().all(-1, keepdim=True) & ((stated * surface.normals).sum(-1, keepdim=True) > 0)
+    return replace(surface, normals=torch.where(usable, stated, surface.normals))

@@ -13,7 +13,7 @@ from vcgen.types import Rendering
 OPAQUE = 0.9
 
 
-def agreement(images: Tensor, seen: Rendering, cameras: Cameras, tolerance: float = 0.02) -> float:
+def agreement(images: Tensor, rendering: Rendering, cameras: Cameras, tolerance: float = 0.02) -> float:
     """PSNR, in dB, between every image and the one before it on a path, moved to its camera by the scene's depth.
 
     The warping error of video (Lai et al. 2018, arXiv 1808.00449), with depth in place of optical flow. Only pixels
@@ -24,13 +24,13 @@ def agreement(images: Tensor, seen: Rendering, cameras: Cameras, tolerance: floa
 
     Args:
         images: (views, 3, height, width) in [0, 1], along the path.
-        seen: The scene at ``cameras``, (1, views, ...), of the images' size.
+        rendering: The scene at ``cameras``, (1, views, ...), of the images' size.
         cameras: (views,).
         tolerance: World units.
     """
     height, width = images.shape[-2:]
     rays = cameras[1:].rays(height, width)
-    points = rays.origins + seen.depth[0, 1:].flatten(2).transpose(1, 2) * rays.directions
+    points = rays.origins + rendering.depth[0, 1:].flatten(2).transpose(1, 2) * rays.directions
     uv, ahead = cameras[:-1].project(points)
     grid = (2 * uv - 1).unflatten(1, (height, width))
 
@@ -38,8 +38,8 @@ def agreement(images: Tensor, seen: Rendering, cameras: Cameras, tolerance: floa
         return grid_sample(values, grid, align_corners=False)
 
     distance = (points - cameras.centers[:-1, None]).norm(dim=-1).unflatten(1, (height, width))[:, None]
-    same = (earlier(seen.depth[0, :-1]) - distance).abs() <= tolerance
-    opaque = (earlier(seen.alpha[0, :-1]) > OPAQUE) & (seen.alpha[0, 1:] > OPAQUE)
+    same = (earlier(rendering.depth[0, :-1]) - distance).abs() <= tolerance
+    opaque = (earlier(rendering.alpha[0, :-1]) > OPAQUE) & (rendering.alpha[0, 1:] > OPAQUE)
     counts = (same & opaque & (ahead > 0).unflatten(1, (height, width))[:, None]).double()
     if not bool(counts.any()):
         return math.nan

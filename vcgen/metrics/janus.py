@@ -21,8 +21,8 @@ def janus(images: Tensor, alpha: Tensor) -> float:
     too: compare with the truth's own score. 0 where nothing is seen."""
     over = (images * alpha + (1 - alpha) * 0.5).double().clamp(0, 1)
     front, sides = over[:1].expand(3, -1, -1, -1), over[1:]
-    seen = (torch.maximum(alpha[:1], alpha[1:]) > 0.5).double()
-    count = seen.sum((2, 3), keepdim=True)
+    mask = (torch.maximum(alpha[:1], alpha[1:]) > 0.5).double()
+    count = mask.sum((2, 3), keepdim=True)
     if not bool((count > 0).all()):
         return 0.0
-    return float(similarity(front, sides, lambda x: (x * seen).sum((2, 3), keepdim=True) / count).mean())
+    return float(similarity(front, sides, lambda x: (x * mask).sum((2, 3), keepdim=True) / count).mean())

@@ -24,17 +24,17 @@ def further(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name not in {metric.name for metric in DEFAULT}))
 
 
-def by_name(given: Sequence[str] | None) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+def by_name(chosen: Sequence[str] | None) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
     """The words of ``--metrics``: the metrics of the user's own, and the words that are in :data:`NAMES`. Raises
     UserError for what is neither.
     """
     known = [*NAMES, *plugins.names("vcgen.metrics")]
-    for name in given or ():
+    for name in chosen or ():
         if "." not in name and name not in known:
             near = suggestion(name.lower(), known)
             raise UserError(f"there is no metric {name!r}{near}; the metrics are {', '.join(known)}")
-    others = (plugins.find(Metric, name, "vcgen.metrics") for name in given or () if name not in NAMES)
-    return tuple(others), tuple(name for name in given or () if name in NAMES)
+    others = (plugins.find(Metric, name, "vcgen.metrics") for name in chosen or () if name not in NAMES)
+    return tuple(others), tuple(name for name in chosen or () if name in NAMES)
 
 
 def load(name: str, device: torch.device | str = "cpu", offline: bool = False) -> Metric:

@@ -171,10 +171,10 @@ def hold_other_rows(optimizer: torch.optim.Optimizer, tables: Iterable[nn.Parame
         for table in tables:
             old = before.pop(table, [])  # of a step inside of a step, which Muon's is, the inner one has seen to it
             if table.grad is not None:
-                seen = table.grad.ne(0).any(1, keepdim=True)
+                touched = table.grad.ne(0).any(1, keepdim=True)
                 # at the first step the moments are new, and zero where there was no gradient
                 for part, was in zip(parts_of(table), old, strict=False):
-                    part.copy_(torch.where(seen, part, was))
+                    part.copy_(torch.where(touched, part, was))
 
     def parts_of(table: nn.Parameter) -> list[Tensor]:
         state = optimizer.state.get(table, {})

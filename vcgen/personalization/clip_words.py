@@ -29,8 +29,8 @@ def clip_probabilities(name: str, images: Tensor, words: Sequence[str], download
         clip = Clip.from_folder(name, download).to(images.device)
     except UserError as error:
         raise UserError(f"model.method.clip: {error}") from error
-    sentences, seen = [SENTENCE.format(word) for word in words], clip.embed_images(images.movedim(1, -1)).mean(0)
-    parts = [clip.embed_texts(sentences[i : i + BATCH]) @ seen for i in range(0, len(sentences), BATCH)]
+    sentences, embedding = [SENTENCE.format(word) for word in words], clip.embed_images(images.movedim(1, -1)).mean(0)
+    parts = [clip.embed_texts(sentences[i : i + BATCH]) @ embedding for i in range(0, len(sentences), BATCH)]
     return (clip.logit_scale * torch.cat(parts)).softmax(0)
 
 

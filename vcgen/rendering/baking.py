@@ -70,10 +70,10 @@ def _faces_of_texels(uv: Tensor, size: int) -> tuple[NDArray[np.int64], NDArray[
     flat = torch.cat([uv.reshape(-1, 2), torch.ones(uv.numel() // 2, 1)], 1)
     one = torch.ones(1)
     camera = Cameras(torch.eye(4)[None], torch.eye(3)[None], one / 2, 2 * one)
-    seen = rasterize(Meshes(flat, torch.arange(len(flat)).reshape(-1, 3)), camera, (size, size)).face[0].numpy()
-    distance, (row, column) = distance_transform_edt(seen < 0, return_indices=True)
+    face = rasterize(Meshes(flat, torch.arange(len(flat)).reshape(-1, 3)), camera, (size, size)).face[0].numpy()
+    distance, (row, column) = distance_transform_edt(face < 0, return_indices=True)
     texel = np.flatnonzero(distance <= GUTTER)
-    return seen[row, column].reshape(-1)[texel], texel
+    return face[row, column].reshape(-1)[texel], texel
 
 
 def _weights(corners: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -61,10 +61,10 @@ def patch_losses(
     """:func:`vcgen.rendering.ray_batches.ray_losses` on the rays of patches, and ``losses`` by name of the patches as
     images, over the ``learned`` color (3,) where there is one, else over white, as images are evaluated.
     """
-    seen, truth = shoot(scene, target, *draw_patches(scene, target, patches, generator), options, generator)
+    rendered, truth = shoot(scene, target, *draw_patches(scene, target, patches, generator), options, generator)
     behind = 1.0 if learned is None else learned
-    images = [as_images(rendering.over(behind), patches.side) for rendering in (seen, truth)]
-    colors = color_losses(seen, truth, background == "random" and target.alpha is not None, learned)
+    images = [as_images(rendering.over(behind), patches.side) for rendering in (rendered, truth)]
+    colors = color_losses(rendered, truth, background == "random" and target.alpha is not None, learned)
     return colors | {name: loss(*images) for name, loss in losses.items()}
 
 

@@ -160,9 +160,9 @@ def rasterize(
     pixels = (number >= 0).nonzero()[:, 0]
     corners = meshes.faces.index_select(0, number.index_select(0, pixels))
     shift = vertex.shift.index_select(0, pixels // (size[0] * size[1]))
-    seen = [points.index_select(0, corner + shift) for corner in corners.unbind(1)]
-    weights = barycentric(seen, _centers(pixels, size))
-    z = sum_of(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), seen, strict=True))
+    triangles = [points.index_select(0, corner + shift) for corner in corners.unbind(1)]
+    weights = barycentric(triangles, _centers(pixels, size))
+    z = sum_of(weight * corner.unbind(1)[2] for weight, corner in zip(weights.unbind(1), triangles, strict=True))
     return Raster(
         meshes,
         cameras,

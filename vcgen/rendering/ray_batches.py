@@ -28,8 +28,8 @@ def ray_losses(
     scene's first pass, where it has one; and the scene's own penalties. background: see
     :class:`vcgen.systems.nerfdiff.NerfDiff`; learned: the color (3,) of "learned".
     """
-    seen, truth = shoot(scene, target, *draw_rays(scene, target, count, generator), options, generator)
-    return color_losses(seen, truth, background == "random" and target.alpha is not None, learned)
+    rendered, truth = shoot(scene, target, *draw_rays(scene, target, count, generator), options, generator)
+    return color_losses(rendered, truth, background == "random" and target.alpha is not None, learned)
 
 
 def shoot(

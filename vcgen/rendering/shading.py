@@ -95,19 +95,19 @@ def render_shaded(
     along = rays.directions[..., None, :].expand(*middle.shape, 3).flatten(1, 2)
     density, color = field(points, along)
     density = density.reshape(middle.shape)
-    seen, weights = composite(density, color.reshape(*middle.shape, color.shape[-1]), edges)
+    rendering, weights = composite(density, color.reshape(*middle.shape, color.shape[-1]), edges)
     if not with_normals:
-        return ShadedRendering(seen, None, None, weights)
+        return ShadedRendering(rendering, None, None, weights)
     if len(points) != 1:
         raise ValueError(f"normals are rendered of one scene at a time, not of {len(points)}")
     chosen = (weights.detach().flatten() > least / options.samples).nonzero()[:, 0]
     found = normals(field, points[:, chosen], step)
     if shading.kind != "albedo":
         color = color.index_copy(1, chosen, lit(color[:, chosen], found, shading))
-        seen, weights = composite(density, color.reshape(*middle.shape, color.shape[-1]), edges)
+        rendering, weights = composite(density, color.reshape(*middle.shape, color.shape[-1]), edges)
     normal = torch.zeros_like(points).index_copy(1, chosen, found).reshape(*middle.shape, 3)
     away = (normal * rays.directions[..., None, :]).sum(-1).clamp(min=0).square()
-    return ShadedRendering(seen, (weights[..., None] * normal).sum(-2), (weights.detach() * away).sum(-1), weights)
+    return ShadedRendering(rendering, (weights[..., None] * normal).sum(-2), (weights.detach() * away).sum(-1), weights)
 
 
 def shaded_image(

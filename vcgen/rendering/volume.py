@@ -98,8 +98,10 @@ def render_rays(
     entry, leave = ray_sphere(rays, scene.center, scene.radius)
     if isinstance(scene, RayScene):
         hit = leave > entry
-        seen = scene.shoot(replace(rays, near=entry, far=leave), generator)
-        return seen._replace(rgb=seen.rgb * hit[..., None], alpha=seen.alpha * hit, depth=seen.depth * hit)
+        rendering = scene.shoot(replace(rays, near=entry, far=leave), generator)
+        return rendering._replace(
+            rgb=rendering.rgb * hit[..., None], alpha=rendering.alpha * hit, depth=rendering.depth * hit
+        )
     return _march(scene, rays, entry, leave, options, generator)
 
 

@@ -41,9 +41,9 @@ class GeNVS(NerfDiff):
         """See :meth:`NerfDiff.render_condition`; of the field's features, over 0."""
         return super().render_condition(cast(FeatureColors, field).features, cameras, size)
 
-    def starting_image(self, field: Scene, cameras: Cameras, seen: Rendering) -> Tensor:
+    def starting_image(self, field: Scene, cameras: Cameras, rendering: Rendering) -> Tensor:
         """See :meth:`NerfDiff.starting_image`; the field in color."""
-        return self.render(field, cameras, (seen.rgb.shape[-2], seen.rgb.shape[-1])).rgb
+        return self.render(field, cameras, (rendering.rgb.shape[-2], rendering.rgb.shape[-1])).rgb
 
     @torch.no_grad()
     def sample_along(
@@ -65,8 +65,8 @@ class GeNVS(NerfDiff):
         """
         known, inputs = Views(context.on(1.0), context.cameras), context.cameras.shape[1]
         for number in range(cameras.shape[1]):
-            given, camera = known[:, self.chosen(inputs, number, earlier, generator)], cameras[:, number : number + 1]
-            drawn = self.sample(given, camera, generator, None, steps, guidance_scale, strength, sampler)
+            shown, camera = known[:, self.chosen(inputs, number, earlier, generator)], cameras[:, number : number + 1]
+            drawn = self.sample(shown, camera, generator, None, steps, guidance_scale, strength, sampler)
             known = Views(torch.cat([known.images, drawn], 1), Cameras.cat([known.cameras, camera], 1))
         return known.images[:, inputs:]
 

@@ -209,8 +209,8 @@ class NerfDiff(FieldSystem):
         self.work["images"] = target.cameras.near.numel()
         flows = self.prior_options.field_gradient_from
         with torch.set_grad_enabled(torch.is_grad_enabled() and flows is not None and self.global_step >= flows):
-            seen = self.render_condition(field, target.cameras, target.size)
-        condition = self.prior.condition(seen, example.context, target.cameras.near, target.cameras.far)
+            rendering = self.render_condition(field, target.cameras, target.size)
+        condition = self.prior.condition(rendering, example.context, target.cameras.near, target.cameras.far)
         losses, times = self.prior.loss(target.on(1.0).flatten(0, 1), condition, generator)
         return losses, times / self.prior.schedule.config.num_train_timesteps
 
@@ -265,16 +265,16 @@ class NerfDiff(FieldSystem):
         if self.prior is None:
             return super().sample(context, cameras, generator)  # which says so
         field = self.field(context)
-        seen = self.render_condition(field, cameras, size or context.size)
-        condition = self.prior.condition(seen, context, cameras.near, cameras.far)
-        start = None if strength == 1 else self.starting_image(field, cameras, seen).flatten(0, 1)
+        rendering = self.render_condition(field, cameras, size or context.size)
+        condition = self.prior.condition(rendering, context, cameras.near, cameras.far)
+        start = None if strength == 1 else self.starting_image(field, cameras, rendering).flatten(0, 1)
         return self.prior.sample(condition, generator, steps, guidance_scale, sampler, start, strength).unflatten(
             0, cameras.shape
         )
 
-    def starting_image(self, field: Scene, cameras: Cameras, seen: Rendering) -> Tensor:
-        """Images over white, from which sampling with ``strength`` below 1 starts; seen: what the prior is shown."""
-        return seen.rgb
+    def starting_image(self, field: Scene, cameras: Cameras, rendering: Rendering) -> Tensor:
+        """Images over white, from which sampling with ``strength`` below 1 starts; rendering: what the prior sees."""
+        return rendering.rgb
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``, and with a prior ``val/denoising``: its loss, mean over images. A scene has the same noise

@@ -27,8 +27,10 @@ def unwanted_callbacks(trainer: dict[str, Any]) -> tuple[type, ...]:
     """Which of vcgen's callbacks the Trainer's arguments exclude: by its switches, or by a progress bar of the
     user's.
     """
-    given = trainer.get("callbacks") or []
-    own_bar = any(isinstance(callback, ProgressBar) for callback in (given if isinstance(given, list) else [given]))
+    callbacks = trainer.get("callbacks") or []
+    own_bar = any(
+        isinstance(callback, ProgressBar) for callback in (callbacks if isinstance(callbacks, list) else [callbacks])
+    )
     if trainer["barebones"]:
         return Progress, Checkpoints, LearningRateMonitor, Speed, Samples
     excluded = {

@@ -45,9 +45,9 @@ def import_beside(words: list[str]) -> None:
     since what they name is not imported unless the user names its package.
     """
     for word, value in zip(words, [*words[1:], ""], strict=True):
-        name, _, given = word.partition("=")
+        name, _, attached = word.partition("=")
         if name in ("-c", "--config"):
-            folder = str(Path(given or value).absolute().parent)
+            folder = str(Path(attached or value).absolute().parent)
             if folder not in sys.path:
                 sys.path.append(folder)
 

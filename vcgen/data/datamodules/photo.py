@@ -53,8 +53,8 @@ class PhotoData(OneScene):
     ):
         super().__init__()
         self.images, masks = (
-            [image_in(path) for path in (given if isinstance(given, list) else [given])]
-            for given in (image, mask or [])
+            [image_in(path) for path in (names if isinstance(names, list) else [names])]
+            for names in (image, mask or [])
         )
         self.masks = masks if mask is not None else [None] * len(self.images)
         if not self.images or len(self.masks) != len(self.images):

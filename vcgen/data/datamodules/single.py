@@ -84,8 +84,8 @@ class SceneData(OneScene):
             raise UserError(f"scene {self.record.key} has views 0 to {count - 1}, no view {last}; change data.context")
         others = [i for i in range(count) if i not in self.context]
         targets = [others[i * len(others) // self.val_targets] for i in range(min(self.val_targets, len(others)))]
-        views, given = scene_views(self.record, [*self.context, *targets])[None], len(self.context)
-        self.example = Example(views[:, :given], views[:, given:], (self.record.key,))
+        views, inputs = scene_views(self.record, [*self.context, *targets])[None], len(self.context)
+        self.example = Example(views[:, :inputs], views[:, inputs:], (self.record.key,))
 
     def input_camera(self) -> InputCamera:
         """See :meth:`SceneDataModule.input_camera`: that of the scene."""

@@ -116,8 +116,8 @@ def _masks(folder: Path, images: list[Path], place: Path) -> list[Path]:
 
 def _with_bounds(settings: FolderSettings, cameras: StatedCameras, path: Path) -> FolderSettings:
     """Settings with the ray bounds of the file where no others are given."""
-    told = (("near", settings.near, cameras.near), ("far", settings.far, cameras.far))
-    if missing := [name for name, given, stated in told if given is None and stated is None]:
+    bounds = (("near", settings.near, cameras.near), ("far", settings.far, cameras.far))
+    if missing := [name for name, option, stated in bounds if option is None and stated is None]:
         wanted = " and ".join(f"--{name}, or t_{name} in the file" for name in missing)
         raise UserError(f"{path}: does not say how far rays reach; give {wanted}")
     return settings.within(cameras.near or 0.0, cameras.far or 0.0)

@@ -125,11 +125,11 @@ def hold_lock(partial: Path) -> BinaryIO:
 
 def refuse_equal_keys(scenes: list[SceneFolder]) -> None:
     """Raise UserError where two folders would get one key."""
-    seen: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for scene in scenes:
-        if scene.key in seen:
-            raise UserError(f"{scene.folder} and {seen[scene.key]} would both be called {scene.key!r}; rename one")
-        seen[scene.key] = scene.folder
+        if scene.key in folders:
+            raise UserError(f"{scene.folder} and {folders[scene.key]} would both be called {scene.key!r}; rename one")
+        folders[scene.key] = scene.folder
 
 
 def make_plans(scenes: list[SceneFolder], settings: Settings, converter: str, samples_per_shard: int) -> list[Plan]:

@@ -182,10 +182,10 @@ def _example(results: Results, label: str, entry: dict[str, Any], render_views: 
 
 def depth_panel(depth: Tensor, alpha: Tensor) -> NDArray[np.uint8]:
     """Depth (height, width) as colors over the range that is seen; white where nothing is, or all is equally far."""
-    seen = depth[alpha > 0.5]
-    if len(seen) == 0 or seen.max() == seen.min():
+    visible = depth[alpha > 0.5]
+    if len(visible) == 0 or visible.max() == visible.min():
         return np.full((*depth.shape, 3), 255, np.uint8)
-    return depth_image(depth.numpy(), float(seen.min()), float(seen.max()), alpha.numpy())
+    return depth_image(depth.numpy(), float(visible.min()), float(visible.max()), alpha.numpy())
 
 
 def data_address(pixels: NDArray[np.uint8]) -> str:

@@ -158,8 +158,8 @@ class Distillation(nn.Module):
         if options.samples is not None:
             render = replace(render, samples=options.samples)
         virtual = ray_losses(field, Views(images, self.cameras), options.rays // options.views, render, generator)
-        given = ray_losses(field, self.context, options.input_rays, render, generator, self.system.background)
-        losses = {"virtual": virtual["rgb"], "input": options.input_weight * given["rgb"]}
+        known = ray_losses(field, self.context, options.input_rays, render, generator, self.system.background)
+        losses = {"virtual": virtual["rgb"], "input": options.input_weight * known["rgb"]}
         return losses | self.guidance.losses(generator)
 
     @torch.no_grad()
@@ -193,8 +193,8 @@ class Distillation(nn.Module):
 
     def condition_on(self, field: Scene) -> Condition:
         """What the prior is told about the virtual views."""
-        seen = self.system.render_condition(field, self.cameras, self.context.size)
-        return self.prior.condition(seen, self.context, self.cameras.near, self.cameras.far)
+        rendering = self.system.render_condition(field, self.cameras, self.context.size)
+        return self.prior.condition(rendering, self.context, self.cameras.near, self.cameras.far)
 
 
 def virtual_cameras(camera: Cameras, center: Tensor, count: int, elevations: tuple[float, float]) -> Cameras:

@@ -103,15 +103,15 @@ class MeshRefine(TextTo3D):
     def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """The mesh as it is now, from cameras (batch, views); ``field`` only colors it."""
         with torch.autocast(self.device.type, enabled=False):
-            seen, _ = self.scene.draw(self.scene.mesh(), cameras.reshape(-1), size, background=background)
-        return Rendering(*(part.unflatten(0, cameras.shape) for part in seen))
+            rendering, _ = self.scene.draw(self.scene.mesh(), cameras.reshape(-1), size, background=background)
+        return Rendering(*(part.unflatten(0, cameras.shape) for part in rendering))
 
     def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
         """Image and normals of the mesh from a camera (1,), as of :func:`vcgen.rendering.shading.shaded_image`."""
         with torch.autocast(self.device.type, enabled=False):
-            seen, raster = self.scene.draw(self.scene.mesh(), camera, size)
+            rendering, raster = self.scene.draw(self.scene.mesh(), camera, size)
             normals = raster.image(raster.normals(smooth=True) / 2 + 0.5, 1.0)
-        return Rendering(*(part[None] for part in seen)), normals[None]
+        return Rendering(*(part[None] for part in rendering)), normals[None]
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Of the guidance, "sds", as ``sds_reduction`` says; "consistency": 1 - cos of two faces, mean over edges."""

@@ -73,8 +73,8 @@ class RealFusion(TextTo3D):
         learned: Path | None = None,
         empty_below: Positive = 0.05,
     ):
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__(**given)
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__(**arguments)
         self.monitor = SceneMonitor("weights.mask or the blob", "raise weights.mask")
 
     def use_reference(self, view: Views) -> None:
@@ -94,13 +94,13 @@ class RealFusion(TextTo3D):
         options = self.options
         rays, pixels = draw_rays(field, photo, options.reference_rays, generator)
         rays = rays[0]
-        seen = render_shaded(field, rays, self.render_options, Shading(), generator, with_normals=False).rays
+        rendering = render_shaded(field, rays, self.render_options, Shading(), generator, with_normals=False).rays
         truth = gather_pixels(photo, pixels)
         # The network must not learn the photo's error away.
         behind = self.background(rays.directions).detach() if options.background == "network" else None
         return {
-            "rgb": squared_error(seen, truth, options.background == "random", behind),
-            "mask": (seen.alpha - truth.alpha).square().mean(),
+            "rgb": squared_error(rendering, truth, options.background == "random", behind),
+            "mask": (rendering.alpha - truth.alpha).square().mean(),
         }
 
     def validation_step(self, example: Example, batch_index: int) -> None:

@@ -52,12 +52,12 @@ def condition_of(
 
 
 def losses_of_views(
-    guidance: Guidance, seen: list[ShadedRendering], texts: list[str], progress: float, generator: torch.Generator
+    guidance: Guidance, views: list[ShadedRendering], texts: list[str], progress: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Those of a guidance that is shown "views"; they are square."""
-    size = round(seen[0].rays.alpha.shape[-1] ** 0.5)
-    color = torch.cat([one.rays.rgb.mT for one in seen]).unflatten(-1, (size, size))
-    alpha = torch.cat([one.rays.alpha[:, None] for one in seen]).unflatten(-1, (size, size))
+    size = round(views[0].rays.alpha.shape[-1] ** 0.5)
+    color = torch.cat([one.rays.rgb.mT for one in views]).unflatten(-1, (size, size))
+    alpha = torch.cat([one.rays.alpha[:, None] for one in views]).unflatten(-1, (size, size))
     with torch.autocast(color.device.type, enabled=False):
         return guidance.view_losses(color, alpha, texts, progress, generator)
 

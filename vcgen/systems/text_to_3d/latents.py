@@ -37,9 +37,9 @@ def require_size(options: TextTo3DOptions, prior: TextPrior) -> None:
 
 def latent_views(field: Field, cameras: Cameras, side: int, options: RenderOptions, behind: nn.Module) -> Rendering:
     """Latents (batch, views, 4, side, side) that cameras (batch, views) see, over the learned background."""
-    seen = render_image(field, cameras, (side, side), options, 0.0)
+    rendering = render_image(field, cameras, (side, side), options, 0.0)
     far = behind(cameras.rays(side, side).directions).mT.unflatten(-1, (side, side))
-    return seen._replace(rgb=seen.rgb + (1 - seen.alpha) * far)
+    return rendering._replace(rgb=rendering.rgb + (1 - rendering.alpha) * far)
 
 
 def decode(latents: Tensor, prior: TextPrior) -> Tensor:
@@ -48,18 +48,18 @@ def decode(latents: Tensor, prior: TextPrior) -> Tensor:
     return to_unit(images).unflatten(0, latents.shape[:2])
 
 
-def in_colors(seen: Rendering, latents: Rendering, prior: TextPrior, background: float) -> Rendering:
-    """A rendering of a field of latents as an image over a gray level: decoded latents where ``seen`` is opaque.
+def in_colors(rendering: Rendering, latents: Rendering, prior: TextPrior, background: float) -> Rendering:
+    """A rendering of a field of latents as an image over a gray level: decoded latents where ``rendering`` is opaque.
 
-    seen: of the size that is wanted; latents: the same views, see :func:`latent_views`.
+    rendering: of the size that is wanted; latents: the same views, see :func:`latent_views`.
     """
     images = decode(latents.rgb, prior)
-    size = seen.alpha.shape[-2:]
+    size = rendering.alpha.shape[-2:]
     if images.shape[-2:] != size:
         images = F.interpolate(images.flatten(0, 1), size, mode="bilinear", antialias=True).unflatten(
             0, latents.rgb.shape[:2]
         )
-    return seen._replace(rgb=images * seen.alpha + (1 - seen.alpha) * background)
+    return rendering._replace(rgb=images * rendering.alpha + (1 - rendering.alpha) * background)
 
 
 @torch.no_grad()

@@ -153,16 +153,16 @@ class TextTo3D(FieldSystem):
     def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`: over a gray level, whatever the background of training is."""
         with torch.autocast(self.device.type, enabled=False):
-            seen = render_image(field, cameras, size, self.render_eval, background)
-            return self.decoded(cast(Field, field), cameras, seen, background) if self.scene.latent else seen
+            rendering = render_image(field, cameras, size, self.render_eval, background)
+            return self.decoded(cast(Field, field), cameras, rendering, background) if self.scene.latent else rendering
 
-    def decoded(self, field: Field, cameras: Cameras, seen: Rendering, background: float = 1.0) -> Rendering:
+    def decoded(self, field: Field, cameras: Cameras, rendering: Rendering, background: float = 1.0) -> Rendering:
         """A rendering of latents, by cameras (1, views), as images. Raises UserError without the prior, as of a model
         folder.
         """
         if "text_prior" not in vars(self):
             raise UserError("latents are shown by their prior, which is not here: use field/ in the run's folder")
-        return in_colors(seen, self.latents(field, cameras), self.text_prior, background)
+        return in_colors(rendering, self.latents(field, cameras), self.text_prior, background)
 
     def latents(self, field: Field, cameras: Cameras) -> Rendering:
         """What cameras (1, views) see of a scene of latents, at the prior's size."""
@@ -179,8 +179,8 @@ class TextTo3D(FieldSystem):
     def shaded(self, field: Field, camera: Cameras, size: tuple[int, int]) -> tuple[Rendering, Tensor]:
         """Image and normals from a camera (1,), see :func:`vcgen.rendering.shading.shaded_image`."""
         with torch.autocast(self.device.type, enabled=False):
-            seen, normals = shaded_image(field, camera, size, self.render_eval)
-            return (self.decoded(field, camera[None], seen) if self.scene.latent else seen), normals
+            rendering, normals = shaded_image(field, camera, size, self.render_eval)
+            return (self.decoded(field, camera[None], rendering) if self.scene.latent else rendering), normals
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Those of the weights, see :mod:`vcgen.losses.scene`, which states their reductions."""
@@ -193,13 +193,13 @@ class TextTo3D(FieldSystem):
             if self.global_step % self.options.refresh_every == 0:
                 self.occupancy.refresh(self.whole_field, generator)
             losses = self.reference_losses(example, generator)
-            cameras, seen, images = self.random_views(self.field(example.context), progress, generator)
-            losses |= self.regularizers(seen)
+            cameras, views, images = self.random_views(self.field(example.context), progress, generator)
+            losses |= self.regularizers(views)
         if self.weights.sds:
             if self.guidance.shown == "views":
                 words = guided.words_of(cameras, self.reference.cameras[0], self.scene.center)
                 texts = list(map(self.prompt.of, words))
-                losses |= guided.losses_of_views(self.guidance, seen, texts, progress, generator)
+                losses |= guided.losses_of_views(self.guidance, views, texts, progress, generator)
             else:
                 losses["sds"] = self.distill(images, cameras, progress, generator)
             losses |= self.guidance.losses(generator)
@@ -213,16 +213,16 @@ class TextTo3D(FieldSystem):
         self, field: Field, progress: float, generator: torch.Generator
     ) -> tuple[Cameras, list[ShadedRendering], Tensor]:
         """Cameras (views,), what they see lit, and images (views, 3, size, size) in [0, 1], or latents of the prior."""
-        cameras, seen, images = [], [], []
+        cameras, views, images = [], [], []
         sphere, around = (self.scene.center, self.scene.radius), value_at(self.options.around, progress)
         for _ in range(self.options.views):
             camera = random_cameras(self.reference.cameras[0], *sphere, self.viewpoints, generator, around)
             shading = draw_shading(self.options, camera.centers[0] - self.scene.center, progress, generator)
             rendering, image = self.view(field, camera, shading, generator)
             cameras.append(camera)
-            seen.append(rendering)
+            views.append(rendering)
             images.append(image)
-        return Cameras.cat(cameras), seen, torch.cat(images)
+        return Cameras.cat(cameras), views, torch.cat(images)
 
     def view(
         self, field: Field, camera: Cameras, shading: Shading, generator: torch.Generator
@@ -231,15 +231,15 @@ class TextTo3D(FieldSystem):
         size = self.options.render_size
         rays = camera.rays(size, size)
         normals = shading.kind != "albedo" or bool(self.weights.smoothness or self.weights.orientation)
-        seen = render_shaded(field, rays, self.render_options, shading, generator, normals)
+        rendering = render_shaded(field, rays, self.render_options, shading, generator, normals)
         color = draw_color(self.options, self.device, generator)
         behind = self.background(rays.directions) if color is None else color
-        return seen, seen.rays.over(behind).mT.unflatten(-1, (size, size))
+        return rendering, rendering.rays.over(behind).mT.unflatten(-1, (size, size))
 
-    def regularizers(self, seen: list[ShadedRendering]) -> dict[str, Tensor]:
+    def regularizers(self, views: list[ShadedRendering]) -> dict[str, Tensor]:
         """Losses on random views that need no prior."""
-        losses = regularizers(seen, self.weights, self.options.render_size)
-        alpha = torch.cat([view.rays.alpha for view in seen])
+        losses = regularizers(views, self.weights, self.options.render_size)
+        alpha = torch.cat([view.rays.alpha for view in views])
         self.monitored |= {"scene/opacity": alpha.detach().mean(), "scene/occupied": self.occupancy.fraction()}
         mean, bits = torch.stack([self.monitored["scene/opacity"], losses["entropy"].detach()]).tolist()
         self.monitor.watch(mean, bits, self.progress(self.global_step))
@@ -255,15 +255,15 @@ class TextTo3D(FieldSystem):
         tables, front = (self.text, self.negative), self.reference.cameras[0]
         condition, words = guided.condition_of(tables, self.prompt.perp_neg, cameras, front, self.scene.center)
         first, last = self.options.guidance_scale
-        guidance, given = self.annealed(progress), latents.detach()
+        guidance, shown = self.annealed(progress), latents.detach()
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Denoised:
             return prior.denoise(noisy, timesteps, condition, first + progress * (last - first))
 
         with torch.no_grad():
-            state, number = guidance.begin(given, generator), min(int(progress * guidance.rounds), guidance.rounds - 1)
+            state, number = guidance.begin(shown, generator), min(int(progress * guidance.rounds), guidance.rounds - 1)
             teacher = ConditionedPrior(denoise, prior.schedule, condition, cameras, tuple(map(self.prompt.of, words)))
-            result = guidance.step(number, state, given, teacher, generator)
+            result = guidance.step(number, state, shown, teacher, generator)
         self.monitored["guidance/disagreement"] = torch.as_tensor(result.disagreement)
         if self.options.decoded:
             return guided.decoded_distance(prior, images, result.targets, self.weights.sds_reduction)
