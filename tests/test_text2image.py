@@ -14,6 +14,7 @@ from training import load, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.data.captions import COLORS, Thing, all_sentences, captions, color_words, read_things, sentence
+from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.data.viewpoints import view_word
 from vcgen.diffusion.text_networks import TextPriorOptions, known_text_prior
@@ -215,6 +216,21 @@ def test_processes_must_not_wait_for_networks_whose_turn_it_is_not(config, unuse
     made._trainer = SimpleNamespace(strategy=SimpleNamespace(model=wrapped))
     with nullcontext() if unused else pytest.raises(UserError, match="set it to ddp_find_unused_parameters_true"):
         made.on_train_start()
+
+
+@torch.no_grad()
+def test_a_scene_has_the_same_noise_wherever_it_comes_in_validation(config):
+    """With two ranks the second scene is the second rank's first."""
+    init_args = yaml.safe_load(config.read_text())["model"]["init_args"]
+    made = TextToImage(init_args["captions"], OptimizerOptions(), TextPriorOptions(**init_args["sizes"]))
+    made._trainer = SimpleNamespace(global_step=made.autoencoder_steps + 1, is_global_zero=False)
+    made.log = lambda *args, **kwargs: None
+    example, found = FixedScenes(read_index("data/cars64/train"), 1, 3)[0], []
+    for place in (0, 1):
+        made.val_denoising.reset()
+        made.validation_step(example, place)
+        found.append(float(made.val_denoising.compute()))
+    assert found[0] == found[1]
 
 
 def test_every_caption_is_known_to_the_tokenizer():

@@ -3,6 +3,8 @@ with the draws of an undisturbed one, and no two processes draw the same.
 """
 
 import os
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,3 +24,10 @@ def seeded(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator
     # Mixed, because PyTorch's generator on CPUs looks at the low 32 bits of its seed alone.
     mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(mixed[0]) % 2**63)
+
+
+def of_scenes(keys: Sequence[str], device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator that belongs to a validation example, by its scenes' keys: the same each time, and on whichever
+    rank it is.
+    """
+    return torch.Generator(device).manual_seed(zlib.crc32(" ".join(keys).encode()))

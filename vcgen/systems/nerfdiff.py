@@ -2,7 +2,6 @@
 on its renderings.
 """
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from vcgen.encoders.base import Encoder, Recipe
 from vcgen.errors import UserError
 from vcgen.losses.patches import NAMES as PATCH_LOSSES, weighted
 from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.random import of_scenes
 from vcgen.rendering.patches import PatchOptions, patch_losses
 from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
@@ -282,7 +282,7 @@ class NerfDiff(FieldSystem):
         """
         field = self.field(example.context)
         if self.prior is not None:
-            noise = torch.Generator(self.device).manual_seed(zlib.crc32(" ".join(example.keys).encode()))
+            noise = of_scenes(example.keys, self.device)
             self.val_denoising.update(self.denoising_losses(field, example, noise)[0], example.weight)
             self.log("val/denoising", self.val_denoising, prog_bar=True)
         self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)

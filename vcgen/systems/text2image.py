@@ -20,6 +20,7 @@ from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
 from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.random import of_scenes
 from vcgen.schema import AtLeastOne, Count, NotNegative, Positive, Unit
 from vcgen.systems.base import Mean, System
 from vcgen.types import Example, Views
@@ -151,7 +152,7 @@ class TextToImage(System):
         """Logs ``val/denoising`` (infinite while the autoencoder trains) and ``val/reconstruction`` (dB per image
         through the code).
         """
-        images, generator = all_images(example), torch.Generator(self.device).manual_seed(batch_index)
+        images, generator = all_images(example), of_scenes(example.keys, self.device)
         decoded = self.prior.decode(self.prior.encode(to_signed(images))).clamp(-1, 1) / 2 + 0.5
         error = (decoded - images).square().mean((1, 2, 3))
         self.val_reconstruction.update(-10 * error.log10(), example.weight)

@@ -16,6 +16,7 @@ from vcgen.losses.contrastive import contrastive
 from vcgen.metrics.retrieval import ranks
 from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
+from vcgen.random import of_scenes
 from vcgen.systems.base import Mean, System
 from vcgen.systems.clip.augment import augmented
 from vcgen.systems.clip.networks import ClipOptions, new_clip
@@ -106,7 +107,7 @@ class ClipTraining(System):
         """
         views = all_views(example)
         labels, images = shown(self.things, example.keys, views), views.on(1.0).flatten(0, 1)
-        generator = torch.Generator(self.device).manual_seed(batch_index)
+        generator = of_scenes(example.keys, self.device)
         self.val_contrast.update(self.contrast(images, labels, generator), example.weight)
         embeddings = self.clip.embed_images(images.movedim(1, -1)).unflatten(0, (len(example.keys), -1))
         for place, key in enumerate(example.keys):
