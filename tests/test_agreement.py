@@ -52,6 +52,14 @@ def test_what_one_image_does_not_show_does_not_count(plane):
     assert math.isnan(agreement(images, seen._replace(alpha=torch.zeros_like(seen.alpha)), cameras))
 
 
+def test_pixels_without_depth_do_not_count(plane):
+    """Maps of depth are 0 where nothing is hit: a point in the plane of a camera that moves sideways."""
+    images, seen, cameras = plane
+    hit = (torch.arange(SIZE) >= SIZE // 2).expand_as(seen.alpha)
+    found = agreement(images, Rendering(seen.rgb, hit.float(), seen.depth * hit), cameras)
+    assert found > 60
+
+
 def test_a_depth_that_is_wrong_costs_what_it_moves(plane):
     """Half as far again, the plane moves two thirds as far from image to image: colors are read 0.07 / 3 beside."""
     images, seen, cameras = plane

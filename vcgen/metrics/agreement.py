@@ -40,8 +40,10 @@ def agreement(images: Tensor, rendering: Rendering, cameras: Cameras, tolerance:
     distance = (points - cameras.centers[:-1, None]).norm(dim=-1).unflatten(1, (height, width))[:, None]
     same = (earlier(rendering.depth[0, :-1]) - distance).abs() <= tolerance
     opaque = (earlier(rendering.alpha[0, :-1]) > OPAQUE) & (rendering.alpha[0, 1:] > OPAQUE)
-    counts = (same & opaque & (ahead > 0).unflatten(1, (height, width))[:, None]).double()
+    counts = same & opaque & (ahead > 0).unflatten(1, (height, width))[:, None]
     if not bool(counts.any()):
         return math.nan
-    error = ((earlier(images[:-1]) - images[1:]).double().square().mean(1, keepdim=True) * counts).sum() / counts.sum()
+    squares = (earlier(images[:-1]) - images[1:]).double().square().mean(1, keepdim=True)
+    # not a product: a point in a camera's plane has no place in its image, and reads NaN
+    error = torch.where(counts, squares, 0.0).sum() / counts.sum()
     return float(-10 * torch.log10(error))
