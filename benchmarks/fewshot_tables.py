@@ -35,6 +35,11 @@ def cost_table(costs: list[dict]) -> list[str]:
     ]
 
 
+def scores(row: dict) -> list[str]:
+    """PSNR and, where there were weights for it, LPIPS."""
+    return [f"{row['psnr']:.2f}"] + ([] if row["lpips"] is None else [f"{row['lpips']:.3f}"])
+
+
 def summary(rows: list[dict], costs: list[dict]) -> list[str]:
     """Markdown: a line for each method, with PSNR / LPIPS by the number of input views, and PSNR of new views of
     training cars.
@@ -52,7 +57,7 @@ def summary(rows: list[dict], costs: list[dict]) -> list[str]:
     ]
     for minutes, name in dict.fromkeys(key[:2] for key in tests):
         found = (tests.get((minutes, name, count)) for count in views)
-        cells = ["" if r is None else f"{r['psnr']:.2f} / {r['lpips']:.3f}" for r in found]
+        cells = ["" if r is None else " / ".join(scores(r)) for r in found]
         new = [f"{r['psnr']:.2f} with {count}" for (m, n, count), r in trained.items() if (m, n) == (minutes, name)]
         cost = next((c for c in costs if (c["minutes"], c["name"]) == (minutes, name)), None)
         took = ["", ""] if cost is None else [f"{cost['rendering_seconds']:.2f}", str(cost["steps"])]

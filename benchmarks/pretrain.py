@@ -131,7 +131,9 @@ def write_card(model: Path, field: Path, evaluation: Path, minutes: tuple[float 
         size=sum(path.stat().st_size for path in model.rglob("*.safetensors")) / 1e6,
         hardware=machine["gpu"] or f"{machine['cores']} cores of {machine['processor']}",
         amortized=", ".join(
-            f"{name} {mean[key]:.3f}" for name, key in (("PSNR", "psnr"), ("SSIM", "ssim"), ("LPIPS", "lpips_squeeze"))
+            f"{name} {mean[key]:.3f}"
+            for name, key in (("PSNR", "psnr"), ("SSIM", "ssim"), ("LPIPS", "lpips_squeeze"))
+            if key in mean
         ),
     )
     (model / "README.md").write_text(card)

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import common  # noqa: E402
+import fewshot_tables  # noqa: E402
 import limits  # noqa: E402
+import pretrain  # noqa: E402
 import prior_colors  # noqa: E402
 import text_to_3d  # noqa: E402
 import which_ssim  # noqa: E402
@@ -108,6 +110,17 @@ def test_forms_of_ssim_are_compared_on_two_folders_of_images(tmp_path):
     apart = rows[0]["ssim_gauss"] - rows[0]["ssim"]
     line = f"| `ssim_gauss` | {rows[0]['ssim_gauss']:.4f} | {apart:+.4f} | {apart:+.4f} to {apart:+.4f} |"
     assert line in lines and {line.count("|") for line in lines} == {5}
+
+
+def test_a_summary_and_a_model_card_do_without_lpips(tmp_path):
+    row = {"name": "pixelnerf", "minutes": 10, "views": 1, "psnr": 18.0, "ssim": 0.75, "lpips": None}
+    assert "| pixelnerf | 10 | 18.00 |" in fewshot_tables.summary([row], [])[-1]
+    for name in ("field", "model", "evaluation"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"training": {"step": 7}}')
+    (tmp_path / "evaluation" / "results.json").write_text('{"mean": {"psnr": 18.0, "ssim": 0.75}}')
+    pretrain.write_card(tmp_path / "model", tmp_path / "field", tmp_path / "evaluation", (None, None))
+    assert "PSNR 18.000, SSIM 0.750" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_the_map_of_limits_shows_what_evaluations_found(tmp_path):
