@@ -125,3 +125,17 @@ def test_copying_takes_the_nearest_of_several_views_by_place_or_by_direction(tmp
     assert means[1].keys() == {"copy the input view", "copy the nearest input view"}
     # view 5 stands next to view 4; all look in one direction
     assert means[1]["copy the input view"] > means[0]["copy the input view"] + 5
+
+
+def test_baselines_tell_neighbors_of_a_film_apart():
+    """Thirty cameras that turn by a hundredth of a degree from one to the next, and move by a thousandth of a unit, a
+    hundred from the origin.
+    """
+    turn = torch.deg2rad(torch.arange(30) * 1e-2)
+    c2w = torch.eye(4).repeat(30, 1, 1)
+    c2w[:, 0, 0] = c2w[:, 2, 2] = turn.cos()
+    c2w[:, 0, 2], c2w[:, 2, 0] = turn.sin(), -turn.sin()
+    c2w[:, 0, 3] = 100 + 1e-3 * torch.arange(30)
+    film = Cameras(c2w, pinhole(1.0).expand(30, 3, 3), torch.ones(30), torch.full((30,), 2.0))[None]
+    for baseline in (CopyInput(), CopyNearest()):
+        assert baseline.choose(film, film).tolist() == [list(range(30))]

@@ -36,7 +36,7 @@ class CopyInput:
 
     def choose(self, inputs: Cameras, cameras: Cameras) -> Tensor:
         """Which of the input views' cameras (batch, n) stands for each of the (batch, V): numbers (batch, V)."""
-        return torch.cdist(cameras.centers, inputs.centers).argmin(-1)
+        return _nearest(cameras.centers, inputs.centers)
 
 
 class CopyNearest(CopyInput):
@@ -47,7 +47,7 @@ class CopyNearest(CopyInput):
 
     def choose(self, inputs: Cameras, cameras: Cameras) -> Tensor:
         """The least angles between optical axes."""
-        return (cameras.c2w[..., :3, 2] @ inputs.c2w[..., :3, 2].mT).argmax(-1)
+        return _nearest(cameras.c2w[..., :3, 2], inputs.c2w[..., :3, 2])
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,14 @@ class MeanImage:
     def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
         """The mean image for every one of the (batch, V) cameras."""
         return _flat(self.image.to(cameras.c2w.device)[None, None], cameras)
+
+
+def _nearest(points: Tensor, others: Tensor) -> Tensor:
+    """Which of ``others`` (batch, n, 3) lies nearest to each of points (batch, V, 3): numbers (batch, V).
+
+    By differences: products, of which cosines and a fast ``cdist`` are made, do not tell near neighbors apart.
+    """
+    return (points[:, :, None] - others[:, None]).square().sum(-1).argmin(-1)
 
 
 def _flat(images: Tensor, cameras: Cameras) -> Rendering:
