@@ -121,6 +121,14 @@ def test_optimization_comes_nearer_repeats_bitwise_and_touches_no_weight(decoder
     assert error(first) < error(made.scene(torch.zeros(1, 8)))
 
 
+@both
+def test_what_a_new_scene_becomes_does_not_depend_on_others_beside_it(decoder):
+    made, views = coded(decoder, steps=5), context(3)
+    with torch.no_grad():
+        together, alone = made(views).code, [made(views[number : number + 1]).code for number in range(3)]
+    assert torch.equal(together, torch.cat(alone)) and not torch.equal(alone[0], alone[1])
+
+
 def look_at(scene, views: Views) -> torch.Tensor:
     system = NerfDiff(coded(), RenderOptions())
     with torch.no_grad():

@@ -98,17 +98,24 @@ class AutoDecoder(Encoder):
 
     def optimized(self, context: Views, start: Tensor) -> Tensor:
         """Codes (batch, code) of the objects behind ``context`` (batch, n), from ``start``; works without and inside of
-        ``torch.no_grad`` and ``torch.inference_mode``, and leaves all weights and their gradients as they are."""
+        ``torch.no_grad`` and ``torch.inference_mode``, and leaves all weights and their gradients as they are.
+
+        One after the other, each on the same random rays whatever others there are."""
+        scenes = [slice(number, number + 1) for number in range(len(start))]
+        with torch.inference_mode(False):
+            return torch.cat([self._optimized(context[one], start[one]) for one in scenes])
+
+    def _optimized(self, context: Views, start: Tensor) -> Tensor:
+        """The code (1, code) of one object."""
         device = start.device
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
             # what was made in inference mode cannot be differentiated, copies can
             context, code = context.to(device, copy=True), start.detach().clone().requires_grad_()
             generator, optimizer = torch.Generator(device).manual_seed(0), torch.optim.Adam([code], self.lr)
             for _ in range(self.steps):
                 losses = ray_losses(self.scene(code), context, self.rays, RenderOptions(), generator, "random")
                 total = torch.stack([self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
-                # the sum over scenes, so that what one becomes does not depend on how many there are
-                (code.grad,) = torch.autograd.grad(total * len(code), [code])
+                (code.grad,) = torch.autograd.grad(total, [code])
                 optimizer.step()
         return code.detach()
 
