@@ -26,7 +26,8 @@ import torch
 
 from common import ROOT, cell, days, hardware, save_results
 from vcgen.checkpoints import model_folder
-from vcgen.data.captions import COLORS, sentence
+from vcgen.data.captions import sentence
+from vcgen.data.color_names import COLORS
 from vcgen.data.input_camera import InputCamera
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior

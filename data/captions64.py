@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from vcgen.data.captions import COLORS
+from vcgen.data.color_names import COLORS
 from vcgen.data.shards.files import read_index
 from vcgen.io import write_bytes
 

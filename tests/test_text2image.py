@@ -13,7 +13,8 @@ from text_folder import CAPTIONS, tiny_folder
 from training import load, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
-from vcgen.data.captions import COLORS, Thing, all_sentences, captions, color_words, read_things, sentence
+from vcgen.data.captions import Thing, all_sentences, captions, read_things, sentence
+from vcgen.data.color_names import COLORS, color_words
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.data.viewpoints import view_word
@@ -39,6 +40,7 @@ model:
             heads: 2}
     autoencoder_steps: 2
     autoencoder_images: 2
+    recolor: 0.5
     prompts: ["a photo of a car"]
     optimizer: {lr: 1.0e-3, muon_lr: 1.0e-2, warmup_steps: 1, schedule: constant}
 checkpoint: {monitor: val/denoising, mode: min}

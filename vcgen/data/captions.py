@@ -8,26 +8,13 @@ import torch
 from msgspec import Meta, Struct
 
 from vcgen.cameras import view_angles
+from vcgen.data.color_names import COLORS, color_words
 from vcgen.data.viewpoints import VIEWS, view_word
 from vcgen.errors import UserError
 from vcgen.io import read_json
 from vcgen.schema import Key, Label
 from vcgen.types import Views
 
-#: Color words and an RGB color in [0, 1] that each stands for.
-COLORS = {
-    "red": (0.75, 0.15, 0.12),
-    "orange": (0.9, 0.5, 0.15),
-    "yellow": (0.9, 0.8, 0.25),
-    "green": (0.25, 0.6, 0.25),
-    "blue": (0.2, 0.4, 0.75),
-    "purple": (0.5, 0.3, 0.6),
-    "pink": (0.9, 0.55, 0.65),
-    "brown": (0.45, 0.3, 0.2),
-    "white": (0.92, 0.92, 0.92),
-    "gray": (0.55, 0.55, 0.55),
-    "black": (0.12, 0.12, 0.12),
-}
 ADVICE = 'give entries such as "KEY": {"names": ["taxi", "car"], "front": 0}'
 
 
@@ -122,17 +109,3 @@ def draw_captions(images: Sequence[Shown], generator: torch.Generator) -> list[C
 def captions(things: dict[str, Thing], keys: Sequence[str], views: Views, generator: torch.Generator) -> list[str]:
     """One caption per image of ``views`` (scenes, n), scene by scene. Raises UserError for a scene without entry."""
     return [caption.text for caption in draw_captions(shown(things, keys, views), generator)]
-
-
-def color_words(views: Views) -> list[str]:
-    """The word whose color most of a scene's object pixels, of all its views (scenes, n), are nearest to; "" for opaque
-    images.
-    """
-    if views.alpha is None:
-        return [""] * len(views.images)
-    words = torch.tensor(list(COLORS.values())).to(views.images.device, non_blocking=True)
-    pixels = views.images.movedim(-3, -1).flatten(1, -2)
-    nearest = (pixels[:, :, None] - words).square().sum(-1).argmin(-1)
-    votes = torch.zeros(len(pixels), len(words), device=pixels.device).scatter_add_(1, nearest, views.alpha.flatten(1))
-    names = list(COLORS)
-    return [names[best] for best in votes.argmax(1).tolist()]

@@ -2,6 +2,7 @@
 text encoder.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vcgen.cameras import Cameras
 from vcgen.data.captions import all_sentences, captions, read_things
+from vcgen.data.recoloring import recolored
 from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, known_text_prior, new_text_prior
 from vcgen.diffusion.text_prior import latents_of
@@ -50,6 +52,7 @@ class TextToImage(System):
         kl_weight: Of the mean divergence per latent number from a standard normal, beside the mean absolute error of
             images in [-1, 1].
         caption_dropout: Fraction of captions replaced by none, for classifier-free guidance, in [0, 1].
+        recolor: Fraction of the objects that are shown, and called, in another color, in [0, 1].
         min_snr: Gamma of the min-SNR loss weights (arXiv 2303.09556); null weighs all noise levels alike.
         prompts: Drawn into TensorBoard at each validation.
         half: Store the pipeline in half precision.
@@ -67,6 +70,7 @@ class TextToImage(System):
         autoencoder_images: AtLeastOne = 16,
         kl_weight: NotNegative = 1e-4,
         caption_dropout: Unit = 0.1,
+        recolor: Unit = 0.0,
         min_snr: Positive | None = None,
         prompts: tuple[str, ...] = (),
         half: bool = False,
@@ -76,7 +80,7 @@ class TextToImage(System):
         sentences = all_sentences(self.things)
         self.prior = known_text_prior(pretrained, sentences) if pretrained else new_text_prior(sentences, sizes)
         self.autoencoder_steps, self.autoencoder_images = autoencoder_steps, autoencoder_images
-        self.caption_dropout, self.min_snr = caption_dropout, min_snr
+        self.caption_dropout, self.recolor, self.min_snr = caption_dropout, recolor, min_snr
         self.prompts, self.half_precision = tuple(prompts), half
         #: Standard deviation of the autoencoder's code, a moving average while it trains; latents are divided by it.
         self.spread: Tensor
@@ -122,7 +126,10 @@ class TextToImage(System):
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses "reconstruction": mean absolute error over images in [-1, 1], and "divergence", mean over the code;
         later "denoising": mean over latents, weighted by ``min_snr``."""
-        images = all_images(example)
+        views = all_views(example)
+        if self.recolor:
+            views = recolored(views, self.recolor, generator)
+        images = over_white(views)
         self.work = {"images": len(images)}
         if self.global_step < self.autoencoder_steps:
             return self.autoencoder_losses(
@@ -130,7 +137,7 @@ class TextToImage(System):
             )
         if self.global_step == self.autoencoder_steps:
             self.set_scale()
-        return {"denoising": self.denoising(example, images, generator)}
+        return {"denoising": self.denoising(example.keys, views, generator)}
 
     def autoencoder_losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Of the first ``autoencoder_images`` of images (n, 3, H, W) in [0, 1]."""
@@ -141,23 +148,26 @@ class TextToImage(System):
         self.spread.lerp_(code.detach().float().std(), 0.05)
         return {"reconstruction": F.l1_loss(decoded, images), "divergence": posterior.kl().mean() / code[0].numel()}
 
-    def denoising(self, example: Example, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The mean denoising loss of the batch, some captions dropped."""
-        texts = captions(self.things, example.keys, all_views(example), generator)
+    def denoising(self, keys: Sequence[str], views: Views, generator: torch.Generator) -> Tensor:
+        """The mean denoising loss of views (scenes, n), some captions dropped."""
+        texts = captions(self.things, keys, views, generator)
         keep = torch.rand(len(texts), generator=generator, device=generator.device) >= self.caption_dropout
         text = self.prior.embed([text if kept else "" for text, kept in zip(texts, keep.tolist(), strict=True)])
-        return self.prior.loss(latents_of(self.prior, images, generator), text, generator, self.min_snr)[0].mean()
+        return self.prior.loss(latents_of(self.prior, over_white(views), generator), text, generator, self.min_snr)[
+            0
+        ].mean()
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/denoising`` (infinite while the autoencoder trains) and ``val/reconstruction`` (dB per image
         through the code).
         """
-        images, generator = all_images(example), of_scenes(example.keys, self.device)
+        views, generator = all_views(example), of_scenes(example.keys, self.device)
+        images = over_white(views)
         decoded = self.prior.decode(self.prior.encode(to_signed(images))).clamp(-1, 1) / 2 + 0.5
         error = (decoded - images).square().mean((1, 2, 3))
         self.val_reconstruction.update(-10 * error.log10(), example.weight)
         early = self.global_step <= self.autoencoder_steps
-        loss = torch.full((), torch.inf) if early else self.denoising(example, images, generator)
+        loss = torch.full((), torch.inf) if early else self.denoising(example.keys, views, generator)
         self.val_denoising.update(loss, example.weight)
         self.log("val/denoising", self.val_denoising, prog_bar=True)
         self.log("val/reconstruction", self.val_reconstruction, prog_bar=True)
@@ -200,6 +210,6 @@ def all_views(example: Example) -> Views:
     return Views(torch.cat([part.images for part in parts], 1), Cameras.cat([part.cameras for part in parts], 1), alpha)
 
 
-def all_images(example: Example) -> Tensor:
-    """All of an example's images over white, scene by scene: (n, 3, H, W)."""
-    return all_views(example).on(1.0).flatten(0, 1)
+def over_white(views: Views) -> Tensor:
+    """The images of views (scenes, n) over white, scene by scene: (scenes * n, 3, H, W)."""
+    return views.on(1.0).flatten(0, 1)

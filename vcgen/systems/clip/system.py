@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.data.captions import COLORS, Caption, Shown, draw_captions, read_things, sentence, shown
+from vcgen.data.captions import Caption, Shown, draw_captions, read_things, sentence, shown
+from vcgen.data.color_names import COLORS
+from vcgen.data.recoloring import recolored
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.folders import replacing_folder
@@ -17,6 +19,7 @@ from vcgen.metrics.retrieval import ranks
 from vcgen.optim.ema import averaged_weights
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.random import of_scenes
+from vcgen.schema import Unit
 from vcgen.systems.base import Mean, System
 from vcgen.systems.clip.augment import augmented
 from vcgen.systems.clip.networks import ClipOptions, new_clip
@@ -41,6 +44,7 @@ class ClipTraining(System):
         download: Let the text prior be fetched from the hub.
         sizes: Of the image encoder.
         categories: The names, among those of the captions, that validation asks for, alone and with each color.
+        recolor: Fraction of the objects that are shown, and called, in another color, in [0, 1].
         half: Store the model in half precision.
     """
 
@@ -54,10 +58,12 @@ class ClipTraining(System):
         download: bool = False,
         sizes: ClipOptions = ClipOptions(),
         categories: tuple[str, ...] = ("car",),
+        recolor: Unit = 0.0,
         half: bool = False,
     ):
         super().__init__(optimizer, {})
         self.things, self.categories, self.half_precision = read_things(captions), tuple(categories), half
+        self.recolor = recolor
         names = {name for thing in self.things.values() for name in thing.names}
         if missing := [name for name in self.categories if name not in names]:
             raise UserError(f"model.categories has {missing[0]!r}, which names nothing in {captions}; choose others")
@@ -80,6 +86,8 @@ class ClipTraining(System):
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss "contrast": InfoNCE of images and captions, one caption per image; mean over both."""
         views = all_views(example)
+        if self.recolor:
+            views = recolored(views, self.recolor, generator)
         labels = shown(self.things, example.keys, views)
         self.work = {"images": len(labels)}
         return {"contrast": self.contrast(augmented(views.reshape(-1), generator), labels, generator)}
