@@ -92,9 +92,8 @@ def main() -> int:
         "hardware": hardware(),
         "rows": rows,
     }
-    save_results(
-        "realfusion_refined" if chosen.refine else "realfusion", figures, lines, chosen.quick or chosen.unfiled
-    )
+    name = "realfusion" + "_refined" * bool(chosen.refine) + "_oracle" * (chosen.methods == ["oracle"])
+    save_results(name, figures, lines, chosen.quick or chosen.unfiled)
     print(json.dumps(figures))
     return 0
 
