@@ -6,7 +6,7 @@ of eight views of a scene among all categories in eleven colors; beside it the J
 cost. Ceiling: as many samples of the prior as there are views; floor: the scene before training. A system that was
 guided by the judge is marked: its row says nothing of what its scenes look like.
 
-  python benchmarks/text_to_3d.py --judge FOLDER          24 prompts, a minute of one core each by 4 systems: 2 hours
+  python benchmarks/text_to_3d.py                         24 prompts, a minute of one core each by 4 systems: 2 hours
   python benchmarks/text_to_3d.py --categories car seat --colors red blue --seconds 30
   python benchmarks/text_to_3d.py --quick                 one prompt, a few steps: shows only that the program works
 
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=8, help="of a scene that are judged")
     parser.add_argument("--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior")
     parser.add_argument(
-        "--judge", type=Path, default=ROOT / "data" / "pretrained" / "clip64_guide", help="a CLIP model's folder"
+        "--judge", type=Path, default=ROOT / "data" / "pretrained" / "clip64_judge", help="a CLIP model's folder"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "text_to_3d")
     parser.add_argument("--quick", action="store_true")

@@ -1,4 +1,4 @@
-"""The CLIP that ships with the repository: small, with a card, and it knows cars that it was not trained on."""
+"""The CLIPs that ship with the repository: small, with a card, and they know cars that they were not trained on."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "pretrained"
 CATEGORIES = ("car", "seat", "fish", "spaceship", "food item", "piece of furniture", "tree", "building")
 
 
-@pytest.mark.parametrize("name", ["clip64_guide"])
+@pytest.mark.parametrize("name", ["clip64_guide", "clip64_judge"])
 @torch.no_grad()
 def test_test_cars_are_called_cars(name):
     """15 cars, eight views each averaged; chance is an eighth."""
