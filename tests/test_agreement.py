@@ -52,6 +52,15 @@ def test_what_one_image_does_not_show_does_not_count(plane):
     assert math.isnan(agreement(images, seen._replace(alpha=torch.zeros_like(seen.alpha)), cameras))
 
 
+def test_the_depth_of_a_surface_that_is_not_quite_opaque_is_its_own(plane):
+    """A rendering's depth has ``far`` where light passes: at 0.95 opacity 0.1 of a world unit, so that two views would
+    seem to show different points."""
+    images, seen, cameras = plane
+    alpha = torch.tensor([1.0, 0.95] * 2)[None, :, None, None, None].expand_as(seen.alpha)
+    mixed = Rendering(seen.rgb, alpha, alpha * seen.depth + (1 - alpha) * cameras.far[:, None, None, None])
+    assert agreement(images, mixed, cameras) > 60
+
+
 def test_pixels_without_depth_do_not_count(plane):
     """Maps of depth are 0 where nothing is hit: a point in the plane of a camera that moves sideways."""
     images, seen, cameras = plane

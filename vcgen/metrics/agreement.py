@@ -29,8 +29,9 @@ def agreement(images: Tensor, rendering: Rendering, cameras: Cameras, tolerance:
         tolerance: World units.
     """
     height, width = images.shape[-2:]
+    depth = _surface(rendering, cameras)
     rays = cameras[1:].rays(height, width)
-    points = rays.origins + rendering.depth[0, 1:].flatten(2).transpose(1, 2) * rays.directions
+    points = rays.origins + depth[1:].flatten(2).transpose(1, 2) * rays.directions
     uv, ahead = cameras[:-1].project(points)
     grid = (2 * uv - 1).unflatten(1, (height, width))
 
@@ -38,7 +39,7 @@ def agreement(images: Tensor, rendering: Rendering, cameras: Cameras, tolerance:
         return grid_sample(values, grid, align_corners=False)
 
     distance = (points - cameras.centers[:-1, None]).norm(dim=-1).unflatten(1, (height, width))[:, None]
-    same = (earlier(rendering.depth[0, :-1]) - distance).abs() <= tolerance
+    same = (earlier(depth[:-1]) - distance).abs() <= tolerance
     opaque = (earlier(rendering.alpha[0, :-1]) > OPAQUE) & (rendering.alpha[0, 1:] > OPAQUE)
     counts = same & opaque & (ahead > 0).unflatten(1, (height, width))[:, None]
     if not bool(counts.any()):
@@ -47,3 +48,11 @@ def agreement(images: Tensor, rendering: Rendering, cameras: Cameras, tolerance:
     # not a product: a point in a camera's plane has no place in its image, and reads NaN
     error = torch.where(counts, squares, 0.0).sum() / counts.sum()
     return float(-10 * torch.log10(error))
+
+
+def _surface(rendering: Rendering, cameras: Cameras) -> Tensor:
+    """Depth (views, 1, height, width) of what is seen, without the part of ``far`` that a rendering of less than full
+    opacity has in its depth.
+    """
+    depth, alpha = rendering.depth[0], rendering.alpha[0]
+    return (depth - (1 - alpha) * cameras.far[:, None, None, None]) / alpha.clamp(min=OPAQUE)
