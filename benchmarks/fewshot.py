@@ -13,8 +13,8 @@ the nearest input view and against the mean training image, paired by object.
   python benchmarks/fewshot.py --quick                half a minute each of two members, one target a car: shows that it
                                                       works, not what the methods can do
 
-What is trained already, or measured, is not done again: an interrupted run goes on. --so-far reports and files what an
-interrupted run has measured, and names what it has not.
+What is trained already, or measured, is not done again: an interrupted run goes on, in the middle of a training, too.
+--so-far reports and files what an interrupted run has measured, and names what it has not.
 """
 
 import argparse
@@ -118,8 +118,9 @@ def train(run: Run) -> None:
     config, *changes = MEMBERS[run.name]
     command = [sys.executable, "benchmarks/processor_time.py", "-c", f"configs/{config}.yaml", *changes]
     options = ["--trainer.default_root_dir", run.folder / "run", "--trainer.max_time", days(run.minutes)]
+    options += ["--ckpt_path", "last"]  # a training that was interrupted goes on
     one_core = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with (run.folder / "log.txt").open("w") as log:
+    with (run.folder / "log.txt").open("a") as log:
         done = subprocess.run(
             [*command, *ALIKE, *map(str, options), "--samples.turntable", "0", "--trainer.accelerator", "cpu"],
             cwd=ROOT,
