@@ -1,6 +1,7 @@
 """Color words against the names that people gave to colors, and objects in other colors."""
 
 import colorsys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -134,6 +135,13 @@ def test_recoloring_of_none_changes_nothing_and_tints_white():
     assert torch.equal(recolored(shown, 0.0, torch.Generator()).images, shown.images)
     words = color_words(recolored(shown, 1.0, torch.Generator().manual_seed(1)))
     assert words.count("white") < 140 and set(words) >= {"red", "green", "blue", "yellow", "white"}
+
+
+def test_opaque_views_are_not_recolored():
+    """Their white background would become colored, and they have no color word."""
+    opaque = replace(views(COLORS["red"], 3), alpha=None)
+    assert torch.equal(recolored(opaque, 1.0, torch.Generator().manual_seed(0)).images, opaque.images)
+    assert color_words(opaque) == ["", "", ""]
 
 
 def test_recoloring_keeps_shading():

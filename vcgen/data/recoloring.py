@@ -16,8 +16,11 @@ TINTED = 0.5
 
 def recolored(views: Views, fraction: float, generator: torch.Generator) -> Views:
     """A ``fraction`` of the scenes of ``views`` (scenes, n), drawn at random, in other colors, all views of a scene
-    alike: hues turned by one angle, brightness to a power, and half of them multiplied by one color.
+    alike: hues turned by one angle, brightness to a power, and half of them multiplied by one color. Opaque views stay
+    as they are: their background would change, too.
     """
+    if views.alpha is None:
+        return views
     count = len(views.images)
     chosen, angle, power, tinted, hue, saturation = torch.rand(
         (6, count, 1, 1, 1), generator=generator, device=generator.device
