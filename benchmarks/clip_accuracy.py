@@ -3,8 +3,8 @@
 Each object is shown over white by eight of its views, whose embeddings are averaged; the model chooses among the
 categories, among the eleven colors of the true category, and among all categories in all colors. Objects of no category
 are left out; an object's color is the word for most of its pixels (vcgen/data/color_names.py). With --part the other
-parts of the training data are shown, whose objects a model trained with `data.part` has not seen: ten times as many as
-its run validates on.
+parts of the training data are shown, whose objects a model trained with `data.part` has not seen: hundreds, where
+its run validates on a few dozen.
 
   python benchmarks/clip_accuracy.py --clip outputs/judge/clip --part 0 2 --test data/kits64/test
   python benchmarks/clip_accuracy.py --quick           the shipped CLIP on a few test objects: shows that it works
@@ -12,6 +12,7 @@ its run validates on.
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from vcgen.data.shards.files import ShardIndex, read_index
 from vcgen.data.shards.overlap import read_families
 from vcgen.data.views import scene_views
 from vcgen.diffusion.clip import Clip
+from vcgen.errors import UserError
 from vcgen.evaluation.statistics import bootstrap_interval, mean
 from vcgen.metrics.retrieval import ranks
 from vcgen.types import Views
@@ -45,9 +47,18 @@ class Outcome:
     right: dict[str, bool]
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print and file the table."""
-    chosen = arguments()
+    try:
+        run(arguments())
+    except UserError as error:
+        print(f"clip_accuracy: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """See :func:`main`. Raises UserError for folders and parts that cannot be used."""
     data, model = settings(chosen.configs)
     clip = Clip.from_folder(str(chosen.clip))
     things, categories = read_things(ROOT / model["captions"]), model["categories"]
@@ -57,6 +68,8 @@ def main() -> None:
         found = list(judged(clip, texts, shown(index, chosen), things, categories))
         rows += [row(name, found)] if found else []
         outcomes += found
+    if not outcomes:
+        raise UserError(f"nothing here has a category and a color: {', '.join(folders(chosen, data))}")
     rows.append(row("all", outcomes))
     lines = [*table(rows), "", *confusion(outcomes, categories)]
     print("\n".join(lines))
@@ -94,6 +107,8 @@ def folders(chosen: argparse.Namespace, data: dict[str, Any]) -> dict[str, Shard
     found = {folder: read_index(ROOT / folder) for folder in chosen.test}
     if chosen.part:
         number, parts = chosen.part
+        if not 0 <= number < parts:
+            raise UserError(f"--part {number} {parts}: give the number of the part, from 0, and how many there are")
         families = [family for path in data["families"] for family in read_families(ROOT / path)]
         for folder, count in zip(data["train"], data["hold_out"], strict=True):
             name = f"{Path(folder).parent.name} {Path(folder).name}"
@@ -128,6 +143,8 @@ def judged(
 ) -> Iterator[Outcome]:
     """What the model makes of each object that has a category and a color."""
     for key, group, views in objects:
+        if key not in things:
+            raise UserError(f"scene {key} has no caption: give --configs whose captions name it")
         category = next((n for n, name in enumerate(categories) if name in things[key].names), None)
         word = color_words(views)[0]
         if category is None or not word:
@@ -176,4 +193,4 @@ def confusion(outcomes: Sequence[Outcome], categories: Sequence[str]) -> list[st
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
