@@ -16,8 +16,7 @@ LUMA = (0.299, 0.587, 0.114)
 def gmsd(prediction: Tensor, truth: Tensor) -> Tensor:
     """As the authors' program: the standard deviation (n - 1) over all places of the similarity of gradient magnitudes
     (Prewitt, zero padding) of luma at half the resolution. Two (batch, 3, height, width) stacks in [0, 1] -> (batch,),
-    0 for equal images. Raises UserError where there is one place only, which has no deviation (the authors' program
-    says 0, whatever the images).
+    0 for equal images. Raises UserError where there is one place only, which has no deviation.
     """
     if max(truth.shape[-2:]) < 3:
         found = f"GMSD needs images with a side of at least 3 pixels, they are {tuple(truth.shape[-2:])}"
