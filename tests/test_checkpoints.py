@@ -1,6 +1,7 @@
 """Checkpoint files: whole or absent, checked when written and when read, and what a run refuses to go on from."""
 
 import errno
+import io
 import os
 import re
 import resource
@@ -73,6 +74,25 @@ def test_a_refusal_in_the_middle_of_the_file_is_told_from_torchs_own_errors(file
     with pytest.raises(RuntimeError, match="of the program"):
         files.save_checkpoint({"bad": Unsavable()}, path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_ctrl_c_in_the_middle_of_the_file_stays_ctrl_c(files, tmp_path, monkeypatch):
+    """Lightning ends a run in order on KeyboardInterrupt; torch.save makes a RuntimeError of it, too."""
+    path = tmp_path / "last.ckpt"
+    files.save_checkpoint(content(1), path)
+    monkeypatch.setattr("vcgen.checkpoints.files.open", Interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        files.save_checkpoint(content(2), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"] and number_in(path) == 1
+
+
+class Interrupted(io.FileIO):
+    """A file at whose first write of a tensor the user presses Ctrl-C."""
+
+    def write(self, data) -> int:
+        if len(data) > 100_000:
+            raise KeyboardInterrupt
+        return super().write(data)
 
 
 class Unsavable:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -17,6 +17,7 @@ from vcgen.io import check, replacing
 from vcgen.tensors import mismatch
 from vcgen.terminal import one_line
 
+E = TypeVar("E", bound=BaseException)
 #: Of what a checkpoint holds beside weights. 1 (without a number): the data position is one integer; 2: an epoch and a
 #: number of scenes.
 FORMAT = 2
@@ -40,7 +41,7 @@ class CheckpointFiles(TorchCheckpointIO):
         What is read back comes from the disk where the system lets go of its copy in memory, as Linux does for local
         disks when asked. That the drive has written its own cache, and will hold it, no program can see. Raises
         UserError when the disk refuses or holds something else than was written; the file of that name then is what it
-        was."""
+        was, as it is after Ctrl-C."""
         path = Path(path)
         try:
             with replacing(path, flush=True) as temporary:
@@ -55,7 +56,9 @@ class CheckpointFiles(TorchCheckpointIO):
                         " looked at"
                     )
         except (OSError, RuntimeError) as error:
-            cause = os_error(error)
+            if interrupt := behind(error, KeyboardInterrupt):
+                raise interrupt from None
+            cause = behind(error, OSError)
             if cause is None:
                 raise
             raise UserError(
@@ -92,9 +95,11 @@ def forget(descriptor: int) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def os_error(error: BaseException | None) -> OSError | None:
-    """The system's refusal behind an exception: torch's writer raises a RuntimeError of its own in its place."""
-    while error is not None and not isinstance(error, OSError):
+def behind(error: BaseException | None, kind: type[E]) -> E | None:
+    """The system's refusal, or Ctrl-C, behind an exception: torch's writer, when it is cut short, raises a RuntimeError
+    of its own in its place.
+    """
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
 
