@@ -15,60 +15,28 @@ What has been fitted is kept in --out and not done again. See benchmarks/README.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from common import ROOT, cell, days, hardware, save_results
-from vcgen.checkpoints import model_folder
+from common import ROOT, cell, hardware, save_results
+from text_scenes import CATEGORIES, SYSTEMS, Budget, Scene, fit, looks, thing
 from vcgen.data.captions import sentence
 from vcgen.data.color_names import COLORS
-from vcgen.data.input_camera import InputCamera
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.evaluation.retrieval import Score, scores_of
 from vcgen.evaluation.statistics import bootstrap_interval, mean
 from vcgen.metrics.janus import AZIMUTHS, janus
-from vcgen.rendering.volume import render_image
 
-#: What toys64 was trained on, by the names of its captions.
-CATEGORIES = "car", "seat", "fish", "spaceship", "food item", "tree", "piece of furniture", "building"
-#: How captions, and so prompts, begin.
-PHOTO = "a photo of "
-#: System -> what lies on configs/dreamfusion.yaml.
-SYSTEMS = {"dreamfusion": (), "sjc": ("sjc",), "dreamfields": ("dreamfields",), "prolificdreamer": ("prolificdreamer",)}
-#: The CLIP model that guides a system.
-GUIDES = {"dreamfields": "clip64_guide"}
 HEADINGS = ("system", "R-precision", "textureless", "CLIP similarity", "janus", "s / scene", "steps", "GB")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A scene of a system, and what fitting it cost: processor seconds with start and images, steps, peak bytes."""
-
-    system: str
-    thing: str
-    folder: Path
-    seconds: float
-    steps: int
-    peak: int
-
-    @property
-    def prompt(self) -> str:
-        """As the judge is asked."""
-        return PHOTO + self.thing
 
 
 def main() -> None:
     """Fit what is missing, judge, then print and file the table."""
     chosen = arguments()
     things = [thing(category, color) for category in chosen.categories for color in chosen.colors]
-    scenes = [fit(system, name, chosen) for system in chosen.systems for name in things]
+    budget = Budget(chosen.seconds, chosen.prior, chosen.out, chosen.quick)
+    scenes = [fit(SYSTEMS[system], name, budget) for system in chosen.systems for name in things]
     known = [sentence(category, color) for category in CATEGORIES for color in COLORS]
     known += [prompt for prompt in dict.fromkeys(scene.prompt for scene in scenes) if prompt not in known]
     clip = Clip.from_folder(str(chosen.judge))
@@ -104,51 +72,10 @@ def arguments() -> argparse.Namespace:
     return chosen
 
 
-def thing(category: str, color: str) -> str:
-    """What a run is told: "a red car"."""
-    return sentence(category, color).removeprefix(PHOTO)
-
-
-def fit(system: str, name: str, chosen: argparse.Namespace) -> Scene:
-    """Fit a scene that is not there yet, in a process of its own on one core, by its processor time."""
-    length = "few" if chosen.quick else f"{chosen.seconds:g}s"
-    out = chosen.out / f"{system}_{length}" / name.replace(" ", "_")
-    record = out / "record.json"
-    if not record.is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        print(f"{system}: {name}", file=sys.stderr, flush=True)
-        record.write_text(json.dumps(fitted(system, name, out, chosen)))
-    return Scene(system, name, out / "field", **json.loads(record.read_text()))
-
-
-def fitted(system: str, name: str, out: Path, chosen: argparse.Namespace) -> dict[str, float]:
-    """Run it; returns its cost. The program ends with a line where it fails."""
-    configs = [f"configs/{stem}.yaml" for stem in ("dreamfusion", *SYSTEMS[system])]
-    command = [sys.executable, "benchmarks/processor_time.py", *(word for path in configs for word in ("-c", path))]
-    limit = ["--trainer.max_steps", "3"] if chosen.quick else ["--trainer.max_steps", "-1"]
-    limit += ["--trainer.val_check_interval", "3" if chosen.quick else "1000000"]
-    limit += [] if chosen.quick else ["--trainer.max_time", days(chosen.seconds / 60)]
-    prior = [] if system in GUIDES else ["--model.prior", str(chosen.prior)]
-    plain = ["--model.outcome.frames", "0", "--model.outcome.mesh_resolution", "0", "--trainer.accelerator", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    log = out / "log.txt"
-    told = ["--data.prompt", name, "--trainer.default_root_dir", str(out)]
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*command, *told, *limit, *prior, *plain], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-        )
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"text_to_3d: fitting {name} by {system} failed; see {log}")
-    steps = torch.load(out / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["global_step"]
-    return {"seconds": used.ru_utime + used.ru_stime, "steps": steps, "peak": used.ru_maxrss * 1024}
-
-
 def row(name: str, scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace) -> dict:
     """The figures of a system."""
     found = judged(scenes, known, clip, chosen)
-    faces = [side_by_side(scene) for scene in scenes]
+    faces = [janus(*looks(scene.folder, AZIMUTHS, 64)) for scene in scenes]
     scored = {**summary("", found["colored"]), **summary("_textureless", found["textureless"])}
     return {
         "name": name,
@@ -158,7 +85,7 @@ def row(name: str, scenes: Sequence[Scene], known: list[str], clip: Clip, chosen
         "seconds": mean([scene.seconds for scene in scenes]),
         "steps": mean([float(scene.steps) for scene in scenes]),
         "peak_gb": max(scene.peak for scene in scenes) / 1e9,
-        "guided_by_judge": GUIDES.get(name) == chosen.judge.name,
+        "guided_by_judge": SYSTEMS[name].guide == chosen.judge.name,
         "scenes": {scene.thing: found["colored"][i].found for i, scene in enumerate(scenes)},
     }
 
@@ -175,7 +102,7 @@ def judged(
 ) -> dict[str, list[Score]]:
     """See :func:`vcgen.evaluation.retrieval.scores_of`."""
     found: dict[str, list[Score]] = {}
-    named = {str(scene.folder): scene.prompt for scene in scenes}
+    named = {str(scene.folder / "field"): scene.prompt for scene in scenes}
     for kind, score in scores_of(named, known, clip, prior, chosen.views):
         found.setdefault(kind, []).append(score)
     return found
@@ -189,20 +116,6 @@ def summary(suffix: str, scores: Sequence[Score]) -> dict:
         f"r_precision{suffix}_interval": bootstrap_interval(found, prompts),
         f"similarity{suffix}": mean([score.similarity for score in scores]),
     }
-
-
-@torch.no_grad()
-def side_by_side(scene: Scene) -> float:
-    """The Janus score of a scene's four sides, 64 px."""
-    system = model_folder.load(scene.folder)
-    camera = InputCamera.of(system.config)
-    around = camera.cameras(list(AZIMUTHS), camera.elevation)
-    seen = [
-        render_image(system.encoder.scene(), around[i : i + 1][None], (64, 64), system.render_eval) for i in range(4)
-    ]
-    alpha = torch.cat([one.alpha[0] for one in seen])
-    color = torch.cat([one.rgb[0] for one in seen]) - (1 - alpha)
-    return janus((color / alpha.clamp(min=1e-3)).clamp(0, 1), alpha)
 
 
 def table(rows: list[dict], things: int, known: int, chosen: argparse.Namespace) -> list[str]:
