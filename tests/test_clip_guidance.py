@@ -59,6 +59,11 @@ def test_the_color_of_a_linear_score_pulls_by_its_weights():
     torch.testing.assert_close(color.grad, (-Linear.direction[:, None, None] / 32).expand(2, 3, 4, 4))
 
 
+def test_a_crop_has_a_pixel_at_least():
+    color, alpha = torch.rand(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
+    assert linear(crop=0.05).view_losses(color, alpha, ["a"], 0.0, noise())["clip"].isfinite()
+
+
 def test_the_background_shows_as_far_as_the_view_is_clear_and_no_more():
     """Color is premultiplied: to weigh it again would darken thin matter twice."""
     seen, color, alpha = [], torch.rand(1, 3, 4, 4) * 0.3, torch.full((1, 1, 4, 4), 0.3)

@@ -29,7 +29,7 @@ class ClipGuidance(Guidance):
     Args:
         clip: Folder of a CLIP model of transformers (or hub name, fetched only with ``download``).
         crops: Crops of each view.
-        crop: Side of a crop, as a fraction of the view's.
+        crop: Side of a crop, as a fraction of the view's; at least a pixel.
         backgrounds: Kinds that crops take in turn: "white", a "flat" color, "noise", "checkerboard", "smooth" textures.
         transmittance: tau, the mean transmittance that is aimed at; a number, or points (fraction of the run, tau),
             linear in between.
@@ -76,7 +76,7 @@ class ClipGuidance(Guidance):
             scorer.to(color.device)
         color, alpha = (x.repeat_interleave(self.crops, 0) for x in (color, alpha))
         behind = draw_backgrounds(self.backgrounds, color, generator)
-        images = draw_crops(color + (1 - alpha) * behind, round(self.crop * color.shape[-1]), generator)
+        images = draw_crops(color + (1 - alpha) * behind, max(1, round(self.crop * color.shape[-1])), generator)
         with torch.no_grad():
             wanted = scorer.embed_texts(list(texts)).repeat_interleave(self.crops, 0)
         score = (scorer.embed_images(images.movedim(1, -1)) * wanted).sum(-1).mean()
