@@ -89,39 +89,32 @@ def test_the_page_of_texts_lists_every_option_of_the_data():
     assert documented_defaults(table(ROOT / "docs" / "text_to_3d.md", "## The data")) == defaults(PromptData)
 
 
-OPTIONS = [
-    TriplaneEncoder,
-    IbrNet,
-    IbrSampling,
-    EpipolarEncoder,
-    CodeEncoder,
-    AutoDecoder,
-    LightFieldDecoder,
-    SrnDecoder,
-    FeatureVolume,
-    FeaturePrior,
-    TriplaneDecoder,
-    RenderOptions,
-    NerfDiff,
-    PatchOptions,
-    PriorOptions,
-    ViewPrior,
-    SceneTriplane,
-    SceneHashGrid,
-    SceneVoxels,
-    HashGrid,
-]
+OPTIONS = {
+    "model.md": [NerfDiff, TriplaneEncoder, TriplaneDecoder, RenderOptions, PatchOptions, PriorOptions, ViewPrior],
+    "fewshot_models.md": [
+        PixelNerf,
+        CodeEncoder,
+        AutoDecoder,
+        SrnDecoder,
+        LightFieldDecoder,
+        IbrNet,
+        IbrSampling,
+        EpipolarEncoder,
+    ],
+    "genvs.md": [FeatureVolume, FeaturePrior],
+    "scenes.md": [SceneTriplane, SceneHashGrid, HashGrid, SceneVoxels],
+}
 
 
-@pytest.mark.parametrize("part", OPTIONS, ids=lambda part: part.__name__)
-def test_the_model_page_lists_every_option_with_its_default(part):
-    assert documented_defaults(table(ROOT / "docs" / "model.md", f"### {part.__name__}")) == defaults(part)
-
-
-def test_the_model_page_lists_the_options_of_pixelnerf():
-    text = (ROOT / "docs" / "model.md").read_text().split("## The baseline: pixelNeRF")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)
-    assert dict(rows) == defaults(PixelNerf)
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [(name, part) for name, parts in OPTIONS.items() for part in parts],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_the_page_of_a_model_lists_every_option_with_its_default(name, part):
+    page = ROOT / "docs" / name
+    (heading,) = re.findall(rf"^##+ {part.__name__}$", page.read_text(), re.MULTILINE)
+    assert documented_defaults(table(page, heading)) == defaults(part)
 
 
 def documented_defaults(rows: dict[str, list[str]]) -> dict[str, str]:

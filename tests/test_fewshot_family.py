@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_bitwise_and_two_ranks_validate_as_one(name, tmp_p
 
 @pytest.mark.integration
 def test_the_codes_that_the_page_writes_are_trained_and_go_on_bitwise(tmp_path):
-    (snippet,) = [text for text in blocks(ROOT / "docs" / "model.md", "yaml") if "AutoDecoder" in text]
+    (snippet,) = [text for text in blocks(ROOT / "docs" / "fewshot_models.md", "yaml") if "AutoDecoder" in text]
     config = tmp_path / "codes.yaml"
     config.write_text(snippet)
     scenes = yaml.safe_load(snippet)["model"]["init_args"]["encoder"]["init_args"]["scenes"]

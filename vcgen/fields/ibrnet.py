@@ -125,8 +125,8 @@ def view_differences(
 class ViewBlending(nn.Module):
     """IBRNet's network, after its feature maps: what source views show along rays -> density and color of the samples.
 
-    Differs from the released code, as docs/model.md lists, where that depends on views which see nothing, or on the
-    number of samples.
+    Differs from the released code, as docs/fewshot_models.md lists, where that depends on views which see nothing, or
+    on the number of samples.
 
     Args:
         features: Channels of the feature maps (published: 32).
