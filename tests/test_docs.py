@@ -270,11 +270,11 @@ def test_the_loop_over_photos_makes_a_word_and_a_scene_of_each_and_passes_over_o
     assert len({path.read_bytes() for path in scenes}) == 2
 
 
-def test_the_python_of_the_data_page_reads_a_scene(monkeypatch, capsys):
+def test_the_python_of_the_shards_page_reads_a_scene(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     names: dict = {}
-    for block in blocks(ROOT / "docs" / "data.md", "python"):
-        exec(compile(block, "docs/data.md", "exec"), names)
+    for block in blocks(ROOT / "docs" / "shards.md", "python"):
+        exec(compile(block, "docs/shards.md", "exec"), names)
     assert names["color"].shape == (2, 3, 64, 64) and names["alpha"].shape == (2, 1, 64, 64)
 
 

@@ -132,8 +132,8 @@ def defaults(part: type) -> dict[str, str]:
     }
 
 
-def test_the_data_page_lists_the_fields_of_the_shard_format():
-    page, bundled = ROOT / "docs" / "data.md", ROOT / "data" / "cars64" / "test"
+def test_the_shards_page_lists_the_fields_of_the_shard_format():
+    page, bundled = ROOT / "docs" / "shards.md", ROOT / "data" / "cars64" / "test"
     assert table(page, "`KEY.cameras.json`, V views:").keys() == read_index(bundled).read(0).cameras_json().keys()
     index = json.loads((bundled / INDEX).read_bytes())
     shard = index["shards"][0]
@@ -141,12 +141,12 @@ def test_the_data_page_lists_the_fields_of_the_shard_format():
     assert names == index.keys() | shard.keys() | shard["samples"][0].keys()
 
 
-def test_the_data_page_quotes_messages_that_exist():
+def test_the_page_of_messages_quotes_messages_that_exist():
     texts = []
     for path in (path for part in ("data", "meshes", "cli") for path in (ROOT / "vcgen" / part).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             texts += [spoken(node)] if isinstance(node, (ast.JoinedStr, ast.Constant)) else []
-    cells = re.findall(r"^\| [^|]+\|", (ROOT / "docs" / "data.md").read_text().split("## Messages")[1], re.MULTILINE)
+    cells = re.findall(r"^\| [^|]+\|", (ROOT / "docs" / "messages.md").read_text(), re.MULTILINE)
     quoted = re.findall(r"`([^`]+)`", "".join(cells))
     assert len(quoted) > 20
     assert [text for text in quoted if not any(text in message for message in texts)] == []

@@ -37,7 +37,7 @@ def render(
     """Render mesh files (.glb, .gltf, .obj, .ply, .stl) into shards of posed images with transparent background.
 
     An interrupted run continues when the same command is given again. The world has z up; objects stand in its middle.
-    The light, the camera sets and the limits are described in docs/data.md.
+    The light, the camera sets and the limits are described in docs/meshes.md.
 
     Args:
         meshes: a mesh file, or a folder of them; each file is one object, named after its path.
