@@ -74,6 +74,17 @@ def test_textureless_views_have_no_color_and_the_floor_is_another_scene(field):
     assert torch.equal(views_of(before, "albedo", 1, 12), views_of(untrained(made), "albedo", 1, 12))
 
 
+def test_the_floor_is_as_opaque_as_a_run_begins(tmp_path):
+    """Of random weights the density's bias alone matters: without it all of the sphere is fog."""
+    made = system(scene=hash_grid())
+    points = torch.tensor([[[0.6, 0.0, 0.0], [0.0, 0.0, -0.5], [0.0, 0.0, 0.0]]])
+    begun = made.scene.scene().density(points).detach()
+    before = untrained(model_folder.load(save_field(made, made.scene, made.reference, tmp_path / "field")))
+    found = before.encoder.scene().density(points).detach()
+    assert begun[0, :2].max() < 0.1 < begun[0, 2]
+    torch.testing.assert_close(found.log(), begun.log(), atol=1.0, rtol=0)
+
+
 @pytest.mark.integration
 def test_the_command_writes_a_table_with_floor_and_ceiling(field, tmp_path, capsys):
     tiny_clip(tmp_path / "clip")

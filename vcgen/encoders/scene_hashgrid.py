@@ -51,7 +51,7 @@ class SceneHashGrid(OptimizedScene):
         with torch.no_grad():
             last.bias[0] += density_bias
         self.grid, self.decoder = grid, nn.Sequential(*layers, last)
-        self.half_size, self.radius, self.blob = half_size, radius, blob
+        self.half_size, self.radius, self.blob, self.density_bias = half_size, radius, blob, density_bias
         self.register_buffer("center", torch.tensor(center))
 
     def forward(self, context: Views) -> HashGridField:
@@ -91,6 +91,7 @@ class SceneHashGrid(OptimizedScene):
             "hidden": self.decoder[0].out_features,
             "depth": len(self.decoder) // 2,
             "blob": list(self.blob),
+            "density_bias": self.density_bias,  # as it began: the weights hold what has become of it
         }
 
     def recipe(self, scene: Scene, arguments: Mapping[str, Any]) -> Recipe:
