@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
@@ -23,6 +24,7 @@ import fewshot_tables  # noqa: E402
 import limits  # noqa: E402
 import pretrain  # noqa: E402
 import prior_colors  # noqa: E402
+import text_prior  # noqa: E402
 import text_scenes  # noqa: E402
 import text_to_3d  # noqa: E402
 import text_variations  # noqa: E402
@@ -178,6 +180,34 @@ def test_a_change_to_scenes_of_texts_is_compared_prompt_by_prompt():
     lines = text_variations.table(list(rows.values()), spread, chosen)
     assert "| Perp-Neg | janus | 0.500 | 0.500 | 0.000 [-0.250, 0.250] | 1 of 2 |" in lines
     assert lines[-1] == "| dreamfusion | 0.125 |"
+
+
+def test_priors_are_compared_on_the_same_prompts():
+    first = {"a": {"r_precision": 0.0, "single": 0.25, "similarity": 0.5}, "b": dict.fromkeys(text_prior.MEASURES, 0.5)}
+    second = {"a": {"r_precision": 1.0, "single": 0.5, "similarity": 0.75}, "b": first["b"]}
+    one, two = text_prior.summary({"data/toys64": first, "outputs/text2image/pipeline": second})
+    assert (one["name"], two["name"]) == ("toys64", "text2image") and "single_gain" not in one
+    assert (two["r_precision"], two["r_precision_gain"], two["r_precision_gain_interval"]) == (0.75, 0.5, (0, 1))
+    chosen = argparse.Namespace(samples=8, guidance_scale=7.5, judge=Path("clip64_judge"))
+    *_, last = text_prior.table([one, two], 2, 88, chosen)
+    assert last == "| text2image, gain | 0.500 [0.000, 1.000] | 0.125 [0.000, 0.250] | 0.125 [0.000, 0.250] |"
+
+
+class Words:
+    """A stand-in for CLIP: the brightness of an image, and what a text says of it."""
+
+    def embed_images(self, images):
+        bright = images.mean((1, 2, 3))
+        return torch.stack([bright, 1 - bright], 1)
+
+    def embed_texts(self, texts):
+        return torch.tensor([[1.0, 0.0] if text == "white" else [0.0, 1.0] for text in texts])
+
+
+def test_samples_are_judged_one_by_one_and_together():
+    images = torch.tensor([1.0, 0.9, 0.2]).reshape(3, 1, 1, 1).expand(3, 3, 4, 4)
+    found = text_prior.judged(Words(), images, "white", ["black", "white"])
+    assert found == pytest.approx({"r_precision": 1.0, "single": 2 / 3, "similarity": 0.7})
 
 
 def test_a_mesh_is_looked_at_as_its_field_is(tmp_path):
