@@ -11,8 +11,11 @@ from text_folder import tiny_clip, tiny_folder
 from training import refusal
 from vcgen.checkpoints import model_folder
 from vcgen.cli import main as cli
+from vcgen.data.input_camera import InputCamera
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.evaluation.retrieval import Score, score, summary, untrained, views_of
-from vcgen.systems.text_to_3d.outcome import save_field
+from vcgen.fields.hashgrid import HashGrid
+from vcgen.systems.text_to_3d.outcome import circle, save_field
 
 PROMPTS = ["a photo of a red car", "a photo of a blue chair", "a photo of a green fish"]
 
@@ -72,6 +75,19 @@ def test_textureless_views_have_no_color_and_the_floor_is_another_scene(field):
     before = untrained(made)
     assert not torch.equal(views_of(before, "albedo", 1, 12), seen["albedo"][:1])
     assert torch.equal(views_of(before, "albedo", 1, 12), views_of(untrained(made), "albedo", 1, 12))
+
+
+def test_a_scene_beside_the_origin_is_judged_by_the_views_of_its_run_and_keeps_its_camera(tmp_path):
+    torch.manual_seed(0)
+    made = system(scene=SceneHashGrid(HashGrid(4, 2, 10, 4, 16), 0.75, 0.75, (0.3, 0.0, 0.2), 16, blob=(9.0, 0.2)))
+    loaded = model_folder.load(save_field(made, made.scene, made.reference, tmp_path / "field"))
+    cameras = circle(made, made.reference, 3)
+    with torch.no_grad():
+        own = [made.render(made.whole_field, cameras[i : i + 1].reshape(1, 1), (12, 12)).rgb[0, 0] for i in range(3)]
+    torch.testing.assert_close(views_of(loaded, "albedo", 3, 12).movedim(-1, 1), torch.stack(own), atol=1e-4, rtol=0)
+    camera = InputCamera.of(loaded.config)
+    stored = camera.cameras([0.0], camera.elevation)
+    torch.testing.assert_close(stored.c2w, made.reference.cameras[0].c2w)
 
 
 def test_the_floor_is_as_opaque_as_a_run_begins(tmp_path):

@@ -12,6 +12,7 @@ from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
 from vcgen.checkpoints.build import build_system
 from vcgen.data.input_camera import InputCamera
+from vcgen.data.viewpoints import around
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.encoders.base import OptimizedScene
@@ -46,19 +47,21 @@ def score(clip: Clip, images: Tensor, prompt: str, prompts: Sequence[str]) -> Sc
 
 @torch.no_grad()
 def views_of(system: Any, kind: Kind, count: int, size: int) -> Tensor:
-    """A scene from ``count`` sides, evenly spaced from the front at the input camera's elevation, over white:
-    (count, size, size, 3). kind: "albedo", or "textureless", white and lit from the camera. Raises UserError for a
-    model that makes its scenes of images.
+    """A scene from ``count`` sides, evenly spaced from the front, by the input camera that is carried round the scene's
+    center and looks at it, over white: (count, size, size, 3). kind: "albedo", or "textureless", white and lit from the
+    camera. Raises UserError for a model that makes its scenes of images.
     """
-    camera = InputCamera.of(system.config)
-    around = camera.cameras([360 * number / count for number in range(count)], camera.elevation).to(system.device)
     encoder = getattr(system, "encoder", None)
     if not isinstance(encoder, OptimizedScene):
         raise UserError(
             f"a {type(encoder).__name__} makes its scenes of images; give field/ of a run that fits one scene"
         )
-    field = encoder.scene()
-    return torch.stack([_view(system, field, around[number : number + 1], kind, size) for number in range(count)])
+    field, camera = encoder.scene(), InputCamera.of(system.config)
+    azimuths = [360 * number / count for number in range(count)]
+    cameras = camera.cameras(azimuths, camera.elevation).to(system.device)
+    if bool(field.center[0].any()):
+        cameras = around(cameras[:1], field.center[0], torch.tensor(azimuths, device=system.device))
+    return torch.stack([_view(system, field, cameras[number : number + 1], kind, size) for number in range(count)])
 
 
 def _view(system: Any, field: Field, camera: Cameras, kind: Kind, size: int) -> Tensor:

@@ -153,10 +153,10 @@ def write_meshes(field: Field, target: Path, resolution: int) -> None:
 
 
 def save_field(system: Fitted, scene: OptimizedScene, reference: Views, target: Path) -> Path:
-    """The scene as a model folder, which `vcgen render` opens; the image that is given to it does not matter."""
+    """The scene as a model folder, which `vcgen render` opens; the image that is given to it does not matter. Its
+    camera is the reference, which looks at the origin, wherever the scene's center is."""
     camera = reference.cameras[0, 0]
-    offset = camera.centers - scene.center
-    orbit = float(offset.norm()), float(view_angles(offset)[1])
+    orbit = float(camera.centers.norm()), float(view_angles(camera.centers)[1])
     assumed = InputCamera(float(camera.K[0, 0]), *orbit, float(camera.near), float(camera.far))
     config = {"image_size": list(reference.size), "background": 1.0, "camera": asdict(assumed)}
     recipe = scene.recipe(scene.scene(), scene.arguments)
