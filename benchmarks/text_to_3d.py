@@ -18,15 +18,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from common import ROOT, cell, hardware, save_results
-from text_scenes import CATEGORIES, SYSTEMS, Budget, Scene, fit, looks, thing
+from text_scenes import CATEGORIES, SYSTEMS, Budget, Scene, fit, looks, over_white, thing
 from vcgen.data.captions import sentence
 from vcgen.data.color_names import COLORS
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.evaluation.retrieval import Score, scores_of
 from vcgen.evaluation.statistics import bootstrap_interval, mean
+from vcgen.io import write_bytes
 from vcgen.metrics.janus import AZIMUTHS, janus
+from vcgen.visualization.images import contact_sheet, png_bytes, to_uint8
 
 HEADINGS = ("system", "R-precision", "textureless", "CLIP similarity", "janus", "s / scene", "steps", "GB")
 
@@ -42,6 +47,8 @@ def main() -> None:
     clip = Clip.from_folder(str(chosen.judge))
     rows = [row(name, [s for s in scenes if s.system == name], known, clip, chosen) for name in chosen.systems]
     rows += bounds(scenes, known, clip, chosen)
+    if chosen.sheet:
+        write_sheet(scenes, things[:: len(chosen.colors)], chosen)
     lines = table(rows, len(things), len(known), chosen)
     print("\n".join(lines))
     figures = {"program": "text_to_3d", "seconds": chosen.seconds, "prompts": things, "judge": chosen.judge.name}
@@ -63,6 +70,7 @@ def arguments() -> argparse.Namespace:
         "--judge", type=Path, default=ROOT / "data" / "pretrained" / "clip64_judge", help="a CLIP model's folder"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "text_to_3d")
+    parser.add_argument("--sheet", type=Path, help="a PNG: per category in the first color, two sides of each system's")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
@@ -88,6 +96,15 @@ def row(name: str, scenes: Sequence[Scene], known: list[str], clip: Clip, chosen
         "guided_by_judge": SYSTEMS[name].guide == chosen.judge.name,
         "scenes": {scene.thing: found["colored"][i].found for i, scene in enumerate(scenes)},
     }
+
+
+@torch.no_grad()
+def write_sheet(scenes: Sequence[Scene], things: Sequence[str], chosen: argparse.Namespace) -> None:
+    """Rows are the prompts, columns two sides of each system's scene: the front, and what is a quarter turn on."""
+    folders = {(scene.system, scene.thing): scene.folder for scene in scenes}
+    sides = [looks(folders[system, name], (0.0, 90.0), 64) for name in things for system in chosen.systems]
+    images = np.stack([to_uint8(image) for color, alpha in sides for image in over_white(color, alpha)])
+    write_bytes(chosen.sheet, png_bytes(contact_sheet(images, 2 * len(chosen.systems))))
 
 
 def bounds(scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace) -> list[dict]:
