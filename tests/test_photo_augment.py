@@ -33,6 +33,14 @@ def test_without_changes_the_object_lies_on_white():
     assert box(changed(size=32)) == (12, 12, 20, 20)
 
 
+@pytest.mark.parametrize("options", [{}, dict.fromkeys(NONE, 1.0)], ids=["none", "all"])
+def test_mixed_precision_changes_nothing(options):
+    """In bfloat16 torchvision would round colors to 0 and 1."""
+    expected = changed(**options)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(changed(**options), expected)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_is_drawn_images_are_in_range_and_show_nothing_of_the_background(seed):
     image = changed(seed, **dict.fromkeys(NONE, 1.0) | {"grayscale": 0.0})

@@ -63,7 +63,13 @@ class PhotoAugmentation:
 
     def __call__(self, color: Tensor, alpha: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Straight color (3, H, W) and coverage (1, H, W), both in [0, 1] -> an image (3, size, size) in [0, 1]. Each
-        call draws equally many numbers, from ``generator`` alone."""
+        call draws equally many numbers, from ``generator`` alone. Mixed precision does not change it."""
+        # torchvision places pixels by a product of matrices; where that is bfloat16 it rounds the colors to 0 and 1
+        with torch.autocast(color.device.type, enabled=False):
+            return self._changed(color, alpha, size, generator)
+
+    def _changed(self, color: Tensor, alpha: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        """See :meth:`__call__`."""
         from torchvision.transforms.v2 import functional as F
 
         coins = torch.rand(6, generator=generator, device=generator.device).tolist()
