@@ -20,7 +20,7 @@ from vcgen.losses.contrastive import contrastive
 from vcgen.metrics.retrieval import ranks
 from vcgen.systems.clip.augment import WHITE, augmented, random_backgrounds
 from vcgen.systems.clip.networks import ClipOptions
-from vcgen.systems.clip.system import caption_matrix
+from vcgen.systems.clip.system import caption_matrix, products
 from vcgen.types import Views
 
 CONFIG = """
@@ -108,6 +108,18 @@ def test_backgrounds_are_of_four_kinds_and_objects_are_not_darkened_twice():
     behind = random_backgrounds(1, (16, 16), draws)
     torch.testing.assert_close(over[:, 1:, 8, 8], 0.5 * behind[:, 1:, 8, 8])
     torch.testing.assert_close(over[:, 0, 8, 8], 0.5 + 0.5 * behind[:, 0, 8, 8])
+
+
+def test_mixed_precision_neither_moves_objects_nor_ties_texts():
+    views = Views(
+        torch.rand(3, 3, 32, 32, generator=generator()), None, torch.rand(3, 1, 32, 32, generator=generator(1))
+    )
+    images, texts = (F.normalize(torch.randn(n, 64, generator=generator(n))) for n in (8, 88))
+    moved, logits = augmented(views, generator(2)), products(100 * images, texts)
+    torch.testing.assert_close(logits, 100 * images @ texts.T)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(augmented(views, generator(2)), moved)
+        assert torch.equal(products(100 * images, texts), logits)
 
 
 def test_parts_share_no_object_and_leave_none():

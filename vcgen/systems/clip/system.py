@@ -98,7 +98,7 @@ class ClipTraining(System):
         positives = caption_matrix(labels, captions).to(images.device, non_blocking=True)
         texts = self.clip.embed_texts([caption.text for caption in captions])
         embeddings = self.clip.embed_images(images.movedim(1, -1))
-        return contrastive(self.clip.logit_scale.clamp(max=MOST_SCALE) * embeddings @ texts.T, positives)
+        return contrastive(products(self.clip.logit_scale.clamp(max=MOST_SCALE) * embeddings, texts), positives)
 
     def on_validation_epoch_start(self) -> None:
         """Lightning's hook: the sentences to choose among, once."""
@@ -136,7 +136,7 @@ class ClipTraining(System):
         count, own = len(COLORS), category * len(COLORS)
 
         def rank(texts: Tensor, truth: int) -> Tensor:
-            return ranks(embeddings @ texts.T, torch.full((len(embeddings),), truth, device=embeddings.device))
+            return ranks(products(embeddings, texts), torch.full((len(embeddings),), truth, device=embeddings.device))
 
         place = rank(self.colored, own + color)
         of_color = rank(self.colored[own : own + count], color)
@@ -150,6 +150,13 @@ class ClipTraining(System):
         place = Path(self.trainer.default_root_dir) / "clip"
         with averaged_weights(self.trainer, self), replacing_folder(place) as folder:
             self.clip.save(folder, self.half_precision)
+
+
+def products(images: Tensor, texts: Tensor) -> Tensor:
+    """Of embeddings (n, d) and (m, d): (n, m), float32 in mixed precision, too. In bfloat16 logits would be rounded by
+    a quarter where they are largest, and different texts of validation would fit equally well."""
+    with torch.autocast(images.device.type, enabled=False):
+        return images.float() @ texts.float().T
 
 
 def caption_matrix(images: Sequence[Shown], texts: Sequence[Caption]) -> Tensor:
