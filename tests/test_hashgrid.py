@@ -31,6 +31,14 @@ def test_resolutions_grow_geometrically_as_published():
     assert grid().sizes == [2, 5, 16] and len(grid().table) == 27 + 216 + 512
 
 
+@pytest.mark.parametrize(("levels", "coarsest", "finest"), [(6, 32, 1 << 20), (7, 17, 999_983), (16, 16, 524_288)])
+def test_rounding_takes_no_cell_from_a_level(levels, coarsest, finest):
+    """A scene's folder keeps the finest level's number, from which its grid is made again."""
+    made = HashGrid(levels, 1, 4, coarsest, finest)
+    assert made.sizes[-1] == finest and made.sizes == HashGrid(levels, 1, 4, coarsest, made.sizes[-1]).sizes
+    assert levels != 6 or made.sizes == [32 * 8**i for i in range(6)]
+
+
 def test_levels_without_hashing_interpolate_trilinearly():
     made, points = grid(), torch.rand(200, 3, generator=torch.Generator().manual_seed(1))
     found = made(points).detach().unflatten(1, (3, 2))

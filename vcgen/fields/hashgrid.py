@@ -56,7 +56,8 @@ class HashGrid(nn.Module):
                 f" {found}"
             )
         growth = exp((log(finest) - log(coarsest)) / max(1, levels - 1))  # equations 2 and 3
-        self.sizes = [int(coarsest * growth**level + 1e-9) for level in range(levels)]
+        # a little more, for rounding must not take a cell: a scene in a folder is made again of its finest level
+        self.sizes = [int(coarsest * growth**level * (1 + 1e-9)) for level in range(levels)]
         entries = [min((size + 1) ** 3, 2**log2_size) for size in self.sizes]
         self.levels, self.features, self.log2_size, self.active_levels = levels, features, log2_size, levels
         # the coarser levels, which hold every corner
