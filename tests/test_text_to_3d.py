@@ -154,6 +154,9 @@ def test_the_lowest_noise_level_follows_the_run():
             system(options={**low, "noise_end": [(0.2, 0.8)]}, guidance=guidance)
     with pytest.raises(ValueError, match="need end < start"):  # at its beginning alone
         system(options={"noise_low": 0.985, "noise_end": 1.0})
+    step = [(0.0, 0.02), (0.5, 1.0), (0.5, 0.02)]
+    with pytest.raises(ValueError, match="need end < start"):  # before a step alone
+        system(options={"noise_low": step, "noise_end": None})
     with pytest.raises(ValueError, match=r"noise_low: need points .* in order"):
         TextTo3DOptions(noise_low=[(0.5, 1.0), (0.0, 0.2)])
 

@@ -1,5 +1,6 @@
 """What guidance is told of random views, and how a scene follows it."""
 
+import math
 from typing import Literal
 
 import torch
@@ -75,8 +76,9 @@ def at_levels(guidance: Guidance, options: TextTo3DOptions, progress: float) -> 
 
 def refuse_levels(guidance: Guidance, options: TextTo3DOptions) -> None:
     """Raise ValueError for noise levels that are impossible at the run's ends, or at a point of their courses."""
-    points = [course for course in (options.noise_end, options.noise_low) if isinstance(course, list)]
-    for progress in {0.0, 1.0, *(point for course in points for point, _ in course)}:
+    courses = [course for course in (options.noise_end, options.noise_low) if isinstance(course, list)]
+    points = {0.0, 1.0, *(point for course in courses for point, _ in course)}
+    for progress in points | {math.nextafter(point, 0.0) for point in points}:  # before a step, too
         at_levels(guidance, options, progress)
 
 
