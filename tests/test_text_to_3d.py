@@ -16,9 +16,12 @@ from text_folder import tiny_folder
 from training import load, refusal, vcgen
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
+from vcgen.data.datamodules.prompt import PromptData
 from vcgen.data.viewpoints import ViewpointOptions, random_cameras, relative_angles
+from vcgen.encoders.scene_hashgrid import SceneHashGrid
 from vcgen.encoders.scene_voxels import SceneVoxels
 from vcgen.errors import UserError
+from vcgen.fields.hashgrid import HashGrid
 from vcgen.guidance.clip import ClipGuidance
 from vcgen.guidance.sds import SDS
 from vcgen.guidance.vsd import VSD
@@ -27,6 +30,7 @@ from vcgen.losses.scene import LossWeights, SceneWeights, depth_contrast, emptin
 from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
 from vcgen.systems.text_to_3d.monitor import WINDOW
 from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions
+from vcgen.systems.text_to_3d.outcome import circle
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +163,25 @@ def test_the_lowest_noise_level_follows_the_run():
         system(options={"noise_low": step, "noise_end": None})
     with pytest.raises(ValueError, match=r"noise_low: need points .* in order"):
         TextTo3DOptions(noise_low=[(0.5, 1.0), (0.0, 0.2)])
+
+
+def test_the_turntable_shows_all_that_random_views_see():
+    """The frame's corners reach 0.93 world units from the origin; a sphere of 1.3 reaches nearer to the camera."""
+    data = PromptData("a ball", size=12)
+    data.setup("fit")
+    scene = SceneHashGrid(HashGrid(2, 2, 8, 4, 8), 1.3, 1.3, hidden=8, density_bias=-1.0)
+    made = system(scene=scene)
+    made.use_reference(data.example.context)
+    camera = circle(made, made.reference, 1)[0]
+    assert (float(camera.near), float(camera.far)) == (pytest.approx(0.5), pytest.approx(3.1))
+    whole = replace(camera, near=torch.tensor(0.01), far=torch.tensor(9.0)).reshape(1, 1)
+    with torch.no_grad():
+        shown, all_of_it = (made.render(made.whole_field, c, (12, 12)) for c in (camera.reshape(1, 1), whole))
+    torch.testing.assert_close(shown.alpha, all_of_it.alpha)
+    smaller = system()
+    smaller.use_reference(data.example.context)
+    assert torch.equal(smaller.reference.cameras.near, data.example.context.cameras.near)
+    assert torch.equal(smaller.reference.cameras.far, data.example.context.cameras.far)
 
 
 class Counting(SDS):

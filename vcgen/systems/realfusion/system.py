@@ -16,6 +16,7 @@ from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, Positive
 from vcgen.systems.realfusion.options import RealFusionOptions
 from vcgen.systems.realfusion.photo import require_cut_out, warn_of_outside
+from vcgen.systems.text_to_3d.guided import holding
 from vcgen.systems.text_to_3d.monitor import SceneMonitor
 from vcgen.systems.text_to_3d.options import Prompt
 from vcgen.systems.text_to_3d.outcome import OutcomeOptions, Sides, log_sheet
@@ -87,7 +88,8 @@ class RealFusion(TextTo3D):
         """Those of the photo, whose few rays look everywhere, so that matter can begin where nothing is yet."""
         if not (self.loss_weights["rgb"] or self.loss_weights["mask"]):
             return {}
-        return self.photo_losses(self.whole_field, example.context, generator)
+        photo = holding(example.context, self.scene.center, self.scene.radius)
+        return self.photo_losses(self.whole_field, photo, generator)
 
     def photo_losses(self, field: Field, photo: Views, generator: torch.Generator) -> dict[str, Tensor]:
         """Errors on random rays of the photo: "rgb", both sides over the same background, and "mask"."""

@@ -1,6 +1,7 @@
 """What guidance is told of random views, and how a scene follows it."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -18,6 +19,17 @@ from vcgen.losses.course import value_at
 from vcgen.losses.scene import distance_to_targets
 from vcgen.rendering.shading import ShadedRendering
 from vcgen.systems.text_to_3d.options import TextTo3DOptions
+from vcgen.types import Views
+
+
+def holding(view: Views, center: Tensor, radius: float) -> Views:
+    """A view (1, 1) whose near and far hold all of a sphere, as those of random views do; farther apart than they were,
+    if at all.
+    """
+    cameras = view.cameras
+    distance = (cameras.centers - center).norm(dim=-1)
+    near = torch.minimum(cameras.near, (distance - radius).clamp(min=0.01))
+    return replace(view, cameras=replace(cameras, near=near, far=torch.maximum(cameras.far, distance + radius)))
 
 
 def words_of(cameras: Cameras, reference: Cameras, center: Tensor) -> list[str]:

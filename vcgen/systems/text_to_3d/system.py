@@ -124,7 +124,7 @@ class TextTo3D(FieldSystem):
 
     def use_reference(self, view: Views) -> None:
         """The view (1, 1) whose camera sets the scale and the front."""
-        self.reference = view.to(self.device)
+        self.reference = guided.holding(view.to(self.device), self.scene.center, self.scene.radius)
 
     def use_prior(self, prior: TextPrior) -> None:
         """A prior, and the text of all views as it reads it."""
