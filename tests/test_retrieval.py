@@ -12,8 +12,9 @@ from training import refusal
 from vcgen.checkpoints import model_folder
 from vcgen.cli import main as cli
 from vcgen.data.input_camera import InputCamera
+from vcgen.diffusion.clip import Clip
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
-from vcgen.evaluation.retrieval import Score, score, summary, untrained, views_of
+from vcgen.evaluation.retrieval import Score, as_read, score, summary, untrained, views_of
 from vcgen.fields.hashgrid import HashGrid
 from vcgen.systems.text_to_3d.outcome import circle, save_field
 
@@ -52,6 +53,15 @@ def test_views_are_averaged_before_the_prompts_are_ranked():
     assert found.similarity == pytest.approx(expected) and found.found
     assert not score(Colors(), images, PROMPTS[1], PROMPTS).found
     assert not score(Colors(), torch.zeros_like(images), PROMPTS[0], PROMPTS).found  # all alike: nothing is told
+
+
+def test_prompts_that_are_read_alike_are_one(tmp_path):
+    clip = Clip.from_folder(tiny_clip(tmp_path / "clip"))
+    images, prompts = torch.rand(2, 24, 24, 3), ["a red car", "a blue chair", "A  Red car", "a blue chair"]
+    first = as_read(prompts, clip)
+    assert first == {"a red car": "a red car", "a blue chair": "a blue chair", "A  Red car": "a red car"}
+    assert any(score(clip, images, prompt, list(dict.fromkeys(first.values()))).found for prompt in first.values())
+    assert not any(score(clip, images, prompt, list(first)).found for prompt in ("a red car", "A  Red car"))
 
 
 def test_the_average_and_its_interval_are_over_prompts():
@@ -106,7 +116,7 @@ def test_the_command_writes_a_table_with_floor_and_ceiling(field, tmp_path, caps
     tiny_clip(tmp_path / "clip")
     tiny_folder(tmp_path / "prior")
     (tmp_path / "scenes.json").write_text(json.dumps({str(field): PROMPTS[0]}))
-    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    (tmp_path / "prompts.txt").write_text("\n".join([*PROMPTS, PROMPTS[0].upper()]))
     words = ["evaluate-text", "--scenes", str(tmp_path / "scenes.json"), "--judge", str(tmp_path / "clip")]
     words += ["--prompts", str(tmp_path / "prompts.txt"), "--prior", str(tmp_path / "prior"), "--views", "2"]
     assert cli.main([*words, "--out", str(tmp_path / "out"), "--size", "12"]) == 0

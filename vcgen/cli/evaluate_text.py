@@ -55,7 +55,7 @@ def evaluate_text(
     """
     from vcgen.diffusion.clip import Clip
     from vcgen.diffusion.text_prior import TextPrior
-    from vcgen.evaluation.retrieval import scores_of, summary, table
+    from vcgen.evaluation.retrieval import as_read, scores_of, summary, table
 
     usage.within("--size", size, 8, 2048)
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
@@ -66,8 +66,9 @@ def evaluate_text(
     target = Path(out)
     create_folder(target)
     others = read_bytes(Path(prompts), MOST_BYTES).decode(errors="replace").splitlines() if prompts else []
-    known = list(dict.fromkeys([*named.values(), *filter(None, map(str.strip, others))]))
     clip = Clip.from_folder(judge).to(device)
+    first = as_read([*named.values(), *filter(None, map(str.strip, others))], clip)
+    known, named = list(dict.fromkeys(first.values())), {folder: first[prompt] for folder, prompt in named.items()}
     source = TextPrior.load(prior).to(device) if prior else None
     results = summary(list(scores_of(named, known, clip, source, views, size, seed, plugins or ())))
     lines = table(results, len(known))

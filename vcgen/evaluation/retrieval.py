@@ -1,6 +1,6 @@
 """Whether scenes show their texts: CLIP similarity and R-precision, in color and of the bare shape."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +35,14 @@ class Score:
     prompt: str
     similarity: float
     found: bool
+
+
+def as_read(texts: Iterable[str], clip: Clip) -> dict[str, str]:
+    """Each text, and the first of those that CLIP reads as it, as one in capitals: as two prompts they would tie, which
+    counts against either.
+    """
+    first: dict[tuple[int, ...], str] = {}
+    return {text: first.setdefault(tuple(clip.tokenizer(text, verbose=False).input_ids), text) for text in texts}
 
 
 @torch.no_grad()
