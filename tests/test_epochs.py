@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from training import Witness, load, vcgen
+from training import Witness, equal, load, vcgen
 from vcgen.data.datamodules.stream import SceneStream
 from vcgen.data.shards.files import read_index
 from vcgen.types import Position
@@ -68,6 +68,20 @@ def test_a_run_that_is_counted_in_epochs_ends_with_a_checkpoint_of_its_last_step
         )
         assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3 * epochs
     assert Witness.seen == order[:6]
+
+
+@pytest.mark.integration
+def test_learning_rates_fall_over_a_run_that_is_counted_in_epochs(config, tmp_path):
+    """Two epochs of five batches, of which the last is a step of its own: six steps."""
+    options = dict(data__val="null", data__num_workers=0, model__optimizer__schedule="cosine", trainer__max_steps=6)
+    options |= dict(trainer__accumulate_grad_batches=2, trainer__limit_train_batches=5)
+    assert vcgen("fit", config, tmp_path / "steps", **options) == 0
+    epochs = options | dict(trainer__max_steps=-1, trainer__max_epochs=2)
+    assert vcgen("fit", config, tmp_path / "epochs", **epochs) == 0
+    steps, epochs = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("steps", "epochs"))
+    assert steps["global_step"] == epochs["global_step"] == 6
+    assert steps["lr_schedulers"][0]["_last_lr"] == epochs["lr_schedulers"][0]["_last_lr"]
+    assert equal(steps["state_dict"], epochs["state_dict"])
 
 
 @pytest.mark.integration

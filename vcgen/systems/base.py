@@ -1,5 +1,6 @@
 """What all systems share: one training step, one optimizer set-up, randomness as a function of (seed, step, rank)."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -185,12 +186,14 @@ class System(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def progress(self, step: int) -> float:
-        """Fraction of the run that is over: by ``trainer.max_steps`` where set (reproducible), else by
-        ``trainer.max_time``, else 0.
+        """Fraction of the run that is over: by ``trainer.max_steps`` where set, or by the steps of
+        ``trainer.max_epochs`` of a limited length (reproducible), else by ``trainer.max_time``, else 0.
         """
         trainer = self.trainer
         if trainer.max_steps > 0:
             return step / trainer.max_steps
+        if isinstance(batches := trainer.limit_train_batches, int) and batches and (trainer.max_epochs or -1) > 0:
+            return step / (trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
         timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)
         if timer is None or (left := timer.time_remaining()) is None:
             return 0.0
