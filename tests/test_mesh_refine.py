@@ -24,7 +24,7 @@ from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.base import System
 from vcgen.systems.mesh_refine.scene import SceneTetrahedra
-from vcgen.systems.mesh_refine.system import MeshRefine
+from vcgen.systems.mesh_refine.system import MeshRefine, write_textured
 from vcgen.systems.nerfdiff import save_scene
 from vcgen.systems.text_to_3d.options import TextTo3DOptions
 
@@ -159,6 +159,13 @@ def test_a_run_refines_a_scene_into_a_textured_mesh_and_goes_on_bitwise(place, t
     assert vcgen("fit", place / "given.yaml", tmp_path / "parts", ckpt_path="last") == 0
     whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
     assert "scene.distances" in whole and all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_texture_that_is_too_small_does_not_lose_the_mesh(tmp_path, monkeypatch):
+    monkeypatch.setattr("vcgen.rendering.atlas.charts_at_hand", lambda: False)
+    with pytest.warns(UserWarning, match="model.texture_size: a texture of 16 texels a side is too small for"):
+        write_textured(scene(), tmp_path, 16)
+    assert trimesh.load(tmp_path / "mesh.glb", force="mesh").visual.material.baseColorTexture.size == (1024, 1024)
 
 
 @pytest.mark.integration

@@ -1,5 +1,6 @@
 """The second stage of Magic3D (arXiv 2211.10440): a coarse scene becomes a mesh, refined by score distillation."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from vcgen.cameras import Cameras
 from vcgen.data.viewpoints import ViewpointOptions, random_cameras
 from vcgen.encoders.base import OptimizedScene
+from vcgen.errors import UserError
 from vcgen.guidance.base import Guidance, refuse_views
 from vcgen.losses.course import value_at
 from vcgen.losses.scene import SceneWeights
@@ -49,7 +51,7 @@ class MeshRefine(TextTo3D):
         options: How the mesh is fitted; grid_lr is that of distances, in cells, and moves. ``coarse`` and
             ``refresh_every`` are of no effect.
         outcome: Which images are written at the end; the mesh is, unless mesh_resolution is 0.
-        texture_size: Texels along a side of the mesh's texture; null is what its faces need.
+        texture_size: Texels along a side of the mesh's texture; null, or too few, is what its faces need.
         half_prior: Keep the prior's weights in bfloat16: half the memory, for mixed precision.
         checkpoint_encoder: Recompute the encoder's activations in the backward pass: less memory, more time.
         download: Fetch the prior where it is not on this computer.
@@ -163,14 +165,20 @@ def solid(scene: SceneTetrahedra) -> trimesh.Trimesh:
 
 
 def write_textured(scene: SceneTetrahedra, folder: Path, size: int | None) -> None:
-    """mesh.glb, and mesh.obj with mesh.mtl and mesh.png."""
+    """mesh.glb, and mesh.obj with mesh.mtl and mesh.png; where the faces do not fit a texture of that size, one that
+    they need, and a warning: a run that has ended would not be asked again.
+    """
     mesh = solid(scene)
     device = scene.distances.device
 
     def colors(points: Tensor, inward: Tensor) -> Tensor:
         return scene.colors_at(points.to(device), inward.to(device))
 
-    texture = bake(mesh, colors, size)
+    try:
+        texture = bake(mesh, colors, size)
+    except UserError as error:
+        warnings.warn(f"model.texture_size: {error}; it has what they need instead", stacklevel=2)
+        texture = bake(mesh, colors)
     for name in ("mesh.glb", "mesh.obj"):
         write_mesh(folder / name, mesh, texture)
     rank_zero_info(f"{folder / 'mesh.glb'}: {len(mesh.faces)} triangles, {described(texture)}")
