@@ -59,7 +59,7 @@ WORDS = "systems/text_to_3d/guided.py words_of"
 WATCHED = tuple(
     f"systems/text_to_3d/system.py TextTo3D.{name}" for name in ("regularizers", "on_before_optimizer_step")
 )
-PHOTOS = ("systems/personalize.py draw", "data/images/photo_augment.py PhotoAugmentation.__call__")
+PHOTOS = ("systems/personalize.py draw", "data/images/photo_augment.py PhotoAugmentation._changed")
 CAPTIONS = ("data/captions.py shown", "data/captions.py draw_captions", "data/color_names.py color_words")
 DROPPED = "systems/text2image.py TextToImage.denoising"
 
