@@ -1,10 +1,11 @@
 """Text to 3D: after equal processor time, whose scenes show their texts, on the shipped prior?
 
 Prompts are categories in colors. Each system is its configuration as it ships, but for the time, which ends a run in
-place of its number of steps. A CLIP model judges, as `vcgen evaluate-text` does: R-precision, colored and textureless,
-of eight views of a scene among all categories in eleven colors; beside it the Janus score of four sides, and what it
-cost. Ceiling: as many samples of the prior as there are views; floor: the scene before training. A system that was
-guided by the judge is marked: its row says nothing of what its scenes look like.
+place of its number of steps. A CLIP model judges eight views of a scene: R-precision, colored and textureless, among
+all categories in eleven colors, as `vcgen evaluate-text` does, and whether the textureless views are nearest to their
+category among all of them (shape). Beside it the Janus score of four sides, and what it cost. Ceiling: as many samples
+of the prior as there are views; floor: the scene before training. A system that was guided by the judge is marked: its
+row says nothing of what its scenes look like.
 
   python benchmarks/text_to_3d.py                         24 prompts, a minute of one core each by 4 systems: 2 hours
   python benchmarks/text_to_3d.py --categories car seat --colors red blue --seconds 30
@@ -20,20 +21,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from common import ROOT, cell, hardware, save_results
 from text_scenes import CATEGORIES, SYSTEMS, Budget, Scene, fit, looks, over_white, thing
+from vcgen.checkpoints import model_folder
 from vcgen.data.captions import sentence
 from vcgen.data.color_names import COLORS
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.evaluation.retrieval import Score, scores_of
+from vcgen.evaluation.retrieval import Score, score, untrained, views_of
 from vcgen.evaluation.statistics import bootstrap_interval, mean
-from vcgen.io import write_bytes
 from vcgen.metrics.janus import AZIMUTHS, janus
-from vcgen.visualization.images import contact_sheet, png_bytes, to_uint8
+from vcgen.visualization.images import contact_sheet, to_uint8
 
-HEADINGS = ("system", "R-precision", "textureless", "CLIP similarity", "janus", "s / scene", "steps", "GB")
+#: Side in pixels of what is judged.
+SIZE = 64
+HEADINGS = ("system", "R-precision", "textureless", "shape", "CLIP similarity", "janus", "s / scene", "steps", "GB")
 
 
 def main() -> None:
@@ -70,7 +74,7 @@ def arguments() -> argparse.Namespace:
         "--judge", type=Path, default=ROOT / "data" / "pretrained" / "clip64_judge", help="a CLIP model's folder"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "text_to_3d")
-    parser.add_argument("--sheet", type=Path, help="a PNG: per category in the first color, two sides of each system's")
+    parser.add_argument("--sheet", type=Path, help="an image: per category in the first color, two sides of each scene")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
@@ -82,19 +86,39 @@ def arguments() -> argparse.Namespace:
 
 def row(name: str, scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace) -> dict:
     """The figures of a system."""
-    found = judged(scenes, known, clip, chosen)
-    faces = [janus(*looks(scene.folder, AZIMUTHS, 64)) for scene in scenes]
-    scored = {**summary("", found["colored"]), **summary("_textureless", found["textureless"])}
+    found = [judged(scene, known, clip, chosen.views) for scene in scenes]
+    faces = [janus(*looks(scene.folder, AZIMUTHS, SIZE)) for scene in scenes]
+    prompts = [scene.prompt for scene in scenes]
+    shapes = [float(one["shape"].found) for one in found]
     return {
         "name": name,
-        **scored,
+        **summary("", [one["colored"] for one in found]),
+        **summary("_textureless", [one["textureless"] for one in found]),
+        "shape": mean(shapes),
+        "shape_interval": bootstrap_interval(shapes, prompts),
         "janus": mean(faces),
-        "janus_interval": bootstrap_interval(faces, [scene.prompt for scene in scenes]),
+        "janus_interval": bootstrap_interval(faces, prompts),
         "seconds": mean([scene.seconds for scene in scenes]),
         "steps": mean([float(scene.steps) for scene in scenes]),
         "peak_gb": max(scene.peak for scene in scenes) / 1e9,
         "guided_by_judge": SYSTEMS[name].guide == chosen.judge.name,
-        "scenes": {scene.thing: found["colored"][i].found for i, scene in enumerate(scenes)},
+        "scenes": {
+            scene.thing: {kind: value.found for kind, value in one.items()}
+            for scene, one in zip(scenes, found, strict=True)
+        },
+    }
+
+
+def judged(scene: Scene, known: list[str], clip: Clip, views: int) -> dict[str, Score]:
+    """Of a scene, by kind: "colored" and "textureless" among the known prompts; "shape": textureless, its category
+    among all of them.
+    """
+    system, category = model_folder.load(scene.folder / "field"), sentence(scene.thing.split(maxsplit=2)[2])
+    colored, bare = (views_of(system, kind, views, SIZE) for kind in ("albedo", "textureless"))
+    return {
+        "colored": score(clip, colored, scene.prompt, known),
+        "textureless": score(clip, bare, scene.prompt, known),
+        "shape": score(clip, bare, category, list(dict.fromkeys([*map(sentence, CATEGORIES), category]))),
     }
 
 
@@ -102,27 +126,22 @@ def row(name: str, scenes: Sequence[Scene], known: list[str], clip: Clip, chosen
 def write_sheet(scenes: Sequence[Scene], things: Sequence[str], chosen: argparse.Namespace) -> None:
     """Rows are the prompts, columns two sides of each system's scene: the front, and what is a quarter turn on."""
     folders = {(scene.system, scene.thing): scene.folder for scene in scenes}
-    sides = [looks(folders[system, name], (0.0, 90.0), 64) for name in things for system in chosen.systems]
+    sides = [looks(folders[system, name], (0.0, 90.0), SIZE) for name in things for system in chosen.systems]
     images = np.stack([to_uint8(image) for color, alpha in sides for image in over_white(color, alpha)])
-    write_bytes(chosen.sheet, png_bytes(contact_sheet(images, 2 * len(chosen.systems))))
+    Image.fromarray(contact_sheet(images, 2 * len(chosen.systems))).save(chosen.sheet)
 
 
 def bounds(scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace) -> list[dict]:
     """Rows of the prior's samples, and of the first system's scenes before their training."""
-    own = [scene for scene in scenes if scene.system == scenes[0].system]
-    found = judged(own, known, clip, chosen, TextPrior.load(chosen.prior))
-    return [{"name": name, **summary("", found[name])} for name in ("ceiling", "floor")]
-
-
-def judged(
-    scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace, prior: TextPrior | None = None
-) -> dict[str, list[Score]]:
-    """See :func:`vcgen.evaluation.retrieval.scores_of`."""
-    found: dict[str, list[Score]] = {}
-    named = {str(scene.folder / "field"): scene.prompt for scene in scenes}
-    for kind, score in scores_of(named, known, clip, prior, chosen.views):
-        found.setdefault(kind, []).append(score)
-    return found
+    prior, ceiling, floor = TextPrior.load(chosen.prior), [], []
+    for scene in scenes:
+        if scene.system != scenes[0].system:
+            continue
+        drawn = prior.sample([scene.prompt] * chosen.views, torch.Generator().manual_seed(0))
+        ceiling.append(score(clip, drawn.movedim(1, -1), scene.prompt, known))
+        before = views_of(untrained(model_folder.load(scene.folder / "field")), "albedo", chosen.views, SIZE)
+        floor.append(score(clip, before, scene.prompt, known))
+    return [{"name": name, **summary("", found)} for name, found in (("ceiling", ceiling), ("floor", floor))]
 
 
 def summary(suffix: str, scores: Sequence[Score]) -> dict:
@@ -153,6 +172,7 @@ def table(rows: list[dict], things: int, known: int, chosen: argparse.Namespace)
         cells = [cell(one["r_precision"], one["r_precision_interval"], 2)]
         textureless = one.get("r_precision_textureless")
         cells.append(cell(textureless, one.get("r_precision_textureless_interval"), 2))
+        cells.append(cell(one.get("shape"), one.get("shape_interval"), 2))
         cells.append(cell(one["similarity"], None, 3))
         cells.append(cell(one.get("janus"), one.get("janus_interval"), 2))
         cells += [cell(one.get("seconds"), None, 0), cell(one.get("steps"), None, 0), cell(one.get("peak_gb"), None, 1)]

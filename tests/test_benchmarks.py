@@ -157,13 +157,16 @@ def test_scenes_of_a_text_are_summed_up_over_prompts_and_a_judge_that_guided_is_
     found = [text_to_3d.Score(f"a photo of a {name}", 0.5, name == "red car") for name in ("red car", "blue car")]
     judged = {"name": "dreamfields", **text_to_3d.summary("", found), **text_to_3d.summary("_textureless", found[1:])}
     assert judged["r_precision"] == judged["similarity"] == 0.5 and judged["r_precision_interval"] == (0, 1)
+    judged |= {"shape": 0.25, "shape_interval": (0.0, 0.5)}
     judged |= {"guided_by_judge": True, "janus": 0.5, "seconds": 61.0, "steps": 200.0, "peak_gb": 1.25}
     chosen = argparse.Namespace(quick=False, seconds=60.0, judge=Path("clip64_guide"))
     ceiling = {"name": "ceiling", **text_to_3d.summary("", found)}
     first, *_, row, last = text_to_3d.table([judged, ceiling], 2, 88, chosen)
     assert "judge: clip64_guide; R-precision among 88 prompts (chance 0.011)" in first
-    assert row.startswith("| dreamfields (guided by the judge) | 0.50 [0.00, 1.00] | 0.00 | 0.500 | 0.50 | 61 | 200 |")
-    assert last == "| ceiling | 0.50 [0.00, 1.00] | - | 0.500 | - | - | - | - |"
+    assert row.startswith(
+        "| dreamfields (guided by the judge) | 0.50 [0.00, 1.00] | 0.00 | 0.25 [0.00, 0.50] | 0.500 | 0.50 |"
+    )
+    assert last == "| ceiling | 0.50 [0.00, 1.00] | - | - | 0.500 | - | - | - | - |"
     things = [text_scenes.thing(category, "orange") for category in ("car", "food item")]
     assert things == ["an orange car", "an orange food item"]
 
