@@ -11,6 +11,7 @@ same prompts, with 95 % bootstrap intervals over prompts. Say which objects the 
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from vcgen.data.captions import sentence
 from vcgen.data.color_names import COLORS
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior
+from vcgen.errors import UserError
 from vcgen.evaluation.statistics import bootstrap_interval, mean, paired_difference
 from vcgen.io import write_bytes
 from vcgen.visualization.images import contact_sheet, png_bytes, to_uint8
@@ -30,9 +32,18 @@ from vcgen.visualization.images import contact_sheet, png_bytes, to_uint8
 MEASURES = {"r_precision": "R-precision", "single": "single samples", "similarity": "CLIP similarity"}
 
 
-def main() -> None:
+def main() -> int:
     """Draw, judge, then print and file the table."""
-    chosen = arguments()
+    try:
+        run(arguments())
+    except UserError as error:
+        print(f"text_prior: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Raises UserError for a folder that is no prior, or no CLIP model."""
     prompts = [sentence(category, color) for category in chosen.categories for color in chosen.colors]
     known = [sentence(category, color) for category in CATEGORIES for color in COLORS]
     known += [prompt for prompt in prompts if prompt not in known]
@@ -45,14 +56,14 @@ def main() -> None:
             scores[prompt] = judged(clip, images, prompt, known)
             sheet += [to_uint8(image) for image in images]
         found[str(folder)] = scores
-    if chosen.sheet:
-        write_bytes(chosen.sheet, png_bytes(contact_sheet(np.stack(sheet), chosen.samples)))
     rows = summary(found)
     lines = table(rows, len(prompts), len(known), chosen)
     print("\n".join(lines))
     figures = {"program": "text_prior", "hardware": hardware(), "judge": chosen.judge.name, "seed": chosen.seed}
     figures |= {"samples": chosen.samples, "guidance_scale": chosen.guidance_scale, "rows": rows}
     save_results("text_prior", figures, lines, chosen.quick or chosen.unfiled)
+    if chosen.sheet:
+        write_bytes(chosen.sheet, png_bytes(contact_sheet(np.stack(sheet), chosen.samples)))
     print(json.dumps(figures))
 
 
@@ -123,4 +134,4 @@ def table(rows: list[dict], prompts: int, known: int, chosen: argparse.Namespace
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

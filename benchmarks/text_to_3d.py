@@ -51,13 +51,13 @@ def main() -> None:
     clip = Clip.from_folder(str(chosen.judge))
     rows = [row(name, [s for s in scenes if s.system == name], known, clip, chosen) for name in chosen.systems]
     rows += bounds(scenes, known, clip, chosen)
-    if chosen.sheet:
-        write_sheet(scenes, things[:: len(chosen.colors)], chosen)
     lines = table(rows, len(things), len(known), chosen)
     print("\n".join(lines))
     figures = {"program": "text_to_3d", "seconds": chosen.seconds, "prompts": things, "judge": chosen.judge.name}
     figures |= {"prior": chosen.prior.name, "hardware": hardware(), "rows": rows}
     save_results("text_to_3d", figures, lines, chosen.quick or chosen.unfiled)
+    if chosen.sheet:  # last: where it cannot be written, what took hours is filed
+        write_sheet(scenes, things[:: len(chosen.colors)], chosen)
     print(json.dumps(figures))
 
 
