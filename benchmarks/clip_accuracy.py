@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from common import ROOT, cell, hardware, save_results
+from common import ROOT, answered, cell, hardware, save_results
 from vcgen.data.captions import Thing, read_things, sentence
 from vcgen.data.color_names import COLORS, color_words
 from vcgen.data.shards.files import ShardIndex, read_index
@@ -47,18 +47,9 @@ class Outcome:
     right: dict[str, bool]
 
 
-def main() -> int:
-    """Measure, print and file the table."""
-    try:
-        run(arguments())
-    except UserError as error:
-        print(f"clip_accuracy: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def run(chosen: argparse.Namespace) -> None:
-    """See :func:`main`. Raises UserError for folders and parts that cannot be used."""
+def main() -> None:
+    """Measure, print and file the table. Raises UserError for folders and parts that cannot be used."""
+    chosen = arguments()
     data, model = settings(chosen.configs)
     clip = Clip.from_folder(str(chosen.clip))
     things, categories = read_things(ROOT / model["captions"]), model["categories"]
@@ -193,4 +184,4 @@ def confusion(outcomes: Sequence[Outcome], categories: Sequence[str]) -> list[st
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answered(main))

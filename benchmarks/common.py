@@ -3,15 +3,36 @@
 import json
 import os
 import re
+import sys
+from collections.abc import Callable
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 
 from vcgen import provenance
+from vcgen.errors import UserError, system_refusal
 from vcgen.io import write_bytes
+from vcgen.terminal import printable
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def answered(program: Callable[[], object]) -> int:
+    """Run a program; returns its exit status. What the user can mend, and a disk that is full, is one line, status 2,
+    as from `vcgen`.
+    """
+    try:
+        program()
+        return 0
+    except UserError as error:
+        line = str(error)
+    except OSError as error:
+        if (refusal := system_refusal(error)) is None:
+            raise
+        line = refusal
+    print(f"{Path(sys.argv[0]).stem}: error: {printable(line)}", file=sys.stderr)
+    return 2
 
 
 def hardware() -> dict[str, object]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import ROOT, hardware, save_results, weights_environment
+from common import ROOT, answered, hardware, save_results, weights_environment
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes
@@ -43,7 +43,7 @@ from vcgen.types import Example
 TRAIN, HOLD_OUT = ROOT / "data" / "cars64" / "train", 3
 
 
-def main() -> int:
+def main() -> None:
     """Score the settings in turn; prints and files the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a model folder with a prior")
@@ -53,13 +53,7 @@ def main() -> int:
     parser.add_argument("--views", type=int, default=19, help="of each, besides the input view (default: all 19)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true")
-    chosen = parser.parse_args()
-    try:
-        run(chosen)
-    except UserError as error:
-        print(f"distill_sweep: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    run(parser.parse_args())
 
 
 def run(chosen: argparse.Namespace) -> None:
@@ -156,4 +150,4 @@ def score(images: Tensor, example: Example, lpips: PerceptualDistance) -> list[f
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answered(main))

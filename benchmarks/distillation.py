@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from common import ROOT, hardware, save_results, weights_environment
+from common import ROOT, answered, hardware, save_results, weights_environment
 from distillation_tables import PAIRS, add_beside, report, table
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
@@ -100,14 +100,9 @@ class Recorder:
         return rendering
 
 
-def main() -> int:
+def main() -> None:
     """Score all methods, then print and file the tables."""
-    try:
-        run(arguments())
-    except UserError as error:
-        print(f"distillation: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    run(arguments())
 
 
 def arguments() -> argparse.Namespace:
@@ -272,4 +267,4 @@ def sheet(methods: dict, path: Path, device: str, cars: int = 4, views: int = 2)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answered(main))

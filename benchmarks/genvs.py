@@ -14,6 +14,7 @@ OUT/around.png shows three cars on their way around, by each method. What an int
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common import ROOT, cell, hardware, save_results, weights_environment
+from common import ROOT, answered, cell, hardware, save_results, weights_environment
 from distillation import DATA, Samples, add_kid, row, score
 from distillation_tables import differences, table
 from vcgen.cameras import Cameras, orbit, view_angles
@@ -51,7 +52,7 @@ def main() -> None:
     os.environ.update(weights_environment())
     model = model_folder.load(options.model)
     if not isinstance(model, GeNVS) or model.prior is None:
-        raise SystemExit(f"genvs: error: {options.model} holds no GeNVS with a prior")
+        raise UserError(f"{options.model} holds no GeNVS with a prior")
     cars, frames, steps = (2, 6, 2) if options.quick else (15, options.frames, options.steps)
     out = options.out / ("quick" if options.quick else "full")
     rows = images_of(model, options.model, out, steps, options.quick)
@@ -74,13 +75,10 @@ def images_of(model: GeNVS, folder: Path, out: Path, steps: int, quick: bool) ->
         "samples_unguided": Samples(model, steps, 1.0, 1.0),
     }
     results, rows = [], []
-    try:
-        for name, system in methods.items():
-            result, kept = score(name, system, folder, protocol, out / name, "cpu")
-            results.append(result)
-            rows.append(row(name, result, kept, results[0]))
-    except UserError as error:
-        raise SystemExit(f"genvs: error: {error}") from error
+    for name, system in methods.items():
+        result, kept = score(name, system, folder, protocol, out / name, "cpu")
+        results.append(result)
+        rows.append(row(name, result, kept, results[0]))
     add_kid(rows, out, "cpu")
     return rows
 
@@ -155,4 +153,4 @@ def turn_table(rows: list[dict], gain: dict, frames: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))

@@ -33,7 +33,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from common import ROOT, cell, hardware, save_results, weights_environment
+from common import ROOT, answered, cell, hardware, save_results, weights_environment
 from objects import SHARED, KnownObject, load_objects
 from realfusion_fit import fit, measure, view_order
 from realfusion_refine import refine
@@ -63,22 +63,18 @@ REFINED = ", refined"
 SHOWN = 8
 
 
-def main() -> int:
+def main() -> None:
     """Fit and measure what is missing, then print and file the table."""
     chosen = arguments()
     os.environ.update(weights_environment())
-    try:
-        objects = load_objects(chosen.toys, chosen.scans, chosen.meshes, held_out_list(chosen), chosen.objects)
-        needed = [method for method in chosen.methods if method not in WITHOUT_PRIOR]
-        if needed and not (chosen.prior / "model_index.json").is_file():
-            advice = f"give --prior, or --methods {' '.join(WITHOUT_PRIOR)}"
-            raise UserError(f"{chosen.prior} is no text prior, which {needed[0]} needs: {advice}")
-        metrics = Metrics([load_lpips("squeeze", offline=True)])
-        stages = [f"{method}{stage}" for method in chosen.methods for stage in ("", REFINED)[: 1 + bool(chosen.refine)]]
-        rows = [row(method, objects, chosen, metrics) for method in stages]
-    except UserError as error:
-        print(f"realfusion: error: {error}", file=sys.stderr)
-        return 2
+    objects = load_objects(chosen.toys, chosen.scans, chosen.meshes, held_out_list(chosen), chosen.objects)
+    needed = [method for method in chosen.methods if method not in WITHOUT_PRIOR]
+    if needed and not (chosen.prior / "model_index.json").is_file():
+        advice = f"give --prior, or --methods {' '.join(WITHOUT_PRIOR)}"
+        raise UserError(f"{chosen.prior} is no text prior, which {needed[0]} needs: {advice}")
+    metrics = Metrics([load_lpips("squeeze", offline=True)])
+    stages = [f"{method}{stage}" for method in chosen.methods for stage in ("", REFINED)[: 1 + bool(chosen.refine)]]
+    rows = [row(method, objects, chosen, metrics) for method in stages]
     for known in objects:
         write_sheet(known, chosen)
     lines = table(rows, objects, chosen)
@@ -95,7 +91,6 @@ def main() -> int:
     name = "realfusion" + "_refined" * bool(chosen.refine) + "_oracle" * (chosen.methods == ["oracle"])
     save_results(name, figures, lines, chosen.quick or chosen.unfiled)
     print(json.dumps(figures))
-    return 0
 
 
 def arguments() -> argparse.Namespace:
@@ -263,4 +258,4 @@ def against(rows: list[dict], first: str = "sds") -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answered(main))

@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import ROOT, cell, hardware, save_results
+from common import ROOT, answered, cell, hardware, save_results
 from text_scenes import CATEGORIES
 from vcgen.data.captions import sentence
 from vcgen.data.color_names import COLORS
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.errors import UserError
 from vcgen.evaluation.statistics import bootstrap_interval, mean, paired_difference
 from vcgen.io import write_bytes
 from vcgen.visualization.images import contact_sheet, png_bytes, to_uint8
@@ -32,18 +31,9 @@ from vcgen.visualization.images import contact_sheet, png_bytes, to_uint8
 MEASURES = {"r_precision": "R-precision", "single": "single samples", "similarity": "CLIP similarity"}
 
 
-def main() -> int:
-    """Draw, judge, then print and file the table."""
-    try:
-        run(arguments())
-    except UserError as error:
-        print(f"text_prior: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def run(chosen: argparse.Namespace) -> None:
-    """Raises UserError for a folder that is no prior, or no CLIP model."""
+def main() -> None:
+    """Draw, judge, then print and file the table. Raises UserError for a folder that is no prior, or no CLIP model."""
+    chosen = arguments()
     prompts = [sentence(category, color) for category in chosen.categories for color in chosen.colors]
     known = [sentence(category, color) for category in CATEGORIES for color in COLORS]
     known += [prompt for prompt in prompts if prompt not in known]
@@ -134,4 +124,4 @@ def table(rows: list[dict], prompts: int, known: int, chosen: argparse.Namespace
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answered(main))

@@ -16,6 +16,7 @@ What has been fitted is kept in --out and not done again. See benchmarks/README.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import ROOT, cell, hardware, save_results
+from common import ROOT, answered, cell, hardware, save_results
 from text_scenes import CATEGORIES, SYSTEMS, Budget, Scene, fit, looks, over_white, thing
 from vcgen.checkpoints import model_folder
 from vcgen.data.captions import sentence
@@ -41,16 +42,18 @@ HEADINGS = ("system", "R-precision", "textureless", "shape", "CLIP similarity", 
 
 
 def main() -> None:
-    """Fit what is missing, judge, then print and file the table."""
+    """Fit what is missing, judge, then print and file the table. Raises UserError for a folder that is no prior, or no
+    CLIP model.
+    """
     chosen = arguments()
     things = [thing(category, color) for category in chosen.categories for color in chosen.colors]
+    clip, prior = Clip.from_folder(str(chosen.judge)), TextPrior.load(chosen.prior)  # before hours of fits
     budget = Budget(chosen.seconds, chosen.prior, chosen.out, chosen.quick)
     scenes = [fit(SYSTEMS[system], name, budget) for system in chosen.systems for name in things]
     known = [sentence(category, color) for category in CATEGORIES for color in COLORS]
     known += [prompt for prompt in dict.fromkeys(scene.prompt for scene in scenes) if prompt not in known]
-    clip = Clip.from_folder(str(chosen.judge))
     rows = [row(name, [s for s in scenes if s.system == name], known, clip, chosen) for name in chosen.systems]
-    rows += bounds(scenes, known, clip, chosen)
+    rows += bounds(scenes, known, clip, prior, chosen)
     lines = table(rows, len(things), len(known), chosen)
     print("\n".join(lines))
     figures = {"program": "text_to_3d", "seconds": chosen.seconds, "prompts": things, "judge": chosen.judge.name}
@@ -131,9 +134,11 @@ def write_sheet(scenes: Sequence[Scene], things: Sequence[str], chosen: argparse
     Image.fromarray(contact_sheet(images, 2 * len(chosen.systems))).save(chosen.sheet)
 
 
-def bounds(scenes: Sequence[Scene], known: list[str], clip: Clip, chosen: argparse.Namespace) -> list[dict]:
+def bounds(
+    scenes: Sequence[Scene], known: list[str], clip: Clip, prior: TextPrior, chosen: argparse.Namespace
+) -> list[dict]:
     """Rows of the prior's samples, and of the first system's scenes before their training."""
-    prior, ceiling, floor = TextPrior.load(chosen.prior), [], []
+    ceiling, floor = [], []
     for scene in scenes:
         if scene.system != scenes[0].system:
             continue
@@ -181,4 +186,4 @@ def table(rows: list[dict], things: int, known: int, chosen: argparse.Namespace)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))

@@ -19,10 +19,11 @@ Scenes are kept in --out, that of text_to_3d.py, and not fitted again.
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common import ROOT, cell, hardware, save_results, weights_environment
+from common import ROOT, answered, cell, hardware, save_results, weights_environment
 from text_scenes import (
     CATEGORIES,
     DREAMFUSION,
@@ -59,7 +60,7 @@ MEASURES = {"similarity": (3, True), "textureless": (3, True), "janus": (3, Fals
 
 
 def main() -> None:
-    """Fit what is missing, measure, then print and file the table."""
+    """Fit what is missing, measure, then print and file the table. Raises UserError for a judge that is none."""
     chosen = arguments()
     os.environ.update(weights_environment())
     things = [thing(category, color) for category in chosen.categories for color in chosen.colors]
@@ -191,4 +192,4 @@ def table(rows: list[dict], spread: list[dict], chosen: argparse.Namespace) -> l
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))
