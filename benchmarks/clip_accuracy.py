@@ -26,6 +26,7 @@ from common import ROOT, answered, cell, hardware, save_results
 from vcgen.data.captions import Thing, read_things, sentence
 from vcgen.data.color_names import COLORS, color_words
 from vcgen.data.shards.files import ShardIndex, read_index
+from vcgen.data.shards.joining import held_out, parted
 from vcgen.data.shards.overlap import read_families
 from vcgen.data.views import scene_views
 from vcgen.diffusion.clip import Clip
@@ -100,11 +101,11 @@ def folders(chosen: argparse.Namespace, data: dict[str, Any]) -> dict[str, Shard
         number, parts = chosen.part
         if not 0 <= number < parts:
             raise UserError(f"--part {number} {parts}: give the number of the part, from 0, and how many there are")
-        families = [family for path in data["families"] for family in read_families(ROOT / path)]
+        families = read_families(*(ROOT / path for path in data["families"]))
         for folder, count in zip(data["train"], data["hold_out"], strict=True):
             name = f"{Path(folder).parent.name} {Path(folder).name}"
-            trained, found[f"{name}, held out"] = read_index(ROOT / folder).hold_out(count, families)
-            found[f"{name}, part {number}"] = trained.part(number, parts, families)
+            trained, found[f"{name}, held out"] = held_out([read_index(ROOT / folder)], [count], families)
+            (found[f"{name}, part {number}"],) = parted(trained, number, parts, families)
     return found
 
 

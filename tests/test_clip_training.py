@@ -13,6 +13,7 @@ from training import equal, load, refusal, vcgen
 from vcgen.data.captions import Caption, Shown, Thing, read_things
 from vcgen.data.datamodules.shards import ShardData
 from vcgen.data.shards.files import read_index
+from vcgen.data.shards.joining import parted
 from vcgen.data.shards.overlap import read_families
 from vcgen.diffusion.clip import Clip
 from vcgen.errors import UserError
@@ -126,7 +127,7 @@ def test_parts_share_no_object_and_leave_none():
     index = read_index("data/cars64/train")
     families = read_families(Path("data/cars64/families.json"))
     family = {name: members[0] for members in families for name in members}
-    parts = [index.part(number, 3, families) for number in range(3)]
+    parts = [parted([index], number, 3, families)[0] for number in range(3)]
     of = [{family.get(entry.group, entry.group) for _, entry in part.samples} for part in parts]
     assert not (of[0] & of[1] or of[0] & of[2] or of[1] & of[2]) and abs(len(of[0]) - len(of[2])) <= 1
     assert sorted(e.key for part in parts for _, e in part.samples) == sorted(e.key for _, e in index.samples)
@@ -178,6 +179,6 @@ def test_what_does_not_fit_is_refused_in_one_line(config, tmp_path, capsys):
         with pytest.raises(UserError, match=message):
             ShardData("data/cars64/train", **options)
     with pytest.raises(UserError, match="do not make 1000 parts"):
-        read_index("data/cars64/train").part(0, 1000)
+        parted([read_index("data/cars64/train")], 0, 1000)
     with pytest.raises(ValueError, match="no multiple of patch"):
         ClipOptions(patch=7)

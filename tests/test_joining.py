@@ -47,6 +47,45 @@ def test_objects_are_held_out_of_each_folder_and_the_rest_comes_once_an_epoch(fo
     assert len(data.train_index.samples) == 8
 
 
+def drawn_twice(place: Path) -> list[Path]:
+    """Two folders that share the object m1, and of which each has one of the near-copies m2 and m2b."""
+    image = png(noise(0, 8, 8))
+    folders = []
+    for name, groups in (("A", ("m1", "m2", "m3")), ("B", ("m4", "m1", "m2b"))):
+        records = [make_record(f"{name}_{g}", 4, images=[image] * 4, size=(8, 8), group=g) for g in groups]
+        write_shards(records, place / name, (8, 8))
+        folders.append(place / name)
+    (place / "families.json").write_text('[["m2", "m2b"]]')
+    return folders
+
+
+def keys(index) -> set[str]:
+    return {entry.key for _, entry in index.samples}
+
+
+@pytest.mark.parametrize(
+    ("hold_out", "held"),
+    [([1, 0], {"A_m2", "B_m2b"}), ([0, 1], {"A_m1", "B_m1"}), ([1, 1], {"A_m1", "B_m1", "A_m2", "B_m2b"})],
+)
+def test_what_one_folder_holds_out_no_other_trains_on(tmp_path, hold_out, held):
+    data = ShardData(
+        [str(path) for path in drawn_twice(tmp_path)], hold_out=hold_out, families=tmp_path / "families.json"
+    )
+    data.setup("fit")
+    assert keys(data.val_index) == held
+    assert keys(data.train_index) == {"A_m1", "A_m2", "A_m3", "B_m4", "B_m1", "B_m2b"} - held
+    assert all(data.val_index.read(number).key in held for number in range(len(held)))
+
+
+def test_parts_of_several_folders_share_no_object(tmp_path):
+    paths = [str(path) for path in drawn_twice(tmp_path)]
+    parts = [ShardData(paths, part=(number, 2), families=tmp_path / "families.json") for number in (0, 1)]
+    for data in parts:
+        data.setup("fit")
+    first, second = (keys(data.train_index) for data in parts)
+    assert (first, second) == ({"A_m1", "A_m3", "B_m4", "B_m1"}, {"A_m2", "B_m2b"})
+
+
 def test_several_folders_are_validated_on(folders):
     data = ShardData(str(folders[0]), [str(folders[1])])
     data.setup("validate")

@@ -262,6 +262,13 @@ def test_families_that_are_none_are_refused(tmp_path, text, words):
         read_families(tmp_path / "families.json")
 
 
+def test_an_object_is_in_one_family_of_all_files(tmp_path):
+    for name, text in (("first.json", '[["a", "b"]]'), ("second.json", '[["b", "c"]]')):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=r"second\.json: b is named twice, first in .*first\.json"):
+        read_families(tmp_path / "first.json", tmp_path / "second.json")
+
+
 @pytest.mark.parametrize("count", [0, -1, 31])
 def test_holding_out_no_object_or_all_is_refused(count):
     with pytest.raises(UserError, match="31 objects"):

@@ -20,7 +20,7 @@ from vcgen.data.datamodules.stream import FixedScenes, OnError, SceneStream, inp
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import ShardIndex, read_index
-from vcgen.data.shards.joining import joined
+from vcgen.data.shards.joining import held_out, joined, parted
 from vcgen.data.shards.overlap import overlap, read_families
 from vcgen.data.shards.remote import Cache, CachedIndex, is_remote
 from vcgen.errors import UserError
@@ -119,13 +119,12 @@ class ShardData(SceneDataModule):
         if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):
             for text in (text for index in indices for text in overlap(index, self.val_index)):
                 complain(text, "warning")
-        families = [family for path in self.families for family in read_families(path)]
+        families = read_families(*self.families)
         if any(self.hold_out) and not self.val_folders:
             counts = self.hold_out * (len(indices) if len(self.hold_out) == 1 else 1)
-            parts = [i.hold_out(n, families) if n else (i, None) for i, n in zip(indices, counts, strict=True)]
-            indices, self.val_index = [kept for kept, _ in parts], joined([held for _, held in parts if held])
+            indices, self.val_index = held_out(indices, counts, families)
         if self.part[1] > 1:
-            indices = [index.part(*self.part, families) for index in indices]
+            indices = parted(indices, *self.part, families)
         self.train_index = joined(indices)
         self.identity = identity(self.keys)
         self.faults = {

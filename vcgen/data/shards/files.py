@@ -73,6 +73,11 @@ class ShardIndex:
         """
         return Samples(self)
 
+    @property
+    def groups(self) -> list[bytes]:
+        """The statistical groups, each once, in stored order."""
+        return list(dict.fromkeys(self.scenes.column("group").tolist()))
+
     def shard_of(self, number: int) -> ShardEntry:
         """The shard that holds the scene at a position of :attr:`samples`."""
         return self.shards[int(np.searchsorted(self._ends, number, side="right"))]
@@ -118,9 +123,8 @@ class ShardIndex:
         They are evenly spaced among the objects without near-copies, or where those are too few among all. Raises
         UserError unless 0 < count < number of all.
         """
-        groups = self.scenes.column("group").tolist()
         family = {group.encode(): members[0].encode() for members in families for group in members}
-        sizes = Counter(family.get(group, group) for group in dict.fromkeys(groups))
+        sizes = Counter(family.get(group, group) for group in self.groups)
         if not 0 < count < len(sizes):
             what = "families of objects" if families else "objects"
             raise UserError(
@@ -129,25 +133,13 @@ class ShardIndex:
         names = [name for name, size in sizes.items() if size == 1]
         names = names if count <= len(names) else list(sizes)
         chosen = {names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)}
-        held = [group for group in set(groups) if family.get(group, group) in chosen]
-        return self._of(held, False), self._of(held, True)
+        held = [group for group in self.groups if family.get(group, group) in chosen]
+        return self.only(held, False), self.only(held)
 
-    def part(self, number: int, parts: int, families: Sequence[Sequence[str]] = ()) -> "ShardIndex":
-        """The scenes of every ``parts``-th object, from the one with that number; families as in :meth:`hold_out`.
-        Raises UserError unless there are as many objects as parts.
-        """
-        groups = self.scenes.column("group").tolist()
-        family = {group.encode(): members[0].encode() for members in families for group in members}
-        objects = list(dict.fromkeys(family.get(group, group) for group in groups))
-        if parts > len(objects):
-            raise UserError(f"{self.folder}: {len(objects)} objects do not make {parts} parts; give fewer in data.part")
-        chosen = set(objects[number::parts])
-        return self._of([group for group in set(groups) if family.get(group, group) in chosen], True)
-
-    def _of(self, groups: Sequence[bytes], inside: bool) -> "ShardIndex":
+    def only(self, groups: Sequence[bytes], inside: bool = True) -> "ShardIndex":
         """The scenes of these groups, or all others."""
         parts = [
-            SceneTable(t.rows[np.isin(t.column("group"), groups) == inside])
+            SceneTable(t.rows[np.isin(t.column("group"), np.array(groups, bytes)) == inside])
             for t in (cast(SceneTable, shard.samples) for shard in self.shards)
         ]
         shards = (replace(shard, samples=part) for shard, part in zip(self.shards, parts, strict=True))

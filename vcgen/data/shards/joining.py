@@ -1,4 +1,4 @@
-"""Several shard folders as one data set."""
+"""Several shard folders as one data set: joined, and parted by object."""
 
 import os
 from collections.abc import Sequence
@@ -46,3 +46,40 @@ def joined(indices: Sequence[ShardIndex]) -> ShardIndex:
             " than one of them, or a folder is given twice; leave one out"
         )
     return whole
+
+
+def held_out(
+    indices: Sequence[ShardIndex], counts: Sequence[int], families: Sequence[Sequence[str]] = ()
+) -> tuple[list[ShardIndex], ShardIndex]:
+    """:meth:`ShardIndex.hold_out` of each folder: (the scenes that stay, folder by folder, those that are held out).
+
+    What one folder holds out is held out of the others, too: variants of one object, and near-copies (``families``).
+    counts: of each folder, 0 for none of its own choice. Raises UserError as the method does.
+    """
+    leader = {group.encode(): members[0].encode() for members in families for group in members}
+    chosen = [index.hold_out(count, families)[1] for index, count in zip(indices, counts, strict=True) if count]
+    gone = {leader.get(group, group) for held in chosen for group in held.groups}
+    related = [[group for group in index.groups if leader.get(group, group) in gone] for index in indices]
+    stay = [index.only(groups, False) for index, groups in zip(indices, related, strict=True)]
+    return stay, joined([index.only(groups) for index, groups in zip(indices, related, strict=True) if groups])
+
+
+def parted(
+    indices: Sequence[ShardIndex], number: int, parts: int, families: Sequence[Sequence[str]] = ()
+) -> list[ShardIndex]:
+    """Of each folder the scenes of every ``parts``-th object, from the one with that number.
+
+    Variants of one object stay together, and so do near-copies (``families``), whichever folders they are in. Raises
+    UserError unless a folder has as many objects as parts."""
+    leader = {group.encode(): members[0].encode() for members in families for group in members}
+    part_of: dict[bytes, int] = {}
+    found = []
+    for index in indices:
+        objects = dict.fromkeys(leader.get(group, group) for group in index.groups)
+        if parts > len(objects):
+            few = f"{index.folder}: {len(objects)} objects do not make {parts} parts"
+            raise UserError(f"{few}; give fewer in data.part")
+        for place, name in enumerate(objects):
+            part_of.setdefault(name, place % parts)
+        found.append(index.only([group for group in index.groups if part_of[leader.get(group, group)] == number]))
+    return found

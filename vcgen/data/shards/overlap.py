@@ -1,7 +1,5 @@
 """Whether scenes that are kept for testing are trained on."""
 
-import itertools
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +52,17 @@ def _equal_scenes(train: ShardIndex, val: ShardIndex) -> int:
     return sum(bool(set(train.read(a).images) & set(val.read(b).images)) for a, b in readable)
 
 
-def read_families(path: Path) -> list[list[str]]:
-    """Lists of objects (groups) that are near-copies of one another, from a JSON file: a recolored model, the same
-    model of another edition. Raises UserError for a file that is none, or names an object twice."""
-    families = read_json(path, list[list[Label]], "data.families takes a JSON list of lists of objects' names")
-    if twice := [name for name, count in Counter(itertools.chain(*families)).items() if count > 1]:
-        raise UserError(f"{path}: {twice[0]} is named twice; put all of its near-copies into one list")
-    return [family for family in families if family]
+def read_families(*paths: Path) -> list[list[str]]:
+    """Lists of objects (groups) that are near-copies of one another, from JSON files: a recolored model, the same
+    model of another edition. Raises UserError for a file that is none, or names an object that was named before."""
+    families: list[list[str]] = []
+    named: dict[str, Path] = {}
+    for path in paths:
+        for family in read_json(path, list[list[Label]], "data.families takes a JSON list of lists of objects' names"):
+            for name in family:
+                if name in named:
+                    also = "" if named[name] == path else f", first in {named[name]}"
+                    raise UserError(f"{path}: {name} is named twice{also}; put all of its near-copies into one list")
+                named[name] = path
+            families += [family] if family else []
+    return families
