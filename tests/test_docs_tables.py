@@ -25,6 +25,7 @@ from vcgen.encoders.image_code import CodeEncoder
 from vcgen.encoders.light_field import LightFieldDecoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
+from vcgen.encoders.scene_shown import ShownScene
 from vcgen.encoders.scene_triplane import SceneTriplane
 from vcgen.encoders.scene_voxels import SceneVoxels
 from vcgen.encoders.srn import SrnDecoder
@@ -102,7 +103,7 @@ OPTIONS = {
         EpipolarEncoder,
     ],
     "genvs.md": [FeatureVolume, FeaturePrior],
-    "scenes.md": [SceneTriplane, SceneHashGrid, HashGrid, SceneVoxels],
+    "scenes.md": [SceneTriplane, SceneHashGrid, HashGrid, SceneVoxels, ShownScene],
 }
 
 

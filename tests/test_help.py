@@ -118,7 +118,7 @@ def test_types_are_printed_in_words(hint, text):
             ["--model.help", "NerfDiff"],
             {
                 "Encoder": "AutoDecoder CodeEncoder EpipolarEncoder FeatureVolume IbrNet PixelNerf SceneHashGrid"
-                " SceneTriplane SceneVoxels TriplaneEncoder",
+                " SceneTriplane SceneVoxels ShownScene TriplaneEncoder",
                 "ImagePrior | null": "FeaturePrior ViewPrior",
             },
         ),

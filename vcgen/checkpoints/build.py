@@ -44,6 +44,7 @@ CLASSES = (
     "vcgen.encoders.scene_triplane.SceneTriplane",
     "vcgen.encoders.scene_hashgrid.SceneHashGrid",
     "vcgen.encoders.scene_voxels.SceneVoxels",
+    "vcgen.encoders.scene_shown.ShownScene",
     "vcgen.fields.hashgrid.HashGrid",
     "vcgen.fields.triplane.TriplaneDecoder",
     "vcgen.diffusion.prior.ViewPrior",

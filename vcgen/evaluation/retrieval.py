@@ -16,6 +16,7 @@ from vcgen.data.viewpoints import around
 from vcgen.diffusion.clip import Clip
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.encoders.base import OptimizedScene
+from vcgen.encoders.scene_shown import ShownScene
 from vcgen.errors import UserError
 from vcgen.evaluation.statistics import bootstrap_interval, mean
 from vcgen.metrics.retrieval import ranks
@@ -60,7 +61,7 @@ def views_of(system: Any, kind: Kind, count: int, size: int) -> Tensor:
     camera. Raises UserError for a model that makes its scenes of images.
     """
     encoder = getattr(system, "encoder", None)
-    if not isinstance(encoder, OptimizedScene):
+    if not isinstance(encoder, OptimizedScene | ShownScene):
         raise UserError(
             f"a {type(encoder).__name__} makes its scenes of images; give field/ of a run that fits one scene"
         )

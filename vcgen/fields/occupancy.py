@@ -1,14 +1,14 @@
 """Skipping empty space: a coarse grid knows where the density of one scene is, and only samples there are looked up."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vcgen.types import Field
+from vcgen.types import Field, FieldWeights, Finetunable
 
 
 class OccupancyGrid(nn.Module):
@@ -60,6 +60,18 @@ class OccupancyGrid(nn.Module):
         return self.occupied().float().mean()
 
 
+def lies_in(
+    cells: Bool[Tensor, "size size size"],
+    points: Float[Tensor, "batch n 3"],
+    center: Float[Tensor, "batch 3"],
+    radius: Float[Tensor, " batch"],
+) -> Bool[Tensor, "batch n"]:
+    """Which points lie in a sphere and in one of the cells, indexed [x, y, z], of the cube around it."""
+    local = (points.detach() - center[:, None]) / radius[:, None, None]
+    x, y, z = ((local * 0.5 + 0.5) * len(cells)).long().clamp(0, len(cells) - 1).unbind(-1)
+    return cells[x, y, z] & (local.square().sum(-1) <= 1 + 1e-4)
+
+
 @dataclass
 class OccupiedField:
     """The part of a field of one scene that lies in occupied cells; elsewhere density and color are 0 without a
@@ -82,10 +94,7 @@ class OccupiedField:
 
     def kept(self, points: Float[Tensor, "1 n 3"]) -> Int[Tensor, " m"]:
         """Which of the points (1, n, 3) lie in the sphere and in occupied cells: their numbers (m,)."""
-        size = self.grid.resolution
-        local = (points[0].detach() - self.center) / self.radius
-        x, y, z = ((local * 0.5 + 0.5) * size).long().clamp(0, size - 1).unbind(-1)
-        return (self.cells[x, y, z] & (local.square().sum(-1) <= 1 + 1e-4)).nonzero()[:, 0]
+        return lies_in(self.cells, points, self.center, self.radius)[0].nonzero()[:, 0]
 
     def __call__(
         self, points: Float[Tensor, "1 n 3"], directions: Float[Tensor, "1 n 3"]
@@ -101,3 +110,53 @@ class OccupiedField:
         kept = self.kept(points)
         found = self.field.density(points[:, kept])
         return found.new_zeros(points.shape[:2]).index_copy(1, kept, found)
+
+
+@dataclass
+class ShownField:
+    """One scene, given to a batch, whose density is 0 outside of cells: as an :class:`OccupiedField` shows it, after
+    its run. Colors are the scene's own everywhere, for meshes, whose vertices may lie beside the cells; satisfies
+    :class:`vcgen.types.Finetunable`.
+
+    seen: the cells, of the cube around the field's sphere, indexed [x, y, z].
+    """
+
+    field: Finetunable
+    seen: Bool[Tensor, "size size size"]
+    proposal: None = None
+
+    @property
+    def center(self) -> Float[Tensor, "batch 3"]:
+        """See :class:`vcgen.types.Field`."""
+        return self.field.center
+
+    @property
+    def radius(self) -> Float[Tensor, " batch"]:
+        """See :class:`vcgen.types.Field`."""
+        return self.field.radius
+
+    def __call__(
+        self, points: Float[Tensor, "batch n 3"], directions: Float[Tensor, "batch n 3"]
+    ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n channels"]]:
+        """See :class:`vcgen.types.Field`."""
+        density, colors = self.field(points, directions)
+        return self.masked(density, points), colors
+
+    def density(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
+        """See :class:`vcgen.types.Field`."""
+        return self.masked(self.field.density(points), points)
+
+    def masked(self, density: Float[Tensor, "batch n"], points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
+        """The density at points, where they are seen."""
+        return density.masked_fill(~lies_in(self.seen, points, self.center, self.radius), 0)
+
+    def weights(self) -> FieldWeights:
+        """See :class:`vcgen.types.Finetunable`."""
+        return self.field.weights()
+
+    def with_weights(self, weights: FieldWeights) -> "ShownField":
+        """See :class:`vcgen.types.Finetunable`."""
+        return replace(self, field=self.field.with_weights(weights))
+
+    def __getitem__(self, scenes: slice) -> "ShownField":
+        return replace(self, field=self.field[scenes])

@@ -10,6 +10,7 @@ from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
 from vcgen.data.input_camera import InputCamera
 from vcgen.encoders.base import OptimizedScene
+from vcgen.encoders.scene_shown import ShownScene
 from vcgen.encoders.scene_triplane import SceneTriplane
 from vcgen.errors import UserError
 from vcgen.rendering.antialias import compose
@@ -102,7 +103,7 @@ def coarse_field(folder: Path, device: torch.device) -> Finetunable:
     """The one scene of a run's folder, or of a model folder. Raises UserError in one line for any other."""
     place = folder / "field" if (folder / "field").is_dir() else folder
     system = model_folder.load(place, device)
-    if not isinstance(system, NerfDiff) or not isinstance(system.encoder, OptimizedScene | SceneTriplane):
+    if not isinstance(system, NerfDiff) or not isinstance(system.encoder, OptimizedScene | SceneTriplane | ShownScene):
         advice = "give the folder of a run of TextTo3D, RealFusion or Distill, or the field/ in it"
         raise UserError(f"{place} holds no single scene: {advice}")
     height, width = system.config["image_size"]

@@ -15,7 +15,9 @@ from vcgen.cameras import Cameras, view_angles
 from vcgen.data.input_camera import InputCamera
 from vcgen.data.viewpoints import around
 from vcgen.encoders.base import OptimizedScene
+from vcgen.encoders.scene_shown import ShownScene
 from vcgen.errors import UserError
+from vcgen.fields.occupancy import OccupancyGrid
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, Count, Side
@@ -61,6 +63,7 @@ class Fitted(Protocol):
 
     render_options: RenderOptions
     render_eval: RenderOptions
+    occupancy: OccupancyGrid
     trainer: Any
 
     @property
@@ -114,9 +117,10 @@ def log_sheet(system: Fitted, name: str, sides: Sides, beside: Tensor | None = N
 
 
 def write_outcome(system: Fitted, reference: Views, target: Path, options: OutcomeOptions) -> None:
-    """Write what :func:`write_sheets` does, mesh.glb and .obj, and the model folder ``field/``."""
+    """Write what :func:`write_sheets` does, mesh.glb and .obj, and the model folder ``field/``, both of what is shown
+    in the sheets."""
     write_sheets(system, reference, target, options)
-    scene = system.colored_scene()
+    scene = ShownScene.of(system.colored_scene(), system.occupancy.occupied())
     save_field(system, scene, reference, target / "field")
     if options.mesh_resolution:
         write_meshes(scene.scene(), target, options.mesh_resolution)
@@ -152,7 +156,7 @@ def write_meshes(field: Field, target: Path, resolution: int) -> None:
     rank_zero_info(f"{target / 'mesh.glb'}: {len(surface.mesh.faces)} triangles")
 
 
-def save_field(system: Fitted, scene: OptimizedScene, reference: Views, target: Path) -> Path:
+def save_field(system: Fitted, scene: OptimizedScene | ShownScene, reference: Views, target: Path) -> Path:
     """The scene as a model folder, which `vcgen render` opens; the image that is given to it does not matter. Its
     camera is the reference, which looks at the origin, wherever the scene's center is."""
     camera = reference.cameras[0, 0]
