@@ -195,12 +195,21 @@ def test_mean_image_is_the_mean_over_views_composited_on_the_background(tmp_path
     images[0, ..., :3], images[0, ..., 3] = 200, 255  # opaque, level 200
     images[1, ..., 0], images[1, ..., 3] = 255, 51  # red at coverage 0.2
     write_shards([record("a1", images)], tmp_path / "shards", (SIZE, SIZE))
-    image = MeanImage.of(tmp_path / "shards", background=1.0).image
+    image = MeanImage.of(tmp_path / "shards", PROTOCOL).image
     assert image[:, 3, 5].tolist() == pytest.approx(
         [(200 / 255 + 1) / 2, (200 / 255 + 0.8) / 2, (200 / 255 + 0.8) / 2], abs=1e-6
     )
-    on_black = MeanImage.of(tmp_path / "shards", background=0.0).image
+    on_black = MeanImage.of(tmp_path / "shards", replace(PROTOCOL, background=0.0)).image
     assert on_black[:, 3, 5].tolist() == pytest.approx([(200 / 255 + 0.2) / 2, 100 / 255, 100 / 255], abs=1e-6)
+    cut = MeanImage.of(tmp_path / "shards", replace(PROTOCOL, alpha="binary")).image
+    assert cut[:, 3, 5].tolist() == pytest.approx([(200 / 255 + 1) / 2] * 3, abs=1e-6)
+
+
+def test_the_mean_image_is_of_the_protocols_size_and_background(shards):
+    with pytest.raises(UserError, match="shards: images are 16 x 16, protocol tiny wants 32 x 32"):
+        MeanImage.of(shards, replace(PROTOCOL, size=(32, 32)))
+    with pytest.raises(UserError, match="its images lie on white, protocol tiny scores on gray level 0"):
+        MeanImage.of(shards, replace(PROTOCOL, background=0.0))
 
 
 def test_comparison_is_paired_by_object(shards, tmp_path):

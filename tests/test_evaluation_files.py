@@ -83,6 +83,7 @@ def test_records_of_other_views_or_groups_than_the_data_has_are_not_averaged(tmp
         ("mean.psnr", "21.5"),
         ("mean", []),
         ("mean.lpips_vgg", ...),
+        ("mean.ssim", 0.5),
         ("interval95.psnr", [3, 1]),
         ("interval95.psnr", [1]),
         ("interval95.psnr", ...),
@@ -98,6 +99,7 @@ def test_records_of_other_views_or_groups_than_the_data_has_are_not_averaged(tmp
         ("images.0.view", 5),
         ("images.0.group", "b"),
         ("images.0.psnr", None),
+        ("images.0.psnr", ...),
         ("images", []),
         ("images", {}),
         ("name", ["m"]),
@@ -114,4 +116,15 @@ def test_results_whose_parts_contradict_one_another_are_refused(tmp_path, path, 
     set_at(content, path, value)
     (tmp_path / RESULTS).write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"results\.json.*evaluate again"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(None)])
+def test_results_without_psnr_are_refused(tmp_path, rows):
+    collect("m", SCORES, PROTOCOL, versions={}, hashes={"protocol": "p", "data": "d"}, run={}).save(tmp_path)
+    content = json.loads((tmp_path / RESULTS).read_text())
+    for row in content["images"][rows]:
+        del row["psnr"]
+    (tmp_path / RESULTS).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"results\.json: holds .* have no psnr; .*evaluate again"):
         load_results(tmp_path)

@@ -1,5 +1,6 @@
 """LPIPS: published values, refusal of wrong ranges, and weights that are found, verified or missed, never invented."""
 
+from typing import get_args
 from urllib.error import URLError
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from vcgen.errors import UserError
 from vcgen.metrics import lpips as module
-from vcgen.metrics.lpips import SOURCES, find_weights, load_lpips
+from vcgen.metrics.lpips import LEAST, SOURCES, Network, PerceptualDistance, find_weights, load_lpips
 from vcgen.metrics.weights import weights_folder
 
 
@@ -58,6 +59,20 @@ def test_public_function_maps_zero_one_to_minus_one_one(squeeze):
     first, second = torch.rand(2, 2, 3, 64, 64)
     inside = squeeze.model(2 * first - 1, 2 * second - 1).flatten()
     assert torch.allclose(squeeze(first, second).float(), inside, atol=1e-7)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("network", get_args(Network))
+def test_images_too_small_for_a_network_are_refused(network, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_fill", lambda *_: None)  # random weights tell as much
+    (tmp_path / "weights.pth").touch()
+    distance, least = PerceptualDistance(network, tmp_path / "weights.pth"), LEAST[network]
+    distance(*torch.rand(2, 1, 3, least, 40))
+    small = torch.rand(2, 1, 3, least - 1, 40)
+    with pytest.raises(RuntimeError, match="too small"):
+        distance.model(*small)
+    with pytest.raises(UserError, match=rf"needs images of at least {least} x {least} .*\({least - 1}, 40\)"):
+        distance(*small)
 
 
 @pytest.mark.parametrize("wrong", [lambda x: 2 * x - 1, lambda x: 255 * x, lambda x: x * float("nan")])

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from vcgen.errors import UserError
 from vcgen.evaluation.protocol import FURTHER_METRICS, SUPPORTED_METRICS
+from vcgen.metrics.base import Column, Metric
 from vcgen.metrics.image import COLUMNS, FURTHER, PSNR_CAP, Metrics, column, psnr, quantise
 
 
@@ -71,3 +73,36 @@ def test_psnr_of_floats_takes_renderings_as_they_are():
     assert record["psnr"] == PSNR_CAP and record["psnr_unclamped"] == pytest.approx(20, abs=1e-5)
     (record,) = Metrics([FURTHER["psnr_unclamped"]])(truth - 0.4 / 255, truth)
     assert record["psnr"] == PSNR_CAP and record["psnr_unclamped"] == pytest.approx(-20 * np.log10(0.4 / 255), abs=1e-3)
+
+
+class Given(Metric):
+    """A metric of a user's own that says what it is told, of [0, 1]."""
+
+    column = Column("Given", "given: a number", higher_is_better=True, low=0.0, high=1.0)
+
+    def __init__(self, values: list[float], name: str = "given"):
+        self.values, self.name = torch.tensor(values, dtype=torch.float64), name
+
+    def __call__(self, prediction, truth):
+        return self.values
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.5, float("nan")], r"metric given is nan, its column allows \[0, 1\]"),
+        ([0.5, 7.0], "metric given is 7, its column"),
+        ([0.5], r"metric given gives values \(1,\) of 2 images"),
+    ],
+)
+def test_a_metric_that_breaks_its_word_is_named(values, words):
+    images = torch.rand(2, 3, 16, 16)
+    assert Metrics([Given([0.5, 1.0])])(images, images)[1]["given"] == 1
+    with pytest.raises(UserError, match=words):
+        Metrics([Given(values)])(images, images)
+
+
+@pytest.mark.parametrize("name", ["psnr", "Given", "lpips_mine", "a b", "", "9"])
+def test_names_that_no_column_can_have_are_refused(name):
+    with pytest.raises(UserError, match="a metric's name must be a word that no other has"):
+        Metrics([Given([], name)])

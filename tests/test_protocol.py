@@ -74,6 +74,8 @@ def test_object_without_any_view_left_is_refused():
 def test_other_resolution_says_at_which_size_to_pack():
     with pytest.raises(UserError, match=r"64 x 64.*128 x 128.*--size 128"):
         make(size=(128, 128)).check_data((64, 64), "test", Path("shards"))
+    with pytest.raises(UserError, match=r"wants 360 x 640; .*--size 360x640$"):
+        make(size=(360, 640)).check_data((64, 64), "test", Path("shards"))
 
 
 def test_other_split_is_refused_and_no_split_accepts_any():

@@ -185,7 +185,7 @@ def score_baselines(places: Places, protocol: "Protocol", settings: "Settings") 
     if protocol.most_context > 1:
         systems["copy_nearest"] = CopyNearest()
     if places.train is not None:
-        systems["mean_image"] = MeanImage.of(places.train, protocol.background)
+        systems["mean_image"] = MeanImage.of(places.train, protocol)
     folder = places.out / "baselines"
     found: list[Results] = []
     for name, system in systems.items():

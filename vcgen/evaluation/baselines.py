@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vcgen.cameras import Cameras
 from vcgen.data.shards.files import read_index
-from vcgen.data.views import scene_views
+from vcgen.evaluation.protocol import Protocol
+from vcgen.evaluation.runner import views_of
 from vcgen.types import Rendering, Views
 
 
@@ -60,13 +61,16 @@ class MeanImage:
     name: str = "mean training image"
 
     @staticmethod
-    def of(folder: Path, background: float = 1.0) -> "MeanImage":
-        """The mean over all views of all scenes of a shard folder, composited over a gray level in [0, 1]."""
+    def of(folder: Path, protocol: Protocol) -> "MeanImage":
+        """The mean over all views of all scenes of a shard folder, by the protocol's rules for alpha and over its
+        background. Raises UserError for images of another size, or painted on another background.
+        """
         index = read_index(folder)
+        protocol.check_size(index.image_size, folder)
         total, count = torch.zeros(3, *index.image_size, dtype=torch.float64), 0
         for number in range(len(index.samples)):
             record = index.read(number)
-            images = scene_views(record, range(len(record.images))).on(background)
+            images = views_of(record, range(len(record.images)), protocol, "cpu")[0].on(protocol.background)
             total += images.double().sum(0)
             count += len(images)
         mean = (total / count).float()

@@ -199,14 +199,20 @@ class Protocol:
 
     def check_data(self, image_size: tuple[int, int], split: str, folder: Path) -> None:
         """Raise UserError unless shards of this size (height, width) and split can be scored under this protocol."""
-        if tuple(image_size) != self.size:
-            raise UserError(
-                f"{folder}: images are {image_size[0]} x {image_size[1]}, protocol {self.name} wants {self.size[0]} x"
-                f" {self.size[1]}; pack the data again with --size {self.size[0]}"
-            )
+        self.check_size(image_size, folder)
         if self.split and split != self.split:
             raise UserError(
                 f"{folder}: holds split {split!r}, protocol {self.name} scores split {self.split!r}; give that folder"
+            )
+
+    def check_size(self, image_size: tuple[int, int], folder: Path) -> None:
+        """Raise UserError unless shards of this size (height, width) fit this protocol."""
+        if tuple(image_size) != self.size:
+            found, wanted = (f"{height} x {width}" for height, width in (image_size, self.size))
+            option = self.size[0] if self.size[0] == self.size[1] else wanted.replace(" ", "")
+            raise UserError(
+                f"{folder}: images are {found}, protocol {self.name} wants {wanted}; pack the data again with --size"
+                f" {option}"
             )
 
     def record(self) -> dict[str, Any]:

@@ -94,13 +94,13 @@ def load_results(folder: Path | str) -> Results:
         wrong.append("interval95")
     if not {"protocol", "data"} <= results.hashes.keys():
         wrong.append("hashes")
+    if wrong:
+        raise UserError(one_line(f"{path}: {' and '.join(wrong)} cannot be those of its images", ADVICE))
     try:
         for row in results.images:
             check_values({name: row[name] for name in results.mean}, results.columns)
     except ValueError as error:
         raise UserError(one_line(f"{path}: {error}", ADVICE)) from error
-    if wrong:
-        raise UserError(one_line(f"{path}: {' and '.join(wrong)} cannot be those of its images", ADVICE))
     return results
 
 
@@ -112,8 +112,9 @@ def _scores(images: Sequence[Row], path: Path) -> list[ObjectScore]:
         score = objects.setdefault(place[0], {"object": place[0], "group": place[1], "seconds": 1.0, "images": []})
         metrics = {name: value for name, value in row.items() if name not in PLACE}
         score["images"].append({"view": place[2], "name": place[3], "metrics": metrics})
-    if not objects:
-        raise UserError(f"{path}: holds no image; {ADVICE}")
+    columns = {frozenset(row.keys() - {*PLACE}) for row in images}
+    if len(columns) != 1 or "psnr" not in columns.pop():
+        raise UserError(f"{path}: holds no image, or images that differ in their metrics or have no psnr; {ADVICE}")
     return check(list(objects.values()), list[ObjectScore], f"{path}, images", ADVICE)
 
 

@@ -27,7 +27,7 @@ class Column(Struct, frozen=True, forbid_unknown_fields=True):
 class Metric(ABC):
     """A number for each image; has one written definition, which travels with the numbers."""
 
-    #: Of the column in results: letters, digits and underscores.
+    #: Of the column in results: letters, digits and underscores, the first a small letter; not beginning with lpips.
     name: str
     column: Column
     #: SHA-256 of weights that it needs, part of what an evaluation is recognized by.

@@ -94,6 +94,11 @@ COLUMNS = {
 }
 
 
+#: The names of the columns of this package, and what others may be called.
+OWN = (*COLUMNS, "lpips_vgg", "lpips_squeeze", "lpips_alex")
+OTHER = re.compile(r"(?!lpips)[a-z]\w{0,39}")
+
+
 def column(metric: str, others: Mapping[str, Column] = {}) -> Column:
     """What a column of that name means: ``lpips_vgg`` is of the family ``lpips``. others: of metrics that are not of
     this package. Raises ValueError where it is unknown.
@@ -110,7 +115,7 @@ def check_values(values: Mapping[str, float], others: Mapping[str, Column] | Non
     others: see :func:`column`; None: columns that are not of this package may have any finite value.
     """
     for name, value in values.items() or [("", 0.0)]:
-        foreign = re.fullmatch(r"(?!lpips)[a-z]\w{0,39}", name) and name not in COLUMNS
+        foreign = OTHER.fullmatch(name) and name not in COLUMNS
         if others is None and foreign and math.isfinite(value):
             continue
         known = column(name, others or {})
@@ -163,13 +168,16 @@ FURTHER = {
 
 
 class Metrics:
-    """The columns of one evaluation: PSNR, both SSIMs, and further ones. Raises UserError for a name given twice."""
+    """The columns of one evaluation: PSNR, both SSIMs, and further ones. Raises UserError for a name given twice, and
+    for one that a column cannot have.
+    """
 
     def __init__(self, further: Sequence[Metric] = ()):
         self.all: tuple[Metric, ...] = (*DEFAULT, *further)
         for name in self.names:
-            if self.names.count(name) > 1 or not re.fullmatch(r"\w{1,40}", name):
-                raise UserError(f"a metric's name must be a word that no other has, {name!r} is not")
+            if self.names.count(name) > 1 or not (name in OWN or OTHER.fullmatch(name)):
+                advice = "letters, digits and underscores, the first a small letter, and not beginning with lpips"
+                raise UserError(f"a metric's name must be a word that no other has ({advice}), {name!r} is not")
 
     @property
     def names(self) -> list[str]:
@@ -184,13 +192,23 @@ class Metrics:
     @property
     def others(self) -> dict[str, Column]:
         """The columns that are not of this package, by name."""
-        own = (*COLUMNS, "lpips_vgg", "lpips_squeeze", "lpips_alex")
-        return {metric.name: metric.column for metric in self.all if metric.name not in own}
+        return {metric.name: metric.column for metric in self.all if metric.name not in OWN}
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> list[dict[str, float]]:
         """One record per image of two (batch, 3, height, width) stacks; both are clamped and quantised to 8 bit
-        first, but for metrics that want them as they are.
+        first, but for metrics that want them as they are. Raises UserError for a metric whose values are not one for
+        each image, or such as its column says that there are none.
         """
         rounded, exact = (quantise(prediction), quantise(truth)), (prediction.double(), truth.double())
-        values = [metric(*(rounded if metric.quantised else exact)).tolist() for metric in self.all]
+        values = [_values(metric, *(rounded if metric.quantised else exact)) for metric in self.all]
         return [dict(zip(self.names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _values(metric: Metric, prediction: Tensor, truth: Tensor) -> list[float]:
+    found = metric(prediction, truth)
+    if found.shape != (len(truth),):
+        raise UserError(f"metric {metric.name} gives values {tuple(found.shape)} of {len(truth)} images; give one each")
+    low, high = metric.column.low, metric.column.high
+    if odd := [value for value in found.tolist() if not low <= value <= high]:  # NaN is in no range
+        raise UserError(f"metric {metric.name} is {odd[0]:g}, its column allows [{low:g}, {high:g}]; mend one of them")
+    return found.tolist()

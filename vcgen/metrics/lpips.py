@@ -39,6 +39,9 @@ SOURCES: dict[Network, Source] = {
 }
 
 
+#: Pixels that each side of an image needs: below, nothing is left of it in the network's last layers.
+LEAST: dict[Network, int] = {"vgg": 16, "squeeze": 17, "alex": 31}
+
 LPIPS = Column(
     "LPIPS",
     "v0.1: learned perceptual distance, inputs in [-1, 1], the package's linear heads on an ImageNet network named in"
@@ -73,7 +76,10 @@ class PerceptualDistance(Metric):
         """Distance >= 0 of each pair; two (batch, 3, height, width) stacks in [0, 1] -> (batch,) float64.
 
         Raises ValueError where a value lies outside [0, 1]: images in [-1, 1] or [0, 255] would give a plausible, wrong
-        number."""
+        number. Raises UserError for images smaller than ``LEAST``."""
+        if min(truth.shape[-2:]) < (least := LEAST[self.network]):
+            found = f"{self.name} needs images of at least {least} x {least} pixels, they are {tuple(truth.shape[-2:])}"
+            raise UserError(f"{found}; score larger ones, or choose another network with --lpips")
         for name, images in (("prediction", prediction), ("truth", truth)):
             low, high = images.min().item(), images.max().item()
             if not (low >= 0 and high <= 1):
