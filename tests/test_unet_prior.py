@@ -9,9 +9,9 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from vcgen.checkpoints import model_folder
+from vcgen.diffusion.attention import KeptAttention
 from vcgen.diffusion.base import Condition
 from vcgen.diffusion.prior import ViewPrior
-from vcgen.diffusion.unet_prior import StoredAttention
 from vcgen.errors import UserError
 
 
@@ -73,7 +73,7 @@ def test_nothing_changes_where_nothing_is_learned():
     made, condition = prior(30.0), Condition(torch.rand(2, 4, 16, 16), None, torch.ones(2))
     inputs = torch.randn(2, 3, 16, 16), torch.tensor([10, 900]), condition
     middle = made.unet.mid_block.attentions[0]
-    assert isinstance(middle.processor, StoredAttention)
+    assert isinstance(middle.processor, KeptAttention)
     with torch.no_grad():
         found = made(*inputs)
         middle.set_processor(AttnProcessor2_0())

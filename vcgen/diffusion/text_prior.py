@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vcgen.diffusion.attention import keep_attention
 from vcgen.diffusion.base import Prior, to_signed, to_unit
 from vcgen.diffusion.library_folder import TEXT_PRIOR, checked_folder
 from vcgen.diffusion.perp_neg import OtherViews, guided
@@ -76,6 +77,7 @@ class TextPrior(Prior[TextCondition]):
         super().__init__()
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
         self.text_encoder, self.vae, self.unet = text_encoder, vae, unet
+        keep_attention(unet)
 
     @staticmethod
     def load(name: str | Path, download: bool = False) -> "TextPrior":
@@ -126,8 +128,7 @@ class TextPrior(Prior[TextCondition]):
 
     def save(self, folder: Path, half: bool = False) -> None:
         """Write the folder that diffusers' StableDiffusionPipeline opens by itself; safetensors only, in half precision
-        if so wished.
-        """
+        if so wished."""
         prior = copy.deepcopy(self).half() if half else self
         prior.pipeline().save_pretrained(folder, safe_serialization=True)
         for path in Path(folder).rglob("*.safetensors"):  # safetensors keeps files from other users, whatever the umask

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
-from diffusers.models.attention_processor import AttnProcessor2_0
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vcgen.diffusion.attention import KeptAttention, keep_attention
 from vcgen.diffusion.base import Condition, ImagePrior
 from vcgen.diffusion.schedule import predicts_noise, signal_and_noise, snr_weight
 from vcgen.schema import GROUPS, HEAD
@@ -94,30 +93,6 @@ class UNetPrior(ImagePrior):
         return (total / (scale * deviation)).square().flatten()
 
 
-class StoredAttention(AttnProcessor2_0):  # type: ignore[misc]  # diffusers has no types
-    """Attention that keeps its probabilities for the backward pass, for a middle block without normalization.
-
-    PyTorch's fused kernels compute them again there, as exp(logit - log-sum-exp). Without normalization the logits of a
-    trained U-Net reach tens of millions, where float32 is exact to 1, so that exp of the rounding error spoils the
-    gradient, and at some inputs overflows under a finite loss. The block's few cells make it cheap to keep them.
-    """
-
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """See the class; without gradients as diffusers does it, which reads the names of these arguments."""
-        given = attn, hidden_states, encoder_hidden_states, attention_mask, temb
-        if not torch.is_grad_enabled():
-            return super().__call__(*given)
-        with sdpa_kernel(SDPBackend.MATH):
-            return super().__call__(*given)
-
-
 def view_unet(
     channels: Sequence[int],
     layers: int,
@@ -150,10 +125,12 @@ def view_unet(
         groups = GROUPS if middle_norm else None
         unet = UNet2DModel(**common, attention_head_dim=HEAD, attn_norm_num_groups=groups)
         if not middle_norm:
-            unet.mid_block.attentions[0].set_processor(StoredAttention())
-        return unet
-    # diffusers calls the number of heads attention_head_dim here (its issue 2011); equal counts keep heads 32 wide at
-    # the widest level.
-    return UNet2DConditionModel(
-        **common, cross_attention_dim=token_width, attention_head_dim=max(1, max(channels) // HEAD)
-    )
+            unet.mid_block.attentions[0].set_processor(KeptAttention(always=True))
+    else:
+        # diffusers calls the number of heads attention_head_dim here (its issue 2011); equal counts keep heads 32 wide
+        # at the widest level.
+        unet = UNet2DConditionModel(
+            **common, cross_attention_dim=token_width, attention_head_dim=max(1, max(channels) // HEAD)
+        )
+    keep_attention(unet)
+    return unet
