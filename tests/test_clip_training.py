@@ -150,6 +150,7 @@ def config(tmp_path_factory):
     keys = [entry.key for _, entry in read_index("data/cars64/train").samples]
     things = {key: {"names": ["car"] if i % 2 else ["chair", "car"], "front": 0} for i, key in enumerate(keys)}
     (place / "captions.json").write_text(json.dumps(things))
+    (place / "sideways.json").write_text(json.dumps({key: thing | {"front": 90} for key, thing in things.items()}))
     tiny_folder(place / "prior")
     (place / "tiny.yaml").write_text(CONFIG.replace("PLACE", str(place)))
     return place / "tiny.yaml"
@@ -173,6 +174,10 @@ def test_what_does_not_fit_is_refused_in_one_line(config, tmp_path, capsys):
     for options, message in (
         ({"model__categories": "[boat]"}, "'boat', which names nothing"),
         ({"model__sizes__size": 32}, "pack the data with --size 32"),
+        (
+            {"model__captions": config.parent / "sideways.json", "data__mirror": "true"},
+            "has its front at 90 degrees, which its mirror image has at the other side",
+        ),
     ):
         assert message in refusal(capsys, vcgen("fit", config, tmp_path / "run", **options))
     for options, message in (({"part": (2, 2)}, r"data\.part"), ({"hold_out": [1, 2]}, "data.hold_out has 2 numbers")):

@@ -13,8 +13,9 @@ from text_folder import CAPTIONS, tiny_folder
 from training import load, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
-from vcgen.data.captions import Thing, all_sentences, captions, read_things, sentence
+from vcgen.data.captions import Thing, all_sentences, captions, read_things, refuse_mirrored, sentence, shown
 from vcgen.data.color_names import COLORS, color_words
+from vcgen.data.datamodules.augment import mirror
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.data.viewpoints import view_word
@@ -95,6 +96,17 @@ def test_captions_say_what_is_seen_from_where():
     for seed in range(50):
         nowhere = captions({"x": Thing(("tree",))}, ["x"], seen, torch.Generator().manual_seed(seed))
         assert not any(word in text for text in nowhere for word in ("front", "side", "back"))
+
+
+def test_mirror_images_of_what_does_not_face_along_y_would_be_called_after_another_side():
+    seen = views([90.0, 270.0], [10.0, 10.0])
+    for front, words in ((0.0, ["side", "side"]), (180.0, ["side", "side"]), (90.0, ["front", "back"])):
+        things = {"x": Thing(("car",), front)}
+        assert [image.view for image in shown(things, ["x"], seen)] == words
+        assert [image.view for image in shown(things, ["x"], mirror(seen))] == words[::-1]  # of the same images
+        with nullcontext() if front != 90 else pytest.raises(UserError, match="scene x has its front at 90 degrees"):
+            refuse_mirrored(things)
+    refuse_mirrored({"x": Thing(("tree",))})
 
 
 @pytest.mark.parametrize("name", COLORS)

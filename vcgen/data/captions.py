@@ -38,6 +38,19 @@ def read_things(path: Path) -> dict[str, Thing]:
     return read_json(path, cast(type[dict[str, Thing]], Things), ADVICE)
 
 
+def refuse_mirrored(things: dict[str, Thing]) -> None:
+    """Raise UserError for things of which mirror images (:func:`vcgen.data.datamodules.augment.mirror`) have their
+    front elsewhere: they would be called after another side.
+    """
+    odd = [(key, thing.front) for key, thing in things.items() if thing.front is not None and thing.front % 180]
+    if odd:
+        key, front = odd[0]
+        raise UserError(
+            f"data.mirror changes left and right, and scene {key} has its front at {front:g} degrees, which its mirror"
+            " image has at the other side: captions would be wrong; set data.mirror to false"
+        )
+
+
 def sentence(name: str, color: str = "", view: str = "") -> str:
     """A caption, as "a photo of a red car, side view"."""
     words = f"{color} {name}".strip()

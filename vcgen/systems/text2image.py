@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from vcgen.cameras import Cameras
-from vcgen.data.captions import all_sentences, captions, read_things
+from vcgen.data.captions import all_sentences, captions, read_things, refuse_mirrored
 from vcgen.data.recoloring import recolored
 from vcgen.diffusion.base import to_signed
 from vcgen.diffusion.text_networks import TextPriorOptions, known_text_prior, new_text_prior
@@ -88,7 +88,9 @@ class TextToImage(System):
         self.val_denoising, self.val_reconstruction = Mean(), Mean()
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: refuse images of another size, and a strategy under which no pipeline could be written."""
+        """Lightning's hook: refuse images of another size, a strategy under which no pipeline could be written, and
+        mirror images that captions do not fit.
+        """
         if self.device_mesh is not None:
             raise UserError(
                 f"trainer.strategy sharded: a text prior is not split among processes; set it to {ONE_BY_ONE}"
@@ -99,6 +101,8 @@ class TextToImage(System):
                 f"the images have {height} x {width} pixels, the text prior's (model.sizes.size) {size}: pack the data"
                 f" with --size {size}"
             )
+        if self.trainer.datamodule.mirrors:
+            refuse_mirrored(self.things)
 
     def on_train_start(self) -> None:
         """Lightning's hook: the scale of the latents as the checkpoint has it. Raises UserError where processes would

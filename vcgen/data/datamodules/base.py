@@ -32,6 +32,8 @@ class SceneDataModule(pl.LightningDataModule, ABC):
     on_error: OnError = "stop"
     #: Whether a scene may be changed at random and keep its key.
     augments: bool = False
+    #: Whether it may be mirrored.
+    mirrors: bool = False
     trainer: pl.Trainer  # None until Lightning sets it, before its hooks
 
     @property

@@ -106,7 +106,8 @@ class ShardData(SceneDataModule):
         self.batch_size, self.targets = batch_size, targets
         self.val_scenes, self.val_targets, self.context = val_scenes, val_targets, context
         self.num_workers, self.on_error = num_workers, on_error
-        self.augment, self.augments = Augmentation(mirror, permute_colors), mirror or permute_colors
+        self.augment = Augmentation(mirror, permute_colors)
+        self.mirrors, self.augments = mirror, mirror or permute_colors
         self.cache = Cache(Path(cache), round(cache_gb * 1e9)) if cache else None
         self.position = Position()
         self.stream: SceneStream | None = None

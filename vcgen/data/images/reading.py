@@ -76,7 +76,7 @@ def read_image(path: Path | str, upright: bool = False) -> NDArray[np.uint8]:
 
     upright: turned as EXIF notes that the camera was held. Raises UserError in one line for a file that is missing,
     damaged, of another format than ``FORMATS`` whatever its name says, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or
-    of more than 8 bits a channel."""
+    gray of more than 8 bits. Colors of 16 bits a channel lose their lower 8."""
     with open_regular(path, MAX_BYTES, ADVICE) as file:
         return _decode_checked(file, str(path), upright)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcgen.data.captions import Caption, Shown, draw_captions, read_things, sentence, shown
+from vcgen.data.captions import Caption, Shown, draw_captions, read_things, refuse_mirrored, sentence, shown
 from vcgen.data.color_names import COLORS
 from vcgen.data.recoloring import recolored
 from vcgen.diffusion.text_prior import TextPrior
@@ -75,13 +75,15 @@ class ClipTraining(System):
         self.val_contrast = Mean()
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: refuse images of another size."""
+        """Lightning's hook: refuse images of another size, and mirror images that captions do not fit."""
         size, found = self.clip.size, self.trainer.datamodule.image_size
         if found != (size, size):
             raise UserError(
                 f"the images have {found[0]} x {found[1]} pixels, model.sizes.size is {size}: pack the data with --size"
                 f" {size}"
             )
+        if self.trainer.datamodule.mirrors:
+            refuse_mirrored(self.things)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss "contrast": InfoNCE of images and captions, one caption per image; mean over both."""
