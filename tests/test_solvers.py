@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from vcgen.diffusion.schedule import edm_schedule, noise_schedule
+from vcgen.diffusion.base import Condition, ImagePrior, to_unit
+from vcgen.diffusion.schedule import edm_schedule, noise_schedule, signal_and_noise, training_target
 from vcgen.diffusion.solvers import solver_of
 from vcgen.errors import UserError
 
@@ -71,3 +72,29 @@ def test_steps_that_divide_the_schedule_are_diffusers(steps):
 def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(UserError, match=f"{steps} sampling steps: the noise schedule has from 1 to 1000"):
         solver_of(COSINE, "dpm++", steps)
+
+
+class Fallible(ImagePrior):
+    """Knows the clean images; is off by 0.02, and has seen no noisier ones than it would be trained on."""
+
+    def __init__(self, prediction, clean):
+        super().__init__()
+        self.schedule, self.clean = noise_schedule(prediction), clean
+
+    def condition(self, *_):
+        raise NotImplementedError
+
+    def forward(self, noisy, timesteps, condition):
+        alpha, sigma = signal_and_noise(self.schedule, timesteps, noisy)
+        noise = (noisy.clamp(-4, 4) - alpha * self.clean) / sigma
+        return training_target(self.schedule, self.clean, noise, timesteps) + 0.02
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_small_error_at_pure_noise_does_not_spoil_the_sample(prediction, sampler):
+    """In the clean image that a prediction of the noise means, it is one of 400 there."""
+    clean = torch.rand(2, 3, 16, 16) * 1.8 - 0.9
+    given = Condition(torch.zeros(2, 4, 16, 16), None, torch.ones(2))
+    images = Fallible(prediction, clean).sample(given, torch.Generator().manual_seed(0), 12, sampler=sampler)
+    torch.testing.assert_close(images, to_unit(clean), atol=0.02, rtol=0)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from vcgen.diffusion.schedule import (
     denoised,
     draw_timesteps,
+    noise_in_range,
     noise_of,
     of_each,
+    predicts_noise,
     signal_and_noise,
     snr_weight,
     training_target,
@@ -175,7 +177,10 @@ class ImagePrior(Prior[Condition]):
             alpha, sigma = signal_and_noise(self.schedule, of_each(state, times[0]), state)
             state = alpha * clean + sigma * state
         for time in times:
-            output = self.guided(state, of_each(state, time), condition, guidance_scale)
+            timesteps = of_each(state, time)
+            output = self.guided(state, timesteps, condition, guidance_scale)
+            if predicts_noise(self.schedule):
+                output = noise_in_range(self.schedule, state, output, timesteps)
             state = solver.step(output, time, state).prev_sample
         return to_unit(state)
 

@@ -110,6 +110,15 @@ def noise_of(scheduler: DDPMScheduler, noisy: Tensor, output: Tensor, timesteps:
     return output if predicts_noise(scheduler) else sigma * noisy + alpha * output
 
 
+def noise_in_range(scheduler: DDPMScheduler, noisy: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """A prediction of the noise, so that the clean image that it means lies in [-1, 1].
+
+    Near pure noise alpha is 5e-5: there a network's error of 0.01 in the noise is one of 200 in the image, from which
+    sampling would go on (DDPM, arXiv 2006.11239, clips likewise)."""
+    alpha, sigma = signal_and_noise(scheduler, timesteps, noisy)
+    return (noisy - alpha * denoised(scheduler, noisy, noise, timesteps).clamp(-1, 1)) / sigma
+
+
 def snr_weight(scheduler: DDPMScheduler, timesteps: Tensor, gamma: float | None) -> Tensor:
     """Weight (n,) of the squared error of what the network predicts: min(SNR, gamma) on the clean image's (min-SNR,
     arXiv 2303.09556, section 3.4); without gamma 1. For a network that predicts v the latter weighs high noise much
