@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from vcgen.errors import UserError
 from vcgen.optim.ema import EMA
 
 
@@ -106,3 +107,13 @@ def test_restoring_continues_the_average(module):
 def test_impossible_decays_are_refused(decay):
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         EMA(decay)
+
+
+@pytest.mark.parametrize("averaged", ["weight", "other"])
+def test_averages_of_other_weights_are_not_validated(module, averaged):
+    """As of a checkpoint that `vcgen validate` is given with another run's configuration."""
+    ema = EMA()
+    ema.load_state_dict({"weights": {averaged: torch.ones(1)}, "updates": 3})
+    module.weight.requires_grad_(averaged == "other")
+    with pytest.raises(UserError, match=r"averages are of other weights .* config\.yaml of its run"):
+        ema.on_validation_start(None, module)

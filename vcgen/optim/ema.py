@@ -44,10 +44,6 @@ class EMA(pl.Callback):
         """
         self.step = trainer.global_step
         current = self._parameters(module)
-        if self.weights and self.weights.keys() != current.keys():
-            raise UserError(
-                "the checkpoint's averages are of other weights than are trained here; take the config.yaml of its run"
-            )
         self.weights = {name: placed_like(self.weights.get(name, p).detach().clone(), p) for name, p in current.items()}
 
     def on_train_batch_end(
@@ -86,9 +82,14 @@ class EMA(pl.Callback):
         """From the checkpoint."""
         self.weights, self.updates = dict(state["weights"]), state["updates"]
 
-    @staticmethod
-    def _parameters(module: pl.LightningModule) -> dict[str, Tensor]:
-        return {name: p for name, p in module.named_parameters() if p.requires_grad}
+    def _parameters(self, module: pl.LightningModule) -> dict[str, Tensor]:
+        """Those that are trained. Raises UserError where averages from a checkpoint are of others."""
+        trained: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if self.weights and self.weights.keys() != trained.keys():
+            raise UserError(
+                "the checkpoint's averages are of other weights than are trained here; take the config.yaml of its run"
+            )
+        return trained
 
     @torch.no_grad()
     def _swap_in(self, module: pl.LightningModule) -> None:
