@@ -10,6 +10,7 @@ from vcgen.encoders.base import Encoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.triplane import TriplaneDecoder
+from vcgen.metrics.image import PSNR_CAP
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
 from vcgen.rendering.volume import RenderOptions
@@ -89,6 +90,16 @@ def test_the_learned_background_gets_the_gradient():
     system = NerfDiff(EmptySpace(), RenderOptions(4), rays_per_view=32, background="learned")
     system.losses(example(alpha=False), torch.Generator().manual_seed(0))["rgb"].backward()
     assert system.background_logit.grad.abs().min() > 0
+
+
+def test_a_view_without_an_error_counts_as_much_as_in_an_evaluation():
+    """One beside the object is white, and rendered so. As infinite it would be the mean, and no checkpoint the best."""
+    system, batch = NerfDiff(EmptySpace(), RenderOptions(4)), example()
+    system.log = lambda *_, **__: None
+    batch.target.alpha[:, 0] = 0
+    system.validation_step(batch, 0)
+    other = -10 * (1 - batch.target.on(1.0)[:, 1]).square().mean((1, 2, 3)).log10()
+    assert float(system.val_psnr.compute()) == pytest.approx((PSNR_CAP + float(other.mean())) / 2)
 
 
 def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_color():

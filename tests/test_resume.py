@@ -89,6 +89,16 @@ def test_neither_the_clock_nor_the_times_of_files_decide_anything(config, tmp_pa
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.integration
+def test_processes_go_by_one_clock_where_a_run_is_limited_by_time(config, tmp_path):
+    """Each by its own would have learning rates of its own, and weights that drift apart."""
+    options = dict(trainer__max_time="00:00:00:04", trainer__max_steps=-1, model__optimizer__schedule="cosine")
+    ranks = dict(trainer__callbacks__plus="training.Ranks", trainer__callbacks__folder=tmp_path, data__val="null")
+    assert vcgen_ranks(2, "fit", config, tmp_path / "run", **options, **ranks) == [0, 0]
+    first, second = (load(tmp_path / f"rank{rank}.pt")["weights"] for rank in range(2))
+    assert equal(first, second)
+
+
 def test_ckpt_path_last_starts_afresh_when_there_is_none(config, tmp_path):
     assert vcgen("fit", config, tmp_path / "run", ckpt_path="last", trainer__max_steps=1) == 0
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 1

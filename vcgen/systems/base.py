@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from vcgen.diffusion.base import ImagePrior
 from vcgen.errors import UserError
+from vcgen.metrics.image import PSNR_CAP
 from vcgen.optim.optimizer import OptimizerOptions, Rows, average_gradients, clip_gradients, hold_other_rows, total_norm
 from vcgen.random import run_seed, seeded
 from vcgen.schema import NotNegative
@@ -126,12 +127,13 @@ class System(pl.LightningModule, ABC):
         )
 
     def log_psnr(self, example: Example, images: Tensor) -> None:
-        """Logs ``val/psnr``: the mean over all target images of all ranks of dB per image, over white.
+        """Logs ``val/psnr``: the mean over all target images of all ranks of dB per image, over white, as evaluation
+        has it: identical images, as of a view beside the object, count as PSNR_CAP dB.
 
         images: (batch, views, 3, height, width), what the system makes of the target views; clamped to [0, 1].
         """
         error = (images.clamp(0, 1) - example.target.on(1.0)).square().mean((-3, -2, -1))
-        self.val_psnr.update(-10 * error.log10(), example.weight)
+        self.val_psnr.update((-10 * error.log10()).clamp(max=PSNR_CAP), example.weight)
         self.log("val/psnr", self.val_psnr, prog_bar=True)
 
     def step_generator(self) -> torch.Generator:
@@ -187,7 +189,8 @@ class System(pl.LightningModule, ABC):
 
     def progress(self, step: int) -> float:
         """Fraction of the run that is over: by ``trainer.max_steps`` where set, or by the steps of
-        ``trainer.max_epochs`` of a limited length (reproducible), else by ``trainer.max_time``, else 0.
+        ``trainer.max_epochs`` of a limited length (reproducible), else by ``trainer.max_time``, else 0. All processes
+        ask together, and go by the first one's clock: learning rates of their own would part their weights.
         """
         trainer = self.trainer
         if trainer.max_steps > 0:
@@ -197,7 +200,7 @@ class System(pl.LightningModule, ABC):
         timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)
         if timer is None or (left := timer.time_remaining()) is None:
             return 0.0
-        return (passed := timer.time_elapsed()) / (passed + left)
+        return trainer.strategy.broadcast((passed := timer.time_elapsed()) / (passed + left))
 
 
 class FieldSystem(System, FieldModel):
