@@ -82,6 +82,18 @@ def test_an_object_with_four_faces_is_told_once_from_half_of_the_run(alike, prog
     assert monitor.faces(sides, progress) == pytest.approx(float(alike), abs=0.2)
 
 
+@pytest.mark.parametrize(("opacity", "radius"), [(1.0, 0), (0.4, 8), (1.0, 1)], ids=["empty", "haze", "speck"])
+def test_a_scene_with_nothing_to_compare_is_never_best(opacity, radius):
+    """By its score alone, 0, it would be the best there is."""
+    images, alpha = np.zeros((4, 32, 32, 3), np.uint8), np.zeros((4, 32, 32), np.float32)
+    alpha[:, 16 - radius : 16 + radius, 16 - radius : 16 + radius] = opacity
+    assert math.isnan(SceneMonitor().faces(Sides(images, images, images, alpha), 1.0))
+    alpha[1, 10:22, 10:22] = 1.0  # beside a front and a back that show nothing
+    assert math.isnan(SceneMonitor().faces(Sides(images, images, images, alpha), 1.0)) == (radius != 1)
+    alpha[:, 10:22, 10:22] = 1.0
+    assert SceneMonitor().faces(Sides(images, images, images, alpha), 0.0) == pytest.approx(1)
+
+
 def test_a_run_hands_its_gradients_and_its_faces_to_the_monitor(config, tmp_path, monkeypatch):
     """Validations come after 2, 4 and 6 of 6 steps: of the last two four faces are told; norms are those of
     TensorBoard.

@@ -12,7 +12,7 @@ from vcgen.systems.text_to_3d.outcome import Sides
 
 #: Steps over which opacity and entropy are averaged.
 WINDOW = 20
-#: Mean opacity of random views below which a scene is empty, above which it fills the frame.
+#: Mean opacity of views below which a scene is empty, above which it fills the frame.
 EMPTY, FULL = 0.01, 0.95
 #: Mean entropy of opacity, in bits, above which a scene is fog; for the second half of a run.
 FOG = 0.4
@@ -80,9 +80,12 @@ class SceneMonitor:
 
     def faces(self, sides: Sides, progress: float) -> float:
         """The score of repeated faces of four sides, the first the front, when the fraction ``progress`` of the run is
-        over; 0 for an empty scene. In the first half of a run, where the scene is still coarse, a high score is no
-        news."""
+        over; NaN, which is never best, for an empty scene, and where neither the front nor another side has an opaque
+        pixel. In the first half of a run, where the scene is still coarse, a high score is no news."""
         alpha = torch.from_numpy(sides.alpha)[:, None]
+        opaque = (alpha > 0.5).flatten(1).any(1)
+        if alpha.mean() < EMPTY or not (opaque[0] or opaque[1:].all()):
+            return math.nan
         over_white = torch.from_numpy(sides.color).movedim(-1, 1) / 255
         color = ((over_white - (1 - alpha)) / alpha.clamp(min=1e-3)).clamp(0, 1)
         score = janus(color, alpha)

@@ -283,7 +283,7 @@ class TextTo3D(FieldSystem):
         self.monitor.watch_gradients(float(self.gradient_norm))
 
     def validation_step(self, example: Example, batch_index: int) -> None:
-        """Logs ``val/janus`` (:mod:`vcgen.metrics.janus`) and a sheet of four sides."""
+        """Logs ``val/janus`` (:mod:`vcgen.metrics.janus`; NaN for an empty scene) and a sheet of four sides."""
         sides = four_sides(self, self.reference, self.field(example.context))
         self.log("val/janus", self.monitor.faces(sides, self.progress(self.global_step)), batch_size=1)
         self.log_sides(sides)
