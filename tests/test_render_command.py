@@ -89,6 +89,7 @@ def test_depth_is_the_distance_in_world_units(rendered):
     # Half opacity at the outline: a sphere of radius r seen from d has the angular radius asin(r / d).
     radius = 48 * 1.0254 * math.tan(math.asin(0.3 / 1.3))
     assert (depth > 0).sum() == pytest.approx(math.pi * radius**2, rel=0.04)
+    assert depth.max() < math.hypot(1.3, 0.3), "nothing of the far plane where the outline lets light pass"
 
 
 def test_the_record_has_the_cameras(rendered):

@@ -15,7 +15,7 @@ from ball_model import CONFIG, QUICK, SIZE, alpha_box, read, red_box
 from stand_in import BallSystem
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.render import main
-from vcgen.cli.render_outputs import straight_rgba
+from vcgen.cli.render_outputs import straight_rgba, surface_depth
 from vcgen.data.images.photo import prepare
 from vcgen.errors import UserError
 from vcgen.types import Rendering
@@ -148,6 +148,12 @@ def test_a_translucent_pixel_has_its_own_color_without_the_background():
     color = torch.tensor([0.2, 0.4, 0.6])[:, None, None].expand(1, 3, 1, 3)
     rgba = straight_rgba(Rendering(color * alpha + (1 - alpha) * 0.5, alpha, alpha), background=0.5)
     assert rgba[0, 0].tolist() == [[255, 255, 255, 0], [51, 102, 153, 64], [51, 102, 153, 255]]
+
+
+def test_a_translucent_pixel_has_its_own_depth_without_the_far_plane():
+    alpha, own = torch.tensor([0.0, 0.25, 1.0]).reshape(1, 1, 1, 3), 1.25
+    seen = Rendering(alpha, alpha, alpha * own + (1 - alpha) * 2)
+    assert surface_depth(seen, 2.0).flatten().tolist() == [2, own, own]
 
 
 def test_rembg_removes_what_is_no_plain_background(tmp_path, monkeypatch):

@@ -152,7 +152,11 @@ def _render(
 def _write_views(
     views: Rendering, cameras: Cameras, input_camera: InputCamera, target: Path, options: OutputOptions
 ) -> list[str]:
-    images, depth, alpha = to_uint8(views.rgb), views.depth[:, 0].numpy(), views.alpha[:, 0].numpy()
+    images, depth, alpha = (
+        to_uint8(views.rgb),
+        surface_depth(views, input_camera.far).numpy(),
+        views.alpha[:, 0].numpy(),
+    )
     colored = depth_image(depth, input_camera.near, input_camera.far, alpha)
     stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(input_camera)), 1, 65535), 0).astype(np.uint16)
     shown = straight_rgba(views, options.background) if options.transparent else images
@@ -228,6 +232,13 @@ def _entries(cameras: Cameras) -> list[dict[str, Any]]:
     """Cameras (n,) for render.json."""
     parts = (part.tolist() for part in (cameras.c2w, cameras.K, cameras.near, cameras.far))
     return [dict(zip(("c2w", "K", "near", "far"), values, strict=True)) for values in zip(*parts, strict=True)]
+
+
+def surface_depth(views: Rendering, far: float) -> torch.Tensor:
+    """Distances (n, height, width) of what is seen, without the part of ``far`` that the depth of a rendering has where
+    light passes, as at outlines; ``far`` where nothing is seen."""
+    depth, alpha = views.depth[:, 0], views.alpha[:, 0]
+    return torch.where(alpha > 1e-2, (depth - (1 - alpha) * far) / alpha.clamp(min=1e-2), far)
 
 
 def straight_rgba(views: Rendering, background: float) -> NDArray[np.uint8]:
