@@ -89,8 +89,18 @@ def test_pipelines_draw_along_a_path_where_the_model_can():
         NerfDiff(encoder()).sample_along(given, path.reshape(1, 2), generator())
 
 
-def test_other_parts_are_refused():
-    with pytest.raises(UserError, match=r"model.encoder \(SceneTriplane\) gives none: choose FeatureVolume"):
-        GeNVS(SceneTriplane(TriplaneDecoder(8, 8), 8, 8)).field(context())
-    with pytest.raises(UserError, match=r"model.prior \(ViewPrior\) wants colors: choose FeaturePrior"):
-        system(prior=ViewPrior((32,), attention=(False,), input_attention=False)).field(context())
+@pytest.mark.parametrize("train_field", [True, False])
+def test_other_parts_are_refused_in_training_too(train_field):
+    without, plain = (
+        SceneTriplane(TriplaneDecoder(8, 8), 8, 8),
+        ViewPrior((32,), attention=(False,), input_attention=False),
+    )
+    examples = [(without, prior(), r"model.encoder \(SceneTriplane\) gives none: choose FeatureVolume")]
+    examples += [(without, None, examples[0][2])] if train_field else []
+    examples += [(encoder(), plain, r"model.prior \(ViewPrior\) wants colors: choose FeaturePrior")]
+    for made, other, words in examples:
+        model = GeNVS(made, RenderOptions(4), rays_per_view=16, prior=other, train_field=train_field)
+        with pytest.raises(UserError, match=words):
+            model.field(context())
+        with pytest.raises(UserError, match=words):
+            model.losses(Example(context(), context(1)), generator())

@@ -1,7 +1,5 @@
 """GeNVS (arXiv 2304.02602): a field of features, and a diffusion model that makes images of what is rendered of it."""
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
@@ -25,10 +23,17 @@ class GeNVS(NerfDiff):
     condition_background = 0.0
 
     def field(self, context: Views) -> Scene:
-        """See :meth:`NerfDiff.field`. Raises UserError for an encoder whose scenes have no features, and for a prior
-        that is not shown any.
+        """See :meth:`NerfDiff.field` and :meth:`fitting`."""
+        return self.fitting(super().field(context))
+
+    def color_losses(self, field: Scene, target: Views, generator: torch.Generator) -> dict[str, Tensor]:
+        """See :meth:`NerfDiff.color_losses` and :meth:`fitting`."""
+        return super().color_losses(self.fitting(field), target, generator)
+
+    def fitting(self, scene: Scene) -> FeatureColors:
+        """The scene. Raises UserError for an encoder whose scenes have no features, and for a prior that is not shown
+        any.
         """
-        scene = super().field(context)
         if not isinstance(scene, FeatureColors):
             found = type(self.encoder).__name__
             raise UserError(f"GeNVS renders features, model.encoder ({found}) gives none: choose FeatureVolume")
@@ -39,7 +44,7 @@ class GeNVS(NerfDiff):
 
     def render_condition(self, field: Scene, cameras: Cameras, size: tuple[int, int]) -> Rendering:
         """See :meth:`NerfDiff.render_condition`; of the field's features, over 0."""
-        return super().render_condition(cast(FeatureColors, field).features, cameras, size)
+        return super().render_condition(self.fitting(field).features, cameras, size)
 
     def starting_image(self, field: Scene, cameras: Cameras, rendering: Rendering) -> Tensor:
         """See :meth:`NerfDiff.starting_image`; the field in color."""
