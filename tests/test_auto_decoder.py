@@ -11,6 +11,7 @@ from training import equal, load, vcgen
 from vcgen.checkpoints import model_folder
 from vcgen.cli.export import export_checkpoint
 from vcgen.cli.main import main
+from vcgen.data.datamodules.single import SceneData
 from vcgen.encoders.auto_decoder import AutoDecoder
 from vcgen.errors import UserError
 from vcgen.optim.optimizer import OptimizerOptions, Rows, hold_other_rows
@@ -147,6 +148,21 @@ def test_unknown_keys_are_refused():
         UserError, match=r"scene car9 has no code: AutoDecoder trains on the scenes of data.train alone"
     ):
         coded().known(batch("car1", "car9"))
+
+
+def test_weights_of_other_losses_are_refused():
+    words = "loss_weights has latnet, rgb; give those of latent in proportion to the error of color, which has 1"
+    with pytest.raises(UserError, match=words):
+        coded(loss_weights={"rgb": 200.0, "latnet": 1.0})
+    assert coded(loss_weights={"latent": 1.0, "behind": 1.0}).loss_weights == {"latent": 1.0}
+
+
+def test_one_scene_has_a_code_too():
+    data = SceneData(ROOT / "data" / "cars64" / "test", 1, val_targets=2)
+    data.setup("fit")
+    made = AutoDecoder(light_fields(), 1)
+    made.begin(data.keys)
+    assert torch.equal(made.known(data.example).code, made.codes.weight)
 
 
 def test_another_number_of_scenes_and_codes_of_other_scenes_are_refused():

@@ -53,6 +53,13 @@ class AutoDecoder(Encoder):
         super().__init__()
         self.decoder, self.penalties = decoder, decoder.penalties
         self.radius, self.steps, self.lr, self.rays = radius, steps, lr, rays
+        # the defaults know more penalties than some decoders have
+        if unknown := loss_weights.keys() - {*decoder.penalties, "latent", "behind"}:
+            known = ", ".join(decoder.penalties)
+            raise UserError(
+                f"AutoDecoder: loss_weights has {', '.join(sorted(unknown))}; give those of {known} in proportion to"
+                " the error of color, which has 1"
+            )
         self.loss_weights = {name: loss_weights.get(name, 1.0) for name in decoder.penalties}
         self.codes = Rows(scenes, decoder.code)
         nn.init.normal_(self.codes.weight, std=deviation)

@@ -1,5 +1,6 @@
 """The data of a per-image stage: one scene of a shard folder, again and again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ class OneScene(SceneDataModule):
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the images."""
         return self.example.context.size
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """See :meth:`SceneDataModule.keys`."""
+        return self.example.keys
 
     def train_dataloader(self) -> DataLoader[Example]:
         """The scene, endlessly."""
