@@ -233,3 +233,15 @@ def test_mixed_precision_does_not_round_colors_to_eight_bits():
         density, color = network(context())(*queries())
     torch.testing.assert_close(density, torch.full((2, 7), math.log1p(math.e)))
     torch.testing.assert_close(color, torch.full((2, 7, 3), 1 / (1 + math.exp(-2))))
+
+
+def test_rendering_from_many_views_takes_no_more_memory_than_from_one(model):
+    views, (points, directions) = context(batch=1), queries(batch=1, count=12)
+    field, sizes = model(views[:, [0] * 4]), []
+    hook = field.mlp.register_forward_pre_hook(lambda mlp, inputs: sizes.append(inputs[0].numel()))
+    found = field(points, directions)
+    with torch.no_grad():
+        parts = field(points, directions)
+    hook.remove()
+    torch.testing.assert_close(parts, found)
+    assert sizes == [4 * 12 * 512] + [12 * 512] * 4

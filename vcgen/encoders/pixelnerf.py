@@ -94,7 +94,16 @@ class PixelField:
     size: tuple[int, int]
 
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, n, 3) world points and unit view directions -> density (batch, n), color (batch, n, 3) in [0, 1]."""
+        """(batch, n, 3) world points and unit view directions -> density (batch, n), color (batch, n, 3) in [0, 1].
+
+        Without gradients they are taken in as many parts as there are views, whose features would otherwise need so
+        many times the memory."""
+        parts = 1 if torch.is_grad_enabled() else self.features.shape[1]
+        found = map(self._at, points.chunk(parts, 1), directions.chunk(parts, 1))
+        density, color = zip(*found, strict=True)
+        return torch.cat(density, 1), torch.cat(color, 1)
+
+    def _at(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         query = torch.cat([octave_encoding(self.rotate_to_view(points)), self.rotate_to_view(directions)], -1)
         output = self.mlp(self.features_at(points), query).to(points)
         # Published: ReLU, on a random last layer. From random encoder weights, all of space was empty within forty
