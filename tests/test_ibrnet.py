@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vcgen.cameras import Cameras, orbit, pinhole
+from vcgen.cameras import Cameras, look_at, orbit, pinhole
 from vcgen.encoders.ibrnet import IbrNet
 from vcgen.encoders.res_unet import ResUNet
 from vcgen.errors import UserError
@@ -14,6 +14,7 @@ from vcgen.fields.ibrnet import IbrSampling, IbrScene, ViewBlending, view_differ
 from vcgen.fields.source_views import SourceSamples, SourceViews
 from vcgen.rays import Rays
 from vcgen.rendering.marching_cubes import extract_mesh
+from vcgen.rendering.ray_batches import ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.types import RayScene, Views
 
@@ -257,3 +258,12 @@ def test_no_mesh_is_made_of_it_and_what_does_not_fit_is_refused():
         IbrNet(**{**SMALL, "stride": 4})(context())
     with pytest.raises(UserError, match="widths has 2 numbers and blocks 3"):
         IbrNet(widths=(8, 8))
+
+
+def test_rays_that_lead_away_from_a_sphere_and_may_end_in_their_camera_give_numbers():
+    away = look_at(torch.tensor([0.0, -2, 0]), torch.tensor([3.0, -2, 0]), torch.tensor([0.0, 0, 1]))
+    target = replace(cameras(1), c2w=away[None], near=torch.zeros(1)).reshape(1, 1)
+    scene, options = encoder()(context()), RenderOptions()
+    losses = ray_losses(scene, Views(context().images[:, :1], target), 8, options, generator())
+    assert torch.isfinite(losses["rgb"])
+    assert torch.equal(render_image(scene, target, (8, 8), options).rgb, torch.ones(1, 1, 3, 8, 8))

@@ -77,7 +77,8 @@ class IbrScene:
         """See :class:`vcgen.types.RayScene`."""
         options = self.sampling
         if options.inverse_depth:
-            rays = replace(rays, near=torch.maximum(rays.near, NEAREST * rays.far))
+            far = rays.far.clamp(min=LITTLE)  # a ray that leads away from the sphere may end in the camera, at 0
+            rays = replace(rays, near=torch.maximum(rays.near, NEAREST * far), far=far)
         edges = uniform_edges(self._scale(rays.near), self._scale(rays.far), options.samples, generator)
         coarse, weights = self._march(0, rays, edges)
         if options.importance == 0:
