@@ -57,7 +57,7 @@ def test_attributes_are_there():
     quiet = dict(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer = pl.Trainer(**quiet, enable_model_summary=False)
     assert callable(trainer._signal_connector.register_signal_handlers)
-    assert hasattr(trainer._logger_connector, "_first_loop_iter")
+    assert hasattr(trainer._logger_connector, "_first_loop_iter") and hasattr(trainer, "_val_check_time_interval")
     assert hasattr(trainer.fit_loop, "_data_fetcher")
     assert hasattr(trainer.fit_loop.epoch_loop.val_loop, "restarting")
     assert DDPStrategy()._timeout == default_pg_timeout

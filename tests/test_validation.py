@@ -127,3 +127,23 @@ def test_a_repetition_does_not_count_and_a_failed_image_does():
     assert float(mean.compute()) == 3
     mean.update(torch.tensor(torch.nan))
     assert mean.compute().isnan()
+
+
+class Late(pl.Callback):
+    """The second process's clock is this far behind the first one's, in seconds."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer._last_val_time += self.seconds * trainer.global_rank
+
+
+@pytest.mark.integration
+def test_processes_validate_together_by_the_clock(tmp_path):
+    """The first alone would wait for the second's sums, and the second for the first's gradients."""
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    options = dict(trainer__val_check_interval="00:00:00:01", trainer__max_time="00:00:00:06", trainer__max_steps=-1)
+    late = dict(trainer__callbacks__plus="test_validation.Late", trainer__callbacks__seconds=100)
+    assert vcgen_ranks(2, "fit", tmp_path / "tiny.yaml", tmp_path / "run", seconds=60, **options, **late) == [0, 0]
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()

@@ -53,6 +53,15 @@ def set_patience(trainer: pl.Trainer, patience: timedelta) -> None:
         trainer.strategy._timeout = patience
 
 
+def validate_together(trainer: pl.Trainer) -> None:
+    """Where ``trainer.val_check_interval`` is a time, all processes validate once it has passed in one. Each has a
+    clock of its own, and would wait for ever for the others in a validation that they do not come to."""
+    loop = trainer.fit_loop.epoch_loop
+    due = loop._should_check_val_fx
+    if trainer._val_check_time_interval is not None:
+        loop._should_check_val_fx = lambda fetcher: trainer.strategy.reduce_boolean_decision(due(fetcher), all=False)
+
+
 def started_by(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
     """The processes of the other ranks that this one has started."""
     return getattr(trainer.strategy.launcher, "procs", [])
