@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, gray_shards, level, numbers, record, run
+from small_evaluation import PROTOCOL, SETTINGS, SIZE, VIEWS, Oracle, gray_shards, level, numbers, record, run
 from vcgen.data.shards.files import write_shards
 from vcgen.errors import UserError
 from vcgen.evaluation.baselines import CopyInput, MeanImage
@@ -15,6 +15,7 @@ from vcgen.evaluation.records import ImageScore, ObjectScore
 from vcgen.evaluation.results import collect, load_results
 from vcgen.evaluation.runner import Origin, evaluate_system
 from vcgen.metrics.base import Column, Metric
+from vcgen.types import Rendering
 
 
 @pytest.fixture
@@ -27,6 +28,22 @@ def test_offset_of_a_fifth_scores_exactly_its_closed_form(shards, tmp_path):
     assert results.mean["psnr"] == pytest.approx(-20 * np.log10(0.2), abs=1e-6)
     assert results.interval95["psnr"] == pytest.approx((results.mean["psnr"],) * 2, abs=1e-6)
     assert results.counts == {"objects": 4, "groups": 3, "images": 20, "psnr_capped": 0}
+
+
+class Backdrop(Oracle):
+    """Shows nothing but the background, which it takes for a fifth brighter than opaque images are."""
+
+    def behind(self, truth, background=1.0):
+        assert truth.alpha is None
+        return truth.images + 0.2
+
+    def render(self, field, cameras, size, background=1.0):
+        return Rendering(background, *2 * [torch.zeros_like(background[:, :, :1])])
+
+
+def test_what_a_model_has_learned_to_be_behind_opaque_images_is_scored(shards, tmp_path):
+    results = evaluate_system(Backdrop(0), shards, PROTOCOL, tmp_path / "out", Origin("backdrop", {}), SETTINGS)
+    assert results.mean["psnr"] == pytest.approx(-20 * np.log10(0.2), abs=1e-6)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -24,6 +24,24 @@ def test_tied_weights_are_written(tmp_path):
     assert set(load_file(tmp_path / "tied" / "model.safetensors")) == {"a", "b"}
 
 
+def test_a_training_starts_from_all_of_a_folder(tmp_path):
+    """A parameter of the system itself, as a learned background, is one of no part."""
+
+    def system(value):
+        made = torch.nn.Module()
+        made.part, made.color = torch.nn.Linear(1, 1), torch.nn.Parameter(torch.full((3,), value))
+        return made
+
+    stored, begun = system(0.7), system(0.0)
+    place = folder.save(tmp_path / "model", stored.state_dict(), CONFIG)
+    folder.start_from(begun, place)
+    for name, value in stored.state_dict().items():
+        assert torch.equal(begun.state_dict()[name], value), name
+    begun.color = torch.nn.Parameter(torch.zeros(2))
+    with pytest.raises(UserError, match=r"does not fit this configuration: 1 of another shape \(color"):
+        folder.start_from(begun, place)
+
+
 def changed(**entries) -> bytes:
     """config.json with other entries."""
     return json.dumps({"format": 1, **CONFIG, "dtype": "float32", **entries}).encode()

@@ -102,6 +102,19 @@ def test_a_view_without_an_error_counts_as_much_as_in_an_evaluation():
     assert float(system.val_psnr.compute()) == pytest.approx((PSNR_CAP + float(other.mean())) / 2)
 
 
+def test_opaque_images_are_validated_over_the_learned_background():
+    """Empty space over the very color of the images is without an error; images with alpha are compared over white."""
+    system, batch = NerfDiff(EmptySpace(), RenderOptions(4), background="learned"), example(alpha=False)
+    system.log = lambda *_, **__: None
+    batch.target.images[:] = 0.25
+    system.background_logit.data.fill_(math.log(0.25 / 0.75))
+    with torch.no_grad():
+        system.validation_step(batch, 0)
+        assert float(system.val_psnr.compute()) > 60
+        assert system.behind(views()) == 1.0
+        torch.testing.assert_close(system.behind(batch.target, 0.0), torch.full((3, 1, 1), 0.25))
+
+
 def test_drawn_rays_meet_the_sphere_and_carry_their_pixels_color():
     target = views(size=32)
     rays, pixels = draw_rays(EmptySpace(), target, 40, torch.Generator().manual_seed(0))

@@ -181,6 +181,8 @@ class RayScene(Bounded, Protocol):
         ...
 
 
+#: A background: a gray level, or what broadcasts to (..., channels, height, width).
+Behind = float | Tensor
 #: What renderers take and encoders give.
 Scene = Field | RayScene
 
@@ -235,8 +237,14 @@ class FieldModel(nn.Module, ABC):
         """The scenes behind ``context``: (batch, n) views -> ``batch`` scenes."""
 
     @abstractmethod
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """Images of scenes: cameras (batch, views), size (height, width) in pixels."""
+
+    def behind(self, truth: Views, background: float = 1.0) -> Behind:
+        """The ``background`` of a rendering that is compared with ``truth``; of opaque images it may be one that was
+        learned, (3, 1, 1).
+        """
+        return background
 
     def sample(
         self,

@@ -174,7 +174,8 @@ def read_weights(folder: Path | str) -> dict[str, Tensor]:
 
 
 def start_from(system: nn.Module, folder: Path) -> None:
-    """Copy the weights of a model folder into the parts (direct children) of ``system`` that the folder has, too.
+    """Copy the weights of a model folder into the parts (direct children), and own parameters, of ``system`` that the
+    folder has, too.
 
     Raises UserError when the folder is missing or damaged, or a part's weights do not fit.
     """
@@ -189,6 +190,11 @@ def start_from(system: nn.Module, folder: Path) -> None:
         if difference := mismatch(module.state_dict(), stored):
             raise UserError(f"model.pretrained {folder}: its {part} does not fit this configuration: {difference}")
         module.load_state_dict(stored)
+    own = {name: parameter for name, parameter in system.named_parameters(recurse=False) if name in weights}
+    if difference := mismatch(own, {name: weights[name] for name in own}):
+        raise UserError(f"model.pretrained {folder}: does not fit this configuration: {difference}")
+    for name, parameter in own.items():
+        parameter.data.copy_(weights[name])
 
 
 def _refuse_other_prior(prior: Any, folder: Path) -> None:

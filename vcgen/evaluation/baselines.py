@@ -13,7 +13,7 @@ from vcgen.cameras import Cameras
 from vcgen.data.shards.files import read_index
 from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.runner import views_of
-from vcgen.types import Rendering, Views
+from vcgen.types import Behind, Rendering, Views
 
 
 class CopyInput:
@@ -28,7 +28,7 @@ class CopyInput:
         """The context itself, (batch, n) views: there is no field to predict."""
         return context
 
-    def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """An input view over the background, for every one of the (batch, V) cameras; ``size`` must be that of the
         input.
         """
@@ -80,7 +80,7 @@ class MeanImage:
         """The context itself; it is not looked at."""
         return context
 
-    def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Views, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """The mean image for every one of the (batch, V) cameras."""
         return _flat(self.image.to(cameras.c2w.device)[None, None], cameras)
 

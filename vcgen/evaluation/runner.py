@@ -34,7 +34,7 @@ from vcgen.metrics.image import Metrics
 from vcgen.metrics.lpips import Network
 from vcgen.metrics.named import further, load
 from vcgen.terminal import complain, printable
-from vcgen.types import Rendering, Views
+from vcgen.types import Behind, Rendering, Views
 
 
 class Renderer(TypingProtocol):
@@ -43,7 +43,7 @@ class Renderer(TypingProtocol):
     def field(self, context: Views) -> Any:
         """(batch, n) input views -> the field of each scene."""
 
-    def render(self, field: Any, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Any, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """The fields seen from (batch, V) cameras at size (height, width)."""
 
 
@@ -230,7 +230,7 @@ def score_object(
             for start in range(0, len(task.targets), settings.views_per_call):
                 chunk = task.targets[start : start + settings.views_per_call]
                 truth = views_of(record, chunk, protocol, settings.device)
-                rendering = system.render(scene, truth.cameras, truth.size, protocol.background)
+                rendering = system.render(scene, truth.cameras, truth.size, behind(system, truth, protocol))
                 _check_rendering(rendering.rgb, truth, record.key, chunk)
                 predicted, true = compared(rendering.rgb[0], truth[0], protocol, where)
                 values = zip(chunk, metrics(predicted, true), strict=True)
@@ -261,12 +261,17 @@ def images(
             continue
         with torch.no_grad():
             context, truth = (views_of(record, some, protocol, device) for some in (task.context, chosen))
-            rendering = system.render(system.field(context), truth.cameras, truth.size, protocol.background)
+            rendering = system.render(system.field(context), truth.cameras, truth.size, behind(system, truth, protocol))
         parts = zip(truth.on(protocol.background)[0].cpu(), *(part[0].float().cpu() for part in rendering), strict=True)
         drawn |= dict(zip(chosen, parts, strict=True))
         inputs |= dict.fromkeys(chosen, context.on(protocol.background)[0, 0].cpu())
     true, *rendered = (torch.stack(parts) for parts in zip(*(drawn[view] for view in views), strict=True))
     return torch.stack([inputs[view] for view in views]), true, Rendering(*rendered)
+
+
+def behind(system: Renderer, truth: Views, protocol: Protocol) -> Behind:
+    """The background of a rendering: the protocol's, or what a model has learned to be behind opaque images."""
+    return getattr(system, "behind", lambda _, background: background)(truth, protocol.background)
 
 
 def views_of(record: SceneRecord, indices: Sequence[int], protocol: Protocol, device: str) -> Views:

@@ -25,7 +25,7 @@ from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side, check_options
 from vcgen.systems.base import FieldSystem, Mean
-from vcgen.types import Example, Rendering, Scene, Views
+from vcgen.types import Behind, Example, Rendering, Scene, Views
 
 #: See :meth:`NerfDiff.losses`.
 LOSSES = ("rgb", "coarse", "denoising")
@@ -108,13 +108,11 @@ class NerfDiff(FieldSystem):
         self.render_options, self.render_eval = render, render_eval or render
         self.rays_per_view, self.background = rays_per_view, background
         self.patches, self.patch_losses = patches, weighted(loss_weights, patches.network) if patches else {}
-        self.background_logit = nn.Parameter(torch.zeros(3)) if background == "learned" else None
+        self.background_logit = nn.Parameter(torch.zeros(3), train_field) if background == "learned" else None
         self.pretrained, self.train_field = pretrained, train_field
         if pretrained is not None:
             model_folder.start_from(self, pretrained)
         self.encoder.requires_grad_(train_field)
-        if self.background_logit is not None:
-            self.background_logit.requires_grad_(train_field)
 
     def train(self, mode: bool = True) -> "NerfDiff":
         """A frozen field stays as it is: its batch normalization, too."""
@@ -135,17 +133,12 @@ class NerfDiff(FieldSystem):
                     f" ({type(part).__name__}) looks at {most}: lower them, or choose another {name}"
                 )
         if self.prior is not None and tuple(data.image_size) != (self.prior.size,) * 2:
-            found, side = "{} x {}".format(*data.image_size), self.prior.size
-            raise UserError(
-                f"the images have {found} pixels, model.prior.size is {side}: set it, or pack the data with --size"
-                f" {side}"
-            )
-        if (
-            self.prior is not None
-            and stage == "fit"
-            and self.prior_options.views > (data.targets or self.prior_options.views)
-        ):
-            found = f"model.prior_options.views is {self.prior_options.views}, data.targets {data.targets}"
+            side, (height, width) = self.prior.size, data.image_size
+            found = f"the images have {height} x {width} pixels, model.prior.size is {side}"
+            raise UserError(f"{found}: set it, or pack the data with --size {side}")
+        views = self.prior_options.views
+        if self.prior is not None and stage == "fit" and views > (data.targets or views):
+            found = f"model.prior_options.views is {views}, data.targets {data.targets}"
             raise UserError(f"{found}: the prior denoises target views; lower the first or raise the second")
         if stage == "fit" and self.patches is not None:
             self.patches.check(data.image_size)
@@ -171,9 +164,15 @@ class NerfDiff(FieldSystem):
         """See :meth:`FieldSystem.field`."""
         return self.encoder(context)
 
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`."""
         return render_image(field, cameras, size, self.render_eval, background)
+
+    def behind(self, truth: Views, background: float = 1.0) -> Behind:
+        """See :meth:`FieldModel.behind`."""
+        if truth.alpha is not None or self.background_logit is None:
+            return background
+        return self.background_logit.sigmoid()[:, None, None]
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses "rgb": mean squared error over rays and channels, both sides over the same background; "coarse":
@@ -285,7 +284,8 @@ class NerfDiff(FieldSystem):
             noise = of_scenes(example.keys, self.device)
             self.val_denoising.update(self.denoising_losses(field, example, noise)[0], example.weight)
             self.log("val/denoising", self.val_denoising, prog_bar=True)
-        self.log_psnr(example, self.render(field, example.target.cameras, example.target.size).rgb)
+        target = example.target
+        self.log_psnr(example, self.render(field, target.cameras, target.size, self.behind(target)).rgb)
 
 
 def save_scene(

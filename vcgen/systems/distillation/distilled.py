@@ -24,7 +24,7 @@ from vcgen.systems.distillation.loop import Distillation, DistillOptions, distil
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.tensors import mismatch, read_tensors, write_tensors
 from vcgen.terminal import one_line
-from vcgen.types import FieldModel, Finetunable, Rendering, Scene, Views
+from vcgen.types import Behind, FieldModel, Finetunable, Rendering, Scene, Views
 
 ADVICE = "no configuration of a distillation; see configs/distill.yaml"
 #: Bytes of such a file, which has a page of settings.
@@ -132,7 +132,7 @@ class Distilled:
         """SHA-256 of the system's weights."""
         return digest(self.system.state_dict().values())
 
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """See :meth:`vcgen.systems.base.FieldSystem.render`."""
         return self.system.render(field, cameras, size, background)
 

@@ -22,7 +22,7 @@ from vcgen.schema import Count
 from vcgen.systems.base import FieldSystem
 from vcgen.systems.distillation.loop import Distillation, DistillOptions
 from vcgen.systems.nerfdiff import NerfDiff, save_scene
-from vcgen.types import Example, Rendering, Scene, Views
+from vcgen.types import Behind, Example, Rendering, Scene, Views
 from vcgen.visualization.images import contact_sheet, to_uint8
 from vcgen.visualization.logging import show_image
 
@@ -86,7 +86,7 @@ class Distill(FieldSystem):
         """The field as it is now; ``context`` has been given before."""
         return self.state.field
 
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`."""
         return self.state.system.render(field, cameras, size, background)
 

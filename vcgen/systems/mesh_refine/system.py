@@ -26,7 +26,7 @@ from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
 from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions
 from vcgen.systems.text_to_3d.outcome import OutcomeOptions, write_sheets
 from vcgen.systems.text_to_3d.system import TextTo3D
-from vcgen.types import Example, Field, Rendering, Scene
+from vcgen.types import Behind, Example, Field, Rendering, Scene
 from vcgen.visualization.mesh_files import write_mesh
 
 
@@ -102,7 +102,7 @@ class MeshRefine(TextTo3D):
         self.scene.start_from(coarse_field(self.coarse, device))
         super().setup(stage)
 
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """The mesh as it is now, from cameras (batch, views); ``field`` only colors it."""
         with torch.autocast(self.device.type, enabled=False):
             rendering, _ = self.scene.draw(self.scene.mesh(), cameras.reshape(-1), size, background=background)

@@ -13,7 +13,7 @@ from vcgen.encoders.base import OptimizedScene
 from vcgen.errors import UserError
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.systems.text_to_3d.options import TextTo3DOptions
-from vcgen.types import Field, Rendering
+from vcgen.types import Behind, Field, Rendering
 
 
 def refuse_light(options: TextTo3DOptions) -> None:
@@ -48,7 +48,7 @@ def decode(latents: Tensor, prior: TextPrior) -> Tensor:
     return to_unit(images).unflatten(0, latents.shape[:2])
 
 
-def in_colors(rendering: Rendering, latents: Rendering, prior: TextPrior, background: float) -> Rendering:
+def in_colors(rendering: Rendering, latents: Rendering, prior: TextPrior, background: Behind) -> Rendering:
     """A rendering of a field of latents as an image over a gray level: decoded latents where ``rendering`` is opaque.
 
     rendering: of the size that is wanted; latents: the same views, see :func:`latent_views`.

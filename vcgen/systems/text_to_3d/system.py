@@ -36,7 +36,7 @@ from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions, refuse_gui
 from vcgen.systems.text_to_3d.outcome import OutcomeOptions, Sides, circle, four_sides, log_sheet, write_outcome
 from vcgen.systems.text_to_3d.regularizers import regularizers
 from vcgen.systems.text_to_3d.words import load_prior
-from vcgen.types import Example, Field, Rendering, Scene, Views
+from vcgen.types import Behind, Example, Field, Rendering, Scene, Views
 
 
 class TextTo3D(FieldSystem):
@@ -150,13 +150,13 @@ class TextTo3D(FieldSystem):
         """The scene as it is now; ``context`` is not looked at."""
         return OccupiedField(self.whole_field, self.occupancy)
 
-    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: float = 1.0) -> Rendering:
+    def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """See :meth:`FieldSystem.render`: over a gray level, whatever the background of training is."""
         with torch.autocast(self.device.type, enabled=False):
             rendering = render_image(field, cameras, size, self.render_eval, background)
             return self.decoded(cast(Field, field), cameras, rendering, background) if self.scene.latent else rendering
 
-    def decoded(self, field: Field, cameras: Cameras, rendering: Rendering, background: float = 1.0) -> Rendering:
+    def decoded(self, field: Field, cameras: Cameras, rendering: Rendering, background: Behind = 1.0) -> Rendering:
         """A rendering of latents, by cameras (1, views), as images. Raises UserError without the prior, as of a model
         folder.
         """

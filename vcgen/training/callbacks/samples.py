@@ -83,7 +83,7 @@ def image_row(module: FieldSystem, field: Scene, batch: Example) -> np.ndarray:
     sample.
     """
     cameras = batch.target.cameras[:, :1]
-    rendering = module.render(field, cameras, batch.target.size)
+    rendering = module.render(field, cameras, batch.target.size, module.behind(batch.target))
     depth, alpha = rendering.depth[0, 0, 0].float().cpu().numpy(), rendering.alpha[0, 0, 0].float().cpu().numpy()
     colored = depth_image(depth, float(cameras.near[0, 0]), float(cameras.far[0, 0]), alpha)
     images = [batch.context.on(1.0)[0, 0], batch.target.on(1.0)[0, 0], rendering.rgb[0, 0]]
