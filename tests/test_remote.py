@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from scenes import make_record
 from training import CONFIG, load, refusal, vcgen
 from vcgen.data.datamodules.stream import SceneStream
+from vcgen.data.shards import remote
 from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.shards.remote import Cache, is_remote
 from vcgen.errors import UserError
@@ -138,6 +139,24 @@ def test_where_data_sets_compete_the_least_recently_used_shard_goes_first_and_ne
             ):
                 index.read(2)
     assert index.read(2).key == "k2" and sum(path.stat().st_size for path in index.folder.glob("*.tar")) <= 2 * size
+
+
+def test_the_room_of_a_shard_is_taken_while_it_arrives(origin, tmp_path, monkeypatch):
+    """Else others that make room at the same time would see what has arrived alone, and fill the cache beyond its
+    limit.
+    """
+    index, found = Cache(tmp_path / "cache", 1 << 20).index(f"pipe:cat {origin.folder}/{{}}"), []
+    opened = remote.open_remote
+
+    def watched(source: str, name: str):
+        stream = opened(source, name)
+        read = stream.read
+        stream.read = lambda size: found.append(sum(map(remote._size, index.folder.glob(".*.partial*")))) or read(size)
+        return stream
+
+    monkeypatch.setattr(remote, "open_remote", watched)
+    assert index.read(0).images == origin.read(0).images
+    assert set(found) == {origin.shards[0].bytes}
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: bytes(len(data)), lambda data: b""])

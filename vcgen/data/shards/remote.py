@@ -149,9 +149,10 @@ class Cache:
 def _download(source: str, name: str, temporary: Path, limit: int) -> None:
     """Fetch a file, or what it has up to a block beyond ``limit`` bytes."""
     try:
-        with open_remote(source, name) as stream, open(temporary, "wb") as file:
+        with open_remote(source, name) as stream, open(temporary, "r+b") as file:  # what is reserved stays reserved
             while file.tell() <= limit and (block := stream.read(BLOCK)):
                 file.write(block)
+            file.truncate()
     except Exception as error:  # every protocol fails in its own way
         reason = " ".join(str(error).split()) or type(error).__name__
         # without its cause, whose text may repeat the address
