@@ -24,6 +24,7 @@ from vcgen.data.formats.scene import (
     Settings,
     find_scenes,
     make_record,
+    noted,
     other_layout,
     require_folder,
     scene_key,
@@ -109,7 +110,7 @@ class AboObject(SceneFolder):
         found = [
             (f"{part}/{name}", size) for part in parts for name, size in SceneFolder("", self.folder / part).files()
         ]
-        return [(METADATA, (self.folder / METADATA).stat().st_size), *found]
+        return [(METADATA, noted(self.folder / METADATA)), *found]
 
 
 class View(NamedTuple):

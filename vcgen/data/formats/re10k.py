@@ -18,6 +18,7 @@ from vcgen.data.formats.scene import (
     Settings,
     make_record,
     middle_of,
+    noted,
     other_layout,
     require_folder,
     scene_key,
@@ -58,10 +59,7 @@ class Clip(SceneFolder):
 
     def files(self) -> list[tuple[str, int]]:
         """The file, and all frames."""
-        return [
-            (self.folder.name, self.folder.stat().st_size),
-            *(SceneFolder("", self.frames).files() if self.frames else []),
-        ]
+        return [(self.folder.name, noted(self.folder)), *(SceneFolder("", self.frames).files() if self.frames else [])]
 
 
 class Re10k(SceneFormat[Clip, ClipSettings]):

@@ -5,6 +5,7 @@ folders.
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,10 @@ from vcgen.data.formats.remarks import remark
 from vcgen.data.images.arrays import encode_scene
 from vcgen.data.shards.record import SceneRecord, check_pose
 from vcgen.errors import UserError
+from vcgen.io import file_sha256
+
+#: What names of files end in that hold cameras, or points that tell ray bounds.
+CAMERA_FILES = (".json", ".txt", ".npz", ".bin", ".ply")
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,23 @@ class SceneFolder:
     folder: Path
 
     def files(self) -> list[tuple[str, int]]:
-        """(relative path, bytes) of every file of the scene, sorted, but of those that a system may leave there at any
-        time.
+        """(relative path, what :func:`noted` says) of every file of the scene, sorted, but of those that a system may
+        leave there at any time.
         """
         found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
         return sorted(
-            (path.as_posix(), (self.folder / path).stat().st_size) for path in found if all(map(is_visible, path.parts))
+            (path.as_posix(), noted(self.folder / path)) for path in found if all(map(is_visible, path.parts))
         )
+
+
+def noted(path: Path) -> int:
+    """What tells a file from another version of it: a checksum where cameras may be in it, which can change without a
+    change of length; else, as of images, its bytes.
+    """
+    if path.suffix.lower() in CAMERA_FILES:
+        with suppress(OSError):  # whoever reads it says so
+            return int(file_sha256(path)[:12], 16)
+    return path.stat().st_size
 
 
 def find_scenes(source: Path, is_scene: Callable[[Path], bool], depth: int = 5) -> list[Path]:

@@ -133,8 +133,8 @@ def refuse_equal_keys(scenes: list[SceneFolder]) -> None:
 
 
 def make_plans(scenes: list[SceneFolder], settings: Settings, converter: str, samples_per_shard: int) -> list[Plan]:
-    """Deal the scenes into shards. Fingerprints use names and sizes of files, not paths or times: a moved or copied
-    source is the same.
+    """Deal the scenes into shards. Fingerprints use names and sizes of files, and what those of cameras say, not
+    paths or times: a moved or copied source is the same.
     """
     plans = []
     for start in range(0, len(scenes), samples_per_shard):
