@@ -264,6 +264,17 @@ def test_training_on_what_is_validated_or_tested_on_is_remarked(tmp_path, capsys
     assert len(lines) == (words is not None) and all(words in line for line in lines)
 
 
+def test_validating_on_variants_of_what_is_trained_on_is_remarked(tmp_path, capsys):
+    for name, numbers in (("train", (0, 1)), ("val", (2, 3))):
+        records = [
+            make_record(f"car_{i}", images=[png(noise(9 * i + j)) for j in range(3)], group="car") for i in numbers
+        ]
+        write_shards([*records, make_record(f"{name}_boat")], tmp_path / name, (8, 6), split=name)
+    ShardData(str(tmp_path / "train"), str(tmp_path / "val")).setup("fit")
+    (line,) = warnings(capsys)
+    assert "2 of 3 scenes of data.val are variants of objects in data.train, of car for one" in line
+
+
 def test_one_folder_for_training_and_validation_is_remarked_and_held_out_scenes_are_not(tmp_path, capsys):
     fit_data(tmp_path, {"a": 1, "b": 2, "c": 3}, {"d": 4})
     ShardData(str(tmp_path / "train"), str(tmp_path / "train")).setup("fit")

@@ -108,7 +108,7 @@ class Surface:
 
     def varied(self, number: int, random: np.random.Generator) -> "Surface":
         """Variant ``number``, 0 the object itself, of an upright object: channels of its colors permuted, its axes
-        stretched by up to 15 % each, and every other one mirrored left to right. Of what ``random`` gives, the bundled
+        stretched by up to 15 % each, and mirrored left to right at even odds. Of what ``random`` gives, the bundled
         cars take the same."""
         if number == 0:
             return self

@@ -30,13 +30,15 @@ def overlap(train: ShardIndex, val: ShardIndex | None) -> list[str]:
     if val is None:
         return texts
     known = {shard.sha256 for shard in train.shards}
-    count = sum(len(shard.samples) for shard in val.shards if shard.sha256 in known) or _equal_scenes(train, val)
-    if count:
-        total = len(val.samples)
-        texts.append(
-            f"{count} of {total} scenes of data.val are in data.train with the same images: validation would measure"
-            " memory"
-        )
+    whole, total = sum(len(shard.samples) for shard in val.shards if shard.sha256 in known), len(val.samples)
+    if count := whole or _equal_scenes(train, val):
+        found = f"{count} of {total} scenes of data.val are in data.train with the same images"
+        texts.append(f"{'' if whole else 'at least '}{found}: validation would measure memory")
+    others = ~np.isin(val.scenes.column("key"), train.scenes.column("key"))
+    variants = val.scenes.column("group")[others & np.isin(val.scenes.column("group"), train.scenes.column("group"))]
+    if len(variants):
+        found = f"{len(variants)} of {total} scenes of data.val are variants of objects in data.train"
+        texts.append(f"{found}, of {variants[0].decode()} for one: validation would measure memory")
     return texts
 
 
