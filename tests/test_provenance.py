@@ -59,6 +59,7 @@ def test_every_output_holds_its_settings_versions_and_commit(tmp_path, output):
 def test_versions_are_those_in_use_and_the_commit_is_that_of_the_source():
     found = provenance.versions()
     assert (found["vcgen"], found["torch"]) == (__version__, version("torch"))
+    assert found["torchmetrics"] == version("torchmetrics"), "it brings the weights of DISTS"
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     if commit.returncode == 0:  # not from a source archive
         assert found["git"].rstrip("+") == commit.stdout.strip()

@@ -16,8 +16,8 @@ from vcgen.redaction import hide_word
 
 #: Packages that can move a number.
 PACKAGES = (
-    "torch", "torchvision", "lightning", "diffusers", "nerfacc", "lpips", "numpy", "pillow", "webdataset",
-    "jsonargparse", "omegaconf",
+    "torch", "torchvision", "torchmetrics", "lightning", "diffusers", "nerfacc", "lpips", "numpy", "pillow",
+    "scikit-image", "trimesh", "webdataset", "jsonargparse", "omegaconf",
 )  # fmt: skip
 
 
