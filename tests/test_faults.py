@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from scenes import make_record
 from training import CONFIG, Witness, load, refusal, vcgen
 from vcgen.data.datamodules.sampler import epoch_order
+from vcgen.data.datamodules.shards import ShardData
 from vcgen.data.datamodules.stream import FixedScenes, SceneStream
 from vcgen.data.shards.faults import Faults, check_shards, fault_in
 from vcgen.data.shards.files import read_index, write_shards
@@ -150,6 +151,12 @@ def test_a_training_goes_on_past_damaged_scenes_and_counts_them(cars, tmp_path, 
     events.Reload()
     assert [event.value for event in events.Scalars("data/skipped")] == [3, 3]
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["ShardData"]["scenes"] == 6
+
+
+def test_data_is_set_up_without_a_trainer_whatever_becomes_of_damaged_scenes(index):
+    data = ShardData(str(index.folder), on_error="skip")
+    data.setup("fit")
+    assert len(data.keys) == 40
 
 
 def test_a_training_on_a_folder_that_lacks_a_shard_is_refused_when_it_held_too_much(cars, tmp_path, capsys):

@@ -145,7 +145,7 @@ class ShardData(SceneDataModule):
             return self.cache.index(source)
         index = read_index(source, check=self.on_error == "stop")
         if self.on_error == "skip":
-            check_shards(index, say=self.trainer.is_global_zero)
+            check_shards(index, say=self.trainer is None or self.trainer.is_global_zero)
         return index
 
     @property
