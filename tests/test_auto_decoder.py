@@ -174,7 +174,7 @@ def test_another_number_of_scenes_and_codes_of_other_scenes_are_refused():
         made.begin(KEYS[::-1])
 
 
-def test_scenes_that_change_under_their_keys_are_refused():
+def test_scenes_that_change_under_their_keys_and_backgrounds_that_it_does_not_know_are_refused():
     system = NerfDiff(coded())
     data = SimpleNamespace(augments=True, keys=KEYS, image_size=(16, 16), targets=1)
     system._trainer = SimpleNamespace(datamodule=data, ckpt_path=None)
@@ -182,6 +182,9 @@ def test_scenes_that_change_under_their_keys_are_refused():
         system.setup("fit")
     data.augments = False
     system.setup("fit")
+    system.background = "learned"
+    with pytest.raises(UserError, match=r"model.background is learned, .* over white: set it to white"):
+        system.setup("fit")
 
 
 @pytest.mark.integration

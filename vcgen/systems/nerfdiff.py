@@ -146,19 +146,19 @@ class NerfDiff(FieldSystem):
                 perceptual.load()  # now, not at the first step: a missing file is told before data is read
         if stage == "fit" and self.encoder.knows_keys:
             if data.augments:
+                found = "data.mirror and data.permute_colors make other scenes under the same keys"
+                raise UserError(f"{found}, and one code is learned for each key; set both to false")
+            if self.background == "learned":
                 raise UserError(
-                    "data.mirror and data.permute_colors make other scenes under the same keys, and"
-                    f" {type(self.encoder).__name__} learns one code for each key; set both to false"
+                    "model.background is learned, codes of new scenes are found over white: set it to white"
                 )
             self.encoder.begin(data.keys)
         if stage == "fit" and not self.train_field:
             if self.prior is None:
                 raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")
             if self.pretrained is None and self.trainer.ckpt_path is None:
-                raise UserError(
-                    "model.train_field is false: give the trained field, --model.pretrained FOLDER (from `vcgen"
-                    " export`)"
-                )
+                advice = "give the trained field, --model.pretrained FOLDER (from `vcgen export`)"
+                raise UserError(f"model.train_field is false: {advice}")
 
     def field(self, context: Views) -> Scene:
         """See :meth:`FieldSystem.field`."""
