@@ -95,3 +95,14 @@ def test_of_several_things_that_do_not_fit_the_telling_one_is_said(errors, line)
         " type: <class 'str'>\n  Given value: x"
     )
     assert parse_refusal(message) == line
+
+
+def test_a_list_of_paths_is_stored_as_one(capsys, config, tmp_path):
+    """A run's config.yaml starts the same run again; it held a list as a text where one path is allowed, too."""
+    families = ["a.json", "b.json"]
+    found = shown(capsys, config, tmp_path, data__families=str(families))
+    assert found["data"]["init_args"]["families"] == families
+    (tmp_path / "stored.yaml").write_text(yaml.safe_dump(found))
+    assert shown(capsys, tmp_path / "stored.yaml", tmp_path) == found
+    found = shown(capsys, config, tmp_path, data__families="a.json")
+    assert found["data"]["init_args"]["families"] == "a.json"

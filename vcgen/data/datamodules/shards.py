@@ -74,7 +74,7 @@ class ShardData(SceneDataModule):
         train: str | list[str],
         val: str | list[str] | None = None,
         hold_out: Count | list[Count] = 0,
-        families: Path | list[Path] | None = None,
+        families: list[Path] | Path | None = None,  # the other way round, a list would be dumped as one text
         part: tuple[Count, AtLeastOne] = (0, 1),
         held_out_views: tuple[ViewNumber, ...] = (),
         batch_size: AtLeastOne = 8,
