@@ -99,6 +99,32 @@ def test_processes_go_by_one_clock_where_a_run_is_limited_by_time(config, tmp_pa
     assert equal(first, second)
 
 
+@pytest.mark.parametrize("muon", ["null", "0.01"])
+def test_a_learning_rate_that_was_changed_holds_when_the_run_goes_on(config, tmp_path, caplog, muon):
+    options = dict(data__val="null", model__optimizer__schedule="wsd", model__optimizer__muon_lr=muon)
+    assert vcgen("fit", config, tmp_path / "run", **options, trainer__max_steps=2) == 0
+    assert "going on with" not in caplog.text
+    options |= dict(ckpt_path="last", model__optimizer__lr=1e-5, model__optimizer__weight_decay=0.1)
+    assert (
+        vcgen(
+            "fit",
+            config,
+            tmp_path / "run",
+            **options,
+            trainer__max_steps=100,
+            trainer__limit_train_batches=3,
+            trainer__max_epochs=1,
+        )
+        == 0
+    )
+    assert "going on with learning rate 1e-05 instead of 0.001, weight decay 0.1 instead of 0.0, with" in caplog.text
+    state = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    rates = [1e-5] if muon == "null" else [1e-5, 0.01]
+    groups = state["optimizer_states"][0]["param_groups"]
+    assert [group["lr"] for group in groups] == rates == state["lr_schedulers"][0]["base_lrs"]
+    assert {group["weight_decay"] for group in groups} == {0.1}
+
+
 def test_ckpt_path_last_starts_afresh_when_there_is_none(config, tmp_path):
     assert vcgen("fit", config, tmp_path / "run", ckpt_path="last", trainer__max_steps=1) == 0
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 1

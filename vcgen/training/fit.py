@@ -41,6 +41,7 @@ from vcgen.training.callbacks.checkpoints import Checkpoints
 from vcgen.training.callbacks.cursor import Cursor
 from vcgen.training.callbacks.progress import Progress
 from vcgen.training.callbacks.provenance import ConfigOfRun, Provenance
+from vcgen.training.callbacks.rates import Rates
 from vcgen.training.callbacks.requeue import Requeue
 from vcgen.training.callbacks.samples import Samples
 from vcgen.training.callbacks.skipped import Skipped
@@ -131,6 +132,7 @@ class VcgenCLI(DiscreetCLI):
         own = [
             Provenance(self.model_config),
             Cursor(),
+            Rates(),
             Skipped(),
             requeue,
             Speed(),
