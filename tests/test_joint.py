@@ -273,6 +273,8 @@ def test_fit_leaves_a_frozen_field_as_it_was_and_trains_the_prior(tmp_path):
         averaged = checkpoint["callbacks"]["EMA"]["weights"]
         assert averaged and all(name.startswith("prior.") for name in averaged)
     assert not equal_part(early["state_dict"], late["state_dict"], "prior")
+    gone = dict(samples__scenes=0, ckpt_path="last", model__pretrained="null", trainer__max_steps=5)
+    assert vcgen("fit", path, tmp_path / "prior", **gone) == 0  # the checkpoint has the field
 
 
 def test_a_folder_of_another_shape_is_refused_in_one_line(capsys, tmp_path):

@@ -1,5 +1,6 @@
 """Refinement of a mesh: it begins as its coarse scene, moves by gradients, goes on bitwise, and ends in files."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
@@ -23,6 +24,7 @@ from vcgen.metrics.geometry import volume_iou
 from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.volume import RenderOptions
 from vcgen.systems.base import System
+from vcgen.systems.mesh_refine.coarse import field_of, of_checkpoint, of_folder, to_keep
 from vcgen.systems.mesh_refine.scene import SceneTetrahedra
 from vcgen.systems.mesh_refine.system import MeshRefine, write_textured
 from vcgen.systems.nerfdiff import save_scene
@@ -154,11 +156,31 @@ def test_a_run_refines_a_scene_into_a_textured_mesh_and_goes_on_bitwise(place, t
         assert image.size == (512, 512) and np.isfinite(mesh.visual.uv).all()
         mesh.merge_vertices(merge_tex=True, merge_norm=True)
         assert mesh.is_watertight and mesh.volume > 0
+    shutil.copytree(place / "run", tmp_path / "run")
+    given = {"model__coarse": tmp_path / "run"}
     stopped = {"trainer__callbacks": "training.Witness", "trainer__callbacks__stop": 2}
-    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", **stopped) == 0
-    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", ckpt_path="last") == 0
+    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", **stopped, **given) == 0
+    shutil.rmtree(tmp_path / "run")  # the coarse scene is in the checkpoint
+    assert vcgen("fit", place / "given.yaml", tmp_path / "parts", ckpt_path="last", **given) == 0
     whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
     assert "scene.distances" in whole and all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_the_coarse_scene_comes_back_from_a_checkpoint_whole_or_with_one_line(place, tmp_path):
+    model, path = of_folder(place / "run"), tmp_path / "last.ckpt"
+
+    def stored(**content) -> Path:
+        torch.save({"state_dict": {}, "vcgen": {"class_path": "MeshRefine", "init_args": {}}, **content}, path)
+        return path
+
+    assert of_checkpoint(stored()) is None  # as an older one
+    kept, points = of_checkpoint(stored(coarse=to_keep(model))), torch.rand(1, 50, 3) - 0.5
+    for found, expected in zip(*(field_of(one, model.device)(points, points) for one in (kept, model)), strict=True):
+        assert torch.equal(found, expected)
+    weights = dict(list(model.state_dict().items())[1:])
+    for coarse in (1, {"config": {}, "weights": weights}, {**to_keep(model), "weights": weights}):
+        with pytest.raises(UserError, match=r"^[^\n]*last\.ckpt[^\n]*$"):
+            of_checkpoint(stored(coarse=coarse))
 
 
 def test_a_texture_that_is_too_small_does_not_lose_the_mesh(tmp_path, monkeypatch):

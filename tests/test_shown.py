@@ -7,7 +7,7 @@ from small_text_to_3d import hash_grid, system
 from vcgen.checkpoints import model_folder
 from vcgen.encoders.scene_shown import ShownScene
 from vcgen.evaluation.retrieval import untrained, views_of
-from vcgen.systems.mesh_refine.scene import coarse_field
+from vcgen.systems.mesh_refine.coarse import field_of, of_folder
 from vcgen.systems.text_to_3d.outcome import OutcomeOptions, save_field, write_outcome
 from vcgen.types import Finetunable
 
@@ -50,7 +50,7 @@ def test_it_is_a_scene_like_others(made, folder):
     assert views_of(loaded, "textureless", 2, 12).shape == (2, 12, 12, 3)
     assert bool(untrained(loaded).encoder.seen.all())
     field = loaded.field(made.reference)
-    assert isinstance(field, Finetunable) and isinstance(coarse_field(folder, torch.device("cpu")), Finetunable)
+    assert isinstance(field, Finetunable) and isinstance(field_of(of_folder(folder), made.device), Finetunable)
     changed = field.with_weights(field.weights())
     with torch.no_grad():
         (density, color), (whole, expected) = changed(points, points), made.whole_field(points, points)

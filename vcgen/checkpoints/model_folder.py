@@ -102,11 +102,21 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
     plugins: packages of the user's own whose classes config.json may name, beside vcgen's and those in VCGEN_PLUGINS.
     Raises UserError in one line for a folder that is missing, foreign, damaged, or does not fit the model it names.
     """
-    from vcgen.checkpoints.build import build_system
-
     folder = Path(folder)
     config = read_config(folder)
-    weights = read_weights(folder)
+    system = assembled(config, read_weights(folder), folder, plugins)
+    if system.prior is not None and config.get("diffusers"):
+        _refuse_other_prior(system.prior, folder)
+    return system.to(_device(device)).eval()
+
+
+def assembled(
+    config: dict[str, Any], weights: Mapping[str, Tensor], place: Path, plugins: Sequence[str] = ()
+) -> FieldModel:
+    """The system of a checked configuration with its weights, on the CPU; ``.config`` is the configuration. place:
+    where they come from. Raises UserError in one line where they do not fit.
+    """
+    from vcgen.checkpoints.build import build_system
 
     def build() -> FieldModel:
         return build_system(config["class_path"], config["init_args"], plugins)
@@ -121,16 +131,14 @@ def load(folder: Path | str, device: torch.device | str = "cpu", plugins: Sequen
                 difference = mismatch(system.state_dict(), weights)
     except UserError as error:
         raise UserError(
-            one_line(f"{folder / CONFIG}, exported by vcgen {str(config.get('vcgen'))[:40]}: {error}")
+            one_line(f"{place / CONFIG}, exported by vcgen {str(config.get('vcgen'))[:40]}: {error}")
         ) from error
     if difference:
         advice = OLD_PRIOR if NEW_WEIGHT in difference else ADVICE
-        raise UserError(f"the weights of {folder} do not fit {config['class_path']}: {difference}; {advice}")
-    if system.prior is not None and config.get("diffusers"):
-        _refuse_other_prior(system.prior, folder)
+        raise UserError(f"the weights of {place} do not fit {config['class_path']}: {difference}; {advice}")
     system.load_state_dict(weights)
     system.config = config
-    return system.to(_device(device)).eval()
+    return system
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:

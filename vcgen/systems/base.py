@@ -29,6 +29,8 @@ class System(pl.LightningModule, ABC):
     takes: tuple[str, ...] = ()
     #: The model folder that its weights start from.
     pretrained: Path | None = None
+    #: The checkpoint that the run goes on from, or validates: its weights come after ``setup``. None: none.
+    resumes_from: str | None = None
     #: What to change, by the names of its own options, when losses or gradients are not finite.
     advice_when_not_finite = (
         "lower model.optimizer.lr, set trainer.gradient_clip_val, or check the scenes with `vcgen data inspect`"

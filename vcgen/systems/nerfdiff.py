@@ -156,7 +156,7 @@ class NerfDiff(FieldSystem):
         if stage == "fit" and not self.train_field:
             if self.prior is None:
                 raise UserError("model.train_field is false and there is no model.prior: nothing is left to train")
-            if self.pretrained is None and self.trainer.ckpt_path is None:
+            if self.pretrained is None and self.resumes_from is None:
                 advice = "give the trained field, --model.pretrained FOLDER (from `vcgen export`)"
                 raise UserError(f"model.train_field is false: {advice}")
 

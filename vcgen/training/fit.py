@@ -191,7 +191,7 @@ class VcgenCLI(DiscreetCLI):
 
     def fit(self, **arguments: Any) -> None:
         """Lightning's own, with the run's folder to itself; the process that writes there sees to it."""
-        root = self.trainer.default_root_dir
+        root, self.model.resumes_from = self.trainer.default_root_dir, arguments.get("ckpt_path")
         with alone_in(root) if self.trainer.is_global_zero else nullcontext(False) as alone:
             if alone:
                 remove_leftovers(Path(root), "*")
@@ -200,6 +200,7 @@ class VcgenCLI(DiscreetCLI):
 
     def validate(self, **arguments: Any) -> None:
         """Lightning's own, where there is something to validate."""
+        self.model.resumes_from = arguments.get("ckpt_path")
         if arguments.get("ckpt_path") is None and not self.model.starts_trained:
             advice = "give --ckpt_path best, last or a file, or --model.pretrained FOLDER where the model has it"
             raise UserError(f"there is nothing to validate: the weights are random; {advice}")

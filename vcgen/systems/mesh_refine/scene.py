@@ -1,17 +1,10 @@
 """What is refined: signed distances on tetrahedra, moves of the grid's points, and the coarse field's colors."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcgen.cameras import Cameras
-from vcgen.checkpoints import model_folder
-from vcgen.data.input_camera import InputCamera
-from vcgen.encoders.base import OptimizedScene
-from vcgen.encoders.scene_shown import ShownScene
-from vcgen.encoders.scene_triplane import SceneTriplane
 from vcgen.errors import UserError
 from vcgen.rendering.antialias import compose
 from vcgen.rendering.meshes import Meshes
@@ -19,8 +12,7 @@ from vcgen.rendering.rasterizer import Raster, rasterize
 from vcgen.rendering.shading import Shading, lit
 from vcgen.rendering.signed_distance import signed_distances
 from vcgen.rendering.tetrahedra import surface
-from vcgen.systems.nerfdiff import NerfDiff
-from vcgen.types import Finetunable, Rendering, Views
+from vcgen.types import Finetunable, Rendering
 
 #: Distances at the grid's border are kept at least this, in cells, so that the surface is closed.
 BORDER = 0.5
@@ -97,18 +89,3 @@ class SceneTetrahedra(nn.Module):
         normals = raster.normals(smooth=True)
         colors = self.colors_at(raster.interpolate(mesh.vertices), -normals.detach())
         return compose(raster, lit(colors, normals, shading), background), raster
-
-
-def coarse_field(folder: Path, device: torch.device) -> Finetunable:
-    """The one scene of a run's folder, or of a model folder. Raises UserError in one line for any other."""
-    place = folder / "field" if (folder / "field").is_dir() else folder
-    system = model_folder.load(place, device)
-    if not isinstance(system, NerfDiff) or not isinstance(system.encoder, OptimizedScene | SceneTriplane | ShownScene):
-        advice = "give the folder of a run of TextTo3D, RealFusion or Distill, or the field/ in it"
-        raise UserError(f"{place} holds no single scene: {advice}")
-    height, width = system.config["image_size"]
-    camera = InputCamera.of(system.config).cameras([0.0], 0.0)
-    field = system.field(Views(torch.ones(1, 1, 3, height, width), camera[None]).to(device))
-    if not isinstance(field, Finetunable):
-        raise UserError(f"{place}: a {type(field).__name__} cannot be refined; use planes, voxels or a hash grid")
-    return field

@@ -21,7 +21,9 @@ from vcgen.memory import peak_memory
 from vcgen.rendering.baking import bake, described
 from vcgen.rendering.meshes import Meshes
 from vcgen.schema import AtLeastOne, NotNegative, Side
-from vcgen.systems.mesh_refine.scene import SceneTetrahedra, coarse_field
+from vcgen.systems.mesh_refine import coarse as coarse_scene
+from vcgen.systems.mesh_refine.scene import SceneTetrahedra
+from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.systems.text_to_3d.draws import draw_color, draw_shading
 from vcgen.systems.text_to_3d.options import Prompt, TextTo3DOptions
 from vcgen.systems.text_to_3d.outcome import OutcomeOptions, write_sheets
@@ -39,7 +41,8 @@ class MeshRefine(TextTo3D):
     Args:
         prior: Folder of a text prior (or hub name, fetched only with ``download``); neither trained nor stored in
             checkpoints.
-        coarse: Folder of a run of TextTo3D, RealFusion or Distill, or the model folder ``field`` in it.
+        coarse: Folder of a run of TextTo3D, RealFusion or Distill, or the model folder ``field`` in it. A run that
+            goes on has the scene in its checkpoint.
         cells: Of the tetrahedral grid, along the longest edge of the box around the coarse scene.
         guidance: SDS, SJC or VSD, on latents; null is SDS.
         prompt: The words that the prior is conditioned on; its subject is the data's text.
@@ -59,6 +62,7 @@ class MeshRefine(TextTo3D):
     """
 
     scene: Any  # a SceneTetrahedra, which is no encoder
+    coarse_model: NerfDiff  # from setup on
 
     def __init__(
         self,
@@ -97,10 +101,18 @@ class MeshRefine(TextTo3D):
         self.coarse, self.consistency, self.texture_size = coarse, consistency, texture_size
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: the coarse scene, from where the refinement starts, and what a text needs."""
-        device = self.trainer.strategy.root_device
-        self.scene.start_from(coarse_field(self.coarse, device))
+        """Lightning's hook: the coarse scene, from where the refinement starts, and what a text needs. A run that goes
+        on has the scene in its checkpoint.
+        """
+        kept = None if self.resumes_from is None else coarse_scene.of_checkpoint(Path(self.resumes_from))
+        model = coarse_scene.of_folder(self.coarse) if kept is None else kept
+        object.__setattr__(self, "coarse_model", model)  # not a submodule: it is not trained
+        self.scene.start_from(coarse_scene.field_of(model, self.trainer.strategy.root_device))
         super().setup(stage)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook: the coarse scene is kept."""
+        checkpoint[coarse_scene.KEY] = coarse_scene.to_keep(self.coarse_model)
 
     def render(self, field: Scene, cameras: Cameras, size: tuple[int, int], background: Behind = 1.0) -> Rendering:
         """The mesh as it is now, from cameras (batch, views); ``field`` only colors it."""
