@@ -4,7 +4,8 @@ Each prompt is fitted without and with the change, for equal processor time; dif
 95 % bootstrap intervals over prompts.
 
 - Perp-Neg, on DreamFusion.
-- MeshRefine, on DreamFusion's scenes; its time comes on top of the scene's.
+- MeshRefine, on DreamFusion's scenes; its time comes on top of the scene's. Beside it the mesh of the scene itself,
+  with vertex colors, which nothing refined: what of the change is the hard surface alone.
 - Another seed, of DreamFusion and of ProlificDreamer: their diversity, LPIPS between the same views of the two scenes.
 
 Measured are the judge's similarity of eight views to the text, colored and textureless, the Janus score of four sides,
@@ -20,6 +21,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,12 +50,16 @@ from vcgen.evaluation.statistics import bootstrap_interval, mean, paired_differe
 from vcgen.metrics.janus import AZIMUTHS, janus
 from vcgen.metrics.lpips import PerceptualDistance, load_lpips
 from vcgen.metrics.sharpness import sharpness
+from vcgen.rendering.marching_cubes import extract_mesh
 from vcgen.rendering.shading import Kind
+from vcgen.visualization.mesh_files import write_mesh
 
 #: Sides that are judged, in degrees, and the side of their images in pixels.
 SIDES, SIZE = tuple(45.0 * number for number in range(8)), 64
 #: Likewise of those that sharpness is measured on.
 SHARP = 128
+#: Grid points along the cube in which the scene's own mesh is looked for, those of configs/dreamfusion.yaml.
+RESOLUTION = 96
 PERP_NEG = DREAMFUSION.changed("perp_neg", "--model.prompt.perp_neg", "1")
 #: Measure -> its digits, and whether more of it is better.
 MEASURES = {"similarity": (3, True), "textureless": (3, True), "janus": (3, False), "sharpness": (2, True)}
@@ -68,8 +74,11 @@ def main() -> None:
     clip = Clip.from_folder(str(chosen.judge))
     plain = {name: measured(fit(DREAMFUSION, name, budget).folder, name, clip) for name in things}
     other = {name: measured(fit(PERP_NEG, name, budget).folder, name, clip) for name in things}
-    refined = {name: measured_mesh(fit(MAGIC3D, name, budget).folder, name, budget, clip) for name in things}
+    meshes = {name: fit(MAGIC3D, name, budget).folder / "mesh.obj" for name in things}
+    refined = {name: measured_mesh(mesh, name, budget, clip) for name, mesh in meshes.items()}
+    hard = {name: measured_surface(name, budget, clip) for name in things}
     rows = compared("Perp-Neg", plain, other) + compared("MeshRefine", plain, refined)
+    rows += compared("surface alone", plain, hard) + compared("MeshRefine beside the surface alone", hard, refined)
     spread = diversity(things, budget)
     lines = table(rows, spread, chosen)
     print("\n".join(lines))
@@ -110,9 +119,17 @@ def measured(folder: Path, name: str, clip: Clip) -> dict[str, float]:
     }
 
 
-def measured_mesh(folder: Path, name: str, budget: Budget, clip: Clip) -> dict[str, float]:
-    """The same of the mesh that was made of DreamFusion's scene, seen by its cameras."""
-    mesh, prompt = folder / "mesh.obj", PHOTO + name
+def measured_surface(name: str, budget: Budget, clip: Clip) -> dict[str, float]:
+    """The same of the mesh of DreamFusion's scene, as its run writes it."""
+    field = model_folder.load(budget.folder(DREAMFUSION, name) / "field").encoder.scene()
+    with tempfile.TemporaryDirectory() as folder:
+        write_mesh(Path(folder) / "mesh.obj", extract_mesh(field, RESOLUTION).mesh)
+        return measured_mesh(Path(folder) / "mesh.obj", name, budget, clip)
+
+
+def measured_mesh(mesh: Path, name: str, budget: Budget, clip: Clip) -> dict[str, float]:
+    """The same of a mesh that was made of DreamFusion's scene, seen by its cameras."""
+    prompt = PHOTO + name
     camera = InputCamera.of(model_folder.read_config(budget.folder(DREAMFUSION, name) / "field"))
 
     def similarity(kind: Kind) -> float:

@@ -13,11 +13,13 @@ import trimesh
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import common
+import small_text_to_3d
 import text_prior
 import text_scenes
 import text_to_3d
 import text_variations
 from vcgen.data.input_camera import InputCamera
+from vcgen.systems.text_to_3d.outcome import save_field
 from vcgen.visualization.mesh_files import write_mesh
 
 
@@ -90,6 +92,24 @@ def test_samples_are_judged_one_by_one_and_together():
     images = torch.tensor([1.0, 0.9, 0.2]).reshape(3, 1, 1, 1).expand(3, 3, 4, 4)
     found = text_prior.judged(Words(), images, "white", ["black", "white"])
     assert found == pytest.approx({"r_precision": 1.0, "single": 2 / 3, "similarity": 0.7})
+
+
+def test_the_hard_surface_of_a_scene_is_measured_beside_it_without_a_refinement(tmp_path):
+    """Its mesh covers what the scene does, and is as dark; the images of the two are not the same."""
+    made, budget = (
+        small_text_to_3d.system(scene=small_text_to_3d.hash_grid()),
+        text_scenes.Budget(60, tmp_path, tmp_path),
+    )
+    with torch.no_grad():
+        made.scene.grid.table.mul_(2000)
+    folder = budget.folder(text_scenes.DREAMFUSION, "a blob")
+    save_field(made, made.scene, made.reference, folder / "field")
+    before = text_variations.measured(folder, "a blob", Words())
+    found = text_variations.measured_surface("a blob", budget, Words())
+    assert found.keys() == before.keys() == text_variations.MEASURES.keys()
+    assert found["similarity"] == pytest.approx(before["similarity"], rel=0.3)  # whose outline is soft
+    assert found["similarity"] > 0.01 and found["sharpness"] > 0
+    assert found["sharpness"] != before["sharpness"] and [path.name for path in folder.iterdir()] == ["field"]
 
 
 def test_a_mesh_is_looked_at_as_its_field_is(tmp_path):
