@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,6 +56,22 @@ def test_one_bad_image_is_named_before_anything_is_rendered(tmp_path, model, pho
             ]
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_turntables_frames_are_not_kept_as_numbers(tmp_path, model, photo, monkeypatch):
+    """Memory holds the numbers of two images at most, however many frames there are."""
+    render, images, alive = BallSystem.render, [], []
+
+    def watched(self, *arguments):
+        alive.append(sum(image() is not None for image in images))
+        rendering = render(self, *arguments)
+        images.append(weakref.ref(own := rendering.rgb.numpy().copy()))
+        return rendering._replace(rgb=torch.from_numpy(own))
+
+    monkeypatch.setattr(BallSystem, "render", watched)
+    words = ["--model", str(model), "--image", str(photo), "--out", str(tmp_path / "out"), "--views", "1"]
+    main([*words, "--size", "16", "--turntable-frames", "8", "--mesh-resolution", "0", "--device", "cpu"])
+    assert len(images) == 10 and max(alive) <= 2
 
 
 def test_a_folder_stands_for_its_image_and_images_of_one_name_are_refused(tmp_path, model, photo):

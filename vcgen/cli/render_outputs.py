@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -89,14 +90,15 @@ def render_image(
         field = system.field(context)
         lost = missed(system, field, context, options.background)
         cameras = input_camera.cameras(options.azimuths, options.elevation, context.size)
-        views = _render(system, field, cameras, options, bar, f"{Path(name).name}: views")
+        rendered = _render(system, field, cameras, options, bar, f"{Path(name).name}: views")
+        views = Rendering(*(torch.stack(parts) for parts in zip(*rendered, strict=True)))
         lines = [f"{name} -> {target}", *_warning(lost), *_write_views(views, cameras, input_camera, target, options)]
         count, fps = options.turntable
         if count:
             angles = [360 * i / count for i in range(count)]
             around = input_camera.cameras(angles, options.elevation, context.size)
             turn = _render(system, field, around, options, bar, f"{Path(name).name}: turntable")
-            frames = to_uint8(turn.rgb)
+            frames = np.stack([to_uint8(rendering.rgb) for rendering in turn])
             gif = write_gif(target / "turntable.gif", frames, fps)
             mp4 = write_mp4(target / "turntable.mp4", frames, fps)
             lines += [_line(gif, f"{len(frames)} frames, {fps:g} per second"), _line(mp4, "the same as H.264")]
@@ -138,15 +140,14 @@ def _warning(lost: float) -> list[str]:
 
 def _render(
     system: "FieldModel | Distilled", field: Scene, cameras: Cameras, options: OutputOptions, bar: Progress, name: str
-) -> Rendering:
-    """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (n, channels, height,
-    width).
+) -> Iterator[Rendering]:
+    """Render cameras (n,) one at a time, which bounds memory and moves the bar; on the CPU, (channels, height, width)
+    each.
     """
-    rendered, cameras = [], cameras.to(system.device)
+    cameras = cameras.to(system.device)
     for index in bar.track(range(len(cameras.near)), description=printable(name)):
         rendering = system.render(field, cameras[index : index + 1].reshape(1, 1), options.size, options.background)
-        rendered.append([part[0, 0].float().cpu() for part in rendering])
-    return Rendering(*(torch.stack(parts) for parts in zip(*rendered, strict=True)))
+        yield Rendering(*(part[0, 0].float().cpu() for part in rendering))
 
 
 def _write_views(
