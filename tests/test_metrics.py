@@ -6,8 +6,8 @@ import torch
 
 from vcgen.errors import UserError
 from vcgen.evaluation.protocol import FURTHER_METRICS, SUPPORTED_METRICS
-from vcgen.metrics.base import Column, Metric
-from vcgen.metrics.image import COLUMNS, FURTHER, PSNR_CAP, Metrics, column, psnr, quantise
+from vcgen.metrics.base import PSNR_CAP, Column, Metric
+from vcgen.metrics.image import COLUMNS, FURTHER, Metrics, column, psnr, quantise
 
 
 def random_pair(noise: float, count: int = 3, height: int = 24, width: int = 31) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from vcgen.encoders.base import Encoder
 from vcgen.encoders.pixelnerf import PixelNerf
 from vcgen.encoders.triplane import TriplaneEncoder
 from vcgen.fields.triplane import TriplaneDecoder
-from vcgen.metrics.image import PSNR_CAP
+from vcgen.metrics.base import PSNR_CAP
 from vcgen.optim.optimizer import OptimizerOptions
 from vcgen.rendering.ray_batches import draw_rays, gather_pixels, squared_error
 from vcgen.rendering.volume import RenderOptions

@@ -16,8 +16,8 @@ from vcgen.evaluation.protocol import Protocol
 from vcgen.evaluation.records import ObjectScore
 from vcgen.evaluation.statistics import RESAMPLES, SEED, bootstrap_interval, mean, paired_difference
 from vcgen.io import check, read_json, write_bytes
-from vcgen.metrics.base import Column
-from vcgen.metrics.image import PSNR_CAP, check_values, column
+from vcgen.metrics.base import PSNR_CAP, Column
+from vcgen.metrics.image import check_values, column
 from vcgen.schema import Count, Finite, Name, Text
 from vcgen.terminal import one_line, printable
 

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from vcgen.schema import Finite, Text
 
+#: Identical images have infinite PSNR; they count as this many dB, and results say how many reached it. At 128 x 128
+#: pixels the smallest possible difference of two 8-bit images, one level in one channel of one pixel, is 95 dB.
+PSNR_CAP = 100.0
+
 
 class Column(Struct, frozen=True, forbid_unknown_fields=True):
     """What a metric's numbers mean, and how they are printed.

@@ -9,15 +9,11 @@ import torch
 from torch import Tensor
 
 from vcgen.errors import UserError
-from vcgen.metrics.base import Column, Metric
+from vcgen.metrics.base import PSNR_CAP, Column, Metric
 from vcgen.metrics.dists import DISTS
 from vcgen.metrics.gradients import gmsd
 from vcgen.metrics.lpips import LPIPS
 from vcgen.metrics.ssim import at_inferred_range, ssim, ssim_gauss, ssim_skimage_gauss, ssim_torchmetrics, ssim_valid
-
-#: Identical images have infinite PSNR; they count as this many dB, and results say how many reached it. At 128 x 128
-#: pixels the smallest possible difference of two 8-bit images, one level in one channel of one pixel, is 95 dB.
-PSNR_CAP = 100.0
 
 
 def _ssim(title: str, definition: str) -> Column:

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from vcgen.diffusion.base import ImagePrior
 from vcgen.errors import UserError
-from vcgen.metrics.image import PSNR_CAP
+from vcgen.metrics.base import PSNR_CAP
 from vcgen.optim.optimizer import OptimizerOptions, Rows, average_gradients, clip_gradients, hold_other_rows, total_norm
 from vcgen.random import run_seed, seeded
 from vcgen.schema import NotNegative
