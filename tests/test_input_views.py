@@ -93,6 +93,14 @@ def test_a_training_with_more_views_than_the_encoder_looks_at_is_refused(
     assert f"gives {given} input views, model.encoder (CodeEncoder) looks at 1: lower them" in line
 
 
+@pytest.mark.parametrize(("distance", "told"), [(1.25, False), (1.3, False), (2.0, True)])
+def test_objects_elsewhere_than_the_encoder_takes_them_to_be_are_told(config, tmp_path, capsys, distance, told):
+    options = dict(model__encoder__distance=distance, model__encoder__half_size=0.6, trainer__max_steps=1)
+    assert vcgen("fit", config, tmp_path / "run", **options) == 0
+    line = "model.encoder.distance is 2, and the cameras of the data are 1.3 from the origin"
+    assert (line in capsys.readouterr().err) == told
+
+
 def test_pixelnerf_sees_all_of_its_views():
     network = PixelNerf(first_pool=False, width=16).eval()
     torch.nn.init.normal_(network.mlp_fine.lin_out.weight)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from vcgen.data.images.framing import RgbaImage
     from vcgen.data.shards.record import SceneRecord
 
+#: The fraction by which distances of cameras from the object may differ from what is expected without a warning.
+SAME_DISTANCE = 0.1
+
 
 @dataclass(frozen=True)
 class InputCamera:

@@ -11,13 +11,10 @@ from vcgen.data.camera_file import StatedCameras, read_camera_file
 from vcgen.data.formats.plausible import odd_place, odd_poses
 from vcgen.data.images.photo import prepare
 from vcgen.data.images.reading import read_header
-from vcgen.data.input_camera import InputCamera
+from vcgen.data.input_camera import SAME_DISTANCE, InputCamera
 from vcgen.errors import UserError
 from vcgen.terminal import complain
 from vcgen.types import Views
-
-#: The fraction by which the cameras' distance may differ from that of the model's training data without a warning.
-SAME_DISTANCE = 0.1
 
 
 def posed_views(images: Sequence[Path], cameras: Path, size: tuple[int, int], expected: InputCamera) -> Views:

@@ -27,6 +27,8 @@ class Encoder(nn.Module, ABC):
 
     #: Input views of a scene that it can look at; None: any number.
     most_views: int | None = None
+    #: Where it takes the object's center to be, from a camera along its optical axis, world units; None: anywhere.
+    object_distance: float | None = None
     #: Names of the penalties that its scenes add to a training step's losses, see :class:`vcgen.types.RayRendering`.
     penalties: tuple[str, ...] = ()
 

@@ -63,6 +63,7 @@ class EpipolarEncoder(Encoder):
             raise ValueError(f"patch must be odd, so that a pixel is in its middle; {patch} is even")
         self.canonical, self.points, self.sources = canonical, points, sources
         self.distance, self.radius = distance, math.inf if radius is None else radius
+        self.object_distance = distance
         self.surroundings = nn.Conv2d(3, features, patch, padding=patch // 2)
         place = [RAY, POINT, features, 3] + ([POSE] if canonical else [])
         self.network = EpipolarNetwork(RAY, place, width, layers, view_attention, color == "predicted")

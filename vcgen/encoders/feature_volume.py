@@ -52,6 +52,7 @@ class FeatureVolume(Encoder):
         self.side = patch * 2 ** (len(channels) - 1)
         check_levels("patch * 2 ** (levels - 1)", self.side, patch, channels, attention)
         self.depths, self.distance, self.radius = depths, distance, radius
+        self.object_distance = distance
         self.unet = UNet2DModel(
             in_channels=3 * patch**2,
             out_channels=features * depths,

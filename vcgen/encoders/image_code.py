@@ -42,6 +42,7 @@ class CodeEncoder(Encoder):
         self.decoder, self.penalties = decoder, decoder.penalties
         self.most_views = 1 if frame == "camera" else None
         self.frame, self.distance, self.radius = frame, distance, radius
+        self.object_distance = distance if frame == "camera" else None
         self.convolutions = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.GroupNorm(math.gcd(GROUPS, o), o), nn.SiLU())

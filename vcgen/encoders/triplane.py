@@ -59,6 +59,7 @@ class TriplaneEncoder(Encoder):
         self.decoder = decoder
         self.plane_size, self.plane_channels, self.patch = plane_size, plane_channels, patch
         self.distance, self.radius, self.half_size, self.projection = distance, radius, half_size, projection
+        self.object_distance = distance
         self.unet = UNet2DModel(
             sample_size=plane_size // patch,
             in_channels=3 * patch**2,

@@ -25,6 +25,8 @@ from vcgen.rendering.ray_batches import Background, ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.schema import AtLeastOne, Count, NotNegative, Side, check_options
 from vcgen.systems.base import FieldSystem, Mean
+from vcgen.systems.suitability import check_size, check_views, odd_distance
+from vcgen.terminal import complain
 from vcgen.types import Behind, Example, Rendering, Scene, Views
 
 #: See :meth:`NerfDiff.losses`.
@@ -125,17 +127,11 @@ class NerfDiff(FieldSystem):
         prior.
         """
         data = self.trainer.datamodule
-        for name, part in (("encoder", self.encoder), ("prior", self.prior)):
-            most = getattr(part, "most_views", None)
-            if most is not None and data.most_contexts > most:
-                raise UserError(
-                    f"data.contexts or data.context gives {data.most_contexts} input views, model.{name}"
-                    f" ({type(part).__name__}) looks at {most}: lower them, or choose another {name}"
-                )
-        if self.prior is not None and tuple(data.image_size) != (self.prior.size,) * 2:
-            side, (height, width) = self.prior.size, data.image_size
-            found = f"the images have {height} x {width} pixels, model.prior.size is {side}"
-            raise UserError(f"{found}: set it, or pack the data with --size {side}")
+        check_views(data, encoder=self.encoder, prior=self.prior)
+        if self.prior is not None:
+            check_size(data, self.prior)
+        if stage == "fit" and self.trainer.is_global_zero and (text := odd_distance(data, self.encoder)):
+            complain(text, "warning")
         views = self.prior_options.views
         if self.prior is not None and stage == "fit" and views > (data.targets or views):
             found = f"model.prior_options.views is {views}, data.targets {data.targets}"
