@@ -130,7 +130,7 @@ class NerfDiff(FieldSystem):
         check_views(data, encoder=self.encoder, prior=self.prior)
         if self.prior is not None:
             check_size(data, self.prior)
-        if stage == "fit" and self.trainer.is_global_zero and (text := odd_distance(data, self.encoder)):
+        if stage == "fit" and (text := odd_distance(data, self.encoder)) and self.trainer.is_global_zero:
             complain(text, "warning")
         views = self.prior_options.views
         if self.prior is not None and stage == "fit" and views > (data.targets or views):

@@ -35,8 +35,10 @@ def check_size(data: "SceneDataModule", prior: ImagePrior) -> None:
 def odd_distance(data: "SceneDataModule", encoder: Encoder) -> str:
     """What is odd where the encoder takes objects to be at another distance than the data has them, in words, else
     "". A field that lies beside the object learns, badly, and no loss says why."""
-    assumed, found = encoder.object_distance, data.input_camera().distance
-    if assumed is None or abs(found / assumed - 1) <= SAME_DISTANCE:
+    if (assumed := encoder.object_distance) is None:
+        return ""
+    found = data.input_camera().distance
+    if abs(found / assumed - 1) <= SAME_DISTANCE:
         return ""
     place = f"the cameras of the data are {found:.3g} from the origin, where objects should be"
     return f"model.encoder.distance is {assumed:.3g}, and {place}: set it to that, and radius to the objects' size"
