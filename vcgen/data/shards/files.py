@@ -123,7 +123,7 @@ class ShardIndex:
         They are evenly spaced among the objects without near-copies, or where those are too few among all. Raises
         UserError unless 0 < count < number of all.
         """
-        family = {group.encode(): members[0].encode() for members in families for group in members}
+        family = leaders(families)
         sizes = Counter(family.get(group, group) for group in self.groups)
         if not 0 < count < len(sizes):
             what = "families of objects" if families else "objects"
@@ -281,3 +281,8 @@ def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> 
         return record_of(read_members(data))
     except (UserError, tarfile.TarError, TypeError, ValueError) as error:
         raise UserError(one_line(f"{path}, scene at byte {offset}: {error}", "copy or pack it again")) from error
+
+
+def leaders(families: Sequence[Sequence[str]]) -> dict[bytes, bytes]:
+    """Of each object of a family the one that stands for all of it, by their groups."""
+    return {group.encode(): members[0].encode() for members in families for group in members}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcgen.data.shards.files import ShardIndex
+from vcgen.data.shards.files import ShardIndex, leaders
 from vcgen.data.shards.remote import CachedIndex
 from vcgen.errors import UserError
 
@@ -56,7 +56,7 @@ def held_out(
     What one folder holds out is held out of the others, too: variants of one object, and near-copies (``families``).
     counts: of each folder, 0 for none of its own choice. Raises UserError as the method does.
     """
-    leader = {group.encode(): members[0].encode() for members in families for group in members}
+    leader = leaders(families)
     chosen = [index.hold_out(count, families)[1] for index, count in zip(indices, counts, strict=True) if count]
     gone = {leader.get(group, group) for held in chosen for group in held.groups}
     related = [[group for group in index.groups if leader.get(group, group) in gone] for index in indices]
@@ -71,7 +71,7 @@ def parted(
 
     Variants of one object stay together, and so do near-copies (``families``), whichever folders they are in. Raises
     UserError unless a folder has as many objects as parts."""
-    leader = {group.encode(): members[0].encode() for members in families for group in members}
+    leader = leaders(families)
     part_of: dict[bytes, int] = {}
     found = []
     for index in indices:
