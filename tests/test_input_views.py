@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from training import refusal, vcgen
 from vcgen.cameras import Cameras, orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.cli.evaluate import Places, score_baselines
+from vcgen.data.input_camera import InputCamera
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.image_code import CodeEncoder
 from vcgen.encoders.light_field import LightFieldDecoder
@@ -22,6 +24,7 @@ from vcgen.evaluation.baselines import CopyInput, CopyNearest
 from vcgen.evaluation.protocol import Protocol
 from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.systems.nerfdiff import NerfDiff
+from vcgen.systems.suitability import odd_distance
 from vcgen.types import Rendering, Views
 
 ROOT = Path(__file__).parents[1]
@@ -93,12 +96,16 @@ def test_a_training_with_more_views_than_the_encoder_looks_at_is_refused(
     assert f"gives {given} input views, model.encoder (CodeEncoder) looks at 1: lower them" in line
 
 
-@pytest.mark.parametrize(("distance", "told"), [(1.25, False), (1.3, False), (2.0, True)])
-def test_objects_elsewhere_than_the_encoder_takes_them_to_be_are_told(config, tmp_path, capsys, distance, told):
-    options = dict(model__encoder__distance=distance, model__encoder__half_size=0.6, trainer__max_steps=1)
+def test_objects_elsewhere_than_the_encoder_takes_them_to_be_are_told(config, tmp_path, capsys):
+    data = SimpleNamespace(input_camera=lambda: InputCamera(1.0, 1.3, 20.0, 0.8, 1.8))
+    for distance, told in ((1.25, False), (1.3, False), (2.0, True)):
+        encoder = triplanes()
+        encoder.object_distance = distance
+        assert bool(odd_distance(data, encoder)) == told
+    options = dict(model__encoder__distance=2.0, model__encoder__half_size=0.6, trainer__max_steps=1)
     assert vcgen("fit", config, tmp_path / "run", **options) == 0
     line = "model.encoder.distance is 2, and the cameras of the data are 1.3 from the origin"
-    assert (line in capsys.readouterr().err) == told
+    assert line in capsys.readouterr().err
 
 
 def test_pixelnerf_sees_all_of_its_views():
