@@ -94,7 +94,7 @@ class Guidance(ABC):
         color: (n, 3, s, s), premultiplied by opacity, in [0, 1]. alpha: (n, 1, s, s). texts: of each view. progress:
         fraction of the run in [0, 1].
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} gives targets, or has to say what its losses are")
 
     def annealed(self, progress: float, end: float, lowest: float | None = None) -> Self:
         """This guidance after a fraction of a run in [0, 1], if its highest noise level, as a fraction of the schedule,
