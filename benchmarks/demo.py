@@ -41,6 +41,8 @@ WRITTEN = (
     "log.txt",
 )
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+#: Steps a minute of the field's training, on two cores of an AMD EPYC without other work.
+USUAL = 190
 
 
 def main() -> None:
@@ -88,7 +90,13 @@ def train_and_measure(out: Path, minutes: float, full: bool) -> None:
     """out/run, out/model, out/loss.png, and the evaluation of that model."""
     protocol = f"configs/protocols/cars64_view0{'' if full else '_sparse'}.json"
     run(out, "fit -c configs/cars64.yaml --trainer.max_time", days(minutes), "--trainer.default_root_dir", out / "run")
-    draw_curve(scalars(out / "run", "train/loss"), out / "loss.png", "the training's loss")
+    losses = scalars(out / "run", "train/loss")
+    draw_curve(losses, out / "loss.png", "the training's loss")
+    if (steps := losses[-1][0]) < USUAL / 3 * minutes:
+        found = f"\nonly about {steps} steps in {minutes:g} minutes, where two free cores take {USUAL} a minute"
+        print(
+            f"{found}: the model is unfinished; train it longer with --minutes, or when the machine is free", flush=True
+        )
     run(out, "export --checkpoint", out / "run" / "checkpoints" / "last.ckpt", "--out", out / "model")
     measured = f"evaluate --data data/cars64/test --protocol {protocol} --lpips squeeze"
     run(out, f"{measured} --baselines --train data/cars64/train --model", out / "model", "--out", out)
