@@ -6,7 +6,7 @@ import torch
 import yaml
 from torch import nn
 
-from training import load, vcgen
+from training import last_checkpoint, vcgen
 from vcgen.checkpoints import model_folder as folder
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.encoders.triplane import TriplaneEncoder
@@ -83,4 +83,4 @@ SMALL = dict(
 def run(out: Path, model: Path, **options) -> dict:
     """A distillation as a training run; returns its last checkpoint."""
     assert vcgen("fit", "configs/distill.yaml", out, model__model=model, **SMALL, **options) == 0
-    return load(out / "checkpoints" / "last.ckpt")
+    return last_checkpoint(out)

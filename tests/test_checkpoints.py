@@ -9,14 +9,14 @@ import resource
 import pytest
 import torch
 
-from training import load, refusal, vcgen
+from training import last_checkpoint, load, refusal, vcgen
 from vcgen.checkpoints.files import FORMAT, CheckpointFiles, config_differences
 from vcgen.errors import UserError
 
 
 def test_checkpoints_hold_what_export_needs_and_no_temporary_file_is_left(finished):
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    checkpoint = load(finished / "checkpoints" / "last.ckpt")
+    checkpoint = last_checkpoint(finished)
     assert checkpoint["vcgen"]["class_path"] == "vcgen.systems.nerfdiff.NerfDiff"
     assert checkpoint["vcgen"]["image_size"] == [64, 64] and checkpoint["vcgen"]["camera"]["distance"] == pytest.approx(
         1.3, abs=0.01

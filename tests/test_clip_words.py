@@ -15,7 +15,7 @@ from transformers import CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from text_folder import tiny_clip, tiny_folder, tiny_prior
-from training import equal, load, refusal, vcgen
+from training import equal, last_checkpoint, refusal, vcgen
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.errors import UserError
 from vcgen.personalization import clip_words, textual_inversion
@@ -126,7 +126,7 @@ def test_a_run_asks_clip_and_goes_on(place, tmp_path, said):
     learned = load_file(tmp_path / "run" / "learned_embeds.safetensors")["<e>"]
     assert torch.equal(learned[0], row(place / "prior", next(iter(shown(said)))))
     assert vcgen("fit", CONFIG, tmp_path / "run", trainer__max_steps=2, ckpt_path="last", **options) == 0
-    assert equal(learned, load(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]["method.vectors"])
+    assert equal(learned, last_checkpoint(tmp_path / "run")["state_dict"]["method.vectors"])
 
 
 def test_what_is_no_clip_model_is_refused_in_one_line(place, tmp_path, capsys):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from scenes import looking_inwards, make_record, noise, png
 from text_folder import tiny_clip, tiny_folder
-from training import load, vcgen
+from training import last_checkpoint, vcgen
 from vcgen.checkpoints import model_folder as folder
 from vcgen.checkpoints.build import build_system, full_name
 from vcgen.data.shards.files import write_shards
@@ -218,7 +218,7 @@ def test_every_configuration_trains_two_steps(path, generated, tmp_path):
         names.write_text(json.dumps({f"scene{i}": {"names": ["cloud", "thing"]} for i in range(8)}))
         options |= {"model__captions": names}
     assert vcgen("fit", stack, tmp_path / "run", **options) == 0
-    checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    checkpoint = last_checkpoint(tmp_path / "run")
     assert checkpoint["global_step"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
 
@@ -242,7 +242,7 @@ def test_every_personalization_trains_two_steps(path, tmp_path):
     else:
         options |= {"model__preservation__count": 2, "model__preservation__steps": 2}
     assert vcgen("fit", path, tmp_path / "run", **options) == 0
-    checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    checkpoint = last_checkpoint(tmp_path / "run")
     assert checkpoint["global_step"] == 2 and any(name.startswith("method.") for name in checkpoint["state_dict"])
     assert all(bool(tensor.isfinite().all()) for tensor in checkpoint["state_dict"].values())
 

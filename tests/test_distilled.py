@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from small_distillation import DISTILLATION, SMALL, make_folder, run, write_distillation, write_model
-from training import load, refusal, vcgen
+from training import last_checkpoint, refusal, vcgen
 from vcgen.api import open_pipeline
 from vcgen.checkpoints import model_folder as folder
 from vcgen.data.datamodules.stream import FixedScenes
@@ -256,7 +256,7 @@ def test_the_saved_field_renders_without_the_model(model, tmp_path):
     with torch.no_grad():
         seen = alone.render(alone.field(example.context), example.target.cameras, (64, 64)).rgb
         before = system.render(system.field(example.context), example.target.cameras, (64, 64)).rgb
-        field = finetuned(system.field(example.context), load(tmp_path / "checkpoints" / "last.ckpt"))
+        field = finetuned(system.field(example.context), last_checkpoint(tmp_path))
         expected = system.render(field, example.target.cameras, (64, 64)).rgb
     torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
     assert not torch.allclose(seen, before, atol=1e-3)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from training import Witness, equal, load, vcgen
+from training import Witness, equal, last_checkpoint, vcgen
 from vcgen.data.datamodules.stream import SceneStream
 from vcgen.data.shards.files import read_index
 from vcgen.types import Position
@@ -66,7 +66,7 @@ def test_a_run_that_is_counted_in_epochs_ends_with_a_checkpoint_of_its_last_step
             )
             == 0
         )
-        assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3 * epochs
+        assert last_checkpoint(tmp_path / "run")["global_step"] == 3 * epochs
     assert Witness.seen == order[:6]
 
 
@@ -78,7 +78,7 @@ def test_learning_rates_fall_over_a_run_that_is_counted_in_epochs(config, tmp_pa
     assert vcgen("fit", config, tmp_path / "steps", **options) == 0
     epochs = options | dict(trainer__max_steps=-1, trainer__max_epochs=2)
     assert vcgen("fit", config, tmp_path / "epochs", **epochs) == 0
-    steps, epochs = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("steps", "epochs"))
+    steps, epochs = (last_checkpoint(tmp_path / name) for name in ("steps", "epochs"))
     assert steps["global_step"] == epochs["global_step"] == 6
     assert steps["lr_schedulers"][0]["_last_lr"] == epochs["lr_schedulers"][0]["_last_lr"]
     assert equal(steps["state_dict"], epochs["state_dict"])

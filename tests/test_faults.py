@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 
 from scenes import make_record
-from training import CONFIG, Witness, load, refusal, vcgen
+from training import CONFIG, Witness, last_checkpoint, refusal, vcgen
 from vcgen.data.datamodules.sampler import epoch_order
 from vcgen.data.datamodules.shards import ShardData
 from vcgen.data.datamodules.stream import FixedScenes, SceneStream
@@ -150,7 +150,7 @@ def test_a_training_goes_on_past_damaged_scenes_and_counts_them(cars, tmp_path, 
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     assert [event.value for event in events.Scalars("data/skipped")] == [3, 3]
-    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["ShardData"]["scenes"] == 6
+    assert last_checkpoint(tmp_path / "run")["ShardData"]["scenes"] == 6
 
 
 def test_data_is_set_up_without_a_trainer_whatever_becomes_of_damaged_scenes(index):

@@ -13,8 +13,7 @@ import yaml
 from pages import blocks
 from ranks import vcgen_ranks
 from test_fake_gpu import FINITE, ONCE, FakeGpu, attended, places, step
-from test_resume import assert_same_end
-from training import load, vcgen
+from training import assert_same_end, last_checkpoint, vcgen
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -60,7 +59,7 @@ def stopped(configs: list[Path], folder: Path, **options) -> None:
     options = SMALL | options | {"trainer__callbacks__plus": "training.Witness"}
     assert vcgen("fit", configs, folder / "whole", **options) == 0
     assert vcgen("fit", configs, folder / "parts", **options, trainer__callbacks__stop=2) == 0
-    assert load(folder / "parts" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert last_checkpoint(folder / "parts")["global_step"] == 2
     assert vcgen("fit", configs, folder / "parts", **options, ckpt_path="last") == 0
     assert_same_end(folder / "whole", folder / "parts")
 
@@ -90,7 +89,7 @@ def test_the_codes_that_the_page_writes_are_trained_and_go_on_bitwise(tmp_path):
     shorter = {name: value for name, value in SMALL.items() if not name.startswith(("data__train", "data__fam"))}
     shorter |= {"data__val": "null", "model__encoder__steps": 2, **CODES}
     stopped([ROOT / "configs" / "lfn64.yaml", config], tmp_path, **shorter, data__train=ROOT / train)
-    codes = load(tmp_path / "whole" / "checkpoints" / "last.ckpt")["state_dict"]["encoder.codes.weight"]
+    codes = last_checkpoint(tmp_path / "whole")["state_dict"]["encoder.codes.weight"]
     assert len(codes) == scenes
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from training import CONFIG, load, refusal, vcgen
+from training import CONFIG, last_checkpoint, refusal, vcgen
 from vcgen.optim.ema import EMA
 from vcgen.systems.base import System
 from vcgen.systems.nerfdiff import NerfDiff
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     }
     assert len(scenes) == 2 and known.issuperset(scenes)
     assert f"not finite at step 3 (rgb = nan); learning from {scenes[0]}, {scenes[1]}: " in line
-    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert last_checkpoint(tmp_path / "run")["global_step"] == 2
 
 
 # --- merging and printing ---
@@ -126,7 +126,7 @@ def test_later_files_and_flags_win_and_the_printed_configuration_is_one_that_tra
 def test_interpolations_follow_flags(config, tmp_path):
     config.write_text(CONFIG.replace("plane_size: 16", "plane_size: ${model.init_args.rays_per_view}"))
     assert vcgen("fit", config, tmp_path / "run", model__rays_per_view=24, trainer__max_steps=1) == 0
-    model = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["vcgen"]["init_args"]
+    model = last_checkpoint(tmp_path / "run")["vcgen"]["init_args"]
     assert model["encoder"]["init_args"]["plane_size"] == model["rays_per_view"] == 24
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 
-from training import load, refusal, vcgen
+from training import last_checkpoint, refusal, vcgen
 from vcgen.data.shards.files import read_index
 
 TRAIN = Path(__file__).parents[1] / "data" / "cars64" / "train"
@@ -70,10 +70,10 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_from_which_it_g
         )
     assert "No space left on device" in line
     assert names(small_disk / "run") == ["best.ckpt", "last.ckpt"]
-    assert load(small_disk / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert last_checkpoint(small_disk / "run")["global_step"] == 2
     (small_disk / "ballast").unlink()
     assert vcgen("fit", config, small_disk / "run", ckpt_path="last") == 0
-    assert load(small_disk / "run" / "checkpoints" / "last.ckpt")["global_step"] == 4
+    assert last_checkpoint(small_disk / "run")["global_step"] == 4
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(capsys, config, tmp_path):
@@ -130,4 +130,4 @@ def test_a_killed_loader_process_ends_the_run_in_one_line(capsys, config, tmp_pa
     line = refusal(capsys, vcgen("fit", config, tmp_path, **options))
     assert "a loader process " in line and "go on with --ckpt_path last" in line
     assert names(tmp_path) == ["best.ckpt", "last.ckpt"]
-    assert load(tmp_path / "checkpoints" / "last.ckpt")["global_step"] >= 2
+    assert last_checkpoint(tmp_path)["global_step"] >= 2

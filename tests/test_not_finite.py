@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from small_realfusion import CONFIG, photo
 from text_folder import tiny_folder
-from training import load, refusal, vcgen
+from training import last_checkpoint, refusal, vcgen
 from vcgen.data.datamodules.single import Same
 from vcgen.errors import UserError
 from vcgen.optim.optimizer import OptimizerOptions
@@ -123,7 +123,7 @@ def test_a_photos_scene_that_is_not_finite_ends_with_its_own_advice(tmp_path, mo
     )
     assert "loss is not finite at step 3 (rgb = 0." in line and "sds = nan" in line
     assert "learning from taxi: lower model.options.grid_lr" in line
-    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert last_checkpoint(tmp_path / "run")["global_step"] == 2
     assert not (tmp_path / "run" / "views.png").exists()
 
 
@@ -147,5 +147,5 @@ def test_a_personalization_that_is_not_finite_ends_with_its_own_advice(tmp_path,
         "not finite at step 3 (denoising = nan); learning from taxi: lower model.optimizer.lr" in line
         and "photo.png" in line
     )
-    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert last_checkpoint(tmp_path / "run")["global_step"] == 2
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()

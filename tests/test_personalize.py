@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from learned_prior import COLORS
 from small_personalization import OPTIMIZER, example, system
 from text_folder import tiny_folder
-from training import equal, load, refusal, vcgen
+from training import equal, last_checkpoint, refusal, vcgen
 from vcgen.data.images.photo_augment import PLAIN
 from vcgen.diffusion.text_prior import TextPrior
 from vcgen.personalization.base import load_personal
@@ -86,7 +86,7 @@ def test_a_run_goes_on_bitwise_and_leaves_what_the_prior_loads(method, place, tm
     assert vcgen("fit", whole, whole.parent) == 0
     assert vcgen("fit", parts, parts.parent, trainer__max_steps=2) == 0
     assert vcgen("fit", parts, parts.parent, ckpt_path="last") == 0
-    one, two = (load(run.parent / "checkpoints" / "last.ckpt") for run in (whole, parts))
+    one, two = (last_checkpoint(run.parent) for run in (whole, parts))
     for part in ("state_dict", "optimizer_states", "global_step"):
         assert equal(one[part], two[part])
     assert (whole.parent / "views.png").read_bytes() == (parts.parent / "views.png").read_bytes()
@@ -108,7 +108,7 @@ def test_a_run_goes_on_bitwise_and_leaves_what_the_prior_loads(method, place, tm
 def test_averaged_weights_are_what_is_written(place, tmp_path):
     given = config(place, tmp_path / "run", "textual inversion")
     assert vcgen("fit", given, given.parent, ema__decay=0.9) == 0
-    checkpoint = load(given.parent / "checkpoints" / "last.ckpt")
+    checkpoint = last_checkpoint(given.parent)
     average = checkpoint["callbacks"]["EMA"]["weights"]["method.vectors"]
     assert torch.equal(load_file(given.parent / "learned_embeds.safetensors")["<e>"], average)
     assert not torch.equal(average, checkpoint["state_dict"]["method.vectors"])
@@ -233,7 +233,7 @@ def test_checkpointing_and_bfloat16_are_what_the_configuration_says(place, tmp_p
         given = config(place, tmp_path / name, "lora", images={"rows": 0})
         runs.clear()
         assert vcgen("fit", given, given.parent, trainer__max_steps=1, trainer__val_check_interval=1, **options) == 0
-        weights = load(given.parent / "checkpoints" / "last.ckpt")["state_dict"]
+        weights = last_checkpoint(given.parent)["state_dict"]
         losses = EventAccumulator(str(given.parent)).Reload().Scalars("train/denoising")
         found[name] = len(runs), runs[0], losses[0].value, {k: v for k, v in weights.items() if k.startswith("method.")}
     assert [found[name][:2] for name in found] == [(1, torch.float32), (2, torch.float32), (2, torch.bfloat16)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ranks import vcgen_ranks
-from training import CONFIG, Witness, load, refusal, vcgen
+from training import CONFIG, Witness, last_checkpoint, load, refusal, vcgen
 from vcgen.data.shards.files import read_index
 
 SCENES = 155  # of the bundled training set
@@ -30,7 +30,7 @@ def go_on(stopped, root, **options) -> int:
 
 
 def test_the_checkpoint_says_where_in_which_data_the_run_is(stopped):
-    state = load(stopped / "checkpoints" / "last.ckpt")["ShardData"]
+    state = last_checkpoint(stopped)["ShardData"]
     assert (state["epoch"], state["scenes"], state["seed"], state["ranks"], state["batch_size"]) == (0, 6, 0, 1, 2)
     assert len(state["data"]) == 64
 
@@ -68,7 +68,7 @@ def test_other_data_and_seeds_are_refused_with_the_way_to_start_from_the_weights
 
 
 def test_a_checkpoint_that_counted_batches_is_refused(stopped, tmp_path, capsys):
-    checkpoint = load(stopped / "checkpoints" / "last.ckpt")
+    checkpoint = last_checkpoint(stopped)
     torch.save({**checkpoint, "ShardData": {"cursor": 3}}, tmp_path / "old.ckpt")
     line = refusal(capsys, go_on(stopped, tmp_path, ckpt_path=tmp_path / "old.ckpt"))
     assert "older vcgen, which counted batches" in line and "--model.pretrained FOLDER" in line

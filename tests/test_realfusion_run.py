@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from small_realfusion import CONFIG, photo
 from text_folder import tiny_folder
-from training import load, refusal, vcgen
+from training import assert_same_end, last_checkpoint, refusal, vcgen
 from vcgen.checkpoints import model_folder
 from vcgen.data.images.photo import load_photo
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
@@ -46,7 +46,7 @@ def test_a_photo_becomes_a_turntable_a_mesh_and_a_model_folder(config, prior, tm
         assert (tmp_path / name).stat().st_size > 100, name
     mesh = trimesh.load(tmp_path / "mesh.obj")
     assert len(mesh.faces) > 10 and abs(mesh.bounds).max() <= 0.75 + 0.15 and mesh.visual.kind == "vertex"
-    state = load(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+    state = last_checkpoint(tmp_path)["state_dict"]
     assert not any(name.startswith(("text_prior", "unet")) for name in state)
     alone, view = model_folder.load(tmp_path / "field"), photo().context
     field = alone.field(view)
@@ -64,12 +64,10 @@ def test_a_run_goes_on_bitwise(config, prior, tmp_path):
     assert vcgen("fit", config, tmp_path / "whole", model__prior=prior) == 0
     halves = {"model__prior": prior, "trainer__callbacks__plus": "training.Witness"}
     assert vcgen("fit", config, tmp_path / "parts", **halves, trainer__callbacks__stop=2) == 0
-    assert load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert last_checkpoint(tmp_path / "parts")["global_step"] == 2
     assert vcgen("fit", config, tmp_path / "parts", model__prior=prior, ckpt_path="last") == 0
-    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
-    assert whole["global_step"] == parts["global_step"] == 4
-    for name, value in whole["state_dict"].items():
-        assert torch.equal(value, parts["state_dict"][name]), name
+    whole = assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    assert whole["global_step"] == 4
     assert not torch.equal(whole["state_dict"]["occupancy.density"], torch.full((12, 12, 12), torch.inf))
 
 

@@ -17,7 +17,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from scenes import make_record
-from training import CONFIG, load, refusal, vcgen
+from training import CONFIG, last_checkpoint, refusal, vcgen
 from vcgen.data.datamodules.stream import SceneStream
 from vcgen.data.shards import remote
 from vcgen.data.shards.files import read_index, write_shards
@@ -212,7 +212,7 @@ def test_a_training_reads_through_the_cache_and_refuses_to_do_without(tmp_path, 
     assert "the data has 0.0" in line and "data.cache_gb is 0.001" in line and "must hold all of it" in line
     assert vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "c", **options, data__cache_gb=1, data__num_workers=1) == 0
     assert vcgen("fit", tmp_path / "tiny.yaml", tmp_path / "d", **(options | dict(data__train=train))) == 0
-    a, b = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in "cd")
+    a, b = (last_checkpoint(tmp_path / name) for name in "cd")
     assert a["ShardData"] == b["ShardData"] and all(
         (a["state_dict"][n] == b["state_dict"][n]).all() for n in a["state_dict"]
     )

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ranks import vcgen_ranks
-from training import equal, load, vcgen
+from training import assert_same_end, equal, last_checkpoint, load, vcgen
 from vcgen.training.stopping import SIGNALS, Stopped, StopSignals, conclude
 
 ROOT = Path(__file__).parents[1]
@@ -62,10 +62,6 @@ def stop(config, folder, number, moment="batch", step=3, **options) -> int:
     return vcgen("fit", config, folder, **{"trainer__max_steps": 6, **options}, **kill)
 
 
-def last(folder) -> dict:
-    return load(folder / "checkpoints" / "last.ckpt")
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("number", "moment", "step"),
@@ -81,7 +77,7 @@ def test_a_signal_ends_the_training_with_the_checkpoint_of_that_step(
 ):
     before = [signal.getsignal(each) for each in SIGNALS]
     assert stop(config, tmp_path / "run", number, moment, trainer__num_sanity_val_steps=1) == 128 + number
-    assert last(tmp_path / "run")["global_step"] == step
+    assert last_checkpoint(tmp_path / "run")["global_step"] == step
     assert not [name for name in os.listdir(tmp_path / "run" / "checkpoints") if name not in ("last.ckpt", "best.ckpt")]
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("vcgen: ")]
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -110,15 +106,11 @@ def test_a_stopped_training_goes_on_to_the_very_end_of_one_that_never_stopped(co
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
     assert stop(config, tmp_path / "parts", signal.SIGUSR1, **options) == 128 + signal.SIGUSR1
     accumulated = options.get("trainer__accumulate_grad_batches", 1)
-    found = last(tmp_path / "parts")
+    found = last_checkpoint(tmp_path / "parts")
     batches = found["ShardData"]["scenes"] / 2
     assert batches == found["global_step"] * accumulated == (4 if accumulated == 2 else 3)  # whole steps only
     assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path="last") == 0
-    a, b = last(tmp_path / "whole"), last(tmp_path / "parts")
-    assert a["global_step"] == b["global_step"] == 4
-    for part in ("state_dict", "optimizer_states", "ShardData"):
-        assert equal(a[part], b[part]), part
-    assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
+    assert assert_same_end(tmp_path / "whole", tmp_path / "parts")["global_step"] == 4
 
 
 def scores(folder) -> list[tuple[int, float]]:
@@ -144,7 +136,7 @@ def test_a_validation_that_was_due_at_the_stop_is_made_up_for(config, tmp_path, 
     stopped = 128 + signal.SIGTERM
     assert vcgen_ranks(world, "fit", config, tmp_path / "whole", **options) == [0] * world
     assert vcgen_ranks(world, "fit", config, tmp_path / "parts", **options, **kill) == [stopped] + [0] * (world - 1)
-    found = last(tmp_path / "parts")
+    found = last_checkpoint(tmp_path / "parts")
     assert found["global_step"] == 4 and set(found["callbacks"]["Checkpoints"]["best"]) == {2}
     assert vcgen_ranks(world, "fit", config, tmp_path / "parts", **options, ckpt_path="last") == [0] * world
     assert scores(tmp_path / "parts") == scores(tmp_path / "whole") and len(scores(tmp_path / "whole")) == 3
@@ -168,12 +160,12 @@ atexit.register(os.kill, os.getpid(), {signal.SIGUSR1:d})
 sys.exit(cli.main())"""
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert last(tmp_path / "run")["global_step"] == 1
+    assert last_checkpoint(tmp_path / "run")["global_step"] == 1
 
 
 def test_a_signal_during_the_last_step_finds_the_training_finished(config, tmp_path, outside_slurm):
     assert stop(config, tmp_path / "run", signal.SIGTERM, step=6) == 0
-    assert last(tmp_path / "run")["global_step"] == 6
+    assert last_checkpoint(tmp_path / "run")["global_step"] == 6
 
 
 @pytest.mark.slow
@@ -188,7 +180,7 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(config, tmp_path, ra
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
-    assert last(tmp_path / "run")["global_step"] == 3
+    assert last_checkpoint(tmp_path / "run")["global_step"] == 3
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("vcgen: ")]
     assert line.startswith("vcgen: stopped by SIGTERM after step 3")
 

@@ -7,15 +7,7 @@ import time
 import pytest
 
 from ranks import vcgen_ranks
-from training import Witness, equal, load, vcgen
-
-
-def assert_same_end(*folders) -> None:
-    """All that the last checkpoints of two runs hold, but the clock and what Lightning counts, is bitwise the same."""
-    a, b = (load(folder / "checkpoints" / "last.ckpt") for folder in folders)
-    for part in ("global_step", "state_dict", "optimizer_states", "ShardData", "lr_schedulers"):
-        assert equal(a[part], b[part]), part
-    assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
+from training import Witness, assert_same_end, equal, last_checkpoint, load, vcgen
 
 
 @pytest.mark.integration
@@ -43,11 +35,11 @@ def test_a_resumed_training_equals_one_that_never_stopped(
     assert vcgen("fit", config, tmp_path / "whole", **options) == 0
     whole_order, Witness.seen = Witness.seen, []
     assert vcgen("fit", config, tmp_path / "parts", **options, trainer__callbacks__stop=stop) == 0
-    assert load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["global_step"] == stop
+    assert last_checkpoint(tmp_path / "parts")["global_step"] == stop
     assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path="last") == 0
     assert Witness.seen == whole_order and len(whole_order) == 6
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
-    position = load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["ShardData"]
+    position = last_checkpoint(tmp_path / "parts")["ShardData"]
     assert position["epoch"] * 153 + position["scenes"] == 6 * batch_size or epoch == 0
     assert position["epoch"] >= epoch
 
@@ -70,7 +62,7 @@ def test_two_ranks_that_were_stopped_end_as_two_that_were_not(config, tmp_path):
     for stop in (2, 5):
         halt = dict(trainer__callbacks__plus="training.Witness", trainer__callbacks__stop=stop)
         assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **options, **halt, ckpt_path="last") == [0, 0]
-        assert load(tmp_path / "parts" / "checkpoints" / "last.ckpt")["global_step"] == stop
+        assert last_checkpoint(tmp_path / "parts")["global_step"] == stop
     assert vcgen_ranks(2, "fit", config, tmp_path / "parts", **options, ckpt_path="last") == [0, 0]
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
@@ -118,7 +110,7 @@ def test_a_learning_rate_that_was_changed_holds_when_the_run_goes_on(config, tmp
         == 0
     )
     assert "going on with learning rate 1e-05 instead of 0.001, weight decay 0.1 instead of 0.0, with" in caplog.text
-    state = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    state = last_checkpoint(tmp_path / "run")
     rates = [1e-5] if muon == "null" else [1e-5, 0.01]
     groups = state["optimizer_states"][0]["param_groups"]
     assert [group["lr"] for group in groups] == rates == state["lr_schedulers"][0]["base_lrs"]
@@ -127,4 +119,4 @@ def test_a_learning_rate_that_was_changed_holds_when_the_run_goes_on(config, tmp
 
 def test_ckpt_path_last_starts_afresh_when_there_is_none(config, tmp_path):
     assert vcgen("fit", config, tmp_path / "run", ckpt_path="last", trainer__max_steps=1) == 0
-    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 1
+    assert last_checkpoint(tmp_path / "run")["global_step"] == 1

@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from training import Witness, equal, load, refusal, vcgen
+from training import Witness, assert_same_end, equal, last_checkpoint, load, refusal, vcgen
 from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.systems.nerfdiff import NerfDiff
 
@@ -58,7 +58,7 @@ def test_extra_saves_come_between_validations_and_change_nothing(config, tmp_pat
     saved.clear()
     assert vcgen("fit", config, tmp_path / "often", **options, checkpoint__every_n_steps=2) == 0
     assert [step for name, step in saved if name == "last.ckpt"] == [2, 3, 4, 6, 7]
-    a, b = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("plain", "often"))
+    a, b = (last_checkpoint(tmp_path / name) for name in ("plain", "often"))
     assert equal({**a, "callbacks": a["callbacks"]["EMA"]}, {**b, "callbacks": b["callbacks"]["EMA"]})
 
 
@@ -76,7 +76,7 @@ def test_the_best_are_kept_and_of_equals_the_first(config, tmp_path, scores, mod
     assert vcgen("fit", config, tmp_path, trainer__max_steps=6, **options) == 0
     assert vcgen("fit", config, tmp_path, trainer__max_steps=12, **options, ckpt_path="last") == 0
     assert steps_in(tmp_path) == {"last.ckpt": 12, **kept}
-    state = load(tmp_path / "checkpoints" / "last.ckpt")["callbacks"]["Checkpoints"]
+    state = last_checkpoint(tmp_path)["callbacks"]["Checkpoints"]
     assert list(state["best"]) == sorted(state["best"], key=lambda step: measured[step // 2 - 1], reverse=mode == "max")
     assert state["current_score"] == 2.0
 
@@ -149,10 +149,3 @@ def test_a_validation_between_accumulated_batches_is_saved_after_their_step(conf
     best = tmp_path / "whole" / "checkpoints" / "best.ckpt"
     assert vcgen("fit", config, tmp_path / "parts", **options, ckpt_path=best) == 0
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
-
-
-def assert_same_end(*folders) -> None:
-    a, b = (load(folder / "checkpoints" / "last.ckpt") for folder in folders)
-    for part in ("state_dict", "optimizer_states", "ShardData", "lr_schedulers"):
-        assert equal(a[part], b[part]), part
-    assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training import CONFIG, load, refusal, vcgen
+from training import CONFIG, last_checkpoint, refusal, vcgen
 from vcgen import redaction
 from vcgen.cli.export import export_checkpoint
 from vcgen.cli.main import main
@@ -104,7 +104,7 @@ def test_a_run_uses_secrets_and_keeps_none(server, tmp_path, capfd, monkeypatch,
         "val": f"http://***@{server}/test",
         "val_scenes": "${oc.decode:${oc.env:SCENES}}",
     }
-    assert load(run / "checkpoints" / "last.ckpt")["vcgen"]["data"] == "${oc.env:CARS}"
+    assert last_checkpoint(run)["vcgen"]["data"] == "${oc.env:CARS}"
     assert len(list((run / "cache").glob("*/index.json"))) == 2  # another password, the same data
 
 

@@ -9,7 +9,7 @@ import yaml
 from torch.distributed.tensor import DTensor
 
 from ranks import vcgen_ranks
-from training import CONFIG, equal, load
+from training import CONFIG, equal, last_checkpoint, load
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.export import main as export
 from vcgen.data.datamodules.stream import FixedScenes
@@ -70,7 +70,7 @@ def test_sharded_training_equals_ddp_and_goes_on_exactly(config, tmp_path):
     assert vcgen_ranks(2, "fit", config, tmp_path / "ddp") == [0, 0]
     path = dict(trainer__callbacks__path=tmp_path / "parts")
     assert vcgen_ranks(2, "fit", config, tmp_path / "sharded", **SHARDED, **path) == [0, 0]
-    ddp, sharded = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("ddp", "sharded"))
+    ddp, sharded = (last_checkpoint(tmp_path / name) for name in ("ddp", "sharded"))
     for a, b in (
         (ddp["state_dict"], sharded["state_dict"]),
         (ddp["callbacks"]["EMA"]["weights"], sharded["callbacks"]["EMA"]["weights"]),
@@ -96,7 +96,7 @@ def test_sharded_training_equals_ddp_and_goes_on_exactly(config, tmp_path):
         torch.testing.assert_close(see(alone, scenes[number]), seen[scenes[number].keys[0]], rtol=0, atol=1e-4)
     assert vcgen_ranks(2, "fit", config, tmp_path / "half", **SHARDED, **path, trainer__max_steps=1) == [0, 0]
     assert vcgen_ranks(2, "fit", config, tmp_path / "half", **SHARDED, **path, ckpt_path="last") == [0, 0]
-    resumed = load(tmp_path / "half" / "checkpoints" / "last.ckpt")
+    resumed = last_checkpoint(tmp_path / "half")
     for name in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert equal(resumed[name], sharded[name]), name
     assert equal(resumed["callbacks"]["EMA"], sharded["callbacks"]["EMA"])
@@ -140,7 +140,7 @@ def test_where_all_that_is_trained_is_sharded_a_run_goes_on_with_the_other_strat
         0,
         0,
     ]
-    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
+    whole, parts = (last_checkpoint(tmp_path / name) for name in ("whole", "parts"))
     assert whole["global_step"] == parts["global_step"] == 2
     for a, b in (
         (whole["state_dict"], parts["state_dict"]),
@@ -183,7 +183,7 @@ def test_sharded_training_in_bfloat16_is_about_that_of_ddp_and_keeps_float32_wei
     options = dict(trainer__precision="bf16-mixed", data__val="null")
     assert vcgen_ranks(2, "fit", config, tmp_path / "ddp", **options) == [0, 0]
     assert vcgen_ranks(2, "fit", config, tmp_path / "sharded", **options, trainer__strategy="sharded") == [0, 0]
-    ddp, sharded = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("ddp", "sharded"))
+    ddp, sharded = (last_checkpoint(tmp_path / name)["state_dict"] for name in ("ddp", "sharded"))
     assert {value.dtype for value in sharded.values()} == {torch.float32}
     # A fifth of AdamW's first step, 1e-3; the first steps have that size whatever the gradient's.
     close = [float(((ddp[name] - sharded[name]).abs() < 2e-4).float().mean()) for name in ddp]

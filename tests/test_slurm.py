@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from training import CONFIG, equal, load
+from training import CONFIG, assert_same_end, load
 from vcgen.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
@@ -129,11 +129,7 @@ def last(cluster: Cluster, name: str) -> Path:
 
 
 def assert_same_training(cluster: Cluster, name: str) -> None:
-    a, b = (load(last(cluster, each)) for each in ("whole", name))
-    assert a["global_step"] == b["global_step"] == STEPS
-    for part in ("state_dict", "optimizer_states", "ShardData"):
-        assert equal(a[part], b[part]), part
-    assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
+    assert assert_same_end(cluster.folder / "whole", cluster.folder / name)["global_step"] == STEPS
     assert sorted(path.name for path in last(cluster, name).parent.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 

@@ -12,7 +12,7 @@ from queue import Queue
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
-from training import CONFIG, FIT, Witness, load, vcgen
+from training import CONFIG, FIT, Witness, last_checkpoint, load, vcgen
 from vcgen.data.datamodules.shards import leave_signals_to_the_trainer
 from vcgen.training.stopping import StopSignals
 
@@ -33,7 +33,7 @@ def test_the_clock_ends_a_run_with_a_checkpoint_of_the_last_step(config, tmp_pat
     # No validation comes in these seconds: it would save a checkpoint, too.
     options = {"trainer__max_steps": -1, "trainer__max_time": "00:00:00:03", "trainer__val_check_interval": 100_000}
     assert vcgen("fit", config, tmp_path / "run", trainer__callbacks__plus="training.Witness", **options) == 0
-    checkpoint = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    checkpoint = last_checkpoint(tmp_path / "run")
     assert checkpoint["global_step"] == len(Witness.seen) > 0
 
 

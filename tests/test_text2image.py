@@ -10,7 +10,7 @@ import yaml
 from torch.nn.parallel import DistributedDataParallel
 
 from text_folder import CAPTIONS, tiny_folder
-from training import load, vcgen
+from training import last_checkpoint, vcgen
 from vcgen.cameras import orbit, pinhole
 from vcgen.cli import main as cli
 from vcgen.data.captions import Thing, all_sentences, captions, read_things, refuse_mirrored, sentence, shown
@@ -151,12 +151,12 @@ def config(tmp_path_factory):
 def test_the_training_leaves_a_pipeline_and_goes_on_as_if_never_stopped(config, tmp_path):
     """The stop falls between the two phases: the autoencoder then stays, and the scale of its code is known."""
     assert vcgen("fit", config, tmp_path / "whole") == 0
-    whole = load(tmp_path / "whole" / "checkpoints" / "last.ckpt")
+    whole = last_checkpoint(tmp_path / "whole")
     assert vcgen("fit", config, tmp_path / "parts", trainer__max_steps=2) == 0
     assert not (tmp_path / "parts" / "pipeline").exists()
-    half = load(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    half = last_checkpoint(tmp_path / "parts")
     assert vcgen("fit", config, tmp_path / "parts", ckpt_path="last") == 0
-    parts = load(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    parts = last_checkpoint(tmp_path / "parts")
     changed = set()
     for name, tensor in whole["state_dict"].items():
         assert torch.equal(tensor, parts["state_dict"][name]), name

@@ -13,7 +13,7 @@ import small_realfusion
 from pages import ROOT
 from small_text_to_3d import CONFIG, losses, system
 from text_folder import tiny_folder
-from training import load, refusal, vcgen
+from training import assert_same_end, refusal, vcgen
 from vcgen.cameras import Cameras
 from vcgen.checkpoints import model_folder
 from vcgen.data.datamodules.prompt import PromptData
@@ -71,8 +71,7 @@ def test_words_become_a_turntable_a_mesh_and_a_model_folder_and_go_on_bitwise(pl
     assert vcgen("fit", place / "given.yaml", tmp_path / "parts", trainer__callbacks="training.Witness",
                  trainer__callbacks__stop=2) == 0  # fmt: skip
     assert vcgen("fit", place / "given.yaml", tmp_path / "parts", ckpt_path="last") == 0
-    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
-    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    whole = assert_same_end(tmp_path / "whole", tmp_path / "parts")["state_dict"]
     alone, view = model_folder.load(tmp_path / "whole" / "field"), small_realfusion.photo().context
     made, points = system(), torch.rand(1, 50, 3) - 0.5
     made.scene.decoder = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
@@ -257,8 +256,7 @@ def test_latents_and_a_student_go_on_bitwise_and_leave_a_scene_in_colors(place, 
     stop = {"trainer__callbacks": "training.Witness", "trainer__callbacks__stop": 2}
     assert vcgen("fit", tmp_path / "given.yaml", tmp_path / "parts", **stop) == 0
     assert vcgen("fit", tmp_path / "given.yaml", tmp_path / "parts", ckpt_path="last") == 0
-    whole, parts = (load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
-    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    whole = assert_same_end(tmp_path / "whole", tmp_path / "parts")["state_dict"]
     assert any(name.startswith("guidance.student.up") for name in whole)
     alone, points = model_folder.load(tmp_path / "whole" / "field"), torch.rand(1, 50, 3) - 0.5
     density, color = alone.field(small_realfusion.photo().context)(points, points)

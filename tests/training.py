@@ -149,6 +149,11 @@ def load(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
+def last_checkpoint(folder: Path) -> dict[str, Any]:
+    """The last checkpoint of a run's folder."""
+    return load(folder / "checkpoints" / "last.ckpt")
+
+
 def equal(a, b) -> bool:
     """Bitwise equality of nested containers of tensors."""
     if isinstance(a, torch.Tensor):
@@ -158,6 +163,18 @@ def equal(a, b) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(equal, a, b))
     return a == b
+
+
+def assert_same_end(*folders: Path) -> dict[str, Any]:
+    """Two runs ended bitwise alike, in all that their last checkpoints hold but the clock and what Lightning counts.
+    Returns the first one's.
+    """
+    a, b = map(last_checkpoint, folders)
+    for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
+        assert equal(a[part], b[part]), part
+    assert equal(a.get("ShardData"), b.get("ShardData"))
+    assert equal(a["callbacks"]["EMA"], b["callbacks"]["EMA"])
+    return a
 
 
 def refusal(capsys, status: int) -> str:
