@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 
 from colmap_files import COEFFICIENTS, WORLD, write_scene
+from packing_command import Packing
 from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.formats.colmap_model import read_model
 from vcgen.data.images.lenses import CAMERA_MODELS, Lens
-from vcgen.data.shards.files import read_index
 
-
-def refused(capsys, source, out) -> str:
-    line = refusal(capsys, main(["data", "pack", "colmap", str(source), str(out)]))
-    assert not out.exists()
-    return line
+PACKING = Packing("colmap")
+refused = PACKING.refused
 
 
 def exchange(old: str, new: str):
@@ -116,8 +112,7 @@ def test_lenses_and_models_are_what_pycolmap_makes_of_them(tmp_path, model):
 def test_a_model_that_was_refined_is_not_taken_for_the_packed_one(tmp_path, capsys, kind):
     source, out = tmp_path / "scene", tmp_path / "out"
     write_scene(source, kind)
-    assert main(["data", "pack", "colmap", str(source), str(out), "--up", "z"]) == 0
-    before = read_index(out).read(0).c2w
+    before = PACKING.packed(source, out, "--up", "z").c2w
     images = source / "sparse" / "0" / f"images.{kind}"
     data = images.read_bytes()
     if kind == "bin":  # the number of images, then of the first its number, quaternion and translation
@@ -126,8 +121,5 @@ def test_a_model_that_was_refined_is_not_taken_for_the_packed_one(tmp_path, caps
         first = data.split(b"\n")[1].split(b" ")[5]
         images.write_bytes(data.replace(first, first[:-1] + (b"1" if first[-1:] != b"1" else b"2"), 1))
     assert images.stat().st_size == len(data)
-    assert "was packed from another source" in refusal(
-        capsys, main(["data", "pack", "colmap", str(source), str(out), "--up", "z"])
-    )
-    assert main(["data", "pack", "colmap", str(source), str(out), "--up", "z", "--overwrite"]) == 0
-    assert not (read_index(out).read(0).c2w == before).all()
+    assert "was packed from another source" in refusal(capsys, PACKING.pack(source, out, "--up", "z"))
+    assert not (PACKING.packed(source, out, "--up", "z", "--overwrite").c2w == before).all()

@@ -12,11 +12,8 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from colmap_files import C2W, DOTS, FOCAL, HEIGHT, POINTS, WIDTH, draw, world_to_camera
-from training import refusal
-from vcgen.cli.main import main
+from packing_command import Packing
 from vcgen.data.formats.colmap_model import read_model
-from vcgen.data.shards.files import read_index
-from vcgen.data.shards.record import SceneRecord
 
 #: Fourth number of a feature that shows no point.
 NO_POINT = (1 << 64) - 1
@@ -32,9 +29,7 @@ def photos(folder: Path, names: list[str]) -> None:
         draw(folder / name, FOCAL * local[:, :2] / local[:, 2:] + np.array([WIDTH, HEIGHT]) / 2)
 
 
-def packed(source, out, *options: str) -> SceneRecord:
-    assert main(["data", "pack", "colmap", str(source), str(out), "--up", "z", *options]) == 0
-    return read_index(out).read(0)
+packed = Packing("colmap", "--up", "z").packed
 
 
 def cameras_bin(cameras: list[tuple[int, int, tuple[float, ...]]]) -> bytes:
@@ -226,4 +221,4 @@ def test_a_damaged_ply_file_is_one_line(instantsplat, tmp_path, capsys, damage, 
     whole = path.read_bytes()
     assert damage(whole) != whole
     path.write_bytes(damage(whole))
-    assert words in refusal(capsys, main(["data", "pack", "colmap", str(instantsplat), str(tmp_path / "out")]))
+    assert words in Packing("colmap").refused(capsys, instantsplat, tmp_path / "out")

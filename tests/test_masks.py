@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from packing_command import Packing
 from scenes import looking_inwards, noise, posed_frames, write_transforms
-from training import refusal
-from vcgen.cli.main import main
-from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views
 
 C2W = looking_inwards(3, distance=4)
@@ -34,8 +32,8 @@ def capture(folder, mask=disc, channels: int = 3, **top):
     return folder
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "transforms", str(source), str(out), "--near", "2", "--far", "6", *options])
+PACKING = Packing("transforms", "--near", "2", "--far", "6")
+packed, refused = PACKING.packed, PACKING.refused
 
 
 def edit(folder, change) -> None:
@@ -56,8 +54,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_coverage_is_where_the_mask_is_white_or_opaque(tmp_path, kind):
-    assert pack(capture(tmp_path / "in", KINDS[kind]), tmp_path / "out") == 0
-    record = read_index(tmp_path / "out").read(0)
+    record = packed(capture(tmp_path / "in", KINDS[kind]), tmp_path / "out")
     rgb, alpha = decode_views(record, range(3))
     assert record.background == "alpha" and np.array_equal(alpha[:, 0], [disc(i) for i in range(3)])
     assert np.array_equal(np.round(rgb[1] * 255).transpose(1, 2, 0), noise(1, channels=3))
@@ -69,21 +66,18 @@ def test_masks_of_several_gray_levels_and_of_two_are_coverage(tmp_path):
 
     folder = capture(tmp_path / "in", soft)
     Image.fromarray(disc(0)).convert("1").save(folder / "masks" / "r_0.png")
-    assert pack(folder, tmp_path / "out") == 0
-    _, alpha = decode_views(read_index(tmp_path / "out").read(0), range(3))
+    _, alpha = decode_views(packed(folder, tmp_path / "out"), range(3))
     assert np.array_equal(alpha[0, 0], disc(0)) and np.array_equal(np.round(alpha[1, 0] * 255), soft(1))
 
 
 def test_an_image_in_which_the_object_is_not_seen_may_have_an_empty_mask(tmp_path):
-    assert pack(capture(tmp_path / "in", lambda i: disc(i) & (i > 0)), tmp_path / "out") == 0
-    assert decode_views(read_index(tmp_path / "out").read(0), [0])[1].max() == 0
+    record = packed(capture(tmp_path / "in", lambda i: disc(i) & (i > 0)), tmp_path / "out")
+    assert decode_views(record, [0])[1].max() == 0
 
 
 def test_masks_that_are_white_throughout_say_nothing(tmp_path):
-    assert (
-        pack(capture(tmp_path / "in", lambda i: np.ones((8, 6), bool)), tmp_path / "out", "--background", "black") == 0
-    )
-    assert read_index(tmp_path / "out").read(0).background == "black"
+    folder = capture(tmp_path / "in", lambda i: np.ones((8, 6), bool))
+    assert packed(folder, tmp_path / "out", "--background", "black").background == "black"
 
 
 def test_masks_are_shrunk_and_undistorted_with_their_images(tmp_path):
@@ -93,8 +87,7 @@ def test_masks_are_shrunk_and_undistorted_with_their_images(tmp_path):
         big = np.kron(disc(i), np.ones((8, 8))).astype(bool)
         Image.fromarray(np.repeat(big[..., None], 3, 2) * np.uint8(255)).save(folder / "images" / f"r_{i}.png")
         Image.fromarray(big).save(folder / "masks" / f"r_{i}.png")
-    assert pack(folder, tmp_path / "out", "--size", "16x12") == 0
-    rgb, alpha = decode_views(read_index(tmp_path / "out").read(0), range(3))
+    rgb, alpha = decode_views(packed(folder, tmp_path / "out", "--size", "16x12"), range(3))
     assert 0.1 < alpha.mean() < 0.9 and np.all(rgb[:, 0][alpha[:, 0] > 0.1] > 0.98)  # what is covered is white
 
 
@@ -128,7 +121,7 @@ def test_masks_that_do_not_tell_are_refused(tmp_path, capsys, name, words):
         edit(folder, lambda frames: frames[1].update(mask_path=paths[name]))
     if name == "some":
         edit(folder, lambda frames: frames[1].pop("mask_path"))
-    line = refusal(capsys, pack(folder, tmp_path / "out"))
+    line = refused(capsys, folder, tmp_path / "out")
     assert all(word in line for word in words)
 
 
@@ -146,8 +139,7 @@ def test_masks_of_photographs_with_an_orientation_lie_as_they_fit(tmp_path, mask
         tag(folder / "images" / f"r_{i}.png", 6)
         if masks == "tagged":
             tag(folder / "masks" / f"r_{i}.png", 6)
-    assert pack(folder, tmp_path / "out") == 0
-    rgb, alpha = decode_views(read_index(tmp_path / "out").read(0), [1])
+    rgb, alpha = decode_views(packed(folder, tmp_path / "out"), [1])
     assert np.array_equal(alpha[0, 0], np.rot90(disc(1), -1))
     assert np.array_equal(np.round(rgb[0] * 255).transpose(1, 2, 0), np.rot90(noise(1, channels=3), -1))
 
@@ -158,7 +150,7 @@ def test_a_mask_of_which_the_shape_does_not_tell_how_it_lies_is_refused(tmp_path
     for i in range(3):
         Image.fromarray(noise(i, *size, 3)).save(folder / "images" / f"r_{i}.png")
         tag(folder / "images" / f"r_{i}.png", orientation)
-    assert "save both upright" in refusal(capsys, pack(folder, tmp_path / "out"))
+    assert "save both upright" in refused(capsys, folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -172,5 +164,5 @@ def test_of_images_with_and_without_alpha_the_few_are_named(tmp_path, capsys, op
     write_transforms(tmp_path / "in", posed_frames(C2W), channels=4, camera_angle_x=0.8)
     for i in opaque:
         Image.fromarray(noise(i, channels=3)).save(tmp_path / "in" / "images" / f"r_{i}.png")
-    line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out"))
+    line = refused(capsys, tmp_path / "in", tmp_path / "out")
     assert all(word in line for word in words)

@@ -5,14 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from packing_command import Packing
 from scenes import looking_inwards, posed_frames, write_srn_object, write_transforms
-from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.formats.transforms import read_distortion, read_intrinsics
 from vcgen.data.images.distortion import Distortion, distort, folds, undistort
-from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
 
+PACKING = Packing("transforms", "--near", "2", "--far", "6")
 SQUARE = np.array([[1.025, 0, 0.5], [0, 1.025, 0.5], [0, 0, 1]])
 #: Of a 64 x 64 image, as it should be.
 RIGHT = {"fl_x": 65.6, "fl_y": 65.6, "cx": 32, "cy": 32}
@@ -92,17 +91,16 @@ def test_intrinsics_that_only_look_odd_are_taken(stated, size):
 def test_intrinsics_in_srn_folders_are_held_to_the_same(tmp_path, capsys, intrinsics, words):
     write_srn_object(tmp_path / "in" / "car", height=64, width=32 if intrinsics.endswith("32 64") else 64)
     (tmp_path / "in" / "car" / "intrinsics.txt").write_text(intrinsics)
-    line = refusal(capsys, main(["data", "pack", "srn", str(tmp_path / "in"), str(tmp_path / "out")]))
+    line = Packing("srn").refused(capsys, tmp_path / "in", tmp_path / "out")
     assert "intrinsics.txt" in line and all(word in line for word in words)
 
 
 def test_crops_with_their_principal_point_outside_are_packed_where_they_are_said_to_be_crops(tmp_path, capsys):
     c2w = looking_inwards(3, distance=4)
     write_transforms(tmp_path / "in", posed_frames(c2w), fl_x=9, cx=-2, cy=11, w=6, h=8)
-    command = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]
-    assert "--crops" in refusal(capsys, main(command))
-    assert main([*command, "--crops"]) == 0
-    assert np.allclose(read_index(tmp_path / "out").read(0).K, [[9 / 6, 0, -2 / 6], [0, 9 / 8, 11 / 8], [0, 0, 1]])
+    assert "--crops" in PACKING.refused(capsys, tmp_path / "in", tmp_path / "out")
+    record = PACKING.packed(tmp_path / "in", tmp_path / "out", "--crops")
+    assert np.allclose(record.K, [[9 / 6, 0, -2 / 6], [0, 9 / 8, 11 / 8], [0, 0, 1]])
     assert "more than 2 image sizes" in refused(read_intrinsics, {**RIGHT, "cx": 193}, {}, (64, 64), True)
     assert np.allclose(read_intrinsics({**RIGHT, "cx": 0.5, "cy": 64}, {}, (64, 64), True)[:2, 2], [1 / 128, 1])
     outside = np.array([[1, 0, -0.2], [0, 1, 0.5], [0, 0, 1]])
@@ -179,10 +177,7 @@ def test_lenses_that_cannot_be_removed_are_one_line(tmp_path, capsys, changes, w
     frames, own = posed_frames(looking_inwards(3, distance=4)), changes.pop("frame", {})
     frames[1].update(own)
     write_transforms(tmp_path / "in", frames, fl_x=9.0, **changes)
-    line = refusal(
-        capsys,
-        main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]),
-    )
+    line = PACKING.refused(capsys, tmp_path / "in", tmp_path / "out")
     assert word in line and ("frame images/r_1" in line) >= bool(own)
 
 
@@ -206,9 +201,6 @@ def test_coefficients_come_from_the_frame_then_the_file_and_as_a_list():
 )
 def test_a_focal_length_that_disagrees_with_the_field_of_view_is_told_and_taken(tmp_path, capsys, stated, said):
     write_transforms(tmp_path / "in", posed_frames(looking_inwards(3, distance=4)), **stated)
-    assert (
-        main(["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"])
-        == 0
-    )
+    record = PACKING.packed(tmp_path / "in", tmp_path / "out")
     assert ("fl_x is 18 pixels, and 9 by camera_angle_x" in capsys.readouterr().err) == said
-    assert read_index(tmp_path / "out").read(0).K[0, 0, 0] == stated["fl_x"] / 6
+    assert record.K[0, 0, 0] == stated["fl_x"] / 6

@@ -7,19 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from packing_command import Packing
 from scenes import listing, looking_inwards, noise, png, posed_frames, write_srn_object, write_transforms
-from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.images.reading import SUFFIXES
-from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views
 
+FORMS = {form: Packing(form, "--near", "2", "--far", "6") for form in ("transforms", "srn")}
+PACKING, SRN = FORMS.values()
 C2W = looking_inwards(3, distance=4)
 APPLE = b"\0\5\x16\7" + bytes(200)
-
-
-def pack(source, out, kind: str = "transforms") -> int:
-    return main(["data", "pack", kind, str(source), str(out), "--near", "2", "--far", "6"])
 
 
 def renamed(folder, names: list[str], files: list[str], kind: str = "PNG"):
@@ -52,8 +48,7 @@ def test_names_find_their_images_whatever_the_system_that_wrote_them(tmp_path, n
     (tmp_path / "in").parent.mkdir(exist_ok=True)
     folder = renamed(tmp_path / "in", [name.format(i) for i in range(3)], [file.format(i) for i in range(3)], kind)
     (folder / "images" / "sub").mkdir()
-    assert pack(folder, tmp_path / "out") == 0
-    record = read_index(tmp_path / "out").read(0)
+    record = PACKING.packed(folder, tmp_path / "out")
     assert record.views == [file.format(i).rsplit(".", 1)[0] for i in range(3)]
     rgb, _ = decode_views(record, [2])
     assert kind == "WEBP" or np.array_equal(np.round(rgb[0] * 255), noise(2, channels=3).transpose(2, 0, 1))
@@ -61,15 +56,14 @@ def test_names_find_their_images_whatever_the_system_that_wrote_them(tmp_path, n
 
 def test_a_backslash_that_is_part_of_a_name_is_left_alone(tmp_path):
     folder = renamed(tmp_path / "in", ["a\\b_0.png", "r_1.png", "r_2.png"], ["a\\b_0.png", "r_1.png", "r_2.png"])
-    assert pack(folder, tmp_path / "out") == 0
-    assert read_index(tmp_path / "out").read(0).views == ["a\\b_0", "r_1", "r_2"]
+    assert PACKING.packed(folder, tmp_path / "out").views == ["a\\b_0", "r_1", "r_2"]
 
 
 def test_of_a_missing_image_the_line_says_which_extensions_were_tried(tmp_path, capsys):
     folder = renamed(
         tmp_path / "in", ["images/r_0", "images/r_1", "images/gone\x1b[31m"], ["images/r_0.png", "images/r_1.png"]
     )
-    line = refusal(capsys, pack(folder, tmp_path / "out"))
+    line = PACKING.refused(capsys, folder, tmp_path / "out")
     assert "1 of 3 images are missing: images/gone\\x1b[31m" in line and all(
         extension in line for extension in SUFFIXES
     )
@@ -78,26 +72,24 @@ def test_of_a_missing_image_the_line_says_which_extensions_were_tried(tmp_path, 
 @pytest.mark.parametrize("place", ["/home/someone/mug/", "C:\\Users\\someone\\mug\\", "D:/mug/"])
 def test_absolute_names_of_another_computer_are_told_as_such(tmp_path, capsys, place):
     folder = renamed(tmp_path / "in", [f"{place}r_{i}.png" for i in range(3)], ["r_0.png"])
-    assert "another computer's: make them relative" in refusal(capsys, pack(folder, tmp_path / "out"))
+    assert "another computer's: make them relative" in PACKING.refused(capsys, folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["", ".", "images", "images/", "/", "images/\0.png", "x" * 300])
 def test_a_name_that_is_no_file_is_a_missing_image(tmp_path, capsys, name):
     folder = renamed(tmp_path / "in", ["images/r_0", "images/r_1", name], ["images/r_0.png", "images/r_1.png"])
     Image.fromarray(noise(0)).save(tmp_path / "in.png")  # beside the folder, not in it
-    line = refusal(capsys, pack(folder, tmp_path / "out"))
+    line = PACKING.refused(capsys, folder, tmp_path / "out")
     assert "images are missing" in line or "File name too long" in line
 
 
 def test_two_images_that_differ_in_their_extension_alone_keep_it(tmp_path):
     names = ["r_0.png", "r_0.jpg", "r_1.png"]
-    assert pack(renamed(tmp_path / "in", names, names), tmp_path / "out") == 0
-    assert read_index(tmp_path / "out").read(0).views == sorted(names)
+    assert PACKING.packed(renamed(tmp_path / "in", names, names), tmp_path / "out").views == sorted(names)
 
 
 def views_of(tmp_path, folder) -> list[str]:
-    assert pack(folder, tmp_path / "out") == 0
-    return read_index(tmp_path / "out").read(0).views
+    return PACKING.packed(folder, tmp_path / "out").views
 
 
 @pytest.mark.parametrize("place", ["{}/in", "{}/link"])
@@ -125,7 +117,7 @@ def test_images_that_are_links_are_called_as_the_folder_calls_them(tmp_path):
 
 def test_one_image_under_two_spellings_is_refused(tmp_path, capsys):
     folder = renamed(tmp_path / "in", ["r_0.png", "r_1.png", str(tmp_path / "in" / "r_1")], ["r_0.png", "r_1.png"])
-    assert "'r_1' occurs more than once" in refusal(capsys, pack(folder, tmp_path / "out"))
+    assert "'r_1' occurs more than once" in PACKING.refused(capsys, folder, tmp_path / "out")
 
 
 def litter(folder) -> None:
@@ -145,9 +137,9 @@ def test_what_systems_leave_in_folders_is_not_read(tmp_path, capsys, kind):
         write_srn_object(tmp_path / "in" / "car")
     else:
         write_transforms(tmp_path / "in" / "car", posed_frames(C2W, "images/r_{}"), camera_angle_x=0.8)
-    assert pack(tmp_path / "in", tmp_path / "clean", kind) == 0
+    assert FORMS[kind].pack(tmp_path / "in", tmp_path / "clean") == 0
     litter(tmp_path / "in")
-    assert pack(tmp_path / "in", tmp_path / "out", kind) == 0
+    assert FORMS[kind].pack(tmp_path / "in", tmp_path / "out") == 0
     assert listing(tmp_path / "out") == listing(tmp_path / "clean"), "the fingerprint, too: it is the same source"
 
 
@@ -168,7 +160,7 @@ def test_what_systems_leave_in_folders_is_not_read(tmp_path, capsys, kind):
 def test_numbers_that_are_none_are_refused_and_not_printed(tmp_path, capsys, name, content):
     write_srn_object(tmp_path / "in" / "car")
     (tmp_path / "in" / "car" / name).write_bytes(content)
-    line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", "srn"))
+    line = SRN.refused(capsys, tmp_path / "in", tmp_path / "out")
     assert name in line and line.strip().isprintable() and "drei" not in line
 
 
@@ -177,14 +169,14 @@ def test_world_to_camera_poses_that_have_no_inverse_are_refused(tmp_path, capsys
     with open(tmp_path / "in" / "car" / "intrinsics.txt", "a") as file:
         file.write("1\n")
     (tmp_path / "in" / "car" / "pose" / "000001.txt").write_text("0 " * 16)
-    line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", "srn"))
+    line = SRN.refused(capsys, tmp_path / "in", tmp_path / "out")
     assert "000001.txt: the pose's rotation is not orthonormal" in line
 
 
 def test_two_images_of_one_view_are_refused(tmp_path, capsys):
     write_srn_object(tmp_path / "in" / "car")
     (tmp_path / "in" / "car" / "rgb" / "000001.JPG").write_bytes(png(noise(0)))
-    line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", "srn"))
+    line = SRN.refused(capsys, tmp_path / "in", tmp_path / "out")
     assert "000001.png" in line and "000001.JPG" in line and "view 000001" in line
 
 
@@ -207,7 +199,7 @@ def test_two_images_of_one_view_are_refused(tmp_path, capsys):
 def test_of_another_layout_the_line_says_what_it_is_and_what_makes_it_one_of_ours(tmp_path, capsys, kind, file, words):
     (tmp_path / "in" / file).parent.mkdir(parents=True)
     (tmp_path / "in" / file).write_text("")
-    line = refusal(capsys, pack(tmp_path / "in", tmp_path / "out", kind))
+    line = FORMS[kind].refused(capsys, tmp_path / "in", tmp_path / "out")
     assert all(word in line for word in words)
 
 
@@ -215,4 +207,4 @@ def test_a_byte_order_mark_is_no_number(tmp_path):
     write_srn_object(tmp_path / "in" / "car")
     file = tmp_path / "in" / "car" / "intrinsics.txt"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
-    assert pack(tmp_path / "in", tmp_path / "out", "srn") == 0
+    assert SRN.pack(tmp_path / "in", tmp_path / "out") == 0

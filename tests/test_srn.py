@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from packing_command import Packing
 from scenes import listing, noise, png, write_srn_object
 from training import refusal
 from vcgen.cli.main import main
@@ -10,16 +11,8 @@ from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views
 from vcgen.errors import UserError
 
-
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "srn", str(source), str(out), *options])
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    """The one line by which the command refuses; ``out`` does not come to be."""
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
+PACKING = Packing("srn")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 @pytest.fixture
@@ -31,8 +24,7 @@ def source(tmp_path):
 
 def test_cameras_and_pixels_are_those_of_the_source(tmp_path):
     c2w = write_srn_object(tmp_path / "in" / "car", views=4)
-    assert pack(tmp_path / "in", tmp_path / "out", "--near", "0.5", "--far", "2", "--split", "val") == 0
-    record = read_index(tmp_path / "out").read(0)
+    record = packed(tmp_path / "in", tmp_path / "out", "--near", "0.5", "--far", "2", "--split", "val")
     assert np.array_equal(record.c2w, c2w)
     assert np.allclose(record.K, np.array([[9 / 6, 0, 0.5], [0, 9 / 8, 0.5], [0, 0, 1]]))
     assert (record.size, record.t_near, record.t_far, record.split, record.background) == (
@@ -70,14 +62,12 @@ def test_world_to_camera_poses_are_inverted_where_the_flag_says_so(tmp_path):
         (tmp_path / "in" / "car" / "pose" / f"{i:06d}.txt").write_text(
             " ".join(str(x) for x in np.linalg.inv(c2w[i]).flatten())
         )
-    assert pack(tmp_path / "in", tmp_path / "out") == 0
-    assert np.allclose(read_index(tmp_path / "out").read(0).c2w, c2w, atol=1e-9)
+    assert np.allclose(packed(tmp_path / "in", tmp_path / "out").c2w, c2w, atol=1e-9)
 
 
 def test_shrinking_is_the_area_mean_of_premultiplied_color_and_keeps_intrinsics(tmp_path):
     write_srn_object(tmp_path / "in" / "car")
-    assert pack(tmp_path / "in", tmp_path / "out", "--size", "4x3") == 0
-    record = read_index(tmp_path / "out").read(0)
+    record = packed(tmp_path / "in", tmp_path / "out", "--size", "4x3")
     pixels = noise(1).astype(np.float64) / 255
     blocks = (
         np.concatenate([pixels[..., :3] * pixels[..., 3:], pixels[..., 3:]], -1).reshape(4, 2, 3, 2, 4).mean((1, 3))
@@ -151,8 +141,7 @@ def test_a_second_run_does_nothing_and_other_settings_need_overwrite(tmp_path, s
     assert "already packed" in capsys.readouterr().out
     assert pack(source, out, "--near", "0.7") == 2
     assert "--overwrite" in capsys.readouterr().err and listing(out) == before
-    assert pack(source, out, "--near", "0.7", "--overwrite") == 0
-    assert read_index(out).read(0).t_near == 0.7
+    assert packed(source, out, "--near", "0.7", "--overwrite").t_near == 0.7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cars_train", "out"]
 
 

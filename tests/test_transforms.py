@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from geometry import coverage, matched_errors, visual_hull
+from packing_command import Packing
 from scenes import listing, looking_inwards, noise, write_transforms
-from training import refusal
 from vcgen.cli.main import main
 from vcgen.data.formats.scene import nearest_to_axes
 from vcgen.data.formats.transforms import read_intrinsics
@@ -22,15 +22,8 @@ OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 C2W = looking_inwards(3, distance=4)
 
 
-def pack(source, out, *options: str) -> int:
-    return main(["data", "pack", "transforms", str(source), str(out), "--near", "2", "--far", "6", *options])
-
-
-def refused(capsys, source, out, *options: str) -> str:
-    """The one line by which the command refuses; ``out`` does not come to be."""
-    line = refusal(capsys, pack(source, out, *options))
-    assert not out.exists()
-    return line
+PACKING = Packing("transforms", "--near", "2", "--far", "6")
+pack, packed, refused = PACKING.pack, PACKING.packed, PACKING.refused
 
 
 def frames(prefix: str = "images/f", extension: str = ".png", **extra) -> list[dict]:
@@ -41,14 +34,9 @@ def frames(prefix: str = "images/f", extension: str = ".png", **extra) -> list[d
     ]
 
 
-def first_record(folder):
-    return read_index(folder).read(0)
-
-
 def test_blender_scenes_have_opengl_poses_a_field_of_view_and_names_without_extension(tmp_path):
     write_transforms(tmp_path / "mic", frames("./train/r", ""), "transforms_train.json", channels=4, camera_angle_x=0.8)
-    assert pack(tmp_path / "mic", tmp_path / "out") == 0
-    record = first_record(tmp_path / "out")
+    record = packed(tmp_path / "mic", tmp_path / "out")
     assert np.allclose(record.c2w, C2W, atol=1e-12)
     focal = 0.5 / math.tan(0.4)
     assert np.allclose(record.K, [[focal, 0, 0.5], [0, focal * 6 / 8, 0.5], [0, 0, 1]])
@@ -62,8 +50,7 @@ def test_views_are_in_natural_order_with_their_own_poses(tmp_path):
         {**frame, "file_path": name} for frame, name in zip(frames(), ("r_10.png", "r_2.png", "r_1.png"), strict=True)
     ]
     write_transforms(tmp_path / "in", mixed, camera_angle_x=0.8)
-    assert pack(tmp_path / "in", tmp_path / "out") == 0
-    record = first_record(tmp_path / "out")
+    record = packed(tmp_path / "in", tmp_path / "out")
     assert record.views == ["r_1", "r_2", "r_10"] and np.allclose(record.c2w, C2W[[2, 1, 0]], atol=1e-12)
 
 
@@ -155,8 +142,7 @@ def test_a_nerfstudio_scene_with_a_lens_of_its_own_for_every_frame(tmp_path):
     write_transforms(
         tmp_path / "in", own, camera_model="OPENCV", k2=0.0, p1=0.0, p2=0.0, applied_transform=np.eye(4)[:3].tolist()
     )
-    assert pack(tmp_path / "in", tmp_path / "out") == 0
-    record = first_record(tmp_path / "out")
+    record = packed(tmp_path / "in", tmp_path / "out")
     assert len(np.unique(record.K[:, 0, 0])) == 3 and np.allclose(record.K[:, 0, 2] * width, [31, 32, 33])
     rgb, _ = decode_views(record, [0, 1, 2])
     x = (u / width - record.K[:, 0, 2, None, None]) / record.K[:, 0, 0, None, None]
@@ -191,8 +177,7 @@ def test_recentering_and_scaling_move_the_common_point_of_the_axes_to_the_origin
         [{**f, "transform_matrix": (moved[i] @ OPENGL).tolist()} for i, f in enumerate(frames())],
         camera_angle_x=0.8,
     )
-    assert pack(tmp_path / "in", tmp_path / "out", "--recenter", "--scale", "0.5") == 0
-    record = first_record(tmp_path / "out")
+    record = packed(tmp_path / "in", tmp_path / "out", "--recenter", "--scale", "0.5")
     assert np.allclose(record.c2w[:, :3, 3], C2W[:, :3, 3] / 2) and record.scale == 0.5
 
 
@@ -249,8 +234,7 @@ def test_ray_bounds_must_be_given(tmp_path, capsys):
 @pytest.mark.integration
 @pytest.mark.parametrize(("name", "background"), [("mic_256", "alpha"), ("lego_256", "alpha")])
 def test_masks_and_cameras_of_real_scenes_carve_the_object(shared_data, tmp_path, name, background):
-    assert pack(shared_data / name, tmp_path / "out") == 0
-    record = first_record(tmp_path / "out")
+    record = packed(shared_data / name, tmp_path / "out")
     assert record.background == background and len(record.views) == 100
     carve, held_out = list(range(0, 100, 4)), (1, 30, 66, 91)
     hull = visual_hull(record, carve, record.c2w, half=1.4)
@@ -272,8 +256,7 @@ def test_matches_between_real_photographs_lie_on_epipolar_lines(shared_data, tmp
     (tmp_path / "in" / "transforms.json").write_text(json.dumps(keep))
     for frame in keep["frames"]:
         shutil.copy(shared_data / "fox" / frame["file_path"], tmp_path / "in" / frame["file_path"])
-    assert pack(tmp_path / "in", tmp_path / "out", "--size", "480x270") == 0
-    record = first_record(tmp_path / "out")
+    record = packed(tmp_path / "in", tmp_path / "out", "--size", "480x270")
     assert record.size == (480, 270) and record.background == "none"
     for first, second in ((0, 1), (2, 3)):
         errors = matched_errors(record, first, second)

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from packing_command import Packing
 from scenes import looking_inwards, posed_frames, write_srn_object
-from training import refusal
-from vcgen.cli.main import main
 from vcgen.data.images.distortion import Distortion, distort
 from vcgen.data.images.framing import read
-from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import SceneRecord, decode_views
 
+PACKING = Packing("transforms", "--near", "2", "--far", "6")
 C2W = looking_inwards(3, distance=4)
 #: A red, a green and a blue spot in the world.
 SPOTS = np.array([[0.5, 0.1, 0.3], [-0.6, 0.3, -0.2], [0.1, -0.5, -0.5]])
@@ -75,21 +74,8 @@ def write_capture(
 
 
 def packed(tmp_path, capsys, *options: str) -> tuple[SceneRecord, list[str]]:
-    words = [
-        "data",
-        "pack",
-        "transforms",
-        str(tmp_path / "in"),
-        str(tmp_path / "out"),
-        "--near",
-        "2",
-        "--far",
-        "6",
-        *options,
-    ]
-    assert main(words) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
-    return read_index(tmp_path / "out").read(0), lines
+    record = PACKING.packed(tmp_path / "in", tmp_path / "out", *options)
+    return record, [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
 
 
 def misplaced(record: SceneRecord) -> float:
@@ -168,17 +154,15 @@ def test_images_that_upright_would_differ_in_size_stay_as_stored(tmp_path, capsy
 @pytest.mark.parametrize("orientation", [2, 4, 5, 7])
 def test_mirror_images_are_refused(tmp_path, capsys, orientation):
     write_capture(tmp_path / "in", [None, orientation, None])
-    words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]
-    line = refusal(capsys, main(words))
+    line = PACKING.refused(capsys, tmp_path / "in", tmp_path / "out")
     assert "r_1.png" in line and f"orientation {orientation}" in line and "mirrored" in line
 
 
 def test_sizes_that_fit_neither_are_refused_and_say_why(tmp_path, capsys):
     write_capture(tmp_path / "in", [6] * 3, w=50, h=40)
-    words = ["data", "pack", "transforms", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]
-    assert "w and h say 40 x 50" in refusal(capsys, main(words))
+    assert "w and h say 40 x 50" in PACKING.refused(capsys, tmp_path / "in", tmp_path / "out")
     write_capture(tmp_path / "in", [None] * 3, w=48, h=72)
-    assert "turned by a quarter" in refusal(capsys, main(words))
+    assert "turned by a quarter" in PACKING.refused(capsys, tmp_path / "in", tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
@@ -192,8 +176,7 @@ def test_images_in_srn_folders_and_of_all_formats_are_turned_too(tmp_path, capsy
         (tmp_path / "in" / "car" / "rgb" / f"{i:06d}.png").unlink()
         pixels = photograph(pose, square)
         save(tmp_path / "in" / "car" / "rgb" / f"{i:06d}.{kind}", np.rot90(pixels) if of_upright else pixels, 6)
-    assert main(["data", "pack", "srn", str(tmp_path / "in"), str(tmp_path / "out"), "--near", "2", "--far", "6"]) == 0
-    record = read_index(tmp_path / "out").read(0)
+    record = Packing("srn", "--near", "2", "--far", "6").packed(tmp_path / "in", tmp_path / "out")
     assert misplaced(record) < (60 if kind in ("jpg", "webp") else 1) and record.size == (
         (48, 72) if of_upright else (72, 48)
     )
