@@ -13,7 +13,6 @@ from typing import Any
 
 os.environ.setdefault("VCGEN_PLUGINS", "stand_in")
 
-import lightning.pytorch as pl
 import torch
 import yaml
 from safetensors.torch import load as load_tensors, save as save_tensors
@@ -24,6 +23,7 @@ from fuzz_specs import INPUT_CAMERA, NOTE, UNIT, any_of, anything, fixed, one_of
 from fuzz_subject import Files, Subject, by_rule, read, spoil_one
 from stand_in import BallSystem
 from text_folder import tiny_prior
+from training import state_of_training
 from vcgen.checkpoints import model_folder
 from vcgen.checkpoints.files import CheckpointFiles
 from vcgen.cli.export import export_checkpoint
@@ -66,36 +66,14 @@ def subjects(folder: Path) -> Iterator[Subject]:
 
 def checkpoints() -> Iterator[Subject]:
     """Their bytes, and what they say, to go on from and to export."""
-    system = BallSystem(50.0)
-    optimizer = torch.optim.AdamW(system.parameters(), 1e-3)
-    for parameter in system.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
-    content = {
+    content = state_of_training(BallSystem(50.0)) | {
         "format": 2,
-        "epoch": 0,
-        "global_step": 1,
         "pytorch-lightning_version": "2.6.6",
-        "state_dict": dict(system.state_dict()),
-        "loops": {"fit_loop": trainer.fit_loop.state_dict()},
-        "optimizer_states": [optimizer.state_dict()],
-        "lr_schedulers": [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0).state_dict()],
-        "callbacks": {
-            "EMA": {"weights": {name: p.detach() for name, p in system.named_parameters()}, "updates": 1},
-            "Checkpoints": {
-                "monitor": "val/psnr",
-                "mode": "max",
-                "current_score": 20.5,
-                "best": {1: 20.5},
-                "unvalidated": False,
-            },
-        },
         "ShardData": {"epoch": 1, "scenes": 8, "seed": 0, "data": "0" * 64, "ranks": 1, "batch_size": 8},
         "vcgen": BALL,
     }
     files = {"last.ckpt": saved(content)}
-    resumed = functools.partial(go_on, content["ShardData"], trainer.fit_loop.state_dict())
+    resumed = functools.partial(go_on, content["ShardData"], content["loops"]["fit_loop"])
     yield Subject("checkpoint bytes", files, spoil_one("last.ckpt", spoil_bytes), resumed)
     spoil = functools.partial(spoil_content, content)
     yield Subject("checkpoint entries, to go on", files, spoil, resumed, functools.partial(content_holds, True), 1.5)

@@ -16,18 +16,15 @@ import yaml
 from PIL import Image
 
 from pages import PAGES, ROOT, blocks
+from prior_folder import entry
 from text_folder import tiny_folder
 from vcgen.cameras import orbit, pinhole
 from vcgen.checkpoints import model_folder as folder
+from vcgen.checkpoints.build import build_system
 from vcgen.cli import main as cli
 from vcgen.cli.pack import FORMATS
-from vcgen.diffusion.prior import ViewPrior
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.encoders.triplane import TriplaneEncoder
-from vcgen.fields.triplane import TriplaneDecoder
 from vcgen.personalization.textual_inversion import TextualInversion
-from vcgen.rendering.volume import RenderOptions
-from vcgen.systems.nerfdiff import NerfDiff
 
 #: Where files that a command reads must be in the repository; everything else is the reader's, or written by another
 #: command.
@@ -166,27 +163,9 @@ def test_flags_named_in_the_text_exist(capsys):
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
     """An empty folder with a small model where the pages suppose one, and an image of a red disc."""
-    decoder = {"channels": 8, "hidden": 8, "density_bias": 2.0}
-    sizes = {"plane_size": 16, "plane_channels": 8, "channels": [32, 32], "layers": 1, "attention": [False, False]}
-    network = {"channels": [16, 32], "attention": [False, True], "size": 16}
-    init_args = {
-        "encoder": {
-            "class_path": "vcgen.encoders.triplane.TriplaneEncoder",
-            "init_args": {"decoder": decoder, **sizes},
-        },
-        "render": {"samples": 8},
-        "prior": {"class_path": "vcgen.diffusion.prior.ViewPrior", "init_args": network},
-    }
-    encoder = TriplaneEncoder(TriplaneDecoder(**decoder), **sizes)
-    model = NerfDiff(encoder, RenderOptions(samples=8), prior=ViewPrior(**network))
-    config = {
-        "class_path": "vcgen.systems.nerfdiff.NerfDiff",
-        "init_args": init_args,
-        "image_size": [16, 16],
-        "background": 1.0,
-        "camera": {"focal": 1.025, "distance": 1.3, "elevation": 20.0, "near": 0.8, "far": 1.8},
-    }
-    folder.save(tmp_path / "outputs" / "demo" / "model", model.state_dict(), config, model.prior)
+    about = entry() | {"background": 1.0}
+    model = build_system(about["class_path"], about["init_args"])
+    folder.save(tmp_path / "outputs" / "demo" / "model", model.state_dict(), about, model.prior)
     y, x = np.mgrid[:48, :48] - 23.5
     disc = np.where((x**2 + y**2 < 400)[..., None], [200, 30, 30, 255], [0, 0, 0, 0]).astype(np.uint8)
     Image.fromarray(disc).save(tmp_path / "car.png")

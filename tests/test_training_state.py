@@ -2,11 +2,11 @@
 
 import copy
 
-import lightning.pytorch as pl
 import pytest
 import torch
 
 from scenes import set_at
+from training import state_of_training
 from vcgen.errors import UserError
 from vcgen.training.callbacks.training_state import check_state
 
@@ -14,30 +14,8 @@ from vcgen.training.callbacks.training_state import check_state
 @pytest.fixture(scope="module")
 def written() -> dict:
     """As Lightning and the callbacks write it, of a module with two weights after one step."""
-    module = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(module.parameters(), 1e-3)
-    module(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
-    return {
-        "state_dict": module.state_dict(),
-        "global_step": 1,
-        "epoch": 0,
-        "loops": {"fit_loop": trainer.fit_loop.state_dict()},
-        "optimizer_states": [optimizer.state_dict()],
-        "lr_schedulers": [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0).state_dict()],
-        "callbacks": {
-            "EMA": {"weights": {name: p.detach().clone() for name, p in module.named_parameters()}, "updates": 1},
-            "Checkpoints": {
-                "monitor": "val/psnr",
-                "mode": "max",
-                "current_score": 20.5,
-                "best": {1: 20.5},
-                "unvalidated": False,
-            },
-            "Another": {"anything": object},
-        },
-    }
+    content = state_of_training(torch.nn.Linear(3, 2))
+    return content | {"callbacks": content["callbacks"] | {"Another": {"anything": object}}}
 
 
 def test_what_training_wrote_is_gone_on_from(written):

@@ -149,6 +149,26 @@ def load(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
+def state_of_training(module: torch.nn.Module) -> dict[str, Any]:
+    """What Lightning and the callbacks put into the checkpoint of a module after one step, by gradients of 1."""
+    optimizer = torch.optim.AdamW(module.parameters(), 1e-3)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    best = {"monitor": "val/psnr", "mode": "max", "current_score": 20.5, "best": {1: 20.5}, "unvalidated": False}
+    averages = {name: p.detach().clone() for name, p in module.named_parameters()}
+    return {
+        "state_dict": dict(module.state_dict()),
+        "global_step": 1,
+        "epoch": 0,
+        "loops": {"fit_loop": trainer.fit_loop.state_dict()},
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0).state_dict()],
+        "callbacks": {"EMA": {"weights": averages, "updates": 1}, "Checkpoints": best},
+    }
+
+
 def last_checkpoint(folder: Path) -> dict[str, Any]:
     """The last checkpoint of a run's folder."""
     return load(folder / "checkpoints" / "last.ckpt")
