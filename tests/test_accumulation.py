@@ -12,18 +12,13 @@ import torch
 import yaml
 
 from ranks import vcgen_ranks
-from training import CONFIG, Witness, assert_same_end, load, vcgen
+from training import CONFIG, PRIOR, Witness, assert_same_end, load, vcgen
 from vcgen.diffusion.base import Condition
 from vcgen.diffusion.prior import ViewPrior
 from vcgen.rays import Rays
 from vcgen.rendering import ray_batches as rays
 from vcgen.systems.base import System
 from vcgen.systems.nerfdiff import NerfDiff
-
-PRIOR = {
-    "class_path": "vcgen.diffusion.prior.ViewPrior",
-    "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4},
-}
 
 
 @pytest.fixture

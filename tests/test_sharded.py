@@ -9,17 +9,13 @@ import yaml
 from torch.distributed.tensor import DTensor
 
 from ranks import vcgen_ranks
-from training import CONFIG, equal, last_checkpoint, load
+from training import CONFIG, PRIOR, equal, last_checkpoint, load
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.export import main as export
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.optim.optimizer import clip_gradients, total_norm
 
-PRIOR = {
-    "class_path": "vcgen.diffusion.prior.ViewPrior",
-    "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4},
-}
 SHARDED = dict(trainer__strategy="sharded", trainer__callbacks__plus="test_sharded.Parts")
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from ranks import vcgen_ranks
-from training import CONFIG, load
+from training import CONFIG, PRIOR, load
 from vcgen.checkpoints import model_folder
 from vcgen.checkpoints.build import build_system
 from vcgen.data.datamodules.stream import FixedScenes
@@ -19,10 +19,6 @@ from vcgen.data.shards.files import read_index
 from vcgen.systems.base import Mean
 
 ROOT = Path(__file__).parents[1]
-PRIOR = {
-    "class_path": "vcgen.diffusion.prior.ViewPrior",
-    "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4},
-}
 
 
 @pytest.fixture

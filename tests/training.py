@@ -52,6 +52,11 @@ model:
     prior: null
 samples: {scenes: 2, turntable: 0}
 """
+#: For ``model.prior`` of that configuration, which has none.
+PRIOR = {
+    "class_path": "vcgen.diffusion.prior.ViewPrior",
+    "init_args": {"channels": [16, 32], "attention": [False, True], "patch": 4},
+}
 
 
 class Witness(pl.Callback):
