@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
 from training import CONFIG, FIT, Witness, last_checkpoint, load, vcgen
@@ -35,6 +36,26 @@ def test_the_clock_ends_a_run_with_a_checkpoint_of_the_last_step(config, tmp_pat
     assert vcgen("fit", config, tmp_path / "run", trainer__callbacks__plus="training.Witness", **options) == 0
     checkpoint = last_checkpoint(tmp_path / "run")
     assert checkpoint["global_step"] == len(Witness.seen) > 0
+
+
+class Ending(Callback):
+    """Asks to end after every step; sends this process SIGTERM in a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        trainer.should_stop = True
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_training_that_ends_after_its_least_steps_hears_signals_until_then(config, tmp_path):
+    options = dict(trainer__max_steps=6, trainer__min_steps=4, trainer__val_check_interval=100, ckpt_path="last")
+    ending = dict(trainer__callbacks__plus="test_stopping.Ending", trainer__callbacks__step=2)
+    for step, status in ((2, 128 + signal.SIGTERM), (4, 0)):
+        assert vcgen("fit", config, tmp_path / "run", **options, **ending) == status
+        assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == step
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> None:

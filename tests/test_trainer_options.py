@@ -59,6 +59,7 @@ DEFAULTS = {
             dict(max_epochs=3),
             "trainer.max_epochs counts nothing: the data has no end; give trainer.max_steps or max_time, or",
         ),
+        (dict(min_epochs=1), "trainer.min_epochs counts nothing: the data has no end"),
         (dict(fast_dev_run=-1), "trainer.fast_dev_run"),
         (dict(gradient_clip_val=-1), "trainer.gradient_clip_val must be at least 0; not -1"),
         (dict(gradient_clip_val=float("nan")), "trainer.gradient_clip_val"),

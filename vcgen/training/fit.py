@@ -156,6 +156,7 @@ class VcgenCLI(DiscreetCLI):
         reader and writer; in SLURM, nodes and processes as SLURM has them. Lightning's own requeueing is off: see
         :mod:`vcgen.training.callbacks.requeue`."""
         trainer = self.config_init[self.subcommand].trainer
+        kwargs["min_epochs"] = trainer.min_epochs or 0  # beside min_steps Lightning makes it 1, and no epoch ends here
         if trainer.barebones:
             kwargs |= {
                 "logger": None,

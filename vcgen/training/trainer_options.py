@@ -152,11 +152,10 @@ def check_epochs(options: Mapping[str, Any]) -> None:
         if isinstance(value, float) and value != whole_data:
             raise UserError(f"trainer.{name} must be a whole number of batches: {ENDLESS}; not {value}")
     limited = again or (isinstance(limit, int) and limit) or 0
-    if not limited and (options.get("max_epochs") or -1) > 0 and not options.get("fast_dev_run"):
-        advice = (
-            "give trainer.max_steps or max_time, or with trainer.limit_train_batches the number of batches of an epoch"
-        )
-        raise UserError(f"trainer.max_epochs counts nothing: {ENDLESS}; {advice}")
+    for name in ("max_epochs", "min_epochs"):
+        if not limited and (options.get(name) or -1) > 0 and not options.get("fast_dev_run"):
+            advice = "or with trainer.limit_train_batches the number of batches of an epoch"
+            raise UserError(f"trainer.{name} counts nothing: {ENDLESS}; give trainer.max_steps or max_time, {advice}")
     interval, every = options.get("val_check_interval"), options.get("check_val_every_n_epoch")
     if isinstance(interval, float) and (every is None or (interval != 1 and not limited)):
         raise UserError(f"trainer.val_check_interval must be a whole number of batches: {ENDLESS}; not {interval}")

@@ -77,7 +77,7 @@ class Checkpoints(Checkpoint):
             self.stopping, trainer.should_stop = self.stopping or trainer.should_stop, False
             return
         trainer.should_stop = trainer.should_stop or self.stopping
-        if trainer.should_stop or self._is_due(trainer):
+        if is_stopping(trainer) or self._is_due(trainer):
             self.write_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -191,6 +191,13 @@ def is_last_step(trainer: pl.Trainer) -> bool:
     """Whether the run ends with this batch, by its number of steps or of epochs."""
     last_epoch = trainer.max_epochs > 0 and trainer.current_epoch + 1 >= trainer.max_epochs
     return trainer.global_step == trainer.max_steps or (last_epoch and trainer.is_last_batch)
+
+
+def is_stopping(trainer: pl.Trainer) -> bool:
+    """Whether the run ends with this batch, because something asked for it: not before its least steps and epochs."""
+    epochs = trainer.current_epoch + trainer.is_last_batch
+    enough = epochs >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+    return trainer.should_stop and enough
 
 
 def never_due(trainer: pl.Trainer) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vcgen.training.callbacks.checkpoints import Checkpoints, is_last_step
+from vcgen.training.callbacks.checkpoints import Checkpoints, is_last_step, is_stopping
 from vcgen.training.stopping import Stopped, StopSignals
 
 
@@ -33,7 +33,7 @@ class Requeue(pl.Callback):
         """Not between two accumulated batches, whose gradients no checkpoint holds. After the last step there is
         nothing to stop.
         """
-        finished = trainer.should_stop or is_last_step(trainer)
+        finished = is_stopping(trainer) or is_last_step(trainer)
         if trainer.global_step == self.step or finished or trainer.fast_dev_run:
             return
         self.step = trainer.global_step
