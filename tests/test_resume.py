@@ -117,6 +117,17 @@ def test_a_learning_rate_that_was_changed_holds_when_the_run_goes_on(config, tmp
     assert {group["weight_decay"] for group in groups} == {0.1}
 
 
+def test_a_run_that_was_killed_at_its_end_comes_to_it_when_it_goes_on(config, tmp_path):
+    """Where a system writes what it has become."""
+    options = dict(trainer__callbacks__plus="training.Ranks", trainer__callbacks__folder=tmp_path, trainer__max_steps=2)
+    assert vcgen("fit", config, tmp_path / "run", **options) == 0
+    written, state = load(tmp_path / "rank0.pt"), load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (tmp_path / "rank0.pt").unlink()
+    assert vcgen("fit", config, tmp_path / "run", **options, ckpt_path="last") == 0
+    assert equal(load(tmp_path / "rank0.pt")["weights"], written["weights"])
+    assert equal(load(tmp_path / "run" / "checkpoints" / "last.ckpt"), state)
+
+
 def test_ckpt_path_last_starts_afresh_when_there_is_none(config, tmp_path):
     assert vcgen("fit", config, tmp_path / "run", ckpt_path="last", trainer__max_steps=1) == 0
     assert last_checkpoint(tmp_path / "run")["global_step"] == 1

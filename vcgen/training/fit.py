@@ -48,7 +48,7 @@ from vcgen.training.callbacks.skipped import Skipped
 from vcgen.training.callbacks.speed import Speed
 from vcgen.training.callbacks.together import Together
 from vcgen.training.environment import DiscreetCLI, refuse_unstorable
-from vcgen.training.lightning_private import leave_signals_alone, set_patience, started_by, validate_together
+from vcgen.training.lightning_private import end_again, leave_signals_alone, set_patience, started_by, validate_together
 from vcgen.training.loggers import put_into, unwanted_callbacks
 from vcgen.training.parsing import import_beside, mend
 from vcgen.training.ranges import check_pair, check_value
@@ -178,6 +178,7 @@ class VcgenCLI(DiscreetCLI):
         trainer = super().instantiate_trainer(**kwargs)
         leave_signals_alone(trainer)
         validate_together(trainer)
+        end_again(trainer)
         self.signals.started = lambda: started_by(trainer)
         set_patience(trainer, PATIENCE)
         return trainer

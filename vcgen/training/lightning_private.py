@@ -62,6 +62,23 @@ def validate_together(trainer: pl.Trainer) -> None:
         loop._should_check_val_fx = lambda fetcher: trainer.strategy.reduce_boolean_decision(due(fetcher), all=False)
 
 
+def end_again(trainer: pl.Trainer) -> None:
+    """A run that goes on after its last step comes to its end once more, which Lightning leaves out: the process may
+    have been killed while it wrote, in ``on_train_end``, what the run has come to."""
+    loop, run = trainer.fit_loop, trainer.fit_loop.run
+
+    def run_or_end() -> None:
+        loop.setup_data()
+        if loop.max_batches and loop.done:
+            loop.reset()
+            loop.on_run_start()
+            loop.on_run_end()
+        else:
+            run()
+
+    loop.run = run_or_end
+
+
 def started_by(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
     """The processes of the other ranks that this one has started."""
     return getattr(trainer.strategy.launcher, "procs", [])
