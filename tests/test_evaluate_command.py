@@ -51,7 +51,7 @@ def test_command_scores_a_model_folder_with_baselines(shards, tmp_path, monkeypa
     monkeypatch.setenv("VCGEN_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     missing = "--metrics", "fid_inception", "--offline", "true"
-    command.main([*arguments, "--lpips", "none", "--device", "cpu", "--baselines", *missing])
+    command.main([*arguments, "--lpips", "none", "--device", "cpu", "--views-per-call", "3", "--baselines", *missing])
     results, said = load_results(tmp_path / "out"), capsys.readouterr()
     assert set(results.baselines) == {"copy the input view", "mean training image"}
     assert "13.98" in said.out and list(results.missing) == ["fid_inception"]

@@ -38,14 +38,9 @@ PACK = ["data", "pack", "srn", "x", "y"]
             [*EVALUATE, "--lpips", "vgg", "foo"],
             "--lpips must be one of vgg, squeeze, alex, none, not foo; see `vcgen evaluate --help`",
         ),
-        (
-            [*EVALUATE, "--views-per-call", "0"],
-            "--views-per-call must be a whole number of 1 or more, not 0; see `vcgen evaluate --help`",
-        ),
-        (
-            [*EVALUATE, "--together", "x"],
-            "--together must be a whole number of 1 or more, not x; see `vcgen evaluate --help`",
-        ),
+        ([*EVALUATE, "--views-per-call", "0"], "--views-per-call must be at least 1, not 0"),
+        ([*EVALUATE, "--together", "0"], "--together must be at least 1, not 0"),
+        ([*EVALUATE, "--together", "x"], "--together must be a whole number, not x; see `vcgen evaluate --help`"),
         ([*EVALUATE, "--lpips"], "--lpips needs a value; see `vcgen evaluate --help`"),
         ([*EVALUATE, "--train", "t"], "--train is for the mean training image of --baselines: give that, too"),
         ([*EVALUATE, "--out", ""], "--out is empty: give a value; see `vcgen evaluate --help`"),

@@ -7,8 +7,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse.typing import PositiveInt
-
 from vcgen.cli import usage
 from vcgen.errors import UserError
 from vcgen.terminal import say, unstyled
@@ -59,7 +57,7 @@ def evaluate(
     lpips: list[Literal["vgg", "squeeze", "alex", "none"]] = ["vgg"],
     offline: bool = False,
     device: str = "auto",
-    views_per_call: PositiveInt = 8,
+    views_per_call: int = 8,
     shard: str = "0/1",
     merge: bool = False,
     overwrite: bool = False,
@@ -67,7 +65,7 @@ def evaluate(
     train: str | None = None,
     compare: list[str] | None = None,
     distill: str | None = None,
-    together: PositiveInt = 1,
+    together: int = 1,
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
     plugins: list[str] | None = None,
@@ -110,6 +108,7 @@ def evaluate(
     from vcgen.metrics.named import by_name
 
     check_sharing(share := parse_shard(shard), merge, overwrite, baselines)
+    usage.within("--views-per-call", views_per_call, 1)
     check_companions(together, distill, seed, train, baselines)
     networks, device = tuple(network for network in lpips if network != "none"), usage.choose_device(device)
     settings = Settings(networks, offline, device, views_per_call, share, overwrite, merge, on_error, *by_name(metrics))
@@ -213,6 +212,7 @@ def check_sharing(shard: tuple[int, int], merge: bool, overwrite: bool, baseline
 
 def check_companions(together: int, distill: str | None, seed: int, train: str | None, baselines: bool) -> None:
     """Refuse an option without the one that it is for, and a seed that is none."""
+    usage.within("--together", together, 1)
     if together > 1 and not distill:
         raise UserError("--together says how many objects are distilled at the same time: give --distill, too")
     if train and not baselines:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from jsonargparse.typing import PositiveInt
 from msgspec import Meta
 
 from vcgen.cli import usage
@@ -29,8 +28,8 @@ def evaluate_text(
     out: str,
     prompts: str | None = None,
     prior: str | None = None,
-    views: PositiveInt = 8,
-    size: PositiveInt = 64,
+    views: int = 8,
+    size: int = 64,
     seed: int = 0,
     device: str = "auto",
     plugins: list[str] | None = None,
@@ -57,6 +56,7 @@ def evaluate_text(
     from vcgen.diffusion.text_prior import TextPrior
     from vcgen.evaluation.retrieval import as_read, scores_of, summary, table
 
+    usage.within("--views", views, 1)
     usage.within("--size", size, 8, 2048)
     usage.within("--seed", seed, 0, usage.LARGEST_SEED)
     device = usage.choose_device(device)

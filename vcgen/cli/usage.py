@@ -147,7 +147,6 @@ def wanted(reason: str) -> str:
         for kind in re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", reason, re.MULTILINE)
         if "NoneType" not in kind
     ]
-    kinds += ["a whole number of 1 or more"] if "PositiveInt" in reason else []
     got = re.search(r"(?:Got|Given) value: (.*)$|: (.+) does not conform|base 10: '(.+)'$", reason, re.MULTILINE)
     if not kinds:
         return " ".join(reason.split())
