@@ -99,6 +99,16 @@ def test_an_object_that_leaves_the_fields_sphere_is_closed_there():
     assert mesh.is_watertight and mesh.volume == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.03)
 
 
+def test_a_threshold_does_not_bring_out_what_lies_outside_of_the_fields_sphere():
+    """In the corners of the cube a field is never rendered, and may be as dense as it likes."""
+    two = Balls(torch.tensor([[0.0, 0, 0], [0.45, 0.45, 0.45]]), torch.tensor([0.15, 0.2]))
+    alone = extract_mesh(Balls(torch.zeros(1, 3), torch.tensor([0.15])), 48, threshold=30.0).mesh
+    mesh = extract_mesh(two, 48, threshold=30.0).mesh
+    np.testing.assert_allclose(mesh.bounds, alone.bounds, atol=1e-6)
+    with pytest.raises(UserError, match="no surface at density 30: the density on the grid lies between"):
+        extract_mesh(Balls(torch.full((1, 3), 0.45), torch.tensor([0.15])), 48, threshold=30.0)
+
+
 def test_a_field_without_bounds_needs_a_radius():
     endless = ball(bound=math.inf)
     assert extract_mesh(endless, RESOLUTION, radius=0.5).mesh.volume == pytest.approx(

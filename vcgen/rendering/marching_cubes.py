@@ -33,8 +33,8 @@ class Surface:
     """A mesh and how it was found.
 
     mesh: world coordinates, normals outward, uint8 sRGB vertex colors. threshold: the density (per world unit) of the
-    surface where one was asked for, else None. density_range: lowest and highest density on the grid. spacing: of the
-    grid, world units.
+    surface where one was asked for, else None. density_range: lowest and highest density on the grid, in the field's
+    sphere. spacing: of the grid, world units.
     """
 
     mesh: "trimesh.Trimesh"
@@ -67,14 +67,14 @@ def extract_mesh(
         raise UserError(f"the density threshold must be positive, not {threshold}")
     radius = float(field.radius[0]) if radius is None else radius
     density = density_grid(field, resolution, radius, chunk)
-    density_range = float(density.min()), float(density.max())
+    inside = _sphere(resolution, float(field.radius[0]) / radius)
+    density_range = float(density[inside].min()), float(density[inside].max())
     _refuse_empty(density_range, radius, threshold)
-    spacing = 2 * radius / (resolution - 1)
+    density, spacing = np.where(inside, density, 0), 2 * radius / (resolution - 1)  # no camera sees what is outside
     if threshold is None:
-        inside = density * _sphere(resolution, float(field.radius[0]) / radius)
         # Of a hard surface all that counts is on which side a sample lies; how far beyond the level must not pull the
         # surface.
-        values, level = solidity(inside, spacing).clip(max=2), 1.0
+        values, level = solidity(density, spacing).clip(max=2), 1.0
         if values.max() <= level:
             raise _transparent(density_range)
     else:
