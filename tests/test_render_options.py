@@ -74,6 +74,26 @@ def test_a_turntables_frames_are_not_kept_as_numbers(tmp_path, model, photo, mon
     assert len(images) == 10 and max(alive) <= 2
 
 
+def test_views_of_an_earlier_run_are_replaced_and_no_file_that_is_read(tmp_path, model, photo):
+    out = tmp_path / "out"
+    for views in ("3", "2"):
+        main(["--model", str(model), "--image", str(photo), "--out", str(out), "--views", views, *QUICK])
+    names = {"000_azimuth_000.png", "001_azimuth_180.png"}
+    for kind in ("views", "depth", "depth_color"):
+        assert {path.name for path in (out / kind).glob("*.png")} == names
+
+    views = out / "views"
+    red_box(views / "mine.png")
+    posed = ["--cameras", str(views / "cameras.json")]
+    for image, more in ((out / "input.png", []), (views / "001_azimuth_180.png", posed), (photo, posed)):
+        before = image.read_bytes()
+        with pytest.raises(UserError, match=r"(png|json): is read, and the results would replace it"):
+            main(["--model", str(model), "--image", str(image), *more, "--out", f"{out}/", *QUICK])
+        assert image.read_bytes() == before
+    main(["--model", str(model), "--image", str(views / "mine.png"), "--out", str(out), "--views", "1", *QUICK])
+    assert {path.name for path in views.glob("*.png")} == {"000_azimuth_000.png", "mine.png"}
+
+
 def test_a_folder_stands_for_its_image_and_images_of_one_name_are_refused(tmp_path, model, photo):
     (tmp_path / "folder").mkdir()
     red_box(tmp_path / "folder" / "box.png")

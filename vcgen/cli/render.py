@@ -229,6 +229,7 @@ def _render_all(
 
 def _targets(images: list[str], out: Path, cameras: str | None) -> list[tuple[Path, Path]]:
     """Every path, and the folder to write to."""
+    from vcgen.cli.render_outputs import keep_inputs
     from vcgen.data.images.reading import image_in
 
     paths = [image_in(name) for name in images]
@@ -241,7 +242,9 @@ def _targets(images: list[str], out: Path, cameras: str | None) -> list[tuple[Pa
         )
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out takes a folder")
-    return [(path, out if cameras or len(paths) == 1 else out / path.stem) for path in paths]
+    targets = [(path, out if cameras or len(paths) == 1 else out / path.stem) for path in paths]
+    keep_inputs([*paths, *([Path(cameras)] if cameras else [])], [target for _, target in targets])
+    return targets
 
 
 def _read(

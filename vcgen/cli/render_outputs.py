@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -58,6 +59,14 @@ class OutputOptions:
 #: An image of whose contrast the field misses more is unlike those that the shipped model learned from, of which it
 #: misses less (benchmarks/far_images.py).
 FAR = 0.055
+
+
+#: Files in the folder of an object, beside those of views.
+FILES = ("input.png", "contact_sheet.png", "turntable.gif", "turntable.mp4", "render.json", "mesh.png")
+#: The folders of views in it.
+KINDS = ("views", "depth", "depth_color")
+#: Of a file that a run writes there.
+VIEW = re.compile(r"\d{3,}_azimuth_\d{3}\.png|cameras\.json")
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,18 @@ def render_image(
     )
 
 
+def keep_inputs(inputs: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Raise UserError for a file that is read where one of the results, in the folders ``targets``, would replace
+    it.
+    """
+    folders = {target.resolve() for target in targets}
+    for path in inputs:
+        name, folder = path.name, path.resolve().parent
+        view = folder.name in KINDS and folder.parent in folders and VIEW.fullmatch(name)
+        if view or (folder in folders and name in FILES):
+            raise UserError(f"{path}: is read, and the results would replace it; choose another --out")
+
+
 def missed(system: "FieldModel | Distilled", field: Scene, context: Views, background: float) -> float:
     """The part of the input images' contrast that their field does not show from the inputs' own sides: mean squared
     difference of the two, over that of images and background. context: (1, n) views."""
@@ -161,11 +182,15 @@ def _write_views(
     colored = depth_image(depth, input_camera.near, input_camera.far, alpha)
     stored = np.where(alpha >= 0.5, np.clip(np.round(depth / _depth_unit(input_camera)), 1, 65535), 0).astype(np.uint16)
     shown = straight_rgba(views, options.background) if options.transparent else images
-    for index, name in enumerate(_names(options.azimuths)):
+    names = _names(options.azimuths)
+    for path in (path for kind in KINDS for path in (target / kind).glob("*.png")):
+        if VIEW.fullmatch(path.name) and path.name not in names:
+            path.unlink()  # of an earlier run
+    for index, name in enumerate(names):
         write_png(target / "views" / name, shown[index])
         write_png(target / "depth" / name, stored[index])
         write_png(target / "depth_color" / name, colored[index])
-    stated = {"c2w": cameras.c2w.tolist(), "K": cameras.K.tolist(), "views": _names(options.azimuths)}
+    stated = {"c2w": cameras.c2w.tolist(), "K": cameras.K.tolist(), "views": names}
     bounds = {"t_near": input_camera.near, "t_far": input_camera.far}
     write_bytes(target / "views" / "cameras.json", (json.dumps(stated | bounds) + "\n").encode())
     columns, clear = min(8, len(images)), ", with straight alpha" if options.transparent else ""
