@@ -268,6 +268,7 @@ def test_the_command_line_tells_in_one_line(tmp_path, photo, capsys):
         (["--image", "a b.png", "c.png", "--views", "3"], ['--image=["a b.png", "c.png"]', "--views=3"]),
         (["--azimuths", "-30", "5"], ['--azimuths=["-30", "5"]']),
         (["--image=[a.png,b.png]", "--image=a.png"], ["--image=[a.png,b.png]", '--image+=["a.png"]']),
+        (["--image", "[1].png"], ['--image=["[1].png"]']),
         (["--as-is", "a.png"], ["--as_is=true", "a.png"]),
         (["--distill", "--views", "3"], ["--distill=default", "--views=3"]),
         (

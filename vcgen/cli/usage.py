@@ -105,7 +105,7 @@ def plain_words(
             values.append(arguments[position])
             position += 1
         if name in lists and values:
-            whole = len(values) == 1 and values[0].startswith("[")
+            whole = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
             again = "+" if any(word.startswith(f"{name}=") for word in words) else ""
             words.append(f"{name}{again}={values[0] if whole else json.dumps(values)}")
         elif name in switches and not equals and values[:1] not in (["true"], ["false"]):
