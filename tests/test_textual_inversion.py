@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from small_personalization import example, system
 from text_folder import tiny_prior
 from vcgen.diffusion.schedule import training_target
 from vcgen.diffusion.text_prior import TextPrior
@@ -63,3 +64,25 @@ def test_the_nearest_word_is_that_of_the_least_loss():
     assert torch.equal(
         method.vectors[0], prior.text_encoder.get_input_embeddings().known.weight[prior.tokenizer("fish").input_ids[1]]
     )
+
+
+def test_each_of_several_photos_is_judged_at_low_and_at_high_noise():
+    """Were each photo to have noise levels of its own, a word could fit one alone, and only where that is easy."""
+    prior, seen = gaussian_prior(torch.zeros(4, 8, 8)), []
+
+    def loss(latents, *rest, **options):
+        errors, timesteps = TextPrior.loss(prior, latents, *rest, **options)
+        seen.append((latents, timesteps))
+        return errors, timesteps
+
+    prior.loss = loss
+    nearest_word(prior, torch.stack([IMAGES[0], 1 - IMAGES[0]]), ["car"])
+    made = system(prior, TextualInversion(initial="car"))
+    made.log = lambda *_, **__: None
+    made.validation_step(example(count=2), 1)  # alike, but each is encoded by a draw of its own
+    for latents, timesteps in seen:
+        kinds = latents.flatten(1).unique(dim=0)
+        assert len(kinds) == 2
+        for kind in kinds:
+            of_one = timesteps[(latents.flatten(1) == kind).all(1)]
+            assert len(of_one) == len(timesteps) / 2 and of_one.min() < 130 and of_one.max() > 870

@@ -130,7 +130,7 @@ def nearest_word(prior: TextPrior, images: Tensor, words: Sequence[str]) -> int:
 
     Stands in for RealFusion's search where there is no CLIP model: its image encoder is not part of a text prior. The
     loss is the network's squared error with the same noise for all words, at LEVELS noise levels an image."""
-    latents = prior.encode(to_signed(images)).repeat_interleave(LEVELS, 0)
+    latents = prior.encode(to_signed(images)).repeat(LEVELS, 1, 1, 1)  # in turn: each at levels from low to high
     losses = []
     for word in words:
         text = prior.embed([f"a photo of a {word}"]).expand(len(latents), -1, -1)

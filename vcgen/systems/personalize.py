@@ -228,7 +228,7 @@ class Personalize(System):
         generator = torch.Generator(self.device).manual_seed(0)
         views = example.context
         images = photos(views, PLAIN, range(views.images.shape[1]), self.prior.size, generator)
-        latents = latents_of(self.prior, images, generator).repeat_interleave(LEVELS, 0)
+        latents = latents_of(self.prior, images, generator).repeat(LEVELS, 1, 1, 1)  # each photo at all levels
         text = self.embed([self.templates[0].format(self.method.phrase)]).expand(len(latents), -1, -1)
         self.val_denoising.update(self.prior.loss(latents, text, generator, min_snr=None)[0], example.weight)
         self.log("val/denoising", self.val_denoising, prog_bar=True)
