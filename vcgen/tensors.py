@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vcgen.errors import UserError
 from vcgen.io import open_regular
-from vcgen.terminal import one_line, printable
+from vcgen.terminal import first_few, one_line, printable
 
 #: The entry of a file's metadata that holds the checksum.
 CHECKSUM = "vcgen_sha256"
@@ -185,4 +185,4 @@ def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str
 
 def first_names(names: list[str], count: int = 3) -> str:
     """The first few of a list of names, as messages show them."""
-    return ", ".join(printable(name)[:100] for name in names[:count]) + (", ..." if len(names) > count else "")
+    return first_few([printable(name)[:100] for name in names], count)

@@ -3,6 +3,7 @@ for markup.
 """
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vcgen.redaction import hide
@@ -32,6 +33,11 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 scene", "2 scenes"."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def first_few(names: Sequence[str], count: int) -> str:
+    """The first ``count`` names, with commas; three dots stand for the others."""
+    return ", ".join(names[:count]) + ", ..." * (len(names) > count)
 
 
 def say(*lines: str) -> None:

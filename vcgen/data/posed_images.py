@@ -13,7 +13,7 @@ from vcgen.data.images.photo import prepare
 from vcgen.data.images.reading import read_header
 from vcgen.data.input_camera import SAME_DISTANCE, InputCamera
 from vcgen.errors import UserError
-from vcgen.terminal import complain
+from vcgen.terminal import complain, first_few
 from vcgen.types import Views
 
 
@@ -55,7 +55,7 @@ def _number(image: Path, stated: StatedCameras, cameras: Path) -> int:
         raise UserError(f'{cameras}: does not say which image each camera is of; add their names, as "views"')
     found = [n for n, name in enumerate(stated.names) if PurePosixPath(name).name in (image.name, image.stem)]
     if len(found) != 1:
-        listed = ", ".join(stated.names[:3]) + ", ..." * (len(stated.names) > 3)
+        listed = first_few(stated.names, 3)
         raise UserError(f"{cameras}: {len(found) or 'no'} views are called {image.name}, there are {listed}; rename it")
     return found[0]
 

@@ -13,6 +13,7 @@ from vcgen.errors import UserError
 from vcgen.evaluation.records import ObjectScore, RecordFolder
 from vcgen.folders import create_folder
 from vcgen.io import read_json, write_bytes
+from vcgen.terminal import first_few
 
 #: In the results' folder: into how many shards the objects were split.
 FILE = "shards.json"
@@ -53,7 +54,7 @@ def merged(out: Path, records: RecordFolder, keys: list[str], dealt: list[str]) 
     scores = [records.read(key) for key in keys]
     missing = [dealt.index(key) for key, score in zip(keys, scores, strict=True) if score is None]
     if missing:
-        shown = ", ".join(dealt[position] for position in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        shown = first_few([dealt[position] for position in missing], 3)
         found = f"{out}: {len(missing)} of {len(keys)} objects are not scored yet ({shown})"
         raise UserError(f"{found}; run {remedy(out, missing)}, then --merge")
     return [score for score in scores if score is not None]

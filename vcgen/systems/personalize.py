@@ -243,7 +243,7 @@ class Personalize(System):
             drawn = self.prior.sample(
                 prompts, torch.Generator(self.device).manual_seed(0), wanted.steps, wanted.guidance_scale
             )
-        return contact_sheet(np.stack([to_uint8(image) for image in drawn]), len(wanted.views))
+        return contact_sheet(to_uint8(drawn), len(wanted.views))
 
     def on_train_end(self) -> None:
         """Write what was learned, with averaged weights where there are any, and ``views.png``."""

@@ -5,7 +5,6 @@ text encoder.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -187,7 +186,7 @@ class TextToImage(System):
             )
         for name, shown in sheets.items():
             columns = min(8, len(images)) if name == "reconstructions" else min(6, len(shown))
-            sheet = contact_sheet(np.stack([to_uint8(image) for image in shown]), columns)
+            sheet = contact_sheet(to_uint8(shown), columns)
             show_image(self.trainer, f"val/{name}", sheet)
 
     def on_train_end(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vcgen.data.images.reading import SUFFIXES
 from vcgen.errors import UserError
-from vcgen.terminal import printable
+from vcgen.terminal import first_few, printable
 
 #: What systems and archives leave in folders, beside hidden files such as .DS_Store and macOS's ._NAME.
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -77,7 +77,7 @@ def find_images(names: list[str], folder: Path, where: str, advice: str = "") ->
     files = ImageFiles(folder)
     found = [files.find(name) for name in names]
     if missing := [name or "(no file_path)" for name, image in zip(names, found, strict=True) if image is None]:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        listed = first_few(missing, 5)
         if all(map(ABSOLUTE.match, missing)):
             advice = "; the names are another computer's: make them relative to the file"
         raise UserError(

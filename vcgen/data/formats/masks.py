@@ -10,6 +10,7 @@ from vcgen.data.formats.files import ImageFiles
 from vcgen.data.images.arrays import load_image
 from vcgen.data.images.reading import read_mask, two_coverages
 from vcgen.errors import UserError
+from vcgen.terminal import first_few
 
 
 def find_masks(path: Path, frames: list[dict[str, Any]]) -> list[Path | None]:
@@ -35,7 +36,7 @@ def find_masks_in(folder: Path, names: Sequence[str]) -> list[Path]:
     files = ImageFiles(folder)
     found = [files.find(f"{name}.png") or files.find(Path(name).with_suffix("").as_posix()) for name in names]
     if missing := [name for name, mask in zip(names, found, strict=True) if mask is None]:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        listed = first_few(missing, 5)
         raise UserError(f"{folder}: {len(missing)} of {len(names)} images have no mask: {listed}; give all or none")
     return [mask for mask in found if mask]
 

@@ -17,7 +17,7 @@ from vcgen.archives import damaged_part, foreign_name
 from vcgen.data.images.reading import MAX_BYTES
 from vcgen.errors import UserError
 from vcgen.io import read_json
-from vcgen.terminal import one_line
+from vcgen.terminal import first_few, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ def chunks_of(folder: Path) -> dict[str, Path]:
         raise UserError(one_line(f"{folder / INDEX}: {strange[0]!r} is no name of a chunk beside it, as 000000.torch"))
     names = dict.fromkeys(index.values())
     if missing := [name for name in names if not (folder / name).is_file()]:
-        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        listed = first_few(missing, 5)
         raise UserError(
             f"{folder}: {len(missing)} of {len(names)} chunks that {INDEX} names are missing: {listed}; get them, or"
             " take their clips out of it"

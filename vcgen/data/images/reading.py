@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vcgen.errors import UserError
 from vcgen.io import open_regular
-from vcgen.terminal import one_line
+from vcgen.terminal import first_few, one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +67,7 @@ def image_in(path: Path | str) -> Path:
     found = [name for name in there if name.lower().endswith(SUFFIXES)]
     if len(found) == 1:
         return path / found[0]
-    listed = ", ".join((found or there)[:5]) + (", ..." if len(found or there) > 5 else "") or "nothing"
+    listed = first_few(found or there, 5) or "nothing"
     raise UserError(one_line(f"{path} is a folder with {len(found)} images ({listed})", "name the image"))
 
 

@@ -5,7 +5,6 @@ prior.
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -127,7 +126,7 @@ class Distill(FieldSystem):
         """The first virtual views: renderings above the targets they are pulled towards."""
         with torch.no_grad():
             pairs = [x[:8] / 2 + 0.5 for x in (self.state.renderings(), self.state.targets)]
-        sheet = contact_sheet(np.stack([to_uint8(image) for images in pairs for image in images]), len(pairs[0]))
+        sheet = contact_sheet(to_uint8(torch.cat(pairs)), len(pairs[0]))
         show_image(self.trainer, "virtual/renderings_above_targets", sheet)
 
 

@@ -109,5 +109,4 @@ def turntable_frames(module: FieldSystem, field: Scene, batch: Example, count: i
         float(camera.near),
         float(camera.far),
     )
-    images = module.render(field, cameras.reshape(1, count), batch.target.size).rgb[0]
-    return np.stack([to_uint8(image) for image in images])
+    return to_uint8(module.render(field, cameras.reshape(1, count), batch.target.size).rgb[0])
