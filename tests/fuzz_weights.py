@@ -30,7 +30,8 @@ from vcgen.cli.export import export_checkpoint
 from vcgen.data.datamodules.sampler import resume_position
 from vcgen.data.input_camera import InputCamera
 from vcgen.diffusion.text_prior import TextPrior
-from vcgen.metrics.lpips import _fill
+from vcgen.metrics.lpips import stored_name
+from vcgen.metrics.weights import fill
 from vcgen.personalization.base import EMBEDDINGS, NOTE as NOTE_FILE, load_personal
 from vcgen.personalization.lora import LoRA
 from vcgen.systems.distillation.distilled import read_distillation
@@ -261,5 +262,5 @@ def small_network() -> nn.Module:
 def filled(network: nn.Module, folder: Path) -> Any:
     """The weights of a network after a file was read into it."""
     own = copy.deepcopy(network)
-    _fill(own, folder / "w.pth")
+    fill(own, folder / "w.pth", stored_name)
     return dict(own.state_dict())

@@ -64,7 +64,7 @@ def test_public_function_maps_zero_one_to_minus_one_one(squeeze):
 @pytest.mark.integration
 @pytest.mark.parametrize("network", get_args(Network))
 def test_images_too_small_for_a_network_are_refused(network, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_fill", lambda *_: None)  # random weights tell as much
+    monkeypatch.setattr(module, "fill", lambda *_: None)  # random weights tell as much
     (tmp_path / "weights.pth").touch()
     distance, least = PerceptualDistance(network, tmp_path / "weights.pth"), LEAST[network]
     distance(*torch.rand(2, 1, 3, least, 40))

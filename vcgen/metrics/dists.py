@@ -11,9 +11,8 @@ from torch.nn.functional import conv2d
 
 from vcgen.io import file_sha256
 from vcgen.metrics.base import Column, Metric
-from vcgen.metrics.features import fill
 from vcgen.metrics.lpips import SOURCES
-from vcgen.metrics.weights import find
+from vcgen.metrics.weights import fill, find
 
 DISTS = Column(
     "DISTS",

@@ -3,19 +3,15 @@ images in [0, 255], whole numbers.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from vcgen.errors import UserError
 from vcgen.io import file_sha256
 from vcgen.metrics.lpips import load_lpips
-from vcgen.metrics.weights import Source, find, first_line
-from vcgen.tensors import all_finite
-from vcgen.terminal import one_line
+from vcgen.metrics.weights import Source, fill, find
 
 #: The network of the FID paper (Heusel et al. 2017, https://arxiv.org/abs/1706.08500), converted by torch-fidelity.
 INCEPTION = Source(
@@ -100,17 +96,3 @@ def resized(images: Tensor) -> Tensor:
         before, after = images.index_select(dim, low), images.index_select(dim, high)
         images = before + (after - before) * part
     return images
-
-
-def fill(net: nn.Module, path: Path) -> None:
-    """Load a file that has all of a network's weights, and perhaps others. Raises UserError where it has not."""
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        wanted = {key for key in net.state_dict() if not key.endswith("num_batches_tracked")}
-        net.load_state_dict({key: stored[key] for key in wanted}, strict=False)
-        if odd := [key for key in wanted if not all_finite(stored[key])]:
-            raise ValueError(f"{odd[0]} holds NaN or infinity")
-    except Exception as error:  # a file of another kind can fail in any way
-        raise UserError(
-            one_line(f"{path}: not the weights of this network ({first_line(error)})", "replace the file")
-        ) from error

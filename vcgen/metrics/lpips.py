@@ -14,20 +14,16 @@ Accepted file names: torchvision's own (``vgg16-397923af.pth``, ``squeezenet1_1-
 ``features.N...``)."""
 
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vcgen.archives import damaged_part
 from vcgen.errors import UserError
 from vcgen.io import file_sha256
 from vcgen.metrics.base import Column, Metric
-from vcgen.metrics.weights import Source, find, first_line
-from vcgen.tensors import all_finite
-from vcgen.terminal import one_line
+from vcgen.metrics.weights import Source, fill, find
 
 Network = Literal["vgg", "squeeze", "alex"]
 
@@ -69,7 +65,7 @@ class PerceptualDistance(Metric):
             # the package calls it in an old way
             warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
             self.model = lpips.LPIPS(net=network, version="0.1", pnet_rand=True, verbose=False)
-        _fill(self.model.net, path)
+        fill(self.model.net, path, stored_name)
         self.model.to(device)
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
@@ -106,19 +102,6 @@ def load_lpips(network: Network, device: torch.device | str = "cpu", offline: bo
     return PerceptualDistance(network, find_weights(network, offline), device)
 
 
-def _fill(network: torch.nn.Module, path: Path) -> None:
-    """Copy ``features.N.*`` of a weights file into ``sliceK.N.*``; all of the network's tensors must be found, with
-    equal shapes.
-    """
-    try:
-        if zipfile.is_zipfile(path) and (damage := damaged_part(path)):
-            raise ValueError(damage)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        state = {key: stored[f"features.{key.split('.', 1)[1]}"] for key in network.state_dict()}
-        network.load_state_dict(state)
-        if odd := [key for key, value in network.state_dict().items() if not all_finite(value)]:
-            raise ValueError(f"{odd[0]} holds NaN or infinity")
-    except Exception as error:  # a file of another kind can fail in any way
-        raise UserError(
-            one_line(f"{path}: not the weights of this network ({first_line(error)})", "replace the file")
-        ) from error
+def stored_name(name: str) -> str:
+    """What a file calls a weight of the package's networks: ``features.N.weight`` for ``sliceK.N.weight``."""
+    return f"features.{name.split('.', 1)[1]}"

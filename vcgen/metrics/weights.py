@@ -3,14 +3,19 @@ that says so. docs/evaluation.md has the order."""
 
 import os
 import sys
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from vcgen.archives import damaged_part
 from vcgen.errors import UserError
 from vcgen.io import file_sha256
-from vcgen.terminal import printable
+from vcgen.tensors import all_finite
+from vcgen.terminal import one_line, printable
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,24 @@ def find(source: Source, what: str, offline: bool = False) -> Path:
         return _download(source, cache)
     except (OSError, RuntimeError) as error:
         raise UserError(_missing(source, what, f"the download failed ({first_line(error)})")) from error
+
+
+def fill(network: nn.Module, path: Path, stored_as: Callable[[str], str] = str) -> None:
+    """Load a file that has all of a network's weights, and perhaps others. stored_as: a weight's name -> that in the
+    file. Raises UserError where one is missing, of another shape or not finite, and for a damaged file.
+    """
+    try:
+        if zipfile.is_zipfile(path) and (damage := damaged_part(path)):
+            raise ValueError(damage)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        names = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
+        network.load_state_dict({name: stored[stored_as(name)] for name in names}, strict=False)
+        if odd := [name for name in names if not all_finite(stored[stored_as(name)])]:
+            raise ValueError(f"{odd[0]} holds NaN or infinity")
+    except Exception as error:  # a file of another kind can fail in any way
+        raise UserError(
+            one_line(f"{path}: not the weights of this network ({first_line(error)})", "replace the file")
+        ) from error
 
 
 def first_line(error: Exception) -> str:
