@@ -20,16 +20,16 @@ from vcgen.data.formats.scene import (
     SceneFolder,
     Settings,
     find_scenes,
+    folder_key,
     make_record,
     middle_of,
     other_layout,
     require_folder,
-    scene_key,
 )
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import Turn, plan_turns, turned
 from vcgen.data.formats.upright import Up, upright_turn
-from vcgen.data.images.arrays import area_resize, load_image, to_bytes
+from vcgen.data.images.arrays import area_resize, to_bytes
 from vcgen.data.images.distortion import undistort
 from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
@@ -103,9 +103,7 @@ class Colmap(SceneFormat[ColmapScene, ColmapSettings]):
         if not found:
             hint = other_layout(source, "cameras.bin", "images.bin", "cameras.txt", "images.txt")
             raise UserError(f"{source}: no COLMAP model (cameras, images and points3D, .bin or .txt) in here{hint}")
-        if found == [source]:
-            return [_scene(scene_key(source.resolve().name), source, settings)]
-        return [_scene(scene_key("_".join(folder.relative_to(source).parts)), folder, settings) for folder in found]
+        return [_scene(folder_key(folder, source), folder, settings) for folder in found]
 
     def read_scene(self, scene: ColmapScene, settings: ColmapSettings) -> SceneRecord:
         """Convert one scene; raises UserError listing missing images, or saying what of the model is wrong."""
@@ -220,7 +218,7 @@ def _read_view(
     view: View, rotation: np.ndarray, image: Path, mask: Path | None, turn: Turn, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The uint8 image, normalized intrinsics and pose of a view, as they are packed."""
-    pixels = np.rot90(load_image(image) if mask is None else load_masked(image, mask), turn.back)
+    pixels = np.rot90(load_masked(image, mask), turn.back)
     camera, (height, width) = view.camera, pixels.shape[:2]
     if abs(height * camera.size[0] - width * camera.size[1]) > 0.5 * max(camera.size):
         raise UserError(

@@ -41,10 +41,12 @@ def find_masks_in(folder: Path, names: Sequence[str]) -> list[Path]:
     return [mask for mask in found if mask]
 
 
-def load_masked(image: Path, mask: Path) -> np.ndarray:
-    """The upright image (H, W, 4) of an image and its mask. Raises UserError where :func:`read_mask` does, and for an
-    image that has transparency of its own."""
+def load_masked(image: Path, mask: Path | None) -> np.ndarray:
+    """The upright image (H, W, 4) of an image and its mask; the image as it is where there is none. Raises UserError
+    where :func:`read_mask` does, and for an image that has a mask and transparency of its own."""
     pixels = load_image(image)
+    if mask is None:
+        return pixels
     if pixels.shape[2] == 4 and (pixels[..., 3] < 1).any():
         raise two_coverages(image, mask)
     return np.concatenate(

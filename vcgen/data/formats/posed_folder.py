@@ -17,15 +17,15 @@ from vcgen.data.formats.scene import (
     SceneFolder,
     Settings,
     find_scenes,
+    folder_key,
     make_record,
     middle_of,
     other_layout,
     require_folder,
-    scene_key,
 )
 from vcgen.data.formats.splits import held_out
 from vcgen.data.formats.turning import plan_turns, turned
-from vcgen.data.images.arrays import load_image, shrink
+from vcgen.data.images.arrays import shrink
 from vcgen.data.images.reading import SUFFIXES
 from vcgen.data.shards.record import SceneRecord, natural_order
 from vcgen.errors import UserError
@@ -64,9 +64,7 @@ class PosedFolder(SceneFormat[SceneFolder, FolderSettings]):
         folders = find_scenes(source, lambda folder: (folder / CAMERAS).is_file())
         if not any((folder / CAMERAS).is_file() for folder in folders):
             raise UserError(f"{source}: no {CAMERAS} in here{other_layout(source, CAMERAS)}")
-        if folders == [source]:
-            return [SceneFolder(scene_key(source.resolve().name), source)]
-        return [SceneFolder(scene_key("_".join(folder.relative_to(source).parts)), folder) for folder in folders]
+        return [SceneFolder(folder_key(folder, source), folder) for folder in folders]
 
     def read_scene(self, scene: SceneFolder, settings: FolderSettings) -> SceneRecord:
         """Convert one scene; raises UserError saying what of its files is missing or wrong."""
@@ -81,7 +79,7 @@ class PosedFolder(SceneFormat[SceneFolder, FolderSettings]):
         masks = _masks(scene.folder / settings.masks, paths, place) if settings.masks else [None] * len(paths)
         parts = []
         for name, image, mask, turn in zip(chosen, paths, masks, plan_turns(paths, [None] * len(paths)), strict=True):
-            pixels = np.rot90(load_image(image) if mask is None else load_masked(image, mask), turn.back)
+            pixels = np.rot90(load_masked(image, mask), turn.back)
             number = positions[name]
             pixels, K, c2w = turned(pixels, cameras.K[number], cameras.c2w[number], turn.on)
             parts.append((shrink(pixels, settings.size, image), K, c2w))

@@ -147,6 +147,11 @@ def other_layout(source: Path, *own: str, otherwise: str = "give the folder that
     return f"; {otherwise}"
 
 
+def folder_key(folder: Path, source: Path) -> str:
+    """The key of the scene in a folder at or below ``source``: by the names of the folders between, or by its own."""
+    return scene_key("_".join(folder.relative_to(source).parts) or source.resolve().name)
+
+
 def scene_key(name: str) -> str:
     """A folder name as a shard key: other characters than letters, digits, '_' and '-' become '_'."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]

@@ -21,15 +21,15 @@ from vcgen.data.formats.scene import (
     SceneFolder,
     Settings,
     find_scenes,
+    folder_key,
     make_record,
     middle_of,
     other_layout,
     require_folder,
-    scene_key,
 )
 from vcgen.data.formats.splits import choose_frames, remark_on_shared
 from vcgen.data.formats.turning import Turn, plan_turns, turned
-from vcgen.data.images.arrays import area_resize, load_image, to_bytes
+from vcgen.data.images.arrays import area_resize, to_bytes
 from vcgen.data.images.distortion import Distortion, undistort
 from vcgen.data.shards.record import SceneRecord
 from vcgen.errors import UserError
@@ -79,9 +79,7 @@ class Transforms(SceneFormat[SceneFolder, Settings]):
                 else other_layout(source, "transforms*.json")
             )
             raise UserError(f"{source}: no transforms_{settings.split}.json or transforms.json in here{hint}")
-        if found == [source]:
-            return [SceneFolder(scene_key(source.resolve().name), source)]
-        return [SceneFolder(scene_key("_".join(folder.relative_to(source).parts)), folder) for folder in folders]
+        return [SceneFolder(folder_key(folder, source), folder) for folder in folders]
 
     def read_scene(self, scene: SceneFolder, settings: Settings) -> SceneRecord:
         """Convert one scene; raises UserError listing missing images, or saying which entry is wrong."""
@@ -133,7 +131,7 @@ def _read_view(
     frame: dict[str, Any], content: dict[str, Any], image: Path, mask: Path | None, turn: Turn, settings: Settings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The uint8 image, normalized intrinsics and OpenCV pose of a frame, as they are packed."""
-    pixels = np.rot90(load_image(image) if mask is None else load_masked(image, mask), turn.back)
+    pixels = np.rot90(load_masked(image, mask), turn.back)
     K = read_intrinsics(frame, content, pixels.shape[:2], settings.crops)
     pixels, K = undistort(pixels, K, read_distortion(frame, content))
     pixels, K, c2w = turned(pixels, K, read_pose(frame), turn.on)
