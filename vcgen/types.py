@@ -33,6 +33,11 @@ class Views:
         """(height, width) in pixels."""
         return self.images.shape[-2], self.images.shape[-1]
 
+    @property
+    def coverage(self) -> Float[Tensor, "*batch 1 height width"]:
+        """``alpha``, 1 where there is none."""
+        return torch.ones_like(self.images[..., :1, :, :]) if self.alpha is None else self.alpha
+
     def on(self, background: Tensor | float) -> Float[Tensor, "*batch 3 height width"]:
         """Composite over a color: a number, or a tensor that broadcasts to (..., 3, height, width). Opaque views stay
         as they are.
@@ -68,7 +73,7 @@ class Views:
 
 class Position(NamedTuple):
     """A place in the training data: all ranks together have taken ``scenes`` scenes of epoch ``epoch`` (see
-    ``data/order.py``).
+    :mod:`vcgen.data.datamodules.sampler`).
     """
 
     epoch: int = 0

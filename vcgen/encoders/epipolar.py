@@ -72,8 +72,7 @@ class EpipolarEncoder(Encoder):
         """context: (batch, n) views -> scenes of ``batch`` objects. Transparent views are put on white."""
         images, cameras = context.on(1.0), context.cameras
         features = self.surroundings(images.flatten(0, 1)).relu().unflatten(0, images.shape[:2]).to(images)
-        alpha = torch.ones_like(images[:, :, :1]) if context.alpha is None else context.alpha
-        sources = SourceViews(images, torch.cat([features, alpha], 2), cameras)
+        sources = SourceViews(images, torch.cat([features, context.coverage], 2), cameras)
         center = torch.zeros_like(cameras.centers[:, 0])
         if self.distance is not None:
             center = (cameras.centers + self.distance * cameras.c2w[..., :3, 2]).mean(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vcgen.errors import UserError
 from vcgen.losses.patches import PatchLoss
 from vcgen.rays import Rays
-from vcgen.rendering.ray_batches import Background, color_losses, draw_rays, shoot
+from vcgen.rendering.ray_batches import Background, color_losses, draw_rays, rays_through, shoot
 from vcgen.rendering.volume import RenderOptions
 from vcgen.schema import AtLeastOne, check_options
 from vcgen.types import Scene, Views
@@ -82,8 +82,7 @@ def draw_patches(
     left = (center % width - patches.extent // 2).clamp(0, width - patches.extent)
     rows, columns = (first[..., None] + steps for first in (top, left))
     pixels = (rows[..., :, None] * width + columns[..., None, :]).flatten(-2)
-    uv = torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1)
-    return target.cameras.rays_at(uv), pixels
+    return rays_through(target, pixels), pixels
 
 
 def as_images(colors: Float[Tensor, "batch rays 3"], side: int) -> Float[Tensor, "n 3 side side"]:

@@ -79,17 +79,22 @@ def draw_rays(
     height, width = target.size
     batch, views = target.cameras.shape
     pixels = torch.randint(height * width, (batch, views, 2 * count), generator=generator, device=generator.device)
-    uv = torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1)
-    rays = target.cameras.rays_at(uv)
+    rays = rays_through(target, pixels)
     entry, leave = ray_sphere(rays.reshape(batch, -1), scene.center, scene.radius)
     hits = (leave > entry).reshape(pixels.shape)
     first = hits.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :count]
     return rays.gather(first), pixels.gather(2, first)
 
 
+def rays_through(views: Views, pixels: Int[Tensor, "batch views rays"]) -> Rays:
+    """Rays (batch, views, rays) through the middles of pixels, by their indices."""
+    height, width = views.size
+    return views.cameras.rays_at(torch.stack([(pixels % width + 0.5) / width, (pixels // width + 0.5) / height], -1))
+
+
 def gather_pixels(views: Views, pixels: Int[Tensor, "batch views rays"]) -> RayRendering:
     """The true color and opacity at pixel indices (batch, views, rays), as premultiplied (batch, views * rays, ...)."""
-    alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
+    alpha = views.coverage
     stacked = torch.cat([views.images * alpha, alpha], 2).flatten(-2)
     chosen = stacked.gather(-1, pixels[:, :, None].expand(-1, -1, 4, -1)).movedim(2, -1).flatten(1, 2)
     return RayRendering(chosen[..., :3], chosen[..., 3], torch.zeros_like(chosen[..., 3]))

@@ -266,8 +266,8 @@ def photos(
     views: Views, augmentation: PhotoAugmentation, chosen: Sequence[int], size: int, generator: torch.Generator
 ) -> Tensor:
     """Those of one scene's views (1, n) that are ``chosen``, each changed anew: (count, 3, size, size) in [0, 1]."""
-    alpha = torch.ones_like(views.images[:, :, :1]) if views.alpha is None else views.alpha
-    return torch.stack([augmentation(views.images[0, number], alpha[0, number], size, generator) for number in chosen])
+    images, alpha = views.images[0], views.coverage[0]
+    return torch.stack([augmentation(images[number], alpha[number], size, generator) for number in chosen])
 
 
 def draw(choices: int, count: int, generator: torch.Generator) -> list[int]:

@@ -2,18 +2,15 @@
 camera.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vcgen.cameras import focal_from_fov
-from vcgen.data.datamodules.single import OneScene
+from vcgen.data.datamodules.single import AssumedCamera
 from vcgen.data.drawing import PANEL, frusta_panels, side_by_side
 from vcgen.data.images.photo import load_photo
 from vcgen.data.images.reading import image_in
-from vcgen.data.input_camera import InputCamera
 from vcgen.errors import UserError
 from vcgen.folders import create_folder
 from vcgen.io import write_bytes
@@ -25,7 +22,7 @@ from vcgen.visualization.images import png_bytes
 SIDES = ((0, 1, "from above"), (1, 2, "from the side"))
 
 
-class PhotoData(OneScene):
+class PhotoData(AssumedCamera):
     """Photos without pose, as square views with coverage; nothing is known of other sides. See :func:`load_photo`.
 
     Writes ``photo.png`` into the run's folder: the image, and what the camera sees of the plane through the origin.
@@ -51,7 +48,7 @@ class PhotoData(OneScene):
         fov: float = 40.0,
         distance: Positive = 1.8,
     ):
-        super().__init__()
+        super().__init__(size, elevation, fov, distance)
         self.images, masks = (
             [image_in(path) for path in (names if isinstance(names, list) else [names])]
             for names in (image, mask or [])
@@ -60,20 +57,7 @@ class PhotoData(OneScene):
         if not self.images or len(self.masks) != len(self.images):
             counts = f"data.image names {len(self.images)} photos, data.mask {len(self.masks)}"
             raise UserError(f"{counts}: give one photo, or one mask for each")
-        if not -90 < elevation < 90:
-            raise UserError(f"data.elevation must lie between -90 and 90 degrees, not {elevation:g}")
-        if not (1 <= fov <= 150 and 0 < distance < math.inf):
-            raise UserError(
-                f"data.fov must lie between 1 and 150 degrees and data.distance above 0, not {fov:g} and {distance:g}"
-            )
-        self.size, self.fill, self.elevation, self.focal, self.distance = (
-            size,
-            fill,
-            elevation,
-            focal_from_fov(fov),
-            distance,
-        )
-        self.train_folder = self.images[0]
+        self.fill, self.train_folder = fill, self.images[0]
 
     def setup(self, stage: str) -> None:
         """Read the photos: ``example`` is one scene of (1, photos) views. Raises UserError where :func:`load_photo`
@@ -95,18 +79,9 @@ class PhotoData(OneScene):
             write_bytes(folder / "photo.png", self.preview())
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return self.size, self.size
-
-    @property
     def object_radius(self) -> float:
         """Half of the object's longer side as it appears on the plane through the origin, world units."""
         return self.fill * self.distance * 0.5 / self.focal
-
-    def input_camera(self) -> InputCamera:
-        """The photos' camera. Near and far hold the sphere about the origin that reaches the corners of the frame."""
-        return InputCamera.framing(self.focal, self.distance, self.elevation)
 
     def preview(self) -> bytes:
         """A PNG: the first photo over light gray; the camera from above and from the side, down to the plane through

@@ -2,15 +2,13 @@
 
 import torch
 
-from vcgen.cameras import focal_from_fov
-from vcgen.data.datamodules.single import OneScene
-from vcgen.data.input_camera import InputCamera
+from vcgen.data.datamodules.single import AssumedCamera
 from vcgen.errors import UserError
 from vcgen.schema import Positive, Side
 from vcgen.types import Example, Views
 
 
-class PromptData(OneScene):
+class PromptData(AssumedCamera):
     """A text that is to become a scene, and the camera from which its front is seen; an empty view stands for it.
 
     Args:
@@ -25,18 +23,12 @@ class PromptData(OneScene):
     def __init__(
         self, prompt: str, size: Side = 64, elevation: float = 15.0, fov: float = 40.0, distance: Positive = 1.8
     ):
-        super().__init__()
+        super().__init__(size, elevation, fov, distance)
         if not prompt.strip():
             raise UserError("data.prompt is empty: say what the object is, as --data.prompt 'a red car'")
-        if not -90 < elevation < 90:
-            raise UserError(f"data.elevation must lie between -90 and 90 degrees, not {elevation:g}")
-        if not (1 <= fov <= 150 and size >= 8):
-            raise UserError(
-                f"data.fov must lie between 1 and 150 degrees, data.size be at least 8; not {fov:g}, {size}"
-            )
-        self.prompt, self.size, self.elevation, self.distance = " ".join(prompt.split()), size, elevation, distance
-        self.focal = focal_from_fov(fov)
-        self.train_folder = self.prompt
+        if size < 8:
+            raise UserError(f"data.size must be at least 8, not {size}")
+        self.prompt = self.train_folder = " ".join(prompt.split())
 
     def setup(self, stage: str) -> None:
         """``example`` is one scene of (1, 1) views, without anything in them."""
@@ -44,12 +36,3 @@ class PromptData(OneScene):
         blank = torch.ones(1, 3, self.size, self.size)
         views = Views(blank, camera, torch.zeros_like(blank[:, :1]))[None]
         self.example = Example(views, views, (self.prompt,))
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        return self.size, self.size
-
-    def input_camera(self) -> InputCamera:
-        """The reference camera. Near and far hold the sphere about the origin that reaches the corners of the frame."""
-        return InputCamera.framing(self.focal, self.distance, self.elevation)

@@ -1,11 +1,14 @@
-"""The data of a per-image stage: one scene of a shard folder, again and again."""
+"""Data that is one scene, again and again: of a shard folder, or seen by a camera that is assumed."""
 
+import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from vcgen.cameras import focal_from_fov
 from vcgen.data.datamodules.base import SceneDataModule
 from vcgen.data.datamodules.stream import input_views
 from vcgen.data.input_camera import InputCamera
@@ -51,6 +54,37 @@ class OneScene(SceneDataModule):
     def val_dataloader(self) -> DataLoader[Example] | list[Any]:
         """The scene, once; nothing where it has no target views."""
         return DataLoader(Same(self.example, 1), batch_size=None) if self.example.target.cameras.shape[1] else []
+
+
+class AssumedCamera(OneScene):
+    """Square views by one camera that is assumed: at azimuth 0 of an orbit about the origin of a z-up world.
+
+    size: side in pixels. elevation, fov: degrees. distance: from the origin in world units. Raises UserError for a
+    camera that cannot be.
+    """
+
+    def __init__(self, size: int, elevation: float, fov: float, distance: float):
+        super().__init__()
+        if not -90 < elevation < 90:
+            raise UserError(f"data.elevation must lie between -90 and 90 degrees, not {elevation:g}")
+        if not (1 <= fov <= 150 and 0 < distance < math.inf):
+            raise UserError(
+                f"data.fov must lie between 1 and 150 degrees and data.distance above 0, not {fov:g} and {distance:g}"
+            )
+        self.size, self.elevation, self.distance, self.focal = size, elevation, distance, focal_from_fov(fov)
+
+    @abstractmethod
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: make ``example`` of (1, n) views by this camera."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return self.size, self.size
+
+    def input_camera(self) -> InputCamera:
+        """The camera. Near and far hold the sphere about the origin that reaches the corners of the frame."""
+        return InputCamera.framing(self.focal, self.distance, self.elevation)
 
 
 class SceneData(OneScene):
