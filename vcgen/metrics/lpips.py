@@ -1,17 +1,6 @@
-"""LPIPS with weights whose origin is known: from a folder, from torch's cache, or downloaded with a line that says so.
-Never random.
-
-The ``lpips`` package ships its linear heads but not the ImageNet networks under them. They are looked for in this
-order:
-
-1. the folder ``$VCGEN_WEIGHTS``, or ``~/.cache/vcgen/weights`` where the variable is not set;
-2. torch's own cache (``$TORCH_HOME/hub/checkpoints``, by default ``~/.cache/torch/hub/checkpoints``);
-3. torchvision's download server, into that cache, unless ``--offline`` or ``VCGEN_OFFLINE=1`` forbids it.
-
-Accepted file names: torchvision's own (``vgg16-397923af.pth``, ``squeezenet1_1-b8a52dc0.pth``,
-``alexnet-owt-7be5be79.pth``; the eight digits are checked against the file's SHA-256), and ``vgg16_features.pth``,
-``squeezenet1_1_features.pth``, ``alexnet_features.pth``, which hold the convolutional part alone (keys
-``features.N...``)."""
+"""LPIPS with weights whose origin is known, never random: the ``lpips`` package ships its linear heads, but not the
+ImageNet networks under them, whose files :func:`vcgen.metrics.weights.find` looks for.
+"""
 
 import warnings
 from pathlib import Path

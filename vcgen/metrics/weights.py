@@ -21,8 +21,8 @@ from vcgen.terminal import one_line, printable
 @dataclass(frozen=True)
 class Source:
     """Where weights come from. weights: torchvision's enumeration, or an address; published: the file's name there,
-    with the first digits of its SHA-256; features: ours, for the convolutional part alone, "" for none. whose: who
-    publishes it.
+    with the first digits of its SHA-256; features: ours, for the convolutional part alone (keys ``features.N...``), ""
+    for none. whose: who publishes it.
     """
 
     weights: str
@@ -37,7 +37,8 @@ def weights_folder() -> Path:
 
 
 def find(source: Source, what: str, offline: bool = False) -> Path:
-    """The file, downloaded if need be and allowed. what: the metric that needs it, for the message.
+    """The file: in the folder for weights, in torch's cache, or downloaded into that, unless ``offline`` or
+    VCGEN_OFFLINE=1 forbids it. what: the metric that needs it, for the message.
 
     Raises UserError, in one line that says what to put where, if there is none, or if a file's hash contradicts its
     name.
