@@ -17,7 +17,7 @@ import time
 
 import torch
 
-from common import hardware, save_results
+from common import command_line, hardware, save_results
 from timing import table
 from vcgen.memory import keep_freed_memory
 
@@ -75,9 +75,8 @@ def report(rounds: list[tuple[dict, dict]]) -> tuple[dict, list[str]]:
 
 def main() -> None:
     """Measure, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--child", choices=("kept", "given back"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child:

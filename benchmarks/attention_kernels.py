@@ -5,7 +5,6 @@ length of the sequence; then the gradient step of the shipped priors, without op
   python benchmarks/attention_kernels.py [--quick]
 """
 
-import argparse
 import json
 from collections.abc import Callable
 
@@ -15,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from timing import Timing, measure, table
 from vcgen.checkpoints import model_folder
 from vcgen.diffusion.attention import SHORT, keep_attention
@@ -29,9 +28,8 @@ MODELS = ROOT / "data" / "pretrained"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     rounds = 1 if chosen.quick else chosen.rounds

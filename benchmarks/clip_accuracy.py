@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from common import ROOT, answered, cell, hardware, save_results
+from common import ROOT, answered, cell, command_line, hardware, save_results
 from vcgen.data.captions import Thing, read_things, sentence
 from vcgen.data.color_names import COLORS, color_words
 from vcgen.data.shards.files import ShardIndex, read_index
@@ -72,14 +72,12 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--clip", type=Path, default=ROOT / "data" / "pretrained" / "clip64_guide")
     parser.add_argument("--configs", type=Path, nargs="+", default=[ROOT / "configs" / "clip.yaml"], help="of its run")
     parser.add_argument("--part", type=int, nargs=2, metavar=("NUMBER", "PARTS"), help="that it was not trained on")
     parser.add_argument("--test", nargs="*", default=["data/kits64/test"], help="folders without training objects")
     parser.add_argument("--views", type=int, default=8, help="of an object, averaged")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     return parser.parse_args()
 
 

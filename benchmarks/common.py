@@ -1,8 +1,10 @@
 """What the benchmark programs share: where things are, what machine this is, how results are filed."""
 
+import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -16,6 +18,21 @@ from vcgen.terminal import printable
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def command_line(doc: str | None, filed: bool = False) -> argparse.ArgumentParser:
+    """The parser of a program whose ``--help`` is its docstring, with ``--quick``. filed: with ``--unfiled``, too."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    if filed:
+        parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    return parser
+
+
+def vcgen(*arguments: object, quiet: bool = False) -> None:
+    """Run a vcgen command from the repository's root; raises CalledProcessError where it fails."""
+    command, output = [sys.executable, "-m", "vcgen", *map(str, arguments)], subprocess.DEVNULL if quiet else None
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **weights_environment()}, check=True, stdout=output)
 
 
 def answered(program: Callable[[], object]) -> int:

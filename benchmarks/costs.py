@@ -11,7 +11,6 @@ kinds of steps.
   with its prior python benchmarks/costs.py --configs configs/nerfdiff.yaml --device cuda    the 128 px one
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from memory import watch_memory
 from timing import load_system, matmul_peak, measure
 from vcgen.cameras import orbit, pinhole
@@ -46,12 +45,11 @@ class Part:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--configs", nargs="+", default=DEFAULT, help="merged in this order, as vcgen fit does")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, help="scenes per training step; the configuration's unless given")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     config = OmegaConf.to_container(
         OmegaConf.merge(*(OmegaConf.load(ROOT / path) for path in chosen.configs)), resolve=True

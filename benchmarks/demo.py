@@ -22,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import ROOT, days, hardware, save_results, weights_environment
+from common import ROOT, command_line, days, hardware, save_results, weights_environment
 from vcgen.data.shards.files import read_index
 from vcgen.data.shards.record import decode_views
 
@@ -64,11 +64,10 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--full", action="store_true", help="train longer, measure all views, train the prior, too")
     parser.add_argument("--minutes", type=float, help="training time of the field (default: 2; with --full 9.5)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--file", action="store_true")
     return parser.parse_args()
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import ROOT, answered, hardware, save_results, weights_environment
+from common import ROOT, answered, command_line, hardware, save_results, weights_environment
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
 from vcgen.data.datamodules.stream import FixedScenes
@@ -45,14 +45,13 @@ TRAIN, HOLD_OUT = ROOT / "data" / "cars64" / "train", 3
 
 def main() -> None:
     """Score the settings in turn; prints and files the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", type=Path, help="a model folder with a prior")
     parser.add_argument("settings", nargs="+", help="JSON objects")
     parser.add_argument("--config", default="configs/distill.yaml", help="the NGD from which they differ")
     parser.add_argument("--scenes", type=int, default=5, help="held-out scenes, evenly spaced among 15 (default: 5)")
     parser.add_argument("--views", type=int, default=19, help="of each, besides the input view (default: all 19)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true")
     run(parser.parse_args())
 
 

@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from common import ROOT, answered, hardware, save_results, weights_environment
+from common import ROOT, answered, command_line, hardware, save_results, weights_environment
 from distillation_tables import PAIRS, add_beside, report, table
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli.usage import choose_device
@@ -107,14 +107,13 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", type=Path, help="a model folder with a prior")
     parser.add_argument(
         "--config", default="configs/distill.yaml", help="the distillation by NGD, from which the others are made"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "distillation")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
 
 

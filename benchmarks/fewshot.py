@@ -17,7 +17,6 @@ What is trained already, or measured, is not done again: an interrupted run goes
 --so-far reports and files what an interrupted run has measured, and names what it has not.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -30,7 +29,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import ROOT, days, hardware, save_results, weights_environment
+from common import ROOT, command_line, days, hardware, save_results, weights_environment
 from fewshot_figure import draw
 from fewshot_tables import HELD_OUT_VIEWS, cost_table, summary, table
 from learning import row
@@ -75,12 +74,11 @@ class Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60])
     parser.add_argument("--members", nargs="+", choices=list(MEMBERS), default=list(MEMBERS))
     parser.add_argument("--views", type=int, nargs="+", choices=VIEWS, default=list(VIEWS))
     parser.add_argument("--targets", type=int, default=TARGETS, help="predicted views of each test car, evenly spread")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--so-far", action="store_true", help="train and measure nothing; file what is measured")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "fewshot")
     options = parser.parse_args()

@@ -11,7 +11,6 @@ system's own losses on a real batch, backward, gradient clipping, optimizer step
 one 64 x 64 image of an encoded field. The two take turns. On a machine with other work, --threads 1 and the ratios of
 processor time are the ones to trust."""
 
-import argparse
 import dataclasses
 import json
 import os
@@ -22,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from field_parts import ablations, learning_times
 from subject import MODELS, Subject
 from timing import Timing, matmul_peak, measure, table
@@ -116,8 +115,7 @@ COLUMNS = [
 
 def main() -> None:
     """Measure, print, and file a full run's results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
+    parser = command_line(__doc__)
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--learning", type=Path, metavar="JSON")
     parser.add_argument(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from one_scene import rendered, save_example, test_views, vcgen
 from pose_agreement import Agreement, compare
 from vcgen.cli.pack import main as pack
@@ -71,9 +71,8 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("fox", type=Path, nargs="?", default=SHARED, help="the folder of transforms.json and images/")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, default=1, help="fits of either, with seeds from 0")
     parser.add_argument("--threads", type=int, default=1)
@@ -83,7 +82,6 @@ def parsed() -> argparse.Namespace:
         default=ROOT / "outputs" / "fox_poses",
         help="gets poses, data, runs, images; what is there is not done again",
     )
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if not (chosen.fox / "transforms.json").is_file():
         parser.error(f"{chosen.fox} has no transforms.json: give instant-ngp's data/nerf/fox")

@@ -11,7 +11,6 @@ samples drawn each by itself, and of `sample_along`, which gives each image thos
 OUT/around.png shows three cars on their way around, by each method. What an interrupted run has scored is read again.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common import ROOT, answered, cell, hardware, save_results, weights_environment
+from common import ROOT, answered, cell, command_line, hardware, save_results, weights_environment
 from distillation import DATA, Samples, add_kid, row, score
 from distillation_tables import differences, table
 from vcgen.cameras import Cameras, orbit, view_angles
@@ -42,12 +41,11 @@ SHOWN, ELEVATION = 3, 20.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--frames", type=int, default=24, help="once around")
     parser.add_argument("--steps", type=int, default=10, help="of the sampler")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "genvs_prior")
-    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     os.environ.update(weights_environment())
     model = model_folder.load(options.model)

@@ -8,14 +8,13 @@ sample that counts), forward and with its gradient. Points/s of images count the
 or skipped. `--quick`: fewer points and rounds. The copy reads and writes a block that fits no cache; a look-up reads 8
 corners per level, which its bytes count, once."""
 
-import argparse
 import json
 import math
 
 import torch
 import yaml
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from timing import measure, table
 from vcgen.cameras import orbit, pinhole
 from vcgen.encoders.scene_hashgrid import SceneHashGrid
@@ -33,9 +32,7 @@ IMAGE = f"image, {SAMPLES} samples a ray"
 
 def main() -> None:
     """Measure, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--threads", type=int, help="of PyTorch; default: its own choice")
     chosen = parser.parse_args()
     if chosen.threads:

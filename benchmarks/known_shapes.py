@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 import torch
 import trimesh
 
-from common import cell, hardware, save_results
+from common import cell, command_line, hardware, save_results
 from objects import SCANS, SHARED, KnownObject, surface
 from oracle import Oracle, Told
 from realfusion_fit import train
@@ -60,14 +60,12 @@ class Mesh(Field, MeshRefine):
 
 def main() -> int:
     """Fit and measure, then print and file the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--objects", type=int, default=8, help="scans")
     parser.add_argument("--steps", type=int, nargs=2, default=[250, 300], help="of the field, of the mesh")
     parser.add_argument("--size", type=int, nargs=2, default=[32, 64], help="pixels of views, likewise")
     parser.add_argument("--cells", type=int, default=48, help="of the mesh's grid, along the longest edge")
     parser.add_argument("--scans", type=Path, default=SHARED / "ycb_scans", help="folder of baked/*.npz")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.objects, chosen.steps, chosen.size, chosen.cells = 1, [8, 4], [16, 16], 16

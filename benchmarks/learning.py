@@ -11,7 +11,6 @@ per object (configs/protocols/cars64_view0_sparse.json); vcgen is also measured 
   what the methods can do
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import ROOT, days, hardware, save_results, weights_environment
+from common import ROOT, command_line, days, hardware, save_results, vcgen, weights_environment
 
 FULL, SPARSE = "configs/protocols/cars64_view0.json", "configs/protocols/cars64_view0_sparse.json"
 CONFIGS = {"vcgen": "configs/cars64.yaml", "pixelnerf": "configs/pixelnerf64.yaml"}
@@ -39,11 +38,10 @@ class Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60])
     parser.add_argument("--methods", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     parser.add_argument("--side-by-side", action="store_true")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "learning")
     parser.add_argument("--data", default="data/cars64", help="folder with train/ and test/ shards")
     options = parser.parse_args()
@@ -93,7 +91,14 @@ def train(runs: list[Run], side_by_side: bool, data: str) -> None:
     for run, process in processes:
         if process.wait():
             sys.exit(f"learning: training {run.name} failed; see {run.folder / 'log.txt'}")
-        vcgen("export", "--checkpoint", run.folder / "run" / "checkpoints" / "last.ckpt", "--out", run.folder / "model")
+        vcgen(
+            "export",
+            "--checkpoint",
+            run.folder / "run" / "checkpoints" / "last.ckpt",
+            "--out",
+            run.folder / "model",
+            quiet=True,
+        )
 
 
 def evaluate(run: Run, quick: bool, data: str) -> list[dict]:
@@ -117,6 +122,7 @@ def evaluate(run: Run, quick: bool, data: str) -> list[dict]:
             "--offline",
             "--views_per_call",
             "1" if run.method == "pixelnerf" else "8",
+            quiet=True,
         )
         rows.append(row(run.name, out))
     return rows
@@ -138,14 +144,6 @@ def baselines(out: Path, data: str) -> list[dict]:
         )
         rows += [row(name, folder / "baselines" / name) for name in ("copy_input", "mean_image")]
     return rows
-
-
-def vcgen(*arguments: object) -> None:
-    """Run a vcgen command from the repository's root."""
-    command = [sys.executable, "-m", "vcgen", *map(str, arguments)]
-    subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **weights_environment()}, check=True, stdout=subprocess.DEVNULL
-    )
 
 
 def row(name: str, folder: Path) -> dict:

@@ -10,7 +10,6 @@ filter, as vcgen has. PSNR of colors over white, dB per image, averaged, against
   --quick                                           fewer of all
 """
 
-import argparse
 import io
 import json
 import subprocess
@@ -24,7 +23,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from rasterizer import ring
 from timing import measure, table
 from vcgen.data.images.arrays import area_resize
@@ -40,10 +39,8 @@ SAMPLES, REFERENCE = (16, 48), 512
 
 def main() -> None:
     """Measure, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--bpy", type=Path, help="a Python that has the wheel bpy")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     stored, drawn, lines = [], [], []

@@ -7,7 +7,6 @@ object; and whole objects, from the file to PNGs of 50 views. The baseline finds
 and colors nothing. `--quick`: fewer rounds and views.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from common import hardware, save_results
+from common import command_line, hardware, save_results
 from rasterizer import baseline, cameras, ring
 from timing import measure, table
 from vcgen.cli.drawn import UNUSED
@@ -28,9 +27,7 @@ from vcgen.meshes.views import MeshSettings, list_scenes, read_scene
 
 def main() -> None:
     """Measure, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    parser = command_line(__doc__, filed=True)
     quick = (chosen := parser.parse_args()).quick
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from vcgen.checkpoints.model_folder import load
 from vcgen.cli.pack import main as pack
 from vcgen.data.shards.files import read_index
@@ -75,14 +75,12 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("scene", type=Path, nargs="?", default=SHARED, help="a NeRF-synthetic folder")
     parser.add_argument("--field", choices=list(CONFIGS), default="triplane")
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "outputs" / "one_scene", help="gets the run, the model and example.png"
     )
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if not chosen.scene.is_dir():
         parser.error(f"{chosen.scene} is no folder: give the NeRF-synthetic folder of a scene")

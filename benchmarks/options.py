@@ -5,14 +5,13 @@ Prints PSNR on five models held out of the *training* set (25 scenes, input view
 the test cars do not steer the choice, and seconds per step. One seed each: differences below about 0.1 dB are noise;
 the first two rows differ in the seed alone. `--quick` trains 20 steps and shows only that the program works."""
 
-import argparse
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from vcgen.io import replacing
 
 ENCODER, MODEL, DATA = "--model.encoder.init_args", "--model.init_args", "--data.init_args"
@@ -38,9 +37,8 @@ VALIDATION = re.compile(r"([\d.]+) s/step: .*val/psnr ([\d.]+)")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument(
         "--only", nargs="+", default=[""], metavar="WORDS", help="options whose name contains one of these"
     )

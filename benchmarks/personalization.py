@@ -9,7 +9,6 @@ Both are run as their users run them, as programs, twice: the difference of a lo
 steps between them, and starting, reading and saving fall out. The prior has random weights, and the sizes of
 configs/text2image.yaml. On a machine with other work, the processor time is the one to trust."""
 
-import argparse
 import json
 import os
 import statistics
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 
 #: Method -> the scripts' name and its images per step, as in our configurations.
 SCRIPTS = {
@@ -170,10 +169,9 @@ def report(found: dict[str, dict[str, float]]) -> list[str]:
 
 def main() -> None:
     """Measure, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--scripts", type=Path, help="folder with diffusers' example scripts")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), options.quick)

@@ -10,14 +10,11 @@ The second form takes parts that are trained already.
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
-from common import ROOT, days, hardware, weights_environment
+from common import ROOT, days, hardware, vcgen
 
 CARD = """# cars64: a small NerfDiff of low-poly cars, 64 x 64 pixels
 
@@ -141,12 +138,6 @@ def write_card(model: Path, field: Path, evaluation: Path, minutes: tuple[float 
 
 def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
-
-
-def vcgen(*arguments: object) -> None:
-    """Run a vcgen command from the repository's root."""
-    command = [sys.executable, "-m", "vcgen", *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **weights_environment()}, check=True)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ ball itself; mean over draws of noise. A prior that follows its text gives the s
 See benchmarks/README.md.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from vcgen.diffusion.base import to_signed, to_unit
 from vcgen.diffusion.schedule import signal_and_noise, timestep
 from vcgen.diffusion.text_prior import TextCondition, TextPrior
@@ -29,11 +28,10 @@ SCALES = 1.0, 4.0, 10.0
 
 def main() -> None:
     """Measure, then print and file the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64", help="a text prior")
     parser.add_argument("--text", default="a photo of a red car, side view")
     parser.add_argument("--draws", type=int, default=8, help="of noise, for each ball and level")
-    parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     draws = 1 if chosen.quick else chosen.draws
     prior = TextPrior.load(chosen.prior).eval().requires_grad_(False)

@@ -6,7 +6,6 @@ and eight. The table of edges, needed anew where faces change, is a line of its 
 numbers, by testing each face with every pixel of its bounding box and sorting by depth, one view, without colors,
 outlines and gradients. `--quick`: fewer rounds and sizes."""
 
-import argparse
 import json
 import math
 import resource
@@ -14,7 +13,7 @@ import resource
 import numpy as np
 import torch
 
-from common import hardware, save_results
+from common import command_line, hardware, save_results
 from timing import Timing, measure, table
 from vcgen.cameras import Cameras, orbit, pinhole
 from vcgen.metrics.geometry import lattice_hits
@@ -28,9 +27,7 @@ RINGS = {10_000: (100, 50), 100_000: (400, 125)}
 
 def main() -> None:
     """Measure, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--threads", type=int, help="of PyTorch; default: its own choice")
     parser.add_argument("--device", default="cpu", help="of the rasterizer; the baseline runs on the CPU")
     chosen = parser.parse_args()

@@ -33,7 +33,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from common import ROOT, answered, cell, hardware, save_results, weights_environment
+from common import ROOT, answered, cell, command_line, hardware, save_results, weights_environment
 from objects import SHARED, KnownObject, load_objects
 from realfusion_fit import fit, measure, view_order
 from realfusion_refine import refine
@@ -95,7 +95,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument(
         "--objects", type=int, default=8, help="scans and, where they are listed, held-out toys, in turn"
@@ -115,8 +115,6 @@ def arguments() -> argparse.Namespace:
         "--meshes", type=Path, default=SHARED / "meshes_lowpoly_cc0", help="folder of CATEGORY/*.npz, for toys"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "realfusion_benchmark")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.objects, chosen.steps, chosen.personal_steps = 1, 4, 2

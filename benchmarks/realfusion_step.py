@@ -7,7 +7,6 @@ Processor time per step, of all threads: waiting for other programs is not in it
 occupied cells, which is spread over all. "other" is the optimizer, the regularizers, clipping and what Lightning does.
 """
 
-import argparse
 import json
 import logging
 import statistics
@@ -21,7 +20,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from common import ROOT, hardware, save_results
+from common import ROOT, command_line, hardware, save_results
 from timing import table
 from vcgen.checkpoints.build import instantiate
 from vcgen.data.datamodules.photo import PhotoData
@@ -81,10 +80,9 @@ class Timed(RealFusion):
 
 def main() -> None:
     """Fit, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--steps", type=int, default=200, help="of the run, at least 10")
     parser.add_argument("--prior", type=Path, default=ROOT / "data" / "pretrained" / "toys64")
-    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     steps = 10 if options.quick else options.steps
     system = fit(options.prior, steps)

@@ -4,7 +4,6 @@ memory.
 All on the bundled cars and the model of configs/cars64.yaml. docs/scaling.md computes from the figures what 64 GPUs
 need. Ranks run on CPUs over gloo, and share the cores that there are. `--quick` shows only that the program works."""
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from common import hardware, save_results
+from common import command_line, hardware, save_results
 from scaling_loading import loader_rates
 from scaling_parts import (
     BATCH,
@@ -34,8 +33,7 @@ from vcgen.data.shards.record import SceneRecord
 
 def main() -> None:
     """Measure, print, and file a full run's results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
+    parser = command_line(__doc__)
     parser.add_argument(
         "--only", nargs="+", metavar="PART", help="of ranks, loading and resuming (both need ranks), ...; not filed"
     )

@@ -6,14 +6,13 @@ baseline finds the nearest face of the same samples of the same objects, and col
 and views.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common import hardware, save_results
+from common import command_line, hardware, save_results
 from rasterizer import baseline
 from timing import measure, table
 from vcgen.cli.drawn import UNUSED
@@ -28,9 +27,7 @@ SIZE, SAMPLES = 64, 4
 
 def main() -> None:
     """Measure, print, file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
+    parser = command_line(__doc__, filed=True)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import ROOT, answered, cell, hardware, save_results
+from common import ROOT, answered, cell, command_line, hardware, save_results
 from text_scenes import CATEGORIES
 from vcgen.data.captions import sentence
 from vcgen.data.color_names import COLORS
@@ -60,7 +60,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     pretrained = ROOT / "data" / "pretrained"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("priors", nargs="*", type=Path, default=[pretrained / "toys64"], help="folders of text priors")
     parser.add_argument("--judge", type=Path, default=pretrained / "clip64_judge", help="a CLIP model's folder")
     parser.add_argument("--categories", nargs="+", default=list(CATEGORIES))
@@ -69,8 +69,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--guidance-scale", type=float, default=7.5, help="of classifier-free guidance (default: 7.5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="a PNG of all samples, a row for each prompt")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.categories, chosen.colors, chosen.samples = chosen.categories[:1], chosen.colors[:1], 2

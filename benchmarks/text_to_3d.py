@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import ROOT, answered, cell, hardware, save_results
+from common import ROOT, answered, cell, command_line, hardware, save_results
 from text_scenes import CATEGORIES, SYSTEMS, Budget, Scene, fit, looks, over_white, thing
 from vcgen.checkpoints import model_folder
 from vcgen.data.captions import sentence
@@ -66,7 +66,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--categories", nargs="+", default=list(CATEGORIES))
     parser.add_argument("--colors", nargs="+", choices=list(COLORS), default=["red", "blue", "yellow"])
@@ -78,8 +78,6 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "text_to_3d")
     parser.add_argument("--sheet", type=Path, help="an image: per category in the first color, two sides of each scene")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.categories, chosen.colors, chosen.views = chosen.categories[:1], chosen.colors[:1], 2

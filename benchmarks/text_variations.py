@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common import ROOT, answered, cell, hardware, save_results, weights_environment
+from common import ROOT, answered, cell, command_line, hardware, save_results, weights_environment
 from text_scenes import (
     CATEGORIES,
     DREAMFUSION,
@@ -90,7 +90,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, filed=True)
     parser.add_argument("--categories", nargs="+", default=list(CATEGORIES))
     parser.add_argument("--colors", nargs="+", choices=list(COLORS), default=["red"])
     parser.add_argument("--seconds", type=float, default=60, help="of processor time for a scene's training")
@@ -99,8 +99,6 @@ def arguments() -> argparse.Namespace:
         "--judge", type=Path, default=ROOT / "data" / "pretrained" / "clip64_judge", help="a CLIP model's folder"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "text_to_3d")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--unfiled", action="store_true", help="write no file under benchmarks/results")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.categories, chosen.colors, chosen.out = chosen.categories[:1], chosen.colors[:1], chosen.out / "quick"
