@@ -1,4 +1,4 @@
-"""The options that all commands share which draw surfaces into shards, and the drawing itself, by the packing loop."""
+"""The options that all commands share which render surfaces into shards, and the rendering, by the packing loop."""
 
 import hashlib
 import os

@@ -70,8 +70,9 @@ class Familiar:
 
 @torch.no_grad()
 def features(views: Views, elevations: Tensor) -> Float[Tensor, "n 11"]:
-    """Those of :data:`FEATURES` of views (n,), double precision; elevations: (n,) degrees. Of images without alpha,
-    what is not white counts as the object."""
+    """The :data:`FEATURES` of views (n,), in double precision; elevations: (n,) degrees. Of images without alpha, what
+    is not white counts as the object.
+    """
     images, alpha = views.images.double(), views.alpha
     coverage = (images.amin(1, keepdim=True) < 0.98).double() if alpha is None else alpha.double()
     weight = coverage.sum((1, 2, 3)).clamp(min=1e-3)

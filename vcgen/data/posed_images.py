@@ -46,7 +46,7 @@ def posed_views(images: Sequence[Path], cameras: Path, size: tuple[int, int], ex
 
 
 def _number(image: Path, stated: StatedCameras, cameras: Path) -> int:
-    """Of the camera that the file has for an image."""
+    """The number of the camera that the file has for an image."""
     key = cameras.name.removesuffix("cameras.json")
     place = image.stem.removeprefix(key)
     if key and image.name.startswith(key) and place.isdecimal() and int(place) < len(stated.c2w):

@@ -1,4 +1,4 @@
-"""Objects in other colors: what they are called must not follow from their colors, nor their colors from their kind."""
+"""Objects in other colors, so that a model that learns from them does not take a color for a kind of object."""
 
 from dataclasses import replace
 

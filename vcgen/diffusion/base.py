@@ -1,4 +1,4 @@
-"""What every diffusion prior is, and what those share that denoise images of views."""
+"""The base classes of diffusion priors, and of those that denoise images of views."""
 
 from abc import ABC, abstractmethod
 from typing import Generic, NamedTuple, TypeVar

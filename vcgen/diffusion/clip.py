@@ -30,8 +30,8 @@ Deviations = Annotated[tuple[Positive, ...], Meta(min_length=3, max_length=3)]
 
 
 class Normalization(Struct, frozen=True):
-    """Of a folder's preprocessor_config.json what is read: mean and standard deviation of the channels of images in
-    [0, 1]. The defaults are those of all of OpenAI's models.
+    """What is read of a folder's preprocessor_config.json: mean and standard deviation of the channels of images
+    in [0, 1]. The defaults are those of all of OpenAI's models.
     """
 
     image_mean: Channels = (0.48145466, 0.4578275, 0.40821073)
@@ -61,8 +61,8 @@ class Clip(nn.Module):
 
     @staticmethod
     def from_folder(folder: str | Path, download: bool = False) -> "Clip":
-        """From a folder of transformers' CLIPModel with its tokenizer and, where images are normalized in another way
-        than OpenAI's, preprocessor_config.json; else from the hub's cache, and from the hub itself only with
+        """Load from a folder of transformers' CLIPModel with its tokenizer and, where images are normalized in another
+        way than OpenAI's, preprocessor_config.json; else from the hub's cache, and from the hub itself only with
         ``download``.
 
         Only JSON and safetensors are read, see :mod:`vcgen.diffusion.library_folder`; weights in half precision become
@@ -120,7 +120,7 @@ class Clip(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """By which products of unit vectors are multiplied to become logits: ()."""
+        """The factor () that makes logits of products of unit vectors."""
         return self.model.logit_scale.exp()
 
     def embed_images(self, images: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class FeaturePrior(UNetPrior):
         return self.log_noise(timesteps) / 4
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        """Those with the logarithms nearest to ones drawn from a Gaussian, see ``noise``."""
+        """The timesteps whose :meth:`log_noise` is nearest to numbers drawn from a Gaussian, see ``noise``."""
         mean, deviation = self.noise
         drawn = mean + deviation * torch.randn(count, generator=generator, device=generator.device)
         table = self.log_noise(torch.arange(self.schedule.config.num_train_timesteps, device=generator.device))

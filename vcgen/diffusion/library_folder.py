@@ -68,7 +68,7 @@ UNREAD = set(
 
 
 class Scale(Struct):
-    """Of peft's options those that are read."""
+    """The options of peft that are read."""
 
     r: Annotated[int, Meta(ge=1, le=65536)]
     lora_alpha: Annotated[float, Meta(gt=0, le=1e6)]

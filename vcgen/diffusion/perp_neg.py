@@ -1,5 +1,5 @@
-"""Perp-Neg (arXiv 2304.04968): prompts of other views lead away from what they show, as far as that is not what the
-prompt of this view shows, too.
+"""Perp-Neg (arXiv 2304.04968): prompts of other views are negative prompts, by the part of their guidance that is
+perpendicular to that of this view's prompt.
 """
 
 import math

@@ -56,7 +56,7 @@ class TextPriorOptions:
 
 
 def new_text_prior(captions: Iterable[str], options: TextPriorOptions) -> TextPrior:
-    """With random weights, and a tokenizer learned from ``captions``.
+    """A text prior of random weights, with a tokenizer learned from ``captions``.
 
     Raises UserError for captions that would not be read whole, and where the extra is not installed.
     """
@@ -117,7 +117,7 @@ def too_long(captions: list[str], tokenizer: "CLIPTokenizer") -> tuple[str, int]
 
 
 def new_text_encoder(tokenizer: "CLIPTokenizer", options: TextPriorOptions) -> "CLIPTextModel":
-    """With random weights, for that tokenizer."""
+    """A text encoder of random weights for a tokenizer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     numbers = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}

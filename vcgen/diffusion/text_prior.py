@@ -39,7 +39,7 @@ NEEDS_TEXT = "text priors need the packages of an extra: pip install 'vcgen[text
 
 
 class Read(Struct):
-    """Of a text prior's configuration: what its networks do not check themselves."""
+    """What is read of a text prior's configuration: all that its networks do not check themselves."""
 
     sample_size: PlaneSide
     scaling_factor: Positive
@@ -81,7 +81,8 @@ class TextPrior(Prior[TextCondition]):
 
     @staticmethod
     def load(name: str | Path, download: bool = False) -> "TextPrior":
-        """From a local folder, else from the hub's cache on this computer; from the hub itself only with ``download``.
+        """Load from a local folder, else from the hub's cache on this computer; from the hub itself only with
+        ``download``.
 
         Only JSON and safetensors are read, see :mod:`vcgen.diffusion.library_folder`; weights stored in half precision
         become float32. Raises UserError where nothing is found, parts are missing, the model is of Stable Diffusion

@@ -32,11 +32,11 @@ class UNetPrior(ImagePrior):
 
     @abstractmethod
     def mean(self, condition: Condition) -> Tensor:
-        """With ``sigma_data``: about what images (n, 3, H, W) scatter."""
+        """With ``sigma_data``: the mean (n, 3, H, W) of images under a condition."""
 
     @abstractmethod
     def deviation(self, condition: Condition) -> Tensor:
-        """With ``sigma_data``: their standard deviation about it, (n, 1, 1, 1)."""
+        """With ``sigma_data``: the standard deviation (n, 1, 1, 1) of images about their mean."""
 
     def level(self, timesteps: Tensor) -> Tensor:
         """What the U-Net is told of the noise, (n,)."""

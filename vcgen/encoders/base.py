@@ -1,4 +1,4 @@
-"""What every encoder is."""
+"""The base classes of encoders."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,8 @@ class Encoder(nn.Module, ABC):
         return self(example.context)
 
     def recipe(self, scene: Scene, arguments: Mapping[str, Any]) -> Recipe:
-        """Of the first of scenes that it made and that were finetuned since. arguments: its own, as in a model folder.
+        """The recipe of the first of some scenes that it made and that were finetuned since. arguments: its own, as in
+        a model folder.
 
         Raises UserError where single scenes cannot be kept, as here.
         """
@@ -82,10 +83,12 @@ class OptimizedScene(Encoder):
         """
 
     def colored(self, colors: Tensor) -> "OptimizedScene":
-        """The same scene with colors, where it has latents: (channels + 1, 3), from a latent and 1."""
+        """The same scene in colors, where it has latents. colors: (channels + 1, 3), by which a latent and 1 are
+        multiplied.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no latents")
 
     @property
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """Those of its constructor that the weights do not replace, as in a model folder."""
+        """The arguments of its constructor that the weights do not replace, as in a model folder."""

@@ -97,5 +97,5 @@ def convolution(inputs: int, outputs: int, size: int, stride: int = 1, bias: boo
 
 
 def norm(channels: int) -> nn.InstanceNorm2d:
-    """Of each image by itself."""
+    """Normalization of each image by itself."""
     return nn.InstanceNorm2d(channels, affine=True)

@@ -47,7 +47,7 @@ class ShownScene(Encoder):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Those of its constructor, as in a model folder."""
+        """The arguments of its constructor, as in a model folder."""
         kind = type(self.inner)
         inner = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": self.inner.arguments}
         return {"scene": inner, "cells": len(self.seen)}

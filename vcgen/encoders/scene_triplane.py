@@ -66,7 +66,7 @@ class SceneTriplane(Encoder):
 
     @staticmethod
     def holding(scene: Scene, decoder: Any) -> Recipe:
-        """Of the first scene of a TriplaneField. decoder: its class and arguments, as in a model folder."""
+        """The recipe of the first scene of a TriplaneField. decoder: its class and arguments, as in a model folder."""
         field = cast(TriplaneField, scene)
         arguments = {
             "decoder": decoder,

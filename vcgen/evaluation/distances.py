@@ -37,7 +37,9 @@ class Networks(dict[str, nn.Module]):
         return {f"features_{name}": str(network.sha256) for name, network in self.items()}
 
     def features(self, images: Tensor, kind: str) -> dict[str, Tensor]:
-        """Of (batch, 3, height, width) images, clamped and rounded to 8 bit first: "NETWORK.kind" -> (batch, d)."""
+        """The features of images (batch, 3, height, width), clamped and rounded to 8 bit first: "NETWORK.kind" ->
+        (batch, d).
+        """
         pixels = (quantise(images) * 255).float()
         # Without TF32: a GPU must give the CPU's numbers to the printed digits.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

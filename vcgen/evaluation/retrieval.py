@@ -29,8 +29,8 @@ AMBIENT = 0.3
 
 @dataclass(frozen=True)
 class Score:
-    """Of images of one scene, averaged: their similarity to its prompt, the cosine in [-1, 1], and whether it is higher
-    than that of every other prompt.
+    """The average over images of one scene: their similarity to its prompt, the cosine in [-1, 1], and whether it is
+    higher than that of every other prompt.
     """
 
     prompt: str
@@ -134,7 +134,7 @@ def summary(found: Sequence[tuple[str, Score]]) -> dict[str, dict[str, Any]]:
 
 
 def table(results: Mapping[str, Mapping[str, Any]], count: int) -> str:
-    """In Markdown; count: prompts to choose among."""
+    """The results as a table in Markdown. count: prompts to choose among."""
     lines = [
         f"| views | CLIP similarity | R-precision (chance {1 / count:.3f}) | 95 % interval |",
         "| --- |" + " --- |" * 3,

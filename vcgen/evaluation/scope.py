@@ -1,4 +1,4 @@
-"""What of a shard folder a protocol scores."""
+"""Which objects of a shard folder a protocol scores."""
 
 from vcgen.data.shards.files import ShardIndex
 from vcgen.errors import UserError
@@ -8,8 +8,8 @@ from vcgen.terminal import complain
 
 
 def scored(index: ShardIndex, objects: list[tuple[str, int]], protocol: Protocol) -> list[tuple[str, int]]:
-    """Those of ``objects``, (key, number), that the protocol does not leave out. Raises UserError where the data does
-    not have the views that it wants; of all objects, unless they must be read for that.
+    """The ``objects``, (key, number), that the protocol does not leave out. Raises UserError where the data does not
+    have the views that it wants; of all objects, unless they must be read for that.
     """
     if not protocol.by_name:
         for number in range(len(index.samples)):

@@ -96,7 +96,7 @@ class ViewLists:
 
 
 def own_lists(objects: Mapping[Key, OwnList], where: str) -> ViewLists:
-    """Those that stand in the protocol itself."""
+    """The lists that stand in the protocol itself."""
     return ViewLists.of({(key,): (Listed(one.context, one.targets),) for key, one in objects.items()}, where)
 
 

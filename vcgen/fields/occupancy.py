@@ -56,7 +56,7 @@ class OccupancyGrid(nn.Module):
         return grown | self.density.isinf().any()
 
     def fraction(self) -> Float[Tensor, ""]:
-        """Of cells that are occupied: ()."""
+        """The fraction of cells that are occupied, ()."""
         return self.occupied().float().mean()
 
 

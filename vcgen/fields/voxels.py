@@ -84,7 +84,7 @@ class VoxelField:
         return F.softplus(found + self.bias + height * (-distance / (2 * width**2)).exp())
 
     def places(self, points: Float[Tensor, "batch n 3"]) -> Float[Tensor, "points 3"]:
-        """In the voxels' unit cube."""
+        """Points as places in the voxels' unit cube."""
         return ((points - self.center[:, None]) / (2 * self.half_size) + 0.5).flatten(0, 1)
 
     def weights(self) -> FieldWeights:

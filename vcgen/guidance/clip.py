@@ -1,4 +1,4 @@
-"""Guidance by CLIP, that of Dream Fields: composed images must fit their text, and matter must pay."""
+"""CLIP guidance as in Dream Fields: images over random backgrounds must fit their text, and opacity has a price."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Self

@@ -75,7 +75,7 @@ class VSD(nn.Module, Guidance):
         return copied
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Of the student at the last renderings: its denoising loss, mean over all entries."""
+        """The student's denoising loss at the last renderings, mean over all entries."""
         latents, prior = self.latest[0]
         return {"student": self.student.loss(latents, prior.condition, prior.cameras, generator)}  # type: ignore[arg-type]
 

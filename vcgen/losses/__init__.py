@@ -1,1 +1,1 @@
-"""What training makes small, each with its reduction."""
+"""Losses, each with its reduction."""

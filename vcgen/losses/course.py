@@ -1,4 +1,4 @@
-"""Values that follow the run."""
+"""Values that change over a run: constants, or linear between points."""
 
 from vcgen.schema import NotNegative, Unit
 

@@ -13,8 +13,8 @@ OPACITY = 0.5
 
 
 def buffers(scene: Drawable, camera: Cameras, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Of one camera (shape ()): (height, width) float64 Euclidean distances, and (height, width, 3) unit normals in the
-    world, interpolated as light takes them, turned to the camera; both 0 where nothing is hit.
+    """What one camera (shape ()) sees: (height, width) float64 Euclidean distances, and (height, width, 3) unit normals
+    in the world, interpolated as light takes them, turned to the camera; both 0 where nothing is hit.
     """
     count = size[0] * size[1]
     distance, normals = torch.zeros(count, dtype=torch.float64), torch.zeros(count, 3, dtype=torch.float64)

@@ -58,7 +58,7 @@ class CameraSet:
         return Cameras(cameras.c2w, K, cameras.near, cameras.far)
 
     def view_names(self, count: int) -> list[str]:
-        """In natural order."""
+        """Names of so many views, in natural order."""
         return list(self.names) or [f"{number:06d}" for number in range(count)]
 
     def bounds(self, cameras: Cameras, radius: float) -> tuple[float, float]:

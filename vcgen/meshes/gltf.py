@@ -51,7 +51,7 @@ class TextureTransform(Struct):
 
 
 class TextureExtensions(Struct, frozen=True):
-    """Those that are read."""
+    """The extensions of textures that are read."""
 
     KHR_texture_transform: TextureTransform | None = None
 
@@ -69,7 +69,7 @@ class TextureInfo(Struct):
 
 
 class Metallic(Struct):
-    """Of a material, what trimesh rounds to 8 bits, and what it does not heed."""
+    """What of a material trimesh rounds to 8 bits, and what it does not heed."""
 
     baseColorFactor: tuple[Unit, Unit, Unit, Unit] = (1.0, 1.0, 1.0, 1.0)
     baseColorTexture: TextureInfo | None = None
@@ -123,7 +123,7 @@ class Header(Struct):
         return found[0].pbrMetallicRoughness.baseColorFactor
 
     def texture_transform(self, name: str | None) -> TextureTransform:
-        """Of the base color of the materials of that name. Raises UserError where they differ."""
+        """The transform of the base color's texture of materials of that name. Raises UserError where they differ."""
         found = [material.pbrMetallicRoughness for material in self.materials if material.name == name]
         transforms = [
             metallic.baseColorTexture.transform for metallic in found if metallic and metallic.baseColorTexture

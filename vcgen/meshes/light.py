@@ -63,8 +63,9 @@ STANDARD = Lamps(0.6, (Sun(2.4, (0.9, 0.15, 0.6), SOFT), Sun(0.7, (1.1, 0.0, -2.
 
 
 def varied_lamps(random: np.random.Generator) -> Lamps:
-    """Of an object: a sky of radiance 0.3 to 0.8; a soft sun of irradiance 1 to 3 from any side, 15 to 75 degrees from
-    the zenith, and a fainter one that is not on the same side."""
+    """The lamps of an object: a sky of radiance 0.3 to 0.8; a soft sun of irradiance 1 to 3 from any side, 15 to 75
+    degrees from the zenith, and a fainter one that is not on the same side.
+    """
     sky, strong, faint = (random.uniform(*ends) for ends in ((0.3, 0.8), (1.0, 3.0), (0.0, 1.0)))
     tilts, turn = np.radians(random.uniform(15, 75, 2)), random.uniform(0, 2 * math.pi)
     other = turn + random.uniform(0.5, 1.5) * math.pi

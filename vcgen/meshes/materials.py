@@ -60,7 +60,7 @@ def look_of(mesh: "trimesh.Trimesh", header: Header) -> Look:
 
 
 def _metallic(material: Any, uv: Tensor | None, header: Header, colors: np.ndarray | None) -> Look:
-    """Of glTF: factor times colors of vertices, in linear light."""
+    """The look of glTF's materials: factor times colors of vertices, in linear light."""
     factor: Any = header.factor(material.name)
     if factor is None and material.baseColorFactor is not None:
         factor = np.asarray(material.baseColorFactor) / 255
@@ -75,7 +75,7 @@ def _metallic(material: Any, uv: Tensor | None, header: Header, colors: np.ndarr
 
 
 def _simple(material: Any, uv: Tensor | None) -> Look:
-    """Of .mtl: Kd in sRGB, unless there is an image; d, or 1 - Tr, as alpha."""
+    """The look of a .mtl file's materials: Kd in sRGB, unless there is an image; d, or 1 - Tr, as alpha."""
     entries = getattr(material, "kwargs", {})  # trimesh's own fields have colors where the file has none
     alpha = _fraction(entries.get("d"), 1 - _fraction(entries.get("tr"), 0.0))
     kd = entries.get("kd")

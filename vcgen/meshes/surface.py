@@ -78,7 +78,7 @@ class Surface:
         return Meshes(self.triangles.reshape(-1, 3), torch.arange(3 * len(self)).reshape(-1, 3)).face_normals()
 
     def faceted(self) -> "Surface":
-        """With the normals of the faces at all corners."""
+        """The surface with the normals of its faces at all corners."""
         return replace(self, normals=self.face_normals().float()[:, None].repeat(1, 3, 1))
 
     def moved(self, matrix: Tensor) -> "Surface":

@@ -78,7 +78,9 @@ def people_of(creator: str) -> list[str]:
 
 
 def split_of(maker: str, test_every: int) -> str:
-    """Of a maker, test or train, by the name alone: more libraries move nobody but those whom a new piece unites."""
+    """The split of a maker, test or train, by the name alone: more libraries move nobody but those whom a new piece
+    unites.
+    """
     return "train" if zlib.crc32(maker.encode()) % test_every else "test"
 
 

@@ -71,8 +71,8 @@ def list_scenes(source: Path, settings: MeshSettings, cameras: str = "sphere") -
 
 
 def object_name(path: Path) -> str:
-    """Of a file at a path below the folder that is given: chair for chair.obj and chair/chair.obj, shop_chair for
-    shop/chair.obj.
+    """The name of the object in a file at a path below the folder that is given: chair for chair.obj and
+    chair/chair.obj, shop_chair for shop/chair.obj.
     """
     path = path.with_suffix("")
     return scene_key("_".join((path.parent if path.name == path.parent.name else path).parts))

@@ -1,4 +1,4 @@
-"""What every metric of images is."""
+"""The base class of metrics of images."""
 
 from abc import ABC, abstractmethod
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""How high the right one of many ranks: the parts of recall and of R-precision."""
+"""The rank of the right one among many, of which recall and R-precision are made."""
 
 from torch import Tensor
 

@@ -75,7 +75,7 @@ def fill(network: nn.Module, path: Path, stored_as: Callable[[str], str] = str) 
 
 
 def first_line(error: Exception) -> str:
-    """Of its message, or its name where it has none."""
+    """The first line of an error's message, or its name where it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

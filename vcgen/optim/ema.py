@@ -83,7 +83,7 @@ class EMA(pl.Callback):
         self.weights, self.updates = dict(state["weights"]), state["updates"]
 
     def _parameters(self, module: pl.LightningModule) -> dict[str, Tensor]:
-        """Those that are trained. Raises UserError where averages from a checkpoint are of others."""
+        """The parameters that are trained. Raises UserError where averages from a checkpoint are of others."""
         trained: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if self.weights and self.weights.keys() != trained.keys():
             raise UserError(

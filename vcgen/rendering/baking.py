@@ -55,7 +55,7 @@ def described(texture: Texture) -> str:
 
 
 def field_colors(field: Field, spacing: float) -> Colors:
-    """Of the first scene of a field: those that are seen from outside, see :func:`colors_from_outside`."""
+    """The colors of the first scene of a field as they are seen from outside, see :func:`colors_from_outside`."""
 
     def colors(points: Tensor, inward: Tensor) -> Tensor:
         return colors_from_outside(field, points.to(field.center), inward.to(field.center), spacing)

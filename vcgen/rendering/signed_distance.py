@@ -76,7 +76,7 @@ def _largest(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _distances(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """To the surface, which is halfway between neighbors of which one is inside, in units of the spacing."""
+    """Distances to the surface, which is halfway between neighbors of which one is inside, in units of the spacing."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
     found = np.where(inside, 0.5 - distance_transform_edt(inside), distance_transform_edt(~inside) - 0.5)

@@ -112,7 +112,7 @@ def _triangles(corners: tuple[int, ...], pattern: int) -> list[list[int]]:
 
 
 def _place(corner: int) -> Float[Tensor, "3"]:
-    """Of a cell's corner in the unit cube."""
+    """The place of a cell's corner in the unit cube."""
     return torch.tensor([float(corner >> axis & 1) for axis in range(3)])
 
 

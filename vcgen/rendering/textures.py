@@ -31,8 +31,8 @@ class Mipmaps:
 
     @classmethod
     def of(cls, textures: Float[Tensor, "B C H W"], levels: int | None = None) -> "Mipmaps":
-        """Of textures (B, C, H, W); differentiable. Each level has half the texels along both sides, rounded down, as
-        means by area.
+        """The mipmaps of textures (B, C, H, W); differentiable. Each level has half the texels along both sides,
+        rounded down, as means by area.
 
         levels: how many at most; 1 keeps the textures alone. Default: down to a single texel.
         """

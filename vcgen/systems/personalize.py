@@ -265,7 +265,7 @@ def with_view(prompt: str, view: str) -> str:
 def photos(
     views: Views, augmentation: PhotoAugmentation, chosen: Sequence[int], size: int, generator: torch.Generator
 ) -> Tensor:
-    """Those of one scene's views (1, n) that are ``chosen``, each changed anew: (count, 3, size, size) in [0, 1]."""
+    """The ``chosen`` of one scene's views (1, n), each changed anew: (count, 3, size, size) in [0, 1]."""
     images, alpha = views.images[0], views.coverage[0]
     return torch.stack([augmentation(images[number], alpha[number], size, generator) for number in chosen])
 

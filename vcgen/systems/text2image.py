@@ -143,7 +143,7 @@ class TextToImage(System):
         return {"denoising": self.denoising(example.keys, views, generator)}
 
     def autoencoder_losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Of the first ``autoencoder_images`` of images (n, 3, H, W) in [0, 1]."""
+        """The losses of the first ``autoencoder_images`` of images (n, 3, H, W) in [0, 1]."""
         images = to_signed(images[: self.autoencoder_images])
         posterior = self.prior.vae.encode(images).latent_dist
         code = posterior.sample(generator)

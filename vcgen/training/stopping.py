@@ -106,8 +106,7 @@ class Stopped(Exception):
     none.
 
     step: None before the first. leader: whether this is the process that speaks for all. resumes: whether the same
-        command goes on from
-    the checkpoint.
+        command goes on from the checkpoint.
     """
 
     signal: signal.Signals

@@ -88,7 +88,7 @@ def _glb(mesh: "trimesh.Trimesh", texture: Texture | None) -> bytes:
 
 
 def _split(mesh: "trimesh.Trimesh", texture: Texture) -> "trimesh.Trimesh":
-    """With a vertex for every pair of a position and texture coordinates, as glTF has it."""
+    """The mesh with a vertex for every pair of a position and texture coordinates, as glTF has it."""
     import trimesh
 
     pairs = np.concatenate([mesh.faces.reshape(-1, 1), texture.uv.reshape(-1, 2)], 1)

@@ -1,4 +1,4 @@
-"""What every data module is."""
+"""The base class of data modules."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Endless training batches from a shard folder, in the order of ``order.py``, and the fixed examples of validation.
+"""Endless training batches from a shard folder, in the order of ``sampler.py``, and the fixed examples of validation.
 
 Worker w of W makes batches w, w + W, ... of its rank, so DataLoader's round-robin keeps the order whatever their
 number. Any worker of any rank can read any scene: shards may be fewer than workers."""

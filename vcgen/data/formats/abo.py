@@ -103,7 +103,7 @@ class AboObject(SceneFolder):
     environment: str | None
 
     def files(self) -> list[tuple[str, int]]:
-        """Those that are read."""
+        """The files that are read."""
         if self.environment is None:
             return SceneFolder.files(self)
         parts = (Path("render") / self.environment, Path("segmentation"))
@@ -199,7 +199,7 @@ def _is_object(folder: Path) -> bool:
 
 
 def _of_split(folders: list[Path], split: str) -> list[Path]:
-    """Those that the list beside them has for the split; all of them where there is none."""
+    """The folders that the list beside them has for the split; all of them where there is no list."""
     path = folders[0].parent / LIST
     if not path.is_file():
         if split != "train":

@@ -169,7 +169,7 @@ def _check(settings: Co3dSettings) -> None:
 
 
 def _sequences(category: Path, settings: Co3dSettings) -> list[FilmedScene]:
-    """Those of a category, in order of their names."""
+    """The sequences of a category, in order of their names."""
     everything: dict[str, list[Frame]] = {}
     for frame in read_frames(category):
         if frame.viewpoint:

@@ -46,7 +46,7 @@ class RgbaImage:
         return as_floats(self.alpha[rows, columns])
 
     def premultiplied(self, rows: slice, columns: slice) -> list[NDArray[np.float32]]:
-        """Of a part of it: three channels of color times coverage, and coverage."""
+        """Four channels of a part of it: color times coverage, and coverage."""
         alpha = self.coverage(rows, columns)
         return [*(as_floats(self.color[rows, columns, channel]) * alpha for channel in range(3)), alpha]
 

@@ -73,8 +73,8 @@ def shrunk(image: RgbaImage, size: int, name: str) -> RgbaImage:
 
 
 def without_background(color: NDArray[Any], size: int, name: str, advice: str = ADVICE) -> RgbaImage | CutOut:
-    """By the border's color, or where that is not of one color by rembg, if installed. size: of what is made of it, see
-    :func:`shrunk`.
+    """The photo cut out by the border's color, or where that is not of one color by rembg, if installed. size: of what
+    is made of it, see :func:`shrunk`.
 
     Raises UserError, which ends in ``advice``, where there is neither.
     """

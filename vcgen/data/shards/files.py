@@ -284,5 +284,5 @@ def read_sample(folder: Path | str, shard_name: str, offset: int, size: int) -> 
 
 
 def leaders(families: Sequence[Sequence[str]]) -> dict[bytes, bytes]:
-    """Of each object of a family the one that stands for all of it, by their groups."""
+    """The object that stands for a family, for each object of it, by their groups."""
     return {group.encode(): members[0].encode() for members in families for group in members}

@@ -67,7 +67,7 @@ def held_out(
 def parted(
     indices: Sequence[ShardIndex], number: int, parts: int, families: Sequence[Sequence[str]] = ()
 ) -> list[ShardIndex]:
-    """Of each folder the scenes of every ``parts``-th object, from the one with that number.
+    """The scenes of every ``parts``-th object of each folder, from the one with that number.
 
     Variants of one object stay together, and so do near-copies (``families``), whichever folders they are in. Raises
     UserError unless a folder has as many objects as parts."""

@@ -23,7 +23,7 @@ _DEEPEST = 65535
 
 
 def encode_depth(distance: NDArray[np.float64], t_far: float) -> bytes:
-    """Of (height, width) distances, 0 where nothing is hit. Raises UserError for one beyond ``t_far``."""
+    """A PNG file of distances (height, width), 0 where nothing is hit. Raises UserError for one beyond ``t_far``."""
     if (farthest := float(distance.max())) > t_far:
         raise UserError(f"a depth of {farthest:.6g} lies beyond t_far, {t_far:.6g}; raise it in the file of cameras")
     values = np.round(distance / t_far * _DEEPEST)
@@ -31,13 +31,13 @@ def encode_depth(distance: NDArray[np.float64], t_far: float) -> bytes:
 
 
 def encode_normals(normals: NDArray[np.float64]) -> bytes:
-    """Of (height, width, 3) unit vectors, 0 where nothing is hit."""
+    """A PNG file of unit vectors (height, width, 3), 0 where nothing is hit."""
     hit = np.abs(normals).max(-1, keepdims=True) > 0
     return encode_png(np.where(hit, np.round((normals + 1) / 2 * 255), 0).astype(np.uint8))
 
 
 def encode_mask(hit: NDArray[np.bool_]) -> bytes:
-    """Of (height, width) truth values."""
+    """A PNG file of truth values (height, width)."""
     return encode_png(hit.astype(np.uint8) * 255)
 
 

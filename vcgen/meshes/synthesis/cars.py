@@ -88,7 +88,7 @@ def _bull_bar(car: Car, w: float) -> None:
 
 
 def _load(car: Car, w: float) -> None:
-    """In a pickup's bed; sometimes a bar behind the cabin."""
+    """The load in a pickup's bed; sometimes a bar behind the cabin."""
     shape, out, color, z = car.shape, car.out, car.paint.trim, car.shape.glass.rear - 0.12
     assert shape.floor is not None, "pickups have one"
     cargo(car, 0.75 * w, shape.floor, (-shape.length / 2 + 0.2, z + 0.02))

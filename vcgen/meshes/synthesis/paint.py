@@ -33,7 +33,7 @@ CONTRAST = 0.18
 
 
 def rgb(red: int, green: int, blue: int) -> np.ndarray:
-    """Of 8-bit numbers."""
+    """A color of 8-bit numbers."""
     return np.array([red, green, blue]) / 255
 
 

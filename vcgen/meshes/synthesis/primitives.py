@@ -48,7 +48,7 @@ def primitive(kind: Primitive, detail: int = 8) -> list[Patch]:
 
 
 def raised(patch: Patch, height: Callable[[Array, Array], Array]) -> Patch:
-    """With points moved along the normals by ``height`` of u and v in [0, 1]; borders that others meet stay."""
+    """The patch with points moved along the normals by ``height`` of u and v in [0, 1]; shared borders stay."""
     rows, columns = patch.points.shape[:2]
     v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
     fade = np.ones_like(u)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from vcgen.types import Views
 
-#: Of backgrounds: this fraction is white, the others are flat, smooth noise and pixel noise, alike often.
+#: Fraction of the backgrounds that are white; the others are flat, smooth noise or pixel noise, alike often.
 WHITE = 0.4
 #: Highest and lowest size of the object, relative to its own, and how far it moves, as a fraction of half the image.
 SCALES, SHIFT = (0.75, 1.25), 0.15

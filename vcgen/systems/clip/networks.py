@@ -35,7 +35,7 @@ class ClipOptions:
 
 
 def new_clip(prior: TextPrior, options: ClipOptions) -> Clip:
-    """With the weights of the prior's text encoder, and others at random."""
+    """A CLIP model with the weights of the prior's text encoder, and others at random."""
     from transformers import CLIPConfig, CLIPModel
 
     vision = {

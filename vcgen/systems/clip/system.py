@@ -95,7 +95,7 @@ class ClipTraining(System):
         return {"contrast": self.contrast(augmented(views.reshape(-1), generator), labels, generator)}
 
     def contrast(self, images: Tensor, labels: Sequence[Shown], generator: torch.Generator) -> Tensor:
-        """Of images (n, 3, H, W) and a caption of each, drawn."""
+        """The loss of images (n, 3, H, W) and a caption drawn for each."""
         captions = draw_captions(labels, generator)
         positives = caption_matrix(labels, captions).to(images.device, non_blocking=True)
         texts = self.clip.embed_texts([caption.text for caption in captions])
@@ -155,8 +155,9 @@ class ClipTraining(System):
 
 
 def products(images: Tensor, texts: Tensor) -> Tensor:
-    """Of embeddings (n, d) and (m, d): (n, m), float32 in mixed precision, too. In bfloat16 logits would be rounded by
-    a quarter where they are largest, and different texts of validation would fit equally well."""
+    """The products (n, m) of embeddings (n, d) and (m, d), float32 in mixed precision, too. In bfloat16 logits would be
+    rounded by a quarter where they are largest, and different texts of validation would fit equally well.
+    """
     with torch.autocast(images.device.type, enabled=False):
         return images.float() @ texts.float().T
 

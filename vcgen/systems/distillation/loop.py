@@ -125,7 +125,7 @@ class Distillation(nn.Module):
 
     @property
     def result(self) -> Finetunable:
-        """The same, to keep: it holds nothing that training needs."""
+        """The fields as they are now, to keep: it holds nothing that training needs."""
         return self.first.with_weights(self.field.weights().requires_grad_(False))
 
     @property

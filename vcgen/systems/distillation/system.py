@@ -90,7 +90,7 @@ class Distill(FieldSystem):
         return self.state.system.render(field, cameras, size, background)
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """Those of :meth:`Distillation.losses`."""
+        """The losses of :meth:`Distillation.losses`."""
         update, last = self.global_step, self.state.last
         losses = self.state.losses(update, generator)
         self.work = {"rays": len(example.context.images) * (self.options.rays + self.options.input_rays)}
@@ -131,5 +131,5 @@ class Distill(FieldSystem):
 
 
 def recipe_of(state: Distillation) -> Recipe:
-    """Of the distilled field. Raises UserError where the model's encoder has none."""
+    """The recipe of the distilled field. Raises UserError where the model's encoder has none."""
     return state.system.encoder.recipe(state.result, state.system.config["init_args"]["encoder"]["init_args"])

@@ -40,7 +40,7 @@ class SceneTetrahedra(nn.Module):
         self.cells = cells
 
     def start_from(self, field: Finetunable) -> None:
-        """From a field of one scene. Raises UserError where it has no surface, or no colors."""
+        """Begin with a field of one scene. Raises UserError where it has no surface, or no colors."""
         probe = field.center[:1, None]
         if (channels := field(probe, F.normalize(torch.ones_like(probe), dim=-1))[1].shape[-1]) != 3:
             raise UserError(f"the coarse scene has features of {channels} channels, no colors: refine one with colors")

@@ -85,7 +85,7 @@ class RealFusion(TextTo3D):
         warn_of_outside(self.reference, self.scene.center, self.scene.radius)
 
     def reference_losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """Those of the photo, whose few rays look everywhere, so that matter can begin where nothing is yet."""
+        """The losses of the photo, whose few rays look everywhere, so that matter can begin where nothing is yet."""
         if not (self.loss_weights["rgb"] or self.loss_weights["mask"]):
             return {}
         photo = holding(example.context, self.scene.center, self.scene.radius)

@@ -1,4 +1,4 @@
-"""What guidance is told of random views, and how a scene follows it."""
+"""What guidance is told of random views (texts, noise levels), and how a scene follows it (loss, optimizer)."""
 
 import math
 from dataclasses import replace
@@ -67,7 +67,7 @@ def condition_of(
 def losses_of_views(
     guidance: Guidance, views: list[ShadedRendering], texts: list[str], progress: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Those of a guidance that is shown "views"; they are square."""
+    """The losses of a guidance that is shown "views", which are square."""
     size = round(views[0].rays.alpha.shape[-1] ** 0.5)
     color = torch.cat([one.rays.rgb.mT for one in views]).unflatten(-1, (size, size))
     alpha = torch.cat([one.rays.alpha[:, None] for one in views]).unflatten(-1, (size, size))

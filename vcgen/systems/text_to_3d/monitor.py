@@ -37,7 +37,7 @@ class SceneMonitor:
         self.warned: set[str] = set()
 
     def watch(self, opacity: float, entropy: float, progress: float) -> None:
-        """Of one step: mean opacity of its random views, mean entropy of it in bits, fraction of the run that is
+        """Note of one step: mean opacity of its random views, mean entropy of it in bits, fraction of the run that is
         over.
         """
         self.opacity.append(opacity)
@@ -60,8 +60,8 @@ class SceneMonitor:
             )
 
     def watch_gradients(self, norm: float) -> None:
-        """Of one step: the norm of all gradients, before clipping. One that is not finite is left out: the step is,
-        too.
+        """Note of one step: the norm of all gradients, before clipping. One that is not finite is left out: the step
+        is, too.
         """
         if not math.isfinite(norm):
             return

@@ -45,14 +45,14 @@ class Prompt:
             raise ValueError(f"{found}: put that in, or set perp_neg to 0")
 
     def about(self, text: str) -> "Prompt":
-        """With the data's text as its subject. Raises UserError where another one is given."""
+        """The prompt with the data's text as its subject. Raises UserError where another one is given."""
         if self.subject not in (None, text):
             raise UserError(f"model.prompt.subject is {self.subject!r}, data.prompt {text!r}: leave the first out")
         return replace(self, subject=text)
 
     def with_learned(self, phrase: str) -> "Prompt":
-        """With what was learned as its subject. Raises UserError where ``phrase``, the name that was learned, would not
-        reach the prior.
+        """The prompt with what was learned as its subject. Raises UserError where ``phrase``, the name that was
+        learned, would not reach the prior.
         """
         if self.subject is not None and phrase not in self.subject:
             raise UserError(
@@ -83,7 +83,7 @@ class Prompt:
         return self.template.format(subject=self.subject or "object", view=view)
 
     def against(self, view: str) -> str:
-        """Its negative prompt."""
+        """The negative prompt of one of VIEWS."""
         return (self.negative_views or {}).get(view, self.negative)
 
 

@@ -108,7 +108,7 @@ def four_sides(system: Fitted, reference: Views, field: Field) -> Sides:
 
 
 def log_sheet(system: Fitted, name: str, sides: Sides, beside: Tensor | None = None) -> None:
-    """To TensorBoard under a name: four sides of the scene; normals and depth below; an image (3, H, W) before them."""
+    """Log four sides of the scene under a name: normals and depth below, an image (3, H, W) before them."""
     rows = [sides.color, sides.normals, sides.depth]
     if beside is not None:
         blank = np.full_like(sides.color[:1], 255)

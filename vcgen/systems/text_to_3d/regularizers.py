@@ -8,8 +8,8 @@ from vcgen.rendering.shading import ShadedRendering
 
 
 def regularizers(views: list[ShadedRendering], weights: SceneWeights, size: int) -> dict[str, Tensor]:
-    """By their names in the weights, which state their reductions; those that cost much are left out where they weigh
-    nothing. views: square, ``size`` pixels wide.
+    """The losses by their names in the weights, which state their reductions; those that cost much are left out where
+    they weigh nothing. views: square, ``size`` pixels wide.
     """
     alpha = torch.cat([view.rays.alpha for view in views])
     losses = {"opacity": opacity_cost(alpha), "entropy": opacity_entropy(alpha)}

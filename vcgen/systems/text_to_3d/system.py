@@ -183,7 +183,7 @@ class TextTo3D(FieldSystem):
             return (self.decoded(field, camera[None], rendering) if self.scene.latent else rendering), normals
 
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-        """Those of the weights, see :mod:`vcgen.losses.scene`, which states their reductions."""
+        """The losses of the weights, see :mod:`vcgen.losses.scene`, which states their reductions."""
         progress = min(1.0, self.progress(self.global_step))
         self.loss_weights = self.weights.at(progress)
         self.scene.show(coarse=progress < self.options.coarse)
@@ -289,7 +289,7 @@ class TextTo3D(FieldSystem):
         self.log_sides(sides)
 
     def log_sides(self, sides: Sides) -> None:
-        """To TensorBoard, if there is one."""
+        """Log four sides to TensorBoard, if there is one."""
         log_sheet(self, "val/four_sides", sides)
 
     def on_train_end(self) -> None:
