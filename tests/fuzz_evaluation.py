@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fuzz_specs import CAPTIONS, KEY, METRICS, PROTOCOL, RECORD, RESULTS, table, whole
-from fuzz_subject import Subject, by_rule, read, spoil_one
+from fuzz_subject import Subject, by_rule, spoil_one
+from scenes import listing
 from vcgen.data.captions import read_things
 from vcgen.evaluation.protocol import SUPPORTED_METRICS, load_protocol
 from vcgen.evaluation.records import Fingerprint, ImageScore, ObjectScore, RecordFolder
@@ -79,7 +80,7 @@ def scored(folder: Path) -> Iterator[Subject]:
     RecordFolder(folder / "records", fingerprint).write(scores[0])
     yield Subject(
         "record",
-        read(folder / "records"),
+        listing(folder / "records"),
         spoil_one("a1.json"),
         functools.partial(record_of, fingerprint),
         by_rule("a1.json", RECORD, lambda tree: tree["object"] == "a1", in_order),
@@ -91,7 +92,7 @@ def scored(folder: Path) -> Iterator[Subject]:
     results.save(folder / "out")
     yield Subject(
         "results.json",
-        read(folder / "out"),
+        listing(folder / "out"),
         spoil_one("results.json"),
         load_results,
         by_rule("results.json", RESULTS),

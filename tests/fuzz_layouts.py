@@ -14,7 +14,8 @@ import test_nmr
 import test_posed_folder
 from fuzz_mutations import plain, spoil_bytes, spoil_json
 from fuzz_specs import rigid
-from fuzz_subject import Files, Subject, read, spoil_one
+from fuzz_subject import Files, Subject, spoil_one
+from scenes import listing
 from vcgen.data.formats.base import SceneFormat
 from vcgen.data.formats.co3d import Co3d
 from vcgen.data.formats.nmr import Nmr
@@ -30,12 +31,12 @@ def subjects(folder: Path) -> Iterator[Subject]:
     """All of them. folder: to make the whole files in."""
     test_posed_folder.write_scene(folder / "own" / "scene", views=test_posed_folder.NAMES)
     load = functools.partial(packed, PosedFolder(), {})
-    yield Subject("folder cameras.json", read(folder / "own"), spoil_one("scene/cameras.json"), load, posed)
+    yield Subject("folder cameras.json", listing(folder / "own"), spoil_one("scene/cameras.json"), load, posed)
     test_nmr.write_object(folder / "nmr" / test_nmr.CAR / "car")
     spoil = spoil_one(f"{test_nmr.CAR}/car/cameras.npz", spoil_bytes)  # it carries checksums
-    yield Subject("nmr cameras.npz", read(folder / "nmr"), spoil, functools.partial(packed, Nmr(), {"lists": ""}))
+    yield Subject("nmr cameras.npz", listing(folder / "nmr"), spoil, functools.partial(packed, Nmr(), {"lists": ""}))
     co3d_files.write_category(folder / "co3d", ("1_2_3",))
-    load, files = functools.partial(packed, Co3d(), {"up": "z"}), read(folder / "co3d")
+    load, files = functools.partial(packed, Co3d(), {"up": "z"}), listing(folder / "co3d")
     yield Subject("co3d frame_annotations.jgz", files, spoil_one(FRAMES, spoil_jgz), load, annotated)
     yield Subject("co3d set_lists.json", files, spoil_one(LISTS), load, listed, 0.5)
 

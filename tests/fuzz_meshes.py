@@ -13,9 +13,9 @@ import torch
 
 from fuzz_mutations import spoil_bytes, spoil_json
 from fuzz_specs import MATRIX, NAME, any_of, fixed, one_of, real, rigid, rows, table
-from fuzz_subject import Files, Subject, by_rule, read, spoil_one
+from fuzz_subject import Files, Subject, by_rule, spoil_one
 from mesh_files import four_colors, quad
-from scenes import make_record
+from scenes import listing, make_record
 from vcgen.meshes.cameras import read_cameras
 from vcgen.meshes.parts import read_surface
 
@@ -41,7 +41,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
                 (made / name).write_bytes(data)
         else:
             mesh.export(made / f"model.{kind}")
-        files = read(made)
+        files = listing(made)
         spoil = functools.partial(spoil_any, kind)
         yield Subject(
             f"mesh {kind}",

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from fuzz_mutations import plain, spoil_tensors
 from fuzz_specs import INPUT_CAMERA, UNIT, ascending, fixed, one_of, real, table, whole
-from fuzz_subject import Files, Subject, by_rule, read, spoil_one
+from fuzz_subject import Files, Subject, by_rule, spoil_one
 from prior_folder import entry, trained
+from scenes import listing
 from vcgen.checkpoints import model_folder
 from vcgen.data.input_camera import InputCamera
 from vcgen.types import Views
@@ -82,7 +83,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
             "vcgen": "0.1",
         }
         model_folder.save(folder / name, system.state_dict(), config, system.prior)
-    files, weights = read(folder / "plain"), [system_shapes(folder / "plain"), system_shapes(folder / "prior")]
+    files, weights = listing(folder / "plain"), [system_shapes(folder / "plain"), system_shapes(folder / "prior")]
     yield Subject("config.json", files, spoil_one("config.json"), seen, by_rule("config.json", config_holds), 3)
     yield Subject(
         "model.safetensors",
@@ -92,7 +93,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
         functools.partial(tensors_hold, "model.safetensors", weights[0], {}),
         2,
     )
-    files = read(folder / "prior")
+    files = listing(folder / "prior")
     for name in (model_folder.UNET_CONFIG, model_folder.SCHEDULER_CONFIG):
         yield Subject(name, files, spoil_one(name), opened, fraction=0.3)
 

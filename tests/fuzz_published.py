@@ -11,7 +11,8 @@ from fuzz_layouts import packed
 from fuzz_mutations import plain, spoil_bytes
 from fuzz_sources import spoil_text
 from fuzz_specs import rigid
-from fuzz_subject import Files, Subject, read, spoil_one
+from fuzz_subject import Files, Subject, spoil_one
+from scenes import listing
 from vcgen.data.formats.abo import Abo
 from vcgen.data.formats.clevr3d import Clevr3d
 from vcgen.data.formats.re10k import Re10k
@@ -23,19 +24,19 @@ def subjects(folder: Path) -> Iterator[Subject]:
     """All of them. folder: to make the whole files in."""
     load = functools.partial(packed, Re10k(), {"up": "z"})
     re10k_files.write_clip(folder / "clip", "a")
-    yield Subject("re10k camera file", read(folder / "clip"), spoil_one("a.txt", spoil_text), load, filmed)
+    yield Subject("re10k camera file", listing(folder / "clip"), spoil_one("a.txt", spoil_text), load, filmed)
     re10k_files.write_chunks(folder / "chunks", [re10k_files.example(name) for name in "ab"])
-    files = read(folder / "chunks")
+    files = listing(folder / "chunks")
     yield Subject("re10k chunk", files, spoil_one("000000.torch", spoil_bytes), load)  # it carries checksums
     yield Subject("re10k index.json", files, spoil_one(INDEX), load, indexed, 0.5)
     load = functools.partial(packed, Abo(), {})
     abo_files.write_benchmark(folder / "benchmark" / "B00", ("0",))
-    yield Subject("abo metadata.json", read(folder / "benchmark"), spoil_one(METADATA), load, lit)
+    yield Subject("abo metadata.json", listing(folder / "benchmark"), spoil_one(METADATA), load, lit)
     abo_files.write_renderings(folder / "renderings" / "B00", "B00")
-    yield Subject("abo transforms.json", read(folder / "renderings"), spoil_one(TRANSFORMS), load, rendered)
+    yield Subject("abo transforms.json", listing(folder / "renderings"), spoil_one(TRANSFORMS), load, rendered)
     test_clevr3d.write_scenes(folder / "clevr3d", (0, 1), total=2)
     load, spoil = functools.partial(packed, Clevr3d(), {}), spoil_one("metadata.npz", spoil_bytes)
-    yield Subject("clevr3d metadata.npz", read(folder / "clevr3d"), spoil, load)  # it carries checksums
+    yield Subject("clevr3d metadata.npz", listing(folder / "clevr3d"), spoil, load)  # it carries checksums
 
 
 def filmed(files: Files) -> bool:

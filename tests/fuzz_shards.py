@@ -19,8 +19,8 @@ from PIL import Image
 
 from fuzz_mutations import plain, png_is_whole, spoil_bytes, spoil_json
 from fuzz_specs import TEXT, any_of, cameras, one_of, rows, table, text
-from fuzz_subject import Files, Subject, by_rule, read, spoil_one
-from scenes import make_record
+from fuzz_subject import Files, Subject, by_rule, spoil_one
+from scenes import listing, make_record
 from vcgen.data.shards import maps
 from vcgen.data.shards.files import read_index, write_shards
 from vcgen.data.shards.packing import Made, Plan, load_made, save_made
@@ -39,7 +39,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
         for key, kinds in (("a", made_maps()), ("b", made_maps("depth")), ("c", {}))
     ]
     write_shards(records, folder / "shards", (8, 6), samples_per_shard=2, source="s", split="train", licence="CC0")
-    files = read(folder / "shards")
+    files = listing(folder / "shards")
     whole_index = json.loads(files["index.json"])
     index = functools.partial(index_holds, original=whole_index)
     yield Subject("index.json", files, spoil_one("index.json"), open_shards, by_rule("index.json", index), 2)
@@ -57,7 +57,7 @@ def subjects(folder: Path) -> Iterator[Subject]:
     save_made(made, plan, records, [("x", "broken")], [], (8, 6))
     note = Subject(
         "note of a shard",
-        read(made),
+        listing(made),
         spoil_one("000000.json"),
         functools.partial(load_note, plan=plan),
         note_holds,

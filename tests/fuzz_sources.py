@@ -13,8 +13,8 @@ from PIL import Image
 from colmap_files import write_scene
 from fuzz_mutations import plain, png_is_whole, spoil_bytes
 from fuzz_specs import rigid
-from fuzz_subject import Files, Subject, read, spoil_one
-from scenes import make_record, noise, png, write_srn_object, write_transforms
+from fuzz_subject import Files, Subject, spoil_one
+from scenes import listing, make_record, noise, png, write_srn_object, write_transforms
 from vcgen.data.formats import colmap, srn, transforms
 from vcgen.data.formats.scene import SceneFolder, Settings
 from vcgen.data.images.photo import prepare
@@ -36,7 +36,7 @@ def sources(folder: Path) -> Iterator[Subject]:
     """The layouts that are packed."""
     write_srn_object(folder / "srn" / "object")
     load = functools.partial(convert, srn.Srn().read_scene, "object")
-    files = read(folder / "srn")
+    files = listing(folder / "srn")
     for name, how, fraction in (
         ("intrinsics.txt", spoil_text, 1),
         ("pose/000001.txt", spoil_text, 1),
@@ -61,7 +61,7 @@ def sources(folder: Path) -> Iterator[Subject]:
         camera_model="OPENCV",
     )
     load = functools.partial(convert, transforms.Transforms().read_scene, "object")
-    files = read(folder / "transforms")
+    files = listing(folder / "transforms")
     yield Subject("transforms.json", files, spoil_one("object/transforms.json"), load, transforms_hold, 3)
     yield Subject(
         "image of a source",
@@ -76,7 +76,7 @@ def models(folder: Path) -> Iterator[Subject]:
     """COLMAP's. Their numbers have no checksums: other poses, lenses and points are as valid."""
     for kind, how in (("bin", spoil_bytes), ("txt", spoil_text)):
         write_scene(folder / f"colmap_{kind}" / "object", kind)
-        files = read(folder / f"colmap_{kind}")
+        files = listing(folder / f"colmap_{kind}")
         for name in ("cameras", "images", "points3D"):
             spoil = spoil_one(f"object/sparse/0/{name}.{kind}", how)
             yield Subject(f"colmap {name}.{kind}", files, spoil, convert_model, lambda files: True, 0.5)

@@ -39,13 +39,6 @@ def write(folder: Path, files: Files) -> None:
         (folder / name).write_bytes(data)
 
 
-def read(folder: Path) -> Files:
-    """Every file below a folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-
-
 def spoil_one(
     name: str, how: Callable[[Random, bytes, list[bytes]], bytes] = spoil_json
 ) -> Callable[[Random, Files], Files]:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from fuzz_mutations import spoil_bytes, spoil_tensors, spoil_tree
 from fuzz_specs import INPUT_CAMERA, NOTE, UNIT, any_of, anything, fixed, one_of, real, table, whole
-from fuzz_subject import Files, Subject, by_rule, read, spoil_one
+from fuzz_subject import Files, Subject, by_rule, spoil_one
+from scenes import listing
 from stand_in import BallSystem
 from text_folder import tiny_prior
 from training import state_of_training
@@ -146,12 +147,12 @@ def learned(folder: Path) -> Iterator[Subject]:
     method.attach(copied, torch.rand(1, 3, 16, 16))
     (folder / "lora").mkdir(parents=True)
     method.save(copied, folder / "lora")
-    files = read(folder / "lora")
+    files = listing(folder / "lora")
     yield Subject(
         "low-rank changes", files, spoil_one("pytorch_lora_weights.safetensors", spoil_tensors), load, lora_holds, 0.3
     )
     prior.save(folder / "prior")
-    files = read(folder / "prior")
+    files = listing(folder / "prior")
     names = [name for name in files if name.endswith(".json")]
     yield Subject("text prior", files, functools.partial(spoil_some, names), described, lambda found: True, 0.3)
 

@@ -54,14 +54,22 @@ def make_record(key: str = "scene", count: int = 3, **changes) -> SceneRecord:
 
 
 def write_srn_object(
-    folder: Path, views: int = 3, seed: int = 0, height: int = 8, width: int = 6, channels: int = 4
+    folder: Path,
+    views: int = 3,
+    seed: int = 0,
+    height: int = 8,
+    width: int = 6,
+    channels: int = 4,
+    poses: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Write an object in the SRN layout (focal 9 pixels); returns its (V, 4, 4) camera-to-world matrices."""
-    c2w = looking_inwards(views, seed=seed)
+    """Write an object in the SRN layout (focal 9 pixels); returns its (V, 4, 4) matrices: ``poses``, or else so many
+    camera-to-world ones that look inwards.
+    """
+    c2w = looking_inwards(views, seed=seed) if poses is None else poses
     (folder / "rgb").mkdir(parents=True)
     (folder / "pose").mkdir()
     (folder / "intrinsics.txt").write_text(f"9. {width / 2} {height / 2} 0.\n0. 0. 0.\n1.\n{height} {width}\n")
-    for i in range(views):
+    for i in range(len(c2w)):
         (folder / "rgb" / f"{i:06d}.png").write_bytes(png(noise(seed * 100 + i, height, width, channels)))
         (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(repr(float(x)) for x in c2w[i].flatten()))
     return c2w

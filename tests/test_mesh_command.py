@@ -7,6 +7,7 @@ import pytest
 import trimesh
 
 from mesh_files import four_colors, quad
+from scenes import listing
 from vcgen.cli import main as cli
 from vcgen.data.shards import conversion
 from vcgen.data.shards.files import read_index
@@ -28,10 +29,6 @@ def meshes(tmp_path):
 
 def render(meshes, out, *options: str) -> int:
     return cli.main(["data", "render", str(meshes), str(out), *options])
-
-
-def listing(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_meshes_become_scenes_with_their_cameras(tmp_path, meshes, capsys):

@@ -137,9 +137,7 @@ def test_packing_and_inspecting_warn_once_of_many_scenes(tmp_path, capsys, kind,
         if kind == "transforms":
             write_transforms(folder, posed_frames(c2w), camera_angle_x=0.8)
         else:
-            write_srn_object(folder, views=6)
-            for i, pose in enumerate(c2w):
-                (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(map(repr, pose.flatten().tolist())))
+            write_srn_object(folder, poses=c2w)
     packed = lines(capsys, *pack(tmp_path, kind=kind))
     inspected = lines(capsys, "inspect", str(tmp_path / "out"), "--out", "none")
     assert len(packed) == 1 and packed == inspected

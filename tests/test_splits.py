@@ -106,9 +106,7 @@ def test_views_that_are_parted_stay_in_one_world(tmp_path, how):
     moved[:, :3, 3] += np.random.default_rng(0).normal(size=(10, 3)) + np.array([3, 1, 2])
     frames, options = posed_frames(moved), ["--recenter"]
     if how == "srn":
-        write_srn_object(tmp_path / "in" / "car", views=10)
-        for i, pose in enumerate(moved):
-            (tmp_path / "in" / "car" / "pose" / f"{i:06d}.txt").write_text(" ".join(map(repr, pose.flatten().tolist())))
+        write_srn_object(tmp_path / "in" / "car", poses=moved)
     elif how == "files":
         write_transforms(tmp_path / "in", frames[::8], "transforms_test.json", camera_angle_x=0.8)
         write_transforms(tmp_path / "in", [*frames[1:8], frames[9]], "transforms_train.json", camera_angle_x=0.8)

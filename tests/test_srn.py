@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from packing_command import Packing
-from scenes import listing, noise, png, write_srn_object
+from scenes import listing, looking_inwards, noise, png, write_srn_object
 from training import refusal
 from vcgen.cli.main import main
 from vcgen.data.formats.srn import read_intrinsics, read_pose
@@ -55,13 +55,10 @@ def test_the_last_line_of_intrinsics_is_height_then_width(tmp_path):
 
 
 def test_world_to_camera_poses_are_inverted_where_the_flag_says_so(tmp_path):
-    c2w = write_srn_object(tmp_path / "in" / "car")
+    c2w = looking_inwards(3)
+    write_srn_object(tmp_path / "in" / "car", poses=np.linalg.inv(c2w))
     with open(tmp_path / "in" / "car" / "intrinsics.txt", "a") as file:
         file.write("1\n")
-    for i in range(3):
-        (tmp_path / "in" / "car" / "pose" / f"{i:06d}.txt").write_text(
-            " ".join(str(x) for x in np.linalg.inv(c2w[i]).flatten())
-        )
     assert np.allclose(packed(tmp_path / "in", tmp_path / "out").c2w, c2w, atol=1e-9)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from scenes import listing
 from vcgen.cli import main as cli
 from vcgen.data.shards.files import read_index
 from vcgen.meshes.cameras import camera_set
@@ -20,10 +21,6 @@ RED = np.array([1.0, 0, 0])
 
 def synthesize(kind, out, *options: str) -> int:
     return cli.main(["data", "synthesize", kind, str(out), *options])
-
-
-def listing(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.mark.parametrize("kind", ["cars", "objects"])

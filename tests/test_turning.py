@@ -168,11 +168,10 @@ def test_sizes_that_fit_neither_are_refused_and_say_why(tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
 @pytest.mark.parametrize("of_upright", [False, True])
 def test_images_in_srn_folders_and_of_all_formats_are_turned_too(tmp_path, capsys, kind, of_upright):
-    write_srn_object(tmp_path / "in" / "car", height=48, width=72)
+    write_srn_object(tmp_path / "in" / "car", height=48, width=72, poses=C2W)
     square = {**CAMERA, "fl_y": 70.0}
     (tmp_path / "in" / "car" / "intrinsics.txt").write_text("70 39 22 0\n0 0 0\n1\n48 72\n")
     for i, pose in enumerate(C2W):
-        (tmp_path / "in" / "car" / "pose" / f"{i:06d}.txt").write_text(" ".join(map(repr, pose.flatten().tolist())))
         (tmp_path / "in" / "car" / "rgb" / f"{i:06d}.png").unlink()
         pixels = photograph(pose, square)
         save(tmp_path / "in" / "car" / "rgb" / f"{i:06d}.{kind}", np.rot90(pixels) if of_upright else pixels, 6)
