@@ -81,8 +81,7 @@ class TextPrior(Prior[TextCondition]):
 
     @staticmethod
     def load(name: str | Path, download: bool = False) -> "TextPrior":
-        """Load from a local folder, else from the hub's cache on this computer; from the hub itself only with
-        ``download``.
+        """Load from a folder, else from the hub's cache on this computer; from the hub itself only with ``download``.
 
         Only JSON and safetensors are read, see :mod:`vcgen.diffusion.library_folder`; weights stored in half precision
         become float32. Raises UserError where nothing is found, parts are missing, the model is of Stable Diffusion
