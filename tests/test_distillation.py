@@ -26,6 +26,7 @@ from vcgen.guidance.sjc import SJC
 from vcgen.rendering.ray_batches import ray_losses
 from vcgen.rendering.volume import RenderOptions, render_image
 from vcgen.systems.distillation import loop as distillation
+from vcgen.systems.distillation.distilled import Distilled
 from vcgen.systems.distillation.loop import Distillation, DistillOptions, distill, virtual_cameras
 from vcgen.systems.nerfdiff import NerfDiff
 from vcgen.types import Views
@@ -120,6 +121,28 @@ SCENES = {
         HashGrid(levels=4, log2_size=12, coarsest=4, finest=16), 0.56, 0.51, hidden=16, depth=1
     ),
 }
+
+
+def test_opaque_images_stand_before_the_color_that_the_model_has_learned(example):
+    """Where the prior and the input view show the field as it is, before that color, there is nothing to distill."""
+    torch.manual_seed(0)
+    model = NerfDiff(SCENES["triplane"](), RenderOptions(8), background="learned").eval()
+    model.background_logit.data = torch.tensor([-1.0, 0.5, 2.0])
+    cameras = virtual_cameras(example.context.cameras[:, 0], torch.zeros(1, 3), 4, FEW.elevations)
+    with torch.no_grad():
+        before = model.background_logit.sigmoid()[:, None, None]
+        images, seen = (
+            model.render(model.field(example.context), views, (16, 16), before).rgb
+            for views in (cameras, example.context.cameras)
+        )
+    model.prior = Oracle(images[0] * 2 - 1)
+    opaque = Views(seen, example.context.cameras)
+    state = Distillation(model, opaque, NGD(), FEW)
+    losses = state.losses(0, torch.Generator().manual_seed(0))
+    assert losses["virtual"] < 1e-4 and losses["input"] < 1e-4
+    torch.testing.assert_close(Distilled(model, NGD(), FEW).behind(opaque), before)
+    # the prior of images with alpha has them over white
+    assert Distillation(model, replace(opaque, alpha=torch.ones_like(seen[:, :, :1])), NGD(), FEW).backdrop is None
 
 
 @pytest.mark.integration

@@ -136,6 +136,10 @@ class Distilled:
         """See :meth:`vcgen.systems.base.FieldSystem.render`."""
         return self.system.render(field, cameras, size, background)
 
+    def behind(self, truth: Views, background: float = 1.0) -> Behind:
+        """See :meth:`vcgen.types.FieldModel.behind`."""
+        return self.system.behind(truth, background)
+
 
 def store(field: Finetunable, path: Path) -> None:
     """Write what distillation changes of a field."""

@@ -129,6 +129,14 @@ class Distillation(nn.Module):
         return self.first.with_weights(self.field.weights().requires_grad_(False))
 
     @property
+    def backdrop(self) -> Tensor | None:
+        """The color (3,) that the model has learned to stand behind opaque images, as the prior's then are; None for
+        white.
+        """
+        behind = self.system.behind(self.context)
+        return behind.detach().flatten() if isinstance(behind, Tensor) else None
+
+    @property
     def updates(self) -> int:
         """Field updates of the whole distillation."""
         return self.guidance.rounds * self.guidance.updates
@@ -157,8 +165,11 @@ class Distillation(nn.Module):
         render = self.system.render_eval
         if options.samples is not None:
             render = replace(render, samples=options.samples)
-        virtual = ray_losses(field, Views(images, self.cameras), options.rays // options.views, render, generator)
-        known = ray_losses(field, self.context, options.input_rays, render, generator, self.system.background)
+        shown, count = Views(images, self.cameras), options.rays // options.views
+        virtual = ray_losses(field, shown, count, render, generator, learned=self.backdrop)
+        known = ray_losses(
+            field, self.context, options.input_rays, render, generator, self.system.background, self.backdrop
+        )
         losses = {"virtual": virtual["rgb"], "input": options.input_weight * known["rgb"]}
         return losses | self.guidance.losses(generator)
 
@@ -189,7 +200,8 @@ class Distillation(nn.Module):
 
     def renderings(self) -> Tensor:
         """The virtual views as the field shows them now: (batch * views, 3, H, W) in [-1, 1]."""
-        return to_signed(self.system.render(self.field, self.cameras, self.context.size).rgb.flatten(0, 1))
+        behind = self.system.behind(self.context)
+        return to_signed(self.system.render(self.field, self.cameras, self.context.size, behind).rgb.flatten(0, 1))
 
     def condition_on(self, field: Scene) -> Condition:
         """What the prior is told about the virtual views."""

@@ -89,6 +89,10 @@ class Distill(FieldSystem):
         """See :meth:`FieldSystem.render`."""
         return self.state.system.render(field, cameras, size, background)
 
+    def behind(self, truth: Views, background: float = 1.0) -> Behind:
+        """See :meth:`vcgen.types.FieldModel.behind`."""
+        return self.state.system.behind(truth, background)
+
     def losses(self, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of :meth:`Distillation.losses`."""
         update, last = self.global_step, self.state.last
@@ -112,7 +116,8 @@ class Distill(FieldSystem):
 
     def validation_step(self, example: Example, batch_index: int) -> None:
         """Logs ``val/psnr``: dB per image over white, of the views that the data module knows besides the input."""
-        self.log_psnr(example, self.render(self.state.field, example.target.cameras, example.target.size).rgb)
+        target = example.target
+        self.log_psnr(example, self.render(self.state.field, target.cameras, target.size, self.behind(target)).rgb)
 
     def on_train_end(self) -> None:
         """Write ``field/`` into the run's folder: a model folder that holds the field alone and renders without encoder
