@@ -114,6 +114,14 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, words):
         cli.main(["export", "--system", *map(str, words)])
 
 
+@pytest.mark.parametrize(
+    ("error", "shown"), [(KeyboardInterrupt(), "vcgen: error: interrupted\n"), (KeyError(3), "KeyError: 3\n")]
+)
+def test_an_interruption_is_one_line(capsys, error, shown):
+    cli.uncaught(type(error), error, None)
+    assert capsys.readouterr().err == shown
+
+
 @pytest.mark.parametrize("arguments", ["--help", "data pack --help"])
 def test_a_reader_that_has_had_enough_is_no_error(arguments):
     script = f"{sys.executable} -m vcgen {arguments} | true; echo ${{PIPESTATUS[0]}}"

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from types import TracebackType
 
 from vcgen import __version__
 from vcgen.errors import UserError, suggestion, system_refusal
@@ -50,6 +51,16 @@ def one_line(
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return hide(f"vcgen: warning: {printable(str(message))}\n")
     return hide(f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n")
+
+
+def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What is printed of an exception that ends the process: of Ctrl-C a line, of a mistake of the program where it
+    is.
+    """
+    if issubclass(kind, KeyboardInterrupt):
+        complain("interrupted")
+    else:
+        print(hide("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,9 +107,7 @@ def command(arguments: list[str] | None) -> int:
         return 2
     if arguments is None:
         warnings.formatwarning = one_line
-        sys.excepthook = lambda *error: print(
-            hide("".join(traceback.format_exception(*error))), file=sys.stderr, end=""
-        )
+        sys.excepthook = uncaught
         keep_freed_memory()
     if arguments is None and COMMANDS[name][0] == TRAINER:
         # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it
