@@ -44,10 +44,30 @@ def test_the_last_checkpoint_is_of_the_last_step_even_when_no_validation_follows
     assert steps_in(tmp_path / "run") == {"last.ckpt": 3, "best.ckpt": 2}
 
 
-def test_without_validation_data_there_is_a_last_checkpoint_only(config, tmp_path, saved):
-    assert vcgen("fit", config, tmp_path / "run", data__val="null") == 0
+class Later(pl.Callback):
+    """Makes every step last 20 hours, for the clock of validations."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        trainer._last_val_time -= 20 * 3600
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (dict(data__val="null"), [2, 4]),
+        (dict(trainer__limit_val_batches=0), [2, 4]),
+        (dict(data__val="null", trainer__accumulate_grad_batches=2, trainer__val_check_interval=3), [2, 3, 4]),
+        (
+            dict(data__val="null", trainer__val_check_interval="01:06:00:00", trainer__callbacks="test_saving.Later"),
+            [2, 4],
+        ),
+    ],
+    ids=["no data", "none of it", "between accumulated batches", "by the clock"],
+)
+def test_without_validations_there_is_a_last_checkpoint_when_one_was_due(config, tmp_path, saved, options, steps):
+    assert vcgen("fit", config, tmp_path / "run", **options) == 0
     assert steps_in(tmp_path / "run") == {"last.ckpt": 4}
-    assert saved == [("last.ckpt", 2), ("last.ckpt", 4)]  # when validations were due
+    assert saved == [("last.ckpt", step) for step in steps]
 
 
 @pytest.mark.integration

@@ -8,6 +8,7 @@ where their base classes are: ``_data_parallel_size`` in :mod:`vcgen.optim.shard
 
 import subprocess
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -97,8 +98,18 @@ def is_accumulating(trainer: pl.Trainer) -> bool:
 
 
 def is_validation_due(trainer: pl.Trainer) -> bool:
-    """Whether a validation belongs after this batch."""
-    return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+    """Whether a validation belongs after this batch, be it one of no batches (``trainer.limit_val_batches`` 0)."""
+    loop, limit = trainer.fit_loop, trainer.limit_val_batches
+    trainer.limit_val_batches = limit or 1
+    try:
+        return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    finally:
+        trainer.limit_val_batches = limit
+
+
+def count_time_anew(trainer: pl.Trainer) -> None:
+    """Where ``trainer.val_check_interval`` is a time, it begins now. Lightning sees to it in a validation alone."""
+    trainer._last_val_time = time.monotonic()
 
 
 def validate(trainer: pl.Trainer) -> None:

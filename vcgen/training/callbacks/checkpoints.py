@@ -18,7 +18,7 @@ from vcgen.errors import UserError
 from vcgen.io import replacing
 from vcgen.schema import AtLeastOne
 from vcgen.terminal import complain
-from vcgen.training.lightning_private import is_accumulating, is_validation_due, validate
+from vcgen.training.lightning_private import count_time_anew, is_accumulating, is_validation_due, validate
 
 
 class Checkpoints(Checkpoint):
@@ -74,6 +74,7 @@ class Checkpoints(Checkpoint):
         if trainer.fast_dev_run:
             return
         if is_accumulating(trainer):
+            self.owed = self.owed or is_validation_due(trainer)
             self.stopping, trainer.should_stop = self.stopping or trainer.should_stop, False
             return
         trainer.should_stop = trainer.should_stop or self.stopping
@@ -147,8 +148,9 @@ class Checkpoints(Checkpoint):
         """Whether this step is to be saved now: a validation that follows at once will save it, with its score."""
         if validates(trainer):
             return False
-        # There is nothing to validate on.
-        instead = trainer.val_check_batch is not None and is_validation_due(trainer)
+        instead = is_validation_due(trainer)  # there is nothing to validate on
+        if instead:
+            count_time_anew(trainer)
         periodic = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         return instead or periodic or self.owed or is_last_step(trainer)
 
