@@ -3,10 +3,12 @@ for ever.
 """
 
 import os
+import subprocess
 
 import pytest
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
+from pages import ROOT
 from training import CONFIG, refusal, vcgen
 from vcgen.errors import UserError
 from vcgen.training.slurm import Layout, slurm_layout
@@ -153,3 +155,21 @@ def test_a_disagreement_ends_the_command_before_anything_is_written(config, tmp_
         monkeypatch.setenv(name, value)
     assert "not started by srun" in refusal(capsys, vcgen("fit", config, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--ckpt_path", "a.ckpt"], ["--ckpt_path=a.ckpt", "--data.seed=1"], ["--ckpt_path", "last"]]
+)
+def test_the_script_refuses_a_checkpoint_that_it_would_leave_out(tmp_path, words):
+    (tmp_path / "srun").write_text("#!/bin/sh\necho $@\n")
+    (tmp_path / "srun").chmod(0o755)
+    environ = os.environ | without(ONE, "SLURM_STEP_ID") | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["bash", ROOT / "slurm" / "fit.sbatch", "c.yaml", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    if words[-1] == "last":
+        assert done.returncode == 0 and (tmp_path / "outputs" / "vcgen-12.log").read_text().endswith(
+            "--ckpt_path last\n"
+        )
+    else:
+        assert done.returncode == 2 and "copy a.ckpt to FOLDER/checkpoints/last.ckpt" in done.stderr
+        assert not (tmp_path / "outputs").exists()
