@@ -5,7 +5,9 @@ import os
 import time
 
 import pytest
+import yaml
 
+from pages import ROOT
 from ranks import vcgen_ranks
 from training import Witness, assert_same_end, equal, last_checkpoint, load, vcgen
 
@@ -121,13 +123,23 @@ def test_a_run_that_was_killed_at_its_end_comes_to_it_when_it_goes_on(config, tm
     """Where a system writes what it has become."""
     options = dict(trainer__callbacks__plus="training.Ranks", trainer__callbacks__folder=tmp_path, trainer__max_steps=2)
     assert vcgen("fit", config, tmp_path / "run", **options) == 0
-    written, state = load(tmp_path / "rank0.pt"), load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    written, state = load(tmp_path / "rank0.pt"), last_checkpoint(tmp_path / "run")
     (tmp_path / "rank0.pt").unlink()
     assert vcgen("fit", config, tmp_path / "run", **options, ckpt_path="last") == 0
     assert equal(load(tmp_path / "rank0.pt")["weights"], written["weights"])
-    assert equal(load(tmp_path / "run" / "checkpoints" / "last.ckpt"), state)
+    assert equal(last_checkpoint(tmp_path / "run"), state)
 
 
-def test_ckpt_path_last_starts_afresh_when_there_is_none(config, tmp_path):
-    assert vcgen("fit", config, tmp_path / "run", ckpt_path="last", trainer__max_steps=1) == 0
-    assert last_checkpoint(tmp_path / "run")["global_step"] == 1
+def test_ckpt_path_last_starts_afresh_when_there_is_none_and_is_stored_as_it_was_given(config, tmp_path, monkeypatch):
+    """The path of a checkpoint in its place would have whoever repeats the run begin at that one's end. In a
+    configuration no shell replaces "~".
+    """
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    for step in (1, 2):
+        assert vcgen("fit", config, "~/run", ckpt_path="last", trainer__max_steps=step, data__val="null") == 0
+        assert last_checkpoint(tmp_path / "run")["global_step"] == step
+        stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+        assert stored["ckpt_path"] == "last" and stored["trainer"]["default_root_dir"] == str(tmp_path / "run")
+    assert not (tmp_path / "~").exists()

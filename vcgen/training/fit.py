@@ -118,14 +118,11 @@ class VcgenCLI(DiscreetCLI):
         ``trainer.default_root_dir``.
         """
         config = self.config[self.subcommand]
-        config.trainer.default_root_dir = str(config.trainer.default_root_dir or DEFAULT_ROOT)
+        config.trainer.default_root_dir = run_root(config.trainer.default_root_dir)
         self.layout = slurm_layout(
             os.environ, config.trainer.accelerator, config.trainer.devices, config.trainer.num_nodes
         )
         requeue = Requeue(self.signals, resumes=config.ckpt_path == "last")
-        config.ckpt_path = resolve_checkpoint(
-            config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit"
-        )
         built = plain(config.model.clone().as_dict())
         self.model_config = self.interpolations.put_back(built, ("model",))
         refuse_unstorable(built, self.model_config)
@@ -140,6 +137,9 @@ class VcgenCLI(DiscreetCLI):
             LearningRateMonitor("step"),
         ]
         saved = ConfigOfRun(self.parser_of(self.subcommand).dump(config, skip_none=False))
+        config.ckpt_path = resolve_checkpoint(
+            config.ckpt_path, config.trainer.default_root_dir, self.subcommand == "fit"
+        )
         nodes = self.layout.nodes if self.layout else config.trainer.num_nodes
         self.trainer_defaults["callbacks"] = [Together(partial(explain, nodes=nodes)), *own, saved]
         put_into(config.trainer, config.trainer.default_root_dir)
@@ -214,9 +214,14 @@ class VcgenCLI(DiscreetCLI):
             )
 
 
+def run_root(given: str | Path | None) -> str:
+    """The folder of a run; "~", where no shell has replaced it, is the user's own, as Lightning has it."""
+    return os.path.expanduser(given or DEFAULT_ROOT)
+
+
 def checkpoint_folder(root: str | None) -> str:
     """Where a run's checkpoints lie."""
-    return str(Path(root or DEFAULT_ROOT) / "checkpoints")
+    return str(Path(run_root(root)) / "checkpoints")
 
 
 def resolve_checkpoint(name: str | None, root: str, may_start_afresh: bool) -> str | None:
