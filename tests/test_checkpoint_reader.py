@@ -201,6 +201,13 @@ def test_a_table_that_holds_itself_ends(path):
         assert all("damaged or not a checkpoint" in line or "none of vcgen's" in line for line in refusals(path)[:1])
 
 
+def test_tensors_that_take_more_room_than_the_file_has_are_refused_by_both(path):
+    shared = torch.zeros(1 << 16)
+    for moments in (torch.zeros(1).expand(1 << 40), [shared] * 1000):
+        torch.save({**content(), "optimizer_states": [{"state": {0: {"exp_avg": moments}}}]}, path)
+        assert all("its tensors are larger than the file" in line for line in refusals(path))
+
+
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "model._orig_mod."])
 def test_a_compiled_module_is_exported_and_goes_on(path, prefix):
     """torch.compile of the whole system, or of a part: the names of weights then are longer."""

@@ -11,7 +11,7 @@ from msgspec import Meta
 from torch import nn
 
 from vcgen.archives import damaged_part
-from vcgen.checkpoints.reader import read_checkpoint, rename_weights
+from vcgen.checkpoints.reader import read_checkpoint, rename_weights, tensor_bytes
 from vcgen.errors import FULL, UserError
 from vcgen.io import check, replacing
 from vcgen.tensors import mismatch
@@ -118,14 +118,6 @@ def advice(cause: OSError, checkpoint: dict[str, Any], path: Path) -> str:
 def intact(path: Path) -> str:
     """What is left of an earlier checkpoint of that name."""
     return f"the previous {path.name} is intact" if path.exists() else "no earlier one is there"
-
-
-def tensor_bytes(value: Any) -> int:
-    """The size of all tensors in nested containers: that of a checkpoint, nearly."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return sum(map(tensor_bytes, items))
 
 
 def config_differences(stored: dict[str, Any], current: dict[str, Any], limit: int = 6) -> str:

@@ -25,6 +25,8 @@ NAMES = re.compile(
 )
 #: Values at one depth of what the model was built from.
 MOST_VALUES = 100_000
+#: Bytes of buffers that repeat a value, which takes no room in the file.
+SMALL = 64 << 20
 #: What torch.compile puts into the names of a module's weights.
 COMPILED = "_orig_mod."
 ADVICE = "give a .ckpt file that `vcgen fit` wrote"
@@ -55,6 +57,9 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
         if not isinstance(content.get("callbacks", {}), dict) or not isinstance(entry, dict):
             raise ValueError("its vcgen or callbacks entry is no table")
         deque(levels(entry, MOST_VALUES), maxlen=0)
+        # weights that are tied count under each of their names
+        if tensor_bytes(content) > 4 * path.stat().st_size + SMALL:
+            raise ValueError("its tensors are larger than the file")
     except Exception as error:  # a file that is no checkpoint can fail in any way
         reason = (
             str(error)
@@ -65,6 +70,11 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
         )
         raise UserError(one_line(f"{path}: damaged or not a checkpoint ({reason})", ADVICE)) from error
     return content
+
+
+def tensor_bytes(value: Any) -> int:
+    """The size of all tensors in nested containers: that of a checkpoint, nearly."""
+    return sum(item.numel() * item.element_size() for level in levels(value) for item in level if torch.is_tensor(item))
 
 
 def plain_name(name: str) -> str:
