@@ -4,6 +4,7 @@ for ever.
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
@@ -157,19 +158,31 @@ def test_a_disagreement_ends_the_command_before_anything_is_written(config, tmp_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "words", [["--ckpt_path", "a.ckpt"], ["--ckpt_path=a.ckpt", "--data.seed=1"], ["--ckpt_path", "last"]]
-)
-def test_the_script_refuses_a_checkpoint_that_it_would_leave_out(tmp_path, words):
-    (tmp_path / "srun").write_text("#!/bin/sh\necho $@\n")
-    (tmp_path / "srun").chmod(0o755)
-    environ = os.environ | without(ONE, "SLURM_STEP_ID") | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+def submitted(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What fit.sbatch does in a folder; srun prints what it is to start."""
+    (folder / "srun").write_text("#!/bin/sh\necho $@\n")
+    (folder / "srun").chmod(0o755)
+    environ = os.environ | without(ONE, "SLURM_STEP_ID") | {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": "home"}
     command = ["bash", ROOT / "slurm" / "fit.sbatch", "c.yaml", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
-    if words[-1] == "last":
-        assert done.returncode == 0 and (tmp_path / "outputs" / "vcgen-12.log").read_text().endswith(
-            "--ckpt_path last\n"
-        )
-    else:
-        assert done.returncode == 2 and "copy a.ckpt to FOLDER/checkpoints/last.ckpt" in done.stderr
-        assert not (tmp_path / "outputs").exists()
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [["--ckpt_path", "a.ckpt"], ["--ckpt_path=a.ckpt", "--data.seed=1"]])
+def test_the_script_refuses_a_checkpoint_that_it_would_leave_out(tmp_path, words):
+    done = submitted(tmp_path, *words)
+    assert done.returncode == 2 and "copy a.ckpt to FOLDER/checkpoints/last.ckpt" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "log"),
+    [
+        ([], "outputs/vcgen-12.log"),
+        (["--ckpt_path", "last"], "outputs/vcgen-12.log"),
+        (["--trainer.default_root_dir", "new/run/"], "new/run.log"),
+        (["--trainer.default_root_dir=~/run"], "home/run.log"),
+    ],
+)
+def test_the_scripts_log_stands_beside_the_folder(tmp_path, words, log):
+    assert submitted(tmp_path, *words).returncode == 0
+    assert (tmp_path / log).read_text().endswith("--ckpt_path last\n")
