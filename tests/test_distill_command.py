@@ -5,6 +5,7 @@ time.
 import json
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -14,11 +15,15 @@ from training import refusal
 from vcgen.api import open_pipeline
 from vcgen.checkpoints import model_folder as folder
 from vcgen.cli import main as cli
+from vcgen.data.datamodules.single import SceneData
 from vcgen.data.datamodules.stream import FixedScenes
 from vcgen.data.shards.files import read_index
 from vcgen.errors import UserError
+from vcgen.guidance.ngd import NGD
 from vcgen.systems.distillation import distilled as distilled_module
 from vcgen.systems.distillation.distilled import distilled
+from vcgen.systems.distillation.loop import DistillOptions
+from vcgen.systems.distillation.system import Distill
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +186,18 @@ def test_fit_ends_by_itself_resumes_exactly_and_gives_the_field_of_the_loop_with
         assert torch.equal(value, alone.get(name, value)), name
     with pytest.raises(UserError, match="the seed of a distillation is at least 0, not -1"):
         distilled(folder.load(model), "default", seed=-1)
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of what it was not told
+def test_what_was_distilled_is_validated_by_the_same_trainer(model, tmp_path):
+    """From Python: Lightning sets a system up again for each stage."""
+    few = DistillOptions(views=2, rays=64, input_rays=16)
+    made, data = Distill(model, NGD(rounds=1, updates=2), few), SceneData(Path("data/cars64/test"))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(default_root_dir=tmp_path, accelerator="cpu", **quiet, num_sanity_val_steps=0)
+    trainer.fit(made, datamodule=data)
+    before = {name: value.clone() for name, value in made.state.weights.state_dict().items()}
+    trainer.validate(made, datamodule=data, verbose=False)
+    assert trainer.callback_metrics["val/psnr"].isfinite() and made.global_step == 2
+    assert all(torch.equal(made.state.weights.state_dict()[name], value) for name, value in before.items())

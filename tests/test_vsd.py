@@ -80,6 +80,17 @@ def test_the_students_loss_changes_its_own_layers_alone_bitwise():
     assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 1e-2, 1e-4]
 
 
+def test_a_student_keeps_what_it_learned_when_another_stage_attaches_it_again():
+    """As Lightning does that validates after a fit."""
+    made = system(guidance=VSD())
+    with torch.no_grad():
+        made.guidance.student.up[0].add_(1.0)
+    before = {name: value.clone() for name, value in made.guidance.state_dict().items()}
+    made.use_prior(made.text_prior)
+    after = made.guidance.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_a_student_begins_as_the_prior_and_leaves_it_as_it_was():
     made = system(guidance=VSD())
     prior, student, cameras = made.text_prior, made.guidance.student, photo().context.cameras[0]

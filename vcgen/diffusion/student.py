@@ -42,11 +42,13 @@ class Student(nn.Module):
 
     def attach(self, prior: Prior[Any] | None) -> None:
         """Make the weights for a text prior, on its device, in float32; the same for every student of the same seed.
-        Raises UserError for another prior.
+        They are kept where there are some. Raises UserError for another prior.
         """
         object.__setattr__(self, "prior", prior if isinstance(prior, TextPrior) else None)
         layers = self.layers()
         assert self.prior is not None, "layers asks"
+        if len(self.down) == len(layers):  # made for an earlier stage of the run, and trained since
+            return
         device = next(self.prior.unet.parameters()).device
         for layer in layers:
             self.down.append(torch.randn(self.rank, layer.in_features, device=device) / math.sqrt(layer.in_features))

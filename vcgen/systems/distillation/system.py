@@ -65,16 +65,21 @@ class Distill(FieldSystem):
         if not isinstance(self.trainer.datamodule, OneScene):
             found = type(self.trainer.datamodule).__name__
             raise UserError(f"a distillation takes one scene: set data to SceneData or ImageData, not {found}")
-        self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
-        system = cast(NerfDiff, model_folder.load(self.model, self.device))  # Distillation refuses what has no prior
-        context = self.trainer.datamodule.example.context.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options)
-        self.guidance.attach(system.prior)
+        if not hasattr(self, "state"):  # else it has been distilled, and is validated now
+            self.begin(self.trainer.datamodule)
         recipe_of(self.state)  # refuses now what could not be kept
         # The guidance ends the run; a smaller trainer.max_steps may end it before.
         loop = self.trainer.fit_loop.epoch_loop
         loop.max_steps = self.state.updates if loop.max_steps < 0 else min(loop.max_steps, self.state.updates)
+
+    def begin(self, data: OneScene) -> None:
+        """The amortized field of the data's input views, with what the guidance needs."""
+        self.to(self.trainer.strategy.root_device)  # Lightning itself moves the module after this hook
+        system = cast(NerfDiff, model_folder.load(self.model, self.device))  # Distillation refuses what has no prior
+        context = data.example.context.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            self.state = Distillation(system.requires_grad_(False), context, self.guidance, self.options)
+        self.guidance.attach(system.prior)
 
     @property
     def starts_trained(self) -> bool:
