@@ -39,7 +39,11 @@ TRAIN = ROOT / "data" / "cars64" / "train"
         ("ema__decay", 2, "ema.decay"),
         ("trainer__precision", 7, "trainer.precision"),
         ("trainer__strategy", "nope", "nope"),
-        ("ckpt_path", "/nowhere.ckpt", "/nowhere.ckpt: no such checkpoint"),
+        (
+            "ckpt_path",
+            "/nowhere.ckpt",
+            "/nowhere.ckpt: no such checkpoint; give a .ckpt file that `vcgen fit` wrote, `best` or `last`",
+        ),
     ],
 )
 def test_wrong_options_are_refused_in_one_line_that_names_the_place(capsys, config, tmp_path, option, value, place):

@@ -41,6 +41,7 @@ PACK = ["data", "pack", "srn", "x", "y"]
         ([*EVALUATE, "--views-per-call", "0"], "--views-per-call must be at least 1, not 0"),
         ([*EVALUATE, "--together", "0"], "--together must be at least 1, not 0"),
         ([*EVALUATE, "--together", "x"], "--together must be a whole number, not x; see `vcgen evaluate --help`"),
+        ([*EVALUATE, "--lpips=[vgg]]"], "--lpips must be a list, not [vgg]]; see `vcgen evaluate --help`"),
         ([*EVALUATE, "--lpips"], "--lpips needs a value; see `vcgen evaluate --help`"),
         ([*EVALUATE, "--train", "t"], "--train is for the mean training image of --baselines: give that, too"),
         ([*EVALUATE, "--out", ""], "--out is empty: give a value; see `vcgen evaluate --help`"),

@@ -11,7 +11,7 @@ from msgspec import Meta
 from torch import nn
 
 from vcgen.archives import damaged_part
-from vcgen.checkpoints.reader import read_checkpoint, rename_weights, tensor_bytes
+from vcgen.checkpoints.reader import ADVICE, read_checkpoint, rename_weights, tensor_bytes
 from vcgen.errors import FULL, UserError
 from vcgen.io import check, replacing
 from vcgen.tensors import mismatch
@@ -71,7 +71,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Read, always with ``weights_only=True``. Raises UserError for a file that is missing, damaged, foreign, old
         or does not fit.
         """
-        checkpoint, here = read_checkpoint(path, map_location), self.module.state_dict()
+        checkpoint, here = read_checkpoint(path, map_location, f"{ADVICE}, `best` or `last`"), self.module.state_dict()
         rename_weights(checkpoint, list(here))
         written = checkpoint["vcgen"]
         if difference := mismatch(here, checkpoint["state_dict"]):

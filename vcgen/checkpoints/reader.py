@@ -32,19 +32,15 @@ COMPILED = "_orig_mod."
 ADVICE = "give a .ckpt file that `vcgen fit` wrote"
 
 
-def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path | str, map_location: Any = "cpu", advice: str = ADVICE) -> dict[str, Any]:
     """The content of a checkpoint: ``state_dict``, weights by name; ``vcgen``, what the model was built from; and what
-    Lightning adds.
+    Lightning adds. advice: what to do where no file is.
 
     Raises UserError in one line for a file that is missing, damaged anywhere that matters, padded, compressed, or no
     checkpoint."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(
-            one_line(
-                f"{path}: {'is a folder' if path.is_dir() else 'no such checkpoint'}", f"{ADVICE}, `best` or `last`"
-            )
-        )
+        raise UserError(one_line(f"{path}: {'is a folder' if path.is_dir() else 'no such checkpoint'}", advice))
     try:
         kinds = torch.serialization.get_safe_globals()
         safe = {f"{getattr(kind, '__module__', '')} {getattr(kind, '__qualname__', '')}" for kind in kinds}

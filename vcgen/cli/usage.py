@@ -24,6 +24,7 @@ TYPES = {
     "<class 'float'>": "a number",
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
+    "<class 'list'>": "a list",
 }
 
 #: What generators of random numbers take at most.
