@@ -116,6 +116,11 @@ def test_a_field_without_bounds_needs_a_radius():
     )
 
 
+def test_a_cube_whose_points_all_miss_the_sphere_holds_no_surface():
+    with pytest.raises(UserError, match="no surface: the density on the grid lies between 0 and 0"):
+        extract_mesh(ball(), 8, radius=100.0)
+
+
 def test_the_grid_is_the_field_at_its_corners_whatever_the_chunk():
     whole, chunked = density_grid(ball(), 9, 0.5), density_grid(ball(), 9, 0.5, chunk=10)
     np.testing.assert_allclose(whole, chunked, rtol=1e-5)

@@ -68,7 +68,8 @@ def extract_mesh(
     radius = float(field.radius[0]) if radius is None else radius
     density = density_grid(field, resolution, radius, chunk)
     inside = _sphere(resolution, float(field.radius[0]) / radius)
-    density_range = float(density[inside].min()), float(density[inside].max())
+    seen = density[inside] if inside.any() else np.zeros(1)  # a cube so large that all points miss the sphere
+    density_range = float(seen.min()), float(seen.max())
     _refuse_empty(density_range, radius, threshold)
     density, spacing = np.where(inside, density, 0), 2 * radius / (resolution - 1)  # no camera sees what is outside
     if threshold is None:
