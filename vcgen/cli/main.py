@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from vcgen import __version__
@@ -17,6 +17,8 @@ from vcgen.redaction import hide
 from vcgen.terminal import complain, printable
 
 TRAINER = "vcgen.training.launch:main"
+#: The configurations that come with vcgen: a link to ``configs/`` in a checkout, files where vcgen is installed.
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 #: command words -> (``module:function`` taking the remaining arguments and returning an exit status or None, one line
 #: of help)
@@ -42,6 +44,18 @@ def usage(group: str = "") -> str:
     lines = [f"vcgen {__version__}: view-conditioned 3D generation", "", "usage: vcgen COMMAND [arguments]", ""]
     lines += [f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items() if name.startswith(group)]
     return "\n".join([*lines, "", "`vcgen COMMAND --help` explains a command."])
+
+
+def shipped(word: str) -> str:
+    """A word of a command line: ``configs/NAME``, alone or after ``--option=``, becomes the path of vcgen's own file of
+    that name where the folder one works in has none.
+    """
+    option, equals, name = word.partition("=") if word.startswith("-") else ("", "", word)
+    path = PurePosixPath(name)
+    if path.parts[:1] != (CONFIGS.name,) or Path(name).exists():
+        return word
+    own = CONFIGS.joinpath(*path.parts[1:])
+    return f"{option}{equals}{own}" if own.is_file() else word
 
 
 def one_line(
@@ -113,6 +127,7 @@ def command(arguments: list[str] | None) -> int:
         # Before a training listens and after it is over, SLURM's warning of the time limit must not kill it, as it
         # would by default.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    words = [shipped(word) for word in words]
     module, function = COMMANDS[name][0].split(":")
     run = getattr(importlib.import_module(module), function)
     try:
