@@ -22,7 +22,8 @@ def test_a_configuration_that_is_not_here_is_the_one_that_vcgen_ships(tmp_path, 
 
 @pytest.mark.parametrize(
     "word",
-    ["configs/unknown.yaml", "configs", "configs/", "configs/protocols", "cars64.yaml", "-c", "--key=", "", "a=b"],
+    ["configs/unknown.yaml", "configs", "configs/", "configs/protocols", "cars64.yaml", "-c", "--key=", "", "a=b"]
+    + ["configs/" + "a" * 5000, "configs/\0"],  # no file can have such a name
 )
 def test_other_words_stay(word, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -52,10 +52,10 @@ def shipped(word: str) -> str:
     """
     option, equals, name = word.partition("=") if word.startswith("-") else ("", "", word)
     path = PurePosixPath(name)
-    if path.parts[:1] != (CONFIGS.name,) or Path(name).exists():
+    if path.parts[:1] != (CONFIGS.name,) or os.path.exists(name):  # pathlib's raise for names that no file can have
         return word
     own = CONFIGS.joinpath(*path.parts[1:])
-    return f"{option}{equals}{own}" if own.is_file() else word
+    return f"{option}{equals}{own}" if os.path.isfile(own) else word
 
 
 def one_line(
